@@ -1,0 +1,27 @@
+//! Why a path is in the jail.
+
+use serde::{Deserialize, Serialize};
+
+use crate::path::JailPath;
+
+/// One reason; a path may have several.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "because", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Reason {
+    /// The workload handed it to the kernel.
+    Touched { workload: String, program: String, call: String },
+    /// A link on the way leads here.
+    LinkTarget { link: JailPath },
+    /// It is a link on the way of a path that was touched or is needed.
+    OnTheWay { to: JailPath },
+    /// It is the directory of something that the jail needs.
+    Holds { child: JailPath },
+    /// It runs `of`: an ELF interpreter or the program named after `#!`.
+    Interpreter { of: JailPath },
+    /// `of` names it as a library.
+    Library { of: JailPath, soname: String },
+    /// A listing of `directory` showed the name.
+    Listed { directory: JailPath },
+    /// A rule adds it, on account of `of`.
+    Rule { rule: String, of: JailPath },
+}

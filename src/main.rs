@@ -1,0 +1,3 @@
+//! The `minjail` program.
+
+fn main() {}

@@ -1,0 +1,181 @@
+//! What a manifest says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::files::Reason;
+use crate::path::JailPath;
+
+/// Numbers everything that affects a digest. A change to the bytes that come out for the same manifest is a new format.
+pub const FORMAT: u32 = 1;
+
+/// The list of what goes into an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Manifest {
+    /// Always [`FORMAT`]; a manifest of another format is refused.
+    pub minjail_format: u32,
+    /// Seconds since 1970: the image's creation time and the time of every entry.
+    pub epoch: i64,
+    pub config: Config,
+    /// Sorted bytewise by path, each path once, the root directory first, every parent present.
+    pub entries: Vec<Entry>,
+}
+
+/// How the image is to be run: what becomes the `config` of the OCI image configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Config {
+    /// The architecture as GOARCH spells it: `amd64`, `arm64`, `386`.
+    pub architecture: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entrypoint: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cmd: Vec<String>,
+    /// Sorted by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    pub working_dir: String,
+    /// `uid` or `uid:gid`, in numbers.
+    pub user: String,
+    /// Spelled `80/tcp`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub exposed_ports: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// One path of the image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Entry {
+    pub path: JailPath,
+    #[serde(flatten)]
+    pub kind: Kind,
+    /// Permission bits with setuid, setgid and sticky. In JSON an octal string: `"0755"`.
+    #[serde(with = "octal")]
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Seconds since 1970, as written to the layer.
+    pub mtime: i64,
+    /// Values in hexadecimal.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "hex_values")]
+    pub xattrs: BTreeMap<String, Vec<u8>>,
+    /// The distribution package that the file is from: `deb:tzdata=2024b-0+deb12u1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub reasons: BTreeSet<Reason>,
+}
+
+/// What stands at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Kind {
+    Directory,
+    File {
+        /// In bytes.
+        size: u64,
+        /// Of the content, in hexadecimal.
+        sha256: String,
+    },
+    /// Another name of the file at `to`, which sorts before this one and is a [`Kind::File`].
+    HardLink {
+        to: JailPath,
+    },
+    Symlink {
+        /// The link's text, escaped as paths are.
+        #[serde(with = "escaped")]
+        target: Vec<u8>,
+    },
+    Fifo,
+    CharDevice {
+        major: u64,
+        minor: u64,
+    },
+    BlockDevice {
+        major: u64,
+        minor: u64,
+    },
+}
+
+/// Where the content of each [`Kind::File`] comes from.
+pub type Sources = BTreeMap<JailPath, Source>;
+
+/// Where a content comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The file at the same path below the root.
+    Root,
+    /// A file of the trace's store.
+    Stored(PathBuf),
+    /// These bytes.
+    Made(Vec<u8>),
+}
+
+mod octal {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{mode:04o}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match u32::from_str_radix(&text, 8) {
+            Ok(mode) if mode <= 0o7777 => Ok(mode),
+            _ => Err(D::Error::custom(format!("`{text}` is not an octal mode"))),
+        }
+    }
+}
+
+mod escaped {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&crate::path::escape(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        crate::path::unescape(&text).ok_or_else(|| D::Error::custom(format!("bad escape in `{text}`")))
+    }
+}
+
+mod hex_values {
+    use std::collections::BTreeMap;
+    use std::fmt::Write as _;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(map: &BTreeMap<String, Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(map.iter().map(|(name, value)| {
+            let hex = value.iter().fold(String::new(), |mut text, byte| {
+                write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+                text
+            });
+            (name, hex)
+        }))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<String, Vec<u8>>, D::Error> {
+        let map = BTreeMap::<String, String>::deserialize(deserializer)?;
+        map.into_iter()
+            .map(|(name, hex)| {
+                let digits = hex.as_bytes().chunks(2).map(|pair| {
+                    let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
+                    u8::from_str_radix(pair, 16).ok()
+                });
+                match digits.collect::<Option<Vec<u8>>>() {
+                    Some(value) => Ok((name, value)),
+                    None => Err(D::Error::custom(format!("`{hex}` is not hexadecimal"))),
+                }
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,258 @@
+//! The directory that plays `/`: the host's own, a rootfs directory, or an unpacked image.
+//!
+//! In: a directory. Out: facts, link texts, listings, contents and extended attributes of what is below it, and where
+//! a path leads through its links. Everything goes through one held directory descriptor and `openat2(2)`, so that a
+//! link, or somebody who swaps a directory for a link, leads nowhere outside. This room only reads.
+
+mod walk;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
+use nix::sys::stat::{Mode, fstat};
+
+use crate::path::{Facts, JailPath};
+
+pub use walk::{Link, Walk};
+
+/// A held directory that plays `/`.
+#[derive(Debug)]
+pub struct Root {
+    directory: OwnedFd,
+    path: PathBuf,
+}
+
+/// Something below the root could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {step} `{path}`")]
+pub struct RootError {
+    /// What was being done: a verb that fits after "failed to".
+    pub step: &'static str,
+    /// The path, as a person would type it: the root's own path and the path below it.
+    pub path: String,
+    #[source]
+    pub source: io::Error,
+}
+
+impl Root {
+    /// Holds `path`, which must be a directory.
+    ///
+    /// # Errors
+    /// What `open(2)` says.
+    pub fn open(path: &Path) -> Result<Self, RootError> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        match nix::fcntl::open(path, flags, Mode::empty()) {
+            Ok(directory) => Ok(Self { directory, path: path.to_path_buf() }),
+            Err(errno) => Err(RootError {
+                step: "open the root directory",
+                path: path.display().to_string(),
+                source: errno.into(),
+            }),
+        }
+    }
+
+    /// The path by which the root was opened: for messages, not for opening files.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What `lstat(2)` says of `path`; `None` if there is nothing.
+    ///
+    /// Links above the last component are followed, inside the root.
+    ///
+    /// # Errors
+    /// Anything but `ENOENT` and `ENOTDIR`.
+    pub fn lstat(&self, path: &JailPath) -> Result<Option<Facts>, RootError> {
+        let Some(node) = self.node(path, "look at")? else { return Ok(None) };
+        let stat = fstat(&node).map_err(|errno| self.error("look at", path, errno))?;
+        Ok(Facts::from_stat(&stat))
+    }
+
+    /// The text of the link at `path`.
+    ///
+    /// # Errors
+    /// There is no link at `path`, or it cannot be read.
+    pub fn read_link(&self, path: &JailPath) -> Result<Vec<u8>, RootError> {
+        let step = "read the link";
+        let node = self.node(path, step)?.ok_or_else(|| self.error(step, path, Errno::ENOENT))?;
+        let text = readlinkat(&node, "").map_err(|errno| self.error(step, path, errno))?;
+        Ok(text.as_bytes().to_vec())
+    }
+
+    /// Opens the file at `path` for reading. A link as the last component is not followed, and a FIFO does not block.
+    ///
+    /// # Errors
+    /// What `openat2(2)` says; `ELOOP` for a link.
+    pub fn open_file(&self, path: &JailPath) -> Result<File, RootError> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        self.open_at(path, flags).map(File::from).map_err(|errno| self.error("open", path, errno))
+    }
+
+    /// The names in the directory at `path`, sorted bytewise, without `.` and `..`.
+    ///
+    /// # Errors
+    /// What `openat2(2)` or `getdents(2)` says.
+    pub fn list(&self, path: &JailPath) -> Result<Vec<Vec<u8>>, RootError> {
+        let step = "list";
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+        let directory = self.open_at(path, flags).map_err(|errno| self.error(step, path, errno))?;
+        let mut directory = Dir::from_fd(directory).map_err(|errno| self.error(step, path, errno))?;
+        let mut names = Vec::new();
+        for entry in directory.iter() {
+            let entry = entry.map_err(|errno| self.error(step, path, errno))?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(name.to_vec());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The extended attributes of what is at `path`, not following a link: those that images carry (`security.*`,
+    /// `user.*`, `trusted.*`), without SELinux labels and access control lists of the machine at hand.
+    ///
+    /// # Errors
+    /// What `listxattr(2)` or `getxattr(2)` says, but for file systems that have none.
+    pub fn xattrs(&self, path: &JailPath) -> Result<BTreeMap<String, Vec<u8>>, RootError> {
+        let step = "read the extended attributes of";
+        let node = self.node(path, step)?.ok_or_else(|| self.error(step, path, Errno::ENOENT))?;
+        // An O_PATH descriptor has no f*xattr calls, but its name under /proc does (`open(2)`, O_PATH).
+        let magic = PathBuf::from(format!("/proc/self/fd/{}", node.as_raw_fd()));
+        let failed = |source| RootError { step, path: self.show(path), source };
+        let names = match xattr::list_deref(&magic) {
+            Ok(names) => names,
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTSUP | libc::EPERM | libc::ELOOP)) => {
+                return Ok(BTreeMap::new());
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let mut attributes = BTreeMap::new();
+        for name in names {
+            let Some(text) = name.to_str().filter(|name| is_carried(name)) else { continue };
+            if let Some(value) = xattr::get_deref(&magic, &name).map_err(failed)? {
+                attributes.insert(text.to_owned(), value);
+            }
+        }
+        Ok(attributes)
+    }
+
+    /// A descriptor (`O_PATH`) of what is at `path`, links above it followed, itself not; `None` if there is nothing.
+    fn node(&self, path: &JailPath, step: &'static str) -> Result<Option<OwnedFd>, RootError> {
+        match self.open_at(path, OFlag::O_PATH | OFlag::O_NOFOLLOW) {
+            Ok(node) => Ok(Some(node)),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+            Err(errno) => Err(self.error(step, path, errno)),
+        }
+    }
+
+    fn open_at(&self, path: &JailPath, flags: OFlag) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlag::O_CLOEXEC;
+        // openat2 takes PATH_MAX bytes at a time; a longer path is walked in pieces of whole components.
+        let mut held: Option<OwnedFd> = None;
+        let mut rest = path.relative().as_os_str().as_bytes();
+        while rest.len() >= PIECE {
+            let cut = rest[..PIECE].iter().rposition(|&byte| byte == b'/').ok_or(Errno::ENAMETOOLONG)?;
+            let directory =
+                self.open_piece(held.as_ref(), &rest[..cut], OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)?;
+            held = Some(directory);
+            rest = &rest[cut + 1..];
+        }
+        self.open_piece(held.as_ref(), rest, flags)
+    }
+
+    fn open_piece(&self, from: Option<&OwnedFd>, piece: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
+        // A later piece starts below the root, where RESOLVE_IN_ROOT would take that directory for the root: there,
+        // links are refused instead. Nobody but a test makes links behind 4,000 bytes of path.
+        let confine = if from.is_none() { ResolveFlag::RESOLVE_IN_ROOT } else { ResolveFlag::RESOLVE_NO_SYMLINKS };
+        let how = OpenHow::new().flags(flags).resolve(confine | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        let directory = from.unwrap_or(&self.directory).as_fd();
+        loop {
+            // EAGAIN: a rename elsewhere raced with the walk (`openat2(2)`, ERRORS); it is safe to try again.
+            match openat2(directory, OsStr::from_bytes(piece), how) {
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn error(&self, step: &'static str, path: &JailPath, errno: Errno) -> RootError {
+        RootError { step, path: self.show(path), source: errno.into() }
+    }
+
+    fn show(&self, path: &JailPath) -> String {
+        crate::path::escape(path.below(&self.path).as_os_str().as_bytes())
+    }
+}
+
+/// Longest piece of a path that is handed to the kernel at once: below `PATH_MAX` (4,096 with its NUL).
+const PIECE: usize = 4000;
+
+fn is_carried(name: &str) -> bool {
+    (name.starts_with("security.") && name != "security.selinux" && name != "security.evm" && name != "security.ima")
+        || name.starts_with("user.")
+        || (name.starts_with("trusted.") && !name.starts_with("trusted.overlay."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn path(text: &str) -> JailPath {
+        JailPath::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn links_stay_inside() {
+        let directory = tempfile::tempdir().unwrap();
+        symlink("/etc", directory.path().join("out")).unwrap();
+        symlink("../../../../../etc", directory.path().join("up")).unwrap();
+        let root = Root::open(directory.path()).unwrap();
+        assert_eq!(root.lstat(&path("/out/passwd")).unwrap(), None);
+        assert_eq!(root.lstat(&path("/up/passwd")).unwrap(), None);
+        assert_eq!(root.read_link(&path("/out")).unwrap(), b"/etc");
+        assert!(root.open_file(&path("/out")).is_err());
+    }
+
+    #[test]
+    fn lists_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["b", "a", "c"] {
+            fs_err::write(directory.path().join(name), name).unwrap();
+        }
+        let root = Root::open(directory.path()).unwrap();
+        assert_eq!(root.list(&JailPath::root()).unwrap(), [b"a", b"b", b"c"]);
+    }
+
+    #[test]
+    fn errors_name_the_path_and_the_step() {
+        let root = Root::open(Path::new("/")).unwrap();
+        let error = root.open_file(&path("/no/such")).unwrap_err();
+        assert_eq!(error.to_string(), "failed to open `/no/such`");
+    }
+
+    #[test]
+    fn paths_longer_than_path_max() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = [b'n'; 200];
+        let mut long = JailPath::root();
+        let mut at = nix::fcntl::open(directory.path(), OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+        for _ in 0..30 {
+            nix::sys::stat::mkdirat(&at, OsStr::from_bytes(&name), Mode::S_IRWXU).unwrap();
+            at = nix::fcntl::openat(&at, OsStr::from_bytes(&name), OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+            long = long.join(&name);
+        }
+        let root = Root::open(directory.path()).unwrap();
+        assert!(root.lstat(&long).unwrap().is_some_and(|facts| facts.is_directory()));
+        assert_eq!(root.lstat(&long.join(b"x")).unwrap(), None);
+    }
+}
