@@ -1,1 +1,44 @@
 //! ptrace and seccomp: every path that a program hands to the kernel, as events.
+//!
+//! In: a [`Command`]. Out: [`Event`]s, one call of the sink each, while the task that caused it stands still *before* its
+//! call runs; and how the program [ended](Outcome). The crate follows forks, threads and execs, resolves each path in
+//! the task's own view, and changes nothing that the program can notice. It knows nothing of images and writes no file.
+//!
+//! One seccomp filter stops only the calls that take paths, once, at entry (`SECCOMP_RET_TRACE`, then
+//! `PTRACE_CONT`). The heart is pure: a raw wait status becomes a [`status::Stop`], and the [`machine`] says how the
+//! task goes on. `pete` gives the tasks' registers and restarts them; waiting is our own, since pete's `wait` polls with
+//! a growing delay and loses tasks on real-time signals, on exec from a thread that is not the leader, and on SIGKILL.
+
+mod calls;
+mod decode;
+mod engine;
+mod event;
+mod filter;
+mod known;
+mod machine;
+mod memory;
+mod place;
+mod signals;
+mod spawn;
+mod status;
+mod sys;
+mod walk;
+
+pub use engine::{Options, Outcome, trace};
+pub use event::{Access, Event, Found, Gap, Link, Protocol, Touch, Walk};
+pub use spawn::{Command, Credentials, SpawnError};
+
+/// The tracer could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    #[error("failed to wait for the traced tasks")]
+    Wait(#[source] nix::errno::Errno),
+    #[error("failed to {step} task {task}")]
+    Ptrace { step: &'static str, task: i32, source: nix::errno::Errno },
+    #[error("the program uses ptrace itself (task {task}), and a traced task cannot have a second tracer")]
+    Nested { task: i32 },
+    #[error("the receiver of the events asked to stop")]
+    Stopped,
+}

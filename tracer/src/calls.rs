@@ -1,0 +1,323 @@
+//! The system calls that matter, for each architecture, as data.
+//!
+//! Numbers are from the kernel's tables (`arch/x86/entry/syscalls/syscall_64.tbl`, `syscall_32.tbl`,
+//! `include/uapi/asm-generic/unistd.h` for aarch64); what each argument means, from section 2 of the manual.
+
+use crate::event::Access::{self, Attributes, Create, Enter, Look, Mount, Remove, Replace};
+
+/// A system call interface; its position in [`Call::numbers`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Abi {
+    X86_64 = 0,
+    I386 = 1,
+    #[cfg_attr(not(target_arch = "aarch64"), expect(dead_code, reason = "its column is part of the table everywhere"))]
+    Aarch64 = 2,
+}
+
+/// Stands in [`Call::numbers`] for a call that the interface does not have.
+pub(crate) const NONE: u32 = u32::MAX;
+
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) name: &'static str,
+    pub(crate) numbers: [u32; 3],
+    pub(crate) kind: Kind,
+}
+
+/// What a call does with its arguments, which are named by their index.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Paths(&'static [PathArgument]),
+    /// `open` and `openat`: the access and the following of links are in the flags.
+    Open {
+        at: At,
+        flags: usize,
+    },
+    /// `openat2`: the flags are in memory.
+    OpenHow,
+    Exec {
+        at: At,
+        flags: Option<usize>,
+    },
+    /// Reads the directory open at a descriptor.
+    Listing,
+    /// Makes the directory open at a descriptor the working directory.
+    Fchdir,
+    /// A socket address in memory, its length in the next argument.
+    Address {
+        address: usize,
+        access: Access,
+    },
+    /// `sendmsg`: the address stands in a `struct msghdr`.
+    Message,
+    /// `sendmmsg`: several of them.
+    Messages,
+    /// i386's multiplexer: call number, then a pointer to the arguments.
+    Socketcall,
+    Listen,
+    /// `fsconfig`, which takes a path for one of its commands.
+    Fsconfig,
+    /// The flags are in the first argument, or in memory for `clone3`.
+    Clone,
+    Clone3,
+    IoUring,
+    OpenByHandle,
+    Ptrace,
+    Seccomp,
+    /// `unshare` and `setns`.
+    Namespace,
+}
+
+/// A path argument and the descriptor that it is relative to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At {
+    /// `None`: the working directory.
+    pub(crate) directory: Option<usize>,
+    pub(crate) path: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct PathArgument {
+    pub(crate) at: At,
+    pub(crate) links: Links,
+    pub(crate) access: Access,
+}
+
+/// Whether a link as the last component is followed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Links {
+    Follow,
+    Keep,
+    /// Followed unless the argument has the bit.
+    KeepIf {
+        flags: usize,
+        bit: u64,
+    },
+    /// Followed only if the argument has the bit.
+    FollowIf {
+        flags: usize,
+        bit: u64,
+    },
+}
+
+const AT_SYMLINK_NOFOLLOW: u64 = 0x100;
+const AT_SYMLINK_FOLLOW: u64 = 0x400;
+const IN_DONT_FOLLOW: u64 = 0x0200_0000;
+const FAN_MARK_DONT_FOLLOW: u64 = 0x4;
+const FSPICK_SYMLINK_NOFOLLOW: u64 = 0x2;
+const MOVE_MOUNT_F_SYMLINKS: u64 = 0x1;
+const MOVE_MOUNT_T_SYMLINKS: u64 = 0x10;
+
+const fn cwd(path: usize) -> At {
+    At { directory: None, path }
+}
+
+const fn at(directory: usize, path: usize) -> At {
+    At { directory: Some(directory), path }
+}
+
+const fn follow(at: At, access: Access) -> PathArgument {
+    PathArgument { at, links: Links::Follow, access }
+}
+
+const fn keep(at: At, access: Access) -> PathArgument {
+    PathArgument { at, links: Links::Keep, access }
+}
+
+const fn keep_if(at: At, access: Access, flags: usize, bit: u64) -> PathArgument {
+    PathArgument { at, links: Links::KeepIf { flags, bit }, access }
+}
+
+const fn follow_if(at: At, access: Access, flags: usize, bit: u64) -> PathArgument {
+    PathArgument { at, links: Links::FollowIf { flags, bit }, access }
+}
+
+const fn call(name: &'static str, numbers: [u32; 3], kind: Kind) -> Call {
+    Call { name, numbers, kind }
+}
+
+const fn paths(name: &'static str, numbers: [u32; 3], arguments: &'static [PathArgument]) -> Call {
+    Call { name, numbers, kind: Kind::Paths(arguments) }
+}
+
+/// Every call that stops, with its numbers on x86_64, i386 and aarch64.
+#[rustfmt::skip]
+pub(crate) static CALLS: &[Call] = &[
+    // Opening and executing.
+    call("open", [2, 5, NONE], Kind::Open { at: cwd(0), flags: 1 }),
+    call("openat", [257, 295, 56], Kind::Open { at: at(0, 1), flags: 2 }),
+    call("openat2", [437, 437, 437], Kind::OpenHow),
+    paths("creat", [85, 8, NONE], &[follow(cwd(0), Create)]),
+    call("execve", [59, 11, 221], Kind::Exec { at: cwd(0), flags: None }),
+    call("execveat", [322, 358, 281], Kind::Exec { at: at(0, 1), flags: Some(4) }),
+    paths("uselib", [134, 86, NONE], &[follow(cwd(0), Access::Execute)]),
+    call("open_by_handle_at", [304, 342, 265], Kind::OpenByHandle),
+
+    // Asking.
+    paths("stat", [4, 106, NONE], &[follow(cwd(0), Look)]),
+    paths("lstat", [6, 107, NONE], &[keep(cwd(0), Look)]),
+    paths("newfstatat", [262, NONE, 79], &[keep_if(at(0, 1), Look, 3, AT_SYMLINK_NOFOLLOW)]),
+    paths("statx", [332, 383, 291], &[keep_if(at(0, 1), Look, 2, AT_SYMLINK_NOFOLLOW)]),
+    paths("oldstat", [NONE, 18, NONE], &[follow(cwd(0), Look)]),
+    paths("oldlstat", [NONE, 84, NONE], &[keep(cwd(0), Look)]),
+    paths("stat64", [NONE, 195, NONE], &[follow(cwd(0), Look)]),
+    paths("lstat64", [NONE, 196, NONE], &[keep(cwd(0), Look)]),
+    paths("fstatat64", [NONE, 300, NONE], &[keep_if(at(0, 1), Look, 3, AT_SYMLINK_NOFOLLOW)]),
+    paths("access", [21, 33, NONE], &[follow(cwd(0), Look)]),
+    paths("faccessat", [269, 307, 48], &[follow(at(0, 1), Look)]),
+    paths("faccessat2", [439, 439, 439], &[keep_if(at(0, 1), Look, 3, AT_SYMLINK_NOFOLLOW)]),
+    paths("readlink", [89, 85, NONE], &[keep(cwd(0), Look)]),
+    paths("readlinkat", [267, 305, 78], &[keep(at(0, 1), Look)]),
+    paths("statfs", [137, 99, 43], &[follow(cwd(0), Look)]),
+    paths("statfs64", [NONE, 268, NONE], &[follow(cwd(0), Look)]),
+    paths("name_to_handle_at", [303, 341, 264], &[follow_if(at(0, 1), Look, 4, AT_SYMLINK_FOLLOW)]),
+    paths("inotify_add_watch", [254, 292, 27], &[keep_if(cwd(1), Look, 2, IN_DONT_FOLLOW)]),
+    paths("fanotify_mark", [301, NONE, 263], &[keep_if(at(3, 4), Look, 1, FAN_MARK_DONT_FOLLOW)]),
+    // The 64-bit mask takes two registers.
+    paths("fanotify_mark", [NONE, 339, NONE], &[keep_if(at(4, 5), Look, 1, FAN_MARK_DONT_FOLLOW)]),
+    call("getdents", [78, 141, NONE], Kind::Listing),
+    call("getdents64", [217, 220, 61], Kind::Listing),
+    call("readdir", [NONE, 89, NONE], Kind::Listing),
+    paths("getxattr", [191, 229, 8], &[follow(cwd(0), Look)]),
+    paths("lgetxattr", [192, 230, 9], &[keep(cwd(0), Look)]),
+    paths("getxattrat", [464, 464, 464], &[keep_if(at(0, 1), Look, 2, AT_SYMLINK_NOFOLLOW)]),
+    paths("listxattr", [194, 232, 11], &[follow(cwd(0), Look)]),
+    paths("llistxattr", [195, 233, 12], &[keep(cwd(0), Look)]),
+    paths("listxattrat", [465, 465, 465], &[keep_if(at(0, 1), Look, 2, AT_SYMLINK_NOFOLLOW)]),
+    paths("file_getattr", [468, 468, 468], &[keep_if(at(0, 1), Look, 4, AT_SYMLINK_NOFOLLOW)]),
+
+    // Going somewhere.
+    paths("chdir", [80, 12, 49], &[follow(cwd(0), Enter)]),
+    call("fchdir", [81, 133, 50], Kind::Fchdir),
+    paths("chroot", [161, 61, 51], &[follow(cwd(0), Enter)]),
+    paths("pivot_root", [155, 217, 41], &[follow(cwd(0), Enter), follow(cwd(1), Enter)]),
+
+    // Making, removing, renaming.
+    paths("mkdir", [83, 39, NONE], &[keep(cwd(0), Create)]),
+    paths("mkdirat", [258, 296, 34], &[keep(at(0, 1), Create)]),
+    paths("mknod", [133, 14, NONE], &[keep(cwd(0), Create)]),
+    paths("mknodat", [259, 297, 33], &[keep(at(0, 1), Create)]),
+    paths("rmdir", [84, 40, NONE], &[keep(cwd(0), Remove)]),
+    paths("unlink", [87, 10, NONE], &[keep(cwd(0), Remove)]),
+    paths("unlinkat", [263, 301, 35], &[keep(at(0, 1), Remove)]),
+    paths("rename", [82, 38, NONE], &[keep(cwd(0), Remove), keep(cwd(1), Replace)]),
+    paths("renameat", [264, 302, 38], &[keep(at(0, 1), Remove), keep(at(2, 3), Replace)]),
+    paths("renameat2", [316, 353, 276], &[keep(at(0, 1), Remove), keep(at(2, 3), Replace)]),
+    paths("link", [86, 9, NONE], &[keep(cwd(0), Access::Write), keep(cwd(1), Create)]),
+    paths("linkat", [265, 303, 37], &[follow_if(at(0, 1), Access::Write, 4, AT_SYMLINK_FOLLOW), keep(at(2, 3), Create)]),
+    paths("symlink", [88, 83, NONE], &[keep(cwd(1), Create)]),
+    paths("symlinkat", [266, 304, 36], &[keep(at(1, 2), Create)]),
+
+    // Changing.
+    paths("truncate", [76, 92, 45], &[follow(cwd(0), Access::Write)]),
+    paths("truncate64", [NONE, 193, NONE], &[follow(cwd(0), Access::Write)]),
+    paths("chmod", [90, 15, NONE], &[follow(cwd(0), Attributes)]),
+    paths("fchmodat", [268, 306, 53], &[follow(at(0, 1), Attributes)]),
+    paths("fchmodat2", [452, 452, 452], &[keep_if(at(0, 1), Attributes, 3, AT_SYMLINK_NOFOLLOW)]),
+    paths("chown", [92, 182, NONE], &[follow(cwd(0), Attributes)]),
+    paths("chown32", [NONE, 212, NONE], &[follow(cwd(0), Attributes)]),
+    paths("lchown", [94, 16, NONE], &[keep(cwd(0), Attributes)]),
+    paths("lchown32", [NONE, 198, NONE], &[keep(cwd(0), Attributes)]),
+    paths("fchownat", [260, 298, 54], &[keep_if(at(0, 1), Attributes, 4, AT_SYMLINK_NOFOLLOW)]),
+    paths("utime", [132, 30, NONE], &[follow(cwd(0), Attributes)]),
+    paths("utimes", [235, 271, NONE], &[follow(cwd(0), Attributes)]),
+    paths("futimesat", [261, 299, NONE], &[follow(at(0, 1), Attributes)]),
+    paths("utimensat", [280, 320, 88], &[keep_if(at(0, 1), Attributes, 3, AT_SYMLINK_NOFOLLOW)]),
+    paths("utimensat_time64", [NONE, 412, NONE], &[keep_if(at(0, 1), Attributes, 3, AT_SYMLINK_NOFOLLOW)]),
+    paths("setxattr", [188, 226, 5], &[follow(cwd(0), Attributes)]),
+    paths("lsetxattr", [189, 227, 6], &[keep(cwd(0), Attributes)]),
+    paths("setxattrat", [463, 463, 463], &[keep_if(at(0, 1), Attributes, 2, AT_SYMLINK_NOFOLLOW)]),
+    paths("removexattr", [197, 235, 14], &[follow(cwd(0), Attributes)]),
+    paths("lremovexattr", [198, 236, 15], &[keep(cwd(0), Attributes)]),
+    paths("removexattrat", [466, 466, 466], &[keep_if(at(0, 1), Attributes, 2, AT_SYMLINK_NOFOLLOW)]),
+    paths("file_setattr", [469, 469, 469], &[keep_if(at(0, 1), Attributes, 4, AT_SYMLINK_NOFOLLOW)]),
+
+    // The system's own.
+    paths("swapon", [167, 87, 224], &[follow(cwd(0), Look)]),
+    paths("swapoff", [168, 115, 225], &[follow(cwd(0), Look)]),
+    paths("acct", [163, 51, 89], &[follow(cwd(0), Access::Write)]),
+    paths("quotactl", [179, 131, 60], &[follow(cwd(1), Look)]),
+    paths("mount", [165, 21, 40], &[follow(cwd(0), Look), follow(cwd(1), Mount)]),
+    paths("umount", [NONE, 22, NONE], &[follow(cwd(0), Mount)]),
+    paths("umount2", [166, 52, 39], &[follow(cwd(0), Mount)]),
+    paths("move_mount", [429, 429, 429], &[
+        follow_if(at(0, 1), Mount, 4, MOVE_MOUNT_F_SYMLINKS),
+        follow_if(at(2, 3), Mount, 4, MOVE_MOUNT_T_SYMLINKS),
+    ]),
+    paths("open_tree", [428, 428, 428], &[keep_if(at(0, 1), Look, 2, AT_SYMLINK_NOFOLLOW)]),
+    paths("open_tree_attr", [467, 467, 467], &[keep_if(at(0, 1), Look, 2, AT_SYMLINK_NOFOLLOW)]),
+    paths("fspick", [433, 433, 433], &[keep_if(at(0, 1), Look, 2, FSPICK_SYMLINK_NOFOLLOW)]),
+    paths("mount_setattr", [442, 442, 442], &[keep_if(at(0, 1), Mount, 2, AT_SYMLINK_NOFOLLOW)]),
+    call("fsconfig", [431, 431, 431], Kind::Fsconfig),
+
+    // Sockets.
+    call("connect", [42, 362, 203], Kind::Address { address: 1, access: Access::Connect }),
+    call("bind", [49, 361, 200], Kind::Address { address: 1, access: Access::Bind }),
+    call("sendto", [44, 369, 206], Kind::Address { address: 4, access: Access::Connect }),
+    call("sendmsg", [46, 370, 211], Kind::Message),
+    call("sendmmsg", [307, 345, 269], Kind::Messages),
+    call("socketcall", [NONE, 102, NONE], Kind::Socketcall),
+    call("listen", [50, 363, 201], Kind::Listen),
+
+    // What would make the trace blind.
+    call("clone", [56, 120, 220], Kind::Clone),
+    call("clone3", [435, 435, 435], Kind::Clone3),
+    call("io_uring_setup", [425, 425, 425], Kind::IoUring),
+    call("ptrace", [101, 26, 117], Kind::Ptrace),
+    call("seccomp", [317, 354, 277], Kind::Seccomp),
+    call("unshare", [272, 310, 97], Kind::Namespace),
+    call("setns", [308, 346, 268], Kind::Namespace),
+];
+
+/// From number to call, for one interface.
+#[derive(Debug)]
+pub(crate) struct Table {
+    rows: Vec<Option<&'static Call>>,
+}
+
+impl Table {
+    pub(crate) fn of(abi: Abi) -> Self {
+        let mut rows = Vec::new();
+        for call in CALLS {
+            let number = call.numbers[abi as usize];
+            if number == NONE {
+                continue;
+            }
+            let index = number as usize;
+            if rows.len() <= index {
+                rows.resize(index + 1, None);
+            }
+            rows[index] = Some(call);
+        }
+        Self { rows }
+    }
+
+    pub(crate) fn get(&self, number: u64) -> Option<&'static Call> {
+        self.rows.get(usize::try_from(number).ok()?).copied().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_unique() {
+        for column in 0..3 {
+            let mut numbers: Vec<u32> = CALLS.iter().map(|call| call.numbers[column]).filter(|&n| n != NONE).collect();
+            let all = numbers.len();
+            numbers.sort_unstable();
+            numbers.dedup();
+            assert_eq!(numbers.len(), all, "column {column}");
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn numbers_agree_with_libc() {
+        let number = |name: &str| u64::from(CALLS.iter().find(|call| call.name == name).unwrap().numbers[0]);
+        assert_eq!(number("openat").cast_signed(), libc::SYS_openat);
+        assert_eq!(number("statx").cast_signed(), libc::SYS_statx);
+        assert_eq!(number("io_uring_setup").cast_signed(), libc::SYS_io_uring_setup);
+    }
+}

@@ -1,0 +1,377 @@
+//! From a call and its arguments to what it asks for. Pure, but for the memory that it is given.
+
+use crate::calls::{Abi, At, Call, Kind, Links};
+use crate::event::Access;
+use crate::filter::CLONE_UNTRACED;
+use crate::memory::Unread;
+
+/// A call as it stands at its entry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry {
+    pub(crate) abi: Abi,
+    pub(crate) call: &'static Call,
+    pub(crate) arguments: [u64; 6],
+}
+
+/// Something that a call asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// A path in memory.
+    Path { from: From, address: u64, access: Access, follow: bool },
+    /// A path that was read with the call's arguments: a socket's.
+    Inline { path: Vec<u8>, access: Access },
+    /// What is open at a descriptor.
+    Descriptor { descriptor: i32, access: Access },
+    /// A socket that takes connections.
+    Listen { descriptor: i32 },
+    /// A socket that is bound to an internet port.
+    BindPort { descriptor: i32, port: u16 },
+    /// The flags of `clone3` in memory must lose `CLONE_UNTRACED`.
+    Retrace { address: u64, flags: u64 },
+    /// The first argument of `clone` must lose `CLONE_UNTRACED`.
+    RetraceRegister { flags: u64 },
+    /// The call is to be answered with ENOSYS.
+    Refuse,
+    /// A mount namespace of its own.
+    MountNamespace,
+    /// A file by handle.
+    Handle,
+    /// A seccomp supervisor.
+    Supervisor,
+    /// ptrace by the program itself.
+    Nested,
+}
+
+/// What a relative path is relative to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum From {
+    WorkingDirectory,
+    Descriptor(i32),
+    /// `RESOLVE_IN_ROOT`: the descriptor is the root as well.
+    Root(i32),
+}
+
+/// Reads a task's memory at an address into a buffer.
+pub(crate) type Memory<'a> = dyn Fn(u64, &mut [u8]) -> Result<(), Unread> + 'a;
+
+const CLONE_NEWNS: u64 = 0x0002_0000;
+const AT_EMPTY_PATH: u64 = 0x1000;
+const RESOLVE_IN_ROOT: u64 = 0x10;
+const SECCOMP_FILTER_FLAG_NEW_LISTENER: u64 = 1 << 3;
+/// glibc, like the kernel's `UIO_MAXIOV`: no call takes more messages.
+const MESSAGES: u64 = 1024;
+
+/// Tells `ask` everything that the call asks for.
+///
+/// # Errors
+/// The memory that holds a part of the arguments cannot be read.
+pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Asked)) -> Result<(), Unread> {
+    let arguments = &entry.arguments;
+    match &entry.call.kind {
+        Kind::Paths(paths) => {
+            for path in *paths {
+                let follow = match path.links {
+                    Links::Follow => true,
+                    Links::Keep => false,
+                    Links::KeepIf { flags, bit } => arguments[flags] & bit == 0,
+                    Links::FollowIf { flags, bit } => arguments[flags] & bit != 0,
+                };
+                ask(at(path.at, arguments, path.access, follow));
+            }
+        }
+        Kind::Open { at: place, flags } => {
+            let (access, follow) = open(arguments[*flags]);
+            ask(at(*place, arguments, access, follow));
+        }
+        Kind::OpenHow => {
+            let mut how = [0; 24];
+            memory(arguments[2], &mut how)?;
+            let (access, follow) = open(word(&how, 0));
+            let directory = descriptor(arguments[0]);
+            let from = if word(&how, 16) & RESOLVE_IN_ROOT != 0 && directory != libc::AT_FDCWD {
+                From::Root(directory)
+            } else {
+                from(directory)
+            };
+            ask(Asked::Path { from, address: arguments[1], access, follow });
+        }
+        Kind::Exec { at: place, flags } => {
+            let flags = flags.map_or(0, |flags| arguments[flags]);
+            let follow = flags & u64::from(libc::AT_SYMLINK_NOFOLLOW.cast_unsigned()) == 0;
+            ask(at(*place, arguments, Access::Execute, follow));
+        }
+        Kind::Listing => ask(Asked::Descriptor { descriptor: descriptor(arguments[0]), access: Access::List }),
+        Kind::Fchdir => ask(Asked::Descriptor { descriptor: descriptor(arguments[0]), access: Access::Enter }),
+        Kind::Address { address: index, access } => {
+            let address = (arguments[*index], arguments[*index + 1]);
+            socket_address(descriptor(arguments[0]), address, *access, memory, ask)?;
+        }
+        Kind::Message => message(entry.abi, descriptor(arguments[0]), arguments[1], memory, ask)?,
+        Kind::Messages => {
+            let stride = if entry.abi == Abi::I386 { 32 } else { 64 };
+            for index in 0..arguments[2].min(MESSAGES) {
+                message(entry.abi, descriptor(arguments[0]), arguments[1] + index * stride, memory, ask)?;
+            }
+        }
+        Kind::Socketcall => socketcall(arguments, memory, ask)?,
+        Kind::Listen => ask(Asked::Listen { descriptor: descriptor(arguments[0]) }),
+        Kind::Fsconfig => ask(Asked::Path {
+            from: from(descriptor(arguments[4])),
+            address: arguments[3],
+            access: Access::Mount,
+            follow: true,
+        }),
+        Kind::Clone => clone(arguments[0], Asked::RetraceRegister { flags: arguments[0] & !CLONE_UNTRACED }, ask),
+        Kind::Clone3 => {
+            let mut flags = [0; 8];
+            memory(arguments[0], &mut flags)?;
+            let flags = word(&flags, 0);
+            clone(flags, Asked::Retrace { address: arguments[0], flags: flags & !CLONE_UNTRACED }, ask);
+        }
+        Kind::IoUring => ask(Asked::Refuse),
+        Kind::OpenByHandle => ask(Asked::Handle),
+        Kind::Ptrace => ask(Asked::Nested),
+        // SECCOMP_SET_MODE_FILTER is 1.
+        Kind::Seccomp => {
+            if arguments[0] == 1 && arguments[1] & SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
+                ask(Asked::Supervisor);
+            }
+        }
+        Kind::Namespace => {
+            // unshare(flags), setns(fd, nstype).
+            let flags = if entry.call.name == "unshare" { arguments[0] } else { arguments[1] };
+            if flags & CLONE_NEWNS != 0 || (entry.call.name == "setns" && flags == 0) {
+                ask(Asked::MountNamespace);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn clone(flags: u64, retrace: Asked, ask: &mut dyn FnMut(Asked)) {
+    if flags & CLONE_UNTRACED != 0 {
+        ask(retrace);
+    }
+    if flags & CLONE_NEWNS != 0 {
+        ask(Asked::MountNamespace);
+    }
+}
+
+fn at(place: At, arguments: &[u64; 6], access: Access, follow: bool) -> Asked {
+    let from = place.directory.map_or(From::WorkingDirectory, |index| from(descriptor(arguments[index])));
+    Asked::Path { from, address: arguments[place.path], access, follow }
+}
+
+fn from(directory: i32) -> From {
+    if directory == libc::AT_FDCWD { From::WorkingDirectory } else { From::Descriptor(directory) }
+}
+
+/// Descriptors are `int`: the kernel looks at the lower half of the register alone.
+fn descriptor(argument: u64) -> i32 {
+    argument as u32 as i32
+}
+
+/// What `open(2)` does with these flags, and whether it follows a link at the end.
+fn open(flags: u64) -> (Access, bool) {
+    let flags = flags as u32 as i32;
+    let has = |flag: i32| flags & flag == flag;
+    let follow = !has(libc::O_NOFOLLOW) && !has(libc::O_CREAT | libc::O_EXCL);
+    let access = if has(libc::O_PATH) || has(libc::O_TMPFILE) {
+        Access::Look
+    } else if has(libc::O_CREAT) {
+        Access::Create
+    } else if flags & libc::O_ACCMODE != libc::O_RDONLY || has(libc::O_TRUNC) {
+        Access::Write
+    } else {
+        Access::Read
+    };
+    (access, follow)
+}
+
+/// A socket address: a unix socket's path, or a port.
+fn socket_address(
+    socket: i32,
+    (address, length): (u64, u64),
+    access: Access,
+    memory: &Memory<'_>,
+    ask: &mut dyn FnMut(Asked),
+) -> Result<(), Unread> {
+    // unix(7): at most 108 bytes of path behind the family.
+    let length = usize::try_from(length & 0xffff_ffff).unwrap_or(0).min(110);
+    if address == 0 || length < 4 {
+        return Ok(());
+    }
+    let mut bytes = [0; 110];
+    memory(address, &mut bytes[..length])?;
+    match i32::from(u16::from_ne_bytes([bytes[0], bytes[1]])) {
+        libc::AF_UNIX => {
+            let path = bytes[2..length].split(|&byte| byte == 0).next().unwrap_or_default();
+            // An empty one is an abstract name: no file.
+            if !path.is_empty() {
+                ask(Asked::Inline { path: path.to_vec(), access });
+            }
+        }
+        libc::AF_INET | libc::AF_INET6 if access == Access::Bind => {
+            let port = u16::from_be_bytes([bytes[2], bytes[3]]);
+            ask(Asked::BindPort { descriptor: socket, port });
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// `struct msghdr` starts with the address and its length.
+fn message(abi: Abi, socket: i32, header: u64, memory: &Memory<'_>, ask: &mut dyn FnMut(Asked)) -> Result<(), Unread> {
+    let mut start = [0; 12];
+    let address = if abi == Abi::I386 {
+        memory(header, &mut start[..8])?;
+        (half(&start, 0), half(&start, 4))
+    } else {
+        memory(header, &mut start)?;
+        (word(&start, 0), half(&start, 8))
+    };
+    socket_address(socket, address, Access::Connect, memory, ask)
+}
+
+/// `socketcall(2)`: the call's number, then where its arguments are.
+fn socketcall(arguments: &[u64; 6], memory: &Memory<'_>, ask: &mut dyn FnMut(Asked)) -> Result<(), Unread> {
+    let read = |count: usize| {
+        let mut bytes = [0; 24];
+        memory(arguments[1], &mut bytes[..4 * count])?;
+        Ok::<_, Unread>([0, 4, 8, 12, 16, 20].map(|offset| half(&bytes, offset)))
+    };
+    // include/uapi/linux/net.h
+    match arguments[0] {
+        2 | 3 => {
+            let call = read(3)?;
+            let access = if arguments[0] == 2 { Access::Bind } else { Access::Connect };
+            socket_address(descriptor(call[0]), (call[1], call[2]), access, memory, ask)
+        }
+        4 => {
+            ask(Asked::Listen { descriptor: descriptor(read(2)?[0]) });
+            Ok(())
+        }
+        11 => {
+            let call = read(6)?;
+            socket_address(descriptor(call[0]), (call[4], call[5]), Access::Connect, memory, ask)
+        }
+        16 => {
+            let call = read(3)?;
+            message(Abi::I386, descriptor(call[0]), call[1], memory, ask)
+        }
+        20 => {
+            let call = read(4)?;
+            for index in 0..call[2].min(MESSAGES) {
+                message(Abi::I386, descriptor(call[0]), call[1] + index * 32, memory, ask)?;
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// True if an empty path stands for the descriptor itself.
+pub(crate) fn allows_empty(entry: &Entry) -> bool {
+    let flags = match entry.call.name {
+        "newfstatat" | "fstatat64" | "faccessat2" | "fchmodat2" | "utimensat" | "utimensat_time64" => {
+            entry.arguments[3]
+        }
+        "statx" | "open_tree" | "open_tree_attr" | "mount_setattr" | "setxattrat" | "getxattrat" | "listxattrat"
+        | "removexattrat" => entry.arguments[2],
+        "fchownat" | "linkat" | "execveat" | "name_to_handle_at" | "file_getattr" | "file_setattr" => {
+            entry.arguments[4]
+        }
+        // readlinkat(2): an empty path is the link that the descriptor refers to.
+        "readlinkat" => AT_EMPTY_PATH,
+        _ => 0,
+    };
+    flags & AT_EMPTY_PATH != 0
+}
+
+fn word(bytes: &[u8], offset: usize) -> u64 {
+    u64::from_ne_bytes(bytes[offset..offset + 8].try_into().expect("eight bytes"))
+}
+
+fn half(bytes: &[u8], offset: usize) -> u64 {
+    u64::from(u32::from_ne_bytes(bytes[offset..offset + 4].try_into().expect("four bytes")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calls::CALLS;
+
+    /// Memory with `bytes` at 0x1000.
+    fn ask(name: &str, abi: Abi, arguments: [u64; 6], bytes: &[u8]) -> Vec<Asked> {
+        let call = CALLS.iter().find(|call| call.name == name).unwrap();
+        let memory = |address: u64, buffer: &mut [u8]| {
+            let start = usize::try_from(address.checked_sub(0x1000).ok_or(Unread::Refused)?).unwrap();
+            buffer.copy_from_slice(bytes.get(start..start + buffer.len()).ok_or(Unread::Refused)?);
+            Ok(())
+        };
+        let mut asked = Vec::new();
+        decode(&Entry { abi, call, arguments }, &memory, &mut |one| asked.push(one)).unwrap();
+        asked
+    }
+
+    fn opened(flags: i32) -> (Access, bool) {
+        open(u64::from(flags.cast_unsigned()))
+    }
+
+    #[test]
+    fn open_flags() {
+        assert_eq!(opened(libc::O_RDONLY | libc::O_CLOEXEC), (Access::Read, true));
+        assert_eq!(opened(libc::O_RDWR), (Access::Write, true));
+        assert_eq!(opened(libc::O_RDONLY | libc::O_TRUNC), (Access::Write, true));
+        assert_eq!(opened(libc::O_WRONLY | libc::O_CREAT), (Access::Create, true));
+        assert_eq!(opened(libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL), (Access::Create, false));
+        assert_eq!(opened(libc::O_PATH | libc::O_NOFOLLOW), (Access::Look, false));
+        assert_eq!(opened(libc::O_TMPFILE | libc::O_RDWR), (Access::Look, true));
+        assert_eq!(opened(libc::O_DIRECTORY), (Access::Read, true));
+    }
+
+    #[test]
+    fn a_negative_descriptor_in_a_wide_register() {
+        let asked = ask("openat", Abi::X86_64, [0xffff_ff9c, 0x1000, 0, 0, 0, 0], b"");
+        assert!(matches!(asked[..], [Asked::Path { from: From::WorkingDirectory, .. }]));
+    }
+
+    #[test]
+    fn unix_addresses() {
+        let address = [&[1, 0][..], b"/run/x.sock\0junk"].concat();
+        let asked = ask("connect", Abi::X86_64, [3, 0x1000, address.len() as u64, 0, 0, 0], &address);
+        assert_eq!(asked, [Asked::Inline { path: b"/run/x.sock".to_vec(), access: Access::Connect }]);
+        let hidden = [&[1, 0, 0][..], b"abstract"].concat();
+        assert_eq!(ask("connect", Abi::X86_64, [3, 0x1000, hidden.len() as u64, 0, 0, 0], &hidden), []);
+    }
+
+    #[test]
+    fn ports() {
+        let address = [2, 0, 0x1f, 0x90, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(
+            ask("bind", Abi::X86_64, [3, 0x1000, 16, 0, 0, 0], &address),
+            [Asked::BindPort { descriptor: 3, port: 8080 }]
+        );
+    }
+
+    #[test]
+    fn untraced_clones_are_traced() {
+        let flags = CLONE_UNTRACED | 0x11;
+        assert_eq!(ask("clone", Abi::X86_64, [flags, 0, 0, 0, 0, 0], b""), [Asked::RetraceRegister { flags: 0x11 }]);
+        let asked = ask("clone3", Abi::X86_64, [0x1000, 88, 0, 0, 0, 0], &flags.to_ne_bytes());
+        assert_eq!(asked, [Asked::Retrace { address: 0x1000, flags: 0x11 }]);
+    }
+
+    #[test]
+    fn messages_of_both_widths() {
+        let mut memory = vec![0; 256];
+        memory[..8].copy_from_slice(&0x1080u64.to_ne_bytes());
+        memory[8..12].copy_from_slice(&10u32.to_ne_bytes());
+        memory[0x80..0x8a].copy_from_slice(b"\x01\0/dev/log");
+        let expected = [Asked::Inline { path: b"/dev/log".to_vec(), access: Access::Connect }];
+        assert_eq!(ask("sendmsg", Abi::X86_64, [3, 0x1000, 0, 0, 0, 0], &memory), expected);
+        memory[..4].copy_from_slice(&0x1080u32.to_ne_bytes());
+        memory[4..8].copy_from_slice(&10u32.to_ne_bytes());
+        assert_eq!(ask("sendmsg", Abi::I386, [3, 0x1000, 0, 0, 0, 0], &memory), expected);
+    }
+}

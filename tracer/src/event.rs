@@ -1,0 +1,115 @@
+//! What the tracer tells.
+
+use nix::errno::Errno;
+use nix::sys::stat::FileStat;
+
+/// One thing that the tracer saw.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A task hands a path to the kernel; its call has not run yet.
+    Touch(Touch<'a>),
+    /// `child` is a new process, made by `parent`.
+    Fork { parent: i32, child: i32 },
+    /// The process runs a new program now. The kernel opened `loaded` for it: the executable (after `#!` and
+    /// `binfmt_misc`) and its ELF interpreter, as absolute paths.
+    Exec { process: i32, arguments: Vec<Vec<u8>>, loaded: Vec<Vec<u8>> },
+    /// The process is gone.
+    Exit { process: i32 },
+    /// A socket of the process takes connections, or datagrams, at `port`.
+    Listen { process: i32, port: u16, protocol: Protocol },
+    /// Something that the trace cannot see.
+    Gap { process: i32, gap: Gap },
+}
+
+/// A path on its way into the kernel.
+#[derive(Debug)]
+pub struct Touch<'a> {
+    pub process: i32,
+    /// The system call's name.
+    pub call: &'static str,
+    pub access: Access,
+    /// The path as the program spelled it; empty for a call on a descriptor.
+    pub spelled: &'a [u8],
+    pub walk: &'a Walk,
+}
+
+/// What a call is about to do with a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Access {
+    /// Asks what is there: stat, access, readlink, `O_PATH`.
+    Look,
+    /// Opens for reading.
+    Read,
+    /// Executes.
+    Execute,
+    /// Lists the directory.
+    List,
+    /// Makes it the working directory, or the root.
+    Enter,
+    /// Opens for writing, without making a new file.
+    Write,
+    /// Makes something new there; what is there already may be opened for writing.
+    Create,
+    /// Changes mode, owner, times or extended attributes.
+    Attributes,
+    /// Takes the name away: unlink, rmdir, the source of a rename.
+    Remove,
+    /// Puts something else in its place: the target of a rename.
+    Replace,
+    /// Connects or sends to a unix socket.
+    Connect,
+    /// Binds a unix socket.
+    Bind,
+    /// Mounts on it, or unmounts it.
+    Mount,
+}
+
+/// Where a path leads, in the task's own view, just before its call runs.
+#[derive(Debug, Clone)]
+pub struct Walk {
+    /// Every link on the way, in the order in which it was met.
+    pub links: Vec<Link>,
+    /// The end, absolute and free of links but for the last component; behind something missing, as spelled.
+    pub end: Vec<u8>,
+    pub found: Found,
+}
+
+/// A link on the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub path: Vec<u8>,
+    pub target: Vec<u8>,
+}
+
+/// What stands at the end of a [`Walk`].
+#[derive(Debug, Clone)]
+pub enum Found {
+    Missing,
+    /// What `lstat(2)` says of it.
+    There(Box<FileStat>),
+    /// The tracer itself may not look, or the links form a loop.
+    Unknown(Errno),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// What a trace cannot see; each is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Gap {
+    /// `io_uring_setup` was answered with ENOSYS: rings open files without a stop.
+    IoUring,
+    /// An x32 call was answered with ENOSYS.
+    X32,
+    /// The task's memory could not be read.
+    Memory,
+    /// A file was opened by handle: the kernel is given no path.
+    Handle,
+    /// The program set up a seccomp supervisor, which answers calls before the tracer sees them.
+    Supervisor,
+    /// The program made a mount namespace of its own, in which the same path may be another file.
+    MountNamespace,
+}

@@ -1,0 +1,204 @@
+//! The seccomp filter: which calls stop.
+//!
+//! In: the table of calls. Out: a BPF program. Everything that can be decided by the call's number alone is, so that
+//! the kernel's bitmap of always-allowed calls applies (`kernel/seccomp.c`, `seccomp_cache_prepare`); the few looks at
+//! arguments come last.
+
+use libc::sock_filter;
+
+use crate::calls::{Abi, CALLS, Kind, NONE};
+
+/// `SECCOMP_RET_DATA` of every stop that is ours: a filter of the program's own may ask for stops as well.
+pub(crate) const MARK: u16 = 0x6d6a;
+
+/// Added to the number of every x32 call (`arch/x86/include/uapi/asm/unistd.h`, `__X32_SYSCALL_BIT`).
+pub(crate) const X32_BIT: u32 = 0x4000_0000;
+
+/// `CLONE_UNTRACED` of `clone(2)`.
+pub(crate) const CLONE_UNTRACED: u64 = 0x0080_0000;
+
+/// `AUDIT_ARCH_*` of `include/uapi/linux/audit.h`: machine, 64-bit and little-endian bits.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const ARCH_X86_64: u32 = 0xc000_003e;
+#[cfg(target_arch = "x86_64")]
+pub(crate) const ARCH_I386: u32 = 0x4000_0003;
+#[cfg(target_arch = "aarch64")]
+pub(crate) const ARCH_AARCH64: u32 = 0xc000_00b7;
+
+/// The interfaces that a program on this machine can use.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const ABIS: &[(u32, Abi)] = &[(ARCH_X86_64, Abi::X86_64), (ARCH_I386, Abi::I386)];
+#[cfg(target_arch = "aarch64")]
+pub(crate) const ABIS: &[(u32, Abi)] = &[(ARCH_AARCH64, Abi::Aarch64)];
+
+const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const ANY_BIT: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+const ALLOW: sock_filter = sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW };
+const STOP: sock_filter = sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_TRACE | MARK as u32 };
+
+// Offsets in `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+
+/// Low and high half of an argument, on a little-endian machine.
+const fn argument(index: u32) -> (u32, u32) {
+    (16 + 8 * index, 20 + 8 * index)
+}
+
+const fn load(offset: u32) -> sock_filter {
+    sock_filter { code: LOAD, jt: 0, jf: 0, k: offset }
+}
+
+/// Goes on with the next instruction if the loaded word is `value`, else skips `skip` of them.
+const fn unless_equal(value: u32, skip: u8) -> sock_filter {
+    sock_filter { code: EQUAL, jt: 0, jf: skip, k: value }
+}
+
+/// The filter for the interfaces of this machine.
+pub(crate) fn program() -> Vec<sock_filter> {
+    let mut program = vec![load(ARCH)];
+    for &(arch, abi) in ABIS {
+        let section = section(abi);
+        // Sections are longer than a conditional jump reaches.
+        program.push(sock_filter { code: EQUAL, jt: 1, jf: 0, k: arch });
+        let always = (libc::BPF_JMP | libc::BPF_JA) as u16;
+        let length = u32::try_from(section.len()).expect("a filter has at most 4,096 instructions");
+        program.push(sock_filter { code: always, jt: 0, jf: 0, k: length });
+        program.extend(section);
+    }
+    // An interface that this build does not know: nothing of it would be seen.
+    program.push(STOP);
+    program
+}
+
+fn section(abi: Abi) -> Vec<sock_filter> {
+    let mut section = vec![load(NUMBER)];
+    if abi == Abi::X86_64 {
+        section.push(sock_filter { code: ANY_BIT, jt: 0, jf: 1, k: X32_BIT });
+        section.push(STOP);
+    }
+    let (looks, plain): (Vec<_>, Vec<_>) =
+        CALLS.iter().filter(|call| call.numbers[abi as usize] != NONE).partition(|call| call.kind.argument_decides());
+    for call in plain {
+        section.push(unless_equal(call.numbers[abi as usize], 1));
+        section.push(STOP);
+    }
+    for call in looks {
+        let check = check(&call.kind);
+        let length = u8::try_from(check.len()).expect("a check is a handful of instructions");
+        section.push(unless_equal(call.numbers[abi as usize], length));
+        section.extend(check);
+    }
+    section.push(ALLOW);
+    section
+}
+
+impl Kind {
+    /// True if a call of this kind stops only for some arguments.
+    fn argument_decides(&self) -> bool {
+        matches!(self, Self::Clone | Self::Address { address: 4, .. } | Self::Fsconfig)
+    }
+}
+
+fn check(kind: &Kind) -> Vec<sock_filter> {
+    match kind {
+        Kind::Clone => {
+            let flag = u32::try_from(CLONE_UNTRACED).expect("a flag of the lower half");
+            vec![load(argument(0).0), sock_filter { code: ANY_BIT, jt: 0, jf: 1, k: flag }, STOP, ALLOW]
+        }
+        // `send` is `sendto` without an address.
+        Kind::Address { address, .. } => {
+            let (low, high) = argument(u32::try_from(*address).expect("an argument's index"));
+            vec![load(low), unless_equal(0, 3), load(high), unless_equal(0, 1), ALLOW, STOP]
+        }
+        // FSCONFIG_SET_PATH and FSCONFIG_SET_PATH_EMPTY.
+        Kind::Fsconfig => vec![load(argument(1).0), unless_equal(3, 1), STOP, unless_equal(4, 1), STOP, ALLOW],
+        _ => vec![STOP],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a filter as the kernel would (`net/core/filter.c`), for the instructions that ours uses.
+    fn run(program: &[sock_filter], arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
+        let word = |offset: u32| match offset {
+            NUMBER => number,
+            ARCH => arch,
+            _ => {
+                let argument = arguments[((offset - 16) / 8) as usize];
+                if (offset - 16).is_multiple_of(8) { argument as u32 } else { (argument >> 32) as u32 }
+            }
+        };
+        let (mut accumulator, mut at) = (0, 0);
+        loop {
+            let instruction = program[at];
+            at += 1;
+            match instruction.code {
+                LOAD => accumulator = word(instruction.k),
+                RETURN => return instruction.k,
+                EQUAL | ANY_BIT => {
+                    let holds = if instruction.code == EQUAL {
+                        accumulator == instruction.k
+                    } else {
+                        accumulator & instruction.k != 0
+                    };
+                    at += usize::from(if holds { instruction.jt } else { instruction.jf });
+                }
+                code if code == (libc::BPF_JMP | libc::BPF_JA) as u16 => at += instruction.k as usize,
+                code => panic!("instruction {code:#x}"),
+            }
+        }
+    }
+
+    fn stops(arch: u32, number: u32, arguments: [u64; 6]) -> bool {
+        match run(&program(), arch, number, arguments) {
+            libc::SECCOMP_RET_ALLOW => false,
+            result => {
+                assert_eq!(result, libc::SECCOMP_RET_TRACE | u32::from(MARK));
+                true
+            }
+        }
+    }
+
+    #[test]
+    fn every_call_of_the_table_stops_and_no_other() {
+        for &(arch, abi) in ABIS {
+            for number in 0..600 {
+                let call = CALLS.iter().find(|call| call.numbers[abi as usize] == number);
+                let expected = call.is_some_and(|call| !call.kind.argument_decides());
+                assert_eq!(stops(arch, number, [0; 6]), expected, "{abi:?} {number}");
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn arguments_decide() {
+        let sendto = |address| stops(ARCH_X86_64, 44, [0, 0, 0, 0, address, 0]);
+        assert!(!sendto(0));
+        assert!(sendto(0x10));
+        assert!(sendto(0x7fff_0000_0000));
+        let clone = |flags| stops(ARCH_X86_64, 56, [flags, 0, 0, 0, 0, 0]);
+        assert!(!clone(0x1200_0011));
+        assert!(clone(CLONE_UNTRACED | 0x11));
+        let fsconfig = |command| stops(ARCH_X86_64, 431, [0, command, 0, 0, 0, 0]);
+        assert_eq!([0, 1, 3, 4, 5, 6].map(fsconfig), [false, false, true, true, false, false]);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn unknown_interfaces_stop() {
+        assert!(stops(ARCH_X86_64, X32_BIT | 1, [0; 6]));
+        assert!(stops(0x1234, 0, [0; 6]));
+    }
+
+    #[test]
+    fn the_kernel_takes_its_length() {
+        assert!(program().len() < 4096);
+    }
+}

@@ -1,0 +1,144 @@
+//! The tasks, and how each goes on after a stop. Pure.
+
+use std::collections::HashMap;
+
+use crate::status::Stop;
+
+/// What is to be done with a task after a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// It stands at the entry of a call: look at it, then let it go on.
+    Examine { process: i32 },
+    /// It runs a new program: look at that, then let it go on.
+    Examined { process: i32 },
+    /// Let it go on, with the signal if that is not 0.
+    Resume { signal: i32 },
+    /// Leave it stopped, but hear of SIGCONT (`PTRACE_LISTEN`).
+    Listen,
+    /// It is gone; so is its process, if `process` names one.
+    Gone { process: Option<i32> },
+}
+
+/// How the program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Exited { code: i32 },
+    Killed { signal: i32 },
+}
+
+/// Every task that is traced.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    /// From task to process (thread group).
+    tasks: HashMap<i32, i32>,
+    main: i32,
+    end: Option<End>,
+}
+
+impl Machine {
+    /// Starts with the program's first task.
+    pub(crate) fn new(main: i32) -> Self {
+        Self { tasks: HashMap::from([(main, main)]), main, end: None }
+    }
+
+    pub(crate) fn knows(&self, task: i32) -> bool {
+        self.tasks.contains_key(&task)
+    }
+
+    /// Takes in a task that has just stopped for the first time.
+    pub(crate) fn adopt(&mut self, task: i32, process: i32) {
+        self.tasks.insert(task, process);
+    }
+
+    /// How the program's first process ended, once it has.
+    pub(crate) fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// The processes that are still there.
+    pub(crate) fn processes(&self) -> std::collections::BTreeSet<i32> {
+        self.tasks.values().copied().collect()
+    }
+
+    /// What to do after `task` has stopped.
+    pub(crate) fn step(&mut self, task: i32, stop: Stop) -> Step {
+        let process = self.tasks.get(&task).copied().unwrap_or(task);
+        match stop {
+            Stop::Exited { code } => self.gone(task, process, End::Exited { code }),
+            Stop::Killed { signal } => self.gone(task, process, End::Killed { signal }),
+            Stop::Seccomp => Step::Examine { process },
+            Stop::Exec => {
+                // ptrace(2), "execve(2) under ptrace": every other thread is gone, and the task has the id of the
+                // process, whichever thread called execve.
+                self.tasks.retain(|_, &mut of| of != task);
+                self.tasks.insert(task, task);
+                Step::Examined { process: task }
+            }
+            Stop::Signal { signal } => Step::Resume { signal },
+            Stop::Group => Step::Listen,
+            Stop::Started | Stop::NewTask | Stop::Syscall | Stop::Other => Step::Resume { signal: 0 },
+        }
+    }
+
+    fn gone(&mut self, task: i32, process: i32, end: End) -> Step {
+        self.tasks.remove(&task);
+        if task == self.main {
+            self.end.get_or_insert(end);
+        }
+        // The status of a process's first task comes last, after all its other threads are gone.
+        Step::Gone { process: (task == process).then_some(process) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn stopped_stays_stopped_and_signals_pass() {
+        let mut machine = Machine::new(10);
+        assert_eq!(machine.step(10, Stop::Group), Step::Listen);
+        assert_eq!(machine.step(10, Stop::Signal { signal: 34 }), Step::Resume { signal: 34 });
+    }
+
+    #[test]
+    fn exec_of_a_thread_leaves_one_task() {
+        let mut machine = Machine::new(10);
+        machine.adopt(11, 10);
+        machine.adopt(12, 10);
+        machine.adopt(20, 20);
+        assert_eq!(machine.step(10, Stop::Exec), Step::Examined { process: 10 });
+        assert!(machine.knows(10) && !machine.knows(11) && !machine.knows(12) && machine.knows(20));
+    }
+
+    #[test]
+    fn the_first_process_gives_the_end() {
+        let mut machine = Machine::new(10);
+        machine.adopt(11, 10);
+        machine.adopt(20, 20);
+        assert_eq!(machine.step(11, Stop::Exited { code: 9 }), Step::Gone { process: None });
+        assert_eq!(machine.end(), None);
+        assert_eq!(machine.step(20, Stop::Killed { signal: 9 }), Step::Gone { process: Some(20) });
+        assert_eq!(machine.step(10, Stop::Exited { code: 3 }), Step::Gone { process: Some(10) });
+        assert_eq!(machine.end(), Some(End::Exited { code: 3 }));
+        assert!(machine.processes().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_sequence_of_statuses_resumes_every_living_task(stops in proptest::collection::vec((1..6i32, any::<i32>()), 0..200)) {
+            let mut machine = Machine::new(1);
+            for (task, status) in stops {
+                let Some(stop) = crate::status::decode(status) else { continue };
+                if !machine.knows(task) {
+                    machine.adopt(task, 1 + (task - 1) / 2);
+                }
+                let step = machine.step(task, stop);
+                let gone = matches!(stop, Stop::Exited { .. } | Stop::Killed { .. });
+                prop_assert_eq!(matches!(step, Step::Gone { .. }), gone);
+                prop_assert_eq!(machine.knows(task), !gone);
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! A task's memory, read without stopping at what is not mapped.
+
+use std::io::IoSliceMut;
+
+use nix::errno::Errno;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
+
+/// The longest path that the kernel takes, with its NUL (`include/uapi/linux/limits.h`).
+pub(crate) const PATH_MAX: usize = 4096;
+
+/// Every page size is a multiple of this, so a piece that ends at a multiple of it never reaches into a page that the
+/// string does not touch.
+const PAGE: u64 = 4096;
+
+/// Why there is no string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// The kernel refuses the pointer or the length as well (EFAULT, ENAMETOOLONG): the call comes to nothing.
+    Refused,
+    /// The memory is there, and the tracer may not read it.
+    Hidden,
+}
+
+/// Reads the NUL-terminated string at `address` into `buffer`, without its NUL.
+pub(crate) fn read_string(task: i32, address: u64, buffer: &mut Vec<u8>) -> Result<(), Unread> {
+    buffer.clear();
+    let mut at = address;
+    while buffer.len() < PATH_MAX {
+        let to_page_end = usize::try_from(PAGE - at % PAGE).expect("at most a page");
+        let start = buffer.len();
+        let length = to_page_end.min(PATH_MAX - start);
+        buffer.resize(start + length, 0);
+        read(task, at, &mut buffer[start..])?;
+        if let Some(end) = buffer[start..].iter().position(|&byte| byte == 0) {
+            buffer.truncate(start + end);
+            return Ok(());
+        }
+        at = at.wrapping_add(length as u64);
+    }
+    Err(Unread::Refused)
+}
+
+/// Fills `buffer` from `address` on.
+pub(crate) fn read(task: i32, address: u64, buffer: &mut [u8]) -> Result<(), Unread> {
+    let length = buffer.len();
+    let Ok(base) = usize::try_from(address) else { return Err(Unread::Refused) };
+    let remote = [RemoteIoVec { base, len: length }];
+    match process_vm_readv(Pid::from_raw(task), &mut [IoSliceMut::new(buffer)], &remote) {
+        Ok(read) if read == length => Ok(()),
+        Ok(_) | Err(Errno::EFAULT | Errno::ESRCH) => Err(Unread::Refused),
+        Err(_) => Err(Unread::Hidden),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> i32 {
+        nix::unistd::getpid().as_raw()
+    }
+
+    #[test]
+    fn strings_across_page_ends() {
+        for length in [0, 1, 4000, 4095] {
+            let text = [vec![b'x'; length], vec![0], vec![b'y'; 5000]].concat();
+            let mut buffer = Vec::new();
+            read_string(own(), text.as_ptr() as u64, &mut buffer).unwrap();
+            assert_eq!(buffer.len(), length);
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_refused() {
+        let text = vec![b'x'; 2 * PATH_MAX];
+        let mut buffer = Vec::new();
+        assert_eq!(read_string(own(), text.as_ptr() as u64, &mut buffer), Err(Unread::Refused));
+        assert_eq!(read_string(own(), 8, &mut buffer), Err(Unread::Refused));
+        assert_eq!(read_string(own(), u64::MAX - 2, &mut buffer), Err(Unread::Refused));
+    }
+}

@@ -1,0 +1,134 @@
+//! Starting the program under the tracer.
+//!
+//! Not by pete's `spawn`, which traces itself (`PTRACE_TRACEME`): only a seized task tells a group-stop from a signal
+//! and stays stopped (`PTRACE_LISTEN`), and only a task that is seized before its filter is installed shows its first
+//! `execve`.
+
+use std::ffi::{CString, OsString};
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::ptr;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+
+use crate::filter;
+use crate::sys::{self, Child, ChildStep, Identity};
+
+/// A program to run.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// The file to execute; not searched in PATH.
+    pub program: PathBuf,
+    /// All arguments, also the one at index 0.
+    pub arguments: Vec<OsString>,
+    /// The whole environment.
+    pub environment: Vec<(OsString, OsString)>,
+    /// The working directory; `None`: this process's.
+    pub directory: Option<PathBuf>,
+    /// Who to run as; `None`: as this process.
+    pub credentials: Option<Credentials>,
+}
+
+/// A user, its group and all its groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+}
+
+/// The program did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    #[error("`{0}` contains a NUL byte")]
+    Nul(String),
+    #[error("failed to start a process")]
+    Fork(#[source] Errno),
+    #[error("failed to trace a new process: ptrace is not allowed here")]
+    Seize(#[source] Errno),
+    #[error("failed to enter the working directory `{path}`")]
+    Directory { path: PathBuf, source: Errno },
+    #[error("failed to install a seccomp filter")]
+    Filter(#[source] Errno),
+    #[error("failed to become user {uid}, group {gid}")]
+    Identity { uid: u32, gid: u32, source: Errno },
+    #[error("failed to execute `{path}`")]
+    Exec { path: PathBuf, source: Errno },
+}
+
+/// A program that was started, and that has not executed anything yet.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) process: i32,
+    failure: std::fs::File,
+}
+
+/// Starts `command`, seized with `options`, about to execute.
+pub(crate) fn spawn(command: &Command, options: i32, mask: &libc::sigset_t) -> Result<Started, SpawnError> {
+    let text = |bytes: Vec<u8>| {
+        CString::new(bytes).map_err(|error| SpawnError::Nul(String::from_utf8_lossy(&error.into_vec()).into_owned()))
+    };
+    let program = text(command.program.clone().into_os_string().into_vec())?;
+    let arguments =
+        command.arguments.iter().map(|argument| text(argument.clone().into_vec())).collect::<Result<Vec<_>, _>>()?;
+    let environment = command.environment.iter();
+    let environment = environment
+        .map(|(name, value)| text([name.clone().into_vec(), b"=".to_vec(), value.clone().into_vec()].concat()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let directory =
+        command.directory.as_ref().map(|path| text(path.clone().into_os_string().into_vec())).transpose()?;
+    let filter = filter::program();
+
+    let (ready, go) = pipe2(OFlag::O_CLOEXEC).map_err(SpawnError::Fork)?;
+    let (failure, report) = pipe2(OFlag::O_CLOEXEC).map_err(SpawnError::Fork)?;
+    let child = Child {
+        program: &program,
+        arguments: &pointers(&arguments),
+        environment: &pointers(&environment),
+        directory: directory.as_deref(),
+        identity: command.credentials.as_ref().map(|who| Identity { uid: who.uid, gid: who.gid, groups: &who.groups }),
+        filter: &filter,
+        mask,
+        ignore_sigpipe: sys::sigpipe_was_ignored(),
+        ready: ready.as_fd(),
+        failure: report.as_fd(),
+    };
+    let process = sys::fork(&child).map_err(SpawnError::Fork)?;
+    drop(report);
+    if let Err(errno) = sys::seize(process, options) {
+        sys::kill(process, libc::SIGKILL);
+        let _ = sys::wait_any();
+        return Err(SpawnError::Seize(errno));
+    }
+    nix::unistd::write(&go, b"!").map_err(SpawnError::Fork)?;
+    Ok(Started { process, failure: failure.into() })
+}
+
+impl Started {
+    /// Why the program never ran, once its process is gone.
+    pub(crate) fn failure(mut self, command: &Command) -> Option<SpawnError> {
+        let mut report = [0; 2];
+        self.failure.read_exact(&mut report).ok()?;
+        let source = Errno::from_raw(i32::from(report[1]));
+        Some(match report[0] {
+            step if step == ChildStep::Directory as u8 => {
+                SpawnError::Directory { path: command.directory.clone().unwrap_or_default(), source }
+            }
+            step if step == ChildStep::Filter as u8 => SpawnError::Filter(source),
+            step if step == ChildStep::Identity as u8 => {
+                let (uid, gid) = command.credentials.as_ref().map_or((0, 0), |who| (who.uid, who.gid));
+                SpawnError::Identity { uid, gid, source }
+            }
+            _ => SpawnError::Exec { path: command.program.clone(), source },
+        })
+    }
+}
+
+/// The array of pointers that `execve` wants.
+fn pointers(texts: &[CString]) -> Vec<*const libc::c_char> {
+    texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
+}

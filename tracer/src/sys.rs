@@ -1,0 +1,291 @@
+//! The calls for which neither nix nor pete has a sound wrapper. All of the crate's `unsafe` is here.
+#![expect(unsafe_code, reason = "the one place of this crate where the kernel is called by hand")]
+
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+use nix::errno::Errno;
+
+/// A call's interface, number and arguments, at a seccomp stop.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SyscallEntry {
+    /// `AUDIT_ARCH_*`.
+    pub(crate) arch: u32,
+    pub(crate) number: u64,
+    pub(crate) arguments: [u64; 6],
+    /// `SECCOMP_RET_DATA` of the filter that stopped it.
+    pub(crate) data: u32,
+}
+
+/// Blocks until a child or tracee of this thread stops or ends; its id and raw status.
+///
+/// `__WNOTHREAD`: other threads may trace tasks of their own.
+pub(crate) fn wait_any() -> Result<(i32, i32), Errno> {
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for an int.
+    let task = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
+    Errno::result(task).map(|task| (task, status))
+}
+
+/// `PTRACE_SEIZE` with these options.
+pub(crate) fn seize(task: i32, options: i32) -> Result<(), Errno> {
+    // SAFETY: PTRACE_SEIZE takes no pointers; the data argument is a number.
+    let result =
+        unsafe { libc::ptrace(libc::PTRACE_SEIZE, task, ptr::null_mut::<libc::c_void>(), libc::c_long::from(options)) };
+    Errno::result(result).map(drop)
+}
+
+/// `PTRACE_CONT` with any signal, also a real-time one; 0 for none.
+pub(crate) fn resume(task: i32, signal: i32) -> Result<(), Errno> {
+    // SAFETY: PTRACE_CONT takes no pointers; the data argument is a number.
+    let result =
+        unsafe { libc::ptrace(libc::PTRACE_CONT, task, ptr::null_mut::<libc::c_void>(), libc::c_long::from(signal)) };
+    Errno::result(result).map(drop)
+}
+
+/// `PTRACE_LISTEN`: the task stays stopped, and the next SIGCONT is reported.
+pub(crate) fn listen(task: i32) -> Result<(), Errno> {
+    let none = ptr::null_mut::<libc::c_void>();
+    // SAFETY: PTRACE_LISTEN takes neither pointer nor data.
+    let result = unsafe { libc::ptrace(libc::PTRACE_LISTEN, task, none, none) };
+    Errno::result(result).map(drop)
+}
+
+/// `PTRACE_GET_SYSCALL_INFO` at a seccomp stop; `None` if the task stands elsewhere.
+///
+/// By hand: nix 0.30.1 passes a size of 0 and returns uninitialised memory (nix issue 2660).
+pub(crate) fn syscall_entry(task: i32) -> Result<Option<SyscallEntry>, Errno> {
+    let mut info = MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
+    let size = size_of::<libc::ptrace_syscall_info>();
+    // SAFETY: the kernel writes at most `size` bytes to `info`, which has that size.
+    let result = unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, task, size, info.as_mut_ptr()) };
+    Errno::result(result)?;
+    // SAFETY: all bytes were zeroed, which is a value of this struct of integers, and the kernel wrote more of them.
+    let info = unsafe { info.assume_init() };
+    if info.op != libc::PTRACE_SYSCALL_INFO_SECCOMP {
+        return Ok(None);
+    }
+    // SAFETY: ptrace(2): `op` says that the union holds `seccomp`; all of its members are integers anyway.
+    let seccomp = unsafe { info.u.seccomp };
+    Ok(Some(SyscallEntry { arch: info.arch, number: seccomp.nr, arguments: seccomp.args, data: seccomp.ret_data }))
+}
+
+/// A copy of `descriptor` of another process (`pidfd_getfd(2)`).
+pub(crate) fn copy_descriptor(process: i32, descriptor: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: pidfd_open takes numbers alone.
+    let pidfd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) })?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd as i32) };
+    // SAFETY: pidfd_getfd takes numbers alone.
+    let copy = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), descriptor, 0) })?;
+    // SAFETY: as above.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy as i32) })
+}
+
+/// The type of a socket (`SOCK_STREAM`, `SOCK_DGRAM`) and the internet port that it is bound to, if any.
+pub(crate) fn socket_port(socket: BorrowedFd<'_>) -> Result<(i32, Option<u16>), Errno> {
+    let mut kind = 0i32;
+    let mut length = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: `kind` and `length` are valid places, and `length` is the size of `kind`.
+    Errno::result(unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut length)
+    })?;
+    let mut address = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: `address` has `length` bytes, more than any address needs.
+    Errno::result(unsafe { libc::getsockname(socket.as_raw_fd(), address.as_mut_ptr().cast(), &raw mut length) })?;
+    let bytes = address.as_ptr().cast::<[u8; 4]>();
+    // SAFETY: the storage was zeroed and is longer than four bytes, of which every value is valid.
+    let [a, b, high, low] = unsafe { bytes.read() };
+    let family = i32::from(u16::from_ne_bytes([a, b]));
+    let port = u16::from_be_bytes([high, low]);
+    let internet = family == libc::AF_INET || family == libc::AF_INET6;
+    Ok((kind, (internet && port != 0).then_some(port)))
+}
+
+/// What the child does between fork and exec, prepared beforehand: in between nothing may allocate.
+pub(crate) struct Child<'a> {
+    pub(crate) program: &'a CStr,
+    /// Ends with a null pointer, as `execve` wants it.
+    pub(crate) arguments: &'a [*const libc::c_char],
+    pub(crate) environment: &'a [*const libc::c_char],
+    pub(crate) directory: Option<&'a CStr>,
+    pub(crate) identity: Option<Identity<'a>>,
+    pub(crate) filter: &'a [libc::sock_filter],
+    /// The signal mask and the disposition of SIGPIPE that the program is to start with.
+    pub(crate) mask: &'a libc::sigset_t,
+    pub(crate) ignore_sigpipe: bool,
+    /// Reading from it ends when the tracer is ready.
+    pub(crate) ready: BorrowedFd<'a>,
+    /// Where a failure is reported: step and errno, two bytes each way.
+    pub(crate) failure: BorrowedFd<'a>,
+}
+
+/// Who the program is to run as.
+#[derive(Clone, Copy)]
+pub(crate) struct Identity<'a> {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: &'a [libc::gid_t],
+}
+
+/// The steps of the child that can fail, as it reports them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum ChildStep {
+    Directory = 1,
+    Filter = 2,
+    Identity = 3,
+    Exec = 4,
+}
+
+/// Forks, and runs `child` in the new process, whose id is returned.
+pub(crate) fn fork(child: &Child<'_>) -> Result<i32, Errno> {
+    // SAFETY: the child calls only async-signal-safe functions on memory that was prepared, and never returns.
+    match Errno::result(unsafe { libc::fork() })? {
+        0 => unsafe { run(child) },
+        process => Ok(process),
+    }
+}
+
+/// # Safety
+/// Only in a freshly forked child; async-signal-safe calls alone (`signal-safety(7)`).
+unsafe fn run(child: &Child<'_>) -> ! {
+    // SAFETY: every pointer comes from a reference or a null-terminated array in `child`, all made before the fork.
+    unsafe {
+        let sigpipe = if child.ignore_sigpipe { libc::SIG_IGN } else { libc::SIG_DFL };
+        libc::signal(libc::SIGPIPE, sigpipe);
+        libc::sigprocmask(libc::SIG_SETMASK, child.mask, ptr::null_mut());
+        let mut byte = 0u8;
+        while libc::read(child.ready.as_raw_fd(), (&raw mut byte).cast(), 1) < 0 && Errno::last() == Errno::EINTR {}
+        if let Some(directory) = child.directory {
+            if libc::chdir(directory.as_ptr()) != 0 {
+                fail(child, ChildStep::Directory);
+            }
+        }
+        if !install(child.filter) {
+            fail(child, ChildStep::Filter);
+        }
+        if let Some(identity) = child.identity {
+            if libc::setgroups(identity.groups.len(), identity.groups.as_ptr()) != 0
+                || libc::setresgid(identity.gid, identity.gid, identity.gid) != 0
+                || libc::setresuid(identity.uid, identity.uid, identity.uid) != 0
+            {
+                fail(child, ChildStep::Identity);
+            }
+        }
+        libc::execve(child.program.as_ptr(), child.arguments.as_ptr(), child.environment.as_ptr());
+        fail(child, ChildStep::Exec)
+    }
+}
+
+/// Installs the filter; with no_new_privs only where the kernel insists on it (`seccomp(2)`: EACCES without
+/// `CAP_SYS_ADMIN`), so that setuid programs keep working under a privileged tracer.
+///
+/// # Safety
+/// As for [`run`].
+unsafe fn install(filter: &[libc::sock_filter]) -> bool {
+    let length = filter.len() as libc::c_ushort;
+    let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: `program` points to `length` instructions, which the kernel only reads.
+    unsafe {
+        let set = || libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) == 0;
+        if set() {
+            return true;
+        }
+        Errno::last() == Errno::EACCES && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && set()
+    }
+}
+
+/// # Safety
+/// As for [`run`].
+unsafe fn fail(child: &Child<'_>, step: ChildStep) -> ! {
+    let errno = Errno::last_raw();
+    let report = [step as u8, u8::try_from(errno).unwrap_or(0)];
+    // SAFETY: `report` is two bytes long.
+    unsafe {
+        libc::write(child.failure.as_raw_fd(), report.as_ptr().cast(), report.len());
+        libc::_exit(127)
+    }
+}
+
+/// Blocks `signals` for this thread; the mask from before.
+pub(crate) fn block(signals: &[i32]) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    let mut before = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises `set`; the others change it, and the last one fills `before`.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for &signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr());
+        before.assume_init()
+    }
+}
+
+/// Sets the signal mask of this thread.
+pub(crate) fn set_mask(mask: &libc::sigset_t) {
+    // SAFETY: `mask` is an initialised set.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, ptr::null_mut()) };
+}
+
+/// Waits for one of `signals`, which must be blocked: its number, and whether the kernel itself sent it (a terminal's
+/// Ctrl-C, which reaches the whole process group).
+pub(crate) fn wait_signal(signals: &[i32]) -> Option<(i32, bool)> {
+    let mut set = MaybeUninit::uninit();
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: sigemptyset initialises `set`; `info` is a valid place.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for &signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        let signal = libc::sigwaitinfo(set.as_ptr(), info.as_mut_ptr());
+        (signal > 0).then(|| (signal, info.assume_init().si_code > 0))
+    }
+}
+
+/// Sends `signal` to a process; an error means that it is gone.
+pub(crate) fn kill(process: i32, signal: i32) {
+    // SAFETY: kill takes numbers alone.
+    unsafe { libc::kill(process, signal) };
+}
+
+/// Sends `signal` to a thread of this process.
+pub(crate) fn kill_thread(thread: libc::pthread_t, signal: i32) {
+    // SAFETY: the caller holds the thread's join handle, so the thread has not been reaped.
+    unsafe { libc::pthread_kill(thread, signal) };
+}
+
+/// Ends this process at once.
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit takes a number and runs nothing.
+    unsafe { libc::_exit(status) }
+}
+
+/// True if SIGPIPE was ignored when this process was started: Rust's runtime changes it before `main`.
+pub(crate) fn sigpipe_was_ignored() -> bool {
+    SIGPIPE_IGNORED.load(std::sync::atomic::Ordering::Relaxed)
+}
+
+static SIGPIPE_IGNORED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// Runs before Rust's runtime does (System V ABI, "Initialization and Termination Functions").
+#[used]
+// SAFETY: the section holds pointers to functions that take what they like to ignore; ours does one harmless call.
+#[unsafe(link_section = ".init_array")]
+static AT_START: extern "C" fn() = {
+    extern "C" fn note_sigpipe() {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: `action` is a valid place, zeroed before, and sigaction only reads the disposition.
+        let ignored = unsafe {
+            libc::sigaction(libc::SIGPIPE, ptr::null(), action.as_mut_ptr()) == 0
+                && action.assume_init().sa_sigaction == libc::SIG_IGN
+        };
+        SIGPIPE_IGNORED.store(ignored, std::sync::atomic::Ordering::Relaxed);
+    }
+    note_sigpipe
+};

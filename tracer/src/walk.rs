@@ -1,0 +1,323 @@
+//! Where a path leads, link by link, in a task's own view.
+//!
+//! In: the task's place and a path as it spelled it. Out: a [`Walk`]. The kernel's rules are those of
+//! `path_resolution(7)`; nothing is opened, so that nothing is noticed (no atime, no FIFO, no automount).
+
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStringExt;
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use nix::fcntl::readlink;
+use nix::sys::stat::{FileStat, SFlag, lstat};
+
+use crate::event::{Found, Link, Walk};
+use crate::place::Place;
+
+/// The kernel gives up after this many links (`path_resolution(7)`).
+const MAX_LINKS: usize = 40;
+
+/// So many directories are remembered.
+const LIMIT: usize = 1 << 16;
+
+/// Who asks, and from where.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    pub(crate) process: i32,
+    pub(crate) task: i32,
+    pub(crate) place: &'a Place,
+}
+
+/// Walks paths, and remembers directories that were walked.
+#[derive(Debug, Default)]
+pub(crate) struct Walker {
+    directories: HashMap<Vec<u8>, Rc<Directory>>,
+}
+
+/// A directory that a path led to.
+#[derive(Debug)]
+struct Directory {
+    end: Vec<u8>,
+    links: Vec<Link>,
+}
+
+impl Walker {
+    /// Names have changed: what was remembered may be wrong.
+    pub(crate) fn forget(&mut self) {
+        self.directories.clear();
+    }
+
+    /// Follows `spelled` from `from`, the last component only if `follow`.
+    pub(crate) fn walk(
+        &mut self,
+        asker: Asker<'_>,
+        from: &[u8],
+        spelled: &[u8],
+        follow: bool,
+        may_remember: bool,
+    ) -> Walk {
+        // Only a plain last name can be split off: behind a slash, `.` and `..` the kernel follows.
+        let name_start = spelled.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+        let (parent, name) = spelled.split_at(name_start);
+        if matches!(name, b"" | b"." | b"..") {
+            return Steps::new(asker, from, spelled).finish(spelled, follow || name.is_empty());
+        }
+        let directory = match self.directory(asker, from, parent, may_remember) {
+            Ok(directory) => directory,
+            Err(mut walk) => {
+                if matches!(walk.found, Found::Missing) {
+                    push(&mut walk.end, name);
+                }
+                return walk;
+            }
+        };
+        Steps { asker, end: directory.end.clone(), links: directory.links.clone() }.finish(name, follow)
+    }
+
+    /// Where the directory part of a path leads; the walk so far if that is no directory.
+    fn directory(
+        &mut self,
+        asker: Asker<'_>,
+        from: &[u8],
+        parent: &[u8],
+        may_remember: bool,
+    ) -> Result<Rc<Directory>, Walk> {
+        if parent.is_empty() {
+            return Ok(Rc::new(Directory { end: from.to_vec(), links: Vec::new() }));
+        }
+        let from = if parent.starts_with(b"/") { &asker.place.root } else { from };
+        let key = [&asker.place.root, &b"\0"[..], from, b"\0", parent].concat();
+        if let Some(directory) = self.directories.get(&key) {
+            return Ok(Rc::clone(directory));
+        }
+        let walk = Steps::new(asker, from, parent).finish(parent, true);
+        match &walk.found {
+            Found::There(stat) if is(stat, SFlag::S_IFDIR) => {}
+            Found::There(_) => return Err(Walk { found: Found::Unknown(Errno::ENOTDIR), ..walk }),
+            _ => return Err(walk),
+        }
+        let directory = Rc::new(Directory { end: walk.end, links: walk.links });
+        // What is below /proc differs from task to task, under the same name.
+        if may_remember && !directory.end.starts_with(b"/proc") {
+            if self.directories.len() >= LIMIT {
+                self.directories.clear();
+            }
+            self.directories.insert(key, Rc::clone(&directory));
+        }
+        Ok(directory)
+    }
+}
+
+/// A walk under way.
+struct Steps<'a> {
+    asker: Asker<'a>,
+    end: Vec<u8>,
+    links: Vec<Link>,
+}
+
+impl<'a> Steps<'a> {
+    fn new(asker: Asker<'a>, from: &[u8], spelled: &[u8]) -> Self {
+        let start = if spelled.starts_with(b"/") { &asker.place.root } else { from };
+        Self { asker, end: start.to_vec(), links: Vec::new() }
+    }
+
+    fn finish(mut self, spelled: &[u8], follow: bool) -> Walk {
+        let mut todo: Vec<Vec<u8>> = reversed(spelled);
+        let mut found = None;
+        while let Some(name) = todo.pop() {
+            found = None;
+            match name.as_slice() {
+                b"." => continue,
+                b".." => {
+                    self.up();
+                    continue;
+                }
+                _ => push(&mut self.end, &name),
+            }
+            match lstat(self.end.as_slice()) {
+                Ok(stat) if is(&stat, SFlag::S_IFLNK) && (follow || !todo.is_empty()) => match self.follow(&mut todo) {
+                    Ok(true) => {}
+                    Ok(false) => found = Some(Found::There(Box::new(stat))),
+                    Err(errno) => return self.stopped(Found::Unknown(errno), &todo),
+                },
+                Ok(stat) => found = Some(Found::There(Box::new(stat))),
+                Err(Errno::ENOENT) => return self.stopped(Found::Missing, &todo),
+                Err(errno) => return self.stopped(Found::Unknown(errno), &todo),
+            }
+        }
+        let found = found.unwrap_or_else(|| match lstat(self.end.as_slice()) {
+            Ok(stat) => Found::There(Box::new(stat)),
+            Err(Errno::ENOENT) => Found::Missing,
+            Err(errno) => Found::Unknown(errno),
+        });
+        Walk { links: self.links, end: self.end, found }
+    }
+
+    /// Goes through the link at `end`; false if it is one of /proc that leads to no path.
+    fn follow(&mut self, todo: &mut Vec<Vec<u8>>) -> Result<bool, Errno> {
+        if self.links.len() == MAX_LINKS {
+            return Err(Errno::ELOOP);
+        }
+        let Asker { process, task, place } = self.asker;
+        // These lead each reader to itself.
+        let target = match self.end.as_slice() {
+            b"/proc/self" => process.to_string().into_bytes(),
+            b"/proc/thread-self" => format!("{process}/task/{task}").into_bytes(),
+            path => readlink(path)?.into_vec(),
+        };
+        if is_magic(&self.end) {
+            // proc(5): the link is a door to the object itself; its text is a path in the reader's view, or a mere name.
+            if !target.starts_with(b"/") || lstat(target.as_slice()).is_err() {
+                return Ok(false);
+            }
+            self.end = target;
+            return Ok(true);
+        }
+        self.links.push(Link { path: self.end.clone(), target: target.clone() });
+        if target.starts_with(b"/") {
+            self.end.clone_from(&place.root);
+        } else {
+            self.up();
+        }
+        todo.append(&mut reversed(&target));
+        Ok(true)
+    }
+
+    /// To the parent directory, but never above the task's root.
+    fn up(&mut self) {
+        if self.end == self.asker.place.root {
+            return;
+        }
+        let slash = self.end.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+        self.end.truncate(slash.max(1));
+    }
+
+    /// The walk ends before the path does: behind this point nothing can be a link.
+    fn stopped(mut self, found: Found, todo: &[Vec<u8>]) -> Walk {
+        for name in todo.iter().rev() {
+            match name.as_slice() {
+                b"." => {}
+                b".." => self.up(),
+                _ => push(&mut self.end, name),
+            }
+        }
+        Walk { links: self.links, end: self.end, found }
+    }
+}
+
+/// The doors of `/proc/PID/`: `cwd`, `root`, `exe`, and what is in `fd`, `map_files` and `ns`.
+fn is_magic(path: &[u8]) -> bool {
+    let mut names = path.split(|&byte| byte == b'/').skip(1);
+    names.next() == Some(b"proc") && names.next().is_some_and(|name| name.iter().all(u8::is_ascii_digit))
+}
+
+fn is(stat: &FileStat, file_type: SFlag) -> bool {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == file_type
+}
+
+fn push(path: &mut Vec<u8>, name: &[u8]) {
+    if path.last() != Some(&b'/') {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+}
+
+/// The components of `path`, the first one last, so that `pop` gives them in order.
+fn reversed(path: &[u8]) -> Vec<Vec<u8>> {
+    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).rev().map(<[u8]>::to_vec).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    fn bytes(path: &Path) -> Vec<u8> {
+        path.as_os_str().to_owned().into_vec()
+    }
+
+    struct Fixture {
+        directory: tempfile::TempDir,
+        place: Place,
+    }
+
+    fn fixture() -> Fixture {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs_err::create_dir_all(at("usr/bin")).unwrap();
+        fs_err::create_dir_all(at("opt/lib")).unwrap();
+        fs_err::write(at("usr/bin/tool"), "x").unwrap();
+        symlink("usr/bin", at("bin")).unwrap();
+        symlink("../../bin/tool", at("opt/lib/tool")).unwrap();
+        symlink("loop", at("loop")).unwrap();
+        let place = Place { root: bytes(directory.path()), directory: bytes(directory.path()) };
+        Fixture { directory, place }
+    }
+
+    impl Fixture {
+        fn walk(&self, spelled: &str, follow: bool) -> (String, Vec<String>, Found) {
+            let mut walker = Walker::default();
+            let asker = Asker { process: 1, task: 1, place: &self.place };
+            let own = |path: &[u8]| {
+                let text = String::from_utf8(path.to_vec()).unwrap();
+                text.strip_prefix(self.directory.path().to_str().unwrap()).unwrap().to_owned()
+            };
+            let first = walker.walk(asker, &self.place.directory, spelled.as_bytes(), follow, true);
+            let second = walker.walk(asker, &self.place.directory, spelled.as_bytes(), follow, true);
+            assert_eq!((&first.end, &first.links), (&second.end, &second.links), "remembering changes nothing");
+            (own(&first.end), first.links.iter().map(|link| own(&link.path)).collect(), first.found)
+        }
+    }
+
+    #[test]
+    fn links_in_the_middle_and_at_the_end() {
+        let fixture = fixture();
+        let (end, links, found) = fixture.walk("opt/lib/tool", true);
+        assert_eq!((end.as_str(), links), ("/usr/bin/tool", vec!["/opt/lib/tool".to_owned(), "/bin".to_owned()]));
+        assert!(matches!(found, Found::There(_)));
+        assert_eq!(fixture.walk("/bin/tool", false).0, "/usr/bin/tool");
+        assert_eq!(fixture.walk("bin", false).0, "/bin");
+        assert_eq!(fixture.walk("bin/", false).0, "/usr/bin");
+        assert_eq!(fixture.walk("bin/..", false).0, "/usr");
+    }
+
+    #[test]
+    fn nothing_leads_above_the_root() {
+        let fixture = fixture();
+        assert_eq!(fixture.walk("../../../usr", true).0, "/usr");
+        assert_eq!(fixture.walk("/../usr", true).0, "/usr");
+    }
+
+    #[test]
+    fn missing_and_impossible() {
+        let fixture = fixture();
+        let (end, links, found) = fixture.walk("bin/none/x", true);
+        assert_eq!((end.as_str(), links.len()), ("/usr/bin/none/x", 1));
+        assert!(matches!(found, Found::Missing));
+        assert!(matches!(fixture.walk("loop", true).2, Found::Unknown(Errno::ELOOP)));
+        assert!(matches!(fixture.walk("bin/tool/x", true).2, Found::Unknown(Errno::ENOTDIR)));
+    }
+
+    #[test]
+    fn proc_leads_to_the_asker() {
+        let place = Place { root: b"/".to_vec(), directory: b"/".to_vec() };
+        let own = nix::unistd::getpid().as_raw();
+        let walk = Walker::default().walk(
+            Asker { process: own, task: own, place: &place },
+            b"/",
+            b"/proc/self/exe",
+            true,
+            true,
+        );
+        assert_eq!(walk.end, bytes(&std::env::current_exe().unwrap()));
+        let walk = Walker::default().walk(
+            Asker { process: own, task: own, place: &place },
+            b"/",
+            b"/proc/self/status",
+            true,
+            true,
+        );
+        assert_eq!(walk.end, format!("/proc/{own}/status").into_bytes());
+    }
+}
