@@ -69,6 +69,8 @@ pub enum Access {
 pub struct Walk {
     /// Every link on the way, in the order in which it was met.
     pub links: Vec<Link>,
+    /// Directories that the path enters and leaves by `..`: without them it leads nowhere.
+    pub passed: Vec<Vec<u8>>,
     /// The end, absolute and free of links but for the last component; behind something missing, as spelled.
     pub end: Vec<u8>,
     pub found: Found,

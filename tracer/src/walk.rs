@@ -35,10 +35,11 @@ pub(crate) struct Walker {
 }
 
 /// A directory that a path led to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Directory {
     end: Vec<u8>,
     links: Vec<Link>,
+    passed: Vec<Vec<u8>>,
 }
 
 impl Walker {
@@ -71,7 +72,8 @@ impl Walker {
                 return walk;
             }
         };
-        Steps { asker, end: directory.end.clone(), links: directory.links.clone() }.finish(name, follow)
+        let Directory { end, links, passed } = Directory::clone(&directory);
+        Steps { asker, end, links, passed }.finish(name, follow)
     }
 
     /// Where the directory part of a path leads; the walk so far if that is no directory.
@@ -83,7 +85,7 @@ impl Walker {
         may_remember: bool,
     ) -> Result<Rc<Directory>, Walk> {
         if parent.is_empty() {
-            return Ok(Rc::new(Directory { end: from.to_vec(), links: Vec::new() }));
+            return Ok(Rc::new(Directory { end: from.to_vec(), links: Vec::new(), passed: Vec::new() }));
         }
         let from = if parent.starts_with(b"/") { &asker.place.root } else { from };
         let key = [&asker.place.root, &b"\0"[..], from, b"\0", parent].concat();
@@ -96,7 +98,7 @@ impl Walker {
             Found::There(_) => return Err(Walk { found: Found::Unknown(Errno::ENOTDIR), ..walk }),
             _ => return Err(walk),
         }
-        let directory = Rc::new(Directory { end: walk.end, links: walk.links });
+        let directory = Rc::new(Directory { end: walk.end, links: walk.links, passed: walk.passed });
         // What is below /proc differs from task to task, under the same name.
         if may_remember && !directory.end.starts_with(b"/proc") {
             if self.directories.len() >= LIMIT {
@@ -113,12 +115,13 @@ struct Steps<'a> {
     asker: Asker<'a>,
     end: Vec<u8>,
     links: Vec<Link>,
+    passed: Vec<Vec<u8>>,
 }
 
 impl<'a> Steps<'a> {
     fn new(asker: Asker<'a>, from: &[u8], spelled: &[u8]) -> Self {
         let start = if spelled.starts_with(b"/") { &asker.place.root } else { from };
-        Self { asker, end: start.to_vec(), links: Vec::new() }
+        Self { asker, end: start.to_vec(), links: Vec::new(), passed: Vec::new() }
     }
 
     fn finish(mut self, spelled: &[u8], follow: bool) -> Walk {
@@ -129,6 +132,7 @@ impl<'a> Steps<'a> {
             match name.as_slice() {
                 b"." => continue,
                 b".." => {
+                    self.passed.push(self.end.clone());
                     self.up();
                     continue;
                 }
@@ -150,7 +154,7 @@ impl<'a> Steps<'a> {
             Err(Errno::ENOENT) => Found::Missing,
             Err(errno) => Found::Unknown(errno),
         });
-        Walk { links: self.links, end: self.end, found }
+        Walk { links: self.links, passed: self.passed, end: self.end, found }
     }
 
     /// Goes through the link at `end`; false if it is one of /proc that leads to no path.
@@ -201,7 +205,7 @@ impl<'a> Steps<'a> {
                 _ => push(&mut self.end, name),
             }
         }
-        Walk { links: self.links, end: self.end, found }
+        Walk { links: self.links, passed: self.passed, end: self.end, found }
     }
 }
 
@@ -280,6 +284,15 @@ mod tests {
         assert_eq!(fixture.walk("bin", false).0, "/bin");
         assert_eq!(fixture.walk("bin/", false).0, "/usr/bin");
         assert_eq!(fixture.walk("bin/..", false).0, "/usr");
+    }
+
+    #[test]
+    fn what_is_left_again_was_entered() {
+        let fixture = fixture();
+        let asker = Asker { process: 1, task: 1, place: &fixture.place };
+        let walk = Walker::default().walk(asker, &fixture.place.directory, b"opt/lib/../../usr/bin", true, true);
+        let passed = ["opt/lib", "opt"].map(|name| bytes(&fixture.directory.path().join(name)));
+        assert_eq!(walk.passed, passed);
     }
 
     #[test]
