@@ -5,3 +5,4 @@ pub mod files;
 pub mod manifest;
 pub mod path;
 pub mod root;
+pub mod trace;

@@ -63,6 +63,15 @@ pub fn unescape(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Writes `bytes` in hexadecimal, as digests are written.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+    }
+    text
+}
+
 fn push_hex(text: &mut String, byte: u8) {
     write!(text, "\\x{byte:02x}").expect("writing to a String cannot fail");
 }

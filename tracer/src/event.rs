@@ -2,6 +2,7 @@
 
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
+use serde::{Deserialize, Serialize};
 
 /// One thing that the tracer saw.
 #[derive(Debug)]
@@ -34,7 +35,8 @@ pub struct Touch<'a> {
 }
 
 /// What a call is about to do with a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Access {
     /// Asks what is there: stat, access, readlink, `O_PATH`.
     Look,
@@ -93,14 +95,16 @@ pub enum Found {
     Unknown(Errno),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     Tcp,
     Udp,
 }
 
 /// What a trace cannot see; each is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Gap {
     /// `io_uring_setup` was answered with ENOSYS: rings open files without a stop.
     IoUring,

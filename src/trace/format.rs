@@ -1,0 +1,234 @@
+//! `trace.jsonl`: one record a line.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use minjail_tracer::Gap;
+use serde::{Deserialize, Serialize};
+
+use super::model::{Ending, FORMAT, Header, Listening, Program, Run, Touch, Trace};
+
+/// The file of records in a trace directory.
+pub(super) const RECORDS: &str = "trace.jsonl";
+/// The directory of earlier contents in a trace directory.
+pub(super) const STORE: &str = "before";
+
+/// One line. A run starts with its header and ends with its ending.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case")]
+pub(super) enum Record {
+    Run(Header),
+    Program(Program),
+    Touch(Touch),
+    Listen(Listening),
+    Gap { program: u32, gap: Gap },
+    End { ending: Ending, gaps: BTreeMap<Gap, u64> },
+}
+
+/// A trace could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    #[error("failed to read the trace `{path}`")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("`{path}`, line {line}, is not a trace record")]
+    Record { path: PathBuf, line: usize, source: serde_json::Error },
+    #[error("`{path}`, line {line}: a record before the header of its run")]
+    Headless { path: PathBuf, line: usize },
+    #[error("`{path}` has trace format {found}, and this minjail reads format {FORMAT}")]
+    Format { path: PathBuf, found: u32 },
+    #[error("`{path}` holds no run")]
+    Empty { path: PathBuf },
+    #[error("failed to write the trace `{path}`")]
+    Write { path: PathBuf, source: std::io::Error },
+}
+
+impl Trace {
+    /// Reads trace directories and merges them: the same runs, whatever the order of `directories`.
+    ///
+    /// # Errors
+    /// A directory is no trace, or one of another format.
+    pub fn read(directories: &[PathBuf]) -> Result<Self, TraceError> {
+        let mut trace = Self::default();
+        for directory in directories {
+            trace.runs.append(&mut read_runs(&directory.join(RECORDS))?);
+            trace.store.append(&mut read_store(&directory.join(STORE))?);
+        }
+        trace.runs.sort();
+        trace.runs.dedup();
+        Ok(trace)
+    }
+}
+
+fn read_runs(path: &Path) -> Result<Vec<Run>, TraceError> {
+    let failed = |source| TraceError::Read { path: path.to_path_buf(), source };
+    let file = BufReader::new(fs_err::File::open(path).map_err(failed)?);
+    let mut runs: Vec<Run> = Vec::new();
+    let mut lines = file.lines().enumerate().peekable();
+    while let Some((index, line)) = lines.next() {
+        let line = line.map_err(failed)?;
+        let record = match serde_json::from_str(&line) {
+            Ok(record) => record,
+            // A run that was cut off in the middle of a line: what came before it counts.
+            Err(error) if error.is_eof() && lines.peek().is_none() => break,
+            Err(source) => return Err(TraceError::Record { path: path.to_path_buf(), line: index + 1, source }),
+        };
+        if let Record::Run(header) = record {
+            if header.trace_format != FORMAT {
+                return Err(TraceError::Format { path: path.to_path_buf(), found: header.trace_format });
+            }
+            runs.push(Run::new(header));
+            continue;
+        }
+        let headless = || TraceError::Headless { path: path.to_path_buf(), line: index + 1 };
+        add(runs.last_mut().ok_or_else(headless)?, record);
+    }
+    if runs.is_empty() {
+        return Err(TraceError::Empty { path: path.to_path_buf() });
+    }
+    Ok(runs)
+}
+
+fn add(run: &mut Run, record: Record) {
+    match record {
+        Record::Run(_) => {}
+        Record::Program(program) => run.programs.push(program),
+        Record::Touch(touch) => run.touches.push(touch),
+        Record::Listen(listening) => {
+            run.listening.insert(listening);
+        }
+        Record::Gap { gap, .. } => *run.gaps.entry(gap).or_default() += 1,
+        Record::End { ending, .. } => run.ending = Some(ending),
+    }
+}
+
+fn read_store(directory: &Path) -> Result<BTreeMap<String, PathBuf>, TraceError> {
+    let failed = |source| TraceError::Read { path: directory.to_path_buf(), source };
+    let mut store = BTreeMap::new();
+    let entries = match fs_err::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(store),
+        Err(error) => return Err(failed(error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if let Ok(name) = entry.file_name().into_string() {
+            store.insert(name, entry.path());
+        }
+    }
+    Ok(store)
+}
+
+/// Writes one record and its newline.
+///
+/// # Errors
+/// What the writer says.
+pub(super) fn write_record(writer: &mut impl Write, record: &Record) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *writer, record)?;
+    writer.write_all(b"\n")
+}
+
+/// Writes a whole run, record by record.
+///
+/// # Errors
+/// What the writer says.
+pub fn write_run(writer: &mut impl Write, run: &Run) -> std::io::Result<()> {
+    write_record(writer, &Record::Run(run.header.clone()))?;
+    for program in &run.programs {
+        write_record(writer, &Record::Program(program.clone()))?;
+    }
+    for touch in &run.touches {
+        write_record(writer, &Record::Touch(touch.clone()))?;
+    }
+    for &listening in &run.listening {
+        write_record(writer, &Record::Listen(listening))?;
+    }
+    for (&gap, &count) in &run.gaps {
+        for _ in 0..count {
+            write_record(writer, &Record::Gap { program: 0, gap })?;
+        }
+    }
+    match run.ending {
+        Some(ending) => write_record(writer, &Record::End { ending, gaps: run.gaps.clone() }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::JailPath;
+    use crate::trace::Found;
+    use minjail_tracer::Access;
+
+    fn run(workload: &str) -> Run {
+        let mut run = Run::new(Header {
+            trace_format: FORMAT,
+            workload: workload.to_owned(),
+            program: JailPath::parse(b"/bin/true").unwrap(),
+            command: vec!["true".to_owned()],
+            env: BTreeMap::new(),
+            directory: JailPath::root(),
+            uid: 0,
+            gid: 0,
+            machine: "x86_64".to_owned(),
+            root: PathBuf::from("/"),
+        });
+        run.touches.push(Touch {
+            program: 1,
+            call: "openat".to_owned(),
+            access: Access::Read,
+            path: JailPath::parse(b"/odd\xff\n").unwrap(),
+            spelled: None,
+            links: Vec::new(),
+            passed: Vec::new(),
+            found: Found::Missing,
+            made: false,
+            before: None,
+            names: None,
+        });
+        run.gaps.insert(Gap::IoUring, 2);
+        run.ending = Some(Ending::Exited(3));
+        run
+    }
+
+    fn write(directory: &Path, runs: &[Run]) -> PathBuf {
+        let mut bytes = Vec::new();
+        for run in runs {
+            write_run(&mut bytes, run).unwrap();
+        }
+        fs_err::create_dir_all(directory).unwrap();
+        fs_err::write(directory.join(RECORDS), bytes).unwrap();
+        directory.to_path_buf()
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = write(directory.path(), &[run("a")]);
+        assert_eq!(Trace::read(&[path]).unwrap().runs, [run("a")]);
+    }
+
+    #[test]
+    fn merging_knows_no_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let a = write(&directory.path().join("a"), &[run("a")]);
+        let b = write(&directory.path().join("b"), &[run("b"), run("a")]);
+        let merged = Trace::read(&[a.clone(), b.clone()]).unwrap();
+        assert_eq!(merged.runs.len(), 2);
+        assert_eq!(merged, Trace::read(&[b.clone(), a.clone(), b]).unwrap());
+    }
+
+    #[test]
+    fn a_cut_line_ends_the_trace_and_a_wrong_one_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = write(directory.path(), &[run("a")]);
+        let file = path.join(RECORDS);
+        let text = fs_err::read_to_string(&file).unwrap();
+        fs_err::write(&file, &text[..text.len() - 9]).unwrap();
+        let cut = Trace::read(std::slice::from_ref(&path)).unwrap();
+        assert_eq!(cut.runs[0].ending, None);
+        fs_err::write(&file, format!("{text}nonsense\n")).unwrap();
+        assert!(matches!(Trace::read(&[path]), Err(TraceError::Record { .. })));
+    }
+}

@@ -1,0 +1,157 @@
+//! What a trace says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use minjail_tracer::{Access, Gap, Protocol};
+use serde::{Deserialize, Serialize};
+
+use crate::path::{Facts, JailPath};
+
+/// Numbers the form of `trace.jsonl`; a trace of another one is refused.
+pub const FORMAT: u32 = 1;
+
+/// What the runs of one or more workloads touched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// Sorted, each once.
+    pub runs: Vec<Run>,
+    /// Where the earlier contents of changed files are, by SHA-256.
+    pub store: BTreeMap<String, PathBuf>,
+}
+
+/// What one run touched.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Run {
+    pub header: Header,
+    /// By [`Program::id`]: every program that ran.
+    pub programs: Vec<Program>,
+    /// In the order in which it happened.
+    pub touches: Vec<Touch>,
+    pub listening: BTreeSet<Listening>,
+    /// How often each gap was met.
+    pub gaps: BTreeMap<Gap, u64>,
+    /// `None` if the record was cut off before the run ended.
+    pub ending: Option<Ending>,
+}
+
+/// What was run, and how.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Header {
+    pub trace_format: u32,
+    /// The workload's name.
+    pub workload: String,
+    /// The file that was executed, as a path in the root.
+    pub program: JailPath,
+    /// The command as it was typed; bytes outside UTF-8 as `\xNN`.
+    pub command: Vec<String>,
+    /// What of the environment belongs to the image.
+    pub env: BTreeMap<String, String>,
+    pub directory: JailPath,
+    pub uid: u32,
+    pub gid: u32,
+    /// As `uname -m` says it.
+    pub machine: String,
+    /// The directory that played `/`.
+    pub root: PathBuf,
+}
+
+/// A program that a process executed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Program {
+    pub id: u32,
+    /// The program whose process this one ran in, or was forked from.
+    pub parent: u32,
+    /// The executable's path, as text.
+    pub path: String,
+    /// As text; bytes outside UTF-8 as `\xNN`.
+    pub arguments: Vec<String>,
+}
+
+/// One path on its way into the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Touch {
+    /// Which program: [`Program::id`].
+    pub program: u32,
+    /// The system call's name.
+    pub call: String,
+    pub access: Access,
+    /// Where the path led: free of links but for the last component.
+    pub path: JailPath,
+    /// As the program spelled it, if that differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spelled: Option<String>,
+    /// Every link on the way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
+    /// Directories that the path entered and left by `..`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed: Vec<JailPath>,
+    pub found: Found,
+    /// True if the run itself had made what is there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub made: bool,
+    /// SHA-256 of the content from before, if the call could change it: it is in the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// Of a directory that is listed: the names that it had before the run, sorted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<Vec<String>>,
+}
+
+/// A link and its text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    pub path: JailPath,
+    /// Escaped as paths are.
+    pub target: String,
+}
+
+/// What was there just before the call.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Found {
+    Missing,
+    There(Facts),
+    /// It could not be looked at; why, as an errno's name.
+    Unknown(String),
+}
+
+/// A port at which the workload took connections or datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Listening {
+    pub port: u16,
+    pub protocol: Protocol,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    Exited(i32),
+    Killed(i32),
+}
+
+impl Run {
+    pub fn new(header: Header) -> Self {
+        Self {
+            header,
+            programs: Vec::new(),
+            touches: Vec::new(),
+            listening: BTreeSet::new(),
+            gaps: BTreeMap::new(),
+            ending: None,
+        }
+    }
+
+    /// The path of the program that touched something, for a person.
+    pub fn program_of(&self, touch: &Touch) -> &str {
+        let program = self.programs.iter().find(|program| program.id == touch.program);
+        program.map_or("", |program| &program.path)
+    }
+}

@@ -1,0 +1,297 @@
+//! From the tracer's events to a trace.
+//!
+//! In: events, each while its task stands still before the call. Out: records, streamed to a file; copies of contents
+//! that a call could change; and at the end the trace directory, by one rename.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::io::{self, BufWriter, Write};
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use minjail_tracer::{Event, Found as TracerFound, Gap, Touch as TracerTouch};
+
+use super::format::{RECORDS, Record, STORE, write_record};
+use super::model::{Ending, Found, Header, Link, Listening, Program, Run, Touch};
+use super::names::Names;
+use super::store::Store;
+use crate::path::{Facts, JailPath, escape};
+
+/// Takes the events of one run.
+#[derive(Debug)]
+pub struct Recorder {
+    directory: tempfile::TempDir,
+    records: BufWriter<fs_err::File>,
+    run: Run,
+    root: PathBuf,
+    store: Store,
+    /// Which program each process runs.
+    programs: HashMap<i32, u32>,
+    names: Names,
+    /// Directories whose names were recorded.
+    listed: HashSet<JailPath>,
+    failure: Option<RecordError>,
+}
+
+/// The trace could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("failed to keep the earlier content of `{path}`")]
+    Keep { path: String, source: io::Error },
+    #[error("failed to list `{path}`")]
+    List { path: String, source: io::Error },
+    #[error("failed to write the trace `{path}`")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("`{path}` exists and is not a trace")]
+    NoTrace { path: PathBuf },
+}
+
+/// What stands for the workload before it has executed anything.
+const STARTER: u32 = 0;
+
+impl Recorder {
+    /// Starts a record in a new directory in `scratch`, which the program should have no reason to look at.
+    ///
+    /// # Errors
+    /// `scratch` cannot be written.
+    pub fn start(header: Header, scratch: &Path) -> Result<Self, RecordError> {
+        let failed = |source| RecordError::Write { path: scratch.to_path_buf(), source };
+        let directory = tempfile::Builder::new().prefix(".minjail-trace-").tempdir_in(scratch).map_err(failed)?;
+        let file = fs_err::File::create(directory.path().join(RECORDS)).map_err(failed)?;
+        let store = Store::new(directory.path().join(STORE));
+        let root = header.root.clone();
+        let mut recorder = Self {
+            directory,
+            records: BufWriter::new(file),
+            run: Run::new(header.clone()),
+            root,
+            store,
+            programs: HashMap::new(),
+            names: Names::default(),
+            listed: HashSet::new(),
+            failure: None,
+        };
+        recorder.write(&Record::Run(header))?;
+        Ok(recorder)
+    }
+
+    /// Takes an event; breaks when the trace cannot be kept.
+    pub fn take(&mut self, event: &Event<'_>) -> ControlFlow<()> {
+        match self.record(event) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(failure) => {
+                self.failure = Some(failure);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// Why the record broke off, if it did.
+    pub fn failure(&mut self) -> Option<RecordError> {
+        self.failure.take()
+    }
+
+    /// Ends the record and puts the trace at `target`; an older trace there is replaced, anything else refused.
+    ///
+    /// # Errors
+    /// `target` exists and is no trace, or cannot be written.
+    pub fn finish(mut self, ending: Ending, target: &Path) -> Result<(), RecordError> {
+        self.write(&Record::End { ending, gaps: self.run.gaps.clone() })?;
+        let failed = |source| RecordError::Write { path: target.to_path_buf(), source };
+        self.records.flush().map_err(failed)?;
+        self.records.get_ref().sync_all().map_err(failed)?;
+        if target.symlink_metadata().is_ok() && !target.join(RECORDS).is_file() {
+            return Err(RecordError::NoTrace { path: target.to_path_buf() });
+        }
+        publish(self.directory.path(), target).map_err(failed)
+    }
+
+    fn record(&mut self, event: &Event<'_>) -> Result<(), RecordError> {
+        match event {
+            Event::Touch(touch) => self.touch(touch),
+            Event::Fork { parent, child } => {
+                let program = self.program(*parent);
+                self.programs.insert(*child, program);
+                Ok(())
+            }
+            Event::Exec { process, arguments, loaded } => self.exec(*process, arguments, loaded),
+            Event::Exit { process } => {
+                self.programs.remove(process);
+                Ok(())
+            }
+            Event::Listen { port, protocol, .. } => {
+                let listening = Listening { port: *port, protocol: *protocol };
+                if self.run.listening.insert(listening) {
+                    self.write(&Record::Listen(listening))?;
+                }
+                Ok(())
+            }
+            Event::Gap { process, gap } => self.gap(*process, *gap),
+        }
+    }
+
+    fn gap(&mut self, process: i32, gap: Gap) -> Result<(), RecordError> {
+        *self.run.gaps.entry(gap).or_default() += 1;
+        self.write(&Record::Gap { program: self.program(process), gap })
+    }
+
+    fn exec(&mut self, process: i32, arguments: &[Vec<u8>], loaded: &[Vec<u8>]) -> Result<(), RecordError> {
+        let parent = self.program(process);
+        let id = u32::try_from(self.run.programs.len()).expect("fewer than 2^32 programs") + 1;
+        let program = Program {
+            id,
+            parent,
+            path: loaded.first().map(|path| escape(path)).unwrap_or_default(),
+            arguments: arguments.iter().map(|argument| escape(argument)).collect(),
+        };
+        self.write(&Record::Program(program.clone()))?;
+        self.run.programs.push(program);
+        self.programs.insert(process, id);
+        for path in loaded {
+            let Some(path) = self.inside(path) else { continue };
+            let found = match nix::sys::stat::lstat(&path.below(&self.root)) {
+                Ok(stat) => Facts::from_stat(&stat).map_or(Found::Missing, Found::There),
+                // Executed from memory: no file.
+                Err(_) => continue,
+            };
+            let (path, made) = match self.names.origin(&path, &self.root) {
+                Some(origin) => (origin, false),
+                None => (path, true),
+            };
+            self.write(&Record::Touch(Touch {
+                program: id,
+                call: "execve".to_owned(),
+                access: minjail_tracer::Access::Execute,
+                path,
+                spelled: None,
+                links: Vec::new(),
+                passed: Vec::new(),
+                found,
+                made,
+                before: None,
+                names: None,
+            }))?;
+        }
+        Ok(())
+    }
+
+    fn touch(&mut self, touch: &TracerTouch<'_>) -> Result<(), RecordError> {
+        use minjail_tracer::Access;
+        let Some(mut path) = self.inside(&touch.walk.end) else { return Ok(()) };
+        let found = match &touch.walk.found {
+            TracerFound::Missing => Found::Missing,
+            TracerFound::There(stat) => Facts::from_stat(stat).map_or(Found::Missing, Found::There),
+            TracerFound::Unknown(errno) => Found::Unknown(format!("{errno:?}")),
+        };
+        let current = path.clone();
+        let mut made = false;
+        if let Found::There(_) = found {
+            match self.names.origin(&path, &self.root) {
+                Some(origin) => path = origin,
+                None => made = true,
+            }
+        }
+        let mut before = None;
+        let mut names = None;
+        if let Found::There(facts) = &found {
+            let changes = matches!(touch.access, Access::Write | Access::Create | Access::Remove | Access::Replace);
+            if changes && facts.is_file() && !made && !is_kernels(&path) {
+                before = Some(self.keep(&current, facts)?);
+            }
+            if touch.access == Access::Remove {
+                self.store.forget(facts);
+            }
+            if touch.access == Access::List
+                && facts.is_directory()
+                && !is_kernels(&path)
+                && self.listed.insert(path.clone())
+            {
+                names = Some(self.listing(&current)?);
+            }
+        }
+        self.names.note(touch.call, touch.access, &current, &found, &self.root);
+        let spelled = (touch.spelled != path.as_bytes() && !touch.spelled.is_empty()).then(|| escape(touch.spelled));
+        let links = touch.walk.links.iter();
+        let record = Touch {
+            program: self.program(touch.process),
+            call: touch.call.to_owned(),
+            access: touch.access,
+            spelled,
+            links: links
+                .filter_map(|link| Some(Link { path: self.inside(&link.path)?, target: escape(&link.target) }))
+                .collect(),
+            passed: touch.walk.passed.iter().filter_map(|path| self.inside(path)).collect(),
+            path,
+            found,
+            made,
+            before,
+            names,
+        };
+        self.write(&Record::Touch(record))
+    }
+
+    /// Keeps the content that `path` has now. One that may not be read was not read by the program either.
+    fn keep(&mut self, path: &JailPath, facts: &Facts) -> Result<String, RecordError> {
+        let host = path.below(&self.root);
+        self.store.keep(&host, facts).map_err(|source| RecordError::Keep { path: path.to_string(), source })
+    }
+
+    /// The names in a directory, without those that the run made.
+    fn listing(&self, path: &JailPath) -> Result<Vec<String>, RecordError> {
+        let failed = |source| RecordError::List { path: path.to_string(), source };
+        let mut names = Vec::new();
+        for entry in fs_err::read_dir(path.below(&self.root)).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if !self.names.is_made(&path.join(name.as_bytes())) {
+                names.push(escape(name.as_bytes()));
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The path below the root; `None` for what is no path, or outside.
+    fn inside(&self, path: &[u8]) -> Option<JailPath> {
+        let path = Path::new(OsStr::from_bytes(path)).strip_prefix(&self.root).ok()?;
+        JailPath::parse(&[b"/", path.as_os_str().as_bytes()].concat()).ok()
+    }
+
+    fn program(&self, process: i32) -> u32 {
+        self.programs.get(&process).copied().unwrap_or(STARTER)
+    }
+
+    fn write(&mut self, record: &Record) -> Result<(), RecordError> {
+        write_record(&mut self.records, record)
+            .map_err(|source| RecordError::Write { path: self.directory.path().to_path_buf(), source })
+    }
+}
+
+/// What the kernel makes up has no content from before.
+fn is_kernels(path: &JailPath) -> bool {
+    [&b"/proc"[..], b"/sys", b"/dev"]
+        .iter()
+        .any(|top| path.as_bytes().strip_prefix(*top).is_some_and(|rest| matches!(rest, [] | [b'/', ..])))
+}
+
+/// Copies a trace beside `target` and moves it there.
+fn publish(scratch: &Path, target: &Path) -> io::Result<()> {
+    let beside = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let staged = tempfile::Builder::new().prefix(".minjail-trace-").tempdir_in(beside)?;
+    fs_err::copy(scratch.join(RECORDS), staged.path().join(RECORDS))?;
+    fs_err::File::open(staged.path().join(RECORDS))?.sync_all()?;
+    if scratch.join(STORE).is_dir() {
+        fs_err::create_dir(staged.path().join(STORE))?;
+        for entry in fs_err::read_dir(scratch.join(STORE))? {
+            let entry = entry?;
+            fs_err::copy(entry.path(), staged.path().join(STORE).join(entry.file_name()))?;
+        }
+    }
+    if target.symlink_metadata().is_ok() {
+        fs_err::remove_dir_all(target)?;
+    }
+    fs_err::rename(staged.keep(), target)
+}

@@ -1,0 +1,71 @@
+//! Contents from before a change.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use fs_err::os::unix::fs::OpenOptionsExt;
+use sha2::{Digest, Sha256};
+
+use crate::path::Facts;
+
+/// Keeps a copy of each file's content once, under its SHA-256.
+#[derive(Debug)]
+pub(super) struct Store {
+    directory: PathBuf,
+    /// What was kept of each file, by device and inode.
+    kept: HashMap<(u64, u64), String>,
+}
+
+impl Store {
+    pub(super) fn new(directory: PathBuf) -> Self {
+        Self { directory, kept: HashMap::new() }
+    }
+
+    /// Keeps the content of the regular file at `path`; its digest, in hexadecimal.
+    ///
+    /// A file that was kept before is not read again: what it had then is what the run found.
+    pub(super) fn keep(&mut self, path: &Path, facts: &Facts) -> io::Result<String> {
+        if let Some(digest) = self.kept.get(&(facts.dev, facts.ino)) {
+            return Ok(digest.clone());
+        }
+        fs_err::create_dir_all(&self.directory)?;
+        let mut source =
+            fs_err::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+        let mut copy = tempfile::NamedTempFile::new_in(&self.directory)?;
+        let digest = copy_and_hash(&mut source, copy.as_file_mut())?;
+        copy.persist(self.directory.join(&digest)).map_err(|error| error.error)?;
+        self.kept.insert((facts.dev, facts.ino), digest.clone());
+        Ok(digest)
+    }
+
+    /// Removes what was kept under `inode`'s number: the file is gone, and another may get the number.
+    pub(super) fn forget(&mut self, facts: &Facts) {
+        if facts.nlink <= 1 {
+            self.kept.remove(&(facts.dev, facts.ino));
+        }
+    }
+}
+
+/// Copies all of `source`, leaving out blocks of zeros: what was a hole stays one.
+fn copy_and_hash(source: &mut impl Read, copy: &mut std::fs::File) -> io::Result<String> {
+    use std::io::{Seek, SeekFrom};
+    let mut hash = Sha256::new();
+    let mut block = vec![0; 64 * 1024];
+    let mut length = 0;
+    loop {
+        let read = source.read(&mut block)?;
+        if read == 0 {
+            break;
+        }
+        hash.update(&block[..read]);
+        length += read as u64;
+        if block[..read].iter().all(|&byte| byte == 0) {
+            copy.seek(SeekFrom::Current(read as i64))?;
+        } else {
+            copy.write_all(&block[..read])?;
+        }
+    }
+    copy.set_len(length)?;
+    Ok(crate::path::hex(&hash.finalize()))
+}
