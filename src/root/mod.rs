@@ -196,7 +196,8 @@ impl Root {
 /// Longest piece of a path that is handed to the kernel at once: below `PATH_MAX` (4,096 with its NUL).
 const PIECE: usize = 4000;
 
-fn is_carried(name: &str) -> bool {
+/// True for the extended attributes that images carry: what a file means, not what the machine at hand made of it.
+pub fn is_carried(name: &str) -> bool {
     (name.starts_with("security.") && name != "security.selinux" && name != "security.evm" && name != "security.ima")
         || name.starts_with("user.")
         || (name.starts_with("trusted.") && !name.starts_with("trusted.overlay."))

@@ -171,6 +171,7 @@ mod tests {
             directory: JailPath::root(),
             uid: 0,
             gid: 0,
+            groups: Vec::new(),
             machine: "x86_64".to_owned(),
             root: PathBuf::from("/"),
         });
@@ -183,6 +184,7 @@ mod tests {
             links: Vec::new(),
             passed: Vec::new(),
             found: Found::Missing,
+            target: None,
             made: false,
             before: None,
             names: None,

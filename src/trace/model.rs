@@ -51,6 +51,8 @@ pub struct Header {
     pub directory: JailPath,
     pub uid: u32,
     pub gid: u32,
+    /// The supplementary groups.
+    pub groups: Vec<u32>,
     /// As `uname -m` says it.
     pub machine: String,
     /// The directory that played `/`.
@@ -91,7 +93,10 @@ pub struct Touch {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passed: Vec<JailPath>,
     pub found: Found,
-    /// True if the run itself had made what is there.
+    /// Of a link at the end: its text, escaped as paths are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// True if the run itself had made what is there, or the directory that it is looked for in.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub made: bool,
     /// SHA-256 of the content from before, if the call could change it: it is in the store.
@@ -135,6 +140,21 @@ pub struct Listening {
 pub enum Ending {
     Exited(i32),
     Killed(i32),
+}
+
+impl Header {
+    /// True if the workload's user may read what has these facts, as its mode says (`path_resolution(7)`,
+    /// "Permissions"); access control lists are not looked at.
+    pub fn may_read(&self, facts: &Facts) -> bool {
+        let bit = if self.uid == facts.uid {
+            0o400
+        } else if self.gid == facts.gid || self.groups.contains(&facts.gid) {
+            0o040
+        } else {
+            0o004
+        };
+        self.uid == 0 || facts.mode & bit != 0
+    }
 }
 
 impl Run {

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use minjail_tracer::{Event, Found as TracerFound, Gap, Touch as TracerTouch};
+use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Touch as TracerTouch};
 
 use super::format::{RECORDS, Record, STORE, write_record};
 use super::model::{Ending, Found, Header, Link, Listening, Program, Run, Touch};
@@ -162,12 +162,13 @@ impl Recorder {
             self.write(&Record::Touch(Touch {
                 program: id,
                 call: "execve".to_owned(),
-                access: minjail_tracer::Access::Execute,
+                access: Access::Execute,
                 path,
                 spelled: None,
                 links: Vec::new(),
                 passed: Vec::new(),
                 found,
+                target: None,
                 made,
                 before: None,
                 names: None,
@@ -177,58 +178,51 @@ impl Recorder {
     }
 
     fn touch(&mut self, touch: &TracerTouch<'_>) -> Result<(), RecordError> {
-        use minjail_tracer::Access;
-        let Some(mut path) = self.inside(&touch.walk.end) else { return Ok(()) };
+        let Some(current) = self.inside(&touch.walk.end) else { return Ok(()) };
         let found = match &touch.walk.found {
             TracerFound::Missing => Found::Missing,
             TracerFound::There(stat) => Facts::from_stat(stat).map_or(Found::Missing, Found::There),
             TracerFound::Unknown(errno) => Found::Unknown(format!("{errno:?}")),
         };
-        let current = path.clone();
-        let mut made = false;
-        if let Found::There(_) = found {
-            match self.names.origin(&path, &self.root) {
-                Some(origin) => path = origin,
-                None => made = true,
-            }
-        }
-        let mut before = None;
-        let mut names = None;
-        if let Found::There(facts) = &found {
-            let changes = matches!(touch.access, Access::Write | Access::Create | Access::Remove | Access::Replace);
-            if changes && facts.is_file() && !made && !is_kernels(&path) {
-                before = Some(self.keep(&current, facts)?);
-            }
-            if touch.access == Access::Remove {
-                self.store.forget(facts);
-            }
-            if touch.access == Access::List
-                && facts.is_directory()
-                && !is_kernels(&path)
-                && self.listed.insert(path.clone())
-            {
-                names = Some(self.listing(&current)?);
-            }
-        }
-        self.names.note(touch.call, touch.access, &current, &found, &self.root);
-        let spelled = (touch.spelled != path.as_bytes() && !touch.spelled.is_empty()).then(|| escape(touch.spelled));
-        let links = touch.walk.links.iter();
-        let record = Touch {
+        let origin = self.names.origin(&current, &self.root);
+        let mut record = Touch {
             program: self.program(touch.process),
             call: touch.call.to_owned(),
             access: touch.access,
-            spelled,
-            links: links
-                .filter_map(|link| Some(Link { path: self.inside(&link.path)?, target: escape(&link.target) }))
-                .collect(),
-            passed: touch.walk.passed.iter().filter_map(|path| self.inside(path)).collect(),
-            path,
+            spelled: (touch.spelled != current.as_bytes() && !touch.spelled.is_empty()).then(|| escape(touch.spelled)),
+            links: touch.walk.links.iter().filter_map(|link| self.link(link)).collect(),
+            passed: touch.walk.passed.iter().filter_map(|path| self.before_the_run(path)).collect(),
+            made: origin.is_none(),
+            path: origin.unwrap_or_else(|| current.clone()),
             found,
-            made,
-            before,
-            names,
+            target: None,
+            before: None,
+            names: None,
         };
+        if !is_kernels(&current) {
+            self.preserve(&current, &mut record)?;
+        }
+        self.names.note(touch.call, touch.access, &current, &record.found, &self.root);
         self.write(&Record::Touch(record))
+    }
+
+    /// Keeps what the call could change, or what only now can be seen: content, a link's text, a listing.
+    fn preserve(&mut self, current: &JailPath, record: &mut Touch) -> Result<(), RecordError> {
+        let Found::There(facts) = &record.found else { return Ok(()) };
+        let changes = matches!(record.access, Access::Write | Access::Create | Access::Remove | Access::Replace);
+        if changes && facts.is_file() && !record.made {
+            record.before = Some(self.keep(current, facts)?);
+        }
+        if record.access == Access::Remove {
+            self.store.forget(facts);
+        }
+        if facts.is_symlink() {
+            record.target = link_text(&current.below(&self.root));
+        }
+        if record.access == Access::List && facts.is_directory() && self.listed.insert(current.clone()) {
+            record.names = Some(self.listing(current)?);
+        }
+        Ok(())
     }
 
     /// Keeps the content that `path` has now. One that may not be read was not read by the program either.
@@ -257,6 +251,16 @@ impl Recorder {
         JailPath::parse(&[b"/", path.as_os_str().as_bytes()].concat()).ok()
     }
 
+    /// Where a path was before the run; `None` if the run has made it.
+    fn before_the_run(&self, path: &[u8]) -> Option<JailPath> {
+        self.names.origin(&self.inside(path)?, &self.root)
+    }
+
+    /// A link on the way, unless the run has made it.
+    fn link(&self, link: &minjail_tracer::Link) -> Option<Link> {
+        Some(Link { path: self.before_the_run(&link.path)?, target: escape(&link.target) })
+    }
+
     fn program(&self, process: i32) -> u32 {
         self.programs.get(&process).copied().unwrap_or(STARTER)
     }
@@ -272,6 +276,11 @@ fn is_kernels(path: &JailPath) -> bool {
     [&b"/proc"[..], b"/sys", b"/dev"]
         .iter()
         .any(|top| path.as_bytes().strip_prefix(*top).is_some_and(|rest| matches!(rest, [] | [b'/', ..])))
+}
+
+fn link_text(path: &Path) -> Option<String> {
+    let text = nix::fcntl::readlink(path).ok()?;
+    Some(escape(text.as_bytes()))
 }
 
 /// Copies a trace beside `target` and moves it there.

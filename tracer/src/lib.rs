@@ -5,7 +5,7 @@
 //! the task's own view, and changes nothing that the program can notice. It knows nothing of images and writes no file.
 //!
 //! One seccomp filter stops only the calls that take paths, once, at entry (`SECCOMP_RET_TRACE`, then
-//! `PTRACE_CONT`). The heart is pure: a raw wait status becomes a [`status::Stop`], and the [`machine`] says how the
+//! `PTRACE_CONT`). The heart is pure: a raw wait status becomes a `status::Stop`, and the `machine` says how the
 //! task goes on. `pete` gives the tasks' registers and restarts them; waiting is our own, since pete's `wait` polls with
 //! a growing delay and loses tasks on real-time signals, on exec from a thread that is not the leader, and on SIGKILL.
 
