@@ -1,0 +1,454 @@
+//! The headers and the dynamic section of an ELF file.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+use goblin::container::Ctx;
+use goblin::elf::dynamic::{self, Dynamic};
+use goblin::elf::header::{self, Header};
+use goblin::elf::program_header::{self, ProgramHeader};
+
+/// What an ELF file says of itself, as far as a loader cares. Names are bytes, as they stand in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags of the file, each on its own")]
+pub struct Elf {
+    pub class: Class,
+    /// `e_machine`, as numbered in `elf.h`.
+    pub machine: u16,
+    pub little_endian: bool,
+    pub kind: Kind,
+    /// The loader that the kernel is to start (`PT_INTERP`).
+    pub interpreter: Option<Vec<u8>>,
+    /// Has a dynamic section.
+    pub dynamic: bool,
+    /// `DT_NEEDED`, in order.
+    pub needed: Vec<Vec<u8>>,
+    pub rpath: Option<Vec<u8>>,
+    pub runpath: Option<Vec<u8>>,
+    pub soname: Option<Vec<u8>>,
+    /// `DT_AUDIT` and `DT_DEPAUDIT`: colon-separated lists.
+    pub audit: Vec<Vec<u8>>,
+    /// `DT_FILTER`: must be found.
+    pub filter: Vec<Vec<u8>>,
+    /// `DT_AUXILIARY`: used if found.
+    pub auxiliary: Vec<Vec<u8>>,
+    /// `DF_1_NODEFLIB`: default directories are not searched.
+    pub no_default_libraries: bool,
+    /// `DF_1_PIE`: a program, though [`Kind::Shared`].
+    pub pie: bool,
+    /// Libraries that it says it may `dlopen`.
+    pub dlopen: Vec<Dlopen>,
+}
+
+/// The size of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    Bits32,
+    Bits64,
+}
+
+/// `e_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// At a fixed address (`ET_EXEC`).
+    Executable,
+    /// A library, or a program that can stand anywhere (`ET_DYN`).
+    Shared,
+    /// Not linked yet (`ET_REL`): a `.o` or a kernel module.
+    Relocatable,
+    /// A core dump or something stranger.
+    Other,
+}
+
+/// An entry of `.note.dlopen`: <https://uapi-group.org/specifications/specs/elf_dlopen_metadata/>.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct Dlopen {
+    /// Alternatives, the best first.
+    pub soname: Vec<String>,
+    #[serde(default)]
+    pub feature: String,
+    /// `required`, `recommended` or `suggested`.
+    #[serde(default)]
+    pub priority: String,
+}
+
+/// Why some bytes are not a usable ELF file.
+#[derive(Debug, thiserror::Error)]
+pub enum ElfError {
+    #[error("not an ELF file")]
+    NotElf,
+    #[error("broken ELF file: {0}")]
+    Bad(&'static str),
+    #[error("unreadable ELF header")]
+    Header(#[from] goblin::error::Error),
+    #[error("failed to read")]
+    Read(#[from] io::Error),
+}
+
+impl Elf {
+    /// True if the kernel starts it without a loader, and nothing needs to be found for it.
+    pub fn is_static(&self) -> bool {
+        self.interpreter.is_none() && (!self.dynamic || (self.needed.is_empty() && self.pie))
+    }
+}
+
+/// Reads an ELF file that is in memory.
+///
+/// # Errors
+/// The bytes do not begin as an ELF file does, or what a loader needs of it lies outside the file or is absurdly large.
+pub fn read(bytes: &[u8]) -> Result<Elf, ElfError> {
+    read_from(bytes)
+}
+
+/// Reads an ELF file, of which only the few kilobytes that matter.
+///
+/// # Errors
+/// As [`read`], or the file cannot be read.
+pub fn read_file(file: &File) -> Result<Elf, ElfError> {
+    read_from(file)
+}
+
+/// Bytes that can be read anywhere.
+trait Bytes {
+    /// Up to `length` bytes from `offset`; fewer only where the bytes end.
+    fn at(&self, offset: u64, length: usize) -> io::Result<Vec<u8>>;
+}
+
+impl Bytes for [u8] {
+    fn at(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let rest = usize::try_from(offset).ok().and_then(|offset| self.get(offset..)).unwrap_or_default();
+        Ok(rest[..length.min(rest.len())].to_vec())
+    }
+}
+
+impl Bytes for File {
+    fn at(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        let mut filled = 0;
+        while filled < length {
+            // Offsets beyond what `pread(2)` takes are beyond every file.
+            let Some(offset) = offset.checked_add(filled as u64).filter(|&offset| i64::try_from(offset).is_ok()) else {
+                break;
+            };
+            match self.read_at(&mut bytes[filled..], offset) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+}
+
+/// `elf.h`; goblin does not name them.
+const DT_AUXILIARY: u64 = 0x7fff_fffd;
+const DT_FILTER: u64 = 0x7fff_ffff;
+/// The kernel takes no more program headers than fit here (`fs/binfmt_elf.c`, `load_elf_phdrs`).
+const MAX_PROGRAM_HEADERS: usize = 65_536;
+/// The kernel takes no longer interpreter (`fs/binfmt_elf.c`, `load_elf_binary`).
+const MAX_INTERPRETER: u64 = 4096;
+/// 65,536 entries; the largest seen in a distribution has a few hundred.
+const MAX_DYNAMIC: u64 = 1 << 20;
+/// Bound on all names of one file taken together.
+const MAX_NAMES: usize = 1 << 20;
+/// Bound on the notes that are looked through.
+const MAX_NOTES: u64 = 1 << 20;
+
+fn read_from<B: Bytes + ?Sized>(bytes: &B) -> Result<Elf, ElfError> {
+    let start = bytes.at(0, 64)?;
+    if !start.starts_with(header::ELFMAG) {
+        return Err(ElfError::NotElf);
+    }
+    let header = goblin::elf::Elf::parse_header(&start)?;
+    let ctx = Ctx::new(header.container()?, header.endianness()?);
+    let segments = program_headers(bytes, &header, ctx)?;
+    let mut elf = Elf {
+        class: if ctx.is_big() { Class::Bits64 } else { Class::Bits32 },
+        machine: header.e_machine,
+        little_endian: ctx.is_little_endian(),
+        kind: match header.e_type {
+            header::ET_EXEC => Kind::Executable,
+            header::ET_DYN => Kind::Shared,
+            header::ET_REL => Kind::Relocatable,
+            _ => Kind::Other,
+        },
+        interpreter: interpreter(bytes, &segments)?,
+        dynamic: false,
+        needed: Vec::new(),
+        rpath: None,
+        runpath: None,
+        soname: None,
+        audit: Vec::new(),
+        filter: Vec::new(),
+        auxiliary: Vec::new(),
+        no_default_libraries: false,
+        pie: false,
+        dlopen: Vec::new(),
+    };
+    if let Some(segment) = segments.iter().find(|segment| segment.p_type == program_header::PT_DYNAMIC) {
+        elf.dynamic = true;
+        read_dynamic(&mut elf, bytes, &segments, segment, ctx)?;
+    }
+    elf.dlopen = dlopen_notes(bytes, &segments, ctx)?;
+    Ok(elf)
+}
+
+fn program_headers<B: Bytes + ?Sized>(bytes: &B, header: &Header, ctx: Ctx) -> Result<Vec<ProgramHeader>, ElfError> {
+    let count = usize::from(header.e_phnum);
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    if usize::from(header.e_phentsize) != ProgramHeader::size(ctx) {
+        return Err(ElfError::Bad("program headers of an unknown size"));
+    }
+    let length = count * ProgramHeader::size(ctx);
+    if length > MAX_PROGRAM_HEADERS {
+        return Err(ElfError::Bad("too many program headers"));
+    }
+    let table = exactly(bytes, header.e_phoff, length, "program headers outside the file")?;
+    Ok(ProgramHeader::parse(&table, 0, count, ctx)?)
+}
+
+fn interpreter<B: Bytes + ?Sized>(bytes: &B, segments: &[ProgramHeader]) -> Result<Option<Vec<u8>>, ElfError> {
+    let Some(segment) = segments.iter().find(|segment| segment.p_type == program_header::PT_INTERP) else {
+        return Ok(None);
+    };
+    if !(2..=MAX_INTERPRETER).contains(&segment.p_filesz) {
+        return Err(ElfError::Bad("interpreter of an impossible length"));
+    }
+    let length = usize::try_from(segment.p_filesz).expect("checked to be at most 4096");
+    let mut text = exactly(bytes, segment.p_offset, length, "interpreter outside the file")?;
+    match text.iter().position(|&byte| byte == 0) {
+        Some(end) if end > 0 => text.truncate(end),
+        _ => return Err(ElfError::Bad("interpreter without an end")),
+    }
+    Ok(Some(text))
+}
+
+fn read_dynamic<B: Bytes + ?Sized>(
+    elf: &mut Elf,
+    bytes: &B,
+    segments: &[ProgramHeader],
+    segment: &ProgramHeader,
+    ctx: Ctx,
+) -> Result<(), ElfError> {
+    if segment.p_filesz > MAX_DYNAMIC {
+        return Err(ElfError::Bad("dynamic section too large"));
+    }
+    let length = usize::try_from(segment.p_filesz).expect("checked to be at most 1 MiB");
+    let section = exactly(bytes, segment.p_offset, length, "dynamic section outside the file")?;
+    let mut here = segment.clone();
+    here.p_offset = 0;
+    let entries = Dynamic::parse(&section, &[here], ctx)?.map(|dynamic| dynamic.dyns).unwrap_or_default();
+    let value = |tag| entries.iter().find(|entry| entry.d_tag == tag).map(|entry| entry.d_val);
+    let table = value(dynamic::DT_STRTAB).and_then(|address| file_offset(segments, address));
+    let mut names = Names { bytes, table, size: value(dynamic::DT_STRSZ).unwrap_or(0), left: MAX_NAMES };
+    for entry in &entries {
+        let mut name = || names.get(entry.d_val);
+        match entry.d_tag {
+            dynamic::DT_NEEDED => elf.needed.push(name()?),
+            dynamic::DT_RPATH => elf.rpath = Some(name()?),
+            dynamic::DT_RUNPATH => elf.runpath = Some(name()?),
+            dynamic::DT_SONAME => elf.soname = Some(name()?),
+            dynamic::DT_AUDIT | dynamic::DT_DEPAUDIT => elf.audit.push(name()?),
+            DT_FILTER => elf.filter.push(name()?),
+            DT_AUXILIARY => elf.auxiliary.push(name()?),
+            dynamic::DT_FLAGS_1 => {
+                elf.no_default_libraries = entry.d_val & dynamic::DF_1_NODEFLIB != 0;
+                elf.pie = entry.d_val & dynamic::DF_1_PIE != 0;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The dynamic string table, read a name at a time: that of a C++ library can be many megabytes.
+struct Names<'bytes, B: Bytes + ?Sized> {
+    bytes: &'bytes B,
+    table: Option<u64>,
+    size: u64,
+    left: usize,
+}
+
+impl<B: Bytes + ?Sized> Names<'_, B> {
+    fn get(&mut self, at: u64) -> Result<Vec<u8>, ElfError> {
+        let outside = || ElfError::Bad("name outside the string table");
+        let table = self.table.filter(|_| at < self.size).ok_or_else(outside)?;
+        let start = table.checked_add(at).ok_or_else(outside)?;
+        let rest = usize::try_from(self.size - at).unwrap_or(usize::MAX);
+        let mut piece = 256;
+        loop {
+            let mut name = self.bytes.at(start, piece.min(rest))?;
+            if let Some(end) = name.iter().position(|&byte| byte == 0) {
+                name.truncate(end);
+                self.left = self.left.checked_sub(end).ok_or(ElfError::Bad("names too long"))?;
+                return Ok(name);
+            }
+            if name.len() < piece {
+                return Err(outside());
+            }
+            piece *= 4;
+            if piece > self.left {
+                return Err(ElfError::Bad("names too long"));
+            }
+        }
+    }
+}
+
+/// Where in the file the byte is that a loader maps at `address`.
+fn file_offset(segments: &[ProgramHeader], address: u64) -> Option<u64> {
+    let loaded = segments.iter().filter(|segment| segment.p_type == program_header::PT_LOAD);
+    loaded.filter_map(|segment| Some((segment, address.checked_sub(segment.p_vaddr)?))).find_map(
+        |(segment, distance)| {
+            if distance < segment.p_filesz { segment.p_offset.checked_add(distance) } else { None }
+        },
+    )
+}
+
+fn exactly<B: Bytes + ?Sized>(
+    bytes: &B,
+    offset: u64,
+    length: usize,
+    outside: &'static str,
+) -> Result<Vec<u8>, ElfError> {
+    let found = bytes.at(offset, length)?;
+    if found.len() == length { Ok(found) } else { Err(ElfError::Bad(outside)) }
+}
+
+/// `.note.dlopen` is a loaded section, so its notes are found by `PT_NOTE`: owner `FDO`, type `0x407c0c0a`, content a
+/// JSON list. A note that does not read as one is passed over: no loader cares.
+fn dlopen_notes<B: Bytes + ?Sized>(bytes: &B, segments: &[ProgramHeader], ctx: Ctx) -> Result<Vec<Dlopen>, ElfError> {
+    let mut found = Vec::new();
+    let segments = segments.iter().filter(|segment| segment.p_type == program_header::PT_NOTE);
+    for segment in segments.take(16) {
+        let length = usize::try_from(segment.p_filesz.min(MAX_NOTES)).expect("at most 1 MiB");
+        let notes = bytes.at(segment.p_offset, length)?;
+        let mut rest = notes.as_slice();
+        while let Some((note, tail)) = next_note(rest, ctx) {
+            rest = tail;
+            if note.owner == b"FDO\0" && note.kind == 0x407c_0c0a {
+                let end = note.content.iter().position(|&byte| byte == 0).unwrap_or(note.content.len());
+                found.extend(serde_json::from_slice::<Vec<Dlopen>>(&note.content[..end]).unwrap_or_default());
+            }
+        }
+    }
+    Ok(found)
+}
+
+struct ElfNote<'bytes> {
+    owner: &'bytes [u8],
+    kind: u32,
+    content: &'bytes [u8],
+}
+
+/// Takes one note off `bytes` (`elf(5)`, "Notes"); owner and content are padded to four bytes.
+fn next_note(bytes: &[u8], ctx: Ctx) -> Option<(ElfNote<'_>, &[u8])> {
+    let (sizes, rest) = bytes.split_at_checked(12)?;
+    let word = |at: usize| {
+        let word: [u8; 4] = sizes[at..at + 4].try_into().expect("four bytes");
+        if ctx.is_little_endian() { u32::from_le_bytes(word) } else { u32::from_be_bytes(word) }
+    };
+    let (owner, rest) = padded(rest, word(0))?;
+    let (content, rest) = padded(rest, word(4))?;
+    Some((ElfNote { owner, kind: word(8), content }, rest))
+}
+
+fn padded(bytes: &[u8], length: u32) -> Option<(&[u8], &[u8])> {
+    let length = usize::try_from(length).ok()?;
+    let field = bytes.get(..length)?;
+    Some((field, bytes.get(length.checked_next_multiple_of(4)?..).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn own_bytes() -> Vec<u8> {
+        let mut bytes = fs_err::read("/proc/self/exe").unwrap();
+        bytes.truncate(1 << 20);
+        bytes
+    }
+
+    #[test]
+    fn reads_this_program() {
+        let file = fs_err::File::open("/proc/self/exe").unwrap();
+        let elf = read_file(file.file()).unwrap();
+        assert_eq!(elf.kind, Kind::Shared);
+        assert!(elf.pie && elf.dynamic && !elf.is_static());
+        assert!(elf.interpreter.unwrap().starts_with(b"/lib"));
+        assert!(elf.needed.contains(&b"libc.so.6".to_vec()));
+        assert_eq!(elf.soname, None);
+    }
+
+    #[test]
+    fn what_is_no_elf_file() {
+        assert!(matches!(read(b"#!/bin/sh\n"), Err(ElfError::NotElf)));
+        assert!(matches!(read(b""), Err(ElfError::NotElf)));
+        assert!(matches!(read(b"\x7fELF"), Err(ElfError::Header(_))));
+    }
+
+    #[test]
+    fn a_cut_file_is_refused() {
+        let bytes = own_bytes();
+        assert!(matches!(read(&bytes[..100]), Err(ElfError::Bad("program headers outside the file"))));
+    }
+
+    #[test]
+    fn dlopen_notes_are_read() {
+        let json = br#"[{"soname":["libzstd.so.1"],"feature":"zstd","priority":"suggested"}]"#;
+        let mut note = Vec::new();
+        for word in [4, u32::try_from(json.len()).unwrap(), 0x407c_0c0a] {
+            note.extend(u32::to_le_bytes(word));
+        }
+        note.extend(b"FDO\0");
+        note.extend(json);
+        let ctx = Ctx::new(goblin::container::Container::Big, goblin::container::Endian::Little);
+        let mut segment = ProgramHeader::new();
+        segment.p_type = program_header::PT_NOTE;
+        segment.p_filesz = note.len() as u64;
+        let found = dlopen_notes(note.as_slice(), &[segment], ctx).unwrap();
+        assert_eq!(found[0].soname, ["libzstd.so.1"]);
+        assert_eq!(found[0].priority, "suggested");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// Bytes are changed where it hurts: in the headers, and in the dynamic section.
+        #[test]
+        fn broken_files_never_panic(changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
+                                    length in any::<prop::sample::Index>(), cut: bool) {
+            thread_local!(static BYTES: Vec<u8> = own_bytes());
+            let mut bytes = BYTES.with(Clone::clone);
+            bytes.truncate(65_536);
+            for (index, byte) in changes {
+                let at = index.index(1200);
+                bytes[at] = byte;
+            }
+            if cut {
+                bytes.truncate(length.index(65_536));
+            }
+            let _ = read(&bytes);
+        }
+
+        #[test]
+        fn broken_dynamic_sections_never_panic(changes in proptest::collection::vec((0usize..1024, any::<u8>()), 1..24)) {
+            thread_local!(static SMALL: Vec<u8> = fs_err::read("/bin/true").unwrap());
+            let mut bytes = SMALL.with(Clone::clone);
+            let header = goblin::elf::Elf::parse_header(&bytes).unwrap();
+            let ctx = Ctx::new(header.container().unwrap(), header.endianness().unwrap());
+            let segments = program_headers(bytes.as_slice(), &header, ctx).unwrap();
+            let dynamic = segments.iter().find(|segment| segment.p_type == program_header::PT_DYNAMIC).unwrap();
+            let (start, size) = (usize::try_from(dynamic.p_offset).unwrap(), usize::try_from(dynamic.p_filesz).unwrap());
+            for (index, byte) in changes {
+                bytes[start + index % size] = byte;
+            }
+            let _ = read(&bytes);
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The loader's view of a root: what it would find where. Everything that was looked at once is remembered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::cache::{CacheError, LdCache};
+use super::conf::{contents, ld_so_conf};
+use super::loader::{Flavour, Loader, Machine};
+use super::read::{Elf, ElfError, read_file};
+use crate::path::{Facts, JailPath};
+use crate::root::{Link, Root, RootError};
+
+/// What the workload tells the loader. For a setuid program the loader ignores the first two: leave them empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Environment {
+    /// `LD_LIBRARY_PATH`; empty if not set.
+    pub library_path: Vec<u8>,
+    /// `LD_PRELOAD`; empty if not set.
+    pub preload: Vec<u8>,
+    /// The working directory, for relative paths in all of these.
+    pub directory: JailPath,
+}
+
+impl Default for Environment {
+    fn default() -> Self {
+        Self { library_path: Vec::new(), preload: Vec::new(), directory: JailPath::root() }
+    }
+}
+
+/// The libraries of a root cannot be looked for.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    #[error(transparent)]
+    Root(#[from] RootError),
+    #[error("failed to read the ELF file `{path}`")]
+    Elf { path: JailPath, source: Arc<ElfError> },
+    #[error("there is no file at `{path}`")]
+    NoFile { path: String },
+}
+
+/// Answers where the loaders of a root find what ELF files need.
+///
+/// Holds `/etc/ld.so.cache`, `/etc/ld.so.conf` and `/etc/ld.so.preload` of the root, and all that it has read: use one
+/// for all files of a root, and make a new one when the root has changed.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use minjail::elf::{Environment, Search};
+/// use minjail::path::JailPath;
+/// use minjail::root::Root;
+///
+/// let root = Root::open(Path::new("/"))?;
+/// let mut search = Search::new(&root)?;
+/// let closure = search.closure(&JailPath::parse(b"/bin/sh")?, &Environment::default())?;
+/// assert!(closure.missing.is_empty());
+/// for (path, object) in &closure.objects {
+///     println!("{path}, by way of {:?}", object.links);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Search<'root> {
+    pub(super) root: &'root Root,
+    /// `None` if the root has none.
+    pub(super) cache: Result<Option<LdCache>, CacheError>,
+    /// The directories of `/etc/ld.so.conf`. Loaders do not read it: it stands in for a cache that is not there (images
+    /// without one get it made when they start).
+    pub(super) conf: Vec<Vec<u8>>,
+    /// The names in `/etc/ld.so.preload`.
+    pub(super) preload: Vec<Vec<u8>>,
+    seen: BTreeMap<Vec<u8>, Option<Arc<Seen>>>,
+    elves: BTreeMap<JailPath, Result<Arc<Elf>, Arc<ElfError>>>,
+    subdirectories: BTreeMap<Vec<u8>, Arc<[Vec<u8>]>>,
+    loaders: BTreeMap<Vec<u8>, Arc<Loader>>,
+}
+
+/// A file that a path leads to.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) end: JailPath,
+    pub(super) links: Vec<Link>,
+    /// Directories that the path goes through only to leave them by `..`.
+    pub(super) through: Vec<JailPath>,
+    /// Device and inode: two names of one file are one library.
+    pub(super) identity: (u64, u64),
+    pub(super) elf: Result<Arc<Elf>, Arc<ElfError>>,
+}
+
+impl<'root> Search<'root> {
+    /// Reads what the loaders of `root` go by.
+    ///
+    /// # Errors
+    /// One of the three files is there and cannot be read.
+    pub fn new(root: &'root Root) -> Result<Self, SearchError> {
+        let cache = contents(root, b"/etc/ld.so.cache")?.map(|file| LdCache::parse(&file)).transpose();
+        let preload = contents(root, b"/etc/ld.so.preload")?.unwrap_or_default();
+        Ok(Self {
+            root,
+            cache,
+            conf: ld_so_conf(root)?,
+            preload: preload_file(&preload),
+            seen: BTreeMap::new(),
+            elves: BTreeMap::new(),
+            subdirectories: BTreeMap::new(),
+            loaders: BTreeMap::new(),
+        })
+    }
+
+    /// The root's `/etc/ld.so.cache`, if it has one that can be read.
+    pub fn cache(&self) -> Option<&LdCache> {
+        self.cache.as_ref().ok().and_then(Option::as_ref)
+    }
+
+    /// What the ELF file at `path` says; `path` is one that leads through no link in its last component.
+    ///
+    /// # Errors
+    /// It is no ELF file, or cannot be read.
+    pub fn elf(&mut self, path: &JailPath) -> Result<Arc<Elf>, SearchError> {
+        if !self.elves.contains_key(path) {
+            let file = self.root.open_file(path)?;
+            let read = read_file(&file).map(Arc::new).map_err(Arc::new);
+            self.elves.insert(path.clone(), read);
+        }
+        self.elves[path].clone().map_err(|source| SearchError::Elf { path: path.clone(), source })
+    }
+
+    /// The file that the absolute path `spelled` leads to; `None` if none does, or if it may not be read: a loader goes
+    /// on in both cases.
+    pub(super) fn look(&mut self, spelled: &[u8]) -> Option<Arc<Seen>> {
+        if let Some(known) = self.seen.get(spelled) {
+            return known.clone();
+        }
+        let seen = self.look_anew(spelled).map(Arc::new);
+        self.seen.insert(spelled.to_vec(), seen.clone());
+        seen
+    }
+
+    fn look_anew(&mut self, spelled: &[u8]) -> Option<Seen> {
+        let walk = self.root.resolve(&JailPath::root(), spelled, true).ok()?;
+        let facts = walk.facts.filter(Facts::is_file)?;
+        let elf = match self.elf(&walk.end) {
+            Ok(elf) => Ok(elf),
+            Err(SearchError::Elf { source, .. }) => Err(source),
+            Err(_) => return None,
+        };
+        let through = self.through(spelled);
+        Some(Seen { end: walk.end, links: walk.links, through, identity: (facts.dev, facts.ino), elf })
+    }
+
+    /// Where each piece of `spelled` that ends before a `..` leads.
+    fn through(&self, spelled: &[u8]) -> Vec<JailPath> {
+        let ends = spelled.windows(3).enumerate().filter_map(|(at, part)| (part == b"/..").then_some(at));
+        let ends = ends.filter(|&at| at > 0 && matches!(spelled.get(at + 3), None | Some(b'/')));
+        let walks = ends.filter_map(|at| self.root.resolve(&JailPath::root(), &spelled[..at], true).ok());
+        walks.filter(|walk| walk.facts.is_some()).map(|walk| walk.end).collect()
+    }
+
+    /// The subdirectories of `directory` in which the loader looks first, on processors that they are for: those of
+    /// `glibc-hwcaps`, then those that glibc before 2.37 makes of the names of processor features.
+    pub(super) fn subdirectories(&mut self, directory: &[u8], machine: &Machine) -> Arc<[Vec<u8>]> {
+        if let Some(known) = self.subdirectories.get(directory) {
+            return known.clone();
+        }
+        let mut found = Vec::new();
+        let hwcaps = [directory, b"/glibc-hwcaps"].concat();
+        if self.is_directory(&hwcaps) {
+            let names = machine.hwcaps.iter().map(|name| [&hwcaps, &b"/"[..], name.as_bytes()].concat());
+            found.extend(names.filter(|name| self.is_directory(name)));
+        }
+        self.add_legacy(directory, machine.legacy, &mut found);
+        let found: Arc<[Vec<u8>]> = found.into();
+        self.subdirectories.insert(directory.to_vec(), found.clone());
+        found
+    }
+
+    /// Any of `names` may stand in any other; each is used once at most in a path.
+    fn add_legacy(&self, directory: &[u8], names: &[&'static str], found: &mut Vec<Vec<u8>>) {
+        for name in names {
+            let inside = [directory, b"/", name.as_bytes()].concat();
+            if self.is_directory(&inside) {
+                let others: Vec<_> = names.iter().copied().filter(|other| other != name).collect();
+                self.add_legacy(&inside, &others, found);
+                found.push(inside);
+            }
+        }
+    }
+
+    fn is_directory(&self, spelled: &[u8]) -> bool {
+        let walk = self.root.resolve(&JailPath::root(), spelled, true);
+        walk.is_ok_and(|walk| walk.facts.is_some_and(|facts| facts.is_directory()))
+    }
+
+    /// The loader that starts `elf`: the one that it names, or the one that `interpreter` is, or the machine's usual
+    /// one for a library alone. `interpreter` is an absolute path.
+    pub(super) fn loader(&mut self, elf: &Elf, interpreter: Option<&[u8]>) -> (Vec<u8>, Arc<Loader>) {
+        let machine = Machine::of(elf);
+        let path = interpreter.map_or_else(|| self.usual_loader(elf, machine), <[u8]>::to_vec);
+        if let Some(known) = self.loaders.get(&path) {
+            if known.machine == machine {
+                return (path, known.clone());
+            }
+        }
+        let loader = Arc::new(match flavour(&path) {
+            Flavour::Glibc => {
+                let bytes = contents(self.root, &path).ok().flatten();
+                Loader::glibc(machine, bytes.as_deref())
+            }
+            Flavour::Musl => {
+                let list = musl_path_file(&path).and_then(|file| contents(self.root, &file).ok().flatten());
+                Loader::musl(machine, list.as_deref())
+            }
+        });
+        self.loaders.insert(path.clone(), loader.clone());
+        (path, loader)
+    }
+
+    /// A library that needs a C library says by that whose it is; else the root says it.
+    fn usual_loader(&mut self, elf: &Elf, machine: &Machine) -> Vec<u8> {
+        let needs = |start: &[u8]| elf.needed.iter().any(|name| name.starts_with(start));
+        let is_musl = if needs(b"libc.so.6") || needs(b"ld-linux") {
+            false
+        } else if needs(b"libc.musl-") || elf.needed.iter().any(|name| name == b"libc.so") {
+            true
+        } else {
+            self.look(machine.glibc_loader.as_bytes()).is_none() && self.look(machine.musl_loader.as_bytes()).is_some()
+        };
+        let path = if is_musl { machine.musl_loader } else { machine.glibc_loader };
+        path.as_bytes().to_vec()
+    }
+}
+
+fn flavour(loader: &[u8]) -> Flavour {
+    let name = loader.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    if name.starts_with(b"ld-musl-") { Flavour::Musl } else { Flavour::Glibc }
+}
+
+/// `/lib/ld-musl-x86_64.so.1` reads `/etc/ld-musl-x86_64.path`, and one below a prefix reads that below the prefix
+/// (musl, `ldso/dynlink.c`, `load_library`).
+fn musl_path_file(loader: &[u8]) -> Option<Vec<u8>> {
+    let mut parts = loader.rsplitn(3, |&byte| byte == b'/');
+    let name = parts.next()?;
+    parts.next()?;
+    let prefix = parts.next().unwrap_or_default();
+    let name = name.split(|&byte| byte == b'.').next()?;
+    Some([prefix, b"/etc/", name, b".path"].concat())
+}
+
+/// `/etc/ld.so.preload`: names parted by white space or colons, comments from `#` to the end of the line.
+fn preload_file(text: &[u8]) -> Vec<Vec<u8>> {
+    let lines = text.split(|&byte| byte == b'\n');
+    let lines = lines.map(|line| line.split(|&byte| byte == b'#').next().unwrap_or_default());
+    let names = lines.flat_map(|line| line.split(|byte| byte.is_ascii_whitespace() || *byte == b':'));
+    names.filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()
+}

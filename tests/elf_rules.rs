@@ -1,0 +1,478 @@
+//! The loader's rules, one by one: small libraries made with `cc`, and the real loader as the judge.
+
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use minjail::elf::{CacheEntry, Closure, Environment, LdCache, Note, Search};
+use minjail::path::JailPath;
+use minjail::root::Root;
+
+const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+
+/// A directory in which things are compiled.
+struct Workshop {
+    directory: tempfile::TempDir,
+}
+
+impl Workshop {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        fs_err::canonicalize(self.directory.path()).unwrap().join(name)
+    }
+
+    fn compile(&self, compiler: &str, output: &str, arguments: &[&str], needs: &[&str]) {
+        let output = self.at(output);
+        fs_err::create_dir_all(output.parent().unwrap()).unwrap();
+        let source = self.at("source.c");
+        fs_err::write(&source, "int main(void) { return 0; }\n").unwrap();
+        let status = Command::new(compiler)
+            .args(["-Wl,--no-as-needed", "-Wl,--allow-shlib-undefined", "-o"])
+            .arg(output)
+            .arg(source)
+            .args(arguments)
+            .args(needs.iter().map(|need| self.at(need)))
+            .current_dir(self.at(""))
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    /// A library whose soname is its file name.
+    fn library(&self, path: &str, arguments: &[&str], needs: &[&str]) {
+        let soname = format!("-Wl,-soname,{}", Path::new(path).file_name().unwrap().display());
+        self.compile("cc", path, &[&["-shared", &soname], arguments].concat(), needs);
+    }
+
+    fn program(&self, path: &str, arguments: &[&str], needs: &[&str]) {
+        self.compile("cc", path, arguments, needs);
+    }
+
+    fn environment(&self, library_path: &str, preload: &str) -> Environment {
+        Environment {
+            library_path: library_path.into(),
+            preload: preload.into(),
+            directory: JailPath::parse(self.at("").as_os_str().as_encoded_bytes()).unwrap(),
+        }
+    }
+
+    fn closure(&self, program: &str, environment: &Environment) -> Closure {
+        let root = Root::open(Path::new("/")).unwrap();
+        let mut search = Search::new(&root).unwrap();
+        let path = JailPath::parse(self.at(program).as_os_str().as_encoded_bytes()).unwrap();
+        search.closure(&path, environment).unwrap()
+    }
+
+    /// What the loader finds below the workshop, and what it misses.
+    fn asked(&self, program: &str, environment: &Environment) -> BTreeSet<String> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let mut command = Command::new(LOADER);
+        command.arg(self.at(program)).env_clear().env("LD_TRACE_LOADED_OBJECTS", "1").current_dir(self.at(""));
+        if !environment.library_path.is_empty() {
+            command.env("LD_LIBRARY_PATH", text(&environment.library_path));
+        }
+        if !environment.preload.is_empty() {
+            command.env("LD_PRELOAD", text(&environment.preload));
+        }
+        let mut found = BTreeSet::new();
+        for line in text(&command.output().unwrap().stdout).lines() {
+            let (name, target) = line.trim().split_once(" => ").unwrap_or(("", line.trim()));
+            let target = target.split(" (0x").next().unwrap();
+            if target == "not found" {
+                found.insert(format!("no {name}"));
+            } else if let Ok(path) = fs_err::canonicalize(self.at(target)) {
+                found.extend(path.strip_prefix(self.at("")).map(|path| path.display().to_string()));
+            }
+        }
+        found
+    }
+
+    /// What we find below the workshop, and what we miss.
+    fn ours(&self, closure: &Closure) -> BTreeSet<String> {
+        let missing = closure.missing.iter().map(|missing| format!("no {}", String::from_utf8_lossy(&missing.name)));
+        let paths = closure.objects.keys().map(|path| path.below(Path::new("/")));
+        let base = self.at("");
+        let names = paths.filter_map(|path| path.strip_prefix(&base).map(|path| path.display().to_string()).ok());
+        names.chain(missing).collect()
+    }
+
+    /// Asserts that we find `expected`, and that the loader finds the same.
+    fn check_with(&self, program: &str, environment: &Environment, expected: &[&str]) {
+        let ours = self.ours(&self.closure(program, environment));
+        assert_eq!(ours, expected.iter().map(ToString::to_string).collect::<BTreeSet<_>>(), "what we find");
+        assert_eq!(ours, self.asked(program, environment), "what the loader finds");
+    }
+
+    fn check(&self, program: &str, expected: &[&str]) {
+        self.check_with(program, &self.environment("", ""), expected);
+    }
+}
+
+const RPATH: &str = "-Wl,--disable-new-dtags,-rpath,$ORIGIN/lib";
+const RUNPATH: &str = "-Wl,--enable-new-dtags,-rpath,$ORIGIN/lib";
+
+#[test]
+fn rpath_is_inherited_and_runpath_is_not() {
+    let shop = Workshop::new();
+    shop.library("lib/libb.so", &[], &[]);
+    shop.library("lib/liba.so", &[], &["lib/libb.so"]);
+    shop.program("by-rpath", &[RPATH], &["lib/liba.so"]);
+    shop.program("by-runpath", &[RUNPATH], &["lib/liba.so"]);
+    shop.check("by-rpath", &["lib/liba.so", "lib/libb.so"]);
+    shop.check("by-runpath", &["lib/liba.so", "no libb.so"]);
+}
+
+#[test]
+fn a_runpath_puts_the_rpath_of_the_program_out_of_force() {
+    let shop = Workshop::new();
+    shop.library("lib/libb.so", &[], &[]);
+    shop.library("lib/liba.so", &["-Wl,--enable-new-dtags,-rpath,/nowhere"], &["lib/libb.so"]);
+    shop.program("program", &[RPATH], &["lib/liba.so"]);
+    shop.check("program", &["lib/liba.so", "no libb.so"]);
+}
+
+#[test]
+fn the_environment_stands_between_rpath_and_runpath() {
+    let shop = Workshop::new();
+    shop.library("lib/liba.so", &[], &[]);
+    shop.library("other/liba.so", &[], &[]);
+    shop.program("by-rpath", &[RPATH], &["lib/liba.so"]);
+    shop.program("by-runpath", &[RUNPATH], &["lib/liba.so"]);
+    for library_path in ["other", "/nowhere;other/", "$ORIGIN/other", "${ORIGIN}/lib/../other"] {
+        let environment = shop.environment(library_path, "");
+        shop.check_with("by-rpath", &environment, &["lib/liba.so"]);
+        shop.check_with("by-runpath", &environment, &["other/liba.so"]);
+    }
+}
+
+#[test]
+fn an_empty_part_is_the_working_directory() {
+    let shop = Workshop::new();
+    shop.library("liba.so", &[], &[]);
+    shop.program("bin/plain", &[], &["liba.so"]);
+    shop.program("bin/by-rpath", &["-Wl,--disable-new-dtags,-rpath,/nowhere::/none"], &["liba.so"]);
+    shop.check("bin/plain", &["no liba.so"]);
+    shop.check_with("bin/plain", &shop.environment(":/nowhere", ""), &["liba.so"]);
+    shop.check("bin/by-rpath", &["liba.so"]);
+}
+
+#[test]
+fn tokens_in_paths() {
+    let shop = Workshop::new();
+    shop.library("p/lib/x86_64-linux-gnu/liba.so", &[], &[]);
+    shop.program("program", &["-Wl,-rpath,$ORIGIN/p/${LIB}"], &["p/lib/x86_64-linux-gnu/liba.so"]);
+    shop.check("program", &["p/lib/x86_64-linux-gnu/liba.so"]);
+}
+
+#[test]
+fn what_is_loaded_answers_to_its_soname() {
+    let shop = Workshop::new();
+    // Without a soname, what the program needs is the path as it was given to the linker.
+    shop.compile("cc", "far/libq.so", &["-shared"], &[]);
+    shop.library("lib/libb.so", &[], &[]);
+    shop.library("lib/liba.so", &[], &["lib/libb.so"]);
+    shop.program("program", &[RUNPATH], &["far/libq.so", "lib/libb.so", "lib/liba.so"]);
+    shop.check("program", &["far/libq.so", "lib/liba.so", "lib/libb.so"]);
+}
+
+#[test]
+fn libraries_of_another_class_are_passed_over() {
+    let shop = Workshop::new();
+    fs_err::create_dir(shop.at("thirty-two")).unwrap();
+    let Ok(_) = fs_err::copy("/usr/lib32/libc.so.6", shop.at("thirty-two/liba.so")) else { return };
+    shop.library("lib/liba.so", &[], &[]);
+    shop.program("program", &[], &["lib/liba.so"]);
+    shop.check_with("program", &shop.environment("thirty-two:lib", ""), &["lib/liba.so"]);
+}
+
+#[test]
+fn preloaded_libraries() {
+    let shop = Workshop::new();
+    shop.library("lib/libb.so", &[], &[]);
+    shop.library("lib/liba.so", &[], &["lib/libb.so"]);
+    shop.program("program", &[RPATH], &[]);
+    let environment = shop.environment("", "liba.so lib/none.so");
+    shop.check_with("program", &environment, &["lib/liba.so", "lib/libb.so"]);
+    let notes = shop.closure("program", &environment).notes;
+    assert!(matches!(notes.first(), Some(Note::DoneWithout { name, .. }) if name == b"lib/none.so"), "{notes:?}");
+}
+
+#[test]
+fn filters() {
+    let shop = Workshop::new();
+    shop.library("lib/libreal.so", &[], &[]);
+    shop.library("lib/liba.so", &["-Wl,-f,libreal.so", "-Wl,-f,libnone.so", RPATH], &[]);
+    shop.program("program", &[RPATH], &["lib/liba.so"]);
+    let environment = shop.environment("", "");
+    let ours = shop.ours(&shop.closure("program", &environment));
+    assert_eq!(ours, ["lib/liba.so", "lib/libreal.so"].map(String::from).into());
+    // Only when it is asked to list does the loader complain of an auxiliary library that is not there.
+    let mut theirs = shop.asked("program", &environment);
+    assert!(theirs.remove("no libnone.so"));
+    assert_eq!(ours, theirs);
+}
+
+#[test]
+fn all_builds_of_a_library_are_taken() {
+    let shop = Workshop::new();
+    shop.library("lib/liba.so", &[], &[]);
+    shop.library("lib/libv3.so", &[], &[]);
+    shop.library("lib/glibc-hwcaps/x86-64-v2/liba.so", &[], &[]);
+    shop.library("lib/glibc-hwcaps/x86-64-v3/liba.so", &["-Wl,-rpath,$ORIGIN/../.."], &["lib/libv3.so"]);
+    shop.library("lib/glibc-hwcaps/x86-64-v9/liba.so", &[], &[]);
+    shop.library("lib/tls/haswell/liba.so", &[], &[]);
+    shop.program("program", &[RUNPATH], &["lib/liba.so"]);
+    let closure = shop.closure("program", &shop.environment("", ""));
+    let ours = shop.ours(&closure);
+    let expected = [
+        "lib/glibc-hwcaps/x86-64-v2/liba.so",
+        "lib/glibc-hwcaps/x86-64-v3/liba.so",
+        "lib/liba.so",
+        "lib/libv3.so",
+        "lib/tls/haswell/liba.so",
+    ];
+    assert_eq!(ours, expected.map(String::from).into());
+    assert!(shop.asked("program", &shop.environment("", "")).is_subset(&ours));
+    assert!(closure.notes.is_empty());
+}
+
+#[test]
+fn links_and_directories_on_the_way_are_told() {
+    let shop = Workshop::new();
+    shop.library("real/liba.so.1.2", &["-Wl,-soname,liba.so.1"], &[]);
+    fs_err::create_dir_all(shop.at("empty")).unwrap();
+    std::os::unix::fs::symlink("liba.so.1.2", shop.at("real/liba.so.1")).unwrap();
+    std::os::unix::fs::symlink("real", shop.at("lib")).unwrap();
+    shop.program("program", &["-Wl,-rpath,$ORIGIN/empty/../lib"], &["real/liba.so.1.2"]);
+    shop.check("program", &["real/liba.so.1.2"]);
+    let closure = shop.closure("program", &shop.environment("", ""));
+    let jail = |name: &str| JailPath::parse(shop.at(name).as_os_str().as_encoded_bytes()).unwrap();
+    let object = &closure.objects[&jail("real/liba.so.1.2")];
+    assert_eq!(object.links, [jail("lib"), jail("real/liba.so.1")].into());
+    assert_eq!(object.through, [jail("empty")].into());
+    let spelled = shop.at("empty/../lib/liba.so.1").into_os_string().into_encoded_bytes();
+    assert_eq!(object.spelled, [spelled].into());
+}
+
+#[test]
+fn a_text_in_place_of_a_library_is_refused() {
+    let shop = Workshop::new();
+    shop.library("lib/liba.so", &[], &[]);
+    shop.program("program", &[RUNPATH], &["lib/liba.so"]);
+    fs_err::write(shop.at("lib/liba.so"), "GROUP ( libc.so.6 )").unwrap();
+    let closure = shop.closure("program", &shop.environment("", ""));
+    assert_eq!(shop.ours(&closure), ["no liba.so".to_owned()].into());
+    assert!(matches!(closure.notes.first(), Some(Note::Refused { .. })));
+}
+
+#[test]
+fn a_library_in_its_program() {
+    let shop = Workshop::new();
+    shop.library("lib/libb.so", &[], &[]);
+    shop.library("plugins/plugin.so", &[], &["lib/libb.so"]);
+    shop.program("program", &[RPATH], &[]);
+    let root = Root::open(Path::new("/")).unwrap();
+    let mut search = Search::new(&root).unwrap();
+    let jail = |name: &str| JailPath::parse(shop.at(name).as_os_str().as_encoded_bytes()).unwrap();
+    let environment = shop.environment("", "");
+    let alone = search.closure(&jail("plugins/plugin.so"), &environment).unwrap();
+    assert_eq!(shop.ours(&alone), ["no libb.so".to_owned()].into());
+    let within = search.closure_in(&jail("plugins/plugin.so"), &jail("program"), &environment).unwrap();
+    assert_eq!(shop.ours(&within), ["lib/libb.so".to_owned()].into());
+}
+
+#[test]
+fn who_wants_no_default_directories_gets_none() {
+    let shop = Workshop::new();
+    shop.library("lib/liba.so", &[], &[]);
+    shop.program("program", &[RUNPATH, "-Wl,-z,nodefaultlib"], &["lib/liba.so"]);
+    // The library itself needs the C library too, and is the second to ask: it finds it.
+    let closure = shop.closure("program", &shop.environment("", ""));
+    assert_eq!(shop.ours(&closure), shop.asked("program", &shop.environment("", "")));
+    assert!(closure.missing.iter().any(|missing| missing.name == b"libc.so.6"));
+    assert!(closure.objects.keys().any(|path| path.file_name() == b"libc.so.6"));
+}
+
+#[test]
+fn audit_libraries_are_taken_if_they_are_there() {
+    let shop = Workshop::new();
+    shop.library("lib/libaudit.so", &[], &[]);
+    let name = format!("-Wl,--audit={}:/none.so", shop.at("lib/libaudit.so").display());
+    shop.program("program", &[&name], &[]);
+    let closure = shop.closure("program", &shop.environment("", ""));
+    assert_eq!(shop.ours(&closure), ["lib/libaudit.so".to_owned()].into());
+    assert!(matches!(closure.notes.first(), Some(Note::DoneWithout { name, .. }) if name == b"/none.so"));
+}
+
+#[test]
+fn without_a_cache_its_directories_serve() {
+    let shop = Workshop::new();
+    shop.library("opt/libs/liba.so", &[], &[]);
+    shop.program("program", &[], &["opt/libs/liba.so"]);
+    fs_err::create_dir_all(shop.at("etc")).unwrap();
+    fs_err::write(shop.at("etc/ld.so.conf"), "/opt/libs\n").unwrap();
+    let root = Root::open(&shop.at("")).unwrap();
+    let path = JailPath::parse(b"/program").unwrap();
+    let closure = Search::new(&root).unwrap().closure(&path, &Environment::default()).unwrap();
+    assert!(closure.objects.contains_key(&JailPath::parse(b"/opt/libs/liba.so").unwrap()));
+    let missing: Vec<_> = closure.missing.iter().map(|missing| String::from_utf8_lossy(&missing.name)).collect();
+    assert_eq!(missing, ["libc.so.6", "/lib64/ld-linux-x86-64.so.2", "libc.so.6"]);
+}
+
+#[test]
+fn a_cache_that_is_none_is_passed_over() {
+    let directory = tempfile::tempdir().unwrap();
+    fs_err::create_dir_all(directory.path().join("etc")).unwrap();
+    fs_err::create_dir_all(directory.path().join("lib64")).unwrap();
+    fs_err::write(directory.path().join("etc/ld.so.cache"), "").unwrap();
+    for (from, to) in [("/usr/bin/true", "true"), (LOADER, "lib64/ld-linux-x86-64.so.2")] {
+        fs_err::copy(from, directory.path().join(to)).unwrap();
+    }
+    let root = Root::open(directory.path()).unwrap();
+    let path = JailPath::parse(b"/true").unwrap();
+    let closure = Search::new(&root).unwrap().closure(&path, &Environment::default()).unwrap();
+    assert!(closure.missing.iter().any(|missing| missing.name == b"libc.so.6"));
+    assert!(matches!(closure.notes.first(), Some(Note::UselessCache { .. })));
+}
+
+/// musl inherits RUNPATH too, and prefers the environment to both.
+#[test]
+fn the_rules_of_musl() {
+    if !Path::new("/usr/bin/musl-gcc").exists() {
+        return;
+    }
+    let shop = Workshop::new();
+    let library = |path: &str, needs: &[&str]| {
+        let soname = format!("-Wl,-soname,{}", Path::new(path).file_name().unwrap().display());
+        shop.compile("musl-gcc", path, &["-shared", &soname], needs);
+    };
+    library("lib/libb.so", &[]);
+    library("lib/liba.so", &["lib/libb.so"]);
+    library("other/liba.so", &["lib/libb.so"]);
+    shop.compile("musl-gcc", "program", &[RUNPATH], &["lib/liba.so"]);
+    for (library_path, expected) in [("", "lib/liba.so"), ("other", "other/liba.so")] {
+        let closure = shop.closure("program", &shop.environment(library_path, ""));
+        assert_eq!(shop.ours(&closure), [expected, "lib/libb.so"].map(String::from).into());
+        let output = Command::new("/lib/ld-musl-x86_64.so.1")
+            .args([Path::new("--list"), &shop.at("program")])
+            .env_clear()
+            .env("LD_LIBRARY_PATH", library_path)
+            .current_dir(shop.at(""))
+            .output();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        for (name, expected) in [("liba.so", expected), ("libb.so", "lib/libb.so")] {
+            let line = text.lines().find(|line| line.contains(&format!("{name} =>"))).unwrap();
+            let found = line.split("=> ").nth(1).unwrap().split(" (0x").next().unwrap();
+            assert_eq!(fs_err::canonicalize(shop.at(found)).unwrap(), shop.at(expected));
+        }
+        let loader = fs_err::canonicalize("/lib/ld-musl-x86_64.so.1").unwrap();
+        assert!(closure.objects.keys().any(|path| path.below(Path::new("/")) == loader));
+    }
+}
+
+#[test]
+fn the_loader_goes_by_a_cache_of_ours() {
+    let shop = Workshop::new();
+    let names: Vec<String> =
+        (1..40).map(|number| format!("cached/lib{}.so.{number}", "ab".repeat(number % 5))).collect();
+    for name in &names {
+        shop.library(name, &[], &[]);
+    }
+    shop.program("program", &[], &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let machine = LdCache::parse(&fs_err::read("/etc/ld.so.cache").unwrap()).unwrap();
+    let c_library = machine.lookup(b"libc.so.6").iter().find(|entry| entry.flags == 0x303).unwrap();
+    let mut entries = machine.entries().to_vec();
+    entries.extend(names.iter().map(|name| CacheEntry {
+        soname: name.strip_prefix("cached/").unwrap().into(),
+        path: shop.at(name).into_os_string().into_encoded_bytes(),
+        ..c_library.clone()
+    }));
+    fs_err::write(shop.at("cache"), LdCache::new(entries).to_bytes().unwrap()).unwrap();
+    // A mount namespace of its own, in which the cache stands in the machine's place.
+    let script = r#"mount --bind "$1" /etc/ld.so.cache && LD_TRACE_LOADED_OBJECTS=1 exec "$2" "$3""#;
+    let output = Command::new("unshare")
+        .args(["-rm", "sh", "-c", script, "sh"])
+        .args([shop.at("cache"), LOADER.into(), shop.at("program")])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for name in &names {
+        assert!(text.contains(&format!("=> {} (0x", shop.at(name).display())), "{name}: {text}");
+    }
+}
+
+/// The proof of a closure: with nothing else around, the program runs.
+#[test]
+fn programs_run_with_nothing_but_their_closure() {
+    let root = Root::open(Path::new("/")).unwrap();
+    let mut search = Search::new(&root).unwrap();
+    for (program, argument) in [("/usr/bin/ls", "/"), ("/usr/bin/git", "--version"), ("/usr/bin/curl", "--version")] {
+        let Ok(closure) = search.closure(&JailPath::parse(program.as_bytes()).unwrap(), &Environment::default()) else {
+            continue;
+        };
+        assert!(closure.missing.is_empty());
+        let jail = tempfile::tempdir().unwrap();
+        let place = |path: &JailPath| {
+            let inside = path.below(jail.path());
+            fs_err::create_dir_all(inside.parent().unwrap()).unwrap();
+            inside
+        };
+        let mut files: Vec<JailPath> = closure.objects.keys().cloned().collect();
+        files.push(root.resolve(&JailPath::root(), program.as_bytes(), true).unwrap().end);
+        for file in files {
+            fs_err::copy(file.below(Path::new("/")), place(&file)).unwrap();
+        }
+        for link in closure.objects.values().flat_map(|object| &object.links).collect::<BTreeSet<_>>() {
+            let target = root.read_link(link).unwrap();
+            std::os::unix::fs::symlink(String::from_utf8(target).unwrap(), place(link)).unwrap();
+        }
+        let spelled: BTreeSet<&Vec<u8>> = closure.objects.values().flat_map(|object| &object.spelled).collect();
+        let cache = search.cache().unwrap().restricted_to(|path| spelled.contains(&path.to_vec()));
+        let cache_path = JailPath::parse(b"/etc/ld.so.cache").unwrap();
+        fs_err::write(place(&cache_path), cache.to_bytes().unwrap()).unwrap();
+        // git wants one, of whatever kind.
+        fs_err::write(place(&JailPath::parse(b"/dev/null").unwrap()), "").unwrap();
+        let mut command = Command::new("unshare");
+        command
+            .args(["-r", "chroot"])
+            .arg(jail.path())
+            .args([program, argument])
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+
+    /// A program and its library, both broken anywhere in the first pages, where headers and names are.
+    #[test]
+    fn broken_programs_never_panic(changes in proptest::collection::vec((0_usize..2, 0_usize..4096, proptest::num::u8::ANY), 1..20)) {
+        thread_local!(static FILES: [Vec<u8>; 2] = {
+            let shop = Workshop::new();
+            shop.library("lib/liba.so", &[RPATH], &[]);
+            shop.program("program", &[RPATH], &["lib/liba.so"]);
+            ["program", "lib/liba.so"].map(|name| fs_err::read(shop.at(name)).unwrap())
+        });
+        let mut files = FILES.with(Clone::clone);
+        for (file, at, byte) in changes {
+            files[file][at] = byte;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        fs_err::create_dir(directory.path().join("lib")).unwrap();
+        for (name, bytes) in ["program", "lib/liba.so"].iter().zip(&files) {
+            fs_err::write(directory.path().join(name), bytes).unwrap();
+        }
+        let root = Root::open(directory.path()).unwrap();
+        let path = JailPath::parse(b"/program").unwrap();
+        if let Ok(closure) = Search::new(&root).unwrap().closure(&path, &Environment::default()) {
+            assert!(closure.objects.len() <= 1);
+        }
+    }
+}
