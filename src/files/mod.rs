@@ -3,18 +3,90 @@
 //! In: a trace and a [`Root`](crate::root::Root). Out: a [`FileSet`], every path with all its [`Reason`]s. This room
 //! reads the root only to follow links and to look into ELF files and scripts; it writes nothing and hashes nothing.
 
+mod accounts;
+mod closure;
+mod gather;
+mod note;
 mod reason;
+mod special;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::path::JailPath;
+use crate::elf::{CacheError, SearchError};
+use crate::path::{Facts, JailPath};
+use crate::root::{Root, RootError};
+use crate::trace::Trace;
 
+pub use closure::interpreter;
+pub use note::Note;
 pub use reason::Reason;
+
+/// The file set could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    #[error(transparent)]
+    Root(#[from] RootError),
+    #[error(transparent)]
+    Search(#[from] SearchError),
+    #[error("`{path}` has changed since the trace was made")]
+    Changed { path: JailPath },
+    #[error("`{path}` is gone since the trace was made")]
+    Gone { path: JailPath },
+    #[error("failed to write a library cache for `{path}`")]
+    LdCache { path: JailPath, source: CacheError },
+    #[error("`{path}` had one content in workload `{first}` and another in `{second}`")]
+    Conflict { path: JailPath, first: String, second: String },
+}
+
+/// What the jail needs for everything that the trace's runs did, and what a person should know about it.
+///
+/// # Errors
+/// The root cannot be read, is not as the trace found it, or two runs found it different.
+pub fn needed(trace: &Trace, root: &Root) -> Result<(FileSet, Vec<Note>), FilesError> {
+    let touched = gather::gather(trace)?;
+    let (mut files, mut notes) = gather::wanted(trace, &touched, root)?;
+    closure::close(&mut files, &touched, root)?;
+    special::replace(&mut files, trace, root, &mut notes)?;
+    files.hold();
+    Ok((files, notes))
+}
 
 /// Every path that the jail needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileSet {
     pub wanted: BTreeMap<JailPath, Wanted>,
+}
+
+impl FileSet {
+    /// Adds a reason for `path`; `what` counts only if the path is new, or wanted as it is so far.
+    pub fn add(&mut self, path: JailPath, what: What, reason: Reason) {
+        let wanted = self.wanted.entry(path).or_insert_with(|| Wanted { what: What::AsIs, reasons: BTreeSet::new() });
+        if wanted.what == What::AsIs {
+            wanted.what = what;
+        }
+        wanted.reasons.insert(reason);
+    }
+
+    /// Adds every directory above what is wanted.
+    pub fn hold(&mut self) {
+        self.wanted.entry(JailPath::root()).or_insert_with(|| Wanted { what: What::AsIs, reasons: BTreeSet::new() });
+        let paths: Vec<JailPath> = self.wanted.keys().cloned().collect();
+        for path in paths {
+            let mut child = path;
+            while let Some(parent) = child.parent() {
+                let known = self.contains(&parent);
+                self.add(parent.clone(), What::AsIs, Reason::Holds { child });
+                if known {
+                    break;
+                }
+                child = parent;
+            }
+        }
+    }
+
+    pub fn contains(&self, path: &JailPath) -> bool {
+        self.wanted.contains_key(path)
+    }
 }
 
 /// What the jail needs of one path, and why.
@@ -29,14 +101,27 @@ pub struct Wanted {
 pub enum What {
     /// What the root has there: a directory, a link, a file with its content, a FIFO, a device node.
     AsIs,
-    /// The content that the file had before the run changed it, from the trace's store, by SHA-256 (hexadecimal).
-    Before(String),
-    /// An empty directory in place of whatever is there: a mount point, `/tmp`.
+    /// What was there before the run changed it.
+    Was(Was),
+    /// A file that the workload itself was not allowed to read: the same owner and mode, no content, so that it is
+    /// refused the same way.
+    Sealed,
+    /// An empty directory in place of whatever is there: a mount point.
     EmptyDirectory,
     /// A file that minjail makes: `/etc/ld.so.cache`, accounts, placeholders.
     Made(Vec<u8>),
     /// A link to [`OMITTED`]: a name that a listing showed and nobody touched.
     Placeholder,
+}
+
+/// How something was before the run.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Was {
+    pub facts: Facts,
+    /// Of a file: the SHA-256 under which the trace's store has its content; `None`: the root still has it.
+    pub content: Option<String>,
+    /// Of a link: its text.
+    pub target: Option<Vec<u8>>,
 }
 
 /// Where the links of [`What::Placeholder`] lead: nowhere, so that opening one fails as a missing file does.

@@ -10,9 +10,7 @@ use crate::path::JailPath;
 pub enum Reason {
     /// The workload handed it to the kernel.
     Touched { workload: String, program: String, call: String },
-    /// A link on the way leads here.
-    LinkTarget { link: JailPath },
-    /// It is a link on the way of a path that was touched or is needed.
+    /// It is a link, or a directory that `..` leaves again, on the way of a path that was touched or is needed.
     OnTheWay { to: JailPath },
     /// It is the directory of something that the jail needs.
     Holds { child: JailPath },

@@ -1,0 +1,139 @@
+//! `/etc/passwd` and its relatives, without the people of the machine at hand.
+//!
+//! Kept are system accounts (`login.defs(5)`: below 1000, and 65534, nobody) and those that own a file in the image or
+//! that the run took. Passwords are locked.
+
+use std::collections::BTreeSet;
+
+/// Which accounts an image is to know.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pub(super) uids: BTreeSet<u32>,
+    pub(super) gids: BTreeSet<u32>,
+}
+
+/// A file of accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum File {
+    /// `passwd(5)`: name, password, uid, gid, ...
+    Users,
+    /// `group(5)`: name, password, gid, members.
+    Groups,
+    /// `shadow(5)`: user's name, password, ...
+    UserPasswords,
+    /// `gshadow(5)`: group's name, password, administrators, members.
+    GroupPasswords,
+}
+
+/// The files of accounts, by path.
+pub(super) const FILES: [(&[u8], File); 4] = [
+    (b"/etc/passwd", File::Users),
+    (b"/etc/group", File::Groups),
+    (b"/etc/shadow", File::UserPasswords),
+    (b"/etc/gshadow", File::GroupPasswords),
+];
+
+/// The names that are kept, from `passwd` and `group`.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    users: BTreeSet<Vec<u8>>,
+    groups: BTreeSet<Vec<u8>>,
+}
+
+impl Names {
+    /// Reads the contents of `passwd` and `group`.
+    pub(super) fn new(passwd: &[u8], group: &[u8], kept: &Kept) -> Self {
+        let names = |text: &[u8], ids: &BTreeSet<u32>| {
+            let lines = text.split(|&byte| byte == b'\n').filter(|line| has_kept_id(line, ids));
+            lines.map(|line| fields(line)[0].to_vec()).collect()
+        };
+        Self { users: names(passwd, &kept.uids), groups: names(group, &kept.gids) }
+    }
+
+    /// `text` with the kept accounts alone, and how many lines were left out.
+    pub(super) fn filter(&self, file: File, text: &[u8]) -> (Vec<u8>, usize) {
+        let mut kept = Vec::with_capacity(text.len());
+        let mut left_out = 0;
+        for line in text.split_inclusive(|&byte| byte == b'\n') {
+            let (line, end) = line.strip_suffix(b"\n").map_or((line, &b""[..]), |line| (line, &b"\n"[..]));
+            let fields = fields(line);
+            let names = if matches!(file, File::Users | File::UserPasswords) { &self.users } else { &self.groups };
+            // Comments and the `+` lines of NIS say nothing about a person.
+            if line.is_empty() || matches!(line[0], b'#' | b'+' | b'-') {
+                kept.extend_from_slice(line);
+            } else if names.contains(fields[0]) {
+                kept.extend_from_slice(&self.line(file, &fields));
+            } else {
+                left_out += 1;
+                continue;
+            }
+            kept.extend_from_slice(end);
+        }
+        (kept, left_out)
+    }
+
+    fn line(&self, file: File, fields: &[&[u8]]) -> Vec<u8> {
+        let rewritten = fields.iter().enumerate().map(|(index, &field)| match (file, index) {
+            (File::Users | File::Groups, 1) if !matches!(field, b"x" | b"" | b"*" | b"!") => b"x".to_vec(),
+            (File::UserPasswords | File::GroupPasswords, 1) if !matches!(field, b"" | b"*" | b"!" | b"!*") => {
+                b"*".to_vec()
+            }
+            (File::Groups, 3) | (File::GroupPasswords, 2 | 3) => self.members(field),
+            _ => field.to_vec(),
+        });
+        rewritten.collect::<Vec<_>>().join(&b':')
+    }
+
+    fn members(&self, list: &[u8]) -> Vec<u8> {
+        let members = list.split(|&byte| byte == b',').filter(|&member| self.users.contains(member));
+        members.collect::<Vec<_>>().join(&b',')
+    }
+}
+
+fn fields(line: &[u8]) -> Vec<&[u8]> {
+    line.split(|&byte| byte == b':').collect()
+}
+
+fn has_kept_id(line: &[u8], ids: &BTreeSet<u32>) -> bool {
+    let id = fields(line).get(2).and_then(|field| std::str::from_utf8(field).ok()?.parse::<u32>().ok());
+    id.is_some_and(|id| id < 1000 || id == 65534 || ids.contains(&id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534::/:/sbin/nologin\nanna:x:1000:1000:Anna:/home/anna:/bin/sh\nben:x:1001:1001::/home/ben:/bin/sh\n";
+    const GROUP: &[u8] = b"root:x:0:\nsudo:x:27:anna,ben\nanna:x:1000:\nben:x:1001:\n";
+
+    fn names() -> Names {
+        Names::new(PASSWD, GROUP, &Kept { uids: BTreeSet::from([1001]), gids: BTreeSet::new() })
+    }
+
+    #[test]
+    fn people_stay_at_home() {
+        let (passwd, left_out) = names().filter(File::Users, PASSWD);
+        assert_eq!(left_out, 1);
+        let text = String::from_utf8(passwd).unwrap();
+        assert!(text.contains("root:") && text.contains("nobody:") && text.contains("ben:") && !text.contains("anna"));
+    }
+
+    #[test]
+    fn groups_forget_them_too() {
+        let (group, left_out) = names().filter(File::Groups, GROUP);
+        assert_eq!((group.as_slice(), left_out), (&b"root:x:0:\nsudo:x:27:ben\n"[..], 2));
+    }
+
+    #[test]
+    fn hashes_are_locked() {
+        let shadow = b"root:$y$j9T$abc:19000:0:99999:7:::\nnobody:*:19000::::::\nanna:$6$x:1::::::\n";
+        let (shadow, _) = names().filter(File::UserPasswords, shadow);
+        assert_eq!(shadow, b"root:*:19000:0:99999:7:::\nnobody:*:19000::::::\n");
+    }
+
+    #[test]
+    fn odd_lines_do_no_harm() {
+        let (kept, left_out) = names().filter(File::Users, b"# comment\n\n+::::::\nbroken\n");
+        assert_eq!((kept.as_slice(), left_out), (&b"# comment\n\n+::::::\n"[..], 1));
+    }
+}

@@ -1,0 +1,139 @@
+//! What the files themselves need: interpreters, libraries, the directories above.
+//!
+//! The kernel opens the interpreters of scripts and ELF files, and a loader the libraries, by rules that the files
+//! state; the same rules give the same answer in the jail.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+
+use super::gather::Gathered;
+use super::{FileSet, FilesError, Reason, What};
+use crate::elf::{Environment, Role, Search, SearchError};
+use crate::path::{JailPath, escape};
+use crate::root::{Root, RootError};
+
+/// Adds what executed files need.
+pub(super) fn close(files: &mut FileSet, gathered: &Gathered<'_>, root: &Root) -> Result<(), FilesError> {
+    let mut search = Search::new(root)?;
+    let mut todo: Vec<JailPath> = gathered.executed().cloned().collect();
+    let mut done = BTreeSet::new();
+    while let Some(path) = todo.pop() {
+        if !done.insert(path.clone()) || files.wanted.get(&path).is_none_or(|wanted| wanted.what != What::AsIs) {
+            continue;
+        }
+        if let Some(interpreter) = script_interpreter(&path, root)? {
+            todo.extend(add_spelled(files, root, &interpreter, &Reason::Interpreter { of: path })?);
+        } else {
+            add_libraries(files, &mut search, &path)?;
+        }
+    }
+    add_baselines(files, root)
+}
+
+/// The interpreter of the script at `path`; `None` if it is no script.
+fn script_interpreter(path: &JailPath, root: &Root) -> Result<Option<Vec<u8>>, RootError> {
+    let Some(facts) = root.lstat(path)? else { return Ok(None) };
+    if !facts.is_file() {
+        return Ok(None);
+    }
+    let mut head = Vec::new();
+    let read = root.open_file(path)?.take(255).read_to_end(&mut head);
+    if let Err(source) = read {
+        return Err(RootError { step: "read", path: path.to_string(), source });
+    }
+    Ok(interpreter(&head).map(<[u8]>::to_vec))
+}
+
+/// The interpreter that a script names after `#!`, from its first 255 bytes (`execve(2)`, "Interpreter scripts"); `None`
+/// if the file is no script.
+pub fn interpreter(head: &[u8]) -> Option<&[u8]> {
+    let line = head.strip_prefix(b"#!")?.split(|&byte| byte == b'\n' || byte == 0).next()?;
+    let line = line.trim_ascii_start();
+    line.split(|&byte| byte == b' ' || byte == b'\t').next().filter(|path| path.starts_with(b"/"))
+}
+
+/// Adds what `spelled` leads to, and the links on the way; the end, if something is there.
+fn add_spelled(
+    files: &mut FileSet,
+    root: &Root,
+    spelled: &[u8],
+    reason: &Reason,
+) -> Result<Option<JailPath>, RootError> {
+    let walk = root.resolve(&JailPath::root(), spelled, true)?;
+    if walk.facts.is_none() {
+        return Ok(None);
+    }
+    for link in walk.links {
+        files.add(link.path, What::AsIs, Reason::OnTheWay { to: walk.end.clone() });
+    }
+    files.add(walk.end.clone(), What::AsIs, reason.clone());
+    Ok(Some(walk.end))
+}
+
+/// Adds what the loader opens for an ELF file; anything else needs nothing.
+fn add_libraries(files: &mut FileSet, search: &mut Search<'_>, path: &JailPath) -> Result<(), FilesError> {
+    // What only the run's environment made the loader find was opened in the run, and is known from there.
+    let closure = match search.closure(path, &Environment::default()) {
+        Ok(closure) => closure,
+        Err(SearchError::Elf { .. } | SearchError::NoFile { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    for (end, object) in closure.objects {
+        for way in object.links.into_iter().chain(object.through) {
+            files.add(way, What::AsIs, Reason::OnTheWay { to: end.clone() });
+        }
+        for need in object.needed_by {
+            let reason = match need.role {
+                Role::Interpreter => Reason::Interpreter { of: need.of },
+                _ => Reason::Library { of: need.of, soname: escape(&need.name) },
+            };
+            files.add(end.clone(), What::AsIs, reason);
+        }
+    }
+    Ok(())
+}
+
+/// glibc picks a library from `glibc-hwcaps` by the processor at hand: another one needs the plain copy.
+fn add_baselines(files: &mut FileSet, root: &Root) -> Result<(), FilesError> {
+    let variants: Vec<JailPath> = files.wanted.keys().filter(|path| baseline(path).is_some()).cloned().collect();
+    for variant in variants {
+        if let Some(plain) = baseline(&variant) {
+            let reason = Reason::Rule { rule: "hwcaps-baseline".to_owned(), of: variant };
+            add_spelled(files, root, plain.as_bytes(), &reason)?;
+        }
+    }
+    Ok(())
+}
+
+/// `/lib/glibc-hwcaps/x86-64-v3/libz.so.1` without the two directories that pick the variant.
+fn baseline(path: &JailPath) -> Option<JailPath> {
+    let names: Vec<&[u8]> = path.components().collect();
+    let at = names.iter().position(|&name| name == b"glibc-hwcaps")?;
+    if names.len() < at + 3 {
+        return None;
+    }
+    let plain = names[..at].iter().chain(&names[at + 2..]);
+    Some(plain.fold(JailPath::root(), |path, name| path.join(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_lines() {
+        assert_eq!(interpreter(b"#!/bin/sh\necho"), Some(&b"/bin/sh"[..]));
+        assert_eq!(interpreter(b"#! \t/usr/bin/env -S python3 -u\n"), Some(&b"/usr/bin/env"[..]));
+        assert_eq!(interpreter(b"#!python3\n"), None);
+        assert_eq!(interpreter(b"#!"), None);
+        assert_eq!(interpreter(b"\x7fELF"), None);
+    }
+
+    #[test]
+    fn variants_and_their_baseline() {
+        let path = |text: &str| JailPath::parse(text.as_bytes()).unwrap();
+        assert_eq!(baseline(&path("/usr/lib/glibc-hwcaps/x86-64-v3/libz.so.1")), Some(path("/usr/lib/libz.so.1")));
+        assert_eq!(baseline(&path("/usr/lib/glibc-hwcaps/x86-64-v3")), None);
+        assert_eq!(baseline(&path("/usr/lib/libz.so.1")), None);
+    }
+}

@@ -1,0 +1,252 @@
+//! From touches to what is wanted: the table of `docs/design.md`, section 4.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{FileSet, FilesError, Note, Reason, Was, What};
+use crate::path::{Facts, FileType, JailPath, unescape};
+use crate::root::Root;
+use crate::trace::{Access, Found, Header, Run, Touch, Trace};
+
+/// What the runs did with one path that was there before them.
+#[derive(Debug)]
+pub(super) struct Touched<'a> {
+    /// The first touch of the first run: how things were.
+    pub(super) first: &'a Touch,
+    header: &'a Header,
+    accesses: BTreeSet<Access>,
+    before: Option<&'a str>,
+    names: BTreeSet<&'a str>,
+    reasons: BTreeSet<Reason>,
+}
+
+/// Every path that was there before the run, with all that was done to it; and the directories of what was made.
+#[derive(Debug, Default)]
+pub(super) struct Gathered<'a> {
+    pub(super) paths: BTreeMap<JailPath, Touched<'a>>,
+    /// Where the runs made something, or may have.
+    makings: BTreeMap<JailPath, BTreeSet<Reason>>,
+    links: BTreeMap<JailPath, BTreeSet<Reason>>,
+    passed: BTreeMap<JailPath, BTreeSet<Reason>>,
+}
+
+/// Sorts the touches by path.
+pub(super) fn gather(trace: &Trace) -> Result<Gathered<'_>, FilesError> {
+    let mut gathered = Gathered::default();
+    for run in &trace.runs {
+        for touch in &run.touches {
+            gathered.take(run, touch)?;
+        }
+    }
+    Ok(gathered)
+}
+
+impl<'a> Gathered<'a> {
+    /// The files that were executed.
+    pub(super) fn executed(&self) -> impl Iterator<Item = &JailPath> {
+        let executed = self.paths.iter().filter(|(_, touched)| touched.accesses.contains(&Access::Execute));
+        executed.map(|(path, _)| path).filter(|path| !is_mounted(path))
+    }
+
+    fn take(&mut self, run: &'a Run, touch: &'a Touch) -> Result<(), FilesError> {
+        let reason = Reason::Touched {
+            workload: run.header.workload.clone(),
+            program: run.program_of(touch).to_owned(),
+            call: touch.call.clone(),
+        };
+        for link in &touch.links {
+            self.links.entry(link.path.clone()).or_default().insert(Reason::OnTheWay { to: touch.path.clone() });
+        }
+        for passed in &touch.passed {
+            self.passed.entry(passed.clone()).or_default().insert(Reason::OnTheWay { to: touch.path.clone() });
+        }
+        if touch.made {
+            return Ok(());
+        }
+        if matches!(touch.found, Found::Missing) {
+            let makes = matches!(touch.access, Access::Create | Access::Bind | Access::Replace);
+            if let (true, Some(parent)) = (makes, touch.path.parent()) {
+                self.makings.entry(parent).or_default().insert(reason);
+            }
+            return Ok(());
+        }
+        let touched = self.paths.entry(touch.path.clone()).or_insert_with(|| Touched {
+            first: touch,
+            header: &run.header,
+            accesses: BTreeSet::new(),
+            before: None,
+            names: BTreeSet::new(),
+            reasons: BTreeSet::new(),
+        });
+        touched.agree(run, touch)?;
+        touched.accesses.insert(touch.access);
+        touched.before = touched.before.or(touch.before.as_deref());
+        touched.names.extend(touch.names.iter().flatten().map(String::as_str));
+        touched.reasons.insert(reason);
+        Ok(())
+    }
+}
+
+impl Touched<'_> {
+    /// Two runs must have found the same content.
+    fn agree(&self, run: &Run, touch: &Touch) -> Result<(), FilesError> {
+        let same = match (self.before, touch.before.as_deref()) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        if same {
+            return Ok(());
+        }
+        Err(FilesError::Conflict {
+            path: touch.path.clone(),
+            first: self.header.workload.clone(),
+            second: run.header.workload.clone(),
+        })
+    }
+}
+
+/// What of all that the jail needs, and what a person should know.
+pub(super) fn wanted(trace: &Trace, gathered: &Gathered<'_>, root: &Root) -> Result<(FileSet, Vec<Note>), FilesError> {
+    let mut files = FileSet::default();
+    let mut notes = Vec::new();
+    for (path, touched) in &gathered.paths {
+        if is_mounted(path) {
+            note_device(path, touched, &mut notes);
+            continue;
+        }
+        want(path, touched, root, &mut files, &mut notes)?;
+    }
+    // After everything that was touched: a name that was only seen is there by name alone.
+    for (path, touched) in &gathered.paths {
+        list(path, touched, root, &mut files)?;
+    }
+    let ways = gathered.links.iter().chain(&gathered.passed).chain(&gathered.makings);
+    for (path, reasons) in ways.filter(|(path, _)| !is_mounted(path)) {
+        // What the run made on its way, or what has no directory to be made in, was not there before.
+        if gathered.paths.contains_key(path) || root.lstat(path)?.is_some() {
+            for reason in reasons {
+                files.add(path.clone(), What::AsIs, reason.clone());
+            }
+        }
+    }
+    for run in &trace.runs {
+        let rule = |rule: &str| Reason::Rule { rule: rule.to_owned(), of: run.header.program.clone() };
+        files.add(run.header.directory.clone(), What::AsIs, rule("working-directory"));
+        for mount_point in MOUNT_POINTS {
+            let path = JailPath::parse(mount_point).expect("an absolute path");
+            files.add(path, What::EmptyDirectory, rule("mount-point"));
+        }
+    }
+    Ok((files, notes))
+}
+
+/// Where the runtime mounts what the kernel makes up.
+const MOUNT_POINTS: [&[u8]; 3] = [b"/dev", b"/proc", b"/sys"];
+
+/// True for what is below a mount point, or one itself.
+fn is_mounted(path: &JailPath) -> bool {
+    MOUNT_POINTS
+        .iter()
+        .any(|top| path.as_bytes().strip_prefix(*top).is_some_and(|rest| matches!(rest, [] | [b'/', ..])))
+}
+
+/// Devices that every runtime provides (OCI runtime-spec, "Default Devices"), and what they link to.
+const PROVIDED: [&str; 13] =
+    ["null", "zero", "full", "random", "urandom", "tty", "console", "ptmx", "fd", "stdin", "stdout", "stderr", "shm"];
+
+fn note_device(path: &JailPath, touched: &Touched<'_>, notes: &mut Vec<Note>) {
+    let mut names = path.components();
+    let device = names.next() == Some(b"dev")
+        && names.next().is_some_and(|name| {
+            !PROVIDED.iter().any(|provided| provided.as_bytes() == name) && name != b"pts" && name != b"mqueue"
+        });
+    let opened = touched.accesses.iter().any(|access| *access != Access::Look && *access != Access::List);
+    if device && opened {
+        notes.push(Note::Device { path: path.clone() });
+    }
+}
+
+fn want(
+    path: &JailPath,
+    touched: &Touched<'_>,
+    root: &Root,
+    files: &mut FileSet,
+    notes: &mut Vec<Note>,
+) -> Result<(), FilesError> {
+    let Found::There(facts) = &touched.first.found else {
+        // What nobody may look at cannot be packed; what can be seen of the way there is.
+        let seen = std::iter::once(path.clone()).chain(path.ancestors());
+        if let Some(seen) = seen.into_iter().find(|path| matches!(root.lstat(path), Ok(Some(_)))) {
+            add(&seen, touched, &What::AsIs, files);
+        }
+        return Ok(());
+    };
+    if facts.file_type == FileType::Socket {
+        notes.push(Note::Socket { path: path.clone() });
+        if let Some(parent) = path.parent() {
+            add(&parent, touched, &What::AsIs, files);
+        }
+        return Ok(());
+    }
+    let what = state(path, touched, facts, root)?;
+    match &what {
+        What::Was(was) if facts.is_file() && was.content.is_some() => notes.push(Note::State { path: path.clone() }),
+        What::Sealed => notes.push(Note::Refused { path: path.clone() }),
+        _ => {}
+    }
+    if facts.is_file() && is_temporary(path) {
+        notes.push(Note::Temporary { path: path.clone() });
+    }
+    add(path, touched, &what, files);
+    Ok(())
+}
+
+fn add(path: &JailPath, touched: &Touched<'_>, what: &What, files: &mut FileSet) {
+    for reason in &touched.reasons {
+        files.add(path.clone(), what.clone(), reason.clone());
+    }
+}
+
+/// As it is, if it still is as the run found it; else as it was.
+fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> Result<What, FilesError> {
+    let now = root.lstat(path)?;
+    let same = now.as_ref().is_some_and(|now| {
+        let same_content = facts.is_directory() || facts.same_content(now);
+        same_content
+            && (facts.file_type, facts.mode, facts.uid, facts.gid) == (now.file_type, now.mode, now.uid, now.gid)
+    });
+    if same {
+        // Executing asks for no permission to read, but takes the content all the same.
+        let refused = !touched.header.may_read(facts) && !touched.accesses.contains(&Access::Execute);
+        return Ok(if facts.is_file() && refused { What::Sealed } else { What::AsIs });
+    }
+    let content_is_there = now.as_ref().is_some_and(|now| facts.same_content(now));
+    if facts.is_file() && touched.before.is_none() && !content_is_there {
+        let path = path.clone();
+        return Err(if now.is_some() { FilesError::Changed { path } } else { FilesError::Gone { path } });
+    }
+    Ok(What::Was(Was {
+        facts: facts.clone(),
+        content: touched.before.map(str::to_owned).filter(|_| !content_is_there),
+        target: touched.first.target.as_deref().and_then(unescape),
+    }))
+}
+
+/// The names that a listing of `path` showed: directories and links as they are, anything else only by name.
+fn list(path: &JailPath, touched: &Touched<'_>, root: &Root, files: &mut FileSet) -> Result<(), FilesError> {
+    let names = touched.names.iter().filter_map(|name| unescape(name));
+    for child in names.map(|name| path.join(&name)).filter(|child| !is_mounted(child)) {
+        let what = match root.lstat(&child)? {
+            _ if files.contains(&child) => What::AsIs,
+            Some(facts) if facts.is_directory() || facts.is_symlink() => What::AsIs,
+            _ => What::Placeholder,
+        };
+        files.add(child, what, Reason::Listed { directory: path.clone() });
+    }
+    Ok(())
+}
+
+fn is_temporary(path: &JailPath) -> bool {
+    [&b"/tmp"[..], b"/var/tmp", b"/run"]
+        .iter()
+        .any(|top| path.as_bytes().strip_prefix(*top).is_some_and(|rest| rest.starts_with(b"/")))
+}

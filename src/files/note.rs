@@ -1,0 +1,23 @@
+//! What a person should know about a file set.
+
+use serde::Serialize;
+
+use crate::path::JailPath;
+
+/// Something that is not packed, or not as it looks.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "note", rename_all = "kebab-case")]
+pub enum Note {
+    /// The run changed the file; the image has the content from before. A volume may be the better place.
+    State { path: JailPath },
+    /// A unix socket that something outside must provide.
+    Socket { path: JailPath },
+    /// A device that the runtime must provide.
+    Device { path: JailPath },
+    /// The workload was not allowed to read it; it is there without content.
+    Refused { path: JailPath },
+    /// Accounts of people, or password hashes, were left out of the file.
+    Accounts { path: JailPath, left_out: usize },
+    /// A file that was in a directory for temporary files before the run.
+    Temporary { path: JailPath },
+}

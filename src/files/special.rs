@@ -1,0 +1,120 @@
+//! Files that the image gets in another form than the root has them.
+
+use std::io::Read;
+
+use super::accounts::{self, Kept, Names};
+use super::{FileSet, FilesError, Note, What};
+use crate::elf::LdCache;
+use crate::path::JailPath;
+use crate::root::{Root, RootError};
+use crate::trace::Trace;
+
+/// What the runtime supplies: a container must not carry another machine's.
+const PLACEHOLDERS: [(&[u8], &[u8]); 4] = [
+    (b"/etc/hostname", b"localhost\n"),
+    (b"/etc/hosts", b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"),
+    (b"/etc/resolv.conf", b""),
+    (b"/etc/mtab", b""),
+];
+
+const LD_CACHE: &[u8] = b"/etc/ld.so.cache";
+
+/// Puts minjail's own in the place of files that are the machine's.
+pub(super) fn replace(
+    files: &mut FileSet,
+    trace: &Trace,
+    root: &Root,
+    notes: &mut Vec<Note>,
+) -> Result<(), FilesError> {
+    for (path, content) in PLACEHOLDERS {
+        // Some of them are links to where a service of the machine keeps them.
+        let end = root.resolve(&JailPath::root(), path, true)?.end;
+        let is_kernels = end.starts_with(&JailPath::root().join(b"proc"));
+        if !is_kernels && is_file(&end, files, root)? {
+            make(files, &end, content.to_vec());
+        }
+    }
+    let from_host = trace.runs.iter().any(|run| run.header.root.as_os_str() == "/");
+    if from_host {
+        replace_accounts(files, trace, root, notes)?;
+    }
+    let cache = JailPath::parse(LD_CACHE).expect("an absolute path");
+    if is_file(&cache, files, root)? {
+        let bytes = ld_cache(&cache, files, root)?;
+        make(files, &cache, bytes);
+    }
+    Ok(())
+}
+
+fn make(files: &mut FileSet, path: &JailPath, content: Vec<u8>) {
+    if let Some(wanted) = files.wanted.get_mut(path) {
+        wanted.what = What::Made(content);
+    }
+}
+
+fn is_file(path: &JailPath, files: &FileSet, root: &Root) -> Result<bool, RootError> {
+    Ok(files.contains(path) && root.lstat(path)?.is_some_and(|facts| facts.is_file()))
+}
+
+fn read(path: &JailPath, root: &Root) -> Result<Vec<u8>, RootError> {
+    let mut bytes = Vec::new();
+    match root.open_file(path)?.read_to_end(&mut bytes) {
+        Ok(_) => Ok(bytes),
+        Err(source) => Err(RootError { step: "read", path: path.to_string(), source }),
+    }
+}
+
+/// The root's cache, with the libraries that are in the image; an unreadable one is as good as none.
+fn ld_cache(path: &JailPath, files: &FileSet, root: &Root) -> Result<Vec<u8>, FilesError> {
+    let cache = LdCache::parse(&read(path, root)?).unwrap_or_else(|_| LdCache::new(Vec::new()));
+    let packed = cache.restricted_to(|library| {
+        let walk = root.resolve(&JailPath::root(), library, true);
+        walk.is_ok_and(|walk| files.contains(&walk.end) && walk.links.iter().all(|link| files.contains(&link.path)))
+    });
+    packed.to_bytes().map_err(|source| FilesError::LdCache { path: path.clone(), source })
+}
+
+fn replace_accounts(files: &mut FileSet, trace: &Trace, root: &Root, notes: &mut Vec<Note>) -> Result<(), FilesError> {
+    let mut wanted = Vec::new();
+    for (path, file) in accounts::FILES {
+        let path = JailPath::parse(path).expect("an absolute path");
+        let as_is = files.wanted.get(&path).is_some_and(|wanted| wanted.what == What::AsIs);
+        if as_is && is_file(&path, files, root)? {
+            wanted.push((path, file));
+        }
+    }
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let kept = kept(files, trace, root)?;
+    let [passwd, group] = [&b"/etc/passwd"[..], b"/etc/group"].map(|path| {
+        let path = JailPath::parse(path).expect("an absolute path");
+        read(&path, root).unwrap_or_default()
+    });
+    let names = Names::new(&passwd, &group, &kept);
+    for (path, file) in wanted {
+        let (content, left_out) = names.filter(file, &read(&path, root)?);
+        if left_out > 0 {
+            notes.push(Note::Accounts { path: path.clone(), left_out });
+        }
+        make(files, &path, content);
+    }
+    Ok(())
+}
+
+/// The owners of what is packed, and who the runs ran as.
+fn kept(files: &FileSet, trace: &Trace, root: &Root) -> Result<Kept, RootError> {
+    let mut kept = Kept::default();
+    for run in &trace.runs {
+        kept.uids.insert(run.header.uid);
+        kept.gids.insert(run.header.gid);
+        kept.gids.extend(&run.header.groups);
+    }
+    for path in files.wanted.keys() {
+        if let Some(facts) = root.lstat(path)? {
+            kept.uids.insert(facts.uid);
+            kept.gids.insert(facts.gid);
+        }
+    }
+    Ok(kept)
+}
