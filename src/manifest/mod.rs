@@ -3,6 +3,13 @@
 //! In: a file set and the root. Out: a [`Manifest`] whose JSON is canonical, and the [`Sources`] of its contents. This
 //! room reads and hashes contents; it writes none.
 
+mod digest;
+mod draw;
+mod json;
 mod model;
+mod packages;
 
+pub use draw::{DrawError, DrawNote, DrawnUp, Given, draw_up};
+pub use json::ParseError;
 pub use model::{Config, Entry, FORMAT, Kind, Manifest, Source, Sources};
+pub use packages::{Package, PackageShare, PackageSystem, Packages};

@@ -1,0 +1,121 @@
+//! The manifest as text: one form for one manifest, and nothing read that does not hold together.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::model::{Entry, FORMAT, Kind, Manifest};
+use crate::path::JailPath;
+
+/// A text is not a manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    #[error("failed to read the manifest")]
+    Json(#[from] serde_json::Error),
+    #[error("the manifest is of format {found}, and this minjail reads format {FORMAT}")]
+    Format { found: u64 },
+    #[error("the entry of `{path}` has fields that minjail does not write there")]
+    Fields { path: JailPath },
+    #[error("the manifest does not begin with the root directory")]
+    NoRoot,
+    #[error("`{path}` is in the manifest twice")]
+    Twice { path: JailPath },
+    #[error("`{path}` is out of order in the manifest")]
+    Order { path: JailPath },
+    #[error("the directory of `{path}` is not in the manifest")]
+    NoParent { path: JailPath },
+    #[error("`{sha256}`, given for `{path}`, is not a SHA-256")]
+    Digest { path: JailPath, sha256: String },
+    #[error("`{path}` is a hard link to `{to}`, which is not a file before it")]
+    HardLink { path: JailPath, to: JailPath },
+    #[error("`{path}` is a link that leads to an impossible path")]
+    Target { path: JailPath },
+}
+
+impl Manifest {
+    /// The manifest as JSON: indented, ordered, with one newline at the end. Equal manifests give equal bytes.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("all of a manifest's maps have text as keys");
+        text.push('\n');
+        text
+    }
+
+    /// Reads a manifest and checks that it holds together.
+    ///
+    /// # Errors
+    /// Not JSON, another format, or entries that no tree can have; see [`ParseError`].
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        // First the format alone: of another one, nothing else need be understood.
+        let Format { minjail_format: found } = serde_json::from_str(text)?;
+        if found != u64::from(FORMAT) {
+            return Err(ParseError::Format { found });
+        }
+        let manifest: Self = serde_json::from_str(text)?;
+        check(&manifest.entries)?;
+        check_fields(&manifest, text)?;
+        Ok(manifest)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Format {
+    minjail_format: u64,
+}
+
+fn check(entries: &[Entry]) -> Result<(), ParseError> {
+    match entries.first() {
+        Some(Entry { path, kind: Kind::Directory, .. }) if path.is_root() => {}
+        _ => return Err(ParseError::NoRoot),
+    }
+    let mut before: BTreeMap<&JailPath, &Kind> = BTreeMap::new();
+    for entry in entries {
+        let path = || entry.path.clone();
+        match before.last_key_value() {
+            Some((last, _)) if **last == entry.path => return Err(ParseError::Twice { path: path() }),
+            Some((last, _)) if **last > entry.path => return Err(ParseError::Order { path: path() }),
+            _ => {}
+        }
+        if let Some(parent) = entry.path.parent() {
+            if before.get(&parent) != Some(&&Kind::Directory) {
+                return Err(ParseError::NoParent { path: path() });
+            }
+        }
+        match &entry.kind {
+            Kind::File { sha256, .. } if !is_digest(sha256) => {
+                return Err(ParseError::Digest { path: path(), sha256: sha256.clone() });
+            }
+            Kind::HardLink { to } if !matches!(before.get(to), Some(Kind::File { .. })) => {
+                return Err(ParseError::HardLink { path: path(), to: to.clone() });
+            }
+            Kind::Symlink { target } if target.is_empty() || target.contains(&0) => {
+                return Err(ParseError::Target { path: path() });
+            }
+            _ => {}
+        }
+        before.insert(&entry.path, &entry.kind);
+    }
+    Ok(())
+}
+
+/// An entry is flattened, and serde cannot refuse unknown fields of such a struct: what comes out is compared with what
+/// went in. A path that is not in its one form (`/a//b`) is found by the same.
+fn check_fields(manifest: &Manifest, text: &str) -> Result<(), ParseError> {
+    let written: Written = serde_json::from_str(text)?;
+    for (entry, written) in manifest.entries.iter().zip(written.entries) {
+        if serde_json::to_value(entry)? != written {
+            return Err(ParseError::Fields { path: entry.path.clone() });
+        }
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct Written {
+    entries: Vec<serde_json::Value>,
+}
+
+/// True for the form in which manifests and traces write a SHA-256: 64 lower-case digits.
+pub(super) fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}

@@ -1,0 +1,318 @@
+//! Which package of the distribution a path is from.
+//!
+//! In: the root, with the databases of dpkg (`/var/lib/dpkg`, also in the form of distroless images) and apk
+//! (`/lib/apk/db/installed`). Out: the owner of a path, and how much of its packages an image has. Databases are read as
+//! data: a line that makes no sense is passed over, since dpkg and apk are the judges of their own files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::Read as _;
+
+use super::model::{Kind, Manifest};
+use crate::path::JailPath;
+use crate::root::{Root, RootError};
+
+/// An installed package.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Package {
+    pub system: PackageSystem,
+    pub name: String,
+    pub version: String,
+    pub architecture: String,
+    /// The source package, where it has another name.
+    pub source: Option<String>,
+    /// As the database says, in bytes.
+    pub installed_size: u64,
+}
+
+/// Whose package it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PackageSystem {
+    Deb,
+    Apk,
+}
+
+impl fmt::Display for Package {
+    /// `deb:tzdata=2024b-0+deb12u1`
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let system = match self.system {
+            PackageSystem::Deb => "deb",
+            PackageSystem::Apk => "apk",
+        };
+        write!(formatter, "{system}:{}={}", self.name, self.version)
+    }
+}
+
+/// The installed packages of a root and their files.
+#[derive(Debug, Clone, Default)]
+pub struct Packages {
+    packages: Vec<Package>,
+    owners: BTreeMap<JailPath, usize>,
+}
+
+/// How much of the distribution's packages an image has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PackageShare {
+    /// Packages in the root.
+    pub installed: usize,
+    /// Packages of which the image has a file.
+    pub touched: usize,
+    /// The size of those packages, in bytes.
+    pub touched_size: u64,
+    /// The size of their files in the image, in bytes.
+    pub taken_size: u64,
+}
+
+impl Packages {
+    /// Reads the databases of `root`; there may be none.
+    ///
+    /// # Errors
+    /// A database is there and cannot be read.
+    pub fn read(root: &Root) -> Result<Self, RootError> {
+        let mut reading = Reading { root, aliases: aliases(root)?, packages: Packages::default() };
+        reading.dpkg()?;
+        reading.distroless()?;
+        reading.apk()?;
+        Ok(reading.packages)
+    }
+
+    /// All packages.
+    pub fn iter(&self) -> impl Iterator<Item = &Package> {
+        self.packages.iter()
+    }
+
+    /// The package that `path`, which leads through no links, is from. A directory is in many packages; its first counts.
+    pub fn owner(&self, path: &JailPath) -> Option<&Package> {
+        self.owners.get(path).map(|&at| &self.packages[at])
+    }
+
+    /// How much of its packages `manifest` has.
+    pub fn share(&self, manifest: &Manifest) -> PackageShare {
+        let mut touched = BTreeSet::new();
+        let mut share = PackageShare { installed: self.packages.len(), ..PackageShare::default() };
+        for entry in manifest.entries.iter().filter(|entry| entry.kind != Kind::Directory) {
+            let Some(&owner) = self.owners.get(&entry.path) else { continue };
+            if touched.insert(owner) {
+                share.touched_size += self.packages[owner].installed_size;
+            }
+            if let Kind::File { size, .. } = entry.kind {
+                share.taken_size += size;
+            }
+        }
+        share.touched = touched.len();
+        share
+    }
+}
+
+struct Reading<'root> {
+    root: &'root Root,
+    aliases: BTreeMap<Vec<u8>, JailPath>,
+    packages: Packages,
+}
+
+/// Where links in the root directory lead: packages list `/bin/sh` where `/bin` is a link to `usr/bin`.
+fn aliases(root: &Root) -> Result<BTreeMap<Vec<u8>, JailPath>, RootError> {
+    let mut aliases = BTreeMap::new();
+    for name in root.list(&JailPath::root())? {
+        let path = JailPath::root().join(&name);
+        if root.lstat(&path)?.is_some_and(|facts| facts.is_symlink()) {
+            // A link that leads in circles is nobody's directory.
+            let Ok(walk) = root.resolve(&JailPath::root(), path.as_bytes(), true) else { continue };
+            if walk.facts.is_some_and(|facts| facts.is_directory()) {
+                aliases.insert(name, walk.end);
+            }
+        }
+    }
+    Ok(aliases)
+}
+
+impl Reading<'_> {
+    fn add(&mut self, package: Package) -> usize {
+        self.packages.packages.push(package);
+        self.packages.packages.len() - 1
+    }
+
+    /// `listed` belongs to the package `owner`.
+    fn own(&mut self, listed: &[u8], owner: usize) {
+        let Ok(path) = JailPath::parse(listed) else { return };
+        let inside = &path.as_bytes()[1..];
+        let slash = inside.iter().position(|&byte| byte == b'/').unwrap_or(inside.len());
+        let (first, rest) = (&inside[..slash], inside.get(slash + 1..).unwrap_or_default());
+        // The link itself may be listed too, and stays what it is.
+        let path = match self.aliases.get(first) {
+            Some(end) if !rest.is_empty() => {
+                rest.split(|&byte| byte == b'/').fold(end.clone(), |at, name| at.join(name))
+            }
+            _ => path,
+        };
+        self.packages.owners.entry(path).or_insert(owner);
+    }
+
+    fn file(&self, path: &str) -> Result<Option<Vec<u8>>, RootError> {
+        let walk = self.root.resolve(&JailPath::root(), path.as_bytes(), true)?;
+        if !walk.facts.is_some_and(|facts| facts.is_file()) {
+            return Ok(None);
+        }
+        self.content(&walk.end).map(Some)
+    }
+
+    fn content(&self, path: &JailPath) -> Result<Vec<u8>, RootError> {
+        let mut bytes = Vec::new();
+        match self.root.open_file(path)?.take(MAX_DATABASE).read_to_end(&mut bytes) {
+            Ok(_) => Ok(bytes),
+            Err(source) => Err(RootError { step: "read", path: path.to_string(), source }),
+        }
+    }
+
+    fn names(&self, directory: &str) -> Result<Vec<(JailPath, Vec<u8>)>, RootError> {
+        let walk = self.root.resolve(&JailPath::root(), directory.as_bytes(), true)?;
+        if !walk.facts.is_some_and(|facts| facts.is_directory()) {
+            return Ok(Vec::new());
+        }
+        Ok(self.root.list(&walk.end)?.into_iter().map(|name| (walk.end.join(&name), name)).collect())
+    }
+
+    /// `/var/lib/dpkg/status` and the lists beside it.
+    fn dpkg(&mut self) -> Result<(), RootError> {
+        let Some(status) = self.file("/var/lib/dpkg/status")? else { return Ok(()) };
+        let diversions = self.diversions()?;
+        let mut lists = BTreeMap::new();
+        for package in stanzas(&status).filter_map(|stanza| deb(&stanza)) {
+            let names = [format!("{}:{}", package.name, package.architecture), package.name.clone()];
+            let at = self.add(package);
+            for name in names {
+                lists.entry(name.into_bytes()).or_insert(at);
+            }
+        }
+        for (path, name) in self.names("/var/lib/dpkg/info")? {
+            let Some(&owner) = name.strip_suffix(b".list").and_then(|name| lists.get(name)) else { continue };
+            let list = self.content(&path)?;
+            let package = self.packages.packages[owner].name.clone();
+            for listed in list.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+                // Who diverts a path has it; the files of all others stand elsewhere.
+                match diversions.get(listed).filter(|(_, by)| *by != package.as_bytes()) {
+                    Some((elsewhere, _)) => self.own(elsewhere, owner),
+                    None => self.own(listed, owner),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `/var/lib/dpkg/diversions`: three lines each, the path, where it goes, and who diverts it (`dpkg-divert(1)`).
+    fn diversions(&self) -> Result<Diversions, RootError> {
+        let text = self.file("/var/lib/dpkg/diversions")?.unwrap_or_default();
+        let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
+        let triples = lines.chunks_exact(3);
+        Ok(triples.map(|triple| (triple[0].to_vec(), (triple[1].to_vec(), triple[2].to_vec()))).collect())
+    }
+
+    /// `/var/lib/dpkg/status.d`: a file for each package, and its files' MD5 sums beside it.
+    fn distroless(&mut self) -> Result<(), RootError> {
+        for (path, name) in self.names("/var/lib/dpkg/status.d")? {
+            if name.ends_with(b".md5sums") || !self.root.lstat(&path)?.is_some_and(|facts| facts.is_file()) {
+                continue;
+            }
+            let text = self.content(&path)?;
+            let Some(package) = stanzas(&text).find_map(|stanza| deb(&stanza)) else { continue };
+            let owner = self.add(package);
+            let sums = path.parent().expect("it is in a directory").join(&[&name, &b".md5sums"[..]].concat());
+            let sums = if self.root.lstat(&sums)?.is_some() { self.content(&sums)? } else { Vec::new() };
+            for line in sums.split(|&byte| byte == b'\n') {
+                // `HASH  PATH`, the path without its slash (`md5sum(1)`).
+                let listed = line.iter().position(|&byte| byte == b' ').map(|at| line[at..].trim_ascii_start());
+                if let Some(listed) = listed.filter(|listed| !listed.is_empty()) {
+                    self.own(&[b"/", listed].concat(), owner);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `/lib/apk/db/installed`: stanzas of one-letter fields; `F` is a directory, `R` a file in the last one.
+    fn apk(&mut self) -> Result<(), RootError> {
+        let Some(text) = self.file("/lib/apk/db/installed")? else { return Ok(()) };
+        for stanza in text_stanzas(&text) {
+            let fields =
+                || stanza.split(|&byte| byte == b'\n').filter_map(|line| Some((*line.first()?, line.get(2..)?)));
+            let field = |letter| fields().find(|(name, _)| *name == letter).map(|(_, value)| text_of(value));
+            let (Some(name), Some(version)) = (field(b'P'), field(b'V')) else { continue };
+            let source = field(b'o').filter(|origin| *origin != name);
+            let owner = self.add(Package {
+                system: PackageSystem::Apk,
+                name,
+                version,
+                architecture: field(b'A').unwrap_or_default(),
+                source,
+                installed_size: field(b'I').and_then(|size| size.parse().ok()).unwrap_or(0),
+            });
+            let mut directory: &[u8] = b"";
+            for (letter, value) in fields() {
+                match letter {
+                    b'F' => directory = value,
+                    b'R' => self.own(&[b"/", directory, b"/", value].concat(), owner),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Larger than any package database.
+const MAX_DATABASE: u64 = 256 << 20;
+
+type Stanza = BTreeMap<String, String>;
+
+/// By path: where it goes, and who diverts it.
+type Diversions = BTreeMap<Vec<u8>, (Vec<u8>, Vec<u8>)>;
+
+/// Pieces of a text that are parted by empty lines.
+fn text_stanzas(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = rest.windows(2).position(|pair| pair == b"\n\n");
+        let stanza = &rest[..end.unwrap_or(rest.len())];
+        rest = end.map_or(&[], |end| &rest[end + 2..]);
+        Some(stanza)
+    })
+}
+
+/// Fields by name, without the lines that continue one (`deb-control(5)`).
+fn stanzas(text: &[u8]) -> impl Iterator<Item = Stanza> {
+    text_stanzas(text).map(|stanza| {
+        let lines = stanza.split(|&byte| byte == b'\n').filter(|line| !line.starts_with(b" "));
+        let fields = lines.filter_map(|line| {
+            let colon = line.iter().position(|&byte| byte == b':')?;
+            Some((text_of(&line[..colon]), text_of(line[colon + 1..].trim_ascii())))
+        });
+        fields.collect()
+    })
+}
+
+fn deb(stanza: &Stanza) -> Option<Package> {
+    let field = |name: &str| stanza.get(name).cloned();
+    // `Status: install ok installed`; distroless images have no status.
+    if field("Status").is_some_and(|status| !status.ends_with(" installed")) {
+        return None;
+    }
+    Some(Package {
+        system: PackageSystem::Deb,
+        name: field("Package")?,
+        version: field("Version")?,
+        architecture: field("Architecture").unwrap_or_default(),
+        source: field("Source"),
+        // In kibibytes (`deb-substvars(5)`).
+        installed_size: field("Installed-Size")
+            .and_then(|size| size.parse::<u64>().ok())
+            .unwrap_or(0)
+            .saturating_mul(1024),
+    })
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    crate::path::escape(bytes)
+}
