@@ -3,7 +3,10 @@
 
 pub mod elf;
 pub mod files;
+pub mod image;
+pub mod layer;
 pub mod manifest;
 pub mod path;
 pub mod root;
 pub mod trace;
+pub mod tree;

@@ -1,0 +1,222 @@
+//! The documents of an image: what the OCI image specification 1.1 and docker's archives have in JSON.
+//!
+//! Written, they are canonical: compact, the keys in the order of the fields here, maps in the order of their keys.
+//! Read, they take other tools' documents: unknown keys are passed over, and `null` is what is left out.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::date::rfc3339;
+use super::reference::{Reference, Tag};
+use crate::layer::Layer;
+use crate::manifest::{self, Manifest};
+use crate::tree::Digest;
+
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// docker's own name for an index.
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+
+/// The content of the file `oci-layout`.
+pub const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// `org.opencontainers.image.ref.name`: what the image is called in its layout.
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// What containerd calls the image once it is imported.
+pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
+
+/// `index.json`, or an index among the blobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Index {
+    pub schema_version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    pub manifests: Vec<Descriptor>,
+}
+
+/// An image manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageManifest {
+    pub schema_version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    pub config: Descriptor,
+    pub layers: Vec<Descriptor>,
+}
+
+/// What points at a blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    pub media_type: String,
+    pub digest: Digest,
+    pub size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+}
+
+/// Which machine an image is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Platform {
+    pub architecture: String,
+    pub os: String,
+}
+
+/// An image configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageConfig {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    pub architecture: String,
+    pub os: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<RunConfig>,
+    pub rootfs: RootFs,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<Vec<History>>,
+}
+
+/// How the image is to be run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(clippy::zero_sized_map_values, reason = "the specification spells sets so")]
+pub struct RunConfig {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposed_ports: Option<BTreeMap<String, Empty>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cmd: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<BTreeMap<String, Empty>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+}
+
+/// `{}`: how the specification spells a set, as a map to nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Empty {}
+
+/// The layers of an image, by their content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootFs {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub diff_ids: Vec<Digest>,
+}
+
+/// How a layer came to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
+}
+
+/// One image of the `manifest.json` of a docker archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct DockerImage {
+    pub config: String,
+    #[serde(default)]
+    pub repo_tags: Option<Vec<String>>,
+    pub layers: Vec<String>,
+}
+
+/// The architecture that minjail was built for, as images spell it.
+pub(super) fn host_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    }
+}
+
+/// The canonical text of a document.
+pub(super) fn text(document: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(document).expect("the documents here have text keys and no number that JSON lacks")
+}
+
+/// The configuration of an image that has the layer `diff_id`; `None` if the manifest's time has no date.
+pub(super) fn image_config(manifest: &Manifest, diff_id: Digest) -> Option<ImageConfig> {
+    let created = rfc3339(manifest.epoch)?;
+    let created_by = format!("minjail (format {})", manifest.minjail_format);
+    Some(ImageConfig {
+        created: Some(created.clone()),
+        architecture: manifest.config.architecture.clone(),
+        os: "linux".to_owned(),
+        config: Some(run_config(&manifest.config)),
+        rootfs: RootFs { kind: "layers".to_owned(), diff_ids: vec![diff_id] },
+        history: Some(vec![History { created: Some(created), created_by: Some(created_by) }]),
+    })
+}
+
+fn run_config(config: &manifest::Config) -> RunConfig {
+    let list = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
+    let word = |word: &str| (!word.is_empty()).then(|| word.to_owned());
+    let env: Vec<String> = config.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    RunConfig {
+        user: word(&config.user),
+        exposed_ports: (!config.exposed_ports.is_empty())
+            .then(|| config.exposed_ports.iter().map(|port| (port.clone(), Empty {})).collect()),
+        env: list(&env),
+        entrypoint: list(&config.entrypoint),
+        cmd: list(&config.cmd),
+        volumes: None,
+        working_dir: word(&config.working_dir),
+        labels: (!config.labels.is_empty()).then(|| config.labels.clone()),
+        stop_signal: None,
+    }
+}
+
+/// The manifest of an image with this configuration, in its canonical text, and this one layer.
+pub(super) fn image_manifest(config: &[u8], layer: &Layer) -> ImageManifest {
+    ImageManifest {
+        schema_version: 2,
+        media_type: Some(MANIFEST.to_owned()),
+        config: descriptor(CONFIG, config),
+        layers: vec![Descriptor {
+            media_type: layer.media_type.to_owned(),
+            digest: layer.digest,
+            size: layer.size,
+            annotations: None,
+            platform: None,
+        }],
+    }
+}
+
+/// The index of a layout that has one image, tagged `tag` and otherwise called `name`.
+pub(super) fn index(manifest: &[u8], tag: &Tag, name: &Reference) -> Index {
+    let mut annotations = BTreeMap::from([(REF_NAME.to_owned(), tag.to_string())]);
+    if let Some(name) = tag.reference(name) {
+        annotations.insert(CONTAINERD_NAME.to_owned(), name.full());
+    }
+    let manifest = Descriptor { annotations: Some(annotations), ..descriptor(MANIFEST, manifest) };
+    Index { schema_version: 2, media_type: Some(INDEX.to_owned()), manifests: vec![manifest] }
+}
+
+fn descriptor(media_type: &str, blob: &[u8]) -> Descriptor {
+    Descriptor {
+        media_type: media_type.to_owned(),
+        digest: Digest::of(blob),
+        size: blob.len() as u64,
+        annotations: None,
+        platform: None,
+    }
+}

@@ -1,0 +1,230 @@
+//! How the user spells where an image goes and comes from.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::reference::{Reference, ReferenceError, Tag};
+use crate::layer::Compression;
+use crate::path::escape;
+
+/// Where an image goes: spelled as skopeo and podman spell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// `rootfs:DIR`: a chroot directory.
+    Rootfs(PathBuf),
+    /// `layer:FILE`: a bare layer; compressed if the name ends in `.gz`, `.tgz` or `.zst`.
+    Layer(Target),
+    /// `oci:DIR[:TAG]`: an OCI layout.
+    Oci { directory: PathBuf, tag: Option<Tag> },
+    /// `oci-archive:FILE[:TAG]`: an OCI layout in a tar archive.
+    OciArchive { file: Target, tag: Option<Tag> },
+    /// `docker-archive:FILE[:REF]`: what `docker save` writes and `docker load` reads.
+    DockerArchive { file: Target, reference: Option<Reference> },
+}
+
+/// A file, or `-`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    File(PathBuf),
+    Standard,
+}
+
+/// Where an image comes from: the same forms, but not `-`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input(pub(super) Output);
+
+/// A text names no output or input.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OutputError {
+    #[error("`{0}` does not say what it is")]
+    NoForm(String),
+    #[error("`{form}` is no known form of an image, in `{text}`")]
+    UnknownForm { form: String, text: String },
+    #[error("`{0}` names no {1}")]
+    NoPath(String, &'static str),
+    #[error("`{0}` would put a directory on standard output")]
+    StandardDirectory(String),
+    #[error("`{0}` would read standard input, but an image is not read in one go")]
+    StandardInput(String),
+    #[error("`{text}` ends in a bad name")]
+    BadName {
+        text: String,
+        #[source]
+        source: ReferenceError,
+    },
+}
+
+/// The known forms, for messages.
+pub const FORMS: &str =
+    "the forms are rootfs:DIR, layer:FILE, oci:DIR[:TAG], oci-archive:FILE[:TAG] and docker-archive:FILE[:REF]";
+
+impl OutputError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoForm(_) | Self::UnknownForm { .. } | Self::NoPath(..) => FORMS,
+            Self::StandardDirectory(_) => "layer, oci-archive and docker-archive can go to standard output",
+            Self::StandardInput(_) => "write it to a file first",
+            Self::BadName { .. } => "what follows the second colon is the name: a path cannot contain colons",
+        }
+    }
+}
+
+impl Output {
+    /// Reads `FORM:PATH[:NAME]`.
+    ///
+    /// # Errors
+    /// See [`OutputError`].
+    pub fn parse(text: &OsStr) -> Result<Self, OutputError> {
+        let shown = || escape(text.as_bytes());
+        let (form, rest) = split(text.as_bytes()).ok_or_else(|| OutputError::NoForm(shown()))?;
+        let directory = |path: &[u8]| match path {
+            b"" => Err(OutputError::NoPath(shown(), "directory")),
+            b"-" => Err(OutputError::StandardDirectory(shown())),
+            _ => Ok(PathBuf::from(OsString::from_vec(path.to_vec()))),
+        };
+        let file = |path: &[u8]| match path {
+            b"" => Err(OutputError::NoPath(shown(), "file")),
+            b"-" => Ok(Target::Standard),
+            _ => Ok(Target::File(PathBuf::from(OsString::from_vec(path.to_vec())))),
+        };
+        let (path, name) = split(rest).map_or((rest, None), |(path, name)| (path, Some(escape(name))));
+        let bad = |source| OutputError::BadName { text: shown(), source };
+        let tag = || name.as_deref().map(|name| name.parse::<Tag>().map_err(bad)).transpose();
+        match form {
+            b"rootfs" => directory(rest).map(Self::Rootfs),
+            b"layer" => file(rest).map(Self::Layer),
+            b"oci" => Ok(Self::Oci { directory: directory(path)?, tag: tag()? }),
+            b"oci-archive" => Ok(Self::OciArchive { file: file(path)?, tag: tag()? }),
+            b"docker-archive" => {
+                let reference = name.as_deref().map(|name| name.parse().map_err(bad)).transpose()?;
+                Ok(Self::DockerArchive { file: file(path)?, reference })
+            }
+            _ => Err(OutputError::UnknownForm { form: escape(form), text: shown() }),
+        }
+    }
+
+    /// Where it goes; `None` is standard output.
+    pub(super) fn path(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Rootfs(path) | Self::Oci { directory: path, .. } => Some(path),
+            Self::Layer(file) | Self::OciArchive { file, .. } | Self::DockerArchive { file, .. } => match file {
+                Target::File(path) => Some(path),
+                Target::Standard => None,
+            },
+        }
+    }
+}
+
+impl Target {
+    /// How a bare layer is compressed, by the name of its file.
+    pub(super) fn compression(&self) -> Compression {
+        let Self::File(path) = self else { return Compression::None };
+        match path.extension().map(OsStr::as_bytes) {
+            Some(b"gz" | b"tgz") => Compression::GZIP,
+            Some(b"zst") => Compression::ZSTD,
+            _ => Compression::None,
+        }
+    }
+}
+
+impl Input {
+    /// Reads `FORM:PATH[:NAME]`.
+    ///
+    /// # Errors
+    /// See [`OutputError`].
+    pub fn parse(text: &OsStr) -> Result<Self, OutputError> {
+        let output = Output::parse(text)?;
+        if output.path().is_none() {
+            return Err(OutputError::StandardInput(escape(text.as_bytes())));
+        }
+        Ok(Self(output))
+    }
+
+    /// The directory of a `rootfs:DIR`, to be used as it is.
+    pub fn rootfs(&self) -> Option<&Path> {
+        if let Output::Rootfs(directory) = &self.0 { Some(directory) } else { None }
+    }
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path().map_or_else(|| "-".to_owned(), |path| escape(path.as_os_str().as_bytes()));
+        let (form, name) = match self {
+            Self::Rootfs(_) => ("rootfs", None),
+            Self::Layer(_) => ("layer", None),
+            Self::Oci { tag, .. } => ("oci", tag.as_ref().map(Tag::to_string)),
+            Self::OciArchive { tag, .. } => ("oci-archive", tag.as_ref().map(Tag::to_string)),
+            Self::DockerArchive { reference, .. } => ("docker-archive", reference.as_ref().map(Reference::to_string)),
+        };
+        write!(formatter, "{form}:{path}")?;
+        name.map_or(Ok(()), |name| write!(formatter, ":{name}"))
+    }
+}
+
+/// What stands before and behind the first colon.
+fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = text.iter().position(|&byte| byte == b':')?;
+    Some((&text[..colon], &text[colon + 1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Output, OutputError> {
+        Output::parse(OsStr::new(text))
+    }
+
+    #[test]
+    fn every_form() {
+        for text in [
+            "rootfs:a:b/c",
+            "layer:x:y.tar",
+            "layer:-",
+            "oci:dir",
+            "oci:dir:v1.0+2",
+            "oci-archive:-:latest",
+            "docker-archive:/x/y.tar:localhost:5000/a/b:1",
+            "docker-archive:-",
+        ] {
+            assert_eq!(parse(text).unwrap().to_string(), text);
+        }
+        let shown = parse("docker-archive:a:python3").unwrap().to_string();
+        assert_eq!(shown, "docker-archive:a:python3:latest");
+    }
+
+    #[test]
+    fn mistakes_are_told_apart() {
+        let error = |text: &str| parse(text).unwrap_err();
+        assert!(matches!(error("dir"), OutputError::NoForm(_)));
+        assert!(matches!(error("docker:x"), OutputError::UnknownForm { .. }));
+        assert!(matches!(error("oci:"), OutputError::NoPath(_, "directory")));
+        assert!(matches!(error("layer:"), OutputError::NoPath(_, "file")));
+        assert!(matches!(error("oci::v1"), OutputError::NoPath(_, "directory")));
+        assert!(matches!(error("rootfs:-"), OutputError::StandardDirectory(_)));
+        assert!(matches!(error("oci:-:v1"), OutputError::StandardDirectory(_)));
+        assert!(matches!(error("oci:dir:-"), OutputError::BadName { .. }));
+        assert!(matches!(error("oci:dir:"), OutputError::BadName { .. }));
+        assert!(matches!(error("docker-archive:x:UPPER"), OutputError::BadName { .. }));
+        assert!(error("dir").hint().contains("oci-archive:FILE[:TAG]"));
+        let standard = Input::parse(OsStr::new("layer:-")).unwrap_err();
+        assert!(matches!(standard, OutputError::StandardInput(_)));
+    }
+
+    #[test]
+    fn a_layers_name_says_how_it_is_compressed() {
+        for (text, compression) in [
+            ("layer:x.tar", Compression::None),
+            ("layer:-", Compression::None),
+            ("layer:x.tar.gz", Compression::GZIP),
+            ("layer:x.tgz", Compression::GZIP),
+            ("layer:x.tar.zst", Compression::ZSTD),
+        ] {
+            let Ok(Output::Layer(target)) = parse(text) else { panic!("{text} is a layer") };
+            assert_eq!(target.compression(), compression);
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Reading images: any of the forms, by any tool, with every digest checked.
+
+use std::io;
+use std::path::Path;
+
+use super::oci::{self, Descriptor, DockerImage, ImageConfig, ImageManifest, Index};
+use super::output::{Input, Output, Target};
+use super::reference::{Reference, Tag};
+use super::store::{Part, Store};
+use super::unpack;
+use crate::layer::untar::UntarError;
+use crate::root::RootError;
+use crate::tree::{Digest, Notes, TreeError};
+
+/// An image that was opened: its documents are read, and its blobs are there and have the right digests.
+#[derive(Debug)]
+pub struct Image {
+    /// `None` for a bare layer.
+    pub config: Option<ImageConfig>,
+    /// Of the image manifest; of the OCI forms alone.
+    pub manifest: Option<Digest>,
+    /// The lowest first.
+    pub layers: Vec<ImageLayer>,
+}
+
+/// One layer of an image.
+#[derive(Debug)]
+pub struct ImageLayer {
+    /// Of the bytes as they lie there, if a manifest names it.
+    pub digest: Option<Digest>,
+    /// As they lie there, in bytes.
+    pub size: u64,
+    /// Of the uncompressed tar stream, if a configuration names it. It is checked when the layer is unpacked.
+    pub diff_id: Option<Digest>,
+    pub(super) part: Part,
+}
+
+/// An image could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("`{path}` is a directory, not an image: there is nothing to unpack")]
+    IsRootfs { path: String },
+    #[error("`{path}` is not a file")]
+    NoFile { path: String },
+    #[error("`{path}` is compressed as a whole")]
+    Compressed { path: String },
+    #[error("the image has no `{name}`")]
+    Missing { name: String },
+    #[error("`{name}` has {found} bytes instead of {expected}")]
+    WrongSize { name: String, expected: u64, found: u64 },
+    #[error("`{name}` has the digest {found} instead of {expected}")]
+    WrongDigest { name: String, expected: Digest, found: Digest },
+    #[error("`{name}` has {size} bytes, too many for a document")]
+    TooLarge { name: String, size: u64 },
+    #[error("failed to understand `{name}`")]
+    Document {
+        name: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("no image here is called `{wanted}`; there are: {known}")]
+    NoSuchName { wanted: String, known: String },
+    #[error("there are several images, and none was named: {known}")]
+    SeveralImages { known: String },
+    #[error("there is no image for linux on {architecture}")]
+    NoPlatform { architecture: &'static str },
+    #[error("the image has {layers} layers, but its configuration lists {diff_ids}")]
+    LayerCount { layers: usize, diff_ids: usize },
+    #[error("failed to read `{path}`")]
+    Failed {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("failed to read `{path}` as a tar archive")]
+    Archive {
+        path: String,
+        #[source]
+        source: UntarError,
+    },
+    #[error("refused to unpack `{name}`: {why}")]
+    Refused { name: String, why: &'static str },
+    #[error(transparent)]
+    Untar(#[from] UntarError),
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    #[error(transparent)]
+    Root(#[from] RootError),
+}
+
+impl ReadError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Compressed { .. } => Some("decompress it first: `gunzip` or `unzstd`"),
+            Self::NoSuchName { .. } | Self::SeveralImages { .. } => {
+                Some("name one behind the path: `oci:DIR:TAG`, `docker-archive:FILE:REF`")
+            }
+            Self::Missing { .. } | Self::WrongSize { .. } | Self::WrongDigest { .. } => {
+                Some("the image is damaged or not complete: copy or pull it again")
+            }
+            Self::Tree(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+impl Image {
+    /// Reads the documents of an image, and checks size and digest of every blob.
+    ///
+    /// A rootfs is no image but a directory, to be used as it is: see [`Input::rootfs`].
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn open(input: &Input) -> Result<Self, ReadError> {
+        match &input.0 {
+            Output::Rootfs(path) => Err(ReadError::IsRootfs { path: path.display().to_string() }),
+            Output::Layer(target) => bare_layer(file(target)),
+            Output::Oci { directory, tag } => oci_image(&Store::directory(directory)?, tag.as_ref()),
+            Output::OciArchive { file: target, tag } => oci_image(&Store::archive(file(target))?, tag.as_ref()),
+            Output::DockerArchive { file: target, reference } => {
+                docker_image(&Store::archive(file(target))?, reference.as_ref())
+            }
+        }
+    }
+
+    /// Applies the layers, one over the other, in `directory`, which must exist and be empty.
+    ///
+    /// Everything is made below that directory, whatever the names and links in the layers say. An ordinary user owns
+    /// all that is made; the notes count what could not be made as the layers say.
+    ///
+    /// # Errors
+    /// A layer is damaged, has other content than the configuration says, or has a name that is refused.
+    pub fn unpack(&self, directory: &Path) -> Result<Notes, ReadError> {
+        unpack::unpack(self, directory)
+    }
+}
+
+fn file(target: &Target) -> &Path {
+    match target {
+        Target::File(path) => path,
+        Target::Standard => unreachable!("an `Input` is never standard input"),
+    }
+}
+
+fn bare_layer(path: &Path) -> Result<Image, ReadError> {
+    let part = Part::file(path)?;
+    let layer = ImageLayer { digest: None, size: part.size, diff_id: None, part };
+    Ok(Image { config: None, manifest: None, layers: vec![layer] })
+}
+
+fn oci_image(store: &Store, tag: Option<&Tag>) -> Result<Image, ReadError> {
+    let (mut index, _) = required(store, "index.json")?.document::<Index>()?;
+    let mut descriptor = choose(&index, tag)?;
+    // An index may point at indexes, for other platforms; nobody nests them deeply.
+    for _ in 0..4 {
+        if descriptor.media_type != oci::INDEX && descriptor.media_type != oci::DOCKER_LIST {
+            break;
+        }
+        index = blob(store, &descriptor)?.document::<Index>()?.0;
+        descriptor = choose(&index, None)?;
+    }
+    let (manifest, digest) = blob(store, &descriptor)?.document::<ImageManifest>()?;
+    let (config, _) = blob(store, &manifest.config)?.document::<ImageConfig>()?;
+    let diff_ids = &config.rootfs.diff_ids;
+    if diff_ids.len() != manifest.layers.len() {
+        return Err(ReadError::LayerCount { layers: manifest.layers.len(), diff_ids: diff_ids.len() });
+    }
+    let mut layers = Vec::with_capacity(diff_ids.len());
+    for (descriptor, diff_id) in manifest.layers.iter().zip(diff_ids) {
+        let part = blob(store, descriptor)?;
+        layers.push(ImageLayer {
+            digest: Some(descriptor.digest),
+            size: descriptor.size,
+            diff_id: Some(*diff_id),
+            part,
+        });
+    }
+    Ok(Image { config: Some(config), manifest: Some(digest), layers })
+}
+
+fn docker_image(store: &Store, reference: Option<&Reference>) -> Result<Image, ReadError> {
+    let (images, _) = required(store, "manifest.json")?.document::<Vec<DockerImage>>()?;
+    let names = |image: &DockerImage| image.repo_tags.clone().unwrap_or_default();
+    let known = || images.iter().flat_map(names).collect::<Vec<_>>().join(", ");
+    let mut chosen = images.iter().filter(|image| {
+        // podman writes the full name, docker the short one.
+        let is_called = |wanted: &Reference| {
+            names(image).iter().any(|name| name.parse().as_ref() == Ok(wanted) || *name == wanted.full())
+        };
+        reference.is_none_or(is_called)
+    });
+    let image = match (chosen.next(), reference) {
+        (Some(image), _) if chosen.next().is_none() => image,
+        (Some(_), _) => return Err(ReadError::SeveralImages { known: known() }),
+        (None, Some(wanted)) => return Err(ReadError::NoSuchName { wanted: wanted.to_string(), known: known() }),
+        (None, None) => return Err(ReadError::Missing { name: "image".to_owned() }),
+    };
+    let config_part = required(store, &image.config)?;
+    let (config, found) = config_part.document::<ImageConfig>()?;
+    // The name is the digest: `HEX.json` in older archives, `blobs/sha256/HEX` in newer ones.
+    let stem = image.config.rsplit('/').next().unwrap_or(&image.config).trim_end_matches(".json");
+    if let Some(expected) = Digest::from_hex(stem).filter(|expected| *expected != found) {
+        return Err(ReadError::WrongDigest { name: image.config.clone(), expected, found });
+    }
+    let diff_ids = &config.rootfs.diff_ids;
+    if diff_ids.len() != image.layers.len() {
+        return Err(ReadError::LayerCount { layers: image.layers.len(), diff_ids: diff_ids.len() });
+    }
+    let mut layers = Vec::with_capacity(diff_ids.len());
+    for (name, diff_id) in image.layers.iter().zip(diff_ids) {
+        let part = required(store, name)?;
+        layers.push(ImageLayer { digest: None, size: part.size, diff_id: Some(*diff_id), part });
+    }
+    Ok(Image { config: Some(config), manifest: None, layers })
+}
+
+/// The one image of an index that is meant.
+fn choose(index: &Index, tag: Option<&Tag>) -> Result<Descriptor, ReadError> {
+    let name = |descriptor: &Descriptor| descriptor.annotations.as_ref()?.get(oci::REF_NAME).cloned();
+    let known = || {
+        let names: Vec<String> = index.manifests.iter().filter_map(name).collect();
+        if names.is_empty() { "none with a name".to_owned() } else { names.join(", ") }
+    };
+    let is_meant = |descriptor: &&Descriptor| tag.is_none_or(|tag| name(descriptor).as_deref() == Some(tag.as_str()));
+    let meant: Vec<&Descriptor> = index.manifests.iter().filter(is_meant).collect();
+    if let (true, Some(tag)) = (meant.is_empty(), tag) {
+        return Err(ReadError::NoSuchName { wanted: tag.to_string(), known: known() });
+    }
+    let architecture = oci::host_architecture();
+    let runs_here = |descriptor: &&&Descriptor| {
+        let platform = descriptor.platform.as_ref();
+        platform.is_none_or(|platform| platform.os == "linux" && platform.architecture == architecture)
+    };
+    let fit: Vec<&&Descriptor> = meant.iter().filter(runs_here).collect();
+    match fit.as_slice() {
+        [one] => Ok((**one).clone()),
+        [] => Err(ReadError::NoPlatform { architecture }),
+        _ => Err(ReadError::SeveralImages { known: known() }),
+    }
+}
+
+/// A blob, with the size and the digest that its descriptor says.
+fn blob(store: &Store, descriptor: &Descriptor) -> Result<Part, ReadError> {
+    let part = required(store, &format!("blobs/sha256/{}", descriptor.digest.hex()))?;
+    part.check(&descriptor.digest, descriptor.size)?;
+    Ok(part)
+}
+
+fn required(store: &Store, name: &str) -> Result<Part, ReadError> {
+    store.part(name)?.ok_or_else(|| ReadError::Missing { name: name.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An index as build tools write it: two platforms and a note on how one was built, under tags of their own.
+    fn index(names: [Option<&str>; 3]) -> Index {
+        let host = oci::host_architecture();
+        let platforms = [("linux", host), ("linux", "s390x"), ("unknown", "unknown")];
+        let descriptor = |(number, ((os, architecture), name)): (usize, ((&str, &str), Option<&str>))| {
+            let annotations = name.map(|name| format!(r#","annotations":{{"{}":"{name}"}}"#, oci::REF_NAME));
+            format!(
+                r#"{{"mediaType":"{}","digest":"{}","size":{number},"platform":{{"os":"{os}","architecture":"{architecture}","variant":"v8"}}{}}}"#,
+                oci::MANIFEST,
+                Digest::of(&[]),
+                annotations.unwrap_or_default()
+            )
+        };
+        let manifests: Vec<String> = platforms.into_iter().zip(names).enumerate().map(descriptor).collect();
+        serde_json::from_str(&format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, manifests.join(","))).unwrap()
+    }
+
+    fn tag(text: &str) -> Tag {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_image_for_this_machine_is_chosen() {
+        assert_eq!(choose(&index([None; 3]), None).unwrap().size, 0);
+        let all = Some("v1");
+        assert_eq!(choose(&index([all; 3]), Some(&tag("v1"))).unwrap().size, 0);
+    }
+
+    #[test]
+    fn what_cannot_be_chosen_is_told_apart() {
+        let named = index([Some("v1"), Some("v2"), None]);
+        assert!(matches!(choose(&named, Some(&tag("v2"))), Err(ReadError::NoPlatform { .. })));
+        let error = choose(&named, Some(&tag("v3"))).unwrap_err();
+        assert_eq!(error.to_string(), "no image here is called `v3`; there are: v1, v2");
+        let mut several = index([Some("v1"), Some("v2"), None]);
+        several.manifests.iter_mut().for_each(|descriptor| descriptor.platform = None);
+        assert!(matches!(choose(&several, None), Err(ReadError::SeveralImages { .. })));
+    }
+}

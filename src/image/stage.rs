@@ -1,0 +1,211 @@
+//! Outputs that appear at once or not at all: made under a temporary name beside the target, then renamed.
+
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use fs_err::File;
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::unistd::syncfs;
+
+use super::ImageError;
+use crate::path::escape;
+use crate::tree::remove_all;
+
+/// What is being made. Dropped before [`publish`](Self::publish) it leaves nothing behind.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// Where it is made.
+    path: PathBuf,
+    target: PathBuf,
+    /// The directory of both.
+    parent: PathBuf,
+    force: bool,
+    /// What stands at `path` is to be removed.
+    armed: bool,
+}
+
+impl Stage {
+    /// Makes an empty file that is to become `target`.
+    pub(super) fn file(target: &Path, force: bool) -> Result<(Self, File), ImageError> {
+        check(target, force, |kind| (!kind.is_file() && !kind.is_symlink()).then_some("no file"))?;
+        Self::make(target, force, |path| {
+            let file = std::fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o666).open(path)?;
+            Ok(File::from_parts(file, path))
+        })
+    }
+
+    /// Makes an empty directory that is to become `target`, which, if it is to be replaced, must be one of which
+    /// `is_ours` holds.
+    pub(super) fn directory(
+        target: &Path,
+        force: bool,
+        mode: u32,
+        is_ours: impl FnOnce(&Path) -> bool,
+    ) -> Result<Self, ImageError> {
+        check(target, force, |kind| {
+            let what = if kind.is_dir() { "a directory of something else" } else { "no directory" };
+            (!kind.is_dir() || !is_ours(target)).then_some(what)
+        })?;
+        let made = Self::make(target, force, |path| std::fs::DirBuilder::new().mode(mode).create(path))?;
+        Ok(made.0)
+    }
+
+    fn make<T>(
+        target: &Path,
+        force: bool,
+        create: impl FnMut(&Path) -> io::Result<T>,
+    ) -> Result<(Self, T), ImageError> {
+        let parent = match target.parent() {
+            Some(parent) if parent != Path::new("") => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let Some(name) = target.file_name() else {
+            return Err(ImageError::InTheWay { path: show(target), what: "a directory that cannot be renamed" });
+        };
+        let mut prefix = b".".to_vec();
+        // A name has 255 bytes at most (`NAME_MAX`), and the random part wants some.
+        prefix.extend_from_slice(&name.as_bytes()[..name.len().min(200)]);
+        prefix.extend_from_slice(b".minjail-");
+        let made = tempfile::Builder::new()
+            .prefix(&std::ffi::OsString::from_vec(prefix))
+            .make_in(&parent, create)
+            .map_err(|source| failed("make", target, source))?;
+        let (made, path) = made.keep().map_err(|error| failed("make", target, error.error))?;
+        Ok((Self { path, target: target.to_owned(), parent, force, armed: true }, made))
+    }
+
+    /// Where it is made.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a directory with all that is in it to the disk.
+    pub(super) fn sync(&self) -> Result<(), ImageError> {
+        let opened = File::open(&self.path).map_err(|source| failed("open", &self.path, source))?;
+        // One call for the whole file system is far faster than one for each of thousands of files.
+        syncfs(opened.file()).map_err(|errno| failed("write to disk", &self.path, errno.into()))
+    }
+
+    /// Gives it its name, and returns when that is on the disk. Everything in it must be there already.
+    pub(super) fn publish(mut self) -> Result<(), ImageError> {
+        let exchanged = rename(&self.path, &self.target, self.force).map_err(|errno| match errno {
+            Errno::EEXIST | Errno::ENOTEMPTY => ImageError::Exists { path: show(&self.target) },
+            errno => failed("rename what was made to", &self.target, errno.into()),
+        })?;
+        self.armed = false;
+        sync(&self.parent)?;
+        if exchanged {
+            remove_all(&self.path)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if self.armed {
+            // The error that brought us here is the one to report.
+            let _ = remove_all(&self.path);
+        }
+    }
+}
+
+/// Writes the names in a directory to the disk.
+pub(super) fn sync(directory: &Path) -> Result<(), ImageError> {
+    let step = "write to disk";
+    let opened = File::open(directory).map_err(|source| failed(step, directory, source))?;
+    opened.sync_all().map_err(|source| failed(step, directory, source))
+}
+
+/// Sees early whether `target` can be made; `bars` says what is never replaced.
+fn check(
+    target: &Path,
+    force: bool,
+    bars: impl FnOnce(std::fs::FileType) -> Option<&'static str>,
+) -> Result<(), ImageError> {
+    let metadata = match fs_err::symlink_metadata(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        result => result.map_err(|source| failed("look at", target, source))?,
+    };
+    if !force {
+        return Err(ImageError::Exists { path: show(target) });
+    }
+    bars(metadata.file_type()).map_or(Ok(()), |what| Err(ImageError::InTheWay { path: show(target), what }))
+}
+
+/// Renames; with `force` over what is there. True if what was there is now at `from`.
+fn rename(from: &Path, to: &Path, force: bool) -> Result<bool, Errno> {
+    let is_directory = from.is_dir();
+    if !force {
+        return match rename_flagged(from, to, Flag::NoReplace) {
+            Err(UNKNOWN_FLAG) => rename_to_nothing(from, to, is_directory).map(|()| false),
+            result => result.map(|()| false),
+        };
+    }
+    if !is_directory {
+        return nix::fcntl::renameat(AT_FDCWD, from, AT_FDCWD, to).map(|()| false);
+    }
+    match rename_flagged(from, to, Flag::Exchange) {
+        Err(Errno::ENOENT) => rename(from, to, false),
+        Err(UNKNOWN_FLAG) => exchange_in_steps(from, to).map(|()| true),
+        result => result.map(|()| true),
+    }
+}
+
+/// Not every file system knows the flags of `renameat2(2)`: "EINVAL The filesystem does not support one of the flags".
+const UNKNOWN_FLAG: Errno = Errno::EINVAL;
+
+/// Without the flag a file gets its second name by a link, which replaces nothing, and a directory by a rename, which
+/// replaces nothing but an empty directory.
+fn rename_to_nothing(from: &Path, to: &Path, is_directory: bool) -> Result<(), Errno> {
+    if is_directory {
+        return nix::fcntl::renameat(AT_FDCWD, from, AT_FDCWD, to);
+    }
+    nix::unistd::linkat(AT_FDCWD, from, AT_FDCWD, to, nix::fcntl::AtFlags::empty())?;
+    nix::unistd::unlink(from)
+}
+
+/// Without the flag there is a moment in which `to` is missing; the old content is never lost.
+fn exchange_in_steps(from: &Path, to: &Path) -> Result<(), Errno> {
+    let rename = |from: &Path, to: &Path| nix::fcntl::renameat(AT_FDCWD, from, AT_FDCWD, to);
+    let aside = from.with_extension("old");
+    rename(to, &aside)?;
+    if let Err(errno) = rename(from, to) {
+        rename(&aside, to)?;
+        return Err(errno);
+    }
+    rename(&aside, from)
+}
+
+#[derive(Clone, Copy)]
+enum Flag {
+    NoReplace,
+    Exchange,
+}
+
+#[cfg(target_env = "gnu")]
+fn rename_flagged(from: &Path, to: &Path, flag: Flag) -> Result<(), Errno> {
+    use nix::fcntl::{RenameFlags, renameat2};
+    let flags = match flag {
+        Flag::NoReplace => RenameFlags::RENAME_NOREPLACE,
+        Flag::Exchange => RenameFlags::RENAME_EXCHANGE,
+    };
+    renameat2(AT_FDCWD, from, AT_FDCWD, to, flags)
+}
+
+/// nix has `renameat2` for glibc alone.
+#[cfg(not(target_env = "gnu"))]
+fn rename_flagged(_from: &Path, _to: &Path, _flag: Flag) -> Result<(), Errno> {
+    Err(UNKNOWN_FLAG)
+}
+
+pub(super) fn failed(step: &'static str, path: &Path, source: io::Error) -> ImageError {
+    ImageError::Failed { step, path: show(path), source }
+}
+
+fn show(path: &Path) -> String {
+    escape(path.as_os_str().as_bytes())
+}

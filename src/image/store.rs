@@ -1,0 +1,205 @@
+//! Where the parts of an image lie: in a directory, or in a tar archive, which is read in place.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::read::ReadError;
+use crate::layer::untar::{MemberKind, Untar};
+use crate::path::{JailPath, escape};
+use crate::root::Root;
+use crate::tree::{Digest, Hasher};
+
+/// The largest JSON document that is read: far above what images have.
+const MAX_DOCUMENT: u64 = 16 << 20;
+
+/// The named parts of an image.
+#[derive(Debug)]
+pub(super) enum Store {
+    Directory(Root),
+    Archive { file: Arc<File>, members: BTreeMap<JailPath, Place> },
+}
+
+/// What stands under a name in an archive.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    Content {
+        offset: u64,
+        size: u64,
+    },
+    /// `docker save` writes a layer that several images have once, and links for the others.
+    Link(JailPath),
+}
+
+/// One part, open.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    file: Arc<File>,
+    offset: u64,
+    pub(super) size: u64,
+    /// For messages.
+    pub(super) name: String,
+}
+
+impl Store {
+    pub(super) fn directory(path: &Path) -> Result<Self, ReadError> {
+        Ok(Self::Directory(Root::open(path)?))
+    }
+
+    pub(super) fn archive(path: &Path) -> Result<Self, ReadError> {
+        let name = escape(path.as_os_str().as_encoded_bytes());
+        let part = Part::file(path)?;
+        let mut start = [0; 4];
+        let count = part.reader().read(&mut start).map_err(|source| part.failed(source))?;
+        if matches!(start[..count], [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd]) {
+            return Err(ReadError::Compressed { path: name });
+        }
+        let mut members = BTreeMap::new();
+        let mut untar = Untar::new(io::BufReader::new(part.reader()));
+        while let Some(member) =
+            untar.next_member().map_err(|source| ReadError::Archive { path: name.clone(), source })?
+        {
+            let Some(at) = lexical(&JailPath::root(), &member.name) else { continue };
+            let place = match member.kind {
+                MemberKind::File => Place::Content { offset: member.offset, size: member.size },
+                MemberKind::HardLink(target) => match lexical(&JailPath::root(), &target) {
+                    Some(target) => Place::Link(target),
+                    None => continue,
+                },
+                MemberKind::Symlink(target) => match lexical(&at.parent().unwrap_or_else(JailPath::root), &target) {
+                    Some(target) => Place::Link(target),
+                    None => continue,
+                },
+                _ => continue,
+            };
+            members.insert(at, place);
+        }
+        Ok(Self::Archive { file: part.file, members })
+    }
+
+    /// The part of this name; `None` if there is none.
+    pub(super) fn part(&self, name: &str) -> Result<Option<Part>, ReadError> {
+        let Some(mut at) = lexical(&JailPath::root(), name.as_bytes()) else { return Ok(None) };
+        match self {
+            Self::Directory(root) => match root.lstat(&at)? {
+                Some(facts) if facts.is_file() => {
+                    let file = Arc::new(root.open_file(&at)?);
+                    let name = escape(at.below(root.path()).as_os_str().as_encoded_bytes());
+                    Ok(Some(Part { file, offset: 0, size: facts.size, name }))
+                }
+                _ => Ok(None),
+            },
+            Self::Archive { file, members } => {
+                // A link to a link is nobody's way to write an archive: a few steps are plenty, and end a circle.
+                for _ in 0..8 {
+                    match members.get(&at) {
+                        Some(&Place::Content { offset, size }) => {
+                            return Ok(Some(Part { file: file.clone(), offset, size, name: name.to_owned() }));
+                        }
+                        Some(Place::Link(target)) => at = target.clone(),
+                        None => break,
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Part {
+    /// A whole file.
+    pub(super) fn file(path: &Path) -> Result<Self, ReadError> {
+        let name = escape(path.as_os_str().as_encoded_bytes());
+        let failed = |source| ReadError::Failed { path: name.clone(), source };
+        let (file, _) = fs_err::File::open(path).map_err(failed)?.into_parts();
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(ReadError::NoFile { path: name });
+        }
+        Ok(Self { file: Arc::new(file), offset: 0, size: metadata.len(), name })
+    }
+
+    pub(super) fn reader(&self) -> Section {
+        Section { file: self.file.clone(), at: self.offset, left: self.size }
+    }
+
+    /// Checks that the part has this digest and size.
+    pub(super) fn check(&self, digest: &Digest, size: u64) -> Result<(), ReadError> {
+        if self.size != size {
+            return Err(ReadError::WrongSize { name: self.name.clone(), expected: size, found: self.size });
+        }
+        let mut reader = self.reader();
+        let mut hasher = Hasher::default();
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            match reader.read(&mut buffer).map_err(|source| self.failed(source))? {
+                0 => break,
+                count => hasher.update(&buffer[..count]),
+            }
+        }
+        let (found, _) = hasher.finish();
+        if found != *digest {
+            return Err(ReadError::WrongDigest { name: self.name.clone(), expected: *digest, found });
+        }
+        Ok(())
+    }
+
+    /// The JSON document that the part is, and its digest.
+    pub(super) fn document<T: DeserializeOwned>(&self) -> Result<(T, Digest), ReadError> {
+        if self.size > MAX_DOCUMENT {
+            return Err(ReadError::TooLarge { name: self.name.clone(), size: self.size });
+        }
+        let mut bytes = Vec::new();
+        self.reader().read_to_end(&mut bytes).map_err(|source| self.failed(source))?;
+        let document =
+            serde_json::from_slice(&bytes).map_err(|source| ReadError::Document { name: self.name.clone(), source })?;
+        Ok((document, Digest::of(&bytes)))
+    }
+
+    pub(super) fn failed(&self, source: io::Error) -> ReadError {
+        ReadError::Failed { path: self.name.clone(), source }
+    }
+}
+
+/// Reads one stretch of a file, whoever else reads the file.
+#[derive(Debug)]
+pub(super) struct Section {
+    file: Arc<File>,
+    at: u64,
+    left: u64,
+}
+
+impl Read for Section {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let want = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if want == 0 {
+            return Ok(0);
+        }
+        let count = self.file.read_at(&mut buffer[..want], self.at)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.at += count as u64;
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+/// Where `name` leads from `directory` if nothing on the way is a link; `None` if that is outside, or no name.
+fn lexical(directory: &JailPath, name: &[u8]) -> Option<JailPath> {
+    let mut path = if name.starts_with(b"/") { JailPath::root() } else { directory.clone() };
+    for component in name.split(|&byte| byte == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." => path = path.parent()?,
+            _ if component.contains(&0) => return None,
+            _ => path = path.join(component),
+        }
+    }
+    Some(path)
+}

@@ -1,0 +1,245 @@
+//! Applying layers: from tar streams that anybody may have written to a directory.
+//!
+//! Names are taken apart here and only here: `..` is refused, links in the directory part of a name are followed
+//! inside the directory, as container engines do, and the last component never is. All is made through
+//! [`Chroot`], which follows no link.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::path::Path;
+
+use flate2::read::MultiGzDecoder;
+
+use super::read::{Image, ImageLayer, ReadError};
+use crate::layer::untar::{Member, MemberKind, Untar};
+use crate::path::{JailPath, escape};
+use crate::root::{Root, is_carried};
+use crate::tree::{Chroot, Hasher, Metadata, Node, Notes};
+
+pub(super) fn unpack(image: &Image, directory: &Path) -> Result<Notes, ReadError> {
+    let mut ground = Ground { chroot: Chroot::open(directory)?, root: Root::open(directory)?, fresh: BTreeSet::new() };
+    let metadata = Metadata { mode: 0o755, ..Metadata::default() };
+    ground.chroot.make(&JailPath::root(), metadata, Node::Directory)?;
+    for layer in &image.layers {
+        ground.fresh.clear();
+        apply(layer, &mut ground)?;
+    }
+    Ok(ground.chroot.finish()?)
+}
+
+fn apply(layer: &ImageLayer, ground: &mut Ground) -> Result<(), ReadError> {
+    let plain = Hashed { reader: decompressed(layer)?, hasher: Hasher::default() };
+    let mut untar = Untar::new(plain);
+    while let Some(member) = untar.next_member()? {
+        ground.apply(&member, &mut untar)?;
+    }
+    let (found, _) = untar.drain()?.hasher.finish();
+    match layer.diff_id {
+        Some(expected) if expected != found => {
+            Err(ReadError::WrongDigest { name: layer.part.name.clone(), expected, found })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The tar stream of a layer, by the first bytes of the layer and not by what a document says of it.
+fn decompressed(layer: &ImageLayer) -> Result<Box<dyn Read>, ReadError> {
+    let mut start = [0; 4];
+    let count = layer.part.reader().read(&mut start).map_err(|source| layer.part.failed(source))?;
+    let reader = io::BufReader::with_capacity(1 << 17, layer.part.reader());
+    Ok(match start[..count] {
+        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(reader)),
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            Box::new(zstd::Decoder::with_buffer(reader).map_err(|source| layer.part.failed(source))?)
+        }
+        _ => Box::new(reader),
+    })
+}
+
+struct Hashed<R> {
+    reader: R,
+    hasher: Hasher,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// Where layers are applied.
+struct Ground {
+    chroot: Chroot,
+    /// The same directory, to look at it.
+    root: Root,
+    /// What the present layer made: its own whiteouts do not concern that.
+    fresh: BTreeSet<JailPath>,
+}
+
+impl Ground {
+    fn apply(&mut self, member: &Member, content: &mut Untar<impl Read>) -> Result<(), ReadError> {
+        let refused = |why| ReadError::Refused { name: escape(&member.name), why };
+        let spelled = parse(&member.name).map_err(refused)?;
+        if let Some(hidden) = spelled.file_name().strip_prefix(b".wh.") {
+            if matches!(hidden, b"" | b"." | b"..") {
+                return Err(refused("it hides no name"));
+            }
+            let parent = spelled.parent().expect("a path with a name has a parent");
+            return self.white_out(&parent, hidden);
+        }
+        let path = self.locate(&spelled, &member.name)?;
+        let metadata = metadata(member).map_err(refused)?;
+        let node = match &member.kind {
+            MemberKind::Directory => Some(Node::Directory),
+            MemberKind::File => None,
+            MemberKind::Symlink(target) if target.is_empty() || target.contains(&0) => {
+                return Err(refused("it is a link to nothing"));
+            }
+            MemberKind::Symlink(target) => Some(Node::Symlink { target }),
+            MemberKind::HardLink(target) => return self.hard_link(&path, target, member),
+            MemberKind::Fifo => Some(Node::Fifo),
+            &MemberKind::CharDevice { major, minor } => {
+                Some(Node::CharDevice { major: major.into(), minor: minor.into() })
+            }
+            &MemberKind::BlockDevice { major, minor } => {
+                Some(Node::BlockDevice { major: major.into(), minor: minor.into() })
+            }
+        };
+        self.make_room(&path, member)?;
+        match node {
+            Some(node) => self.chroot.make(&path, metadata, node)?,
+            None => self.chroot.make_file::<ReadError>(&path, &metadata, |buffer| Ok(content.read_some(buffer)?))?,
+        }
+        self.fresh.insert(path);
+        Ok(())
+    }
+
+    fn hard_link(&mut self, path: &JailPath, target: &[u8], member: &Member) -> Result<(), ReadError> {
+        let refused = |why| ReadError::Refused { name: escape(&member.name), why };
+        let to = self.locate(&parse(target).map_err(refused)?, &member.name)?;
+        if to == *path {
+            return Err(refused("it is a hard link to itself"));
+        }
+        if self.root.lstat(&to)?.is_some_and(|facts| facts.is_directory()) {
+            return Err(refused("it is a hard link to a directory"));
+        }
+        self.make_room(path, member)?;
+        self.chroot.make(path, Metadata::default(), Node::HardLink { to: &to })?;
+        self.fresh.insert(path.clone());
+        Ok(())
+    }
+
+    /// Removes what `member` replaces: anything but a directory by a directory.
+    fn make_room(&mut self, path: &JailPath, member: &Member) -> Result<(), ReadError> {
+        let Some(facts) = self.root.lstat(path)? else { return Ok(()) };
+        if facts.is_directory() && member.kind == MemberKind::Directory {
+            return Ok(());
+        }
+        if path.is_root() {
+            let why = "it would replace the root directory";
+            return Err(ReadError::Refused { name: escape(&member.name), why });
+        }
+        if facts.is_directory() {
+            self.fresh.retain(|made| !made.starts_with(path));
+        }
+        Ok(self.chroot.remove(path)?)
+    }
+
+    /// Where a name leads when the links in its directory part are followed inside the root. Directories that no layer
+    /// has are made, as engines do.
+    fn locate(&mut self, spelled: &JailPath, name: &[u8]) -> Result<JailPath, ReadError> {
+        let Some(parent) = spelled.parent() else { return Ok(JailPath::root()) };
+        let walk = self.root.resolve(&JailPath::root(), parent.as_bytes(), true)?;
+        match walk.facts {
+            Some(facts) if facts.is_directory() => {}
+            Some(_) => {
+                return Err(ReadError::Refused {
+                    name: escape(name),
+                    why: "it is below something that is no directory",
+                });
+            }
+            None => self.make_parents(&walk.end, name)?,
+        }
+        Ok(walk.end.join(spelled.file_name()))
+    }
+
+    fn make_parents(&mut self, directory: &JailPath, name: &[u8]) -> Result<(), ReadError> {
+        let mut missing = vec![directory.clone()];
+        for above in directory.ancestors() {
+            match self.root.lstat(&above)? {
+                None => missing.push(above),
+                Some(facts) if facts.is_directory() => break,
+                Some(_) => {
+                    let why = "it is below something that is no directory";
+                    return Err(ReadError::Refused { name: escape(name), why });
+                }
+            }
+        }
+        for path in missing.into_iter().rev() {
+            let metadata = Metadata { mode: 0o755, ..Metadata::default() };
+            self.chroot.make(&path, metadata, Node::Directory)?;
+            self.fresh.insert(path);
+        }
+        Ok(())
+    }
+
+    /// Removes what a lower layer has (OCI image specification, `layer.md`, "Whiteouts"): `.wh.NAME` hides the name,
+    /// `.wh..wh..opq` all that is in the directory. Other names `.wh..wh.…` are AUFS's own and mean nothing here.
+    fn white_out(&mut self, parent: &JailPath, hidden: &[u8]) -> Result<(), ReadError> {
+        let walk = self.root.resolve(&JailPath::root(), parent.as_bytes(), true)?;
+        if !walk.facts.is_some_and(|facts| facts.is_directory()) {
+            return Ok(());
+        }
+        let names = match hidden {
+            b".wh..opq" => self.root.list(&walk.end)?,
+            _ if hidden.starts_with(b".wh.") => return Ok(()),
+            _ => vec![hidden.to_vec()],
+        };
+        names.iter().try_for_each(|name| self.remove_lower(&walk.end.join(name)))
+    }
+
+    /// Removes `path` but for what the present layer made.
+    fn remove_lower(&mut self, path: &JailPath) -> Result<(), ReadError> {
+        let kept = self.fresh.contains(path);
+        // All that is below a path sorts from `path/\x01` on.
+        let kept_below = self.fresh.range(path.join(&[1])..).next().is_some_and(|made| made.starts_with(path));
+        if !kept && !kept_below {
+            return Ok(self.chroot.remove(path)?);
+        }
+        if self.root.lstat(path)?.is_some_and(|facts| facts.is_directory()) {
+            for name in self.root.list(path)? {
+                self.remove_lower(&path.join(&name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The path that a name in an archive means: from the root on, however it begins.
+fn parse(name: &[u8]) -> Result<JailPath, &'static str> {
+    let mut path = JailPath::root();
+    for component in name.split(|&byte| byte == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." => return Err("it contains `..`"),
+            _ if component.contains(&0) => return Err("it contains a NUL byte"),
+            _ if component.len() > 255 => return Err("it has a component of more than 255 bytes"),
+            _ => path = path.join(component),
+        }
+    }
+    Ok(path)
+}
+
+fn metadata(member: &Member) -> Result<Metadata, &'static str> {
+    let id = |id: u64| u32::try_from(id).ok().filter(|&id| id != u32::MAX).ok_or("its owner has an impossible number");
+    let carried = member.xattrs.iter().filter(|(name, _)| is_carried(name));
+    Ok(Metadata {
+        mode: member.mode,
+        uid: id(member.uid)?,
+        gid: id(member.gid)?,
+        mtime: member.mtime,
+        xattrs: carried.map(|(name, value)| (name.clone(), value.clone())).collect(),
+    })
+}

@@ -1,0 +1,360 @@
+//! Reading layers: what tar archives of any tool say, entry by entry.
+//!
+//! In: a tar stream. Out: [`Member`]s with their names as bytes, and their contents. This room judges no name: `..`,
+//! links and whiteouts are the business of whoever unpacks. The headers are parsed by the `tar` crate; extended
+//! headers here, since that crate cuts their records at newlines, which paths and attributes may contain.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+
+use tar::{EntryType, Header};
+
+use super::tar::padding;
+
+/// More than any name or set of attributes that Linux allows: names have 4 KiB, an attribute 64 KiB.
+const MAX_EXTENSION: u64 = 4 << 20;
+
+/// Why a stream is no tar archive, or none that minjail reads.
+#[derive(Debug, thiserror::Error)]
+pub enum UntarError {
+    #[error("failed to read the archive")]
+    Read(#[source] io::Error),
+    #[error("the archive is damaged: {0}")]
+    Damaged(&'static str),
+    #[error("the archive contains {0}, which minjail does not read")]
+    Unsupported(&'static str),
+}
+
+/// What an archive says of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// As the archive has it.
+    pub name: Vec<u8>,
+    pub kind: MemberKind,
+    pub mode: u32,
+    pub uid: u64,
+    pub gid: u64,
+    /// Seconds since 1970; fractions are cut off.
+    pub mtime: i64,
+    pub xattrs: BTreeMap<String, Vec<u8>>,
+    /// Of the content.
+    pub size: u64,
+    /// Where the content starts in the stream.
+    pub offset: u64,
+}
+
+/// What kind of node a member is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberKind {
+    Directory,
+    File,
+    /// The name of another member.
+    HardLink(Vec<u8>),
+    Symlink(Vec<u8>),
+    Fifo,
+    CharDevice {
+        major: u32,
+        minor: u32,
+    },
+    BlockDevice {
+        major: u32,
+        minor: u32,
+    },
+}
+
+/// Reads a tar stream member by member.
+#[derive(Debug)]
+pub struct Untar<R> {
+    reader: R,
+    /// How many bytes were read.
+    at: u64,
+    /// What is left of the present member's content.
+    content: u64,
+    /// The zeros behind it.
+    padding: u64,
+    /// Records that hold for all that follows.
+    global: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl<R: Read> Untar<R> {
+    pub fn new(reader: R) -> Self {
+        Self { reader, at: 0, content: 0, padding: 0, global: BTreeMap::new() }
+    }
+
+    /// The next member; `None` at the end of the archive. What was not read of the present one's content is skipped.
+    ///
+    /// # Errors
+    /// The stream cannot be read, is damaged, or has a member of a kind that no layer has.
+    pub fn next_member(&mut self) -> Result<Option<Member>, UntarError> {
+        let mut records = self.global.clone();
+        let mut long_name = None;
+        let mut long_link = None;
+        loop {
+            self.skip(self.content + self.padding)?;
+            (self.content, self.padding) = (0, 0);
+            let Some(header) = self.header()? else { return Ok(None) };
+            let size = numeric(&header.as_old().size).ok_or(UntarError::Damaged("a size is no number"))?;
+            match header.entry_type() {
+                EntryType::XHeader => records.extend(parse_records(&self.extension(size)?)?),
+                EntryType::XGlobalHeader => {
+                    let parsed = parse_records(&self.extension(size)?)?;
+                    self.global.extend(parsed.clone());
+                    records.extend(parsed);
+                }
+                EntryType::GNULongName => long_name = Some(until_nul(self.extension(size)?)),
+                EntryType::GNULongLink => long_link = Some(until_nul(self.extension(size)?)),
+                _ => return self.member(&header, &records, long_name, long_link).map(Some),
+            }
+        }
+    }
+
+    /// Reads some of the present member's content; nothing at its end.
+    ///
+    /// # Errors
+    /// The stream cannot be read, or ends.
+    pub fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, UntarError> {
+        let want = buffer.len().min(usize::try_from(self.content).unwrap_or(usize::MAX));
+        if want == 0 {
+            return Ok(0);
+        }
+        let count = self.read(&mut buffer[..want])?;
+        self.content -= count as u64;
+        Ok(count)
+    }
+
+    /// Reads what follows the end of the archive, so that whoever hashes the stream has all of it.
+    ///
+    /// # Errors
+    /// The stream cannot be read.
+    pub fn drain(mut self) -> Result<R, UntarError> {
+        io::copy(&mut self.reader, &mut io::sink()).map_err(UntarError::Read)?;
+        Ok(self.reader)
+    }
+
+    fn header(&mut self) -> Result<Option<Header>, UntarError> {
+        let mut header = Header::new_old();
+        let bytes = header.as_mut_bytes();
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match self.reader.read(&mut bytes[filled..]) {
+                // Some writers leave the two blocks of zeros out.
+                Ok(0) if filled == 0 => return Ok(None),
+                Ok(0) => return Err(UntarError::Damaged("it ends within a header")),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(UntarError::Read(error)),
+            }
+        }
+        self.at += filled as u64;
+        if bytes.iter().all(|&byte| byte == 0) {
+            return Ok(None);
+        }
+        let sum: u32 = bytes.iter().enumerate().map(|(at, &byte)| checksum_byte(at, byte)).sum();
+        if header.cksum().ok() != Some(sum) {
+            return Err(UntarError::Damaged("the checksum of a header is wrong"));
+        }
+        Ok(Some(header))
+    }
+
+    fn extension(&mut self, size: u64) -> Result<Vec<u8>, UntarError> {
+        if size > MAX_EXTENSION {
+            return Err(UntarError::Unsupported("an extended header of more than 4 MiB"));
+        }
+        let mut bytes = vec![0; usize::try_from(size).expect("it is at most 4 MiB")];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            filled += self.read(&mut bytes[filled..])?;
+        }
+        self.padding = padding(size) as u64;
+        Ok(bytes)
+    }
+
+    fn member(
+        &mut self,
+        header: &Header,
+        records: &BTreeMap<Vec<u8>, Vec<u8>>,
+        long_name: Option<Vec<u8>>,
+        long_link: Option<Vec<u8>>,
+    ) -> Result<Member, UntarError> {
+        if records.keys().any(|key| key.starts_with(b"GNU.sparse.")) {
+            return Err(UntarError::Unsupported("a sparse file"));
+        }
+        let record = |key: &[u8]| records.get(key).filter(|value| !value.is_empty()).cloned();
+        let name = record(b"path").or(long_name).unwrap_or_else(|| header.path_bytes().into_owned());
+        let link = || {
+            let target = record(b"linkpath").or(long_link);
+            target.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned)).unwrap_or_default()
+        };
+        let fields = header.as_old();
+        let number = |key: &[u8], field: &[u8]| match records.get(key) {
+            Some(value) => parse(value).ok_or(UntarError::Damaged("a number in an extended header is none")),
+            None => numeric(field).ok_or(UntarError::Damaged("a number in a header is none")),
+        };
+        let device = || {
+            // The fields stand at the same place in GNU's headers (`tar(5)`).
+            let number = |at: usize| numeric(&header.as_bytes()[at..at + 8]);
+            number(329).zip(number(337)).ok_or(UntarError::Damaged("a device has no number"))
+        };
+        let kind = match header.entry_type() {
+            // Archives from before ustar: a type of NUL, and a slash at the end of the name.
+            EntryType::Regular if name.ends_with(b"/") && fields.linkflag == [0] => MemberKind::Directory,
+            EntryType::Regular | EntryType::Continuous => MemberKind::File,
+            EntryType::Directory => MemberKind::Directory,
+            EntryType::Link => MemberKind::HardLink(link()),
+            EntryType::Symlink => MemberKind::Symlink(link()),
+            EntryType::Fifo => MemberKind::Fifo,
+            EntryType::Char => device().map(|(major, minor)| MemberKind::CharDevice { major, minor })?,
+            EntryType::Block => device().map(|(major, minor)| MemberKind::BlockDevice { major, minor })?,
+            EntryType::GNUSparse => return Err(UntarError::Unsupported("a sparse file")),
+            _ => return Err(UntarError::Unsupported("a member of an unknown kind")),
+        };
+        let size = number(b"size", &fields.size)?;
+        let mtime = match records.get(b"mtime".as_slice()) {
+            Some(value) => value.split(|&byte| byte == b'.').next().and_then(parse),
+            None => numeric(&fields.mtime),
+        };
+        // Only a file has content, whatever the header of another kind says of its size: as Go's `archive/tar` reads it.
+        let size = if kind == MemberKind::File { size } else { 0 };
+        (self.content, self.padding) = (size, padding(size) as u64);
+        Ok(Member {
+            name,
+            kind,
+            mode: numeric::<u32>(&fields.mode).ok_or(UntarError::Damaged("a mode is no number"))? & 0o7777,
+            uid: number(b"uid", &fields.uid)?,
+            gid: number(b"gid", &fields.gid)?,
+            mtime: mtime.ok_or(UntarError::Damaged("a time is no number"))?,
+            xattrs: xattrs(records),
+            size,
+            offset: self.at,
+        })
+    }
+
+    fn skip(&mut self, mut count: u64) -> Result<(), UntarError> {
+        let mut buffer = [0; 8192];
+        while count > 0 {
+            let want = usize::try_from(count).unwrap_or(usize::MAX).min(buffer.len());
+            count -= self.read(&mut buffer[..want])? as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads at least one byte into a buffer that is not empty.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, UntarError> {
+        loop {
+            match self.reader.read(buffer) {
+                Ok(0) => return Err(UntarError::Damaged("it ends within a member")),
+                Ok(count) => {
+                    self.at += count as u64;
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(UntarError::Read(error)),
+            }
+        }
+    }
+}
+
+/// What a byte of a header counts in its checksum: those of the checksum itself count as blanks.
+fn checksum_byte(at: usize, byte: u8) -> u32 {
+    if (148..156).contains(&at) { u32::from(b' ') } else { u32::from(byte) }
+}
+
+/// A number in a header: octal digits between blanks and NULs, none of which is zero, or, if the first bit is set, the
+/// bits that follow it as one big-endian number (GNU tar's "base-256").
+fn numeric<T: TryFrom<i64>>(field: &[u8]) -> Option<T> {
+    let value = match field {
+        [first, rest @ ..] if first & 0x80 != 0 => {
+            let sign = if first & 0x40 != 0 { -0x80 } else { 0 };
+            rest.iter().try_fold(i64::from(first & 0x7f) + sign, |value, &byte| {
+                value.checked_mul(0x100)?.checked_add(i64::from(byte))
+            })?
+        }
+        _ => {
+            let text = std::str::from_utf8(field).ok()?.trim_matches([' ', '\0']);
+            if text.is_empty() { 0 } else { i64::from_str_radix(text, 8).ok()? }
+        }
+    };
+    T::try_from(value).ok()
+}
+
+fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
+    if let Some(end) = bytes.iter().position(|&byte| byte == 0) {
+        bytes.truncate(end);
+    }
+    bytes
+}
+
+fn parse<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+fn xattrs(records: &BTreeMap<Vec<u8>, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
+    let named = records.iter().filter_map(|(key, value)| {
+        let name = std::str::from_utf8(key.strip_prefix(b"SCHILY.xattr.")?).ok()?;
+        Some((name.to_owned(), value.clone()))
+    });
+    named.collect()
+}
+
+/// Takes `LENGTH KEY=VALUE` and a newline, again and again, where the length counts itself and the newline.
+fn parse_records(mut bytes: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, UntarError> {
+    const DAMAGED: UntarError = UntarError::Damaged("an extended header has a wrong record");
+    let mut records = BTreeMap::new();
+    while !bytes.is_empty() {
+        let blank = bytes.iter().position(|&byte| byte == b' ').ok_or(DAMAGED)?;
+        let length: usize = parse(&bytes[..blank]).ok_or(DAMAGED)?;
+        if length <= blank + 1 || length > bytes.len() || bytes[length - 1] != b'\n' {
+            return Err(DAMAGED);
+        }
+        let record = &bytes[blank + 1..length - 1];
+        let equals = record.iter().position(|&byte| byte == b'=').ok_or(DAMAGED)?;
+        records.insert(record[..equals].to_vec(), record[equals + 1..].to_vec());
+        bytes = &bytes[length..];
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_every_spelling() {
+        for (field, value) in [
+            (&b"0000755\0"[..], 0o755),
+            (b"   755 \0", 0o755),
+            (b"        ", 0),
+            (b"\0\0\0\0\0\0\0\0", 0),
+            (b"\x80\0\0\0\0\0\x01\x02", 0x102),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xfb", -5),
+        ] {
+            assert_eq!(numeric::<i64>(field), Some(value));
+        }
+        assert_eq!(numeric::<u32>(b"\xff\xff\xff\xff\xff\xff\xff\xfb"), None);
+        assert_eq!(numeric::<i64>(b"00008\0"), None);
+        assert_eq!(numeric::<i64>(&[0xbf; 12]), None);
+    }
+
+    #[test]
+    fn records_may_contain_newlines() {
+        let records = parse_records(b"16 path=a\n9 b=c\n6 k=v\n").unwrap();
+        assert_eq!(records[b"path".as_slice()], b"a\n9 b=c");
+        assert_eq!(records[b"k".as_slice()], b"v");
+        for damaged in [&b"5 k=v\n"[..], b"99 k=v\n", b"x k=v\n", b"5 kv\n", b"0 \n", b"-1 k=v\n"] {
+            assert!(parse_records(damaged).is_err(), "{damaged:?}");
+        }
+    }
+
+    #[test]
+    fn an_archive_that_ends_early_is_damaged() {
+        let whole = super::super::tar::plain_header("name", 1000, true);
+        for end in [1, 511, 512, 513, whole.len(), whole.len() + 999] {
+            let mut bytes = whole.clone();
+            bytes.resize(end.max(whole.len()), 7);
+            bytes.truncate(end);
+            let mut untar = Untar::new(bytes.as_slice());
+            let result = untar.next_member().and_then(|_| untar.next_member());
+            assert!(matches!(result, Err(UntarError::Damaged(_))), "{end}");
+        }
+    }
+}

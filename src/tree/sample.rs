@@ -1,0 +1,185 @@
+//! Small trees for tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::{Digest, Tree};
+use crate::manifest::{Config, Entry, FORMAT, Kind, Manifest, Source, Sources};
+use crate::path::{FileType, JailPath};
+use crate::root::Root;
+
+#[derive(Debug)]
+pub(crate) struct Sample {
+    pub(crate) manifest: Manifest,
+    pub(crate) sources: Sources,
+    root: Root,
+}
+
+impl Sample {
+    /// A tree with a root directory and nothing in it.
+    pub(crate) fn new() -> Self {
+        let manifest = Manifest {
+            minjail_format: FORMAT,
+            epoch: 1_700_000_000,
+            config: Config {
+                architecture: "amd64".to_owned(),
+                entrypoint: vec!["/bin/app".to_owned()],
+                working_dir: "/".to_owned(),
+                user: "0:0".to_owned(),
+                env: BTreeMap::from([("PATH".to_owned(), "/bin".to_owned())]),
+                ..Config::default()
+            },
+            entries: Vec::new(),
+        };
+        let root = Root::open(Path::new("/")).unwrap();
+        Self { manifest, sources: Sources::new(), root }.with("/", Kind::Directory)
+    }
+
+    /// A tree with one of each kind of node, and values that ustar has no room for.
+    pub(crate) fn varied() -> Self {
+        let long = |byte: u8, length: usize| String::from_utf8(vec![byte; length]).unwrap();
+        let target = |text: &[u8]| Kind::Symlink { target: text.to_vec() };
+        let mut sample = Self::new()
+            .file("/bin/app", b"#!/bin/sh\n")
+            .file("/empty", b"")
+            .file("/holes", &[vec![0; 70_000], vec![b'x'], vec![0; 9_000]].concat())
+            .file(&format!("/{}/{}", long(b'd', 120), long(b'f', 120)), b"long name")
+            .file("/a\n b\u{e4}", b"odd name")
+            .with("/bin/other", Kind::HardLink { to: path("/bin/app") })
+            .with("/lib", target(b"usr/lib"))
+            .with("/far", target(long(b't', 300).as_bytes()))
+            .with("/none/here", Kind::Directory)
+            .with("/pipe", Kind::Fifo);
+        let raw = [b"/raw\xff".as_slice(), &[b'r'; 120]].concat();
+        sample = sample.with_path(&JailPath::parse(&raw).unwrap(), target(b"\xff"));
+        let app = sample.entry("/bin/app");
+        app.mode = 0o4755;
+        app.mtime = -5;
+        (app.uid, app.gid) = (3_000_000, 4_000_000);
+        app.xattrs.insert("user.note".to_owned(), b"a\nb\0c=".to_vec());
+        let shut = sample.entry("/none");
+        (shut.mode, shut.mtime) = (0o555, 1 << 33);
+        sample
+    }
+
+    pub(crate) fn file(mut self, path: &str, content: &[u8]) -> Self {
+        let kind = Kind::File { size: content.len() as u64, sha256: Digest::of(content).hex() };
+        self.sources.insert(JailPath::parse(path.as_bytes()).unwrap(), Source::Made(content.to_vec()));
+        self.with(path, kind)
+    }
+
+    pub(crate) fn with(self, path: &str, kind: Kind) -> Self {
+        self.with_path(&JailPath::parse(path.as_bytes()).unwrap(), kind)
+    }
+
+    /// Adds an entry, and the directories that it is in.
+    pub(crate) fn with_path(mut self, path: &JailPath, kind: Kind) -> Self {
+        for (path, kind) in path.ancestors().map(|path| (path, Kind::Directory)).chain([(path.clone(), kind)]) {
+            if let Err(at) = self.manifest.entries.binary_search_by(|entry| entry.path.cmp(&path)) {
+                let mode = if kind == Kind::Directory { 0o755 } else { 0o644 };
+                let mode = if matches!(kind, Kind::Symlink { .. }) { 0o777 } else { mode };
+                let (xattrs, reasons) = (BTreeMap::new(), BTreeSet::new());
+                let mtime = self.manifest.epoch;
+                let entry = Entry { path, kind, mode, uid: 0, gid: 0, mtime, xattrs, package: None, reasons };
+                self.manifest.entries.insert(at, entry);
+            }
+        }
+        self
+    }
+
+    pub(crate) fn entry(&mut self, at: &str) -> &mut Entry {
+        self.manifest.entries.iter_mut().find(|entry| entry.path == path(at)).unwrap()
+    }
+
+    /// What is not in `directory` as the manifest says. Owners count only if root made it.
+    pub(crate) fn differences(&self, directory: &Path) -> Vec<String> {
+        let root = Root::open(directory).unwrap();
+        let is_root = nix::unistd::geteuid().is_root();
+        let mut found = Vec::new();
+        for entry in &self.manifest.entries {
+            let Some(facts) = root.lstat(&entry.path).unwrap() else {
+                found.push(format!("{} is missing", entry.path));
+                continue;
+            };
+            let mut check = |right: bool, what: &str| {
+                if !right {
+                    found.push(format!("{}: {what} of {facts:?} is not that of {entry:?}", entry.path));
+                }
+            };
+            if let Kind::HardLink { to } = &entry.kind {
+                check(root.lstat(to).unwrap().is_some_and(|other| other.ino == facts.ino), "inode");
+                continue;
+            }
+            // Without root, tools differ in what they do with the bits above the permissions.
+            let bits = if is_root { 0o7777 } else { 0o777 };
+            check(facts.mode & bits == entry.mode & bits || facts.is_symlink(), "mode");
+            check(!is_root || (facts.uid, facts.gid) == (entry.uid, entry.gid), "owner");
+            check(facts.mtime == entry.mtime, "time");
+            let xattrs = root.xattrs(&entry.path).unwrap();
+            check(xattrs == entry.xattrs, "attributes");
+            let mut content = Vec::new();
+            match &entry.kind {
+                Kind::File { .. } => {
+                    check(facts.is_file(), "type");
+                    std::io::Read::read_to_end(&mut root.open_file(&entry.path).unwrap(), &mut content).unwrap();
+                    check(self.sources.get(&entry.path) == Some(&Source::Made(content)), "content");
+                }
+                Kind::Symlink { target } => check(root.read_link(&entry.path).unwrap() == *target, "target"),
+                Kind::Directory => {
+                    let names = root.list(&entry.path).unwrap();
+                    let listed = |other: &&Entry| other.path.parent().as_ref() == Some(&entry.path);
+                    check(names.len() == self.manifest.entries.iter().filter(listed).count(), "listing");
+                }
+                Kind::Fifo => check(facts.file_type == FileType::Fifo, "type"),
+                Kind::CharDevice { .. } | Kind::BlockDevice { .. } | Kind::HardLink { .. } => {}
+            }
+        }
+        found
+    }
+
+    pub(crate) fn tree(&self) -> Tree<'_> {
+        Tree { manifest: &self.manifest, sources: &self.sources, root: &self.root }
+    }
+}
+
+pub(crate) fn path(text: &str) -> JailPath {
+    JailPath::parse(text.as_bytes()).unwrap()
+}
+
+/// Any small tree that any user can make on disk, and any archive can hold.
+pub(crate) fn any_tree() -> impl Strategy<Value = Sample> {
+    let name = proptest::string::string_regex("[a-z\u{e4} \n]{1,3}|[a-z]{90,130}").unwrap();
+    let path = proptest::collection::vec(name, 1..5);
+    let content = prop_oneof![proptest::collection::vec(any::<u8>(), 0..2000), Just(vec![0; 9000])];
+    let node = prop_oneof![
+        4 => content.prop_map(Ok),
+        1 => proptest::collection::vec(1_u8..=255, 1..200).prop_map(|target| Err(Kind::Symlink { target })),
+        1 => Just(Err(Kind::Directory)),
+        1 => Just(Err(Kind::Fifo)),
+    ];
+    let mode = (0_u32..0o10000).prop_map(|mode| mode | 0o400);
+    let entry = (path, node, mode, -100_i64..1 << 33);
+    proptest::collection::vec(entry, 0..12).prop_map(|entries| {
+        let mut sample = Sample::new();
+        for (names, node, mode, mtime) in entries {
+            let at = names.iter().fold(JailPath::root(), |path, name| path.join(name.as_bytes()));
+            let known = |path: &JailPath| sample.manifest.entries.iter().find(|entry| entry.path == *path);
+            let blocked = at.ancestors().any(|above| known(&above).is_some_and(|entry| entry.kind != Kind::Directory));
+            if blocked || known(&at).is_some() {
+                continue;
+            }
+            sample = match node {
+                Ok(content) => sample.file(std::str::from_utf8(at.as_bytes()).unwrap(), &content),
+                Err(kind) => sample.with_path(&at, kind),
+            };
+            let entry = sample.manifest.entries.iter_mut().find(|entry| entry.path == at).unwrap();
+            entry.mtime = mtime;
+            if !matches!(entry.kind, Kind::Symlink { .. }) {
+                entry.mode = if entry.kind == Kind::Directory { mode | 0o500 } else { mode };
+            }
+        }
+        sample
+    })
+}
