@@ -4,6 +4,7 @@
 pub mod elf;
 pub mod files;
 pub mod image;
+pub mod jail;
 pub mod layer;
 pub mod manifest;
 pub mod path;

@@ -1,0 +1,356 @@
+//! Decides how a jail is built: facts in, an ordered list of steps as data out. Pure.
+//!
+//! The order is dictated by the kernel: ids before anything that creates a file; the overlay before what is mounted on
+//! it; what comes from the host, and the fresh `/proc` and `/sys` (which the kernel gives only to those who see one
+//! already, `mount_too_revealing` in fs/namespace.c), before the root is changed; the loss of privileges last.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use nix::mount::MsFlags;
+use nix::sched::CloneFlags;
+
+use super::error::{JailError, Kind};
+use super::facts::{Facts, Place};
+use super::ids::{self, Extent};
+use super::{Jail, Network, Note};
+use crate::path::JailPath;
+
+/// How a jail is built.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) namespaces: CloneFlags,
+    pub(super) ids: IdMaps,
+    pub(super) steps: Vec<Step>,
+    pub(super) notes: Vec<Note>,
+}
+
+/// Which ids exist inside, and who writes the maps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct IdMaps {
+    pub(super) uids: Vec<Extent>,
+    pub(super) gids: Vec<Extent>,
+    pub(super) writer: Writer,
+    /// May the program's supplementary groups be set?
+    pub(super) setgroups: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writer {
+    /// The caller, who has the capabilities.
+    Caller,
+    /// The caller, who has none: one id each, and setgroups must be denied first (`user_namespaces(7)`).
+    CallerDenyingGroups,
+    /// `newuidmap` and `newgidmap`.
+    Programs,
+}
+
+/// One thing that PID 1 does before it is the jail's. Paths are those of the jail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Become user and group 0 of the jail.
+    BecomeRoot,
+    /// Ask to be killed when the caller dies.
+    DieWithCaller,
+    /// No mount made here shows outside, nor the other way round.
+    PrivateMounts,
+    /// Overlay the tree with a tmpfs.
+    Overlay,
+    /// Make a directory, unless it is there.
+    Directory {
+        path: JailPath,
+        mode: u32,
+    },
+    /// Make an empty file to mount on, unless it is there.
+    MountPoint(JailPath),
+    Link {
+        path: JailPath,
+        text: &'static str,
+    },
+    Mount {
+        what: FileSystem,
+        path: JailPath,
+    },
+    /// Show a file of the host, by its path there, at `path`.
+    Bind {
+        host: String,
+        path: JailPath,
+    },
+    /// Show a file with this content at `path`; `name` tells it from other supplied ones.
+    Supply {
+        name: &'static str,
+        content: String,
+        path: JailPath,
+    },
+    /// Make what is at `path`, if anything, read-only.
+    Freeze(JailPath),
+    LoopbackUp,
+    HostName(String),
+    /// The overlay becomes `/`, and the host's root is gone.
+    ChangeRoot,
+    /// What is executed here can have no other capabilities than those that container runtimes leave.
+    LimitCapabilities,
+    /// No process of the jail may look into PID 1, which is a copy of the caller.
+    HideFirstProcess,
+    NoNewPrivileges,
+    WorkingDirectory(JailPath),
+}
+
+/// What is mounted fresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileSystem {
+    pub(super) name: &'static str,
+    pub(super) flags: MsFlags,
+    pub(super) options: &'static str,
+    /// The jail does without it if the kernel refuses.
+    pub(super) optional: bool,
+}
+
+const HARMLESS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+const PROC: FileSystem = FileSystem { name: "proc", flags: HARMLESS, options: "", optional: false };
+const DEV: FileSystem = FileSystem { name: "tmpfs", flags: MsFlags::MS_NOSUID, options: "mode=0755", optional: false };
+const TERMINALS: FileSystem = FileSystem {
+    name: "devpts",
+    flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC),
+    options: "newinstance,ptmxmode=0666,mode=0620",
+    optional: false,
+};
+/// Group 5 is `tty` in every distribution, and what runtimes give.
+const TTY_GROUP: u32 = 5;
+const TERMINALS_OF_TTY: FileSystem = FileSystem { options: "newinstance,ptmxmode=0666,mode=0620,gid=5", ..TERMINALS };
+const SHARED_MEMORY: FileSystem = FileSystem { name: "tmpfs", flags: HARMLESS, options: "mode=1777", optional: false };
+const QUEUES: FileSystem = FileSystem { name: "mqueue", flags: HARMLESS, options: "", optional: true };
+const SYS: FileSystem =
+    FileSystem { name: "sysfs", flags: HARMLESS.union(MsFlags::MS_RDONLY), options: "", optional: true };
+/// Not `noexec`: the JVM and others unpack libraries to `/tmp` and map them.
+const TMP: FileSystem = FileSystem {
+    name: "tmpfs",
+    flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV),
+    options: "mode=1777",
+    optional: false,
+};
+
+/// Where a write would reach the whole machine. The jail of a real root has the real user 0, to whom these files
+/// belong (what is under `/proc/sys` checks the owner, not a capability). The list is the default of OCI runtimes.
+const FROZEN: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+const LINKS: [(&str, &str); 5] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+];
+
+pub(super) fn plan(jail: &Jail, facts: &Facts) -> Result<Plan, JailError> {
+    let ids = id_maps(jail, facts);
+    let mut steps = Vec::new();
+    if ids::has(&ids.uids, 0) && ids::has(&ids.gids, 0) {
+        steps.push(Step::BecomeRoot);
+    }
+    steps.extend([Step::DieWithCaller, Step::PrivateMounts, Step::Overlay]);
+    steps.extend(proc(facts)?);
+    steps.extend(dev(facts, &ids)?);
+    steps.extend(sys_and_tmp(jail, facts));
+    steps.extend(etc(jail, facts));
+    if jail.network == Network::Private {
+        steps.push(Step::LoopbackUp);
+    }
+    steps.extend([
+        Step::HostName(jail.hostname.clone()),
+        Step::ChangeRoot,
+        Step::LimitCapabilities,
+        Step::HideFirstProcess,
+    ]);
+    if !facts.capable || facts.uid != 0 {
+        steps.push(Step::NoNewPrivileges);
+    }
+    steps.push(Step::WorkingDirectory(jail.cwd.clone()));
+    Ok(Plan { namespaces: namespaces(jail, facts), notes: notes(jail, &ids), ids, steps })
+}
+
+fn namespaces(jail: &Jail, facts: &Facts) -> CloneFlags {
+    let mut flags = CloneFlags::CLONE_NEWUSER
+        | CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS;
+    flags.set(CloneFlags::CLONE_NEWCGROUP, facts.cgroup_namespaces);
+    flags.set(CloneFlags::CLONE_NEWNET, jail.network == Network::Private);
+    flags
+}
+
+fn id_maps(jail: &Jail, facts: &Facts) -> IdMaps {
+    let uids = BTreeSet::from([jail.user.uid]);
+    let gids: BTreeSet<u32> = jail.user.groups.iter().copied().chain([jail.user.gid]).collect();
+    if facts.capable {
+        if let (Some(uids), Some(gids)) = (ids::keep(&facts.uids, &uids), ids::keep(&facts.gids, &gids)) {
+            return IdMaps { uids, gids, writer: Writer::Caller, setgroups: facts.setgroups };
+        }
+    } else if let Some(ours) = &facts.subordinate {
+        let maps = (ids::spread(facts.uid, &ours.uids, &uids), ids::spread(facts.gid, &ours.gids, &gids));
+        if let (Some(uids), Some(gids)) = maps {
+            return IdMaps { uids, gids, writer: Writer::Programs, setgroups: facts.setgroups };
+        }
+    }
+    IdMaps {
+        uids: ids::single(facts.uid, jail.user.uid),
+        gids: ids::single(facts.gid, jail.user.gid),
+        writer: Writer::CallerDenyingGroups,
+        setgroups: false,
+    }
+}
+
+fn notes(jail: &Jail, ids: &IdMaps) -> Vec<Note> {
+    let one = ids.writer == Writer::CallerDenyingGroups;
+    let groups = !ids.setgroups && jail.user.groups.iter().any(|&group| group != jail.user.gid);
+    [(one, Note::OneUser), (groups, Note::NoGroups)].into_iter().filter_map(|(is, note)| is.then_some(note)).collect()
+}
+
+fn proc(facts: &Facts) -> Result<Vec<Step>, JailError> {
+    let proc = path("/proc");
+    let mut steps = mount_point(facts, &proc)?;
+    steps.push(Step::Mount { what: PROC, path: proc });
+    steps.extend(FROZEN.map(|name| Step::Freeze(path(name))));
+    Ok(steps)
+}
+
+fn dev(facts: &Facts, ids: &IdMaps) -> Result<Vec<Step>, JailError> {
+    let dev = path("/dev");
+    let mut steps = mount_point(facts, &dev)?;
+    steps.push(Step::Mount { what: DEV, path: dev.clone() });
+    for name in &facts.devices {
+        let node = dev.join(name.as_bytes());
+        steps.extend([Step::MountPoint(node.clone()), Step::Bind { host: format!("/dev/{name}"), path: node }]);
+    }
+    let terminals = if ids::has(&ids.gids, TTY_GROUP) { TERMINALS_OF_TTY } else { TERMINALS };
+    for (name, what) in [("/dev/pts", terminals), ("/dev/shm", SHARED_MEMORY), ("/dev/mqueue", QUEUES)] {
+        let path = path(name);
+        steps.extend([Step::Directory { path: path.clone(), mode: 0o755 }, Step::Mount { what, path }]);
+    }
+    steps.extend(LINKS.map(|(name, text)| Step::Link { path: path(name), text }));
+    Ok(steps)
+}
+
+fn sys_and_tmp(jail: &Jail, facts: &Facts) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let sys = path("/sys");
+    if let Ok(point) = mount_point(facts, &sys) {
+        steps.extend(point);
+        // sysfs shows the devices of a network namespace, and only its owner may mount it.
+        if jail.network == Network::Private {
+            steps.push(Step::Mount { what: SYS, path: sys });
+        }
+    }
+    let tmp = path("/tmp");
+    // What the tree has in /tmp stays visible: then /tmp is the overlay's.
+    if matches!(place(facts, &tmp), Place::Missing | Place::EmptyDirectory) {
+        steps.extend([Step::Directory { path: tmp.clone(), mode: 0o1777 }, Step::Mount { what: TMP, path: tmp }]);
+    }
+    steps
+}
+
+/// The files that a runtime supplies, where the tree has a name for them.
+fn etc(jail: &Jail, facts: &Facts) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if let Some((points, path)) = supplied(facts, "/etc/hostname") {
+        steps.extend(points);
+        steps.push(Step::Supply { name: "hostname", content: format!("{}\n", jail.hostname), path });
+    }
+    for name in ["hosts", "resolv.conf"] {
+        let Some((points, path)) = supplied(facts, &format!("/etc/{name}")) else { continue };
+        let step = match jail.network {
+            Network::Host if facts.host_files.contains(&name) => Step::Bind { host: format!("/etc/{name}"), path },
+            Network::Private if name == "hosts" => Step::Supply { name, content: hosts(&jail.hostname), path },
+            _ => continue,
+        };
+        steps.extend(points);
+        steps.push(step);
+    }
+    steps
+}
+
+fn hosts(hostname: &str) -> String {
+    format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost {hostname} ip6-localhost ip6-loopback\n")
+}
+
+/// Where to mount a supplied file, and what is to be made first; `None` if the tree has no such name.
+fn supplied(facts: &Facts, name: &str) -> Option<(Vec<Step>, JailPath)> {
+    match place(facts, &path(name)) {
+        Place::File => Some((Vec::new(), path(name))),
+        Place::Link { end, .. } if is_covered(&end) => None,
+        Place::Link { end, exists: true } => Some((Vec::new(), end)),
+        // The usual case: a link to what systemd-resolved would have put under /run.
+        Place::Link { end, exists: false } => {
+            let mut above: Vec<_> = end.ancestors().filter(|path| !path.is_root()).collect();
+            above.reverse();
+            let mut points: Vec<_> = above.into_iter().map(|path| Step::Directory { path, mode: 0o755 }).collect();
+            points.push(Step::MountPoint(end.clone()));
+            Some((points, end))
+        }
+        Place::Missing | Place::EmptyDirectory | Place::Directory | Place::Other => None,
+    }
+}
+
+/// True for what is out of sight because something else is mounted there.
+fn is_covered(end: &JailPath) -> bool {
+    ["/proc", "/dev", "/sys"].iter().any(|name| end.starts_with(&path(name)))
+}
+
+fn mount_point(facts: &Facts, at: &JailPath) -> Result<Vec<Step>, JailError> {
+    match place(facts, at) {
+        Place::Missing => Ok(vec![Step::Directory { path: at.clone(), mode: 0o755 }]),
+        Place::EmptyDirectory | Place::Directory => Ok(Vec::new()),
+        Place::File | Place::Link { .. } | Place::Other => Err(JailError::NotADirectory(at.clone())),
+    }
+}
+
+fn place(facts: &Facts, path: &JailPath) -> Place {
+    facts.tree.get(path).cloned().unwrap_or(Place::Missing)
+}
+
+fn path(text: &str) -> JailPath {
+    JailPath::parse(text.as_bytes()).expect("the plan's own paths are absolute and plain")
+}
+
+impl Step {
+    /// What matters to the hint if this fails.
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Overlay => Kind::Overlay,
+            Self::Mount { what, .. } if what.name == "proc" => Kind::Proc,
+            Self::PrivateMounts | Self::Mount { .. } | Self::Bind { .. } | Self::ChangeRoot => Kind::Mount,
+            _ => Kind::Other,
+        }
+    }
+}
+
+/// A phrase that fits after "failed to".
+impl fmt::Display for Step {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BecomeRoot => write!(to, "become user 0 of the jail"),
+            Self::DieWithCaller => write!(to, "tie the jail's life to the caller's"),
+            Self::PrivateMounts => write!(to, "make the jail's mounts private"),
+            Self::Overlay => write!(to, "mount an overlay on the tree"),
+            Self::Directory { path, .. } => write!(to, "create the directory `{path}`"),
+            Self::MountPoint(path) => write!(to, "create `{path}` to mount on"),
+            Self::Link { path, .. } => write!(to, "create the link `{path}`"),
+            Self::Mount { what, path } => write!(to, "mount {} at `{path}`", what.name),
+            Self::Bind { host, path } => write!(to, "mount the host's `{host}` at `{path}`"),
+            Self::Supply { path, .. } => write!(to, "supply `{path}`"),
+            Self::Freeze(path) => write!(to, "make `{path}` read-only"),
+            Self::LoopbackUp => write!(to, "bring the loopback interface up"),
+            Self::HostName(name) => write!(to, "set the host name `{name}`"),
+            Self::ChangeRoot => write!(to, "make the tree the root"),
+            Self::LimitCapabilities => write!(to, "limit the capabilities"),
+            Self::HideFirstProcess => write!(to, "make the jail's first process undumpable"),
+            Self::NoNewPrivileges => write!(to, "set no_new_privs"),
+            Self::WorkingDirectory(path) => write!(to, "enter the working directory `{path}`"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;
