@@ -1,6 +1,7 @@
 //! minjail runs a program under a tracer, sees every file it touches, and packs exactly those files into a small,
 //! deterministic container image. `docs/design.md` is the map of the house.
 
+pub mod cli;
 pub mod elf;
 pub mod files;
 pub mod image;
@@ -8,6 +9,7 @@ pub mod jail;
 pub mod layer;
 pub mod manifest;
 pub mod path;
+pub mod report;
 pub mod root;
 pub mod trace;
 pub mod tree;

@@ -1,3 +1,7 @@
 //! The `minjail` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    minjail::cli::main(std::env::args_os())
+}

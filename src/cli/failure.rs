@@ -1,0 +1,235 @@
+//! What the user reads when something fails: what, why, and what to do.
+
+use std::error::Error;
+
+use anstream::eprintln;
+use anstyle::{AnsiColor, Style};
+
+use super::exit::Exit;
+use super::locate::LocateError;
+use crate::elf::CacheError;
+use crate::files::FilesError;
+use crate::image::{ImageError, OutputError, ReadError};
+use crate::jail::JailError;
+use crate::manifest::{DrawError, ParseError};
+use crate::root::RootError;
+use crate::trace::{RecordError, TraceError};
+use minjail_tracer::{SpawnError, TraceError as TracerError};
+
+/// A failure, ready to be told.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) exit: Exit,
+    error: Box<dyn Error>,
+    hints: Vec<String>,
+}
+
+/// A failure of the command line itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Usage(pub(super) String);
+
+impl Failure {
+    pub(super) fn new(error: impl Error + 'static) -> Self {
+        Self { exit: Exit::Failure, error: Box::new(error), hints: Vec::new() }
+    }
+
+    pub(super) fn usage(text: impl Into<String>) -> Self {
+        Self::new(Usage(text.into()))
+    }
+
+    pub(super) fn exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    fn maybe_hint(self, hint: Option<impl Into<String>>) -> Self {
+        match hint {
+            Some(hint) => self.hint(hint),
+            None => self,
+        }
+    }
+
+    /// Tells it on standard error.
+    pub(super) fn tell(&self) {
+        let red = AnsiColor::Red.on_default().bold();
+        let cyan = AnsiColor::Cyan.on_default().bold();
+        let plain = Style::new();
+        eprintln!("{red}error{red:#}: {}", self.error);
+        let mut told = self.error.to_string();
+        let mut cause = self.error.source();
+        while let Some(error) = cause {
+            // `#[error(transparent)]` says the same twice.
+            let text = error.to_string();
+            if text != told {
+                eprintln!("{plain}  caused by: {text}{plain:#}");
+            }
+            told = text;
+            cause = error.source();
+        }
+        for hint in &self.hints {
+            eprintln!("{cyan}hint{cyan:#}: {hint}");
+        }
+    }
+}
+
+impl From<LocateError> for Failure {
+    fn from(error: LocateError) -> Self {
+        let (exit, hint) = match &error {
+            LocateError::NotFound { .. } => (Exit::NotFound, "give its path, or add its directory to PATH"),
+            LocateError::Interpreter { .. } => {
+                (Exit::NotFound, "install the interpreter, or correct the program's first line")
+            }
+            LocateError::NotExecutable { .. } => {
+                (Exit::CannotExecute, "is it the right file? `chmod +x` makes it executable")
+            }
+            LocateError::Directory { .. } => (Exit::CannotExecute, "name a program in it"),
+            LocateError::Machine { .. } => {
+                (Exit::CannotExecute, "trace it on a machine of its own kind, or with binfmt_misc and an emulator")
+            }
+            LocateError::Unreadable { .. } => (Exit::CannotExecute, "run minjail as a user who may read it"),
+        };
+        Self::new(error).exit(exit).hint(hint)
+    }
+}
+
+impl From<TracerError> for Failure {
+    fn from(error: TracerError) -> Self {
+        use nix::errno::Errno;
+        let (exit, hint) = match &error {
+            TracerError::Spawn(SpawnError::Exec { source: Errno::ENOENT, .. }) => (Exit::NotFound, None),
+            TracerError::Spawn(SpawnError::Exec { .. }) => (Exit::CannotExecute, None),
+            TracerError::Spawn(SpawnError::Seize(_)) => (
+                Exit::Failure,
+                Some(
+                    "in a container, allow it with `--cap-add=SYS_PTRACE`; on a host, see /proc/sys/kernel/yama/ptrace_scope \
+                     (3 forbids it to everyone)",
+                ),
+            ),
+            TracerError::Spawn(SpawnError::Filter(_)) => (
+                Exit::Failure,
+                Some(
+                    "the kernel needs CONFIG_SECCOMP_FILTER; in a container, allow it with `--security-opt seccomp=unconfined`",
+                ),
+            ),
+            TracerError::Spawn(SpawnError::Identity { .. }) => {
+                (Exit::Failure, Some("only root may run a program as another user"))
+            }
+            TracerError::Nested { .. } => {
+                (Exit::Failure, Some("run the program without its debugger, or sandbox, around it"))
+            }
+            _ => (Exit::Failure, None),
+        };
+        Self::new(error).exit(exit).maybe_hint(hint)
+    }
+}
+
+impl From<JailError> for Failure {
+    fn from(error: JailError) -> Self {
+        let exit = match error.exit_code() {
+            126 => Exit::CannotExecute,
+            127 => Exit::NotFound,
+            _ => Exit::Failure,
+        };
+        let hint = error.hint();
+        Self::new(error).exit(exit).maybe_hint(hint)
+    }
+}
+
+impl From<ImageError> for Failure {
+    fn from(error: ImageError) -> Self {
+        let hint = error.hint();
+        Self::new(error).maybe_hint(hint)
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        let hint = error.hint();
+        Self::new(error).maybe_hint(hint)
+    }
+}
+
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
+        let hint = error.hint();
+        Self::new(error).hint(hint)
+    }
+}
+
+impl From<FilesError> for Failure {
+    fn from(error: FilesError) -> Self {
+        let hint = match &error {
+            FilesError::Changed { .. } | FilesError::Gone { .. } => {
+                Some("trace again, and let nothing else change the files before the image is built")
+            }
+            FilesError::Conflict { .. } => Some("build an image from one of them, or bring the files together first"),
+            FilesError::Root(error) => read_hint(error),
+            FilesError::LdCache { .. } | FilesError::Search(_) => None,
+        };
+        Self::new(error).maybe_hint(hint)
+    }
+}
+
+impl From<DrawError> for Failure {
+    fn from(error: DrawError) -> Self {
+        let hint = error.hint();
+        Self::new(error).maybe_hint(hint)
+    }
+}
+
+impl From<ParseError> for Failure {
+    fn from(error: ParseError) -> Self {
+        Self::new(error).hint("a lock is the file beside an image, named after it with `.lock` at the end")
+    }
+}
+
+impl From<RootError> for Failure {
+    fn from(error: RootError) -> Self {
+        let hint = read_hint(&error);
+        Self::new(error).maybe_hint(hint)
+    }
+}
+
+impl From<RecordError> for Failure {
+    fn from(error: RecordError) -> Self {
+        let hint = match &error {
+            RecordError::NoTrace { .. } => Some("name another directory with `-t`"),
+            RecordError::Keep { .. } => Some(
+                "the program changes this file, so its content must be kept: run minjail as a user who may read it",
+            ),
+            RecordError::Write { .. } => {
+                Some("name a directory that you may write, on a file system with room, with `-t`")
+            }
+            RecordError::List { .. } => None,
+        };
+        Self::new(error).maybe_hint(hint)
+    }
+}
+
+impl From<TraceError> for Failure {
+    fn from(error: TraceError) -> Self {
+        let hint = match &error {
+            TraceError::Format { .. } => Some("trace again with this minjail"),
+            TraceError::Write { .. } => None,
+            _ => Some("a trace is the directory that `minjail trace` has written"),
+        };
+        Self::new(error).maybe_hint(hint)
+    }
+}
+
+impl From<CacheError> for Failure {
+    fn from(error: CacheError) -> Self {
+        Self::new(error)
+    }
+}
+
+fn read_hint(error: &RootError) -> Option<&'static str> {
+    (error.source.kind() == std::io::ErrorKind::PermissionDenied)
+        .then_some("the image needs this file: run minjail as a user who may read it")
+}

@@ -1,0 +1,124 @@
+//! Finding the program that the user named, as `execvp(3)` does.
+
+use std::ffi::OsStr;
+use std::io::{self, Read, Seek};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{AccessFlags, access};
+
+use crate::elf;
+use crate::files::interpreter;
+
+/// The program that the user named cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LocateError {
+    #[error("program `{name}` was not found{place}")]
+    NotFound { name: String, place: &'static str },
+    #[error("`{path}` is not executable")]
+    NotExecutable { path: PathBuf },
+    #[error("`{path}` is a directory")]
+    Directory { path: PathBuf },
+    #[error("`{path}` is built for another architecture: {machine}")]
+    Machine { path: PathBuf, machine: &'static str },
+    #[error("`{path}` needs the interpreter `{interpreter}`, which is not there")]
+    Interpreter { path: PathBuf, interpreter: String },
+    #[error("failed to read `{path}`")]
+    Unreadable { path: PathBuf, source: io::Error },
+}
+
+/// The path of the file that `name` stands for.
+///
+/// # Errors
+/// There is none, it may not be executed, or it is for another machine.
+pub(super) fn locate(name: &OsStr, path_variable: Option<&OsStr>) -> Result<PathBuf, LocateError> {
+    if name.as_bytes().contains(&b'/') {
+        return check(Path::new(name)).map(|()| PathBuf::from(name));
+    }
+    // execvp(3): without PATH, a default; an empty directory is the working directory.
+    let directories = path_variable.unwrap_or(OsStr::new("/bin:/usr/bin"));
+    let mut refused = None;
+    for directory in std::env::split_paths(directories) {
+        let candidate = if directory.as_os_str().is_empty() { Path::new(".").join(name) } else { directory.join(name) };
+        match check(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(LocateError::NotFound { .. } | LocateError::Directory { .. }) => {}
+            Err(error) => refused = refused.or(Some(error)),
+        }
+    }
+    Err(refused.unwrap_or_else(|| LocateError::NotFound { name: display(Path::new(name)), place: " in PATH" }))
+}
+
+fn check(path: &Path) -> Result<(), LocateError> {
+    match fs_err::metadata(path) {
+        Err(_) => return Err(LocateError::NotFound { name: display(path), place: "" }),
+        Ok(metadata) if metadata.is_dir() => return Err(LocateError::Directory { path: path.to_path_buf() }),
+        Ok(_) => {}
+    }
+    if access(path, AccessFlags::X_OK).is_err() {
+        return Err(LocateError::NotExecutable { path: path.to_path_buf() });
+    }
+    // A program that may be executed and not read is none for another machine as far as anybody can tell.
+    let file = match fs_err::File::open(path) {
+        Ok(file) => file.into_parts().0,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        Err(source) => return Err(LocateError::Unreadable { path: path.to_path_buf(), source }),
+    };
+    let interpreter = match elf::read_file(&file) {
+        Ok(elf) => match foreign(&elf) {
+            Some(machine) if !has_emulators() => {
+                return Err(LocateError::Machine { path: path.to_path_buf(), machine });
+            }
+            _ => elf.interpreter,
+        },
+        Err(_) => script_interpreter(file),
+    };
+    match interpreter {
+        Some(interpreter) if !Path::new(OsStr::from_bytes(&interpreter)).exists() => {
+            let interpreter = crate::path::escape(&interpreter);
+            Err(LocateError::Interpreter { path: path.to_path_buf(), interpreter })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn script_interpreter(mut file: std::fs::File) -> Option<Vec<u8>> {
+    let mut head = [0; 255];
+    let read = file.rewind().and_then(|()| file.read(&mut head)).ok()?;
+    interpreter(&head[..read]).map(<[u8]>::to_vec)
+}
+
+/// The name of the machine that the program is for, if this one cannot run it.
+fn foreign(elf: &elf::Elf) -> Option<&'static str> {
+    // e_machine, as numbered in elf.h.
+    const NAMES: [(u16, &str); 10] = [
+        (3, "i386"),
+        (8, "MIPS"),
+        (20, "PowerPC"),
+        (21, "64-bit PowerPC"),
+        (22, "S/390"),
+        (40, "ARM"),
+        (62, "x86_64"),
+        (183, "aarch64"),
+        (243, "RISC-V"),
+        (258, "LoongArch"),
+    ];
+    let own: &[u16] = if cfg!(target_arch = "x86_64") { &[3, 62] } else { &[40, 183] };
+    if own.contains(&elf.machine) {
+        return None;
+    }
+    let known = NAMES.iter().find(|(number, _)| *number == elf.machine);
+    Some(known.map_or("another kind of machine", |(_, name)| name))
+}
+
+/// True if `binfmt_misc` handlers are registered: they may run what the processor cannot.
+fn has_emulators() -> bool {
+    let entries = fs_err::read_dir("/proc/sys/fs/binfmt_misc");
+    entries.is_ok_and(|mut entries| {
+        entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "register" && entry.file_name() != "status"))
+    })
+}
+
+fn display(path: &Path) -> String {
+    crate::path::escape(path.as_os_str().as_bytes())
+}

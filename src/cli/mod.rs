@@ -1,0 +1,79 @@
+//! The command line: arguments in, exit status out.
+//!
+//! This is where the clock, the environment, the user, the terminal and the standard streams enter; every other room
+//! is handed values. One file a subcommand: its arguments, and `run`. All of minjail's words go to standard error.
+
+mod build;
+mod exit;
+mod failure;
+mod locate;
+mod pack;
+mod progress;
+mod run;
+mod trace;
+mod why;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::builder::styling::{AnsiColor, Styles};
+
+pub use exit::Exit;
+
+/// Runs a program under a tracer and packs exactly the files it touches into a small, deterministic container image.
+#[derive(Debug, Parser)]
+#[command(
+    name = "minjail",
+    version,
+    max_term_width = 100,
+    styles = STYLES,
+    arg_required_else_help = true,
+    after_help = "Images are spelled rootfs:DIR, layer:FILE, oci:DIR[:TAG], oci-archive:FILE[:TAG] or \
+                  docker-archive:FILE[:REF]; FILE may be `-`, standard output.\n\
+                  Exit status: the program's own for trace and run; 125 for minjail's failures, 126 if the program \
+                  cannot be executed, 127 if it was not found."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Trace(trace::Arguments),
+    Build(build::Arguments),
+    Run(run::Arguments),
+    Why(why::Arguments),
+}
+
+/// Parses the arguments, does what they say, and tells what failed.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers; everything else is a failure of minjail's, not of a program's.
+            let status = if error.use_stderr() { Exit::Failure } else { Exit::Success };
+            // A closed pipe behind `--help` is no failure.
+            let _ = error.print();
+            return ExitCode::from(status.status());
+        }
+    };
+    let result = match cli.command {
+        Command::Trace(arguments) => trace::run(arguments),
+        Command::Build(arguments) => build::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Why(arguments) => why::run(&arguments),
+    };
+    let exit = result.unwrap_or_else(|failure| {
+        failure.tell();
+        failure.exit
+    });
+    ExitCode::from(exit.status())
+}

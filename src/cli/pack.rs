@@ -1,0 +1,335 @@
+//! From a trace to images, as `trace -o` and `build` do it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use anstream::eprintln;
+
+use super::failure::Failure;
+use super::progress::Progress;
+use crate::files::{self, FileSet};
+use crate::image::{self, Output, Reference, Target};
+use crate::layer::Compression;
+use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Manifest, Packages, Sources};
+use crate::path::unescape;
+use crate::report::summary::{self, Summary, gap_sentence};
+use crate::root::Root;
+use crate::trace::{Gap, Header, Protocol, Trace};
+use crate::tree::Tree;
+
+/// What is built, and how it is told.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
+#[derive(Debug, clap::Args)]
+pub(super) struct Packing {
+    /// Where an image goes; may be given several times
+    #[arg(short, long = "output", value_name = "OUT")]
+    outputs: Vec<OsString>,
+
+    /// Where the lock goes [default: beside each output, with `.lock` at the end]
+    #[arg(long, value_name = "FILE")]
+    lock: Option<PathBuf>,
+
+    /// Replace outputs that exist
+    #[arg(long)]
+    force: bool,
+
+    /// How layers are compressed: none, gzip[:LEVEL] or zstd[:LEVEL]
+    #[arg(long, value_name = "HOW", default_value = "gzip")]
+    compression: Compression,
+
+    /// Build even if the trace has gaps
+    #[arg(long)]
+    allow_gaps: bool,
+
+    /// Say nothing but errors
+    #[arg(long, short)]
+    quiet: bool,
+
+    /// Tell the summary as JSON
+    #[arg(long, conflicts_with = "quiet")]
+    json: bool,
+}
+
+/// A [`Packing`] that was checked, with all that the machine has to say.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
+pub(super) struct Prepared {
+    pub(super) outputs: Vec<Output>,
+    locks: Vec<PathBuf>,
+    force: bool,
+    compression: Compression,
+    allow_gaps: bool,
+    pub(super) quiet: bool,
+    json: bool,
+    epoch: i64,
+}
+
+impl Packing {
+    /// Refuses what cannot come to anything, before a program runs.
+    pub(super) fn prepare(&self) -> Result<Prepared, Failure> {
+        let outputs = self.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut locks: Vec<PathBuf> = match &self.lock {
+            Some(lock) => vec![lock.clone()],
+            None => outputs.iter().filter_map(path_of).map(lock_beside).collect(),
+        };
+        locks.dedup();
+        for path in outputs.iter().filter_map(path_of).chain(locks.iter().map(PathBuf::as_path)) {
+            check_target(path, self.force)?;
+        }
+        Ok(Prepared {
+            outputs,
+            locks,
+            force: self.force,
+            compression: self.compression,
+            allow_gaps: self.allow_gaps,
+            quiet: self.quiet,
+            json: self.json,
+            epoch: epoch()?,
+        })
+    }
+}
+
+/// Where the lock of an output stands.
+pub(super) fn lock_beside(output: &Path) -> PathBuf {
+    let mut name = output.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
+}
+
+/// The file or directory that an output makes; `None` for standard output.
+fn path_of(output: &Output) -> Option<&Path> {
+    match output {
+        Output::Rootfs(path) | Output::Oci { directory: path, .. } => Some(path),
+        Output::Layer(target)
+        | Output::OciArchive { file: target, .. }
+        | Output::DockerArchive { file: target, .. } => match target {
+            Target::File(path) => Some(path),
+            Target::Standard => None,
+        },
+    }
+}
+
+fn check_target(path: &Path, force: bool) -> Result<(), Failure> {
+    let text = path.display();
+    if !force && path.symlink_metadata().is_ok() {
+        return Err(
+            Failure::usage(format!("`{text}` exists already")).hint("give another name, or `--force` to replace it")
+        );
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !parent.is_dir() {
+        return Err(Failure::usage(format!(
+            "`{text}` cannot be written: there is no directory `{}`",
+            parent.display()
+        ))
+        .hint("make the directory first"));
+    }
+    Ok(())
+}
+
+/// `SOURCE_DATE_EPOCH` (<https://reproducible-builds.org/specs/source-date-epoch/>), else 0.
+#[expect(clippy::disallowed_methods, reason = "this is where the environment enters")]
+fn epoch() -> Result<i64, Failure> {
+    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(0) };
+    let seconds = text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds >= 0);
+    seconds.ok_or_else(|| {
+        Failure::usage(format!("SOURCE_DATE_EPOCH is `{}`, which is no number of seconds", text.display()))
+            .hint("set it to seconds since 1970, as `date +%s` prints them")
+    })
+}
+
+/// An image of which something may be missing is none, unless the user knows better.
+fn refuse_gaps(trace: &Trace, prepared: &Prepared) -> Result<(), Failure> {
+    let gaps = gaps(trace);
+    if gaps.is_empty() || prepared.allow_gaps {
+        return Ok(());
+    }
+    let list: Vec<String> = gaps.iter().map(|(gap, count)| format!("{} ({count} times)", gap_sentence(*gap))).collect();
+    Err(Failure::usage(format!("the trace has gaps: {}", list.join("; ")))
+        .hint("the trace was kept; `--allow-gaps` builds the image all the same, if you know that nothing is missing"))
+}
+
+fn gaps(trace: &Trace) -> BTreeMap<Gap, u64> {
+    let mut gaps = BTreeMap::new();
+    for run in &trace.runs {
+        for (gap, count) in &run.gaps {
+            *gaps.entry(*gap).or_default() += count;
+        }
+    }
+    gaps
+}
+
+/// Tells of a trace from which nothing was built.
+pub(super) fn tell_of_trace(trace: &Trace, target: &Path, prepared: &Prepared) {
+    if prepared.quiet {
+        return;
+    }
+    let paths: BTreeSet<_> = trace.runs.iter().flat_map(|run| &run.touches).map(|touch| &touch.path).collect();
+    let programs: usize = trace.runs.iter().map(|run| run.programs.len()).sum();
+    if prepared.json {
+        let json =
+            serde_json::json!({ "trace": target, "paths": paths.len(), "programs": programs, "gaps": gaps(trace) });
+        eprintln!("{json}");
+        return;
+    }
+    eprintln!("minjail: {} paths, touched by {programs} programs, are in {}", paths.len(), target.display());
+    for (gap, count) in gaps(trace) {
+        eprintln!("minjail: gap: {} ({count} times)", gap_sentence(gap));
+    }
+    eprintln!("minjail: to build an image: minjail build -t {} -o docker-archive:FILE", target.display());
+}
+
+/// Builds every output from `trace`; `lead` says how the image is run.
+pub(super) fn pack(trace: &Trace, lead: &Header, prepared: &Prepared) -> Result<(), Failure> {
+    let root = Root::open(&lead.root)?;
+    let (files, notes) = files::needed(trace, &root)?;
+    let packages = Packages::read(&root)?;
+    let DrawnUp { manifest, sources, .. } = draw_up(&files, &root, &packages, trace, lead, prepared)?;
+    refuse_gaps(trace, prepared)?;
+    let written = write(&manifest, &sources, &root, lead, prepared)?;
+    for lock in &prepared.locks {
+        write_lock(lock, &manifest)?;
+    }
+    let mut summary = Summary::of(&manifest);
+    let share = packages.share(&manifest);
+    summary.packages = summary::Packages {
+        count: share.touched as u64,
+        packed_bytes: share.taken_size,
+        installed_bytes: share.touched_size,
+    };
+    summary.notes = notes;
+    summary.notes.sort();
+    summary.gaps = gaps(trace);
+    summary.locks = prepared.locks.iter().map(|lock| lock.display().to_string()).collect();
+    summary.outputs = written;
+    tell(&summary, prepared);
+    Ok(())
+}
+
+fn draw_up(
+    files: &FileSet,
+    root: &Root,
+    packages: &Packages,
+    trace: &Trace,
+    lead: &Header,
+    prepared: &Prepared,
+) -> Result<DrawnUp, Failure> {
+    let progress = Progress::new("hashing", prepared.quiet);
+    let drawn = manifest::draw_up(Given {
+        files,
+        root,
+        store: &trace.store,
+        packages,
+        epoch: prepared.epoch,
+        config: config(trace, lead)?,
+        threads: threads(),
+        progress: &|done, total| progress.show(done, total),
+    })?;
+    Ok(drawn)
+}
+
+fn write(
+    manifest: &Manifest,
+    sources: &Sources,
+    root: &Root,
+    lead: &Header,
+    prepared: &Prepared,
+) -> Result<Vec<summary::Output>, Failure> {
+    let tree = Tree { manifest, sources, root };
+    let name = Reference::of_program(lead.workload.as_bytes());
+    let stdout = std::io::stdout();
+    let options = image::Options {
+        compression: prepared.compression,
+        force: prepared.force,
+        name: &name,
+        threads: threads(),
+        scratch: &std::env::temp_dir(),
+        standard_output: stdout.as_fd(),
+    };
+    let progress = Progress::new("packing", prepared.quiet);
+    let written = image::write_all(&tree, &prepared.outputs, &options, &mut |at| progress.show(at.done, at.total))?;
+    Ok(written
+        .into_iter()
+        .map(|written| summary::Output {
+            name: written.output.to_string(),
+            bytes: written.bytes,
+            diff_id: written.layer.map(|layer| layer.diff_id.to_string()),
+            id: written.config.map(|config| config.to_string()),
+        })
+        .collect())
+}
+
+fn threads() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// How the image is run: as the workload was.
+fn config(trace: &Trace, lead: &Header) -> Result<Config, Failure> {
+    let mut arguments = lead.command.iter().skip(1);
+    let text = |argument: &String| {
+        unescape(argument).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
+            Failure::usage(format!("the argument `{argument}` is not UTF-8, and an image's command must be"))
+        })
+    };
+    let cmd = arguments.by_ref().map(text).collect::<Result<_, _>>()?;
+    let ports = trace.runs.iter().flat_map(|run| &run.listening);
+    let exposed_ports = ports.map(|listening| {
+        let protocol = if listening.protocol == Protocol::Tcp { "tcp" } else { "udp" };
+        format!("{}/{protocol}", listening.port)
+    });
+    let labels = [
+        ("org.minjail.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("org.minjail.format".to_owned(), FORMAT.to_string()),
+    ];
+    Ok(Config {
+        architecture: architecture(&lead.machine).to_owned(),
+        entrypoint: vec![text(&lead.program.to_string())?],
+        cmd,
+        env: lead.env.clone(),
+        working_dir: text(&lead.directory.to_string())?,
+        user: format!("{}:{}", lead.uid, lead.gid),
+        exposed_ports: exposed_ports.collect(),
+        labels: BTreeMap::from(labels),
+    })
+}
+
+/// `uname -m` as GOARCH spells it (OCI image-spec, config.md, "architecture").
+fn architecture(machine: &str) -> &str {
+    match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "i386" | "i486" | "i586" | "i686" => "386",
+        other => other,
+    }
+}
+
+/// Writes the lock, whole or not at all.
+fn write_lock(path: &Path, manifest: &Manifest) -> Result<(), Failure> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = |source| Failure::new(LockError { path: path.display().to_string(), source });
+    let mut file = tempfile::Builder::new().prefix(".minjail-lock-").tempfile_in(parent).map_err(failed)?;
+    file.write_all(manifest.to_json().as_bytes()).map_err(failed)?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    file.as_file().set_permissions(mode).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("failed to write the lock `{path}`")]
+struct LockError {
+    path: String,
+    source: std::io::Error,
+}
+
+fn tell(summary: &Summary, prepared: &Prepared) {
+    if prepared.json {
+        eprintln!("{}", serde_json::to_string(summary).expect("a summary is plain data"));
+    } else if !prepared.quiet {
+        anstream::eprint!("{}", summary.to_text());
+    }
+}

@@ -1,0 +1,127 @@
+//! `minjail run`: a program in a jail made of an image.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use anstream::eprintln;
+use nix::unistd::Uid;
+
+use super::exit::Exit;
+use super::failure::Failure;
+use super::pack::lock_beside;
+use crate::image::oci::RunConfig;
+use crate::image::{Image, Input};
+use crate::jail::{self, Jail, Network, Program, User};
+use crate::manifest::{Config, Manifest};
+use crate::path::{JailPath, escape};
+
+/// Run an image's command, or another one, in a jail: no root, no daemon
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The image, or a rootfs
+    #[arg(value_name = "IMAGE")]
+    image: OsString,
+
+    /// The network that the program sees: its own loopback, or the host's
+    #[arg(long, value_name = "NET", default_value = "private")]
+    net: Net,
+
+    /// Say nothing but errors
+    #[arg(long, short)]
+    quiet: bool,
+
+    /// The command to run in place of the image's
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Net {
+    Private,
+    Host,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    let input = Input::parse(&arguments.image)?;
+    let scratch;
+    let (tree, config) = if let Some(directory) = input.rootfs() {
+        (directory.to_path_buf(), lock_config(directory)?)
+    } else {
+        let image = Image::open(&input)?;
+        scratch = tempfile::Builder::new().prefix("minjail-run-").tempdir().map_err(Failure::new)?;
+        image.unpack(scratch.path())?;
+        (scratch.path().to_path_buf(), image.config.and_then(|config| config.config).map(run_config))
+    };
+    let config = config.unwrap_or_else(|| Config { working_dir: "/".to_owned(), ..Config::default() });
+    let argv = command(arguments, &config)?;
+    let jail = Jail {
+        tree,
+        cwd: JailPath::parse(config.working_dir.as_bytes()).map_err(Failure::new)?,
+        user: user(&config)?,
+        network: match arguments.net {
+            Net::Private => Network::Private,
+            Net::Host => Network::Host,
+        },
+        hostname: "minjail".to_owned(),
+    };
+    let env = config.env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+    if !arguments.quiet {
+        for note in jail::notes(&jail)? {
+            eprintln!("note: {note}");
+        }
+    }
+    let ended = jail::run(&jail, &Program { argv, env })?;
+    Ok(ended.into())
+}
+
+/// The command from the command line, else the image's.
+fn command(arguments: &Arguments, config: &Config) -> Result<Vec<OsString>, Failure> {
+    if !arguments.command.is_empty() {
+        return Ok(arguments.command.clone());
+    }
+    let command: Vec<OsString> = config.entrypoint.iter().chain(&config.cmd).map(OsString::from).collect();
+    if command.is_empty() {
+        return Err(Failure::usage("the image does not say what to run").hint("name a command after `--`"));
+    }
+    Ok(command)
+}
+
+/// What the lock beside a rootfs says of how it is run.
+fn lock_config(directory: &Path) -> Result<Option<Config>, Failure> {
+    let lock = lock_beside(directory);
+    match fs_err::read_to_string(&lock) {
+        Ok(text) => Ok(Some(Manifest::parse(&text)?.config)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::new(error)),
+    }
+}
+
+/// What of an image's configuration says how it is run.
+fn run_config(config: RunConfig) -> Config {
+    let variables = config.env.unwrap_or_default();
+    let env = variables.iter().filter_map(|variable| variable.split_once('='));
+    Config {
+        entrypoint: config.entrypoint.unwrap_or_default(),
+        cmd: config.cmd.unwrap_or_default(),
+        env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        // config.md, "WorkingDir": the default is the root.
+        working_dir: config.working_dir.filter(|directory| !directory.is_empty()).unwrap_or_else(|| "/".to_owned()),
+        user: config.user.unwrap_or_default(),
+        ..Config::default()
+    }
+}
+
+/// `uid[:gid]`; where an image names nobody, root of the jail.
+fn user(config: &Config) -> Result<User, Failure> {
+    let bad = || {
+        Failure::usage(format!("the image's user `{}` is not a number", escape(config.user.as_bytes())))
+            .hint("minjail writes users as numbers; give the image one as `uid:gid`")
+    };
+    if config.user.is_empty() {
+        return Ok(User::default());
+    }
+    let (uid, gid) = config.user.split_once(':').unwrap_or((&config.user, "0"));
+    let (uid, gid) = (uid.parse().map_err(|_| bad())?, gid.parse().map_err(|_| bad())?);
+    let groups = if Uid::effective().is_root() { vec![gid] } else { Vec::new() };
+    Ok(User { uid, gid, groups })
+}

@@ -1,0 +1,258 @@
+//! `minjail trace`: run a program once, record what it touches, and build images from that.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use minjail_tracer::{Credentials, Options, Outcome};
+use nix::unistd::{Gid, Group, Uid, User, getgroups};
+
+use super::exit::Exit;
+use super::failure::Failure;
+use super::locate::locate;
+use super::pack::{self, Packing};
+use crate::path::{JailPath, escape};
+use crate::trace::{Ending, FORMAT, Header, Recorder, Trace};
+
+/// Run a program once and record every file it touches; with -o, build images from that
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Where the trace goes [default: <program>.trace in the working directory]
+    #[arg(short, long = "trace", value_name = "DIR")]
+    trace: Option<PathBuf>,
+
+    #[command(flatten)]
+    packing: Packing,
+
+    /// Run the program as this user (and group), by name or number
+    #[arg(long, value_name = "UID[:GID]")]
+    user: Option<String>,
+
+    /// Run the program in this directory
+    #[arg(long, value_name = "DIR")]
+    workdir: Option<PathBuf>,
+
+    /// Set a variable for the program and in the image; a name alone takes the value from the environment
+    #[arg(long = "env", short, value_name = "NAME[=VALUE]")]
+    env: Vec<OsString>,
+
+    /// How long processes that outlive the program are followed before they are ended, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    grace: u64,
+
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let prepared = arguments.packing.prepare()?;
+    let workload = Workload::new(&arguments)?;
+    let name = workload.name();
+    let target = arguments.trace.unwrap_or_else(|| PathBuf::from(format!("{name}.trace")));
+
+    let outcome = workload.trace(&target, Duration::from_secs(arguments.grace))?;
+    let trace = Trace::read(std::slice::from_ref(&target))?;
+    if prepared.outputs.is_empty() {
+        pack::tell_of_trace(&trace, &target, &prepared);
+    } else {
+        pack::pack(&trace, &workload.header, &prepared)?;
+    }
+    Ok(outcome.into())
+}
+
+/// A program about to be traced.
+struct Workload {
+    command: minjail_tracer::Command,
+    header: Header,
+}
+
+impl Workload {
+    fn new(arguments: &Arguments) -> Result<Self, Failure> {
+        let typed = arguments.command.first().filter(|name| !name.is_empty());
+        let typed = typed.ok_or_else(|| {
+            Failure::usage("the command is empty")
+                .exit(Exit::NotFound)
+                .hint("name a program after `--`: `minjail trace -- /usr/bin/python3`")
+        })?;
+        let mut environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        let named = named(&arguments.env, &mut environment)?;
+        let directory = directory(arguments.workdir.as_deref())?;
+        let mut program = locate(typed, environment.get(OsStr::new("PATH")).map(OsString::as_os_str))?;
+        if let (true, Some(workdir)) = (program.is_relative(), &arguments.workdir) {
+            // The path was checked from here, and is executed from there.
+            program = std::path::absolute(&program).map_err(|error| io_failure("find", workdir, error))?;
+        }
+        let credentials = arguments.user.as_deref().map(credentials).transpose()?;
+        let (uid, gid, groups) = match &credentials {
+            Some(who) => (who.uid, who.gid, who.groups.clone()),
+            None => (Uid::effective().as_raw(), Gid::effective().as_raw(), own_groups()),
+        };
+        let absolute = std::path::absolute(&program).map_err(|error| io_failure("find", &program, error))?;
+        let header = Header {
+            trace_format: FORMAT,
+            workload: file_name(&program),
+            program: lexical(&absolute)?,
+            command: arguments.command.iter().map(|argument| escape(argument.as_bytes())).collect(),
+            env: image_environment(&environment, &named)?,
+            directory: JailPath::parse(directory.as_os_str().as_bytes()).map_err(Failure::new)?,
+            uid,
+            gid,
+            groups,
+            machine: machine(),
+            root: PathBuf::from("/"),
+        };
+        let command = minjail_tracer::Command {
+            program,
+            arguments: arguments.command.clone(),
+            environment: environment.into_iter().collect(),
+            directory: arguments.workdir.clone(),
+            credentials,
+        };
+        Ok(Self { command, header })
+    }
+
+    fn name(&self) -> String {
+        self.header.workload.clone()
+    }
+
+    fn trace(&self, target: &Path, grace: Duration) -> Result<Outcome, Failure> {
+        let mut recorder = Recorder::start(self.header.clone(), &std::env::temp_dir())?;
+        let options = Options { grace: Some(grace) };
+        let outcome = match minjail_tracer::trace(&self.command, &options, &mut |event| recorder.take(&event)) {
+            Ok(outcome) => outcome,
+            Err(error) => return Err(recorder.failure().map_or_else(|| error.into(), Failure::from)),
+        };
+        let ending = match outcome {
+            Outcome::Exited(status) => Ending::Exited(status),
+            Outcome::Killed(signal) => Ending::Killed(signal),
+        };
+        recorder.finish(ending, target)?;
+        Ok(outcome)
+    }
+}
+
+/// Adds what `--env` says to the environment; the names of it all.
+fn named(variables: &[OsString], environment: &mut BTreeMap<OsString, OsString>) -> Result<Vec<OsString>, Failure> {
+    let mut names = Vec::new();
+    for variable in variables {
+        let bytes = variable.as_bytes();
+        let name = match bytes.iter().position(|&byte| byte == b'=') {
+            Some(0) => {
+                return Err(Failure::usage("`--env` wants a name before the `=`").hint("write `--env NAME=VALUE`"));
+            }
+            Some(equals) => {
+                let name = OsString::from_vec(bytes[..equals].to_vec());
+                environment.insert(name.clone(), OsString::from_vec(bytes[equals + 1..].to_vec()));
+                name
+            }
+            None if environment.contains_key(variable) => variable.clone(),
+            None => {
+                let text = format!("the environment has no variable `{}`", escape(bytes));
+                return Err(Failure::usage(text).hint("give it a value: `--env NAME=VALUE`"));
+            }
+        };
+        names.push(name);
+    }
+    Ok(names)
+}
+
+/// What of the environment the image gets: what programs need to find things and to speak a language, and what was
+/// named. Never all of it: it holds secrets.
+fn image_environment(
+    environment: &BTreeMap<OsString, OsString>,
+    named: &[OsString],
+) -> Result<BTreeMap<String, String>, Failure> {
+    let mut chosen = BTreeMap::new();
+    for (name, value) in environment {
+        let bytes = name.as_bytes();
+        let usual = matches!(bytes, b"PATH" | b"LANG" | b"TZ" | b"HOME") || bytes.starts_with(b"LC_");
+        if !usual && !named.contains(name) {
+            continue;
+        }
+        let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else {
+            let text = format!("the variable `{}` is not UTF-8, and an image's environment must be", escape(bytes));
+            return Err(Failure::usage(text).hint("unset it, or give it another value with `--env`"));
+        };
+        chosen.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(chosen)
+}
+
+/// The directory that the program starts in, free of links.
+fn directory(workdir: Option<&Path>) -> Result<PathBuf, Failure> {
+    match workdir {
+        Some(path) => fs_err::canonicalize(path).map_err(Failure::new),
+        None => std::env::current_dir().map_err(|error| io_failure("find", Path::new("."), error)),
+    }
+}
+
+fn io_failure(step: &str, path: &Path, error: std::io::Error) -> Failure {
+    #[derive(Debug, thiserror::Error)]
+    #[error("failed to {step} `{path}`")]
+    struct At {
+        step: String,
+        path: String,
+        source: std::io::Error,
+    }
+    Failure::new(At { step: step.to_owned(), path: path.display().to_string(), source: error })
+}
+
+/// An absolute path with its `..` taken back by name alone: for the image's entrypoint, whose spelling the kernel
+/// resolves again.
+fn lexical(path: &Path) -> Result<JailPath, Failure> {
+    if let Ok(path) = JailPath::parse(path.as_os_str().as_bytes()) {
+        return Ok(path);
+    }
+    let canonical = fs_err::canonicalize(path).map_err(Failure::new)?;
+    JailPath::parse(canonical.as_os_str().as_bytes()).map_err(Failure::new)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| "program".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+fn machine() -> String {
+    nix::sys::utsname::uname().map_or_else(|_| String::new(), |name| name.machine().to_string_lossy().into_owned())
+}
+
+fn own_groups() -> Vec<u32> {
+    let mut groups: Vec<u32> = getgroups().unwrap_or_default().into_iter().map(Gid::as_raw).collect();
+    groups.sort_unstable();
+    groups
+}
+
+/// `UID[:GID]`, by name or number, with the groups that the user has.
+fn credentials(text: &str) -> Result<Credentials, Failure> {
+    let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+    let known = match user.parse() {
+        Ok(uid) => User::from_uid(Uid::from_raw(uid)).ok().flatten(),
+        Err(_) => User::from_name(user).ok().flatten(),
+    };
+    let uid = match (&known, user.parse()) {
+        (Some(known), _) => known.uid.as_raw(),
+        (None, Ok(uid)) => uid,
+        (None, Err(_)) => {
+            return Err(Failure::usage(format!("there is no user `{user}`")).hint("give a number: `--user 1000:1000`"));
+        }
+    };
+    let gid = match group {
+        Some(group) => match (group.parse(), Group::from_name(group).ok().flatten()) {
+            (Ok(gid), _) => gid,
+            (_, Some(group)) => group.gid.as_raw(),
+            _ => {
+                return Err(
+                    Failure::usage(format!("there is no group `{group}`")).hint("give a number: `--user 1000:1000`")
+                );
+            }
+        },
+        None => known.as_ref().map_or(uid, |known| known.gid.as_raw()),
+    };
+    let name = known.and_then(|known| std::ffi::CString::new(known.name).ok());
+    let groups = name.and_then(|name| nix::unistd::getgrouplist(&name, Gid::from_raw(gid)).ok());
+    let mut groups: Vec<u32> = groups.map_or_else(|| vec![gid], |groups| groups.into_iter().map(Gid::as_raw).collect());
+    groups.sort_unstable();
+    Ok(Credentials { uid, gid, groups })
+}

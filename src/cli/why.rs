@@ -1,0 +1,62 @@
+//! `minjail why`: the reasons for a path, down to the call that started it.
+
+use std::path::{Path, PathBuf};
+
+use anstream::eprintln;
+
+use super::exit::Exit;
+use super::failure::Failure;
+use crate::files;
+use crate::manifest::Manifest;
+use crate::path::JailPath;
+use crate::report::why::{Reasons, explain};
+use crate::root::Root;
+use crate::trace::Trace;
+
+/// Say why a path is in the image: the chain of reasons, down to the call that started it
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// A lock, or a trace
+    #[arg(value_name = "LOCK-OR-TRACE")]
+    source: PathBuf,
+
+    /// Paths in the image
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    let reasons = reasons(&arguments.source)?;
+    let mut exit = Exit::Success;
+    for path in &arguments.paths {
+        let path = JailPath::parse(path.as_os_str().as_encoded_bytes())
+            .map_err(|error| Failure::new(error).hint("give the path as it is in the image, from its root on"))?;
+        if let Some(text) = explain(&reasons, &path) {
+            answer(&text);
+        } else {
+            eprintln!("`{path}` is not in the image: nothing that ran needed it");
+            exit = Exit::No;
+        }
+    }
+    Ok(exit)
+}
+
+/// The answer is what was asked for, so it goes to standard output; a closed pipe is no failure.
+fn answer(text: &str) {
+    use std::io::Write;
+    let _ = write!(anstream::stdout(), "{text}");
+}
+
+fn reasons(source: &Path) -> Result<Reasons, Failure> {
+    if source.is_dir() {
+        let trace = Trace::read(&[source.to_path_buf()])?;
+        let root = trace.runs.first().map_or_else(|| PathBuf::from("/"), |run| run.header.root.clone());
+        let (files, _) = files::needed(&trace, &Root::open(&root)?)?;
+        return Ok(files.wanted.into_iter().map(|(path, wanted)| (path, wanted.reasons)).collect());
+    }
+    let text = fs_err::read_to_string(source).map_err(|error| {
+        Failure::new(error).hint("a lock is the file beside an image, named after it with `.lock` at the end")
+    })?;
+    let manifest = Manifest::parse(&text)?;
+    Ok(manifest.entries.into_iter().map(|entry| (entry.path, entry.reasons)).collect())
+}

@@ -1,0 +1,316 @@
+//! The closing summary: what was packed, from where, what was not, and what to do next.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use crate::files::Note;
+use crate::manifest::{Entry, Kind, Manifest};
+use crate::path::JailPath;
+use crate::trace::Gap;
+
+/// What a build came to.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Summary {
+    /// Regular files, each once however many names it has.
+    pub files: u64,
+    /// The size of their contents, in bytes.
+    pub bytes: u64,
+    pub kinds: BTreeMap<Sort, Amount>,
+    pub directories: u64,
+    pub links: u64,
+    /// The largest files, the largest first.
+    pub largest: Vec<Large>,
+    pub packages: Packages,
+    pub notes: Vec<Note>,
+    /// What the trace could not see, and how often.
+    pub gaps: BTreeMap<Gap, u64>,
+    pub outputs: Vec<Output>,
+    pub locks: Vec<String>,
+}
+
+/// What a file is for, as far as its name and mode say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sort {
+    Programs,
+    Libraries,
+    OtherFiles,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Amount {
+    pub files: u64,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Large {
+    pub path: JailPath,
+    pub bytes: u64,
+}
+
+/// The distribution packages that files came from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Packages {
+    pub count: u64,
+    /// The packed bytes that are from them.
+    pub packed_bytes: u64,
+    /// What they take when installed.
+    pub installed_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Output {
+    /// As the user spells it.
+    pub name: String,
+    pub bytes: u64,
+    /// `sha256:...`: of the uncompressed layer; the stable identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diff_id: Option<String>,
+    /// Of the image configuration: the image's ID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// How many of the largest files are named.
+const LARGEST: usize = 5;
+
+/// So many notes of a kind are told one by one.
+const SHOWN: usize = 5;
+
+impl Summary {
+    /// Counts what is in `manifest`; what is to be told besides is filled in by the caller.
+    pub fn of(manifest: &Manifest) -> Self {
+        let mut summary = Self {
+            files: 0,
+            bytes: 0,
+            kinds: BTreeMap::new(),
+            directories: 0,
+            links: 0,
+            largest: Vec::new(),
+            packages: Packages::default(),
+            notes: Vec::new(),
+            gaps: BTreeMap::new(),
+            outputs: Vec::new(),
+            locks: Vec::new(),
+        };
+        for entry in &manifest.entries {
+            match &entry.kind {
+                Kind::Directory => summary.directories += 1,
+                Kind::Symlink { .. } => summary.links += 1,
+                Kind::File { size, .. } => summary.count(entry, *size),
+                _ => {}
+            }
+        }
+        summary.largest.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.path.cmp(&b.path)));
+        summary.largest.truncate(LARGEST);
+        summary
+    }
+
+    fn count(&mut self, entry: &Entry, size: u64) {
+        self.files += 1;
+        self.bytes += size;
+        let amount = self.kinds.entry(sort(entry)).or_default();
+        amount.files += 1;
+        amount.bytes += size;
+        self.largest.push(Large { path: entry.path.clone(), bytes: size });
+    }
+
+    /// The summary for a person, with colours as escape codes.
+    pub fn to_text(&self) -> String {
+        let mut text = Text(String::new());
+        text.line("packed", &self.amounts());
+        for (index, large) in self.largest.iter().enumerate() {
+            let label = if index == 0 { "largest" } else { "" };
+            text.line(label, &format!("{:>9}  {}", size(large.bytes), large.path));
+        }
+        if self.packages.count > 0 {
+            text.line("from", &self.origin());
+        }
+        self.tell_notes(&mut text);
+        for (index, output) in self.outputs.iter().enumerate() {
+            let label = if index == 0 { "wrote" } else { "" };
+            let id = output.diff_id.as_deref().map(|id| format!("  layer {id}")).unwrap_or_default();
+            text.line(label, &format!("{} ({}){id}", output.name, size(output.bytes)));
+        }
+        for lock in &self.locks {
+            text.line("", &format!("{lock} (the lock: what is in it, and why)"));
+        }
+        self.tell_next(&mut text);
+        text.0
+    }
+
+    fn amounts(&self) -> String {
+        let mut text = format!("{} files, {}", self.files, size(self.bytes));
+        let mut parts = Vec::new();
+        for (sort, amount) in &self.kinds {
+            parts.push(format!("{} {} {}", amount.files, sort.name(amount.files), size(amount.bytes)));
+        }
+        parts.push(format!("{} {}", self.directories, if self.directories == 1 { "directory" } else { "directories" }));
+        parts.push(format!("{} {}", self.links, if self.links == 1 { "link" } else { "links" }));
+        write!(text, ": {}", parts.join(", ")).expect("writing to a String cannot fail");
+        text
+    }
+
+    fn origin(&self) -> String {
+        let Packages { count, packed_bytes, installed_bytes } = self.packages;
+        let share = tenths(packed_bytes.saturating_mul(100), installed_bytes);
+        let packages = if count == 1 { "package" } else { "packages" };
+        format!("{count} {packages} of {} installed: {} of that, {share} %", size(installed_bytes), size(packed_bytes))
+    }
+
+    fn tell_notes(&self, text: &mut Text) {
+        let mut label = "note";
+        let (mut kind, mut count, mut left_out) = (None, 0, 0);
+        for note in &self.notes {
+            let this_kind = Some(std::mem::discriminant(note));
+            count = if kind == this_kind { count + 1 } else { 1 };
+            kind = this_kind;
+            if count > SHOWN {
+                left_out += 1;
+                continue;
+            }
+            text.line(label, &sentence(note));
+            label = "";
+        }
+        if left_out > 0 {
+            text.line("", &format!("and {left_out} more such files: see the lock"));
+        }
+        for (gap, count) in &self.gaps {
+            text.line("gap", &format!("{} ({count} times)", gap_sentence(*gap)));
+        }
+    }
+
+    fn tell_next(&self, text: &mut Text) {
+        let mut next = Vec::new();
+        for output in &self.outputs {
+            let (form, path) = output.name.split_once(':').unwrap_or(("", &output.name));
+            if path.starts_with('-') {
+                continue;
+            }
+            match form {
+                "docker-archive" => next.push(format!("podman load -i {0}, or docker load -i {0}", file_of(path))),
+                "oci-archive" => next.push(format!("podman load -i {}", file_of(path))),
+                "oci" => next.push(format!("skopeo copy {} containers-storage:NAME", output.name)),
+                _ => {}
+            }
+            if form != "layer" {
+                next.push(format!("minjail run {}", output.name));
+            }
+        }
+        next.extend(self.locks.first().map(|lock| format!("minjail why {lock} PATH")));
+        for (index, next) in next.iter().enumerate() {
+            text.line(if index == 0 { "next" } else { "" }, next);
+        }
+    }
+}
+
+impl Sort {
+    fn name(self, count: u64) -> &'static str {
+        match (self, count) {
+            (Self::Programs, 1) => "program",
+            (Self::Programs, _) => "programs",
+            (Self::Libraries, 1) => "library",
+            (Self::Libraries, _) => "libraries",
+            (Self::OtherFiles, 1) => "other file",
+            (Self::OtherFiles, _) => "other files",
+        }
+    }
+}
+
+/// Lines with a label in front.
+struct Text(String);
+
+impl Text {
+    fn line(&mut self, label: &str, line: &str) {
+        const LABEL: Style = AnsiColor::Green.on_default().bold();
+        writeln!(self.0, "{LABEL}{label:>8}{LABEL:#}  {line}").expect("writing to a String cannot fail");
+    }
+}
+
+fn sort(entry: &Entry) -> Sort {
+    let name = entry.path.file_name();
+    if name.ends_with(b".so") || name.windows(4).any(|part| part == b".so.") {
+        Sort::Libraries
+    } else if entry.mode & 0o111 != 0 {
+        Sort::Programs
+    } else {
+        Sort::OtherFiles
+    }
+}
+
+fn file_of(path: &str) -> &str {
+    path.split_once(':').map_or(path, |(file, _)| file)
+}
+
+fn sentence(note: &Note) -> String {
+    match note {
+        Note::State { path } => format!("{path} was changed by the run; the image has it as it was before (a volume?)"),
+        Note::Socket { path } => format!("the socket {path} is not packed; something must provide it"),
+        Note::Device { path } => format!("the device {path} is not packed; the runtime must provide it"),
+        Note::Refused { path } => {
+            format!("{path} could not be read, by the program neither; it is packed without content")
+        }
+        Note::Accounts { path, left_out } => format!("{path} is packed without {left_out} accounts of people"),
+        Note::Temporary { path } => {
+            format!("{path} was there before the run, in a place for temporary files; it is packed")
+        }
+    }
+}
+
+/// What a gap means, in words.
+pub fn gap_sentence(gap: Gap) -> &'static str {
+    match gap {
+        Gap::IoUring => "the program asked for io_uring, which opens files unseen; it was told that there is none",
+        Gap::X32 => "x32 calls were answered with ENOSYS",
+        Gap::Memory => "a path in the program's memory could not be read",
+        Gap::Handle => "a file was opened by handle, and not by path",
+        Gap::Supervisor => "the program set up a seccomp supervisor, which hides calls",
+        Gap::MountNamespace => "the program made a mount namespace, where a path may be another file",
+    }
+}
+
+/// Bytes for a person, in powers of 1000 as file managers and registries count.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 5] = [
+        (1_000, "kB"),
+        (1_000_000, "MB"),
+        (1_000_000_000, "GB"),
+        (1_000_000_000_000, "TB"),
+        (1_000_000_000_000_000, "PB"),
+    ];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    // The first unit of which there are fewer than a thousand, rounded as they will be shown.
+    let fitting =
+        UNITS.iter().find(|(unit, _)| u128::from(bytes) * 10 + u128::from(unit / 2) < u128::from(*unit) * 10_000);
+    let (unit, name) = fitting.unwrap_or(&UNITS[UNITS.len() - 1]);
+    format!("{} {name}", tenths(bytes, *unit))
+}
+
+/// `part / whole` with one digit behind the point, rounded.
+fn tenths(part: u64, whole: u64) -> String {
+    let whole = u128::from(whole.max(1));
+    let tenths = (u128::from(part) * 10 + whole / 2) / whole;
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(999), "999 B");
+        assert_eq!(size(1500), "1.5 kB");
+        assert_eq!(size(999_999), "1.0 MB");
+        assert_eq!(size(u64::MAX), "18446.7 PB");
+    }
+}
