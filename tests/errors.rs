@@ -1,0 +1,254 @@
+//! What goes wrong, and how minjail says so: the exit status, what and where in the message, a hint, and nothing left
+//! behind.
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use support::{Outcome, TestContext, limited, minjail, needs_root, outcome_of, text};
+
+/// minjail's own failures, cannot execute, not found: what docker, env and timeout users know.
+const FAILED: i32 = 125;
+const CANNOT_EXECUTE: i32 = 126;
+const NOT_FOUND: i32 = 127;
+
+/// Runs minjail, which must refuse and leave the directory as it was.
+fn refused(context: &TestContext, arguments: &[&str], status: i32, words: &[&str]) -> Outcome {
+    let before = context.listing();
+    let outcome = outcome_of(&mut context.minjail(arguments));
+    outcome.assert_refused(status, words);
+    assert_eq!(context.listing(), before, "something was left behind\n{outcome}");
+    outcome
+}
+
+fn docker_archive(context: &TestContext) -> String {
+    format!("docker-archive:{}:localhost/minjail/test:1", context.text("image.tar"))
+}
+
+#[test]
+fn a_program_that_is_not_there() {
+    let context = TestContext::new();
+    let out = docker_archive(&context);
+    refused(&context, &["trace", "-o", &out, "--", "no-such-program"], NOT_FOUND, &["`no-such-program`"]);
+    refused(&context, &["trace", "-o", &out, "--", "./no-such-program"], NOT_FOUND, &["`./no-such-program`"]);
+    refused(&context, &["trace", "-o", &out, "--", "/no/such/program"], NOT_FOUND, &["`/no/such/program`"]);
+}
+
+#[test]
+fn a_program_that_may_not_be_executed() {
+    let context = TestContext::new();
+    context.lay_out(&[("script.sh", "#!/bin/sh\necho ran\n")]);
+    let out = docker_archive(&context);
+    refused(&context, &["trace", "-o", &out, "--", "./script.sh"], CANNOT_EXECUTE, &["script.sh", "chmod"]);
+    refused(&context, &["trace", "-o", &out, "--", "/etc"], CANNOT_EXECUTE, &["`/etc`"]);
+}
+
+#[test]
+fn a_script_whose_interpreter_is_not_there() {
+    let context = TestContext::new();
+    context.lay_out(&[("script.sh", "#!/no/such/interpreter\n")]);
+    make_executable(&context.work().join("script.sh"));
+    refused(&context, &["trace", "--", "./script.sh"], NOT_FOUND, &["script.sh", "/no/such/interpreter"]);
+}
+
+#[test]
+fn a_program_for_another_architecture() {
+    let context = TestContext::new();
+    let path = context.work().join("program");
+    fs_err::write(&path, other_architecture()).expect("the directory is ours");
+    make_executable(&path);
+    let out = docker_archive(&context);
+    refused(&context, &["trace", "-o", &out, "--", "./program"], CANNOT_EXECUTE, &["program", "architecture"]);
+}
+
+#[test]
+fn an_empty_command() {
+    let context = TestContext::new();
+    let out = docker_archive(&context);
+    let before = context.listing();
+    for arguments in [vec!["trace", "-o", &out], vec!["trace", "-o", &out, "--"]] {
+        let outcome = outcome_of(&mut context.minjail(&arguments));
+        assert_eq!(outcome.status, FAILED, "{outcome}");
+        assert!(outcome.stderr.contains("error: ") && outcome.stderr.contains("CMD"), "{outcome}");
+    }
+    assert_eq!(context.listing(), before);
+    refused(&context, &["trace", "-o", &out, "--", ""], NOT_FOUND, &[]);
+}
+
+#[test]
+fn an_output_form_that_nobody_knows() {
+    let context = TestContext::new();
+    let forms = ["`rootfs:", "`layer:", "`oci:", "`oci-archive:", "`docker-archive:"];
+    for out in ["zip:image.zip", "image.tar", "oci:", ""] {
+        let mut words = vec![out];
+        words.extend(forms.map(|form| form.trim_start_matches('`')));
+        refused(&context, &["trace", "-o", out, "--", "true"], FAILED, &words);
+    }
+}
+
+#[test]
+fn an_output_that_is_already_there() {
+    let context = TestContext::new();
+    let (file, out) = (context.path("image.tar"), docker_archive(&context));
+    fs_err::write(&file, "precious").expect("the directory is ours");
+    // Refused before the program has run: nobody wants to hear of it an hour later.
+    let command = ["trace", "-t", &context.text("app.trace"), "-o", &out, "--", "touch", "ran"];
+    refused(&context, &command, FAILED, &[&text(&file), "--force"]);
+    assert_eq!(fs_err::read_to_string(&file).expect("it is still there"), "precious");
+
+    let trace = context.text("app.trace");
+    let forced = ["trace", "--force", "-t", &trace, "-o", &out, "--", "cat", "/etc/debian_version"];
+    outcome_of(&mut context.minjail(&forced)).success();
+    assert!(fs_err::metadata(&file).expect("it was replaced").len() > 100_000);
+
+    let tree = context.path("tree");
+    fs_err::create_dir(&tree).expect("the directory is ours");
+    fs_err::write(tree.join("precious"), "").expect("the directory is ours");
+    let out = format!("rootfs:{}", text(&tree));
+    refused(&context, &["build", "-t", &trace, "-o", &out], FAILED, &[&text(&tree), "--force"]);
+    outcome_of(&mut context.minjail(&["build", "--force", "-t", &trace, "-o", &out])).success();
+    assert!(!tree.join("precious").exists() && tree.join("etc/debian_version").exists());
+    let names = support::names_in(&context.path(""));
+    let hidden: Vec<&String> = names.iter().filter(|name| name.starts_with('.') || name.contains("tmp")).collect();
+    assert!(hidden.is_empty(), "something was left behind: {hidden:?}");
+}
+
+#[test]
+fn an_output_in_a_directory_that_is_not_there() {
+    let context = TestContext::new();
+    let out = format!("layer:{}", context.text("nowhere/layer.tar"));
+    refused(&context, &["trace", "-o", &out, "--", "true"], FAILED, &[&context.text("nowhere")]);
+}
+
+#[test]
+fn a_trace_that_is_not_there_or_not_a_trace() {
+    let context = TestContext::new();
+    let (absent, out) = (context.text("absent.trace"), docker_archive(&context));
+    refused(&context, &["build", "-t", &absent, "-o", &out], FAILED, &[&absent]);
+    refused(&context, &["why", &absent, "/etc/passwd"], FAILED, &[&absent]);
+    let odd = context.path("odd.trace");
+    fs_err::create_dir(&odd).expect("the directory is ours");
+    fs_err::write(odd.join("trace.jsonl"), "{\"hello\": 1}\n").expect("the directory is ours");
+    refused(&context, &["build", "-t", &text(&odd), "-o", &out], FAILED, &[&text(&odd)]);
+}
+
+#[test]
+fn no_space_left() {
+    if !needs_root("mount") {
+        return;
+    }
+    let context = TestContext::new();
+    let small = context.path("small");
+    fs_err::create_dir(&small).expect("the directory is ours");
+    for form in ["layer", "oci-archive", "docker-archive", "oci", "rootfs"] {
+        let out = format!("{form}:{}", text(&small.join("image")));
+        // The program's words are not wanted: what is left on standard output is the listing of the small directory.
+        let script = "mount -t tmpfs -o size=256k none \"$1\"; shift
+                      \"$@\" > /dev/null; status=$?; ls -A \"$0\"; exit $status";
+        let trace = context.text(&format!("{form}.trace"));
+        let mut command = context.command("unshare");
+        command.args(["--mount", "sh", "-c", script, &text(&small), &text(&small), minjail(), "trace", "-t", &trace]);
+        let outcome = outcome_of(command.args(["-o", &out, "--", "cat", "/etc/debian_version"]));
+        outcome.assert_refused(FAILED, &[&text(&small), "No space left on device"]);
+    }
+}
+
+/// A program that may be executed but not read runs, and cannot be packed.
+#[test]
+fn a_file_that_may_not_be_read() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    let directory = tempfile::Builder::new().prefix("minjail-").tempdir_in("/var/tmp").expect("it can be written");
+    let path = |name: &str| text(&directory.path().join(name));
+    for (from, to) in [(minjail(), "minjail"), ("/bin/true", "secret")] {
+        outcome_of(limited("cp").args([from, &path(to)])).success();
+    }
+    fs_err::create_dir(path("out")).expect("the directory is ours");
+    for (mode, name) in [("755", ""), ("777", "out"), ("711", "secret")] {
+        outcome_of(limited("chmod").args([mode, &path(name)])).success();
+    }
+    let (out, trace) = (format!("layer:{}", path("out/layer.tar")), path("out/app.trace"));
+    let mut command = limited("runuser");
+    command.args(["-u", "nobody", "--", &path("minjail"), "trace", "-t", &trace, "-o", &out, "--", &path("secret")]);
+    let outcome = outcome_of(command.current_dir(path("out")).env("HOME", path("out")));
+    outcome.assert_refused(FAILED, &[&path("secret")]);
+    let left: Vec<String> = support::names_in(Path::new(&path("out")));
+    assert!(left.iter().all(|name| name == "app.trace"), "something was left behind: {left:?}\n{outcome}");
+}
+
+#[test]
+fn ptrace_is_forbidden() {
+    if !needs_root("bwrap") {
+        return;
+    }
+    let context = TestContext::new();
+    // What a container engine's seccomp profile does on old kernels, or a strict one on any.
+    let filter = context.path("filter");
+    fs_err::write(&filter, filter_that_denies(libc::SYS_ptrace)).expect("the directory is ours");
+    let script = "exec bwrap --dev-bind / / --seccomp 9 \"$@\" 9< \"$0\"";
+    let out = docker_archive(&context);
+    let mut command = context.command("sh");
+    command.args(["-c", script, &text(&filter), minjail(), "trace", "-o", &out, "--", "true"]);
+    let outcome = outcome_of(&mut command);
+    outcome.assert_refused(FAILED, &["ptrace", "SYS_PTRACE"]);
+    assert!(!context.path("image.tar").exists(), "{outcome}");
+}
+
+#[test]
+fn user_namespaces_are_unavailable() {
+    if !needs_root("the limit on user namespaces") {
+        return;
+    }
+    let context = TestContext::new();
+    let out = format!("rootfs:{}", context.text("tree"));
+    let trace = context.text("true.trace");
+    outcome_of(&mut context.minjail(&["trace", "-t", &trace, "-o", &out, "--", "true"])).success();
+    // The limit is the new namespace's own, so that nobody else feels it (user_namespaces(7)).
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
+    let mut command = context.command("unshare");
+    command.args(["--user", "--map-root-user", "sh", "-c", script, "sh", minjail(), "run", &out]);
+    outcome_of(&mut command).assert_refused(FAILED, &["user namespace", "max_user_namespaces"]);
+}
+
+/// An ELF header alone, for a machine that this one is not.
+fn other_architecture() -> Vec<u8> {
+    const EM_X86_64: u16 = 62;
+    const EM_AARCH64: u16 = 183;
+    let machine = if cfg!(target_arch = "x86_64") { EM_AARCH64 } else { EM_X86_64 };
+    let mut header = b"\x7fELF\x02\x01\x01".to_vec();
+    header.resize(16, 0);
+    for half in [2_u16, machine] {
+        header.extend(half.to_le_bytes());
+    }
+    header.extend(1_u32.to_le_bytes());
+    header.resize(52, 0);
+    // e_ehsize, e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx
+    for half in [64_u16, 56, 0, 0, 0, 0] {
+        header.extend(half.to_le_bytes());
+    }
+    header
+}
+
+/// A seccomp program, as `bwrap --seccomp` reads it, that answers one call with EPERM and allows the others.
+fn filter_that_denies(call: libc::c_long) -> Vec<u8> {
+    let call = u32::try_from(call).expect("call numbers are small");
+    let program: [(u32, u8, u8, u32); 4] = [
+        (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call),
+        (libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs()),
+        (libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let mut bytes = Vec::new();
+    for (code, then, otherwise, value) in program {
+        bytes.extend(u16::try_from(code).expect("codes have 16 bits").to_ne_bytes());
+        bytes.extend([then, otherwise]);
+        bytes.extend(value.to_ne_bytes());
+    }
+    bytes
+}
+
+fn make_executable(path: &Path) {
+    fs_err::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("the file is ours");
+}

@@ -1,0 +1,107 @@
+//! What `minjail trace` lets through and what it writes about a program: the streams, the status, the user, the
+//! directory, the variables, and an image's configuration and names.
+
+mod support;
+
+use support::podman::Podman;
+use support::{TestContext, needs_root, outcome_of, outcome_with_input, text};
+
+#[test]
+fn the_streams_and_the_status_are_the_programs_own() {
+    let context = TestContext::new();
+    for (script, status) in [("cat; echo words >&2; exit 7", 7), ("cat; echo words >&2; kill -TERM $$", 143)] {
+        let mut command = context.minjail(&["trace", "--quiet", "--force", "--", "sh", "-c", script]);
+        let outcome = outcome_with_input(&mut command, b"some\0bytes\xff\n");
+        assert_eq!(outcome.status, status, "{outcome}");
+        assert_eq!(outcome.stdout, b"some\0bytes\xff\n", "{outcome}");
+        // All of minjail's words go to standard error, and with --quiet it has none.
+        assert_eq!(outcome.stderr, "words\n", "{outcome}");
+    }
+}
+
+#[test]
+fn the_summary_speaks_to_people_and_to_programs() {
+    let context = TestContext::new();
+    let out = |name: &str| format!("layer:{}", context.text(name));
+    let (trace, first, second) = (context.text("cat.trace"), out("first.tar"), out("second.tar"));
+    let command = ["trace", "-t", &trace, "-o", &first, "--", "cat", "/etc/debian_version"];
+    let people = outcome_of(&mut context.minjail(&command)).success();
+    for words in ["files", "libc.so.6", &context.text("first.tar")] {
+        assert!(people.stderr.contains(words), "the summary lacks {words:?}\n{people}");
+    }
+    assert!(!people.stderr.contains('\x1b'), "colours are for terminals\n{people}");
+
+    let command = ["trace", "--json", "--force", "-t", &trace, "-o", &second, "--", "cat", "/etc/debian_version"];
+    let programs = outcome_of(&mut context.minjail(&command)).success();
+    assert_eq!(programs.stdout, people.stdout, "{programs}");
+    let summary: Result<serde_json::Value, _> = serde_json::from_str(&programs.stderr);
+    assert!(summary.is_ok_and(|summary| summary.is_object()), "the summary is not one JSON object\n{programs}");
+}
+
+#[test]
+fn the_configuration_is_what_the_run_had() {
+    if !needs_root("podman") {
+        return;
+    }
+    let context = TestContext::new();
+    let image = format!("oci:{}:1", context.text("image"));
+    let script = "pwd; id -u; id -g; echo $COLOUR $LC_ALL $TZ";
+    let mut command = context.minjail(&["trace", "-t", &context.text("sh.trace"), "-o", &image]);
+    command.args(["--user", "1:12", "--workdir", "/usr/share", "--env", "COLOUR=green", "--", "sh", "-c", script]);
+    command.env("LC_ALL", "C.UTF-8").env("TZ", "Asia/Tokyo").env("PASSWORD", "hunter2");
+    let traced = outcome_of(command.env("SOURCE_DATE_EPOCH", "86400")).success();
+    assert_eq!(traced.text(), "/usr/share\n1\n12\ngreen C.UTF-8 Asia/Tokyo\n", "{traced}");
+
+    let podman = Podman::new();
+    let id = podman.pull(&context, &image);
+    podman.run(&id).assert_same_as(&traced);
+    outcome_of(&mut context.minjail(&["run", &image])).assert_same_as(&traced);
+
+    let inspected = podman.inspect(&id);
+    assert_eq!(inspected["Created"], "1970-01-02T00:00:00Z", "{inspected}");
+    assert_eq!(inspected["Architecture"], if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" });
+    assert_eq!(inspected["Os"], "linux");
+    let config = &inspected["Config"];
+    assert_eq!((&config["User"], &config["WorkingDir"]), (&"1:12".into(), &"/usr/share".into()), "{config}");
+    let variables: Vec<&str> =
+        config["Env"].as_array().expect("there are variables").iter().filter_map(|one| one.as_str()).collect();
+    assert!(variables.contains(&"COLOUR=green") && variables.contains(&"TZ=Asia/Tokyo"), "{variables:?}");
+    assert!(!config.to_string().contains("hunter2"), "a variable that nobody named is in the image: {config}");
+    let labels = config["Labels"].to_string();
+    assert!(labels.contains("minjail") && labels.contains(env!("CARGO_PKG_VERSION")), "{labels}");
+}
+
+#[test]
+fn the_index_names_the_image_for_podman_and_containerd() {
+    let context = TestContext::new();
+    let image = format!("oci:{}:first", context.text("image"));
+    let trace = context.text("true.trace");
+    outcome_of(&mut context.minjail(&["trace", "-t", &trace, "-o", &image, "--", "true"])).success();
+    let index = fs_err::read(context.path("image/index.json")).expect("a layout has an index");
+    let index: serde_json::Value = serde_json::from_slice(&index).expect("the index is JSON");
+    let names = &index["manifests"][0]["annotations"];
+    assert_eq!(names["org.opencontainers.image.ref.name"], "first", "{names}");
+    assert!(names["io.containerd.image.name"].as_str().is_some_and(|name| name.ends_with(":first")), "{names}");
+}
+
+/// What a user, an umask and a working directory of another kind do to the bytes: nothing.
+#[test]
+fn the_image_does_not_depend_on_who_builds_it() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    let context = TestContext::new();
+    let trace = context.text("cat.trace");
+    outcome_of(&mut context.minjail(&["trace", "-t", &trace, "--", "cat", "/etc/debian_version"])).success();
+    let directory = tempfile::Builder::new().prefix("minjail-").tempdir_in("/var/tmp").expect("it can be written");
+    let path = |name: &str| text(&directory.path().join(name));
+    let copies = "cp \"$1\" \"$0/minjail\" && cp -r \"$2\" \"$0/cat.trace\" && chown -R nobody \"$0\"";
+    outcome_of(context.command("sh").args(["-c", copies, &path(""), support::minjail(), &trace])).success();
+
+    let first = context.text("first.tar");
+    outcome_of(&mut context.minjail(&["build", "-t", &trace, "-o", &format!("layer:{first}")])).success();
+    let script = "umask 077; cd \"$0\"; exec env LANG=C TZ=Asia/Tokyo ./minjail build -t cat.trace -o layer:second.tar";
+    outcome_of(context.command("runuser").args(["-u", "nobody", "--", "sh", "-c", script, &path("")])).success();
+    let (first, second) = (fs_err::read(first).expect("it was built"), fs_err::read(path("second.tar")));
+    assert!(first == second.expect("it was built"), "another user built other bytes");
+}
