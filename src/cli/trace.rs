@@ -53,6 +53,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let name = workload.name();
     let target = arguments.trace.unwrap_or_else(|| PathBuf::from(format!("{name}.trace")));
 
+    prepared.reserve_standard_output()?;
     let outcome = workload.trace(&target, Duration::from_secs(arguments.grace))?;
     let trace = Trace::read(std::slice::from_ref(&target))?;
     if prepared.outputs.is_empty() {
