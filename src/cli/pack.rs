@@ -18,7 +18,7 @@ use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Manifest, Packages, 
 use crate::path::unescape;
 use crate::report::summary::{self, LeftOut, Summary, gap_sentence};
 use crate::root::Root;
-use crate::trace::{Access, Found, Gap, Header, Protocol, Touch, Trace};
+use crate::trace::{Access, Found, Gap, Header, Protocol, Tally, Touch, Trace};
 use crate::tree::Tree;
 
 /// What is built, and how it is told.
@@ -176,24 +176,18 @@ fn gaps(trace: &Trace) -> BTreeMap<Gap, u64> {
 }
 
 /// Tells of a trace from which nothing was built.
-pub(super) fn tell_of_trace(trace: &Trace, target: &Path, prepared: &Prepared) {
-    if prepared.quiet {
-        return;
-    }
-    let paths: BTreeSet<_> = trace.runs.iter().flat_map(|run| &run.touches).map(|touch| &touch.path).collect();
-    let programs: usize = trace.runs.iter().map(|run| run.programs.len()).sum();
+pub(super) fn tell_of_trace(tally: &Tally, target: &Path, prepared: &Prepared) {
+    let Tally { touches, programs, gaps } = tally;
     if prepared.json {
-        let json =
-            serde_json::json!({ "trace": target, "paths": paths.len(), "programs": programs, "gaps": gaps(trace) });
-        eprintln!("{json}");
-        return;
+        eprintln!("{}", serde_json::json!({ "trace": target, "touches": touches, "programs": programs, "gaps": gaps }));
+    } else if !prepared.quiet {
+        let by = if *programs == 1 { "one program".to_owned() } else { format!("{programs} programs") };
+        eprintln!("minjail: {touches} touches by {by} are in {}", target.display());
+        for (gap, count) in gaps {
+            eprintln!("minjail: gap: {} ({count} times)", gap_sentence(*gap));
+        }
+        eprintln!("minjail: to build an image: minjail build -t {} -o docker-archive:FILE", target.display());
     }
-    let by = if programs == 1 { "one program".to_owned() } else { format!("{programs} programs") };
-    eprintln!("minjail: {} paths, touched by {by}, are in {}", paths.len(), target.display());
-    for (gap, count) in gaps(trace) {
-        eprintln!("minjail: gap: {} ({count} times)", gap_sentence(gap));
-    }
-    eprintln!("minjail: to build an image: minjail build -t {} -o docker-archive:FILE", target.display());
 }
 
 /// Builds every output from `trace`; `lead` says how the image is run.
