@@ -297,9 +297,11 @@ pub fn gap_sentence(gap: Gap) -> &'static str {
         Gap::IoUring => "the program asked for io_uring, which opens files unseen; it was told that there is none",
         Gap::X32 => "x32 calls were answered with ENOSYS",
         Gap::Memory => "a path in the program's memory could not be read",
-        Gap::Handle => "a file was opened by handle, and not by path",
+        Gap::Handle => "a file was opened by handle, and its path could not be found",
         Gap::Supervisor => "the program set up a seccomp supervisor, which hides calls",
-        Gap::MountNamespace => "the program made a mount namespace, where a path may be another file",
+        Gap::MountNamespace => "in a mount namespace of the program's own, a path led to another file",
+        Gap::LongPath => "a descriptor's path was longer than the kernel tells",
+        Gap::Rewritten => "a thread rewrote a path while a file was opened for writing",
     }
 }
 
