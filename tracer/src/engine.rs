@@ -16,7 +16,7 @@ use crate::filter::ABIS;
 use crate::inspect::Opening;
 use crate::known::{Change, Known};
 use crate::machine::{End, Machine, Step};
-use crate::place::{self, Places};
+use crate::place::{self, Executables, Places};
 use crate::reaper::Reaper;
 use crate::retrace::{self, Retraced};
 use crate::signals::Forwarding;
@@ -79,6 +79,7 @@ pub(crate) struct Engine<'a> {
     pub(crate) machine: Machine,
     pub(crate) tables: BTreeMap<u32, (Abi, Table)>,
     pub(crate) places: Places,
+    executables: Executables,
     pub(crate) walker: Walker,
     pub(crate) known: Known,
     /// What the call under examination asks for, and the path that it spells: kept for their memory.
@@ -110,6 +111,7 @@ impl<'a> Engine<'a> {
             machine: Machine::new(main),
             tables: ABIS.iter().map(|&(arch, abi)| (arch, (abi, Table::of(abi)))).collect(),
             places: Places::default(),
+            executables: Executables::default(),
             walker: Walker::default(),
             known: Known::new(),
             asked: Vec::new(),
@@ -169,6 +171,22 @@ impl<'a> Engine<'a> {
         Ok(true)
     }
 
+    /// Takes in the task that `maker` has just made, unless it has been heard of already; true if not. Neither needs a
+    /// look into /proc: a new process is its maker's child, and a new thread is in its maker's process.
+    fn welcome(&mut self, task: i32, maker: i32) -> Result<bool, TraceError> {
+        if self.machine.knows(task) {
+            return Ok(false);
+        }
+        let Some(parent) = self.machine.process_of(maker) else { return self.meet(task) };
+        if !sys::is_process(task) {
+            self.machine.adopt(task, parent);
+            return Ok(true);
+        }
+        self.machine.adopt(task, task);
+        self.tell(Event::Fork { parent, child: task })?;
+        Ok(true)
+    }
+
     fn take(&mut self, task: i32, step: Step) -> Result<(), TraceError> {
         match step {
             Step::Examine { process } => match self.examine(task, process)? {
@@ -189,9 +207,8 @@ impl<'a> Engine<'a> {
             Step::Examined { process } => {
                 self.executed = true;
                 self.places.forget();
-                let event =
-                    Event::Exec { process, arguments: place::arguments(process), loaded: place::mapped(process) };
-                self.tell(event)?;
+                let loaded = self.executables.loaded(process);
+                self.tell(Event::Exec { process, arguments: place::arguments(process), loaded })?;
                 self.go_on(task)
             }
             Step::Start => {
@@ -206,7 +223,7 @@ impl<'a> Engine<'a> {
                 // While its maker stands here, so that the kernel still tells who that is.
                 if let Ok(child) = sys::made_task(task) {
                     let retraced = self.retraced.get(&task).copied();
-                    if let (true, Some(retraced)) = (self.meet(child)?, retraced) {
+                    if let (true, Some(retraced)) = (self.welcome(child, task)?, retraced) {
                         self.retraced.insert(child, retraced);
                     }
                 }

@@ -53,6 +53,11 @@ impl Machine {
         self.tasks.contains_key(&task)
     }
 
+    /// The process that `task` is in.
+    pub(crate) fn process_of(&self, task: i32) -> Option<i32> {
+        self.tasks.get(&task).copied()
+    }
+
     /// Takes in a task that has just stopped for the first time.
     pub(crate) fn adopt(&mut self, task: i32, process: i32) {
         if self.tasks.insert(task, process).is_none() {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, readlink};
 use nix::sys::stat::{FileStat, Mode, fstat, stat};
+use nix::unistd::read;
 
 use crate::look;
 
@@ -167,8 +168,28 @@ pub(crate) fn arguments(process: i32) -> Vec<Vec<u8>> {
     text.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect()
 }
 
+/// What the kernel loads for executables, remembered: a shell runs the same few over and over.
+#[derive(Debug, Default)]
+pub(crate) struct Executables {
+    loaded: HashMap<Executable, Vec<Vec<u8>>>,
+}
+
+/// An executable in one state: its path, device, inode and time of last change.
+type Executable = (Vec<u8>, u64, u64, (i64, i64));
+
+impl Executables {
+    /// The files that the kernel has loaded for `process`, which has just executed them.
+    pub(crate) fn loaded(&mut self, process: i32) -> Vec<Vec<u8>> {
+        let (Ok(open), Ok(stat)) = (link(process, "exe"), stat(format!("/proc/{process}/exe").as_str())) else {
+            return mapped(process);
+        };
+        let executable = (open.path, stat.st_dev, stat.st_ino, (stat.st_ctime, stat.st_ctime_nsec));
+        self.loaded.entry(executable).or_insert_with(|| mapped(process)).clone()
+    }
+}
+
 /// The files that are mapped into `process`: right after an exec, those that the kernel loaded.
-pub(crate) fn mapped(process: i32) -> Vec<Vec<u8>> {
+fn mapped(process: i32) -> Vec<Vec<u8>> {
     let maps = fs_read(&format!("/proc/{process}/maps")).unwrap_or_default();
     let mut files: Vec<Vec<u8>> = Vec::new();
     for line in maps.split(|&byte| byte == b'\n') {
@@ -203,12 +224,27 @@ fn unescape(path: &[u8]) -> Vec<u8> {
 }
 
 fn fs_read(path: &str) -> Option<Vec<u8>> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    let file = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
-    std::fs::File::from(file.ok()?).read_to_end(&mut bytes).ok()?;
+    let file = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    // Not `read_to_end`: it asks for a size, which these files do not have, and feels its way in small pieces.
+    let mut bytes = vec![0; PIECE];
+    let mut length = 0;
+    loop {
+        match read(&file, &mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+        if bytes.len() - length < PIECE / 2 {
+            bytes.resize(bytes.len() + PIECE, 0);
+        }
+    }
+    bytes.truncate(length);
     Some(bytes)
 }
+
+/// What the files of /proc that are read here rarely exceed.
+const PIECE: usize = 8192;
 
 #[cfg(test)]
 mod tests {

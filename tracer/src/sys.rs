@@ -83,6 +83,12 @@ pub(crate) fn made_task(task: i32) -> Result<i32, Errno> {
     Errno::result(result).map(|_| message as i32)
 }
 
+/// True if `task` is the first of its process: only then is there a thread of this number in a group of the same.
+pub(crate) fn is_process(task: i32) -> bool {
+    // SAFETY: tgkill takes numbers alone; the signal 0 is none.
+    unsafe { libc::syscall(libc::SYS_tgkill, task, task, 0) == 0 }
+}
+
 /// Opens the file that a handle names, as a mere place (`O_PATH`); `mount` is anything on its filesystem.
 pub(crate) fn open_handle(mount: BorrowedFd<'_>, kind: i32, bytes: &[u8]) -> Result<OwnedFd, Errno> {
     // struct file_handle: two words, then the bytes, aligned as a word is.
