@@ -4,6 +4,7 @@
 //! is handed values. One file a subcommand: its arguments, and `run`. All of minjail's words go to standard error.
 
 mod build;
+mod doctor;
 mod exit;
 mod failure;
 mod locate;
@@ -51,6 +52,7 @@ enum Command {
     Build(build::Arguments),
     Run(run::Arguments),
     Why(why::Arguments),
+    Doctor(doctor::Arguments),
 }
 
 /// Parses the arguments, does what they say, and tells what failed.
@@ -70,6 +72,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Build(arguments) => build::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
     };
     let exit = result.unwrap_or_else(|failure| {
         failure.tell();
