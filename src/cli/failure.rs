@@ -200,9 +200,9 @@ impl From<RecordError> for Failure {
     fn from(error: RecordError) -> Self {
         let hint = match &error {
             RecordError::NoTrace { .. } => Some("name another directory with `-t`"),
-            RecordError::Keep { .. } => Some(
-                "the program changes this file, so its content must be kept: run minjail as a user who may read it",
-            ),
+            RecordError::Keep { .. } => {
+                Some("the program changes this file, so its content must be kept: is there room in TMPDIR?")
+            }
             RecordError::Write { .. } => {
                 Some("name a directory that you may write, on a file system with room, with `-t`")
             }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{FileSet, FilesError, Note, Reason, Was, What};
 use crate::path::{Facts, FileType, JailPath, unescape};
 use crate::root::Root;
-use crate::trace::{Access, Found, Header, Run, Touch, Trace};
+use crate::trace::{Access, Found, Header, Run, Touch, Trace, is_temporary};
 
 /// What the runs did with one path that was there before them.
 #[derive(Debug)]
@@ -87,6 +87,12 @@ impl<'a> Gathered<'a> {
 }
 
 impl Touched<'_> {
+    /// True if the runs may have changed the content, or taken it away.
+    fn is_changed(&self) -> bool {
+        let changes = [Access::Write, Access::Create, Access::Remove, Access::Replace];
+        changes.iter().any(|access| self.accesses.contains(access))
+    }
+
     /// Two runs must have found the same content.
     fn agree(&self, run: &Run, touch: &Touch) -> Result<(), FilesError> {
         let same = match (self.before, touch.before.as_deref()) {
@@ -189,7 +195,9 @@ fn want(
     }
     let what = state(path, touched, facts, root)?;
     match &what {
-        What::Was(was) if facts.is_file() && was.content.is_some() => notes.push(Note::State { path: path.clone() }),
+        What::Was(was) if facts.is_file() && was.content.is_some() && touched.is_changed() => {
+            notes.push(Note::State { path: path.clone() });
+        }
         What::Sealed => notes.push(Note::Refused { path: path.clone() }),
         _ => {}
     }
@@ -217,7 +225,13 @@ fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> 
     if same {
         // Executing asks for no permission to read, but takes the content all the same.
         let refused = !touched.header.may_read(facts) && !touched.accesses.contains(&Access::Execute);
-        return Ok(if facts.is_file() && refused { What::Sealed } else { What::AsIs });
+        if facts.is_file() && refused {
+            return Ok(What::Sealed);
+        }
+        // Of a temporary file the copy is taken even while it is still there: it may be gone at any moment.
+        if touched.before.is_none() || !is_temporary(path) {
+            return Ok(What::AsIs);
+        }
     }
     let content_is_there = now.as_ref().is_some_and(|now| facts.same_content(now));
     if facts.is_file() && touched.before.is_none() && !content_is_there {
@@ -226,7 +240,7 @@ fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> 
     }
     Ok(What::Was(Was {
         facts: facts.clone(),
-        content: touched.before.map(str::to_owned).filter(|_| !content_is_there),
+        content: touched.before.map(str::to_owned).filter(|_| !content_is_there || is_temporary(path)),
         target: touched.first.target.as_deref().and_then(unescape),
     }))
 }
@@ -243,10 +257,4 @@ fn list(path: &JailPath, touched: &Touched<'_>, root: &Root, files: &mut FileSet
         files.add(child, what, Reason::Listed { directory: path.clone() });
     }
     Ok(())
-}
-
-fn is_temporary(path: &JailPath) -> bool {
-    [&b"/tmp"[..], b"/var/tmp", b"/run"]
-        .iter()
-        .any(|top| path.as_bytes().strip_prefix(*top).is_some_and(|rest| rest.starts_with(b"/")))
 }

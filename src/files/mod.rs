@@ -45,7 +45,7 @@ pub enum FilesError {
 pub fn needed(trace: &Trace, root: &Root) -> Result<(FileSet, Vec<Note>), FilesError> {
     let touched = gather::gather(trace)?;
     let (mut files, mut notes) = gather::wanted(trace, &touched, root)?;
-    closure::close(&mut files, &touched, root)?;
+    closure::close(&mut files, touched.executed().cloned().collect(), &trace.store, root)?;
     special::replace(&mut files, trace, root, &mut notes)?;
     files.hold();
     Ok((files, notes))

@@ -210,8 +210,9 @@ impl Recorder {
     fn preserve(&mut self, current: &JailPath, record: &mut Touch) -> Result<(), RecordError> {
         let Found::There(facts) = &record.found else { return Ok(()) };
         let changes = matches!(record.access, Access::Write | Access::Create | Access::Remove | Access::Replace);
-        if changes && facts.is_file() && !record.made {
-            record.before = Some(self.keep(current, facts)?);
+        let vanishes = record.access == Access::Read && is_temporary(&record.path);
+        if (changes || vanishes) && facts.is_file() && !record.made {
+            record.before = self.keep(current, facts)?;
         }
         if record.access == Access::Remove {
             self.store.forget(facts);
@@ -225,10 +226,15 @@ impl Recorder {
         Ok(())
     }
 
-    /// Keeps the content that `path` has now. One that may not be read was not read by the program either.
-    fn keep(&mut self, path: &JailPath, facts: &Facts) -> Result<String, RecordError> {
+    /// Keeps the content that `path` has now; `None` of a file that is not ours to read, or that somebody else has
+    /// just removed: the call may come to nothing, and if it does not, the change shows when the image is built.
+    fn keep(&mut self, path: &JailPath, facts: &Facts) -> Result<Option<String>, RecordError> {
         let host = path.below(&self.root);
-        self.store.keep(&host, facts).map_err(|source| RecordError::Keep { path: path.to_string(), source })
+        match self.store.keep(&host, facts) {
+            Ok(digest) => Ok(Some(digest)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => Ok(None),
+            Err(source) => Err(RecordError::Keep { path: path.to_string(), source }),
+        }
     }
 
     /// The names in a directory, without those that the run made.
@@ -276,6 +282,13 @@ fn is_kernels(path: &JailPath) -> bool {
     [&b"/proc"[..], b"/sys", b"/dev"]
         .iter()
         .any(|top| path.as_bytes().strip_prefix(*top).is_some_and(|rest| matches!(rest, [] | [b'/', ..])))
+}
+
+/// Where files come and go, those of other programs too: what is read there may be gone when the image is built.
+pub(crate) fn is_temporary(path: &JailPath) -> bool {
+    [&b"/tmp"[..], b"/var/tmp", b"/run"]
+        .iter()
+        .any(|top| path.as_bytes().strip_prefix(*top).is_some_and(|rest| rest.starts_with(b"/")))
 }
 
 fn link_text(path: &Path) -> Option<String> {

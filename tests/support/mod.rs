@@ -120,6 +120,19 @@ pub(crate) fn text(path: &Path) -> String {
     path.to_str().expect("test paths are plain text").to_owned()
 }
 
+/// Whether all of `programs` are here; says which one is not.
+pub(crate) fn has(programs: &[&str]) -> bool {
+    let found = |name: &str| {
+        name.starts_with('/') && Path::new(name).exists()
+            || SEARCH_PATH.split(':').any(|directory| Path::new(directory).join(name).exists())
+    };
+    let missing = programs.iter().find(|name| !found(name));
+    if let Some(name) = missing {
+        skip(&format!("`{name}` is not installed"));
+    }
+    missing.is_none()
+}
+
 /// Whether the test may run as root; says why it is skipped if not. Use as `if !needs_root("podman") { return; }`.
 pub(crate) fn needs_root(what: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
