@@ -169,6 +169,9 @@ impl From<FilesError> for Failure {
                 Some("trace again, and let nothing else change the files before the image is built")
             }
             FilesError::Conflict { .. } => Some("build an image from one of them, or bring the files together first"),
+            FilesError::Nothing { .. } => {
+                Some("is it spelled as in the root? a path and a glob start with `/`, a package is `deb:NAME`")
+            }
             FilesError::Root(error) => read_hint(error),
             FilesError::LdCache { .. } | FilesError::Search(_) => None,
         };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{FileSet, FilesError, Note, Reason, Was, What};
+use super::{FileSet, FilesError, Listing, Note, Reason, Was, What};
 use crate::path::{Facts, FileType, JailPath, unescape};
 use crate::root::Root;
 use crate::trace::{Access, Found, Header, Run, Touch, Trace, is_temporary};
@@ -45,6 +45,15 @@ impl<'a> Gathered<'a> {
     pub(super) fn executed(&self) -> impl Iterator<Item = &JailPath> {
         let executed = self.paths.iter().filter(|(_, touched)| touched.accesses.contains(&Access::Execute));
         executed.map(|(path, _)| path).filter(|path| !is_mounted(path))
+    }
+
+    /// The files that were looked at and never opened.
+    pub(super) fn looked_at(&self) -> BTreeSet<JailPath> {
+        let looked_at = self.paths.iter().filter(|(_, touched)| {
+            let is_file = matches!(&touched.first.found, Found::There(facts) if facts.is_file());
+            is_file && touched.accesses.iter().all(|access| *access == Access::Look)
+        });
+        looked_at.map(|(path, _)| path.clone()).collect()
     }
 
     fn take(&mut self, run: &'a Run, touch: &'a Touch) -> Result<(), FilesError> {
@@ -111,7 +120,12 @@ impl Touched<'_> {
 }
 
 /// What of all that the jail needs, and what a person should know.
-pub(super) fn wanted(trace: &Trace, gathered: &Gathered<'_>, root: &Root) -> Result<(FileSet, Vec<Note>), FilesError> {
+pub(super) fn wanted(
+    trace: &Trace,
+    gathered: &Gathered<'_>,
+    root: &Root,
+    listing: Listing,
+) -> Result<(FileSet, Vec<Note>), FilesError> {
     let mut files = FileSet::default();
     let mut notes = Vec::new();
     for (path, touched) in &gathered.paths {
@@ -123,7 +137,7 @@ pub(super) fn wanted(trace: &Trace, gathered: &Gathered<'_>, root: &Root) -> Res
     }
     // After everything that was touched: a name that was only seen is there by name alone.
     for (path, touched) in &gathered.paths {
-        list(path, touched, root, &mut files)?;
+        list(path, touched, root, listing, &mut files)?;
     }
     let ways = gathered.links.iter().chain(&gathered.passed).chain(&gathered.makings);
     for (path, reasons) in ways.filter(|(path, _)| !is_mounted(path)) {
@@ -149,7 +163,7 @@ pub(super) fn wanted(trace: &Trace, gathered: &Gathered<'_>, root: &Root) -> Res
 const MOUNT_POINTS: [&[u8]; 3] = [b"/dev", b"/proc", b"/sys"];
 
 /// True for what is below a mount point, or one itself.
-fn is_mounted(path: &JailPath) -> bool {
+pub(super) fn is_mounted(path: &JailPath) -> bool {
     MOUNT_POINTS
         .iter()
         .any(|top| path.as_bytes().strip_prefix(*top).is_some_and(|rest| matches!(rest, [] | [b'/', ..])))
@@ -246,12 +260,22 @@ fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> 
 }
 
 /// The names that a listing of `path` showed: directories and links as they are, anything else only by name.
-fn list(path: &JailPath, touched: &Touched<'_>, root: &Root, files: &mut FileSet) -> Result<(), FilesError> {
+fn list(
+    path: &JailPath,
+    touched: &Touched<'_>,
+    root: &Root,
+    listing: Listing,
+    files: &mut FileSet,
+) -> Result<(), FilesError> {
+    if listing == Listing::Opened {
+        return Ok(());
+    }
     let names = touched.names.iter().filter_map(|name| unescape(name));
     for child in names.map(|name| path.join(&name)).filter(|child| !is_mounted(child)) {
         let what = match root.lstat(&child)? {
             _ if files.contains(&child) => What::AsIs,
             Some(facts) if facts.is_directory() || facts.is_symlink() => What::AsIs,
+            Some(facts) if listing == Listing::Full && facts.file_type != FileType::Socket => What::AsIs,
             _ => What::Placeholder,
         };
         files.add(child, what, Reason::Listed { directory: path.clone() });

@@ -11,6 +11,7 @@ pub(crate) mod docker;
 pub(crate) mod outcome;
 pub(crate) mod podman;
 pub(crate) mod program;
+pub(crate) mod traced;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
