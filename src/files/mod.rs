@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::elf::{CacheError, SearchError};
 use crate::path::{Facts, JailPath};
 use crate::root::{Root, RootError};
-use crate::trace::Trace;
+use crate::trace::{Trace, is_temporary};
 
 pub use closure::interpreter;
 pub use note::Note;
@@ -61,7 +61,19 @@ pub fn needed(trace: &Trace, root: &Root, policy: &Policy) -> Result<(FileSet, V
     secrets::withhold(&mut files, &policy.allowed_secrets, &trace.store, root, &mut notes);
     special::replace(&mut files, trace, root, policy, &mut notes)?;
     files.hold();
+    restore_temporary_directories(&mut files, root)?;
     Ok((files, notes))
+}
+
+/// A temporary file may be packed when its directory is long gone: it gets one as it is commonly made.
+fn restore_temporary_directories(files: &mut FileSet, root: &Root) -> Result<(), RootError> {
+    for (path, wanted) in files.wanted.iter_mut().filter(|(path, _)| is_temporary(path)) {
+        let holds = wanted.reasons.iter().all(|reason| matches!(reason, Reason::Holds { .. }));
+        if holds && wanted.what == What::AsIs && root.lstat(path)?.is_none() {
+            wanted.what = What::EmptyDirectory;
+        }
+    }
+    Ok(())
 }
 
 /// Every path that the jail needs.

@@ -15,7 +15,7 @@ use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Touch as TracerTo
 use super::format::{RECORDS, Record, STORE, write_record};
 use super::model::{Ending, Found, Header, Link, Listening, Program, Run, Touch};
 use super::names::Names;
-use super::store::Store;
+use super::store::{Store, copy_sparsely};
 use crate::path::{Facts, JailPath, escape};
 
 /// Takes the events of one run.
@@ -309,7 +309,9 @@ fn publish(scratch: &Path, target: &Path) -> io::Result<()> {
         fs_err::create_dir(staged.path().join(STORE))?;
         for entry in fs_err::read_dir(scratch.join(STORE))? {
             let entry = entry?;
-            fs_err::copy(entry.path(), staged.path().join(STORE).join(entry.file_name()))?;
+            // Not `fs::copy`, which fills holes.
+            let mut copy = fs_err::File::create_new(staged.path().join(STORE).join(entry.file_name()))?;
+            copy_sparsely(&mut fs_err::File::open(entry.path())?, copy.file_mut(), |_| {})?;
         }
     }
     if target.symlink_metadata().is_ok() {

@@ -16,6 +16,8 @@ pub(crate) struct Built {
     root: PathBuf,
     work: PathBuf,
     pub(crate) said: String,
+    /// The directory that it is in, if nobody else holds it.
+    context: Option<TestContext>,
 }
 
 impl Traced {
@@ -40,10 +42,17 @@ impl Traced {
         outcome_of(command.args(arguments))
     }
 
+    /// The tree alone.
+    #[track_caller]
+    pub(crate) fn into_built(self) -> Built {
+        let built = self.build("tree", &[]);
+        Built { context: Some(self.context), ..built }
+    }
+
     #[track_caller]
     pub(crate) fn build(&self, name: &str, arguments: &[&str]) -> Built {
         let said = self.try_build(name, arguments).success().stderr;
-        Built { root: self.context.path(name), work: self.context.work(), said }
+        Built { root: self.context.path(name), work: self.context.work(), said, context: None }
     }
 }
 
