@@ -302,8 +302,8 @@ fn a_setuid_program() {
     outcome_of(limited("chmod").args(["4755", &support::text(&who)])).success();
     outcome_of(limited("chmod").args(["0600", &support::text(&secret)])).success();
     Program {
-        argv: &["sh", "-c", "$WHO $SECRET"],
-        environment: &[("WHO", &support::text(&who)), ("SECRET", &support::text(&secret))],
+        argv: &["sh", "-c", "$WHO $NOTE"],
+        environment: &[("WHO", &support::text(&who)), ("NOTE", &support::text(&secret))],
         says: "0 1234\ns\n",
         ..Program::default()
     }
