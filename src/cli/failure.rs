@@ -184,6 +184,9 @@ impl From<FilesError> for Failure {
                 Some("trace again, and let nothing else change the files before the image is built")
             }
             FilesError::Conflict { .. } => Some("build an image from one of them, or bring the files together first"),
+            FilesError::Nothing { .. } => {
+                Some("is it spelled as in the root? a path and a glob start with `/`, a package is `deb:NAME`")
+            }
             FilesError::Root(error) => read_hint(error),
             FilesError::LdCache { .. } | FilesError::Search(_) => None,
         };
@@ -215,9 +218,9 @@ impl From<RecordError> for Failure {
     fn from(error: RecordError) -> Self {
         let hint = match &error {
             RecordError::NoTrace { .. } => Some("name another directory with `-t`"),
-            RecordError::Keep { .. } => Some(
-                "the program changes this file, so its content must be kept: run minjail as a user who may read it",
-            ),
+            RecordError::Keep { .. } => {
+                Some("the program changes this file, so its content must be kept: is there room in TMPDIR?")
+            }
             RecordError::Write { .. } => {
                 Some("name a directory that you may write, on a file system with room, with `-t`")
             }

@@ -4,6 +4,7 @@
 //! is handed values. One file a subcommand: its arguments, and `run`. All of minjail's words go to standard error.
 
 mod build;
+mod choices;
 mod doctor;
 mod exit;
 mod failure;

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use anstream::eprintln;
 
+use super::choices::{Choices, Chosen};
 use super::failure::Failure;
 use super::progress::Progress;
-use crate::files::{self, FileSet};
+use crate::files::{self, FileSet, Note};
 use crate::image::{self, Output, Reference, Target};
 use crate::layer::Compression;
 use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Manifest, Packages, Sources};
@@ -45,6 +46,9 @@ pub(super) struct Packing {
     #[arg(long)]
     allow_gaps: bool,
 
+    #[command(flatten)]
+    choices: Choices,
+
     /// Say nothing but errors
     #[arg(long, short)]
     quiet: bool,
@@ -65,6 +69,7 @@ pub(super) struct Prepared {
     pub(super) quiet: bool,
     json: bool,
     epoch: i64,
+    chosen: Chosen,
     /// Where `-` goes.
     standard_output: OwnedFd,
 }
@@ -90,6 +95,7 @@ impl Packing {
             quiet: self.quiet,
             json: self.json,
             epoch: epoch()?,
+            chosen: self.choices.check()?,
             standard_output: std::io::stdout().as_fd().try_clone_to_owned().map_err(Failure::new)?,
         })
     }
@@ -193,7 +199,7 @@ pub(super) fn tell_of_trace(tally: &Tally, target: &Path, prepared: &Prepared) {
 /// Builds every output from `trace`; `lead` says how the image is run.
 pub(super) fn pack(trace: &Trace, lead: &Header, prepared: &Prepared) -> Result<(), Failure> {
     let root = Root::open(&lead.root)?;
-    let (files, notes) = files::needed(trace, &root)?;
+    let (files, mut notes) = files::needed(trace, &root, &prepared.chosen.policy)?;
     let packages = Packages::read(&root)?;
     let DrawnUp { manifest, sources, .. } = draw_up(&files, &root, &packages, trace, lead, prepared)?;
     refuse_gaps(trace, prepared)?;
@@ -208,6 +214,8 @@ pub(super) fn pack(trace: &Trace, lead: &Header, prepared: &Prepared) -> Result<
         packed_bytes: share.taken_size,
         installed_bytes: share.touched_size,
     };
+    let withheld = lead.env.iter().filter(|(name, value)| prepared.chosen.withholds(name, value));
+    notes.extend(withheld.map(|(name, _)| Note::Variable { name: name.clone() }));
     summary.left_out = left_out(trace);
     summary.notes = notes;
     summary.notes.sort();
@@ -233,7 +241,7 @@ fn draw_up(
         store: &trace.store,
         packages,
         epoch: prepared.epoch,
-        config: config(trace, lead)?,
+        config: config(trace, lead, &prepared.chosen)?,
         threads: threads(),
         progress: &|done, total| progress.show(done, total),
     })?;
@@ -275,7 +283,7 @@ fn threads() -> NonZeroUsize {
 }
 
 /// How the image is run: as the workload was.
-fn config(trace: &Trace, lead: &Header) -> Result<Config, Failure> {
+fn config(trace: &Trace, lead: &Header, chosen: &Chosen) -> Result<Config, Failure> {
     let mut arguments = lead.command.iter().skip(1);
     let text = |argument: &String| {
         unescape(argument).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
@@ -288,6 +296,7 @@ fn config(trace: &Trace, lead: &Header) -> Result<Config, Failure> {
         let protocol = if listening.protocol == Protocol::Tcp { "tcp" } else { "udp" };
         format!("{}/{protocol}", listening.port)
     });
+    let variables = lead.env.iter().filter(|(name, value)| !chosen.withholds(name, value));
     let labels = [
         ("org.minjail.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         ("org.minjail.format".to_owned(), FORMAT.to_string()),
@@ -296,7 +305,7 @@ fn config(trace: &Trace, lead: &Header) -> Result<Config, Failure> {
         architecture: architecture(&lead.machine).to_owned(),
         entrypoint: vec![text(&lead.program.to_string())?],
         cmd,
-        env: lead.env.clone(),
+        env: variables.map(|(name, value)| (name.clone(), value.clone())).collect(),
         working_dir: text(&lead.directory.to_string())?,
         user: format!("{}:{}", lead.uid, lead.gid),
         exposed_ports: exposed_ports.collect(),

@@ -51,7 +51,7 @@ fn reasons(source: &Path) -> Result<Reasons, Failure> {
     if source.is_dir() {
         let trace = Trace::read(&[source.to_path_buf()])?;
         let root = trace.runs.first().map_or_else(|| PathBuf::from("/"), |run| run.header.root.clone());
-        let (files, _) = files::needed(&trace, &Root::open(&root)?)?;
+        let (files, _) = files::needed(&trace, &Root::open(&root)?, &files::Policy::default())?;
         return Ok(files.wanted.into_iter().map(|(path, wanted)| (path, wanted.reasons)).collect());
     }
     let text = fs_err::read_to_string(source).map_err(|error| {

@@ -1,19 +1,25 @@
 //! `/etc/passwd` and its relatives, without the people of the machine at hand.
 //!
-//! Kept are system accounts (`login.defs(5)`: below 1000, and 65534, nobody) and those that own a file in the image or
-//! that the run took. Passwords are locked.
+//! Kept are those that own a file in the image or that the run took, and, unless the policy says `used`, system accounts
+//! (`login.defs(5)`: below 1000, and 65534, nobody); with `full`, all. Passwords are locked unless they are allowed.
 
 use std::collections::BTreeSet;
+
+use super::Accounts;
 
 /// Which accounts an image is to know.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
+    /// Which besides those named here.
+    pub(super) choice: Accounts,
+    /// Files whose password hashes stay.
+    pub(super) hashes: BTreeSet<File>,
     pub(super) uids: BTreeSet<u32>,
     pub(super) gids: BTreeSet<u32>,
 }
 
 /// A file of accounts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum File {
     /// `passwd(5)`: name, password, uid, gid, ...
     Users,
@@ -38,16 +44,23 @@ pub(super) const FILES: [(&[u8], File); 4] = [
 pub(super) struct Names {
     users: BTreeSet<Vec<u8>>,
     groups: BTreeSet<Vec<u8>>,
+    everyone: bool,
+    hashes: BTreeSet<File>,
 }
 
 impl Names {
     /// Reads the contents of `passwd` and `group`.
     pub(super) fn new(passwd: &[u8], group: &[u8], kept: &Kept) -> Self {
         let names = |text: &[u8], ids: &BTreeSet<u32>| {
-            let lines = text.split(|&byte| byte == b'\n').filter(|line| has_kept_id(line, ids));
+            let lines = text.split(|&byte| byte == b'\n').filter(|line| has_kept_id(line, ids, kept.choice));
             lines.map(|line| fields(line)[0].to_vec()).collect()
         };
-        Self { users: names(passwd, &kept.uids), groups: names(group, &kept.gids) }
+        Self {
+            users: names(passwd, &kept.uids),
+            groups: names(group, &kept.gids),
+            everyone: kept.choice == Accounts::Full,
+            hashes: kept.hashes.clone(),
+        }
     }
 
     /// `text` with the kept accounts alone, and how many lines were left out.
@@ -61,7 +74,7 @@ impl Names {
             // Comments and the `+` lines of NIS say nothing about a person.
             if line.is_empty() || matches!(line[0], b'#' | b'+' | b'-') {
                 kept.extend_from_slice(line);
-            } else if names.contains(fields[0]) {
+            } else if self.everyone || names.contains(fields[0]) {
                 kept.extend_from_slice(&self.line(file, &fields));
             } else {
                 left_out += 1;
@@ -73,7 +86,9 @@ impl Names {
     }
 
     fn line(&self, file: File, fields: &[&[u8]]) -> Vec<u8> {
+        let hashes_stay = self.hashes.contains(&file);
         let rewritten = fields.iter().enumerate().map(|(index, &field)| match (file, index) {
+            (_, 1) if hashes_stay => field.to_vec(),
             (File::Users | File::Groups, 1) if !matches!(field, b"x" | b"" | b"*" | b"!") => b"x".to_vec(),
             (File::UserPasswords | File::GroupPasswords, 1) if !matches!(field, b"" | b"*" | b"!" | b"!*") => {
                 b"*".to_vec()
@@ -85,6 +100,9 @@ impl Names {
     }
 
     fn members(&self, list: &[u8]) -> Vec<u8> {
+        if self.everyone {
+            return list.to_vec();
+        }
         let members = list.split(|&byte| byte == b',').filter(|&member| self.users.contains(member));
         members.collect::<Vec<_>>().join(&b',')
     }
@@ -94,9 +112,10 @@ fn fields(line: &[u8]) -> Vec<&[u8]> {
     line.split(|&byte| byte == b':').collect()
 }
 
-fn has_kept_id(line: &[u8], ids: &BTreeSet<u32>) -> bool {
+fn has_kept_id(line: &[u8], ids: &BTreeSet<u32>, choice: Accounts) -> bool {
     let id = fields(line).get(2).and_then(|field| std::str::from_utf8(field).ok()?.parse::<u32>().ok());
-    id.is_some_and(|id| id < 1000 || id == 65534 || ids.contains(&id))
+    let is_system = |id: u32| choice != Accounts::Used && (id < 1000 || id == 65534);
+    choice == Accounts::Full || id.is_some_and(|id| is_system(id) || ids.contains(&id))
 }
 
 #[cfg(test)]
@@ -107,7 +126,27 @@ mod tests {
     const GROUP: &[u8] = b"root:x:0:\nsudo:x:27:anna,ben\nanna:x:1000:\nben:x:1001:\n";
 
     fn names() -> Names {
-        Names::new(PASSWD, GROUP, &Kept { uids: BTreeSet::from([1001]), gids: BTreeSet::new() })
+        chosen(Accounts::System)
+    }
+
+    fn chosen(choice: Accounts) -> Names {
+        Names::new(PASSWD, GROUP, &Kept { choice, uids: BTreeSet::from([1001]), ..Kept::default() })
+    }
+
+    #[test]
+    fn all_of_them_or_those_that_are_used() {
+        assert_eq!(chosen(Accounts::Full).filter(File::Users, PASSWD), (PASSWD.to_vec(), 0));
+        assert_eq!(chosen(Accounts::Full).filter(File::Groups, GROUP), (GROUP.to_vec(), 0));
+        let (used, left_out) = chosen(Accounts::Used).filter(File::Users, PASSWD);
+        assert_eq!((used.as_slice(), left_out), (&b"ben:x:1001:1001::/home/ben:/bin/sh\n"[..], 3));
+    }
+
+    #[test]
+    fn hashes_stay_where_they_are_allowed() {
+        let shadow = b"root:$y$j9T$abc:19000:0:99999:7:::\n";
+        let kept = Kept { hashes: BTreeSet::from([File::UserPasswords]), ..Kept::default() };
+        let (kept, _) = Names::new(PASSWD, GROUP, &kept).filter(File::UserPasswords, shadow);
+        assert_eq!(kept, shadow);
     }
 
     #[test]

@@ -3,25 +3,35 @@
 //! The kernel opens the interpreters of scripts and ELF files, and a loader the libraries, by rules that the files
 //! state; the same rules give the same answer in the jail.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::path::PathBuf;
 
-use super::gather::Gathered;
 use super::{FileSet, FilesError, Reason, What};
 use crate::elf::{Environment, Role, Search, SearchError};
 use crate::path::{JailPath, escape};
 use crate::root::{Root, RootError};
 
 /// Adds what executed files need.
-pub(super) fn close(files: &mut FileSet, gathered: &Gathered<'_>, root: &Root) -> Result<(), FilesError> {
+pub(super) fn close(
+    files: &mut FileSet,
+    executed: Vec<JailPath>,
+    store: &BTreeMap<String, PathBuf>,
+    root: &Root,
+) -> Result<(), FilesError> {
     let mut search = Search::new(root)?;
-    let mut todo: Vec<JailPath> = gathered.executed().cloned().collect();
+    let mut todo = executed;
     let mut done = BTreeSet::new();
     while let Some(path) = todo.pop() {
-        if !done.insert(path.clone()) || files.wanted.get(&path).is_none_or(|wanted| wanted.what != What::AsIs) {
+        if !done.insert(path.clone()) {
             continue;
         }
-        if let Some(interpreter) = script_interpreter(&path, root)? {
+        let kept = match files.wanted.get(&path).map(|wanted| &wanted.what) {
+            Some(What::AsIs) => None,
+            Some(What::Was(was)) => was.content.as_ref().and_then(|digest| store.get(digest)),
+            _ => continue,
+        };
+        if let Some(interpreter) = script_interpreter(&path, kept, root)? {
             todo.extend(add_spelled(files, root, &interpreter, &Reason::Interpreter { of: path })?);
         } else {
             add_libraries(files, &mut search, &path)?;
@@ -30,15 +40,15 @@ pub(super) fn close(files: &mut FileSet, gathered: &Gathered<'_>, root: &Root) -
     add_baselines(files, root)
 }
 
-/// The interpreter of the script at `path`; `None` if it is no script.
-fn script_interpreter(path: &JailPath, root: &Root) -> Result<Option<Vec<u8>>, RootError> {
-    let Some(facts) = root.lstat(path)? else { return Ok(None) };
-    if !facts.is_file() {
-        return Ok(None);
-    }
+/// The interpreter of the script at `path`, whose content may be a `kept` one; `None` if it is no script.
+fn script_interpreter(path: &JailPath, kept: Option<&PathBuf>, root: &Root) -> Result<Option<Vec<u8>>, RootError> {
+    let file = match kept {
+        Some(kept) => fs_err::File::open(kept).map(|file| file.into_parts().0),
+        None if !root.lstat(path)?.is_some_and(|facts| facts.is_file()) => return Ok(None),
+        None => Ok(root.open_file(path)?),
+    };
     let mut head = Vec::new();
-    let read = root.open_file(path)?.take(255).read_to_end(&mut head);
-    if let Err(source) = read {
+    if let Err(source) = file.and_then(|file| file.take(255).read_to_end(&mut head)) {
         return Err(RootError { step: "read", path: path.to_string(), source });
     }
     Ok(interpreter(&head).map(<[u8]>::to_vec))

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{FileSet, FilesError, Note, Reason, Was, What};
+use super::{FileSet, FilesError, Listing, Note, Reason, Was, What};
 use crate::path::{Facts, FileType, JailPath, unescape};
 use crate::root::Root;
-use crate::trace::{Access, Found, Header, Run, Touch, Trace};
+use crate::trace::{Access, Found, Header, Run, Touch, Trace, is_temporary};
 
 /// What the runs did with one path that was there before them.
 #[derive(Debug)]
@@ -45,6 +45,15 @@ impl<'a> Gathered<'a> {
     pub(super) fn executed(&self) -> impl Iterator<Item = &JailPath> {
         let executed = self.paths.iter().filter(|(_, touched)| touched.accesses.contains(&Access::Execute));
         executed.map(|(path, _)| path).filter(|path| !is_mounted(path))
+    }
+
+    /// The files that were looked at and never opened.
+    pub(super) fn looked_at(&self) -> BTreeSet<JailPath> {
+        let looked_at = self.paths.iter().filter(|(_, touched)| {
+            let is_file = matches!(&touched.first.found, Found::There(facts) if facts.is_file());
+            is_file && touched.accesses.iter().all(|access| *access == Access::Look)
+        });
+        looked_at.map(|(path, _)| path.clone()).collect()
     }
 
     fn take(&mut self, run: &'a Run, touch: &'a Touch) -> Result<(), FilesError> {
@@ -87,6 +96,12 @@ impl<'a> Gathered<'a> {
 }
 
 impl Touched<'_> {
+    /// True if the runs may have changed the content, or taken it away.
+    fn is_changed(&self) -> bool {
+        let changes = [Access::Write, Access::Create, Access::Remove, Access::Replace];
+        changes.iter().any(|access| self.accesses.contains(access))
+    }
+
     /// Two runs must have found the same content.
     fn agree(&self, run: &Run, touch: &Touch) -> Result<(), FilesError> {
         let same = match (self.before, touch.before.as_deref()) {
@@ -105,7 +120,12 @@ impl Touched<'_> {
 }
 
 /// What of all that the jail needs, and what a person should know.
-pub(super) fn wanted(trace: &Trace, gathered: &Gathered<'_>, root: &Root) -> Result<(FileSet, Vec<Note>), FilesError> {
+pub(super) fn wanted(
+    trace: &Trace,
+    gathered: &Gathered<'_>,
+    root: &Root,
+    listing: Listing,
+) -> Result<(FileSet, Vec<Note>), FilesError> {
     let mut files = FileSet::default();
     let mut notes = Vec::new();
     for (path, touched) in &gathered.paths {
@@ -117,7 +137,7 @@ pub(super) fn wanted(trace: &Trace, gathered: &Gathered<'_>, root: &Root) -> Res
     }
     // After everything that was touched: a name that was only seen is there by name alone.
     for (path, touched) in &gathered.paths {
-        list(path, touched, root, &mut files)?;
+        list(path, touched, root, listing, &mut files)?;
     }
     let ways = gathered.links.iter().chain(&gathered.passed).chain(&gathered.makings);
     for (path, reasons) in ways.filter(|(path, _)| !is_mounted(path)) {
@@ -143,7 +163,7 @@ pub(super) fn wanted(trace: &Trace, gathered: &Gathered<'_>, root: &Root) -> Res
 const MOUNT_POINTS: [&[u8]; 3] = [b"/dev", b"/proc", b"/sys"];
 
 /// True for what is below a mount point, or one itself.
-fn is_mounted(path: &JailPath) -> bool {
+pub(super) fn is_mounted(path: &JailPath) -> bool {
     MOUNT_POINTS
         .iter()
         .any(|top| path.as_bytes().strip_prefix(*top).is_some_and(|rest| matches!(rest, [] | [b'/', ..])))
@@ -189,7 +209,9 @@ fn want(
     }
     let what = state(path, touched, facts, root)?;
     match &what {
-        What::Was(was) if facts.is_file() && was.content.is_some() => notes.push(Note::State { path: path.clone() }),
+        What::Was(was) if facts.is_file() && was.content.is_some() && touched.is_changed() => {
+            notes.push(Note::State { path: path.clone() });
+        }
         What::Sealed => notes.push(Note::Refused { path: path.clone() }),
         _ => {}
     }
@@ -217,7 +239,13 @@ fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> 
     if same {
         // Executing asks for no permission to read, but takes the content all the same.
         let refused = !touched.header.may_read(facts) && !touched.accesses.contains(&Access::Execute);
-        return Ok(if facts.is_file() && refused { What::Sealed } else { What::AsIs });
+        if facts.is_file() && refused {
+            return Ok(What::Sealed);
+        }
+        // Of a temporary file the copy is taken even while it is still there: it may be gone at any moment.
+        if touched.before.is_none() || !is_temporary(path) {
+            return Ok(What::AsIs);
+        }
     }
     let content_is_there = now.as_ref().is_some_and(|now| facts.same_content(now));
     if facts.is_file() && touched.before.is_none() && !content_is_there {
@@ -226,27 +254,31 @@ fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> 
     }
     Ok(What::Was(Was {
         facts: facts.clone(),
-        content: touched.before.map(str::to_owned).filter(|_| !content_is_there),
+        content: touched.before.map(str::to_owned).filter(|_| !content_is_there || is_temporary(path)),
         target: touched.first.target.as_deref().and_then(unescape),
     }))
 }
 
 /// The names that a listing of `path` showed: directories and links as they are, anything else only by name.
-fn list(path: &JailPath, touched: &Touched<'_>, root: &Root, files: &mut FileSet) -> Result<(), FilesError> {
+fn list(
+    path: &JailPath,
+    touched: &Touched<'_>,
+    root: &Root,
+    listing: Listing,
+    files: &mut FileSet,
+) -> Result<(), FilesError> {
+    if listing == Listing::Opened {
+        return Ok(());
+    }
     let names = touched.names.iter().filter_map(|name| unescape(name));
     for child in names.map(|name| path.join(&name)).filter(|child| !is_mounted(child)) {
         let what = match root.lstat(&child)? {
             _ if files.contains(&child) => What::AsIs,
             Some(facts) if facts.is_directory() || facts.is_symlink() => What::AsIs,
+            Some(facts) if listing == Listing::Full && facts.file_type != FileType::Socket => What::AsIs,
             _ => What::Placeholder,
         };
         files.add(child, what, Reason::Listed { directory: path.clone() });
     }
     Ok(())
-}
-
-fn is_temporary(path: &JailPath) -> bool {
-    [&b"/tmp"[..], b"/var/tmp", b"/run"]
-        .iter()
-        .any(|top| path.as_bytes().strip_prefix(*top).is_some_and(|rest| rest.starts_with(b"/")))
 }

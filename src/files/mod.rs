@@ -1,13 +1,16 @@
 //! From what a run touched to what the jail needs: the file set.
 //!
-//! In: a trace and a [`Root`](crate::root::Root). Out: a [`FileSet`], every path with all its [`Reason`]s. This room
+//! In: a trace, a [`Root`](crate::root::Root) and a [`Policy`]. Out: a [`FileSet`], every path with all its [`Reason`]s. This room
 //! reads the root only to follow links and to look into ELF files and scripts; it writes nothing and hashes nothing.
 
 mod accounts;
+mod choose;
 mod closure;
 mod gather;
 mod note;
+mod policy;
 mod reason;
+mod secrets;
 mod special;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,11 +18,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::elf::{CacheError, SearchError};
 use crate::path::{Facts, JailPath};
 use crate::root::{Root, RootError};
-use crate::trace::Trace;
+use crate::trace::{Trace, is_temporary};
 
 pub use closure::interpreter;
 pub use note::Note;
+pub use policy::{Accounts, Listing, Pattern, PatternError, Policy, StatOnly};
 pub use reason::Reason;
+pub use secrets::is_secret_variable;
 
 /// The file set could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +39,8 @@ pub enum FilesError {
     Gone { path: JailPath },
     #[error("failed to write a library cache for `{path}`")]
     LdCache { path: JailPath, source: CacheError },
+    #[error("`{pattern}`, which is to be included, matches nothing")]
+    Nothing { pattern: String },
     #[error("`{path}` had one content in workload `{first}` and another in `{second}`")]
     Conflict { path: JailPath, first: String, second: String },
 }
@@ -42,13 +49,31 @@ pub enum FilesError {
 ///
 /// # Errors
 /// The root cannot be read, is not as the trace found it, or two runs found it different.
-pub fn needed(trace: &Trace, root: &Root) -> Result<(FileSet, Vec<Note>), FilesError> {
+pub fn needed(trace: &Trace, root: &Root, policy: &Policy) -> Result<(FileSet, Vec<Note>), FilesError> {
     let touched = gather::gather(trace)?;
-    let (mut files, mut notes) = gather::wanted(trace, &touched, root)?;
-    closure::close(&mut files, &touched, root)?;
-    special::replace(&mut files, trace, root, &mut notes)?;
+    let (mut files, mut notes) = gather::wanted(trace, &touched, root, policy.listing)?;
+    let mut objects: Vec<JailPath> = touched.executed().cloned().collect();
+    objects.extend(choose::include(&mut files, &policy.include, root)?);
+    closure::close(&mut files, objects, &trace.store, root)?;
+    // From here on less is wanted, never more: what is left out brings nothing with it, and nothing brings it back.
+    choose::exclude(&mut files, &policy.exclude, root, &mut notes)?;
+    choose::stat_only(&mut files, &touched.looked_at(), policy.stat_only);
+    secrets::withhold(&mut files, &policy.allowed_secrets, &trace.store, root, &mut notes);
+    special::replace(&mut files, trace, root, policy, &mut notes)?;
     files.hold();
+    restore_temporary_directories(&mut files, root)?;
     Ok((files, notes))
+}
+
+/// A temporary file may be packed when its directory is long gone: it gets one as it is commonly made.
+fn restore_temporary_directories(files: &mut FileSet, root: &Root) -> Result<(), RootError> {
+    for (path, wanted) in files.wanted.iter_mut().filter(|(path, _)| is_temporary(path)) {
+        let holds = wanted.reasons.iter().all(|reason| matches!(reason, Reason::Holds { .. }));
+        if holds && wanted.what == What::AsIs && root.lstat(path)?.is_none() {
+            wanted.what = What::EmptyDirectory;
+        }
+    }
+    Ok(())
 }
 
 /// Every path that the jail needs.
@@ -103,6 +128,8 @@ pub enum What {
     AsIs,
     /// What was there before the run changed it.
     Was(Was),
+    /// A file with the size, owner and mode of the root's, and zeros for content: it was looked at and never opened.
+    Hollow,
     /// A file that the workload itself was not allowed to read: the same owner and mode, no content, so that it is
     /// refused the same way.
     Sealed,

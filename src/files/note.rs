@@ -18,6 +18,12 @@ pub enum Note {
     Refused { path: JailPath },
     /// Accounts of people, or password hashes, were left out of the file.
     Accounts { path: JailPath, left_out: usize },
+    /// The run used it, and the user left it out.
+    Excluded { path: JailPath },
+    /// It looks like a secret, so it is not packed; of accounts, the hashes are not.
+    Secret { path: JailPath, kind: String },
+    /// A variable that looks like a secret, so the image does not have it.
+    Variable { name: String },
     /// A file that was in a directory for temporary files before the run.
     Temporary { path: JailPath },
 }

@@ -20,6 +20,15 @@ pub enum Reason {
     Library { of: JailPath, soname: String },
     /// A listing of `directory` showed the name.
     Listed { directory: JailPath },
+    /// The user named it.
+    Included { pattern: String },
     /// A rule adds it, on account of `of`.
     Rule { rule: String, of: JailPath },
+}
+
+impl Reason {
+    /// True if a run would miss the path itself, and not only its name or what is behind it.
+    pub fn is_use(&self) -> bool {
+        matches!(self, Self::Touched { .. } | Self::OnTheWay { .. } | Self::Interpreter { .. } | Self::Library { .. })
+    }
 }

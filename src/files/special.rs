@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::accounts::{self, Kept, Names};
-use super::{FileSet, FilesError, Note, What};
+use super::{Accounts, FileSet, FilesError, Note, Policy, What};
 use crate::elf::LdCache;
 use crate::path::JailPath;
 use crate::root::{Root, RootError};
@@ -24,6 +24,7 @@ pub(super) fn replace(
     files: &mut FileSet,
     trace: &Trace,
     root: &Root,
+    policy: &Policy,
     notes: &mut Vec<Note>,
 ) -> Result<(), FilesError> {
     for (path, content) in PLACEHOLDERS {
@@ -34,10 +35,10 @@ pub(super) fn replace(
             make(files, &end, content.to_vec());
         }
     }
+    // An image's accounts are the image's: nobody of the machine at hand is among them.
     let from_host = trace.runs.iter().any(|run| run.header.root.as_os_str() == "/");
-    if from_host {
-        replace_accounts(files, trace, root, notes)?;
-    }
+    let choice = if from_host { policy.accounts } else { Accounts::Full };
+    replace_accounts(files, &kept(files, trace, root, choice, policy)?, root, notes)?;
     let cache = JailPath::parse(LD_CACHE).expect("an absolute path");
     if is_file(&cache, files, root)? {
         let bytes = ld_cache(&cache, files, root)?;
@@ -74,7 +75,7 @@ fn ld_cache(path: &JailPath, files: &FileSet, root: &Root) -> Result<Vec<u8>, Fi
     packed.to_bytes().map_err(|source| FilesError::LdCache { path: path.clone(), source })
 }
 
-fn replace_accounts(files: &mut FileSet, trace: &Trace, root: &Root, notes: &mut Vec<Note>) -> Result<(), FilesError> {
+fn replace_accounts(files: &mut FileSet, kept: &Kept, root: &Root, notes: &mut Vec<Note>) -> Result<(), FilesError> {
     let mut wanted = Vec::new();
     for (path, file) in accounts::FILES {
         let path = JailPath::parse(path).expect("an absolute path");
@@ -86,14 +87,17 @@ fn replace_accounts(files: &mut FileSet, trace: &Trace, root: &Root, notes: &mut
     if wanted.is_empty() {
         return Ok(());
     }
-    let kept = kept(files, trace, root)?;
     let [passwd, group] = [&b"/etc/passwd"[..], b"/etc/group"].map(|path| {
         let path = JailPath::parse(path).expect("an absolute path");
         read(&path, root).unwrap_or_default()
     });
-    let names = Names::new(&passwd, &group, &kept);
+    let names = Names::new(&passwd, &group, kept);
     for (path, file) in wanted {
-        let (content, left_out) = names.filter(file, &read(&path, root)?);
+        let now = read(&path, root)?;
+        let (content, left_out) = names.filter(file, &now);
+        if content == now {
+            continue;
+        }
         if left_out > 0 {
             notes.push(Note::Accounts { path: path.clone(), left_out });
         }
@@ -103,8 +107,10 @@ fn replace_accounts(files: &mut FileSet, trace: &Trace, root: &Root, notes: &mut
 }
 
 /// The owners of what is packed, and who the runs ran as.
-fn kept(files: &FileSet, trace: &Trace, root: &Root) -> Result<Kept, RootError> {
-    let mut kept = Kept::default();
+fn kept(files: &FileSet, trace: &Trace, root: &Root, choice: Accounts, policy: &Policy) -> Result<Kept, RootError> {
+    let is_allowed = |path: &[u8]| policy.allowed_secrets.iter().any(|allowed| allowed.as_bytes() == path);
+    let hashes = accounts::FILES.iter().filter(|(path, _)| is_allowed(path)).map(|(_, file)| *file).collect();
+    let mut kept = Kept { choice, hashes, ..Kept::default() };
     for run in &trace.runs {
         kept.uids.insert(run.header.uid);
         kept.gids.insert(run.header.gid);

@@ -52,6 +52,7 @@ fn digest(job: &Job<'_>, root: &Root, advance: &dyn Fn(u64)) -> Result<String, D
     let path = || job.path.clone();
     let (hashed, size) = match job.source {
         Source::Made(bytes) => hash(bytes.as_slice(), job.size, advance),
+        Source::Zeros => hash(io::repeat(0).take(job.size), job.size, advance),
         Source::Root => {
             let file = root.open_file(job.path)?;
             let result = hash(file, job.size, advance);

@@ -171,6 +171,13 @@ impl Drawing<'_> {
                 None => return Err(DrawError::Missing { path: path.clone() }),
             },
             What::Was(was) => self.add_as_was(path, wanted, was)?,
+            What::Hollow => match facts {
+                Some(facts) if facts.is_file() => {
+                    let owner = Owner::of(&facts);
+                    self.add_file(path, wanted, owner, Some(&facts), Source::Zeros, facts.size)?;
+                }
+                _ => return Err(DrawError::Missing { path: path.clone() }),
+            },
             What::Sealed => {
                 let facts = facts.filter(Facts::is_file);
                 self.add_made(path, wanted, facts.as_ref(), &[])?;

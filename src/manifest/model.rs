@@ -112,6 +112,8 @@ pub enum Source {
     Root,
     /// A file of the trace's store.
     Stored(PathBuf),
+    /// Nothing but zeros, as many as the file is long.
+    Zeros,
     /// These bytes.
     Made(Vec<u8>),
 }

@@ -285,6 +285,15 @@ fn sentence(note: &Note) -> String {
             format!("{path} could not be read, by the program neither; it is packed without content")
         }
         Note::Accounts { path, left_out } => format!("{path} is packed without {left_out} accounts of people"),
+        Note::Excluded { path } => format!("{path} was used by the run and is not packed, because it is excluded"),
+        Note::Secret { path, kind } => {
+            format!("{path} looks like {kind} and is not packed; `--allow-secret {path}` packs it")
+        }
+        Note::Variable { name } => {
+            format!(
+                "the variable {name} looks like a secret; the image does not have it: give it when you run the image"
+            )
+        }
         Note::Temporary { path } => {
             format!("{path} was there before the run, in a place for temporary files; it is packed")
         }

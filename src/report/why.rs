@@ -81,6 +81,7 @@ fn sentence(reason: &Reason) -> (String, Option<&JailPath>) {
         Reason::Interpreter { of } => (format!("runs {of}"), Some(of)),
         Reason::Library { of, soname } => (format!("needed by {of} as {soname}"), Some(of)),
         Reason::Listed { directory } => (format!("its name was seen in a listing of {directory}"), Some(directory)),
+        Reason::Included { pattern } => (format!("included by {pattern}"), None),
         Reason::Rule { rule, of } => (format!("rule {rule}, for {of}"), Some(of)),
     }
 }

@@ -1,8 +1,8 @@
 //! The trace: what the runs of a workload touched.
 //!
 //! In: the tracer's events. Out: a directory `NAME.trace/` with `trace.jsonl` (one record a line, see
-//! `docs/trace-format.md`) and, if the run changed files, `before/` with their earlier contents by SHA-256. A trace is
-//! self-contained, and several are merged by reading them together. This room decides nothing about the image: it
+//! `docs/trace-format.md`) and, if the run changed files or read temporary ones, `before/` with their earlier contents by
+//! SHA-256. A trace is self-contained, and several are merged by reading them together. This room decides nothing about the image: it
 //! keeps what was asked for, and what was there before.
 
 mod format;
@@ -14,4 +14,5 @@ mod store;
 pub use format::{TraceError, write_run};
 pub use minjail_tracer::{Access, Gap, Protocol};
 pub use model::{Ending, FORMAT, Found, Header, Link, Listening, Program, Run, Touch, Trace};
+pub(crate) use record::is_temporary;
 pub use record::{RecordError, Recorder, Tally};

@@ -15,7 +15,7 @@ use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Touch as TracerTo
 use super::format::{RECORDS, Record, STORE, write_record};
 use super::model::{Ending, Found, Header, Link, Listening, Program, Touch};
 use super::names::Names;
-use super::store::Store;
+use super::store::{Store, copy_sparsely};
 use crate::path::{Facts, JailPath, escape};
 
 /// Takes the events of one run.
@@ -229,8 +229,9 @@ impl Recorder {
     fn preserve(&mut self, current: &JailPath, record: &mut Touch) -> Result<(), RecordError> {
         let Found::There(facts) = &record.found else { return Ok(()) };
         let changes = matches!(record.access, Access::Write | Access::Create | Access::Remove | Access::Replace);
-        if changes && facts.is_file() && !record.made {
-            record.before = Some(self.keep(current, facts)?);
+        let vanishes = record.access == Access::Read && is_temporary(&record.path);
+        if (changes || vanishes) && facts.is_file() && !record.made {
+            record.before = self.keep(current, facts)?;
         }
         if record.access == Access::Remove {
             self.store.forget(facts);
@@ -244,10 +245,15 @@ impl Recorder {
         Ok(())
     }
 
-    /// Keeps the content that `path` has now. One that may not be read was not read by the program either.
-    fn keep(&mut self, path: &JailPath, facts: &Facts) -> Result<String, RecordError> {
+    /// Keeps the content that `path` has now; `None` of a file that is not ours to read, or that somebody else has
+    /// just removed: the call may come to nothing, and if it does not, the change shows when the image is built.
+    fn keep(&mut self, path: &JailPath, facts: &Facts) -> Result<Option<String>, RecordError> {
         let host = path.below(&self.root);
-        self.store.keep(&host, facts).map_err(|source| RecordError::Keep { path: path.to_string(), source })
+        match self.store.keep(&host, facts) {
+            Ok(digest) => Ok(Some(digest)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => Ok(None),
+            Err(source) => Err(RecordError::Keep { path: path.to_string(), source }),
+        }
     }
 
     /// The names in a directory, without those that the run made.
@@ -297,6 +303,13 @@ fn is_kernels(path: &JailPath) -> bool {
         .any(|top| path.as_bytes().strip_prefix(*top).is_some_and(|rest| matches!(rest, [] | [b'/', ..])))
 }
 
+/// Where files come and go, those of other programs too: what is read there may be gone when the image is built.
+pub(crate) fn is_temporary(path: &JailPath) -> bool {
+    [&b"/tmp"[..], b"/var/tmp", b"/run"]
+        .iter()
+        .any(|top| path.as_bytes().strip_prefix(*top).is_some_and(|rest| rest.starts_with(b"/")))
+}
+
 fn link_text(path: &Path) -> Option<String> {
     let text = nix::fcntl::readlink(path).ok()?;
     Some(escape(text.as_bytes()))
@@ -315,7 +328,9 @@ fn publish(scratch: &Path, target: &Path) -> io::Result<()> {
         fs_err::create_dir(staged.path().join(STORE))?;
         for entry in fs_err::read_dir(scratch.join(STORE))? {
             let entry = entry?;
-            fs_err::copy(entry.path(), staged.path().join(STORE).join(entry.file_name()))?;
+            // Not `fs::copy`, which fills holes.
+            let mut copy = fs_err::File::create_new(staged.path().join(STORE).join(entry.file_name()))?;
+            copy_sparsely(&mut fs_err::File::open(entry.path())?, copy.file_mut(), |_| {})?;
         }
     }
     if target.symlink_metadata().is_ok() {

@@ -47,10 +47,19 @@ impl Store {
     }
 }
 
-/// Copies all of `source`, leaving out blocks of zeros: what was a hole stays one.
 fn copy_and_hash(source: &mut impl Read, copy: &mut std::fs::File) -> io::Result<String> {
-    use std::io::{Seek, SeekFrom};
     let mut hash = Sha256::new();
+    copy_sparsely(source, copy, |block| hash.update(block))?;
+    Ok(crate::path::hex(&hash.finalize()))
+}
+
+/// Copies all of `source`, leaving out blocks of zeros: what was a hole stays one. `seen` is shown every block.
+pub(super) fn copy_sparsely(
+    source: &mut impl Read,
+    copy: &mut std::fs::File,
+    mut seen: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    use std::io::{Seek, SeekFrom};
     let mut block = vec![0; 64 * 1024];
     let mut length = 0;
     loop {
@@ -58,7 +67,7 @@ fn copy_and_hash(source: &mut impl Read, copy: &mut std::fs::File) -> io::Result
         if read == 0 {
             break;
         }
-        hash.update(&block[..read]);
+        seen(&block[..read]);
         length += read as u64;
         if block[..read].iter().all(|&byte| byte == 0) {
             copy.seek(SeekFrom::Current(read as i64))?;
@@ -66,6 +75,5 @@ fn copy_and_hash(source: &mut impl Read, copy: &mut std::fs::File) -> io::Result
             copy.write_all(&block[..read])?;
         }
     }
-    copy.set_len(length)?;
-    Ok(crate::path::hex(&hash.finalize()))
+    copy.set_len(length)
 }

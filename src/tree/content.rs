@@ -25,6 +25,7 @@ pub struct Content<'a> {
 #[derive(Debug)]
 enum Body<'a> {
     File(File),
+    Zeros(io::Take<io::Repeat>),
     Made(&'a [u8]),
 }
 
@@ -36,6 +37,7 @@ impl<'a> Content<'a> {
         let (body, path) = match tree.sources.get(&entry.path) {
             None => return Err(TreeError::NoSource { path: entry.path.to_string() }),
             Some(Source::Made(bytes)) => (Body::Made(bytes), entry.path.to_string()),
+            Some(Source::Zeros) => (Body::Zeros(io::repeat(0).take(*size)), entry.path.to_string()),
             Some(Source::Root) => {
                 let path = escape(entry.path.below(tree.root.path()).as_os_str().as_encoded_bytes());
                 (Body::File(tree.root.open_file(&entry.path)?), path)
@@ -108,6 +110,7 @@ impl<'a> Content<'a> {
         loop {
             let read = match &mut self.body {
                 Body::File(file) => file.read(buffer),
+                Body::Zeros(zeros) => zeros.read(buffer),
                 Body::Made(bytes) => bytes.read(buffer),
             };
             match read {

@@ -11,6 +11,7 @@ pub(crate) mod docker;
 pub(crate) mod outcome;
 pub(crate) mod podman;
 pub(crate) mod program;
+pub(crate) mod traced;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -118,6 +119,19 @@ pub(crate) fn names_in(directory: &Path) -> Vec<String> {
 /// A path of ours as an argument; all of them are plain text.
 pub(crate) fn text(path: &Path) -> String {
     path.to_str().expect("test paths are plain text").to_owned()
+}
+
+/// Whether all of `programs` are here; says which one is not.
+pub(crate) fn has(programs: &[&str]) -> bool {
+    let found = |name: &str| {
+        name.starts_with('/') && Path::new(name).exists()
+            || SEARCH_PATH.split(':').any(|directory| Path::new(directory).join(name).exists())
+    };
+    let missing = programs.iter().find(|name| !found(name));
+    if let Some(name) = missing {
+        skip(&format!("`{name}` is not installed"));
+    }
+    missing.is_none()
 }
 
 /// Whether the test may run as root; says why it is skipped if not. Use as `if !needs_root("podman") { return; }`.

@@ -33,6 +33,14 @@ impl Program<'_> {
         podman.run(&podman.pull(context, &image)).assert_same_as(&native);
     }
 
+    /// The proof without containers: natively, traced, in the jail. The image, for what else a test wants of it.
+    pub(crate) fn prove_in_the_jail(&self, context: &TestContext) -> String {
+        let native = self.native(context);
+        let image = self.trace(context, &native);
+        in_the_jail(context, &image).assert_same_as(&native);
+        image
+    }
+
     /// What the program does natively.
     pub(crate) fn native(&self, context: &TestContext) -> Outcome {
         context.lay_out(self.inputs);
@@ -68,7 +76,7 @@ impl Program<'_> {
 }
 
 /// What the image's command does in the jail; the environment must come from the image.
-fn in_the_jail(context: &TestContext, image: &str) -> Outcome {
+pub(crate) fn in_the_jail(context: &TestContext, image: &str) -> Outcome {
     // What the host's working directory holds by now is nothing to the jail.
     context.lay_out(&[]);
     let mut command = context.minjail(&["run", image]);

@@ -1,0 +1,176 @@
+//! What the user names: files to pack besides, and files to leave out.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+
+use super::policy::{Pattern, PatternKind, StatOnly};
+use super::{FileSet, FilesError, Note, Reason, What};
+use crate::path::{FileType, JailPath};
+use crate::root::{Root, RootError};
+
+/// Adds what `patterns` name; returns the executables and libraries among it.
+pub(super) fn include(files: &mut FileSet, patterns: &[Pattern], root: &Root) -> Result<Vec<JailPath>, FilesError> {
+    let mut objects = Vec::new();
+    for pattern in patterns {
+        let mut found = named(pattern, root)?;
+        found.retain(|path| !super::gather::is_mounted(path));
+        if found.is_empty() {
+            return Err(FilesError::Nothing { pattern: pattern.text.clone() });
+        }
+        let reason = Reason::Included { pattern: pattern.text.clone() };
+        for path in found {
+            // The way to it, and what it leads to if it is a link; a dangling one is packed as it is.
+            let walk = root.resolve(&JailPath::root(), path.as_bytes(), true)?;
+            for link in walk.links {
+                files.add(link.path, What::AsIs, reason.clone());
+            }
+            let Some(facts) = walk.facts else { continue };
+            if facts.file_type == FileType::Socket || super::gather::is_mounted(&walk.end) {
+                continue;
+            }
+            let name = walk.end.file_name();
+            if facts.is_file() && (facts.mode & 0o111 != 0 || name.windows(3).any(|part| part == b".so")) {
+                objects.push(walk.end.clone());
+            }
+            files.add(walk.end, What::AsIs, reason.clone());
+        }
+    }
+    Ok(objects)
+}
+
+/// Takes away what `patterns` name, and says what of it the runs used.
+pub(super) fn exclude(
+    files: &mut FileSet,
+    patterns: &[Pattern],
+    root: &Root,
+    notes: &mut Vec<Note>,
+) -> Result<(), FilesError> {
+    for pattern in patterns {
+        let is_named: Box<dyn Fn(&JailPath) -> bool> = match &pattern.kind {
+            PatternKind::Path(top) => Box::new(move |path| path.starts_with(top)),
+            PatternKind::Glob(glob, _) => Box::new(move |path| {
+                let mut above = std::iter::once(path.clone()).chain(path.ancestors());
+                above.any(|path| glob.is_match(OsStr::from_bytes(path.as_bytes())))
+            }),
+            PatternKind::Package(_) => {
+                let named: BTreeSet<JailPath> = named(pattern, root)?;
+                Box::new(move |path| named.contains(path))
+            }
+        };
+        files.wanted.retain(|path, wanted| {
+            // A package shares its directories with others, and mount points must be.
+            let shared = matches!(pattern.kind, PatternKind::Package(_)) && leads_to_directory(path, root);
+            if !is_named(path) || shared || wanted.what == What::EmptyDirectory {
+                return true;
+            }
+            let used = wanted.reasons.iter().any(Reason::is_use) && !is_directory(path, root);
+            if used {
+                notes.push(Note::Excluded { path: path.clone() });
+            }
+            false
+        });
+    }
+    Ok(())
+}
+
+/// What becomes of files that were looked at and never opened, and that nothing else needs.
+pub(super) fn stat_only(files: &mut FileSet, looked_at: &BTreeSet<JailPath>, choice: StatOnly) {
+    if choice == StatOnly::Full {
+        return;
+    }
+    for path in looked_at {
+        let Some(wanted) = files.wanted.get_mut(path).filter(|wanted| wanted.what == What::AsIs) else { continue };
+        let listed = |reason: &Reason| matches!(reason, Reason::Listed { .. });
+        if !wanted.reasons.iter().all(|reason| listed(reason) || matches!(reason, Reason::Touched { .. })) {
+            continue;
+        }
+        if choice == StatOnly::Hollow {
+            wanted.what = What::Hollow;
+        } else if wanted.reasons.iter().any(listed) {
+            wanted.what = What::Placeholder;
+        } else {
+            files.wanted.remove(path);
+        }
+    }
+}
+
+/// The paths in the root that a pattern names.
+fn named(pattern: &Pattern, root: &Root) -> Result<BTreeSet<JailPath>, FilesError> {
+    let mut found = BTreeSet::new();
+    match &pattern.kind {
+        PatternKind::Path(path) => {
+            let walk = root.resolve(&JailPath::root(), path.as_bytes(), false)?;
+            if walk.facts.is_some() {
+                found.insert(path.clone());
+                below(&walk.end, root, &mut found)?;
+            }
+        }
+        PatternKind::Glob(glob, start) => {
+            let mut all = BTreeSet::from([start.clone()]);
+            below(start, root, &mut all)?;
+            for path in all.iter().filter(|path| glob.is_match(OsStr::from_bytes(path.as_bytes()))) {
+                found.insert(path.clone());
+                below(path, root, &mut found)?;
+            }
+        }
+        PatternKind::Package(name) => found = package(name, root)?,
+    }
+    Ok(found)
+}
+
+/// Everything below the directory `top`, but for what is mounted there by the runtime; links are not followed.
+fn below(top: &JailPath, root: &Root, found: &mut BTreeSet<JailPath>) -> Result<(), RootError> {
+    let mut todo = vec![top.clone()];
+    while let Some(directory) = todo.pop() {
+        if super::gather::is_mounted(&directory) || !is_directory(&directory, root) {
+            continue;
+        }
+        for name in root.list(&directory)? {
+            let path = directory.join(&name);
+            found.insert(path.clone());
+            todo.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn is_directory(path: &JailPath, root: &Root) -> bool {
+    matches!(root.lstat(path), Ok(Some(facts)) if facts.is_directory())
+}
+
+/// True for a directory, and for a link to one, as `/bin` often is.
+fn leads_to_directory(path: &JailPath, root: &Root) -> bool {
+    let walk = root.resolve(&JailPath::root(), path.as_bytes(), true);
+    walk.is_ok_and(|walk| walk.facts.is_some_and(|facts| facts.is_directory()))
+}
+
+/// The files of a Debian package that are there, by the list that dpkg keeps (dpkg-query(1), `--listfiles`).
+fn package(name: &str, root: &Root) -> Result<BTreeSet<JailPath>, RootError> {
+    let info = [&b"var"[..], b"lib", b"dpkg", b"info"].iter().fold(JailPath::root(), |path, name| path.join(name));
+    let is_list = |file: &[u8]| {
+        // `NAME.list`, or `NAME:ARCH.list` of what may be installed for several architectures.
+        let rest = file.strip_suffix(b".list").and_then(|stem| stem.strip_prefix(name.as_bytes()));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b":"))
+    };
+    if root.lstat(&info)?.is_none() {
+        return Ok(BTreeSet::new());
+    }
+    let mut found = BTreeSet::new();
+    for file in root.list(&info)?.into_iter().filter(|file| is_list(file)) {
+        let list = info.join(&file);
+        let mut text = Vec::new();
+        let read = root.open_file(&list)?.read_to_end(&mut text);
+        read.map_err(|source| RootError { step: "read", path: list.to_string(), source })?;
+        for line in text.split(|&byte| byte == b'\n') {
+            let Ok(path) = JailPath::parse(line) else { continue };
+            let walk = root.resolve(&JailPath::root(), line, false)?;
+            if !path.is_root() && walk.facts.is_some() {
+                // A package may still say `/bin` where the root has a link to `/usr/bin`.
+                found.extend([path, walk.end]);
+            }
+        }
+    }
+    Ok(found)
+}

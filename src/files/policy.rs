@@ -1,0 +1,177 @@
+//! What the user chooses about a file set, as one plain value.
+//!
+//! A trace says what a run asked for; where more than one file set answers that, the policy picks one. The default is
+//! the one with which the traced run does the same again.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use globset::{GlobBuilder, GlobMatcher};
+
+use crate::path::JailPath;
+
+/// The choices.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    pub stat_only: StatOnly,
+    pub listing: Listing,
+    pub accounts: Accounts,
+    /// Packed besides what the runs touched.
+    pub include: Vec<Pattern>,
+    /// Not packed, whatever the runs did.
+    pub exclude: Vec<Pattern>,
+    /// Secrets that are packed all the same.
+    pub allowed_secrets: BTreeSet<JailPath>,
+}
+
+/// What becomes of a file that the runs looked at and never opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StatOnly {
+    /// The file with its content.
+    #[default]
+    Full,
+    /// Size, mode and owner; zeros for content.
+    Hollow,
+    /// Nothing.
+    Omit,
+}
+
+/// What becomes of the names in a directory that the runs listed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Listing {
+    /// The names; of files that nobody touched, dangling links.
+    #[default]
+    Names,
+    /// Every file with its content; directories stay empty.
+    Full,
+    /// Only what was touched.
+    Opened,
+}
+
+/// Which accounts of the host the image knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Accounts {
+    /// Those of the system, and those that own a file or that the runs took.
+    #[default]
+    System,
+    /// Those that own a file or that the runs took.
+    Used,
+    /// All.
+    Full,
+}
+
+/// A word is none of those that are known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{word}` is none of {known}")]
+pub struct UnknownWord {
+    word: String,
+    known: &'static str,
+}
+
+macro_rules! words {
+    ($type:ident, $($word:literal => $variant:ident),+) => {
+        impl $type {
+            /// The words by which a user names the choices.
+            pub const WORDS: [&str; [$($word),+].len()] = [$($word),+];
+        }
+
+        impl FromStr for $type {
+            type Err = UnknownWord;
+
+            fn from_str(word: &str) -> Result<Self, UnknownWord> {
+                match word {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(UnknownWord { word: word.to_owned(), known: concat!($("`", $word, "` "),+) }),
+                }
+            }
+        }
+    };
+}
+
+words!(StatOnly, "full" => Full, "hollow" => Hollow, "omit" => Omit);
+words!(Listing, "names" => Names, "full" => Full, "opened" => Opened);
+words!(Accounts, "system" => System, "used" => Used, "full" => Full);
+
+/// Files that a user names.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    /// As it was typed.
+    pub text: String,
+    pub(super) kind: PatternKind,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum PatternKind {
+    /// The path, and everything below it.
+    Path(JailPath),
+    /// The paths that match, and everything below them; and the directory below which all of them are.
+    Glob(Box<GlobMatcher>, JailPath),
+    /// The files of a Debian package.
+    Package(String),
+}
+
+/// A pattern names no files.
+#[derive(Debug, thiserror::Error)]
+pub enum PatternError {
+    #[error("`{text}` is not an absolute path, a glob, or `deb:PACKAGE`")]
+    Path { text: String, source: crate::path::PathError },
+    #[error("`{text}` is not a glob")]
+    Glob { text: String, source: globset::Error },
+    #[error("`{text}` names no package")]
+    Package { text: String },
+}
+
+impl Pattern {
+    /// Reads `PATH`, a glob, or `deb:PACKAGE`. In a glob `*` and `?` stop at `/`, and `**` does not.
+    ///
+    /// # Errors
+    /// It is none of these; a path or a glob starts with `/`.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        let kind = if let Some(name) = text.strip_prefix("deb:") {
+            // deb-control(5), "Package": lower-case letters, digits, and + - . ; an architecture may follow a colon.
+            let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.:".contains(&byte);
+            if name.is_empty() || !name.bytes().all(plain) {
+                return Err(PatternError::Package { text: text.to_owned() });
+            }
+            PatternKind::Package(name.to_owned())
+        } else {
+            let literal = text.find(['*', '?', '[', '{']).map_or(text, |at| &text[..at]);
+            let is_glob = literal.len() < text.len();
+            let start = if is_glob { literal.rfind('/').map_or("", |slash| &literal[..=slash]) } else { text };
+            let path = JailPath::parse(start.as_bytes())
+                .map_err(|source| PatternError::Path { text: text.to_owned(), source })?;
+            if !is_glob {
+                PatternKind::Path(path)
+            } else {
+                let glob = GlobBuilder::new(text).literal_separator(true).build();
+                let glob = glob.map_err(|source| PatternError::Glob { text: text.to_owned(), source })?;
+                PatternKind::Glob(Box::new(glob.compile_matcher()), path)
+            }
+        };
+        Ok(Self { text: text.to_owned(), kind })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_told_apart() {
+        let kind = |text: &str| Pattern::parse(text).map(|pattern| pattern.kind);
+        assert!(matches!(kind("/etc/passwd"), Ok(PatternKind::Path(_))));
+        assert!(matches!(kind("deb:libstdc++6"), Ok(PatternKind::Package(name)) if name == "libstdc++6"));
+        let Ok(PatternKind::Glob(glob, start)) = kind("/etc/a*/*.conf") else { panic!("a glob") };
+        assert_eq!(start, JailPath::parse(b"/etc").unwrap());
+        assert!(glob.is_match("/etc/ab/x.conf") && !glob.is_match("/etc/ab/c/x.conf"));
+        for wrong in ["etc/passwd", "*.conf", "deb:", "deb:../x", "/etc/[a", ""] {
+            assert!(Pattern::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn words() {
+        assert_eq!("hollow".parse(), Ok(StatOnly::Hollow));
+        assert!("most".parse::<Listing>().is_err());
+    }
+}

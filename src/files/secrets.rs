@@ -1,0 +1,159 @@
+//! What looks like a secret, by its name or by its first bytes.
+//!
+//! A guard, and no more: it knows the forms in which keys and tokens commonly lie about.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::path::PathBuf;
+
+use super::{FileSet, Note, What};
+use crate::path::JailPath;
+use crate::root::Root;
+
+/// Keys and tokens are small; a larger file is data.
+const LARGEST: usize = 64 * 1024;
+
+/// Takes secrets out of `files`, but for those below the `allowed` paths, and says so.
+pub(super) fn withhold(
+    files: &mut FileSet,
+    allowed: &BTreeSet<JailPath>,
+    store: &BTreeMap<String, PathBuf>,
+    root: &Root,
+    notes: &mut Vec<Note>,
+) {
+    files.wanted.retain(|path, wanted| {
+        let content = match &wanted.what {
+            What::AsIs => from_root(path, root),
+            What::Was(was) if was.facts.is_file() => match was.content.as_ref().and_then(|digest| store.get(digest)) {
+                Some(kept) => fs_err::File::open(kept).ok().and_then(head),
+                None => from_root(path, root),
+            },
+            _ => None,
+        };
+        let Some(content) = content else { return true };
+        let Some(kind) = by_name(path).or_else(|| by_content(&content)) else { return true };
+        if allowed.iter().any(|allowed| path.starts_with(allowed)) {
+            return true;
+        }
+        notes.push(Note::Secret { path: path.clone(), kind: kind.to_owned() });
+        false
+    });
+}
+
+/// The start of the file at `path`, if it is a file that can be read: what cannot be read is told of elsewhere.
+fn from_root(path: &JailPath, root: &Root) -> Option<Vec<u8>> {
+    root.lstat(path).ok()?.filter(crate::path::Facts::is_file)?;
+    head(root.open_file(path).ok()?)
+}
+
+fn head(file: impl Read) -> Option<Vec<u8>> {
+    let mut content = Vec::new();
+    file.take(LARGEST as u64 + 1).read_to_end(&mut content).ok()?;
+    Some(content)
+}
+
+/// What files of this name hold, if that is a secret.
+fn by_name(path: &JailPath) -> Option<&'static str> {
+    let name = path.file_name();
+    let directory = path.parent().map(|parent| parent.file_name().to_vec()).unwrap_or_default();
+    match (directory.as_slice(), name) {
+        (_, b".netrc" | b".git-credentials" | b".pgpass" | b".my.cnf")
+        | (b".aws", b"credentials")
+        | (b".kube", b"config")
+        | (b".docker", b"config.json") => Some("credentials"),
+        (_, name) if name.starts_with(b".") && name.ends_with(b"_history") => Some("a history of commands"),
+        _ => None,
+    }
+}
+
+/// What a file with this content is, if that is a secret.
+fn by_content(content: &[u8]) -> Option<&'static str> {
+    if content.len() > LARGEST || content.contains(&0) {
+        return None;
+    }
+    let mut lines = content.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end).peekable();
+    while let Some(line) = lines.next() {
+        // RFC 7468; "OPENSSH PRIVATE KEY" is of the same form. A header without a key behind it is only text.
+        let is_header = line.starts_with(b"-----BEGIN ") && line.ends_with(b"PRIVATE KEY-----");
+        if is_header && lines.peek().is_some_and(|next| is_base64(next) || next.contains(&b':')) {
+            return Some("a private key");
+        }
+        if line.split(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'_' || *byte == b'-')).any(is_token) {
+            return Some("a token");
+        }
+    }
+    None
+}
+
+fn is_base64(line: &[u8]) -> bool {
+    line.len() >= 32 && line.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte))
+}
+
+/// True for the access tokens that say by their form what they are.
+fn is_token(word: &[u8]) -> bool {
+    let rest = |prefix: &[u8], least: usize| {
+        word.strip_prefix(prefix).is_some_and(|rest| rest.len() >= least && rest.iter().any(u8::is_ascii_digit))
+    };
+    let github = [&b"ghp_"[..], b"gho_", b"ghs_", b"ghu_", b"ghr_"].iter().any(|prefix| rest(prefix, 36));
+    let amazon = word.len() == 20
+        && word.starts_with(b"AKIA")
+        && !word.ends_with(b"EXAMPLE")
+        && word.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    github || amazon || rest(b"github_pat_", 22) || rest(b"glpat-", 20) || rest(b"xoxb-", 24) || rest(b"xoxp-", 24)
+}
+
+/// True if an environment variable looks as if its value were a secret.
+pub fn is_secret_variable(name: &str, value: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    let telling =
+        ["PASSWORD", "PASSWD", "SECRET", "TOKEN", "API_KEY", "APIKEY", "ACCESS_KEY", "PRIVATE_KEY", "CREDENTIALS"];
+    // `..._FILE` names where a secret is, by custom of many images.
+    let named = telling.iter().any(|word| name.contains(word)) && !name.ends_with("_FILE") && !name.ends_with("_PATH");
+    (named && !value.is_empty()) || by_content(value.as_bytes()).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_by_their_content() {
+        let line = "A".repeat(64);
+        let key = |name: &str| format!("text\n-----BEGIN {name}-----\n{line}\n-----END {name}-----\n");
+        for name in ["PRIVATE KEY", "RSA PRIVATE KEY", "OPENSSH PRIVATE KEY", "ENCRYPTED PRIVATE KEY"] {
+            assert_eq!(by_content(key(name).as_bytes()), Some("a private key"), "{name}");
+        }
+        assert_eq!(by_content(key("CERTIFICATE").as_bytes()), None);
+        assert_eq!(by_content(key("PUBLIC KEY").as_bytes()), None);
+        assert_eq!(by_content(b"match '-----BEGIN PRIVATE KEY-----'\n"), None);
+        assert_eq!(by_content(b"-----BEGIN PRIVATE KEY-----\n...\n"), None, "documentation");
+    }
+
+    #[test]
+    fn tokens_by_their_form() {
+        let github = format!("url = https://ghp_{}@example.org", "a1".repeat(18));
+        assert_eq!(by_content(github.as_bytes()), Some("a token"));
+        assert_eq!(by_content(b"AKIAIOSFODNN7EXAMPLE"), None, "the one of Amazon's documentation");
+        assert_eq!(by_content(b"AKIAIOSFODNN7ABCDEFG"), Some("a token"));
+        assert_eq!(by_content(b"ghp_short"), None);
+    }
+
+    #[test]
+    fn files_by_their_name() {
+        let kind = |text: &str| by_name(&JailPath::parse(text.as_bytes()).unwrap());
+        for path in
+            ["/root/.netrc", "/h/.aws/credentials", "/h/.kube/config", "/h/.git-credentials", "/h/.bash_history"]
+        {
+            assert!(kind(path).is_some(), "{path}");
+        }
+        for path in ["/etc/config", "/usr/share/aws/credentials", "/usr/share/doc/bash_history"] {
+            assert_eq!(kind(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn variables() {
+        assert!(is_secret_variable("DB_PASSWORD", "x") && is_secret_variable("GITHUB_TOKEN", "x"));
+        assert!(!is_secret_variable("DB_PASSWORD_FILE", "/run/secrets/db") && !is_secret_variable("LANG", "C"));
+    }
+}

@@ -1,0 +1,171 @@
+//! What a user may choose about the files of an image: flags of `trace` and `build`.
+
+mod support;
+
+use std::path::Path;
+
+use support::traced::Traced;
+use support::{TestContext, needs_root, outcome_of};
+
+/// What [`omitted names`](minjail::files::OMITTED) lead to.
+const OMITTED: &str = "/.minjail-omitted";
+
+fn write(directory: &Path, files: &[(&str, &str)]) {
+    for (name, content) in files {
+        let path = directory.join(name);
+        fs_err::create_dir_all(path.parent().expect("it is below a directory")).expect("the directory can be written");
+        fs_err::write(path, content).expect("the directory can be written");
+    }
+}
+
+#[test]
+fn files_that_were_only_looked_at() {
+    let traced = Traced::new("test -f looked && test -f both && cat both && test -d d; ls l >&2", |work| {
+        write(work, &[("looked", "content"), ("both", "both"), ("d/x", ""), ("l/seen", "seen")]);
+    });
+    let full = traced.build("full", &[]);
+    assert_eq!(full.text("looked"), "content");
+    let hollow = traced.build("hollow", &["--stat-only", "hollow"]);
+    assert_eq!(hollow.text("looked"), "\0\0\0\0\0\0\0", "as long as before, and empty of meaning");
+    assert_eq!(hollow.text("both"), "both", "what was opened too is whole");
+    assert!(hollow.has("d"));
+    let omit = traced.build("omit", &["--stat-only", "omit"]);
+    assert!(!omit.has("looked") && omit.has("both") && omit.has("d"));
+    let refused = traced.try_build("x", &["--stat-only", "some"]);
+    assert_eq!(refused.status, 125, "{refused}");
+    assert!(refused.stderr.contains("[possible values: full, hollow, omit]"), "{refused}");
+}
+
+#[test]
+fn names_in_a_listed_directory() {
+    let traced = Traced::new("ls -a d; cat d/opened", |work| {
+        write(work, &[("d/opened", "o"), ("d/other", "content"), ("d/below/deep", "deep")]);
+        std::os::unix::fs::symlink("nowhere", work.join("d/link")).expect("the directory can be written");
+    });
+    let names = traced.build("names", &[]);
+    assert_eq!(names.link("d/other"), OMITTED);
+    assert_eq!((names.text("d/opened"), names.link("d/link")), ("o".to_owned(), "nowhere".to_owned()));
+    assert!(names.at("d/below").is_dir() && !names.has("d/below/deep"));
+    let full = traced.build("whole", &["--listing", "full"]);
+    assert_eq!(full.text("d/other"), "content");
+    assert!(full.at("d/below").is_dir() && !full.has("d/below/deep"));
+    let opened = traced.build("opened", &["--listing", "opened"]);
+    assert!(opened.has("d/opened") && !opened.has("d/other") && !opened.has("d/below") && !opened.has("d/link"));
+}
+
+#[test]
+fn accounts_of_the_host() {
+    let traced = Traced::new("cat /etc/passwd", |_| {});
+    let system = traced.build("system", &[]).text("/etc/passwd");
+    assert!(system.contains("root:") && system.contains("daemon:"), "{system}");
+    let used = traced.build("used", &["--accounts", "used"]).text("/etc/passwd");
+    let own = format!(":{}:", nix::unistd::geteuid());
+    assert!(used.lines().any(|line| line.contains(&own)) && !used.contains("daemon:"), "{used}");
+    let full = traced.build("full", &["--accounts", "full"]).text("/etc/passwd");
+    assert_eq!(full, fs_err::read_to_string("/etc/passwd").expect("everybody may read it"));
+}
+
+#[test]
+fn more_files_by_path_glob_and_package() {
+    let traced = Traced::new("cat one", |work| {
+        write(work, &[("one", "1"), ("d/a.conf", "a"), ("d/b.txt", "b"), ("d/e/c.conf", "c")]);
+        std::os::unix::fs::symlink("d", work.join("way")).expect("the directory can be written");
+    });
+    let work = support::text(&traced.context.work());
+    let built = traced.build("path", &["--include", &format!("{work}/way/e")]);
+    assert_eq!((built.link("way"), built.text("d/e/c.conf")), ("d".to_owned(), "c".to_owned()));
+    assert!(!built.has("d/a.conf"));
+    let built = traced.build("glob", &["--include", &format!("{work}/d/**/*.conf")]);
+    assert!(built.has("d/a.conf") && built.has("d/e/c.conf") && !built.has("d/b.txt"));
+    let built = traced.build("package", &["--include", "deb:tzdata"]);
+    assert!(built.has("/usr/share/zoneinfo/Europe/Berlin"));
+    for nothing in ["/no/such/file", "/etc/*.no-such", "deb:no-such-package"] {
+        traced.try_build("nothing", &["--include", nothing]).assert_refused(125, &[nothing, "matches nothing"]);
+    }
+    let refused = traced.try_build("nothing", &["--include", "relative/path"]);
+    assert!(refused.status == 125 && refused.stderr.contains("relative/path"), "{refused}");
+}
+
+#[test]
+fn an_included_program_runs() {
+    let context = TestContext::new();
+    let image = format!("oci:{}", context.text("image"));
+    let lock = context.text("lock");
+    let arguments = ["trace", "--lock", &lock, "-o", &image, "--include", "/usr/bin/perl", "--", "true"];
+    outcome_of(&mut context.minjail(&arguments)).success();
+    let ran = outcome_of(&mut context.minjail(&["run", &image, "--", "/usr/bin/perl", "-e", "print 6 * 7"])).success();
+    assert_eq!(ran.text(), "42", "its libraries came with it");
+    let why = outcome_of(&mut context.minjail(&["why", &lock, "/usr/bin/perl"])).success();
+    assert!(why.text().contains("included by /usr/bin/perl"), "{why}");
+}
+
+#[test]
+fn fewer_files() {
+    let traced = Traced::new("cat used d/*.conf; test -e unused", |work| {
+        write(work, &[("used", "u"), ("d/a.conf", "a"), ("d/b.conf", "b"), ("unused", "")]);
+    });
+    let work = support::text(&traced.context.work());
+    let built = traced.build("less", &["--exclude", &format!("{work}/used"), "--exclude", &format!("{work}/d/a*")]);
+    assert!(!built.has("used") && !built.has("d/a.conf") && built.has("d/b.conf"));
+    for path in ["used", "d/a.conf"] {
+        let words = format!("{work}/{path} was used by the run and is not packed");
+        assert!(built.said.contains(&words), "{}", built.said);
+    }
+    let built = traced.build("none", &["--exclude", &format!("{work}/d"), "--exclude", "deb:coreutils"]);
+    assert!(!built.has("d") && built.has("used") && !built.has("/usr/bin/cat"));
+}
+
+fn key() -> String {
+    format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n", "b3BlbnNz".repeat(8))
+}
+
+#[test]
+fn secrets_stay_at_home_unless_they_are_allowed() {
+    let traced = Traced::new("cat key .netrc .aws/credentials .bash_history note; rm gone", |work| {
+        let key = key();
+        write(work, &[("key", &key), ("gone", &key), (".netrc", "machine x"), (".aws/credentials", "x")]);
+        write(work, &[(".bash_history", "ls"), ("note", "a key is not here")]);
+    });
+    let work = support::text(&traced.context.work());
+    let built = traced.build("guarded", &["--json"]);
+    for secret in ["key", "gone", ".netrc", ".aws/credentials", ".bash_history"] {
+        assert!(!built.has(secret), "{secret} is packed");
+        assert!(built.said.contains(&format!("{work}/{secret}")), "{secret} is not named: {}", built.said);
+    }
+    assert!(built.has("note"));
+    let told = traced.build("told", &[]).said;
+    assert!(
+        told.contains(&format!("{work}/key looks like a private key and is not packed; `--allow-secret")),
+        "{told}"
+    );
+    let allowed = [format!("{work}/key"), format!("{work}/.aws")];
+    let built = traced.build("allowed", &["--allow-secret", &allowed[0], "--allow-secret", &allowed[1]]);
+    assert!(built.has("key") && built.has(".aws/credentials") && !built.has(".netrc"));
+}
+
+#[test]
+fn secret_variables_stay_at_home() {
+    let traced = Traced::with(&["--env", "DB_PASSWORD=hunter2", "--env", "COLOUR=red"], "true", |_| {});
+    let lock = |name: &str, arguments: &[&str]| {
+        let said = traced.build(name, arguments).said;
+        (fs_err::read_to_string(traced.context.path(&format!("{name}.lock"))).expect("there is a lock"), said)
+    };
+    let (guarded, said) = lock("guarded", &[]);
+    assert!(!guarded.contains("hunter2") && guarded.contains("red"));
+    assert!(said.contains("DB_PASSWORD") && !said.contains("hunter2"), "{said}");
+    let (allowed, _) = lock("allowed", &["--allow-secret", "env:DB_PASSWORD"]);
+    assert!(allowed.contains("hunter2"));
+}
+
+#[test]
+fn password_hashes_stay_at_home() {
+    if !needs_root("/etc/shadow") {
+        return;
+    }
+    let traced = Traced::new("cat /etc/shadow", |_| {});
+    let shadow = traced.build("shadow", &[]).text("/etc/shadow");
+    assert!(shadow.contains("root:") && !shadow.contains('$'), "{shadow}");
+    let host = fs_err::read_to_string("/etc/shadow").expect("root may read it");
+    let allowed = traced.build("allowed", &["--accounts", "full", "--allow-secret", "/etc/shadow"]);
+    assert_eq!(allowed.text("/etc/shadow"), host);
+}

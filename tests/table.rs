@@ -1,0 +1,339 @@
+//! What the image gets: the table of `docs/design.md`, section 4, row by row, each on a small script.
+
+mod support;
+
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use support::traced::{Built, Traced};
+use support::{TestContext, has, limited, needs_root, outcome_of};
+
+const OMITTED: &str = "/.minjail-omitted";
+
+/// Traces a script in a directory filled by `prepare`, and builds the tree.
+fn tree(script: &str, prepare: impl FnOnce(&Path)) -> Built {
+    Traced::new(script, prepare).into_built()
+}
+
+fn write(path: impl AsRef<Path>, content: &str) {
+    let path = path.as_ref();
+    fs_err::create_dir_all(path.parent().expect("it is below a directory")).expect("the directory can be written");
+    fs_err::write(path, content).expect("the directory can be written");
+}
+
+/// A file's mode, owner and group.
+fn owner(path: &Path) -> (u32, u32, u32) {
+    let metadata = fs_err::symlink_metadata(path).expect("it is there");
+    (metadata.mode() & 0o7777, metadata.uid(), metadata.gid())
+}
+
+fn run(program: &str, arguments: &[&str], directory: &Path) {
+    outcome_of(limited(program).args(arguments).current_dir(directory)).success();
+}
+
+#[test]
+fn a_file_that_was_read_and_then_changed_in_every_way() {
+    let script = "cat ./*.txt > /dev/null
+echo new > overwritten.txt; echo more >> appended.txt; : > truncated.txt
+rm unlinked.txt; mv moved.txt elsewhere
+echo other > new; mv new renamed-over.txt
+mv away.txt aside; mv aside away.txt
+cp away.txt copy; mv copy away.txt";
+    let names = ["overwritten", "appended", "truncated", "unlinked", "moved", "renamed-over", "away"];
+    let built = tree(script, |work| {
+        for name in names {
+            write(work.join(format!("{name}.txt")), name);
+        }
+    });
+    for name in names {
+        assert_eq!(built.text(&format!("{name}.txt")), name, "as it was before the run");
+    }
+    for made in ["elsewhere", "new", "aside", "copy"] {
+        assert!(!built.has(made), "{made} was made by the run");
+    }
+}
+
+#[test]
+fn a_file_that_was_changed_and_never_read() {
+    let script =
+        "echo x > truncated; echo x >> appended; rm removed; ln -sfn other link; chmod 600 mode; touch -d @0 time";
+    let traced = Traced::new(script, |work| {
+        for name in ["truncated", "appended", "removed", "mode", "time"] {
+            write(work.join(name), name);
+            fs_err::set_permissions(work.join(name), PermissionsExt::from_mode(0o640)).expect("it is ours");
+        }
+        symlink("before", work.join("link")).expect("the directory can be written");
+    });
+    let built = traced.build("tree", &[]);
+    for name in ["truncated", "appended", "removed", "mode", "time"] {
+        assert_eq!(built.text(name), name);
+        assert_eq!(owner(&built.at(name)).0, 0o640, "{name}");
+    }
+    assert_eq!(built.link("link"), "before");
+    let work = support::text(&traced.context.work());
+    let words = format!("{work}/truncated was changed by the run; the image has it as it was before");
+    assert!(built.said.contains(&words), "{}", built.said);
+}
+
+#[test]
+fn what_the_run_makes_is_not_there_but_its_directory_is() {
+    let script =
+        "echo x > out/new; mkdir out/sub; echo y > out/sub/deep; ln -s new out/link; mkfifo out/fifo; cat out/new";
+    let built = tree(script, |work| {
+        fs_err::create_dir(work.join("out")).expect("the directory can be written");
+        fs_err::set_permissions(work.join("out"), PermissionsExt::from_mode(0o2750)).expect("it is ours");
+    });
+    assert_eq!(owner(&built.at("out")).0, 0o2750);
+    assert_eq!(support::names_in(&built.at("out")), Vec::<String>::new());
+}
+
+#[test]
+fn links_at_any_depth() {
+    let script = "cat a/b/c/file; cat loop 2> /dev/null; cat dangling 2> /dev/null; cat real/../up/../real/file";
+    let built = tree(script, |work| {
+        write(work.join("real/file"), "content");
+        fs_err::create_dir(work.join("up")).expect("the directory can be written");
+        for (target, link) in [("one", "a"), ("real", "file-dir"), ("loop", "loop"), ("nowhere/x", "dangling")] {
+            symlink(target, work.join(link)).expect("the directory can be written");
+        }
+        fs_err::create_dir_all(work.join("one/two")).expect("the directory can be written");
+        symlink("two", work.join("one/b")).expect("the directory can be written");
+        symlink(work.join("file-dir"), work.join("one/two/c")).expect("the directory can be written");
+    });
+    let links = ["a", "one/b", "file-dir", "loop", "dangling"].map(|link| built.link(link));
+    assert_eq!(links, ["one", "two", "real", "loop", "nowhere/x"]);
+    assert!(built.at("one/two/c").is_symlink() && built.at("up").is_dir());
+    assert_eq!(built.text("real/file"), "content");
+}
+
+#[test]
+fn a_listing_shows_the_same_names() {
+    let script = "ls -A d; cat d/read; rm d/removed; ls -A d; echo x > d/made; ls -A d; ls d/sub";
+    let built = tree(script, |work| {
+        for name in ["read", "untouched", "removed", "sub/below"] {
+            write(work.join("d").join(name), name);
+        }
+    });
+    assert_eq!(support::names_in(&built.at("d")), ["read", "removed", "sub", "untouched"]);
+    assert_eq!((built.link("d/untouched").as_str(), built.link("d/sub/below").as_str()), (OMITTED, OMITTED));
+    assert_eq!(built.text("d/removed"), "removed");
+}
+
+#[test]
+fn what_was_looked_for_in_vain_is_not_there() {
+    let built =
+        tree("cat missing no/way file/below 2> /dev/null; test -e other; true", |work| write(work.join("file"), ""));
+    assert!(!built.has("missing") && !built.has("no") && !built.has("other"));
+    assert!(built.at("file").is_file(), "in its way");
+}
+
+#[test]
+fn mount_points_are_empty() {
+    let built = tree("cat /proc/version /sys/kernel/mm/transparent_hugepage/enabled > /dev/null 2>&1; true", |_| {});
+    for name in ["/proc", "/sys", "/dev"] {
+        assert_eq!(support::names_in(&built.at(name)), Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn files_of_the_machine_are_placeholders() {
+    let built = tree("cat /etc/hostname /etc/hosts /etc/resolv.conf > /dev/null 2>&1; true", |_| {});
+    if built.has("/etc/hosts") {
+        assert!(built.text("/etc/hosts").starts_with("127.0.0.1\tlocalhost\n"));
+    }
+    if built.has("/etc/hostname") {
+        assert_eq!(built.text("/etc/hostname"), "localhost\n");
+    }
+}
+
+#[test]
+fn temporary_files_that_were_read_are_kept() {
+    let directory = tempfile::Builder::new().prefix("minjail-test-").tempdir_in("/tmp").expect("/tmp can be written");
+    let path = support::text(&directory.path().join("note"));
+    write(&path, "temporary");
+    let traced = Traced::new(&format!("cat {path}"), |_| {});
+    drop(directory);
+    let built = traced.build("tree", &[]);
+    assert_eq!(built.text(&path), "temporary", "though it is gone by now");
+    assert_eq!(owner(&built.at("/tmp")).0, owner(Path::new("/tmp")).0);
+    assert!(built.said.contains("in a place for temporary files"), "{}", built.said);
+}
+
+#[test]
+fn a_refused_file_is_refused_in_the_same_way() {
+    if !needs_root("another user") || !has(&["setpriv"]) {
+        return;
+    }
+    let script = "setpriv --reuid=65534 --regid=65534 --clear-groups sh -c \
+                  'cat closed 2> /dev/null; echo x 2> /dev/null >> closed; cat open; test ! -x closed'";
+    let built = tree(script, |work| {
+        write(work.join("closed"), "secret");
+        write(work.join("open"), "open");
+        fs_err::set_permissions(work.join("closed"), PermissionsExt::from_mode(0o600)).expect("it is ours");
+    });
+    assert_eq!(owner(&built.at("closed")), (0o600, 0, 0));
+    assert_eq!(built.text("open"), "open");
+}
+
+#[test]
+fn a_write_that_is_refused_does_not_end_the_trace() {
+    if !needs_root("another user") || !has(&["setpriv"]) {
+        return;
+    }
+    // minjail itself runs as somebody who may not read what the program tries to write.
+    let context = TestContext::new();
+    let scratch = tempfile::Builder::new().prefix("minjail-test-").tempdir_in("/var/tmp").expect("it can be written");
+    fs_err::set_permissions(scratch.path(), PermissionsExt::from_mode(0o777)).expect("it is ours");
+    let trace = support::text(&scratch.path().join("t.trace"));
+    let minjail = support::text(&scratch.path().join("minjail"));
+    fs_err::copy(support::minjail(), &minjail).expect("it can be written");
+    let mut command = context.command("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", &minjail, "trace", "-q", "-t", &trace, "--"]);
+    command.args(["sh", "-c", "(echo x >> /etc/shadow) 2> /dev/null; cat /etc/hostname > /dev/null; echo done"]);
+    let outcome = outcome_of(command.current_dir(scratch.path())).success();
+    assert_eq!(outcome.text(), "done\n");
+}
+
+#[test]
+fn a_socket_is_told_of_and_its_directory_packed() {
+    let script = "python3 -c \"
+import socket
+s = socket.socket(socket.AF_UNIX); s.connect('run/socket')\"";
+    if !has(&["python3"]) {
+        return;
+    }
+    let mut listener = None;
+    let traced = Traced::new(&format!("cd .. && cd work && {script}"), |work| {
+        fs_err::create_dir(work.join("run")).expect("the directory can be written");
+        // The path may be too long for a socket's name (unix(7)); through /proc it is not.
+        let held = fs_err::File::open(work.join("run")).expect("it was just made");
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&held);
+        let name = format!("/proc/self/fd/{fd}/socket");
+        listener = Some(std::os::unix::net::UnixListener::bind(name).expect("the directory can be written"));
+    });
+    let built = traced.build("tree", &[]);
+    assert!(built.at("run").is_dir() && !built.has("run/socket"));
+    assert!(built.said.contains("run/socket is not packed; something must provide it"), "{}", built.said);
+}
+
+#[test]
+fn fifos_and_devices() {
+    if !needs_root("a device node") {
+        return;
+    }
+    let built = tree(
+        "cat fifo & echo x > fifo; wait; head -c 4 zero > /dev/null; head -c 4 /dev/urandom > /dev/null",
+        |work| {
+            run("mkfifo", &["-m", "620", "fifo"], work);
+            run("mknod", &["-m", "644", "zero", "c", "1", "5"], work);
+        },
+    );
+    let type_of = |name: &str| fs_err::symlink_metadata(built.at(name)).expect("it is packed").file_type();
+    assert!(type_of("fifo").is_fifo() && type_of("zero").is_char_device());
+    assert_eq!(fs_err::symlink_metadata(built.at("zero")).expect("it is packed").rdev(), nix::sys::stat::makedev(1, 5));
+    assert_eq!(owner(&built.at("fifo")).0, 0o620);
+}
+
+#[test]
+fn metadata_is_exact() {
+    if !needs_root("owners") || !has(&["setcap"]) {
+        return;
+    }
+    let mut expected = Vec::new();
+    let built = tree("cat setuid first second cap > /dev/null; stat setgid sticky attr; test -e third", |work| {
+        for name in ["setuid", "first", "cap", "attr"] {
+            write(work.join(name), name);
+        }
+        for name in ["setgid", "sticky"] {
+            fs_err::create_dir(work.join(name)).expect("the directory can be written");
+        }
+        for name in ["second", "third"] {
+            fs_err::hard_link(work.join("first"), work.join(name)).expect("the directory can be written");
+        }
+        run("chown", &["4321:8765", "setuid", "setgid"], work);
+        for (mode, name) in [("4751", "setuid"), ("2770", "setgid"), ("1777", "sticky"), ("640", "first")] {
+            run("chmod", &[mode, name], work);
+        }
+        run("setcap", &["cap_net_raw+ep", "cap"], work);
+        xattr::set(work.join("attr"), "user.colour", b"red").expect("the file system has extended attributes");
+        expected = ["setuid", "setgid", "sticky", "first", "cap", "attr"].map(|name| owner(&work.join(name))).to_vec();
+    });
+    let packed = ["setuid", "setgid", "sticky", "first", "cap", "attr"].map(|name| owner(&built.at(name)));
+    assert_eq!(packed.to_vec(), expected);
+    let inode = |name: &str| fs_err::metadata(built.at(name)).expect("it is packed").ino();
+    assert!(inode("first") == inode("second") && inode("second") == inode("third"), "hard links are one file");
+    assert_eq!(xattr::get(built.at("attr"), "user.colour").expect("it is readable").as_deref(), Some(&b"red"[..]));
+    let capability = xattr::get(built.at("cap"), "security.capability").expect("it is readable").expect("it has one");
+    assert_eq!(capability[4..8], (1u32 << 13).to_le_bytes(), "cap_net_raw is number 13");
+}
+
+#[test]
+fn names_of_every_kind() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let names: [&[u8]; 8] =
+        [b"with space", b"new\nline", b"\xff\xfe", b"-rf", b"back\\slash", b"\xe6\x97\xa5", b"quo\"te'", b"*"];
+    let long = vec![b'n'; 255];
+    let all = || names.iter().copied().chain([long.as_slice()]);
+    let built = tree("cat -- * > /dev/null; find . -type f | wc -l", |work| {
+        for name in all() {
+            fs_err::write(work.join(OsStr::from_bytes(name)), name).expect("the directory can be written");
+        }
+    });
+    for name in all() {
+        let content = fs_err::read(built.at("").join(OsStr::from_bytes(name))).expect("it is packed");
+        assert_eq!(content, name);
+    }
+}
+
+/// A file of 1 GiB that is a hole but for its ends.
+fn sparse(path: &Path) {
+    use std::os::unix::fs::FileExt;
+    let file = fs_err::OpenOptions::new().write(true).create_new(true).open(path).expect("it can be written");
+    let file = file.into_parts().0;
+    file.set_len(1 << 30).expect("the file system has sparse files");
+    file.write_all_at(b"start", 0).expect("it can be written");
+    file.write_all_at(b"end", (1 << 30) - 3).expect("it can be written");
+}
+
+#[test]
+fn a_sparse_file_costs_nearly_nothing() {
+    const LEAST: u64 = 16 << 20;
+    let start = Instant::now();
+    // Changed too, so that the trace's store keeps a copy.
+    let traced = Traced::new("head -c 5 holes; head -c 5 changed; echo x >> changed", |work| {
+        sparse(&work.join("holes"));
+        sparse(&work.join("changed"));
+    });
+    let built = traced.build("tree", &[]);
+    for name in ["holes", "changed"] {
+        let metadata = fs_err::metadata(built.at(name)).expect("it is packed");
+        assert_eq!(metadata.len(), 1 << 30, "{name}");
+        assert!(metadata.blocks() * 512 < LEAST, "{name} takes {} blocks", metadata.blocks());
+    }
+    let before = traced.context.path("app.trace").join("before");
+    let kept: u64 = fs_err::read_dir(before)
+        .expect("the trace kept something")
+        .map(|entry| entry.and_then(|entry| entry.metadata()).expect("it is readable").blocks() * 512)
+        .sum();
+    assert!(kept < LEAST, "the trace keeps {kept} bytes");
+    let image = traced.context.path("image.tar");
+    let output = format!("oci-archive:{}", support::text(&image));
+    let trace = traced.context.text("app.trace");
+    outcome_of(&mut traced.context.minjail(&["build", "-q", "-t", &trace, "-o", &output])).success();
+    let size = fs_err::metadata(image).expect("it was written").len();
+    assert!(size < LEAST, "the image takes {size} bytes");
+    assert!(start.elapsed() < Duration::from_secs(240), "it took {:?}", start.elapsed());
+}
+
+#[test]
+fn ten_thousand_files() {
+    let built = tree("cat d/*/* | wc -c", |work| {
+        for number in 0..10_000 {
+            write(work.join(format!("d/{}/{number}", number % 100)), "x");
+        }
+    });
+    let count: usize = (0..100).map(|part| support::names_in(&built.at(&format!("d/{part}"))).len()).sum();
+    assert_eq!(count, 10_000);
+}
