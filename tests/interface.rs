@@ -105,3 +105,36 @@ fn the_image_does_not_depend_on_who_builds_it() {
     let (first, second) = (fs_err::read(first).expect("it was built"), fs_err::read(path("second.tar")));
     assert!(first == second.expect("it was built"), "another user built other bytes");
 }
+
+/// The tracer is root and the program is not: what the program was refused is packed as a closed door, not as a file.
+#[test]
+fn nothing_is_read_with_more_rights_than_the_users() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    let context = TestContext::new();
+    let work = context.text("work");
+    context.lay_out(&[
+        ("open.txt", "for all\n"),
+        ("secret.txt", "for root\n"),
+        ("closed/inside.txt", "behind a door\n"),
+    ]);
+    let script = "cat open.txt; cat secret.txt; cat closed/inside.txt; ls -l secret.txt >/dev/null; exit 0";
+    for (name, mode) in [("open.txt", 0o644), ("secret.txt", 0o600), ("closed", 0o700), ("closed/inside.txt", 0o644)] {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs_err::set_permissions(format!("{work}/{name}"), permissions).expect("the files are ours");
+    }
+    let (tree, trace) = (context.text("tree"), context.text("sh.trace"));
+    let out = format!("rootfs:{tree}");
+    let arguments = ["trace", "--user", "65534:65534", "-t", &trace, "-o", &out, "--", "sh", "-c", script];
+    let traced = outcome_of(&mut context.minjail(&arguments)).success();
+    assert_eq!(traced.stdout, b"for all\n");
+    let read = |name: &str| fs_err::read_to_string(format!("{tree}{work}/{name}"));
+    assert_eq!(read("open.txt").expect("it was read"), "for all\n");
+    assert_eq!(read("secret.txt").expect("its name is there"), "");
+    assert!(read("closed/inside.txt").is_err());
+    let inside = outcome_of(&mut context.minjail(&["run", "--quiet", &out])).success();
+    assert_eq!(inside.stdout, traced.stdout);
+    let refusals = |stderr: &str| stderr.matches("Permission denied").count();
+    assert_eq!((refusals(&traced.stderr), refusals(&inside.stderr)), (2, 2), "{}", inside.stderr);
+}

@@ -14,6 +14,8 @@ pub(super) struct Touched<'a> {
     pub(super) first: &'a Touch,
     header: &'a Header,
     accesses: BTreeSet<Access>,
+    /// The content may have been read.
+    granted: bool,
     before: Option<&'a str>,
     names: BTreeSet<&'a str>,
     reasons: BTreeSet<Reason>,
@@ -23,7 +25,7 @@ pub(super) struct Touched<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Gathered<'a> {
     pub(super) paths: BTreeMap<JailPath, Touched<'a>>,
-    /// Where the runs made something, or may have.
+    /// Where the runs made something, or may have, or were stopped.
     makings: BTreeMap<JailPath, BTreeSet<Reason>>,
     links: BTreeMap<JailPath, BTreeSet<Reason>>,
     passed: BTreeMap<JailPath, BTreeSet<Reason>>,
@@ -71,6 +73,11 @@ impl<'a> Gathered<'a> {
         if touch.made {
             return Ok(());
         }
+        if let Some(stop) = touch.refused.as_ref().filter(|stop| **stop != touch.path) {
+            // What is behind a closed door is not packed; the door is, with its owner and mode.
+            self.makings.entry(stop.clone()).or_default().insert(reason);
+            return Ok(());
+        }
         if matches!(touch.found, Found::Missing) {
             let makes = matches!(touch.access, Access::Create | Access::Bind | Access::Replace);
             if let (true, Some(parent)) = (makes, touch.path.parent()) {
@@ -82,12 +89,14 @@ impl<'a> Gathered<'a> {
             first: touch,
             header: &run.header,
             accesses: BTreeSet::new(),
+            granted: false,
             before: None,
             names: BTreeSet::new(),
             reasons: BTreeSet::new(),
         });
         touched.agree(run, touch)?;
         touched.accesses.insert(touch.access);
+        touched.granted |= touch.refused.is_none();
         touched.before = touched.before.or(touch.before.as_deref());
         touched.names.extend(touch.names.iter().flatten().map(String::as_str));
         touched.reasons.insert(reason);
@@ -237,9 +246,7 @@ fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> 
             && (facts.file_type, facts.mode, facts.uid, facts.gid) == (now.file_type, now.mode, now.uid, now.gid)
     });
     if same {
-        // Executing asks for no permission to read, but takes the content all the same.
-        let refused = !touched.header.may_read(facts) && !touched.accesses.contains(&Access::Execute);
-        if facts.is_file() && refused {
+        if facts.is_file() && !touched.granted {
             return Ok(What::Sealed);
         }
         // Of a temporary file the copy is taken even while it is still there: it may be gone at any moment.

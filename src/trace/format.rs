@@ -186,6 +186,7 @@ mod tests {
             found: Found::Missing,
             target: None,
             made: false,
+            refused: None,
             before: None,
             names: None,
         });

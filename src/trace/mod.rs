@@ -9,6 +9,7 @@ mod format;
 mod model;
 mod names;
 mod record;
+mod rights;
 mod store;
 
 pub use format::{TraceError, write_run};

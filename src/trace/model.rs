@@ -99,6 +99,10 @@ pub struct Touch {
     /// True if the run itself had made what is there, or the directory that it is looked for in.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub made: bool,
+    /// Where the program's user was refused: a directory on the way, or the path itself if it may not be used so, or not
+    /// be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<JailPath>,
     /// SHA-256 of the content from before, if the call could change it: it is in the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
@@ -140,21 +144,6 @@ pub struct Listening {
 pub enum Ending {
     Exited(i32),
     Killed(i32),
-}
-
-impl Header {
-    /// True if the workload's user may read what has these facts, as its mode says (`path_resolution(7)`,
-    /// "Permissions"); access control lists are not looked at.
-    pub fn may_read(&self, facts: &Facts) -> bool {
-        let bit = if self.uid == facts.uid {
-            0o400
-        } else if self.gid == facts.gid || self.groups.contains(&facts.gid) {
-            0o040
-        } else {
-            0o004
-        };
-        self.uid == 0 || facts.mode & bit != 0
-    }
 }
 
 impl Run {

@@ -15,6 +15,7 @@ use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Touch as TracerTo
 use super::format::{RECORDS, Record, STORE, write_record};
 use super::model::{Ending, Found, Header, Link, Listening, Program, Touch};
 use super::names::Names;
+use super::rights::Refusals;
 use super::store::{Store, copy_sparsely};
 use crate::path::{Facts, JailPath, escape};
 
@@ -34,6 +35,7 @@ pub struct Recorder {
     names: Names,
     /// Directories whose names were recorded.
     listed: HashSet<JailPath>,
+    refusals: Refusals,
     failure: Option<RecordError>,
 }
 
@@ -73,6 +75,7 @@ impl Recorder {
         let store = Store::new(directory.path().join(STORE));
         let root = header.root.clone();
         let mut recorder = Self {
+            refusals: Refusals::of(&header),
             directory,
             records: BufWriter::new(file),
             listening: BTreeSet::new(),
@@ -188,6 +191,7 @@ impl Recorder {
                 found,
                 target: None,
                 made,
+                refused: None,
                 before: None,
                 names: None,
             }))?;
@@ -214,10 +218,15 @@ impl Recorder {
             path: origin.unwrap_or_else(|| current.clone()),
             found,
             target: None,
+            refused: None,
             before: None,
             names: None,
         };
         if !is_kernels(&current) {
+            if !record.made {
+                let facts = if let Found::There(facts) = &record.found { Some(facts) } else { None };
+                record.refused = self.refusals.refusal(touch.process, &current, facts, touch.access, &self.root);
+            }
             self.preserve(&current, &mut record)?;
         }
         self.names.note(touch.call, touch.access, &current, &record.found, &self.root);
@@ -228,6 +237,9 @@ impl Recorder {
     /// Keeps what the call could change, or what only now can be seen: content, a link's text, a listing.
     fn preserve(&mut self, current: &JailPath, record: &mut Touch) -> Result<(), RecordError> {
         let Found::There(facts) = &record.found else { return Ok(()) };
+        if record.refused.is_some() {
+            return Ok(());
+        }
         let changes = matches!(record.access, Access::Write | Access::Create | Access::Remove | Access::Replace);
         let vanishes = record.access == Access::Read && is_temporary(&record.path);
         if (changes || vanishes) && facts.is_file() && !record.made {
