@@ -1,0 +1,130 @@
+//! What the file set must be whatever a run touched: independent of order, monotone, and closed under its own needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use minjail::files::{FileSet, Policy, needed};
+use minjail::path::{Facts, JailPath};
+use minjail::root::Root;
+use minjail::trace::{Access, FORMAT, Found, Header, Run, Touch, Trace};
+use proptest::prelude::*;
+
+/// Programs, scripts and data of a Debian machine; those that are not here are left out.
+const CANDIDATES: [&str; 14] = [
+    "/usr/bin/dash",
+    "/usr/bin/bash",
+    "/usr/bin/perl",
+    "/usr/bin/git",
+    "/usr/bin/python3.11",
+    "/usr/sbin/nginx",
+    "/usr/bin/ldd",
+    "/usr/bin/catchsegv",
+    "/usr/sbin/adduser",
+    "/usr/bin/gunzip",
+    "/etc/passwd",
+    "/etc/services",
+    "/etc/ld.so.cache",
+    "/usr/lib/os-release",
+];
+
+fn path(text: &str) -> JailPath {
+    JailPath::parse(text.as_bytes()).expect("an absolute path")
+}
+
+fn touch(path: JailPath, access: Access) -> Touch {
+    let stat = nix::sys::stat::lstat(&path.below(Path::new("/"))).expect("it is there");
+    Touch {
+        program: 0,
+        call: "test".to_owned(),
+        access,
+        path,
+        spelled: None,
+        links: Vec::new(),
+        passed: Vec::new(),
+        found: Found::There(Facts::from_stat(&stat).expect("a type that Linux knows")),
+        target: None,
+        made: false,
+        before: None,
+        names: None,
+    }
+}
+
+fn trace(touches: Vec<Touch>) -> Trace {
+    let header = Header {
+        trace_format: FORMAT,
+        workload: "test".to_owned(),
+        program: path("/usr/bin/dash"),
+        command: vec!["test".to_owned()],
+        env: BTreeMap::new(),
+        directory: JailPath::root(),
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        machine: "x86_64".to_owned(),
+        root: PathBuf::from("/"),
+    };
+    let mut run = Run::new(header);
+    run.touches = touches;
+    Trace { runs: vec![run], store: BTreeMap::new() }
+}
+
+fn files(touches: Vec<Touch>) -> FileSet {
+    let root = Root::open(Path::new("/")).expect("there is a root");
+    needed(&trace(touches), &root, &Policy::default()).expect("everything is there and readable").0
+}
+
+fn paths(files: &FileSet) -> BTreeSet<&JailPath> {
+    files.wanted.keys().collect()
+}
+
+fn touches() -> impl Strategy<Value = Vec<Touch>> {
+    let there: Vec<&str> = CANDIDATES.into_iter().filter(|path| Path::new(path).is_file()).collect();
+    let access = prop_oneof![Just(Access::Execute), Just(Access::Read), Just(Access::Look)];
+    let one = (prop::sample::select(there), access).prop_map(|(name, access)| touch(path(name), access));
+    prop::collection::vec(one, 0..8)
+}
+
+proptest! {
+    // Each case reads libraries of the machine.
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_order_of_a_run_does_not_matter((touches, shuffled) in
+        touches().prop_flat_map(|touches| (Just(touches.clone()), Just(touches).prop_shuffle())))
+    {
+        prop_assert_eq!(files(touches), files(shuffled));
+    }
+
+    #[test]
+    fn more_touches_never_need_less(touches in touches(), more in touches()) {
+        let few = files(touches.clone());
+        let many = files([touches, more].concat());
+        prop_assert!(paths(&few).is_subset(&paths(&many)));
+        for (path, wanted) in &few.wanted {
+            prop_assert!(wanted.reasons.is_subset(&many.wanted[path].reasons), "{} lost a reason", path);
+        }
+    }
+
+    #[test]
+    fn what_is_needed_needs_nothing_more(touches in touches()) {
+        let once = files(touches.clone());
+        let executed = touches.iter().filter(|touch| touch.access == Access::Execute).map(|touch| &touch.path);
+        let executed: BTreeSet<JailPath> = executed.cloned().collect();
+        // Whatever the closure added is executed, or loaded as if it were.
+        let again = once.wanted.keys().filter(|path| path.below(Path::new("/")).symlink_metadata().is_ok());
+        let again = again.map(|path| {
+            let plain = path.below(Path::new("/"));
+            let added = touches.iter().all(|touch| touch.path != *path) || executed.contains(path);
+            let is_file = plain.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
+            touch(path.clone(), if added && is_file { Access::Execute } else { Access::Look })
+        });
+        let twice = files(touches.iter().cloned().chain(again).collect());
+        prop_assert_eq!(paths(&once), paths(&twice));
+    }
+}
+
+#[test]
+fn the_candidates_are_of_use() {
+    let shell = files(vec![touch(path("/usr/bin/dash"), Access::Execute)]);
+    assert!(shell.wanted.len() > 8, "a shell needs a loader and a C library: {:?}", paths(&shell));
+}
