@@ -44,6 +44,7 @@ fn touch(path: JailPath, access: Access) -> Touch {
         found: Found::There(Facts::from_stat(&stat).expect("a type that Linux knows")),
         target: None,
         made: false,
+        refused: None,
         before: None,
         names: None,
     }
