@@ -9,6 +9,7 @@ pub mod jail;
 pub mod layer;
 pub mod manifest;
 pub mod path;
+pub mod profile;
 pub mod report;
 pub mod root;
 pub mod trace;

@@ -8,6 +8,7 @@ mod exit;
 mod failure;
 mod locate;
 mod pack;
+mod profile;
 mod progress;
 mod run;
 mod trace;
@@ -51,6 +52,7 @@ enum Command {
     Build(build::Arguments),
     Run(run::Arguments),
     Why(why::Arguments),
+    Profile(profile::Arguments),
 }
 
 /// Parses the arguments, does what they say, and tells what failed.
@@ -70,6 +72,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Build(arguments) => build::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
+        Command::Profile(arguments) => profile::run(&arguments),
     };
     let exit = result.unwrap_or_else(|failure| {
         failure.tell();
