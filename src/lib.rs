@@ -14,3 +14,4 @@ pub mod report;
 pub mod root;
 pub mod trace;
 pub mod tree;
+pub mod workload;

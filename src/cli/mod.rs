@@ -10,8 +10,11 @@ mod locate;
 mod pack;
 mod profile;
 mod progress;
+mod prove;
+mod rehearse;
 mod run;
 mod trace;
+mod verify;
 mod why;
 
 use std::ffi::OsString;
@@ -52,7 +55,13 @@ enum Command {
     Build(build::Arguments),
     Run(run::Arguments),
     Why(why::Arguments),
+    Verify(verify::Arguments),
     Profile(profile::Arguments),
+    /// Run a workload for another minjail
+    #[command(name = rehearse::RUNNER, hide = true)]
+    Workload {
+        order: std::path::PathBuf,
+    },
 }
 
 /// Parses the arguments, does what they say, and tells what failed.
@@ -72,6 +81,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Build(arguments) => build::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Workload { order } => Ok(rehearse::runner(&order)),
         Command::Profile(arguments) => profile::run(&arguments),
     };
     let exit = result.unwrap_or_else(|failure| {

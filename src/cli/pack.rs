@@ -11,11 +11,12 @@ use anstream::eprintln;
 
 use super::failure::Failure;
 use super::progress::Progress;
-use crate::files::{self, FileSet};
+use crate::files::{self, FileSet, Note};
 use crate::image::{self, Output, Reference, Target};
 use crate::layer::Compression;
 use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Manifest, Packages, Sources};
 use crate::path::unescape;
+use crate::profile::Image;
 use crate::report::summary::{self, Summary, gap_sentence};
 use crate::root::Root;
 use crate::trace::{Gap, Header, Protocol, Trace};
@@ -100,7 +101,7 @@ pub(super) fn lock_beside(output: &Path) -> PathBuf {
 }
 
 /// The file or directory that an output makes; `None` for standard output.
-fn path_of(output: &Output) -> Option<&Path> {
+pub(super) fn path_of(output: &Output) -> Option<&Path> {
     match output {
         Output::Rootfs(path) | Output::Oci { directory: path, .. } => Some(path),
         Output::Layer(target)
@@ -184,29 +185,68 @@ pub(super) fn tell_of_trace(trace: &Trace, target: &Path, prepared: &Prepared) {
 
 /// Builds every output from `trace`; `lead` says how the image is run.
 pub(super) fn pack(trace: &Trace, lead: &Header, prepared: &Prepared) -> Result<(), Failure> {
-    let root = Root::open(&lead.root)?;
-    let (files, notes) = files::needed(trace, &root)?;
-    let packages = Packages::read(&root)?;
-    let DrawnUp { manifest, sources, .. } = draw_up(&files, &root, &packages, trace, lead, prepared)?;
-    refuse_gaps(trace, prepared)?;
-    let written = write(&manifest, &sources, &root, lead, prepared)?;
-    for lock in &prepared.locks {
-        write_lock(lock, &manifest)?;
+    Draft::draw(trace, lead, &Image::default(), prepared)?.publish(prepared)
+}
+
+/// An image that is drawn up, and not written yet.
+pub(super) struct Draft<'a> {
+    trace: &'a Trace,
+    lead: &'a Header,
+    pub(super) root: Root,
+    packages: Packages,
+    pub(super) manifest: Manifest,
+    sources: Sources,
+    notes: Vec<Note>,
+}
+
+impl<'a> Draft<'a> {
+    /// Draws up the image of `trace`; `lead` says how it is run, and `image` what a profile says otherwise.
+    pub(super) fn draw(
+        trace: &'a Trace,
+        lead: &'a Header,
+        image: &Image,
+        prepared: &Prepared,
+    ) -> Result<Self, Failure> {
+        let root = Root::open(&lead.root)?;
+        let (files, notes) = files::needed(trace, &root)?;
+        let packages = Packages::read(&root)?;
+        let config = config(trace, lead, image)?;
+        let DrawnUp { manifest, sources, .. } = draw_up(&files, &root, &packages, trace, config, prepared)?;
+        refuse_gaps(trace, prepared)?;
+        Ok(Self { trace, lead, root, packages, manifest, sources, notes })
     }
-    let mut summary = Summary::of(&manifest);
-    let share = packages.share(&manifest);
-    summary.packages = summary::Packages {
-        count: share.touched as u64,
-        packed_bytes: share.taken_size,
-        installed_bytes: share.touched_size,
-    };
-    summary.notes = notes;
-    summary.notes.sort();
-    summary.gaps = gaps(trace);
-    summary.locks = prepared.locks.iter().map(|lock| lock.display().to_string()).collect();
-    summary.outputs = written;
-    tell(&summary, prepared);
-    Ok(())
+
+    /// Writes the image as a tree alone.
+    pub(super) fn write_tree(&self, directory: &Path, prepared: &Prepared) -> Result<(), Failure> {
+        self.write(&[Output::Rootfs(directory.to_path_buf())], prepared).map(drop)
+    }
+
+    /// Writes the outputs and the locks, and tells of them.
+    pub(super) fn publish(mut self, prepared: &Prepared) -> Result<(), Failure> {
+        let written = self.write(&prepared.outputs, prepared)?;
+        for lock in &prepared.locks {
+            write_lock(lock, &self.manifest)?;
+        }
+        let mut summary = Summary::of(&self.manifest);
+        let share = self.packages.share(&self.manifest);
+        summary.packages = summary::Packages {
+            count: share.touched as u64,
+            packed_bytes: share.taken_size,
+            installed_bytes: share.touched_size,
+        };
+        self.notes.sort();
+        summary.notes = self.notes;
+        summary.gaps = gaps(self.trace);
+        summary.locks = prepared.locks.iter().map(|lock| lock.display().to_string()).collect();
+        summary.outputs = written;
+        tell(&summary, prepared);
+        Ok(())
+    }
+
+    fn write(&self, outputs: &[Output], prepared: &Prepared) -> Result<Vec<summary::Output>, Failure> {
+        let tree = Tree { manifest: &self.manifest, sources: &self.sources, root: &self.root };
+        write(&tree, outputs, self.lead, prepared)
+    }
 }
 
 fn draw_up(
@@ -214,7 +254,7 @@ fn draw_up(
     root: &Root,
     packages: &Packages,
     trace: &Trace,
-    lead: &Header,
+    config: Config,
     prepared: &Prepared,
 ) -> Result<DrawnUp, Failure> {
     let progress = Progress::new("hashing", prepared.quiet);
@@ -224,7 +264,7 @@ fn draw_up(
         store: &trace.store,
         packages,
         epoch: prepared.epoch,
-        config: config(trace, lead)?,
+        config,
         threads: threads(),
         progress: &|done, total| progress.show(done, total),
     })?;
@@ -232,13 +272,11 @@ fn draw_up(
 }
 
 fn write(
-    manifest: &Manifest,
-    sources: &Sources,
-    root: &Root,
+    tree: &Tree<'_>,
+    outputs: &[Output],
     lead: &Header,
     prepared: &Prepared,
 ) -> Result<Vec<summary::Output>, Failure> {
-    let tree = Tree { manifest, sources, root };
     let name = Reference::of_program(lead.workload.as_bytes());
     let stdout = std::io::stdout();
     let options = image::Options {
@@ -250,7 +288,7 @@ fn write(
         standard_output: stdout.as_fd(),
     };
     let progress = Progress::new("packing", prepared.quiet);
-    let written = image::write_all(&tree, &prepared.outputs, &options, &mut |at| progress.show(at.done, at.total))?;
+    let written = image::write_all(tree, outputs, &options, &mut |at| progress.show(at.done, at.total))?;
     Ok(written
         .into_iter()
         .map(|written| summary::Output {
@@ -266,8 +304,8 @@ fn threads() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// How the image is run: as the workload was.
-fn config(trace: &Trace, lead: &Header) -> Result<Config, Failure> {
+/// How the image is run: as the workload was, unless `image` says otherwise.
+fn config(trace: &Trace, lead: &Header, image: &Image) -> Result<Config, Failure> {
     let mut arguments = lead.command.iter().skip(1);
     let text = |argument: &String| {
         unescape(argument).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
@@ -284,15 +322,22 @@ fn config(trace: &Trace, lead: &Header) -> Result<Config, Failure> {
         ("org.minjail.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         ("org.minjail.format".to_owned(), FORMAT.to_string()),
     ];
+    let entrypoint = vec![text(&lead.program.to_string())?];
+    let (entrypoint, cmd) = match (&image.entrypoint, &image.cmd) {
+        (None, None) => (entrypoint, cmd),
+        (None, Some(cmd)) => (entrypoint, cmd.clone()),
+        (Some(entrypoint), cmd) => (entrypoint.clone(), cmd.clone().unwrap_or_default()),
+    };
+    let added = |map: &BTreeMap<String, String>| map.clone().into_iter().collect::<Vec<_>>();
     Ok(Config {
         architecture: architecture(&lead.machine).to_owned(),
-        entrypoint: vec![text(&lead.program.to_string())?],
+        entrypoint,
         cmd,
-        env: lead.env.clone(),
-        working_dir: text(&lead.directory.to_string())?,
+        env: lead.env.clone().into_iter().chain(added(&image.env)).collect(),
+        working_dir: image.workdir.clone().map_or_else(|| text(&lead.directory.to_string()), Ok)?,
         user: format!("{}:{}", lead.uid, lead.gid),
-        exposed_ports: exposed_ports.collect(),
-        labels: BTreeMap::from(labels),
+        exposed_ports: exposed_ports.chain(image.ports.iter().cloned()).collect(),
+        labels: labels.into_iter().chain(added(&image.labels)).collect(),
     })
 }
 

@@ -18,6 +18,7 @@ use crate::root::{Root, RootError};
 use crate::trace::Trace;
 
 pub use closure::interpreter;
+pub use gather::REPAIR;
 pub use note::Note;
 pub use reason::Reason;
 

@@ -142,6 +142,15 @@ pub enum Ending {
     Killed(i32),
 }
 
+impl std::fmt::Display for Ending {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(status) => write!(formatter, "ended with status {status}"),
+            Self::Killed(signal) => write!(formatter, "was killed by signal {signal}"),
+        }
+    }
+}
+
 impl Header {
     /// True if the workload's user may read what has these facts, as its mode says (`path_resolution(7)`,
     /// "Permissions"); access control lists are not looked at.
