@@ -212,6 +212,26 @@ fn user_namespaces_are_unavailable() {
     outcome_of(&mut command).assert_refused(FAILED, &["user namespace", "max_user_namespaces"]);
 }
 
+#[test]
+fn the_doctor_finds_what_is_forbidden() {
+    if !needs_root("the limit on user namespaces") {
+        return;
+    }
+    let context = TestContext::new();
+    let healthy = outcome_of(&mut context.minjail(&["doctor"])).success();
+    assert!(healthy.stderr.is_empty(), "{}", healthy.stderr);
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
+    let mut command = context.command("unshare");
+    command.args(["--user", "--map-root-user", "sh", "-c", script, "sh", minjail(), "doctor"]);
+    let ill = outcome_of(&mut command);
+    assert_eq!(ill.status, 1, "{ill}");
+    let told = String::from_utf8_lossy(&ill.stdout).into_owned();
+    assert!(
+        told.contains("ok  ptrace") && told.contains("fails  jail") && told.contains("max_user_namespaces"),
+        "{told}"
+    );
+}
+
 /// An ELF header alone, for a machine that this one is not.
 fn other_architecture() -> Vec<u8> {
     const EM_X86_64: u16 = 62;

@@ -56,6 +56,21 @@ impl Failure {
         }
     }
 
+    /// The error and its causes, in one line.
+    pub(super) fn text(&self) -> String {
+        let mut text = self.error.to_string();
+        let mut cause = self.error.source();
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text
+    }
+
+    pub(super) fn first_hint(&self) -> Option<String> {
+        self.hints.first().cloned()
+    }
+
     /// Tells it on standard error.
     pub(super) fn tell(&self) {
         let red = AnsiColor::Red.on_default().bold();

@@ -4,6 +4,7 @@
 //! is handed values. One file a subcommand: its arguments, and `run`. All of minjail's words go to standard error.
 
 mod build;
+mod doctor;
 mod exit;
 mod failure;
 mod locate;
@@ -62,6 +63,7 @@ enum Command {
     Workload {
         order: std::path::PathBuf,
     },
+    Doctor(doctor::Arguments),
 }
 
 /// Parses the arguments, does what they say, and tells what failed.
@@ -84,6 +86,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Workload { order } => Ok(rehearse::runner(&order)),
         Command::Profile(arguments) => profile::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
     };
     let exit = result.unwrap_or_else(|failure| {
         failure.tell();

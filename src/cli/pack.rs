@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anstream::eprintln;
@@ -17,9 +17,9 @@ use crate::layer::Compression;
 use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Manifest, Packages, Sources};
 use crate::path::unescape;
 use crate::profile::Image;
-use crate::report::summary::{self, Summary, gap_sentence};
+use crate::report::summary::{self, LeftOut, Summary, gap_sentence};
 use crate::root::Root;
-use crate::trace::{Gap, Header, Protocol, Trace};
+use crate::trace::{Access, Found, Gap, Header, Protocol, Tally, Touch, Trace};
 use crate::tree::Tree;
 
 /// What is built, and how it is told.
@@ -66,6 +66,8 @@ pub(super) struct Prepared {
     pub(super) quiet: bool,
     json: bool,
     epoch: i64,
+    /// Where `-` goes.
+    standard_output: OwnedFd,
 }
 
 impl Packing {
@@ -89,7 +91,18 @@ impl Packing {
             quiet: self.quiet,
             json: self.json,
             epoch: epoch()?,
+            standard_output: std::io::stdout().as_fd().try_clone_to_owned().map_err(Failure::new)?,
         })
+    }
+}
+
+impl Prepared {
+    /// Keeps standard output for the image, if one goes there: what the program prints goes to standard error instead.
+    pub(super) fn reserve_standard_output(&self) -> Result<(), Failure> {
+        if self.outputs.iter().any(|output| path_of(output).is_none()) {
+            nix::unistd::dup2_stdout(std::io::stderr()).map_err(Failure::new)?;
+        }
+        Ok(())
     }
 }
 
@@ -164,23 +177,18 @@ fn gaps(trace: &Trace) -> BTreeMap<Gap, u64> {
 }
 
 /// Tells of a trace from which nothing was built.
-pub(super) fn tell_of_trace(trace: &Trace, target: &Path, prepared: &Prepared) {
-    if prepared.quiet {
-        return;
-    }
-    let paths: BTreeSet<_> = trace.runs.iter().flat_map(|run| &run.touches).map(|touch| &touch.path).collect();
-    let programs: usize = trace.runs.iter().map(|run| run.programs.len()).sum();
+pub(super) fn tell_of_trace(tally: &Tally, target: &Path, prepared: &Prepared) {
+    let Tally { touches, programs, gaps } = tally;
     if prepared.json {
-        let json =
-            serde_json::json!({ "trace": target, "paths": paths.len(), "programs": programs, "gaps": gaps(trace) });
-        eprintln!("{json}");
-        return;
+        eprintln!("{}", serde_json::json!({ "trace": target, "touches": touches, "programs": programs, "gaps": gaps }));
+    } else if !prepared.quiet {
+        let by = if *programs == 1 { "one program".to_owned() } else { format!("{programs} programs") };
+        eprintln!("minjail: {touches} touches by {by} are in {}", target.display());
+        for (gap, count) in gaps {
+            eprintln!("minjail: gap: {} ({count} times)", gap_sentence(*gap));
+        }
+        eprintln!("minjail: to build an image: minjail build -t {} -o docker-archive:FILE", target.display());
     }
-    eprintln!("minjail: {} paths, touched by {programs} programs, are in {}", paths.len(), target.display());
-    for (gap, count) in gaps(trace) {
-        eprintln!("minjail: gap: {} ({count} times)", gap_sentence(gap));
-    }
-    eprintln!("minjail: to build an image: minjail build -t {} -o docker-archive:FILE", target.display());
 }
 
 /// Builds every output from `trace`; `lead` says how the image is run.
@@ -234,6 +242,7 @@ impl<'a> Draft<'a> {
             packed_bytes: share.taken_size,
             installed_bytes: share.touched_size,
         };
+        summary.left_out = left_out(self.trace);
         self.notes.sort();
         summary.notes = self.notes;
         summary.gaps = gaps(self.trace);
@@ -278,14 +287,13 @@ fn write(
     prepared: &Prepared,
 ) -> Result<Vec<summary::Output>, Failure> {
     let name = Reference::of_program(lead.workload.as_bytes());
-    let stdout = std::io::stdout();
     let options = image::Options {
         compression: prepared.compression,
         force: prepared.force,
         name: &name,
         threads: threads(),
         scratch: &std::env::temp_dir(),
-        standard_output: stdout.as_fd(),
+        standard_output: prepared.standard_output.as_fd(),
     };
     let progress = Progress::new("packing", prepared.quiet);
     let written = image::write_all(tree, outputs, &options, &mut |at| progress.show(at.done, at.total))?;
@@ -369,6 +377,19 @@ fn write_lock(path: &Path, manifest: &Manifest) -> Result<(), Failure> {
 struct LockError {
     path: String,
     source: std::io::Error,
+}
+
+/// What the runs asked for and the image does not have.
+fn left_out(trace: &Trace) -> LeftOut {
+    let touches = || trace.runs.iter().flat_map(|run| &run.touches);
+    let count = |wanted: &dyn Fn(&Touch) -> bool| {
+        touches().filter(|touch| wanted(touch)).map(|touch| &touch.path).collect::<BTreeSet<_>>().len() as u64
+    };
+    let creates = |touch: &Touch| matches!(touch.access, Access::Create | Access::Bind | Access::Replace);
+    LeftOut {
+        made: count(&|touch| touch.found == Found::Missing && creates(touch)),
+        missing: count(&|touch| touch.found == Found::Missing && !creates(touch) && !touch.made),
+    }
 }
 
 fn tell(summary: &Summary, prepared: &Prepared) {

@@ -1,0 +1,222 @@
+//! `minjail doctor`: what this machine allows, found out by trying, and what would allow the rest.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use anstyle::{AnsiColor, Style};
+use nix::unistd::Uid;
+
+use super::exit::Exit;
+use super::failure::Failure;
+use crate::jail::{self, Jail, Network, User};
+use crate::path::JailPath;
+
+/// Say what this machine allows, and what would allow the rest
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {}
+
+/// One thing that was tried.
+struct Finding {
+    what: &'static str,
+    state: State,
+    /// What was seen.
+    seen: String,
+    /// What would mend it.
+    hint: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Works,
+    /// Works, but not for everything.
+    Limited,
+    Fails,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "every subcommand is called in the same way")]
+pub(super) fn run(_: &Arguments) -> Result<Exit, Failure> {
+    // The jail first: it wants a process without threads, and tracing starts one.
+    let jail = jail();
+    let findings = [kernel(), container(), tracing(), yama(), jail, ids()];
+    let mut text = String::new();
+    for finding in &findings {
+        finding.tell(&mut text);
+    }
+    print(&text);
+    let fails = findings.iter().any(|finding| finding.state == State::Fails);
+    Ok(if fails { Exit::No } else { Exit::Success })
+}
+
+impl Finding {
+    fn works(what: &'static str, seen: impl Into<String>) -> Self {
+        Self { what, state: State::Works, seen: seen.into(), hint: None }
+    }
+
+    fn tell(&self, text: &mut String) {
+        let (word, style): (_, Style) = match self.state {
+            State::Works => ("ok", AnsiColor::Green.on_default()),
+            State::Limited => ("limited", AnsiColor::Yellow.on_default()),
+            State::Fails => ("fails", AnsiColor::Red.on_default().bold()),
+        };
+        writeln!(text, "{style}{word:>8}{style:#}  {:<16} {}", self.what, self.seen).expect("a String takes all");
+        if let Some(hint) = &self.hint {
+            writeln!(text, "{:>27}{hint}", "hint: ").expect("a String takes all");
+        }
+    }
+}
+
+/// The answer is what was asked for, so it goes to standard output; a closed pipe is no failure.
+fn print(text: &str) {
+    use std::io::Write;
+    let _ = write!(anstream::stdout(), "{text}");
+}
+
+fn kernel() -> Finding {
+    let Ok(name) = nix::sys::utsname::uname() else { return Finding::works("kernel", "unknown") };
+    let release = name.release().to_string_lossy().into_owned();
+    let mut numbers =
+        release.split(|character: char| !character.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let seen = format!("Linux {release} on {}", name.machine().to_string_lossy());
+    // The newest that is needed: openat2 and pidfd_getfd (5.6), overlayfs in a user namespace (5.11).
+    if version < (5, 11) {
+        let hint = Some("minjail needs Linux 5.11 or newer".to_owned());
+        return Finding { what: "kernel", state: State::Fails, seen, hint };
+    }
+    Finding::works("kernel", seen)
+}
+
+fn container() -> Finding {
+    let marks =
+        [("/.dockerenv", "docker"), ("/run/.containerenv", "podman"), ("/run/systemd/container", "systemd-nspawn")];
+    let inside = marks.iter().find(|(mark, _)| Path::new(mark).exists());
+    Finding::works("container", inside.map_or_else(|| "none".to_owned(), |(_, name)| format!("inside {name}")))
+}
+
+/// Traces a program that does nothing.
+fn tracing() -> Finding {
+    let command = minjail_tracer::Command {
+        program: "/proc/self/exe".into(),
+        arguments: ["minjail", "--version"].map(OsString::from).to_vec(),
+        environment: Vec::new(),
+        directory: None,
+        credentials: None,
+    };
+    let mut touches = 0;
+    let quiet = QuietOutput::start();
+    let outcome = minjail_tracer::trace(&command, &minjail_tracer::Options::default(), &mut |_| {
+        touches += 1;
+        ControlFlow::Continue(())
+    });
+    drop(quiet);
+    match outcome {
+        Ok(_) => {
+            let rights = if Uid::effective().is_root() {
+                "setuid programs keep their rights"
+            } else {
+                "as an ordinary user: setuid programs run without their rights"
+            };
+            Finding::works("ptrace, seccomp", format!("{touches} events of one short run; {rights}"))
+        }
+        Err(error) => {
+            let failure = Failure::from(error);
+            Finding { what: "ptrace, seccomp", state: State::Fails, seen: failure.text(), hint: failure.first_hint() }
+        }
+    }
+}
+
+/// Standard output goes nowhere while this lives.
+struct QuietOutput(Option<std::os::fd::OwnedFd>);
+
+impl QuietOutput {
+    fn start() -> Self {
+        use std::os::fd::AsFd;
+        let saved = std::io::stdout().as_fd().try_clone_to_owned().ok();
+        if let Ok(nothing) = fs_err::OpenOptions::new().write(true).open("/dev/null") {
+            // Without it the version is printed: no harm.
+            let _ = nix::unistd::dup2_stdout(&nothing);
+        }
+        Self(saved)
+    }
+}
+
+impl Drop for QuietOutput {
+    fn drop(&mut self) {
+        if let Some(saved) = &self.0 {
+            let _ = nix::unistd::dup2_stdout(saved);
+        }
+    }
+}
+
+/// `Documentation/admin-guide/LSM/Yama.rst`.
+fn yama() -> Finding {
+    let scope = fs_err::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    match scope.trim() {
+        "" => Finding::works("yama", "not in this kernel"),
+        "3" => Finding {
+            what: "yama",
+            state: State::Fails,
+            seen: "ptrace_scope is 3: nobody may trace, until the next boot".to_owned(),
+            hint: Some("boot with kernel.yama.ptrace_scope at 0, 1 or 2".to_owned()),
+        },
+        "2" if !Uid::effective().is_root() => Finding {
+            what: "yama",
+            state: State::Fails,
+            seen: "ptrace_scope is 2: only root may trace".to_owned(),
+            hint: Some("`sysctl kernel.yama.ptrace_scope=1`, or run minjail as root".to_owned()),
+        },
+        scope => Finding::works("yama", format!("ptrace_scope is {scope}: one's own children may be traced")),
+    }
+}
+
+/// Builds a jail and leaves it at once.
+fn jail() -> Finding {
+    let what = "jail";
+    let tree = match tempfile::tempdir() {
+        Ok(tree) => tree,
+        Err(error) => {
+            let hint = Some("see to it that the temporary directory, or TMPDIR, can be written".to_owned());
+            return Finding { what, state: State::Fails, seen: error.to_string(), hint };
+        }
+    };
+    let jail = Jail {
+        tree: tree.path().to_path_buf(),
+        cwd: JailPath::root(),
+        user: User::default(),
+        network: Network::Private,
+        hostname: "minjail".to_owned(),
+    };
+    match jail::enter(&jail, |_| 0) {
+        Ok(_) => Finding::works(what, "namespaces, overlay, mounts and pivot_root work"),
+        Err(error) => {
+            let failure = Failure::from(error);
+            Finding { what, state: State::Fails, seen: failure.text(), hint: failure.first_hint() }
+        }
+    }
+}
+
+/// Whether a jail can have more than one user.
+fn ids() -> Finding {
+    let what = "users in a jail";
+    if Uid::effective().is_root() {
+        return Finding::works(what, "all: minjail runs as root");
+    }
+    let found = ["newuidmap", "newgidmap"].iter().all(|name| super::locate::locate(name.as_ref(), None).is_ok());
+    let user = nix::unistd::User::from_uid(Uid::effective()).ok().flatten();
+    let has_range = |file: &str| {
+        let text = fs_err::read_to_string(file).unwrap_or_default();
+        let names = [user.as_ref().map(|user| user.name.clone()), Some(Uid::effective().to_string())];
+        text.lines().any(|line| names.iter().flatten().any(|name| line.split(':').next() == Some(name)))
+    };
+    if found && has_range("/etc/subuid") && has_range("/etc/subgid") {
+        return Finding::works(what, "a range of them, by newuidmap");
+    }
+    Finding {
+        what,
+        state: State::Limited,
+        seen: "one: the program's own".to_owned(),
+        hint: Some("install newuidmap (Debian: uidmap), and have a range in /etc/subuid and /etc/subgid".to_owned()),
+    }
+}
