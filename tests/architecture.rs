@@ -20,6 +20,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("jail", &["path", "profile", "root", "tree"]),
     ("report", &["files", "jail", "manifest", "path", "trace"]),
     ("profile", &["path"]),
+    ("workload", &["files", "jail", "path", "profile", "trace"]),
     ("sbom", &["manifest", "path", "root"]),
     ("sign", &["manifest", "path"]),
     ("slim", &["files", "image", "layer", "manifest", "path", "root", "trace", "tree"]),

@@ -79,7 +79,7 @@ fn busybox() -> Option<(Manifest, Sources)> {
         labels: BTreeMap::from([("org.example.made-by".to_owned(), "a test".to_owned())]),
     };
     let entries = kinds.into_iter().map(entry).collect();
-    Some((Manifest { minjail_format: FORMAT, epoch: 1_700_000_000, config, entries }, sources))
+    Some((Manifest { minjail_format: FORMAT, epoch: 1_700_000_000, config, verified: None, entries }, sources))
 }
 
 fn write(directory: &Path, compression: Compression, forms: &[&str]) -> Option<Vec<Written>> {

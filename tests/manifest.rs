@@ -331,7 +331,7 @@ fn manifest_of(entries: Vec<(&str, Kind)>) -> Manifest {
         reasons: BTreeSet::new(),
     };
     let entries = entries.into_iter().map(entry).collect();
-    Manifest { minjail_format: FORMAT, epoch: 0, config: Config::default(), entries }
+    Manifest { minjail_format: FORMAT, epoch: 0, config: Config::default(), verified: None, entries }
 }
 
 #[test]

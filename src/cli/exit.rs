@@ -11,6 +11,8 @@ pub enum Exit {
     Success,
     /// A question was answered with no: `why` of a path that is not in the image.
     No,
+    /// An image does not do in the jail what its profile says.
+    Unproved,
     /// minjail itself failed, or was not used rightly.
     Failure,
     /// The program is there, but cannot be executed.
@@ -29,6 +31,7 @@ impl Exit {
     /// | status | meaning |
     /// |---|---|
     /// | 0, 1 | yes, no |
+    /// | 3 | the image does not do what its profile says |
     /// | 125 | minjail's own failure |
     /// | 126 | the program cannot be executed |
     /// | 127 | the program was not found |
@@ -38,6 +41,7 @@ impl Exit {
         match self {
             Self::Success => 0,
             Self::No => 1,
+            Self::Unproved => 3,
             Self::Failure => 125,
             Self::CannotExecute => 126,
             Self::NotFound => 127,

@@ -12,6 +12,7 @@ use crate::files::FilesError;
 use crate::image::{ImageError, OutputError, ReadError};
 use crate::jail::JailError;
 use crate::manifest::{DrawError, ParseError};
+use crate::profile::LoadError;
 use crate::root::RootError;
 use crate::trace::{RecordError, TraceError};
 use minjail_tracer::{SpawnError, TraceError as TracerError};
@@ -236,6 +237,21 @@ impl From<TraceError> for Failure {
             TraceError::Format { .. } => Some("trace again with this minjail"),
             TraceError::Write { .. } => None,
             _ => Some("a trace is the directory that `minjail trace` has written"),
+        };
+        Self::new(error).maybe_hint(hint)
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        let hint = match &error {
+            LoadError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Some("name a file, or one of `minjail profile list`")
+            }
+            LoadError::Mistake(_) | LoadError::Nonsense { .. } => {
+                Some("`minjail profile reference` prints what a profile may say")
+            }
+            LoadError::Read { .. } | LoadError::Circle(_) => None,
         };
         Self::new(error).maybe_hint(hint)
     }

@@ -10,9 +10,13 @@ mod exit;
 mod failure;
 mod locate;
 mod pack;
+mod profile;
 mod progress;
+mod prove;
+mod rehearse;
 mod run;
 mod trace;
+mod verify;
 mod why;
 
 use std::ffi::OsString;
@@ -53,6 +57,13 @@ enum Command {
     Build(build::Arguments),
     Run(run::Arguments),
     Why(why::Arguments),
+    Verify(verify::Arguments),
+    Profile(profile::Arguments),
+    /// Run a workload for another minjail
+    #[command(name = rehearse::RUNNER, hide = true)]
+    Workload {
+        order: std::path::PathBuf,
+    },
     Doctor(doctor::Arguments),
 }
 
@@ -73,6 +84,9 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Build(arguments) => build::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Workload { order } => Ok(rehearse::runner(&order)),
+        Command::Profile(arguments) => profile::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
     };
     let exit = result.unwrap_or_else(|failure| {

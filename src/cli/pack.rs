@@ -17,6 +17,7 @@ use crate::image::{self, Output, Reference, Target};
 use crate::layer::Compression;
 use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Manifest, Packages, Sources};
 use crate::path::unescape;
+use crate::profile::Image;
 use crate::report::summary::{self, LeftOut, Summary, gap_sentence};
 use crate::root::Root;
 use crate::trace::{Access, Found, Gap, Header, Protocol, Tally, Touch, Trace};
@@ -119,7 +120,7 @@ pub(super) fn lock_beside(output: &Path) -> PathBuf {
 }
 
 /// The file or directory that an output makes; `None` for standard output.
-fn path_of(output: &Output) -> Option<&Path> {
+pub(super) fn path_of(output: &Output) -> Option<&Path> {
     match output {
         Output::Rootfs(path) | Output::Oci { directory: path, .. } => Some(path),
         Output::Layer(target)
@@ -198,32 +199,71 @@ pub(super) fn tell_of_trace(tally: &Tally, target: &Path, prepared: &Prepared) {
 
 /// Builds every output from `trace`; `lead` says how the image is run.
 pub(super) fn pack(trace: &Trace, lead: &Header, prepared: &Prepared) -> Result<(), Failure> {
-    let root = Root::open(&lead.root)?;
-    let (files, mut notes) = files::needed(trace, &root, &prepared.chosen.policy)?;
-    let packages = Packages::read(&root)?;
-    let DrawnUp { manifest, sources, .. } = draw_up(&files, &root, &packages, trace, lead, prepared)?;
-    refuse_gaps(trace, prepared)?;
-    let written = write(&manifest, &sources, &root, lead, prepared)?;
-    for lock in &prepared.locks {
-        write_lock(lock, &manifest)?;
+    Draft::draw(trace, lead, &Image::default(), prepared)?.publish(prepared)
+}
+
+/// An image that is drawn up, and not written yet.
+pub(super) struct Draft<'a> {
+    trace: &'a Trace,
+    lead: &'a Header,
+    pub(super) root: Root,
+    packages: Packages,
+    pub(super) manifest: Manifest,
+    sources: Sources,
+    notes: Vec<Note>,
+}
+
+impl<'a> Draft<'a> {
+    /// Draws up the image of `trace`; `lead` says how it is run, and `image` what a profile says otherwise.
+    pub(super) fn draw(
+        trace: &'a Trace,
+        lead: &'a Header,
+        image: &Image,
+        prepared: &Prepared,
+    ) -> Result<Self, Failure> {
+        let root = Root::open(&lead.root)?;
+        let (files, mut notes) = files::needed(trace, &root, &prepared.chosen.policy)?;
+        let withheld = lead.env.iter().filter(|(name, value)| prepared.chosen.withholds(name, value));
+        notes.extend(withheld.map(|(name, _)| Note::Variable { name: name.clone() }));
+        let packages = Packages::read(&root)?;
+        let config = config(trace, lead, image, &prepared.chosen)?;
+        let DrawnUp { manifest, sources, .. } = draw_up(&files, &root, &packages, trace, config, prepared)?;
+        refuse_gaps(trace, prepared)?;
+        Ok(Self { trace, lead, root, packages, manifest, sources, notes })
     }
-    let mut summary = Summary::of(&manifest);
-    let share = packages.share(&manifest);
-    summary.packages = summary::Packages {
-        count: share.touched as u64,
-        packed_bytes: share.taken_size,
-        installed_bytes: share.touched_size,
-    };
-    let withheld = lead.env.iter().filter(|(name, value)| prepared.chosen.withholds(name, value));
-    notes.extend(withheld.map(|(name, _)| Note::Variable { name: name.clone() }));
-    summary.left_out = left_out(trace);
-    summary.notes = notes;
-    summary.notes.sort();
-    summary.gaps = gaps(trace);
-    summary.locks = prepared.locks.iter().map(|lock| lock.display().to_string()).collect();
-    summary.outputs = written;
-    tell(&summary, prepared);
-    Ok(())
+
+    /// Writes the image as a tree alone.
+    pub(super) fn write_tree(&self, directory: &Path, prepared: &Prepared) -> Result<(), Failure> {
+        self.write(&[Output::Rootfs(directory.to_path_buf())], prepared).map(drop)
+    }
+
+    /// Writes the outputs and the locks, and tells of them.
+    pub(super) fn publish(mut self, prepared: &Prepared) -> Result<(), Failure> {
+        let written = self.write(&prepared.outputs, prepared)?;
+        for lock in &prepared.locks {
+            write_lock(lock, &self.manifest)?;
+        }
+        let mut summary = Summary::of(&self.manifest);
+        let share = self.packages.share(&self.manifest);
+        summary.packages = summary::Packages {
+            count: share.touched as u64,
+            packed_bytes: share.taken_size,
+            installed_bytes: share.touched_size,
+        };
+        summary.left_out = left_out(self.trace);
+        self.notes.sort();
+        summary.notes = self.notes;
+        summary.gaps = gaps(self.trace);
+        summary.locks = prepared.locks.iter().map(|lock| lock.display().to_string()).collect();
+        summary.outputs = written;
+        tell(&summary, prepared);
+        Ok(())
+    }
+
+    fn write(&self, outputs: &[Output], prepared: &Prepared) -> Result<Vec<summary::Output>, Failure> {
+        let tree = Tree { manifest: &self.manifest, sources: &self.sources, root: &self.root };
+        write(&tree, outputs, self.lead, prepared)
+    }
 }
 
 fn draw_up(
@@ -231,7 +271,7 @@ fn draw_up(
     root: &Root,
     packages: &Packages,
     trace: &Trace,
-    lead: &Header,
+    config: Config,
     prepared: &Prepared,
 ) -> Result<DrawnUp, Failure> {
     let progress = Progress::new("hashing", prepared.quiet);
@@ -241,7 +281,7 @@ fn draw_up(
         store: &trace.store,
         packages,
         epoch: prepared.epoch,
-        config: config(trace, lead, &prepared.chosen)?,
+        config,
         threads: threads(),
         progress: &|done, total| progress.show(done, total),
     })?;
@@ -249,13 +289,11 @@ fn draw_up(
 }
 
 fn write(
-    manifest: &Manifest,
-    sources: &Sources,
-    root: &Root,
+    tree: &Tree<'_>,
+    outputs: &[Output],
     lead: &Header,
     prepared: &Prepared,
 ) -> Result<Vec<summary::Output>, Failure> {
-    let tree = Tree { manifest, sources, root };
     let name = Reference::of_program(lead.workload.as_bytes());
     let options = image::Options {
         compression: prepared.compression,
@@ -266,7 +304,7 @@ fn write(
         standard_output: prepared.standard_output.as_fd(),
     };
     let progress = Progress::new("packing", prepared.quiet);
-    let written = image::write_all(&tree, &prepared.outputs, &options, &mut |at| progress.show(at.done, at.total))?;
+    let written = image::write_all(tree, outputs, &options, &mut |at| progress.show(at.done, at.total))?;
     Ok(written
         .into_iter()
         .map(|written| summary::Output {
@@ -282,8 +320,8 @@ fn threads() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// How the image is run: as the workload was.
-fn config(trace: &Trace, lead: &Header, chosen: &Chosen) -> Result<Config, Failure> {
+/// How the image is run: as the workload was, unless `image` says otherwise.
+fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chosen) -> Result<Config, Failure> {
     let mut arguments = lead.command.iter().skip(1);
     let text = |argument: &String| {
         unescape(argument).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
@@ -301,15 +339,22 @@ fn config(trace: &Trace, lead: &Header, chosen: &Chosen) -> Result<Config, Failu
         ("org.minjail.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         ("org.minjail.format".to_owned(), FORMAT.to_string()),
     ];
+    let entrypoint = vec![text(&lead.program.to_string())?];
+    let (entrypoint, cmd) = match (&image.entrypoint, &image.cmd) {
+        (None, None) => (entrypoint, cmd),
+        (None, Some(cmd)) => (entrypoint, cmd.clone()),
+        (Some(entrypoint), cmd) => (entrypoint.clone(), cmd.clone().unwrap_or_default()),
+    };
+    let added = |map: &BTreeMap<String, String>| map.clone().into_iter().collect::<Vec<_>>();
     Ok(Config {
         architecture: architecture(&lead.machine).to_owned(),
-        entrypoint: vec![text(&lead.program.to_string())?],
+        entrypoint,
         cmd,
-        env: variables.map(|(name, value)| (name.clone(), value.clone())).collect(),
-        working_dir: text(&lead.directory.to_string())?,
+        env: variables.map(|(name, value)| (name.clone(), value.clone())).chain(added(&image.env)).collect(),
+        working_dir: image.workdir.clone().map_or_else(|| text(&lead.directory.to_string()), Ok)?,
         user: format!("{}:{}", lead.uid, lead.gid),
-        exposed_ports: exposed_ports.collect(),
-        labels: BTreeMap::from(labels),
+        exposed_ports: exposed_ports.chain(image.ports.iter().cloned()).collect(),
+        labels: labels.into_iter().chain(added(&image.labels)).collect(),
     })
 }
 

@@ -203,7 +203,7 @@ fn io_failure(step: &str, path: &Path, error: std::io::Error) -> Failure {
 
 /// An absolute path with its `..` taken back by name alone: for the image's entrypoint, whose spelling the kernel
 /// resolves again.
-fn lexical(path: &Path) -> Result<JailPath, Failure> {
+pub(super) fn lexical(path: &Path) -> Result<JailPath, Failure> {
     if let Ok(path) = JailPath::parse(path.as_os_str().as_bytes()) {
         return Ok(path);
     }
@@ -215,18 +215,18 @@ fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| "program".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-fn machine() -> String {
+pub(super) fn machine() -> String {
     nix::sys::utsname::uname().map_or_else(|_| String::new(), |name| name.machine().to_string_lossy().into_owned())
 }
 
-fn own_groups() -> Vec<u32> {
+pub(super) fn own_groups() -> Vec<u32> {
     let mut groups: Vec<u32> = getgroups().unwrap_or_default().into_iter().map(Gid::as_raw).collect();
     groups.sort_unstable();
     groups
 }
 
 /// `UID[:GID]`, by name or number, with the groups that the user has.
-fn credentials(text: &str) -> Result<Credentials, Failure> {
+pub(super) fn credentials(text: &str) -> Result<Credentials, Failure> {
     let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
     let known = match user.parse() {
         Ok(uid) => User::from_uid(Uid::from_raw(uid)).ok().flatten(),

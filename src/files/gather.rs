@@ -7,6 +7,9 @@ use crate::path::{Facts, FileType, JailPath, unescape};
 use crate::root::Root;
 use crate::trace::{Access, Found, Header, Run, Touch, Trace, is_temporary};
 
+/// In place of a system call's name: what was missed in the jail and is to be added.
+pub const REPAIR: &str = "repair";
+
 /// What the runs did with one path that was there before them.
 #[derive(Debug)]
 pub(super) struct Touched<'a> {
@@ -59,10 +62,11 @@ impl<'a> Gathered<'a> {
     }
 
     fn take(&mut self, run: &'a Run, touch: &'a Touch) -> Result<(), FilesError> {
-        let reason = Reason::Touched {
-            workload: run.header.workload.clone(),
-            program: run.program_of(touch).to_owned(),
-            call: touch.call.clone(),
+        let (workload, program) = (run.header.workload.clone(), run.program_of(touch).to_owned());
+        let reason = if touch.call == REPAIR {
+            Reason::Repair { workload, program }
+        } else {
+            Reason::Touched { workload, program, call: touch.call.clone() }
         };
         for link in &touch.links {
             self.links.entry(link.path.clone()).or_default().insert(Reason::OnTheWay { to: touch.path.clone() });

@@ -21,6 +21,7 @@ use crate::root::{Root, RootError};
 use crate::trace::{Trace, is_temporary};
 
 pub use closure::interpreter;
+pub use gather::REPAIR;
 pub use note::Note;
 pub use policy::{Accounts, Listing, Pattern, PatternError, Policy, StatOnly};
 pub use reason::Reason;

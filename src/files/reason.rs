@@ -10,6 +10,8 @@ use crate::path::JailPath;
 pub enum Reason {
     /// The workload handed it to the kernel.
     Touched { workload: String, program: String, call: String },
+    /// It was missing when the workload ran in the jail, and `--repair` has added it.
+    Repair { workload: String, program: String },
     /// It is a link, or a directory that `..` leaves again, on the way of a path that was touched or is needed.
     OnTheWay { to: JailPath },
     /// It is the directory of something that the jail needs.

@@ -31,6 +31,7 @@ mod error;
 mod facts;
 mod ids;
 mod init;
+mod neighbour;
 mod perform;
 mod plan;
 mod supervise;
@@ -46,6 +47,7 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use crate::path::JailPath;
 
 pub use error::{JailError, Obstacle};
+pub use neighbour::{Namespaces, empty_directories, leave_network};
 
 /// The tree that a program is to be confined to, and how the world in there looks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,6 +165,15 @@ pub struct Inside<'a> {
 }
 
 impl Inside<'_> {
+    /// The program's user, for a tracer that takes it by itself; `None` if it is PID 1's own.
+    pub fn user(&self) -> Option<User> {
+        if self.groups.is_none() && self.uid == Uid::effective() {
+            return None;
+        }
+        let groups = self.groups.iter().flatten().map(|group| group.as_raw()).collect();
+        Some(User { uid: self.uid.as_raw(), gid: self.gid.as_raw(), groups })
+    }
+
     /// Takes the program's user and marks every descriptor but 0, 1 and 2 to be closed by the coming exec.
     ///
     /// For a child of PID 1, between fork and exec: it neither allocates nor locks.

@@ -2,10 +2,12 @@
 #![expect(unsafe_code, reason = "clone, waitpid, prctl, ioctl and close_range have no safe wrapper that fits")]
 
 use std::ffi::c_int;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use nix::errno::Errno;
-use nix::sched::CloneFlags;
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::unistd::Pid;
@@ -108,4 +110,24 @@ pub(super) fn loopback_up() -> Result<(), Errno> {
         | libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).expect("the flags of an ifreq fit its member");
     // SAFETY: as above; the call reads `request`.
     Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }).map(drop)
+}
+
+/// Lets the process that `command` will start join namespaces, in this order, just before its exec.
+pub(super) fn join_before_exec(command: &mut Command, namespaces: Vec<OwnedFd>) {
+    let join = move || {
+        for namespace in &namespaces {
+            setns(namespace, CloneFlags::empty())?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure only makes setns calls on descriptors that it owns; it neither
+    // allocates nor locks (an errno becomes an io::Error without allocating).
+    unsafe { command.pre_exec(join) };
+}
+
+/// Takes a descriptor that a message has just brought (`SCM_RIGHTS`, `unix(7)`).
+pub(super) fn own(descriptor: RawFd) -> OwnedFd {
+    // SAFETY: the kernel has made the descriptor for this process with the message, and the message's reader gives each
+    // of them here once.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
 }

@@ -101,7 +101,8 @@ pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
     }
     notes.sort();
     let entries = drafts.into_values().map(|draft| draft.entry).collect();
-    let manifest = Manifest { minjail_format: FORMAT, epoch: given.epoch, config: given.config, entries };
+    let manifest =
+        Manifest { minjail_format: FORMAT, epoch: given.epoch, config: given.config, verified: None, entries };
     Ok(DrawnUp { manifest, sources, notes })
 }
 

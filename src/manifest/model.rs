@@ -20,6 +20,10 @@ pub struct Manifest {
     /// Seconds since 1970: the image's creation time and the time of every entry.
     pub epoch: i64,
     pub config: Config,
+    /// True if every workload of a profile was run again in a jail made of this, and did what it should; false if that
+    /// was skipped. `None`: built from saved traces, without a profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<bool>,
     /// Sorted bytewise by path, each path once, the root directory first, every parent present.
     pub entries: Vec<Entry>,
 }

@@ -76,6 +76,9 @@ fn sentence(reason: &Reason) -> (String, Option<&JailPath>) {
             let program = if program.is_empty() { "minjail, to start it" } else { program };
             (format!("touched by {program} ({call}) in workload {workload}"), None)
         }
+        Reason::Repair { workload, program } => {
+            (format!("missed in the jail by {program} in workload {workload}, and added by --repair"), None)
+        }
         Reason::OnTheWay { to } => (format!("on the way to {to}"), Some(to)),
         Reason::Holds { child } => (format!("holds {child}"), Some(child)),
         Reason::Interpreter { of } => (format!("runs {of}"), Some(of)),

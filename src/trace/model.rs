@@ -146,6 +146,15 @@ pub enum Ending {
     Killed(i32),
 }
 
+impl std::fmt::Display for Ending {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(status) => write!(formatter, "ended with status {status}"),
+            Self::Killed(signal) => write!(formatter, "was killed by signal {signal}"),
+        }
+    }
+}
+
 impl Run {
     pub fn new(header: Header) -> Self {
         Self {

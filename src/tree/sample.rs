@@ -31,6 +31,7 @@ impl Sample {
                 env: BTreeMap::from([("PATH".to_owned(), "/bin".to_owned())]),
                 ..Config::default()
             },
+            verified: None,
             entries: Vec::new(),
         };
         let root = Root::open(Path::new("/")).unwrap();

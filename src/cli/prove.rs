@@ -1,0 +1,162 @@
+//! The proof: every workload again, in a jail made of the image; and what was missing, if it fails.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anstream::eprintln;
+
+use super::exit::Exit;
+use super::failure::Failure;
+use super::rehearse::Rehearsal;
+use crate::files::{OMITTED, REPAIR};
+use crate::path::{Facts, JailPath, escape};
+use crate::root::Root;
+use crate::trace::{Access, Ending, Found, Link, Program, Run, Touch};
+use crate::workload::{Fault, Missed, Observation};
+
+/// How a workload did on the host, to hold the jail against.
+pub(super) struct Model {
+    ending: Option<Ending>,
+    wrote: bool,
+}
+
+impl Model {
+    pub(super) fn of(observation: &Observation) -> Self {
+        Self { ending: observation.ending, wrote: !observation.stdout.is_empty() }
+    }
+}
+
+/// What came of one workload in the jail.
+pub(super) struct Verdict {
+    pub(super) workload: String,
+    faults: Vec<String>,
+    pub(super) culprits: Vec<Missed>,
+    stderr: Vec<u8>,
+}
+
+impl Verdict {
+    pub(super) fn is_good(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// Tells what went wrong, and what was missing: the last thing first, since what a program looked for just before it
+    /// ended is most likely what it ended for.
+    pub(super) fn tell(&self) {
+        if self.is_good() {
+            return;
+        }
+        for fault in &self.faults {
+            eprintln!("minjail: in the jail, workload `{}`: {fault}", self.workload);
+        }
+        for line in String::from_utf8_lossy(&self.stderr).lines().rev().take(LINES).collect::<Vec<_>>().iter().rev() {
+            eprintln!("minjail: it wrote: {}", escape(line.as_bytes()));
+        }
+        for (index, culprit) in self.culprits.iter().take(SHOWN).enumerate() {
+            let likely = if index == 0 { ", the last thing that was missing" } else { "" };
+            eprintln!("minjail: missing: `{}`, looked for by `{}`{likely}", culprit.path, culprit.program);
+        }
+        if self.culprits.len() > SHOWN {
+            eprintln!("minjail: and {} more that were missing", self.culprits.len() - SHOWN);
+        }
+    }
+}
+
+/// So many last lines of standard error are told.
+const LINES: usize = 5;
+
+/// So many missing paths are told.
+const SHOWN: usize = 10;
+
+/// Runs a workload in a jail made of `tree`. `model` is how it did on the host, and `root` is where missing files may be.
+pub(super) fn try_out(
+    rehearsal: &Rehearsal<'_>,
+    tree: &Path,
+    model: Option<&Model>,
+    root: &Root,
+) -> Result<Verdict, Failure> {
+    let observation = rehearsal.in_jail(tree)?;
+    let mut faults: Vec<String> = observation.faults.iter().map(Fault::to_string).collect();
+    if let (true, Some(model)) = (faults.is_empty(), model) {
+        if let (true, Some(ending)) = (model.ending != observation.ending, observation.ending) {
+            faults.push(format!("it {ending}, otherwise than on the host"));
+        }
+        if model.wrote && observation.stdout.is_empty() {
+            faults.push("it wrote nothing to standard output, as it did on the host".to_owned());
+        }
+    }
+    let mut culprits = Vec::new();
+    if !faults.is_empty() {
+        culprits = missing(&observation.missed, &rehearsal.workload.state, root, &Root::open(tree)?)?;
+    }
+    Ok(Verdict { workload: rehearsal.header.workload.clone(), faults, culprits, stderr: observation.stderr })
+}
+
+/// What was looked for in vain and the root has, though the tree has not: the last first, each once.
+fn missing(missed: &[Missed], state: &[String], root: &Root, tree: &Root) -> Result<Vec<Missed>, Failure> {
+    let mut tops = ["/proc", "/sys", "/dev"].to_vec();
+    tops.extend(state.iter().map(String::as_str));
+    let tops: Vec<JailPath> = tops.iter().filter_map(|top| JailPath::parse(top.as_bytes()).ok()).collect();
+    let mut told = BTreeSet::new();
+    let mut culprits = Vec::new();
+    for missed in missed.iter().rev().filter(|missed| !tops.iter().any(|top| missed.path.starts_with(top))) {
+        if told.insert(&missed.path) && !has(tree, &missed.path)? && root.lstat(&missed.path)?.is_some() {
+            culprits.push(missed.clone());
+        }
+    }
+    Ok(culprits)
+}
+
+/// A name that a listing showed stands in the tree as a link to nowhere: that is not the thing itself.
+fn has(tree: &Root, path: &JailPath) -> Result<bool, Failure> {
+    let Some(facts) = tree.lstat(path)? else { return Ok(false) };
+    Ok(!facts.is_symlink() || tree.read_link(path)? != OMITTED.as_bytes())
+}
+
+/// A run that touches what was missing, so that the next image has it and what it needs.
+pub(super) fn repair(rehearsal: &Rehearsal<'_>, culprits: &[Missed], root: &Root) -> Result<Run, Failure> {
+    let mut run = Run::new(rehearsal.header.clone());
+    let programs: BTreeSet<&String> = culprits.iter().map(|culprit| &culprit.program).collect();
+    for (id, path) in (1..).zip(&programs) {
+        run.programs.push(Program { id, parent: 0, path: (*path).clone(), arguments: Vec::new() });
+    }
+    for culprit in culprits {
+        let walk = root.resolve(&JailPath::root(), culprit.path.as_bytes(), true)?;
+        let links = walk.links.iter().map(|link| Link { path: link.path.clone(), target: escape(&link.target) });
+        let program =
+            run.programs.iter().find(|program| program.path == culprit.program).map_or(0, |program| program.id);
+        run.touches.push(Touch {
+            program,
+            call: REPAIR.to_owned(),
+            access: access(walk.facts.as_ref()),
+            path: walk.end,
+            spelled: None,
+            links: links.collect(),
+            passed: Vec::new(),
+            found: walk.facts.map_or(Found::Missing, Found::There),
+            target: None,
+            made: false,
+            refused: None,
+            before: None,
+            names: None,
+        });
+    }
+    run.ending = Some(Ending::Exited(0));
+    Ok(run)
+}
+
+/// A program needs its interpreter and libraries too.
+fn access(facts: Option<&Facts>) -> Access {
+    match facts {
+        Some(facts) if facts.is_file() && facts.mode & 0o111 != 0 => Access::Execute,
+        Some(facts) if facts.is_file() => Access::Read,
+        _ => Access::Look,
+    }
+}
+
+/// The failure that a build or a verification ends with.
+pub(super) fn unproved(verdicts: &[Verdict]) -> Failure {
+    let names: Vec<String> =
+        verdicts.iter().filter(|verdict| !verdict.is_good()).map(|verdict| format!("`{}`", verdict.workload)).collect();
+    Failure::usage(format!("the image does not do what its profile says: workload {}", names.join(", ")))
+        .exit(Exit::Unproved)
+}

@@ -1,0 +1,126 @@
+//! From a profile's workload to a run of it: on the host with a trace, or in a jail.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, Uid};
+
+use super::exit::Exit;
+use super::failure::Failure;
+use super::locate::locate;
+use super::trace::{credentials, lexical, machine, own_groups};
+use crate::path::{JailPath, escape};
+use crate::profile::{Network, Workload};
+use crate::trace::{FORMAT, Header};
+use crate::workload::{self, Observation, Order, Place};
+
+/// The subcommand that a runner is called by.
+pub(super) const RUNNER: &str = "__workload";
+
+/// Where a program without a `PATH` of its own looks: what docker sets.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A runner's whole life. Its failure is told by the director.
+pub(super) fn runner(order: &Path) -> Exit {
+    workload::run(order).map_or_else(|_told| Exit::Failure, |()| Exit::Success)
+}
+
+/// A workload that can be run: what its profile leaves to the machine is settled.
+pub(super) struct Rehearsal<'a> {
+    pub(super) workload: &'a Workload,
+    pub(super) header: Header,
+    environment: BTreeMap<String, String>,
+}
+
+impl<'a> Rehearsal<'a> {
+    /// Settles a workload; its program is looked for in `tree`, or on the host.
+    pub(super) fn new(name: &str, workload: &'a Workload, tree: Option<&Path>) -> Result<Self, Failure> {
+        let mut environment = workload.env.clone();
+        let path = environment.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned()).clone();
+        let typed = &workload.run.0[0];
+        let cwd = workload.cwd.as_deref().unwrap_or("/");
+        let program = match tree {
+            Some(tree) => locate_in(tree, typed, &path, cwd),
+            None if typed.contains('/') => locate(OsStr::new(&*Path::new(cwd).join(typed)), None)?,
+            None => locate(OsStr::new(typed), Some(OsStr::new(&path)))?,
+        };
+        let user = workload.user.as_deref().map(credentials).transpose()?;
+        let (uid, gid, groups) = match user {
+            Some(user) => (user.uid, user.gid, user.groups),
+            None => (Uid::effective().as_raw(), Gid::effective().as_raw(), own_groups()),
+        };
+        let header = Header {
+            trace_format: FORMAT,
+            workload: name.to_owned(),
+            program: lexical(&program)?,
+            command: workload.run.0.iter().map(|argument| escape(argument.as_bytes())).collect(),
+            env: environment.clone(),
+            directory: JailPath::parse(cwd.as_bytes()).map_err(Failure::new)?,
+            uid,
+            gid,
+            groups,
+            machine: machine(),
+            root: PathBuf::from("/"),
+        };
+        Ok(Self { workload, header, environment })
+    }
+
+    /// Runs it on the host; its trace is kept at `trace`.
+    pub(super) fn on_host(&self, trace: &Path) -> Result<Observation, Failure> {
+        let private = self.workload.network == Network::Private && Uid::effective().is_root();
+        if !self.workload.state.is_empty() && !Uid::effective().is_root() {
+            let text = format!("the workload `{}` has state directories", self.header.workload);
+            return Err(
+                Failure::usage(text).hint("run minjail as root: only root can put empty directories in their place")
+            );
+        }
+        self.run(Place::Host { trace: trace.to_path_buf() }, private, self.header.clone())
+    }
+
+    /// Runs it in a jail made of `tree`.
+    pub(super) fn in_jail(&self, tree: &Path) -> Result<Observation, Failure> {
+        let mut header = self.header.clone();
+        if !Uid::effective().is_root() {
+            header.groups.clear();
+        }
+        let private = self.workload.network == Network::Private;
+        self.run(Place::Jail { tree: tree.to_path_buf() }, private, header)
+    }
+
+    fn run(&self, place: Place, private_network: bool, header: Header) -> Result<Observation, Failure> {
+        let scratch = scratch(&self.workload.state)?;
+        let order = Order {
+            header,
+            environment: self.environment.clone().into_iter().collect(),
+            place,
+            private_network,
+            state: self.workload.state.iter().map(PathBuf::from).collect(),
+            grace: self.workload.grace.0,
+            scratch: scratch.path().to_path_buf(),
+        };
+        let minjail = std::env::current_exe().map_err(Failure::new)?;
+        workload::direct(&order, self.workload, &minjail, &[RUNNER]).map_err(Failure::new)
+    }
+}
+
+/// A directory that no state directory hides.
+pub(super) fn scratch(state: &[String]) -> Result<tempfile::TempDir, Failure> {
+    let bases = [std::env::temp_dir(), PathBuf::from("/var/tmp")];
+    let is_hidden = |base: &Path| state.iter().any(|hidden| base.starts_with(hidden));
+    let base = bases.iter().find(|base| !is_hidden(base)).ok_or_else(|| {
+        Failure::usage("the state directories hide every directory for temporary files")
+            .hint("set TMPDIR to a directory that is none of them")
+    })?;
+    tempfile::Builder::new().prefix("minjail-").tempdir_in(base).map_err(Failure::new)
+}
+
+/// The program's path in the tree, as `execvp(3)` would find it; a program that is not there is told of by the run.
+fn locate_in(tree: &Path, typed: &str, path: &str, cwd: &str) -> PathBuf {
+    if typed.contains('/') {
+        return Path::new(cwd).join(typed);
+    }
+    let in_tree = |path: &PathBuf| tree.join(path.strip_prefix("/").unwrap_or(path)).symlink_metadata().is_ok();
+    let found = path.split(':').map(|directory| Path::new(directory).join(typed)).find(in_tree);
+    found.unwrap_or_else(|| Path::new("/usr/bin").join(typed))
+}

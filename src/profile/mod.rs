@@ -1,0 +1,18 @@
+//! Profiles: what is to be run, how one can tell that it works, and how the image is described.
+//!
+//! In: the text of a YAML file. Out: a [`Profile`], checked, with what it extends taken in; or an error with file, line,
+//! column and the line itself. Also the JSON Schema and the reference page, both made from one table (`FIELDS`).
+//! This room runs nothing and reads no file: whoever loads a profile hands over a way to read texts by name.
+
+mod load;
+mod model;
+mod reference;
+mod shipped;
+
+pub use load::{LoadError, Mistake, load};
+pub use model::{
+    Check, Command, Expect, Http, Image, Moment, Network, Probe, Profile, Ready, Seconds, Stop, StopSignal, Tcp,
+    Workload,
+};
+pub use reference::{page, schema};
+pub use shipped::{SHIPPED, Shipped, shipped};

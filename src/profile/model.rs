@@ -1,0 +1,442 @@
+//! What a profile says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use serde::de::{self, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// A profile, as one file says it, or with what it extends taken in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Profile {
+    #[serde(default)]
+    pub extends: Option<String>,
+    #[serde(default)]
+    pub description: Option<String>,
+    #[serde(default)]
+    pub packages: Vec<String>,
+    /// In the order of the file: the first one says how the image is run.
+    #[serde(default, deserialize_with = "in_order")]
+    pub workloads: Vec<(String, Workload)>,
+    #[serde(default)]
+    pub image: Image,
+}
+
+/// One representative run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Workload {
+    pub run: Command,
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    #[serde(default)]
+    pub cwd: Option<String>,
+    #[serde(default)]
+    pub user: Option<String>,
+    #[serde(default)]
+    pub stdin: Option<String>,
+    #[serde(default = "a_minute")]
+    pub timeout: Seconds,
+    #[serde(default)]
+    pub network: Network,
+    #[serde(default)]
+    pub expect: Expect,
+    #[serde(default)]
+    pub ready: Option<Ready>,
+    #[serde(default)]
+    pub probes: Vec<Probe>,
+    #[serde(default)]
+    pub stop: Stop,
+    #[serde(default = "ten_seconds")]
+    pub grace: Seconds,
+    #[serde(default)]
+    pub setup: Vec<Command>,
+    #[serde(default)]
+    pub teardown: Vec<Command>,
+    #[serde(default)]
+    pub state: Vec<String>,
+}
+
+/// A command: a list of arguments, or a string for `/bin/sh -c`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Command(pub Vec<String>);
+
+/// A number of seconds, at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Seconds(pub u64);
+
+/// The network in which a workload runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// A loopback interface of its own.
+    #[default]
+    Private,
+    Host,
+}
+
+/// How a workload is to end, and what it is to say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Expect {
+    /// The exit status; where none is given, 0 for a program that ends by itself, and any for one that is stopped.
+    #[serde(default)]
+    pub status: Option<u8>,
+    #[serde(default)]
+    pub stdout: Option<Check>,
+}
+
+/// What a text must be like; all that is given must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Check {
+    #[serde(default)]
+    pub equals: Option<String>,
+    #[serde(default)]
+    pub contains: Option<String>,
+}
+
+/// When a server is ready: exactly one of these.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Ready {
+    #[serde(default)]
+    pub port: Option<u16>,
+    #[serde(default)]
+    pub socket: Option<String>,
+    #[serde(default)]
+    pub file: Option<String>,
+    #[serde(default)]
+    pub log: Option<String>,
+    #[serde(default)]
+    pub http: Option<Http>,
+    #[serde(default)]
+    pub command: Option<Command>,
+}
+
+/// A [`Ready`] of which exactly one thing was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment<'a> {
+    Port(u16),
+    Socket(&'a str),
+    File(&'a str),
+    Log(&'a str),
+    Http(&'a Http),
+    Command(&'a Command),
+}
+
+/// A question to a server: exactly one of these.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Probe {
+    #[serde(default)]
+    pub http: Option<Http>,
+    #[serde(default)]
+    pub tcp: Option<Tcp>,
+    #[serde(default)]
+    pub command: Option<Command>,
+    /// Of a command.
+    #[serde(default)]
+    pub status: Option<u8>,
+    /// Of a command.
+    #[serde(default)]
+    pub stdout: Option<Check>,
+}
+
+/// An HTTP request to the loopback interface, and what is expected of the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Http {
+    pub port: u16,
+    #[serde(default = "get")]
+    pub method: String,
+    #[serde(default = "slash")]
+    pub path: String,
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    #[serde(default)]
+    pub body: Option<String>,
+    #[serde(default = "ok")]
+    pub status: u16,
+    #[serde(default)]
+    pub text: Option<Check>,
+}
+
+/// Bytes to a TCP port of the loopback interface, and what must come back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Tcp {
+    pub port: u16,
+    #[serde(default)]
+    pub send: String,
+    pub contains: String,
+}
+
+/// How a server is stopped; a signal, or a command that makes it stop.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Stop {
+    #[serde(default)]
+    pub signal: StopSignal,
+    #[serde(default)]
+    pub command: Option<Command>,
+}
+
+/// The signals by which servers are stopped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum StopSignal {
+    #[default]
+    Term,
+    Int,
+    Quit,
+    Hup,
+    Usr1,
+    Usr2,
+    Kill,
+}
+
+/// How the image is described; what is left out is taken from the first workload.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Image {
+    #[serde(default)]
+    pub entrypoint: Option<Vec<String>>,
+    #[serde(default)]
+    pub cmd: Option<Vec<String>>,
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    #[serde(default)]
+    pub workdir: Option<String>,
+    #[serde(default)]
+    pub ports: BTreeSet<String>,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+fn a_minute() -> Seconds {
+    Seconds(60)
+}
+
+fn ten_seconds() -> Seconds {
+    Seconds(10)
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+fn slash() -> String {
+    "/".to_owned()
+}
+
+fn ok() -> u16 {
+    200
+}
+
+impl Profile {
+    /// This profile on top of `below`: what is said here counts, what is not said is taken from there. A workload
+    /// replaces the one of the same name as a whole.
+    pub(super) fn on(mut self, below: Self) -> Self {
+        let mut workloads = below.workloads;
+        for (name, workload) in self.workloads {
+            match workloads.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, old)) => *old = workload,
+                None => workloads.push((name, workload)),
+            }
+        }
+        let join = |mut lower: BTreeMap<String, String>, upper: BTreeMap<String, String>| {
+            lower.extend(upper);
+            lower
+        };
+        self.image.ports.extend(below.image.ports);
+        Self {
+            extends: None,
+            description: self.description.or(below.description),
+            packages: below.packages.into_iter().chain(self.packages).collect(),
+            workloads,
+            image: Image {
+                entrypoint: self.image.entrypoint.or(below.image.entrypoint),
+                cmd: self.image.cmd.or(below.image.cmd),
+                env: join(below.image.env, self.image.env),
+                workdir: self.image.workdir.or(below.image.workdir),
+                ports: self.image.ports,
+                labels: join(below.image.labels, self.image.labels),
+            },
+        }
+    }
+
+    /// What cannot be meant, though its form is right; for a person.
+    pub(super) fn nonsense(&self) -> Option<String> {
+        self.workloads
+            .iter()
+            .find_map(|(name, workload)| workload.nonsense().map(|text| format!("workload `{name}`: {text}")))
+    }
+}
+
+impl Workload {
+    /// True if the workload runs until it is stopped.
+    pub fn is_server(&self) -> bool {
+        self.ready.is_some()
+    }
+
+    fn nonsense(&self) -> Option<String> {
+        let mut absolute = self.state.iter().chain(&self.cwd);
+        if let Some(path) = absolute.find(|path| !path.starts_with('/')) {
+            return Some(format!("`{path}` is not an absolute path"));
+        }
+        if self.ready.as_ref().is_some_and(|ready| ready.given().len() != 1) {
+            return Some("`ready` wants exactly one of port, socket, file, log, http and command".to_owned());
+        }
+        if !self.probes.is_empty() && self.ready.is_none() {
+            return Some("it has probes, but `ready` does not say when they can be asked".to_owned());
+        }
+        for probe in &self.probes {
+            let kinds = [probe.http.is_some(), probe.tcp.is_some(), probe.command.is_some()];
+            if kinds.iter().filter(|given| **given).count() != 1 {
+                return Some("a probe wants exactly one of http, tcp and command".to_owned());
+            }
+            if probe.command.is_none() && (probe.status.is_some() || probe.stdout.is_some()) {
+                return Some("`status` and `stdout` beside a probe belong to a command".to_owned());
+            }
+        }
+        None
+    }
+}
+
+impl Ready {
+    /// What was given.
+    pub(super) fn given(&self) -> Vec<Moment<'_>> {
+        let all = [
+            self.port.map(Moment::Port),
+            self.socket.as_deref().map(Moment::Socket),
+            self.file.as_deref().map(Moment::File),
+            self.log.as_deref().map(Moment::Log),
+            self.http.as_ref().map(Moment::Http),
+            self.command.as_ref().map(Moment::Command),
+        ];
+        all.into_iter().flatten().collect()
+    }
+
+    /// The one thing that was given; loading has checked that it is one.
+    pub fn moment(&self) -> Moment<'_> {
+        self.given()[0]
+    }
+}
+
+impl Check {
+    /// What is wrong with `text`; `None` if nothing is.
+    pub fn fault(&self, text: &[u8]) -> Option<String> {
+        if self.equals.as_ref().is_some_and(|wanted| wanted.as_bytes() != text) {
+            return Some("is not the text that was expected".to_owned());
+        }
+        let wanted = self.contains.as_ref().filter(|wanted| !contains(text, wanted.as_bytes()))?;
+        Some(format!("does not contain `{}`", crate::path::escape(wanted.as_bytes())))
+    }
+}
+
+impl Tcp {
+    /// True once the answer has all that is waited for.
+    pub fn is_answered(&self, text: &[u8]) -> bool {
+        contains(text, self.contains.as_bytes())
+    }
+}
+
+fn contains(text: &[u8], wanted: &[u8]) -> bool {
+    wanted.is_empty() || text.windows(wanted.len()).any(|window| window == wanted)
+}
+
+impl StopSignal {
+    /// Its number.
+    pub fn number(self) -> i32 {
+        match self {
+            Self::Term => libc::SIGTERM,
+            Self::Int => libc::SIGINT,
+            Self::Quit => libc::SIGQUIT,
+            Self::Hup => libc::SIGHUP,
+            Self::Usr1 => libc::SIGUSR1,
+            Self::Usr2 => libc::SIGUSR2,
+            Self::Kill => libc::SIGKILL,
+        }
+    }
+}
+
+impl Seconds {
+    pub fn duration(self) -> Duration {
+        Duration::from_secs(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u64::deserialize(deserializer)? {
+            0 => Err(de::Error::custom("a time must be at least one second")),
+            seconds => Ok(Self(seconds)),
+        }
+    }
+}
+
+/// Not `untagged`: that would lose the place of a mistake.
+impl<'de> Deserialize<'de> for Command {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Form;
+        impl<'de> Visitor<'de> for Form {
+            type Value = Command;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a list of arguments, or a line for the shell")
+            }
+
+            fn visit_str<E: de::Error>(self, line: &str) -> Result<Command, E> {
+                if line.trim().is_empty() {
+                    return Err(E::custom("a command must not be empty"));
+                }
+                Ok(Command(["/bin/sh", "-c", line].map(str::to_owned).to_vec()))
+            }
+
+            /// YAML 1.1 takes a plain `yes` or `true`, which are programs, for a truth value.
+            fn visit_bool<E: de::Error>(self, _value: bool) -> Result<Command, E> {
+                Err(E::custom("a word that YAML takes for a truth value: put it in quotes"))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Command, A::Error> {
+                let mut arguments = Vec::new();
+                while let Some(argument) = items.next_element()? {
+                    arguments.push(argument);
+                }
+                if arguments.first().is_none_or(String::is_empty) {
+                    return Err(de::Error::custom("a command must not be empty"));
+                }
+                Ok(Command(arguments))
+            }
+        }
+        deserializer.deserialize_any(Form)
+    }
+}
+
+/// A mapping with its order kept.
+fn in_order<'de, D: Deserializer<'de>, V: Deserialize<'de>>(deserializer: D) -> Result<Vec<(String, V)>, D::Error> {
+    struct Form<V>(PhantomData<V>);
+    impl<'de, V: Deserialize<'de>> Visitor<'de> for Form<V> {
+        type Value = Vec<(String, V)>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("workloads by name")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut entries: Self::Value = Vec::new();
+            while let Some(name) = map.next_key::<String>()? {
+                if entries.iter().any(|(known, _)| *known == name) {
+                    return Err(de::Error::custom(format!("the workload `{name}` is there twice")));
+                }
+                entries.push((name, map.next_value()?));
+            }
+            Ok(entries)
+        }
+    }
+    deserializer.deserialize_map(Form(PhantomData))
+}

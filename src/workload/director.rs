@@ -1,0 +1,384 @@
+//! The director: starts the runner, waits for the server, asks the probes, stops it, and judges.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::runner::SOCKET;
+use super::wire::{Answer, Ask, GREETING, Missed, Order, Word, receive, send};
+use crate::jail::Namespaces;
+use crate::profile::{Command, Workload};
+use crate::trace::Ending;
+
+/// What came of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// `None` if the program could not be run at all.
+    pub ending: Option<Ending>,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    /// Paths that were looked for and not found, each as often as it was told, in that order.
+    pub missed: Vec<Missed>,
+    /// Everything that was not as the profile wants it.
+    pub faults: Vec<Fault>,
+}
+
+/// Something that was not as the profile wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The runner's own words.
+    NotRun(String),
+    EndedBeforeReady(Ending),
+    NotReady(u64),
+    NotEnded(u64),
+    NotStopped(u64),
+    Status {
+        expected: u8,
+        found: Ending,
+    },
+    Stdout(String),
+    Probe {
+        number: usize,
+        what: String,
+    },
+    Stop(String),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRun(why) => write!(formatter, "it could not be run: {why}"),
+            Self::EndedBeforeReady(ending) => write!(formatter, "it {ending} before it was ready"),
+            Self::NotReady(seconds) => write!(formatter, "it was not ready after {seconds} s"),
+            Self::NotEnded(seconds) => write!(formatter, "it had not ended, or answered, after {seconds} s"),
+            Self::NotStopped(seconds) => write!(formatter, "it had not stopped {seconds} s after it was told to"),
+            Self::Status { expected, found } => {
+                write!(formatter, "it {found}, and status {expected} was expected")
+            }
+            Self::Stdout(fault) => write!(formatter, "its standard output {fault}"),
+            Self::Probe { number, what } => write!(formatter, "probe {number}: {what}"),
+            Self::Stop(why) => write!(formatter, "the command that stops it failed: {why}"),
+        }
+    }
+}
+
+/// The run could not be observed.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectError {
+    #[error("failed to {step}")]
+    Step { step: &'static str, source: std::io::Error },
+    #[error("the command `{command}` of {which} failed: {fault}")]
+    Around { which: &'static str, command: String, fault: String },
+}
+
+pub(super) fn step(step: &'static str) -> impl FnOnce(std::io::Error) -> DirectError {
+    move |source| DirectError::Step { step, source }
+}
+
+/// Runs `workload` as `order` says and observes it; `minjail` is the program that becomes the runner, called with
+/// `arguments` and the path of the order.
+///
+/// # Errors
+/// Nothing could be observed. What is wrong with the workload itself is a [`Fault`].
+pub fn direct(
+    order: &Order,
+    workload: &Workload,
+    minjail: &Path,
+    arguments: &[&str],
+) -> Result<Observation, DirectError> {
+    around("setup", &workload.setup)?;
+    let observed = Director::start(order, workload, minjail, arguments).and_then(|director| director.observe(workload));
+    let after = around("teardown", &workload.teardown);
+    let observation = observed?;
+    after?;
+    Ok(observation)
+}
+
+fn around(which: &'static str, commands: &[Command]) -> Result<(), DirectError> {
+    for command in commands {
+        let failed = |fault: String| DirectError::Around { which, command: command.0.join(" "), fault };
+        let output = std::process::Command::new(&command.0[0])
+            .args(&command.0[1..])
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| failed(error.to_string()))?;
+        if !output.status.success() {
+            let said = crate::path::escape(output.stderr.trim_ascii());
+            return Err(failed(format!("{} {said}", output.status)));
+        }
+    }
+    Ok(())
+}
+
+/// What arrives while a workload runs.
+enum Message {
+    Word(Word),
+    Stdout(Vec<u8>),
+    Stderr(Vec<u8>),
+    /// The runner has nothing more to say.
+    Closed,
+}
+
+/// What has arrived so far.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) observation: Observation,
+    pub(super) listening: BTreeSet<u16>,
+    answer: Option<Answer>,
+    closed: bool,
+}
+
+impl Seen {
+    fn is_over(&self) -> bool {
+        self.closed || self.observation.ending.is_some() || !self.observation.faults.is_empty()
+    }
+}
+
+pub(super) struct Director {
+    child: Child,
+    stream: UnixStream,
+    pub(super) namespaces: Namespaces,
+    messages: Receiver<Message>,
+    readers: Vec<JoinHandle<()>>,
+    pub(super) seen: Seen,
+    pub(super) deadline: Instant,
+}
+
+impl Director {
+    fn start(order: &Order, workload: &Workload, minjail: &Path, arguments: &[&str]) -> Result<Self, DirectError> {
+        let socket = order.scratch.join(SOCKET);
+        let _ = fs_err::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).map_err(step("listen for the runner"))?;
+        let file = order.scratch.join("order.json");
+        let text = serde_json::to_vec(order).expect("an order is plain data");
+        fs_err::write(&file, text).map_err(step("write the order"))?;
+        let input = order.scratch.join("stdin");
+        fs_err::write(&input, workload.stdin.as_deref().unwrap_or_default()).map_err(step("write the input"))?;
+        let input = fs_err::File::open(&input).map_err(step("open the input"))?;
+        let mut child = std::process::Command::new(minjail)
+            .args(arguments)
+            .arg(&file)
+            .stdin(Stdio::from(input.into_parts().0))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(step("start the runner"))?;
+        let stdout = child.stdout.take().expect("it is piped");
+        let stderr = child.stderr.take().expect("it is piped");
+        let (sender, messages) = channel();
+        let mut seen = Seen::default();
+        let greeted = greet(&listener, &stdout).map_err(step("hear the runner"))?;
+        let Some((stream, namespaces, early)) = greeted else {
+            let _ = child.wait();
+            let mut said = Vec::new();
+            let _ = { stderr }.read_to_end(&mut said);
+            let said = crate::path::escape(said.trim_ascii());
+            return Err(step("start the runner")(std::io::Error::other(said)));
+        };
+        seen.observation.faults.extend(early.map(Fault::NotRun));
+        let reader = stream.try_clone().map_err(step("hear the runner"))?;
+        let readers = vec![
+            pass_on(stdout, sender.clone(), Message::Stdout),
+            pass_on(stderr, sender.clone(), Message::Stderr),
+            std::thread::spawn(move || hear(reader, &sender)),
+        ];
+        let deadline = Instant::now() + workload.timeout.duration();
+        Ok(Self { child, stream, namespaces, messages, readers, seen, deadline })
+    }
+
+    fn observe(mut self, workload: &Workload) -> Result<Observation, DirectError> {
+        let timeout = workload.timeout.0;
+        let mut faults = Vec::new();
+        if let Some(ready) = &workload.ready {
+            if self.become_ready(ready.moment())? {
+                for (index, probe) in workload.probes.iter().enumerate() {
+                    if let Some(what) = self.probe(probe)? {
+                        faults.push(Fault::Probe { number: index + 1, what });
+                    }
+                }
+                faults.extend(self.stop(workload)?);
+            } else if let Some(ending) = self.seen.observation.ending {
+                faults.push(Fault::EndedBeforeReady(ending));
+            } else if !self.seen.is_over() {
+                faults.push(Fault::NotReady(timeout));
+            }
+        } else if !self.wait_for(self.deadline, Seen::is_over) {
+            faults.push(Fault::NotEnded(timeout));
+        }
+        self.end();
+        let mut observation = std::mem::take(&mut self.seen.observation);
+        observation.faults.extend(faults);
+        if observation.faults.is_empty() {
+            observation.faults = judge(workload, &observation);
+        }
+        Ok(observation)
+    }
+
+    /// Tells the server to stop, and waits for its end.
+    fn stop(&mut self, workload: &Workload) -> Result<Option<Fault>, DirectError> {
+        if let Some(command) = &workload.stop.command {
+            let output = self.neighbour(command)?;
+            if !output.status.success() {
+                return Ok(Some(Fault::Stop(output.status.to_string())));
+            }
+        } else {
+            self.ask(&Ask::Signal(workload.stop.signal.number()));
+        }
+        // What outlives the program has its grace too, and two seconds more to obey.
+        let patience = workload.grace.duration() + Duration::from_secs(3);
+        let stopped = self.wait_for(Instant::now() + patience, Seen::is_over);
+        Ok((!stopped).then_some(Fault::NotStopped(workload.grace.0)))
+    }
+
+    /// Sees to it that nothing of the workload is left, and takes what it still has to say.
+    fn end(&mut self) {
+        if self.seen.observation.ending.is_none() && !self.seen.closed {
+            let _ = send(&mut self.stream, &Ask::Kill);
+            self.wait_for(Instant::now() + Duration::from_secs(5), |seen| seen.closed);
+            // With the tracer everything goes that it traces.
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        while self.take(Duration::ZERO) {}
+    }
+
+    /// Puts a question to the runner.
+    pub(super) fn ask(&mut self, ask: &Ask) -> Answer {
+        self.seen.answer = None;
+        if let Err(error) = send(&mut self.stream, ask) {
+            return Answer::Refused(error.to_string());
+        }
+        let deadline = self.deadline.max(Instant::now() + Duration::from_secs(1));
+        self.wait_for(deadline, |seen| seen.answer.is_some() || seen.closed);
+        self.seen.answer.take().unwrap_or_else(|| Answer::Refused("the workload has ended".to_owned()))
+    }
+
+    /// Runs a command of the host in the workload's network.
+    pub(super) fn neighbour(&self, command: &Command) -> Result<std::process::Output, DirectError> {
+        let mut process = std::process::Command::new(&command.0[0]);
+        process.args(&command.0[1..]).stdin(Stdio::null());
+        self.namespaces.join(&mut process).map_err(step("join the workload's network"))?;
+        process.output().map_err(step("run a command beside the workload"))
+    }
+
+    /// Takes messages until `is_so` or the deadline; says which.
+    pub(super) fn wait_for(&mut self, deadline: Instant, is_so: impl Fn(&Seen) -> bool) -> bool {
+        loop {
+            if is_so(&self.seen) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !self.take(left) {
+                return is_so(&self.seen);
+            }
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.seen.is_over()
+    }
+
+    /// Takes one message; `false` if none came.
+    fn take(&mut self, patience: Duration) -> bool {
+        let message = match self.messages.recv_timeout(patience) {
+            Ok(message) => message,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
+        };
+        let observation = &mut self.seen.observation;
+        match message {
+            Message::Stdout(mut bytes) => observation.stdout.append(&mut bytes),
+            Message::Stderr(mut bytes) => observation.stderr.append(&mut bytes),
+            Message::Closed => self.seen.closed = true,
+            Message::Word(Word::Listening { port, .. }) => {
+                self.seen.listening.insert(port);
+            }
+            Message::Word(Word::Missed(missed)) => observation.missed.push(missed),
+            Message::Word(Word::Answer(answer)) => self.seen.answer = Some(answer),
+            Message::Word(Word::Ended(ending)) => observation.ending = Some(ending),
+            Message::Word(Word::Failed(why)) => observation.faults.push(Fault::NotRun(why)),
+        }
+        true
+    }
+}
+
+impl Drop for Director {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What is wrong with how a run ended and what it wrote.
+fn judge(workload: &Workload, observation: &Observation) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let Some(found) = observation.ending else { return vec![Fault::NotRun("nobody saw its end".to_owned())] };
+    let expected = workload.expect.status.or((!workload.is_server()).then_some(0));
+    if let Some(expected) = expected.filter(|expected| found != Ending::Exited(i32::from(*expected))) {
+        faults.push(Fault::Status { expected, found });
+    }
+    let fault = workload.expect.stdout.as_ref().and_then(|check| check.fault(&observation.stdout));
+    faults.extend(fault.map(Fault::Stdout));
+    faults
+}
+
+/// Waits for the runner's first message: its stream, the namespaces to join, and, in place of these, why it failed.
+/// `None` if it ended without one.
+fn greet(
+    listener: &UnixListener,
+    stdout: &impl AsFd,
+) -> std::io::Result<Option<(UnixStream, Namespaces, Option<String>)>> {
+    // Nothing writes to standard output before the runner has said something: an event there means that it has ended.
+    let mut waiting =
+        [PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
+    while poll(&mut waiting, PollTimeout::NONE) == Err(nix::errno::Errno::EINTR) {}
+    if !waiting[0].any().unwrap_or_default() {
+        return Ok(None);
+    }
+    let (stream, _) = listener.accept()?;
+    let (byte, namespaces) = Namespaces::receive(&stream)?;
+    if byte == GREETING {
+        return Ok(Some((stream, namespaces, None)));
+    }
+    // It failed before it could run anything; its first byte is that of the word.
+    let mut line = vec![byte];
+    BufReader::new(&stream).read_until(b'\n', &mut line)?;
+    let why = match serde_json::from_slice(&line) {
+        Ok(Word::Failed(why)) => why,
+        _ => "the runner has died".to_owned(),
+    };
+    Ok(Some((stream, Namespaces::default(), Some(why))))
+}
+
+fn pass_on(mut from: impl Read + Send + 'static, to: Sender<Message>, of: fn(Vec<u8>) -> Message) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut buffer = [0; 8192];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            if to.send(of(buffer[..count].to_vec())).is_err() {
+                break;
+            }
+        }
+    })
+}
+
+fn hear(stream: UnixStream, to: &Sender<Message>) {
+    let mut reader = BufReader::new(stream);
+    while let Ok(Some(word)) = receive(&mut reader) {
+        if to.send(Message::Word(word)).is_err() {
+            return;
+        }
+    }
+    let _ = to.send(Message::Closed);
+}

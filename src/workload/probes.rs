@@ -1,0 +1,109 @@
+//! Readiness, and the questions that a ready server is asked.
+
+use std::time::{Duration, Instant};
+
+use super::answer::{reply, request};
+use super::director::{DirectError, Director};
+use super::wire::{Answer, Ask};
+use crate::path::escape;
+use crate::profile::{Http, Moment, Probe, Tcp};
+
+/// Between two looks at what makes no event: a file, a socket's peer, an answer, a command.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+
+impl Director {
+    /// Waits until the server is ready; `false` if it ends, or the time is up.
+    pub(super) fn become_ready(&mut self, moment: Moment<'_>) -> Result<bool, DirectError> {
+        match moment {
+            // The tracer tells of the call just before it runs; the first connection is tried until it is taken.
+            Moment::Port(port) => self.until(|director| {
+                Ok(director.seen.listening.contains(&port) && director.ask(&Ask::Port(port)) == Answer::Yes)
+            }),
+            Moment::Log(text) => self.until(|director| {
+                let seen = &director.seen.observation;
+                let has = |log: &[u8]| log.windows(text.len().max(1)).any(|window| window == text.as_bytes());
+                Ok(has(&seen.stdout) || has(&seen.stderr))
+            }),
+            Moment::Socket(path) => {
+                self.until(|director| Ok(director.ask(&Ask::Socket(path.to_owned())) == Answer::Yes))
+            }
+            Moment::File(path) => self.until(|director| Ok(director.ask(&Ask::File(path.to_owned())) == Answer::Yes)),
+            Moment::Http(http) => self.until(|director| Ok(director.http(http).is_none())),
+            Moment::Command(command) => self.until(|director| Ok(director.neighbour(command)?.status.success())),
+        }
+    }
+
+    /// Looks whenever something was told, and every few milliseconds.
+    fn until(&mut self, is_ready: impl Fn(&mut Self) -> Result<bool, DirectError>) -> Result<bool, DirectError> {
+        while !self.is_over() && Instant::now() < self.deadline {
+            if is_ready(self)? {
+                return Ok(true);
+            }
+            let next = (Instant::now() + BETWEEN_LOOKS).min(self.deadline);
+            let listening = self.seen.listening.len();
+            self.wait_for(next, |seen| seen.listening.len() != listening);
+        }
+        Ok(false)
+    }
+
+    /// What is wrong with the answer to a probe; `None` if nothing is.
+    pub(super) fn probe(&mut self, probe: &Probe) -> Result<Option<String>, DirectError> {
+        if let Some(http) = &probe.http {
+            return Ok(self.http(http));
+        }
+        if let Some(tcp) = &probe.tcp {
+            return Ok(self.tcp(tcp));
+        }
+        let command = probe.command.as_ref().expect("loading has checked that a probe is one of three");
+        let output = self.neighbour(command)?;
+        let line = escape(command.0.join(" ").as_bytes());
+        if output.status.code() != Some(i32::from(probe.status.unwrap_or(0))) {
+            let said = escape(output.stderr.trim_ascii());
+            return Ok(Some(format!("`{line}`: {} {said}", output.status)));
+        }
+        let fault = probe.stdout.as_ref().and_then(|check| check.fault(&output.stdout));
+        Ok(fault.map(|fault| format!("what `{line}` wrote {fault}")))
+    }
+
+    fn http(&mut self, http: &Http) -> Option<String> {
+        let line = escape(format!("{} {}", http.method, http.path).as_bytes());
+        let ask = Ask::Exchange { port: http.port, send: request(http), until: None, milliseconds: self.patience() };
+        let bytes = match self.ask(&ask) {
+            Answer::Received(bytes) => bytes,
+            Answer::Refused(why) => return Some(format!("{line}: {why}")),
+            Answer::Yes | Answer::No => return Some(format!("{line}: no answer")),
+        };
+        let Some(reply) = reply(&bytes, &http.method) else { return Some(format!("{line}: no whole HTTP answer")) };
+        if reply.status != http.status {
+            return Some(format!("{line}: status {}, and {} was expected", reply.status, http.status));
+        }
+        let fault = http.text.as_ref().and_then(|check| check.fault(&reply.body));
+        fault.map(|fault| format!("{line}: the answer {fault}"))
+    }
+
+    fn tcp(&mut self, tcp: &Tcp) -> Option<String> {
+        let ask = Ask::Exchange {
+            port: tcp.port,
+            send: tcp.send.clone(),
+            until: Some(tcp.contains.clone()),
+            milliseconds: self.patience(),
+        };
+        match self.ask(&ask) {
+            Answer::Received(bytes) if tcp.is_answered(&bytes) => None,
+            Answer::Received(bytes) => Some(format!(
+                "port {} answered `{}`, without `{}`",
+                tcp.port,
+                escape(&bytes),
+                escape(tcp.contains.as_bytes())
+            )),
+            Answer::Refused(why) => Some(format!("port {}: {why}", tcp.port)),
+            Answer::Yes | Answer::No => Some(format!("port {}: no answer", tcp.port)),
+        }
+    }
+
+    /// Milliseconds that are left.
+    fn patience(&self) -> u64 {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+}

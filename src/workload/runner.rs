@@ -1,0 +1,292 @@
+//! The runner: traces the program in its place, tells what it sees, and asks in the workload's stead.
+
+use std::io::{BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::ops::ControlFlow;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use minjail_tracer::{Command, Credentials, Event, Found, Options, Outcome};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::wire::{Answer, Ask, GREETING, Missed, Order, Place, Word, receive, send};
+use crate::files::OMITTED;
+use crate::jail::{self, Ended, Inside, Jail, JailError, Namespaces, Network, User};
+use crate::path::{JailPath, escape, unescape};
+use crate::trace::{Ending, RecordError, Recorder};
+
+/// The runner could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("failed to read the order")]
+    Order(#[source] std::io::Error),
+    #[error("failed to speak with the director")]
+    Speak(#[source] std::io::Error),
+    #[error(transparent)]
+    Jail(#[from] JailError),
+    #[error(transparent)]
+    Trace(#[from] minjail_tracer::TraceError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error("the argument `{0}` cannot be read back")]
+    Argument(String),
+    #[error("failed to set up {what}")]
+    SetUp { what: String, source: std::io::Error },
+}
+
+/// The name of the socket in the scratch directory.
+pub(super) const SOCKET: &str = "words";
+
+/// Carries out the order in `file`. What fails is also told to the director.
+///
+/// # Errors
+/// The director cannot be reached, or the program cannot be run.
+pub fn run(file: &Path) -> Result<(), RunError> {
+    let bytes = fs_err::read(file).map_err(RunError::Order)?;
+    let order: Order = serde_json::from_slice(&bytes).map_err(|error| RunError::Order(error.into()))?;
+    let stream = UnixStream::connect(order.scratch.join(SOCKET)).map_err(RunError::Speak)?;
+    let ending = match &order.place {
+        Place::Host { trace } => on_host(&order, &stream, trace).map(Some),
+        Place::Jail { tree } => in_jail(&order, &stream, tree.clone()),
+    };
+    let last = match &ending {
+        Ok(Some(ending)) => Word::Ended(*ending),
+        // It was told from inside.
+        Ok(None) => return Ok(()),
+        Err(error) => Word::Failed(chain(error)),
+    };
+    send(&mut &stream, &last).map_err(RunError::Speak)?;
+    ending.map(drop)
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn on_host(order: &Order, stream: &UnixStream, target: &Path) -> Result<Ending, RunError> {
+    if order.private_network {
+        jail::leave_network().map_err(|source| RunError::SetUp { what: "a network".to_owned(), source })?;
+    }
+    let mut recorder = Recorder::start(order.header.clone(), &order.scratch)?;
+    if !order.state.is_empty() {
+        let fresh = order.scratch.join("state");
+        jail::empty_directories(&order.state, &fresh).map_err(|(path, source)| RunError::SetUp {
+            what: format!("the empty directory `{}`", path.display()),
+            source,
+        })?;
+    }
+    let private = if order.private_network { Namespaces::network() } else { Ok(Namespaces::default()) };
+    hello(stream, &private.map_err(RunError::Speak)?)?;
+    let header = &order.header;
+    let credentials = Credentials { uid: header.uid, gid: header.gid, groups: header.groups.clone() };
+    let is_own = nix::unistd::geteuid().as_raw() == header.uid && !nix::unistd::geteuid().is_root();
+    let command = command(order, (!is_own).then_some(credentials))?;
+    let outcome = follow(order, &command, stream, &mut |event| recorder.take(event));
+    let outcome = match outcome {
+        Err(error) => return Err(recorder.failure().map_or(error, RunError::Record)),
+        Ok(outcome) => outcome,
+    };
+    recorder.finish(outcome, target)?;
+    Ok(outcome)
+}
+
+/// `None`: the ending was told by the jail's first process.
+fn in_jail(order: &Order, stream: &UnixStream, tree: PathBuf) -> Result<Option<Ending>, RunError> {
+    let header = &order.header;
+    let jail = Jail {
+        tree,
+        cwd: header.directory.clone(),
+        user: User { uid: header.uid, gid: header.gid, groups: header.groups.clone() },
+        network: if order.private_network { Network::Private } else { Network::Host },
+        hostname: "minjail".to_owned(),
+    };
+    let ended = jail::enter(&jail, |inside| match confined(order, inside, stream) {
+        Ok(ending) => i32::from(send(&mut &*stream, &Word::Ended(ending)).is_err()),
+        Err(error) => i32::from(send(&mut &*stream, &Word::Failed(chain(&error))).is_ok()),
+    })?;
+    match ended {
+        Ended::Exited(_) => Ok(None),
+        Ended::Killed(signal) => Ok(Some(Ending::Killed(signal))),
+    }
+}
+
+/// The first process of the jail.
+fn confined(order: &Order, inside: &Inside<'_>, stream: &UnixStream) -> Result<Ending, RunError> {
+    hello(stream, &Namespaces::own(order.private_network).map_err(RunError::Speak)?)?;
+    let credentials = inside.user().map(|User { uid, gid, groups }| Credentials { uid, gid, groups });
+    let command = Command { directory: None, ..command(order, credentials)? };
+    // A copy of a process that hides from the jail hides from its tracer too (`ptrace(2)`, "Ptrace access mode
+    // checking"). Until the program's exec no process of the jail is there to look; then it hides again.
+    show_first_process(true)?;
+    let mut is_hidden = false;
+    follow(order, &command, stream, &mut |event| {
+        if !is_hidden && matches!(event, Event::Exec { .. }) {
+            is_hidden = true;
+            return if show_first_process(false).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        }
+        ControlFlow::Continue(())
+    })
+}
+
+fn show_first_process(shown: bool) -> Result<(), RunError> {
+    let set = nix::sys::prctl::set_dumpable(shown);
+    set.map_err(|errno| RunError::SetUp { what: "the jail's first process".to_owned(), source: errno.into() })
+}
+
+/// The first message: the namespaces that commands of the host are to join.
+fn hello(stream: &UnixStream, namespaces: &Namespaces) -> Result<(), RunError> {
+    namespaces.send(stream, GREETING).map_err(RunError::Speak)
+}
+
+fn command(order: &Order, credentials: Option<Credentials>) -> Result<Command, RunError> {
+    let text = |argument: &String| {
+        unescape(argument)
+            .map(std::os::unix::ffi::OsStringExt::from_vec)
+            .ok_or_else(|| RunError::Argument(argument.clone()))
+    };
+    let environment = order.environment.iter().map(|(name, value)| (name.into(), value.into()));
+    Ok(Command {
+        program: order.header.program.below(Path::new("/")),
+        arguments: order.header.command.iter().map(text).collect::<Result<_, _>>()?,
+        environment: environment.collect(),
+        directory: Some(order.header.directory.below(Path::new("/"))),
+        credentials,
+    })
+}
+
+/// Traces the program, tells what is worth telling, and lets an attendant answer the director meanwhile.
+fn follow(
+    order: &Order,
+    command: &Command,
+    stream: &UnixStream,
+    sink: &mut dyn FnMut(&Event<'_>) -> ControlFlow<()>,
+) -> Result<Ending, RunError> {
+    let writer = Arc::new(Mutex::new(stream.try_clone().map_err(RunError::Speak)?));
+    let program = Arc::new(AtomicI32::new(0));
+    let attendant = Attendant { writer: Arc::clone(&writer), program: Arc::clone(&program) };
+    let reader = stream.try_clone().map_err(RunError::Speak)?;
+    // It ends with this process.
+    std::thread::spawn(move || attendant.attend(reader));
+    let mut programs = std::collections::HashMap::new();
+    let tell = |word: &Word| send(&mut *writer.lock().expect("nobody panics while writing"), word);
+    let mut broken = None;
+    let outcome =
+        minjail_tracer::trace(command, &Options { grace: Some(Duration::from_secs(order.grace)) }, &mut |event| {
+            if let Event::Exec { process, loaded, .. } = &event {
+                let _ = program.compare_exchange(0, *process, Ordering::SeqCst, Ordering::SeqCst);
+                programs.insert(*process, loaded.first().map(|path| escape(path)).unwrap_or_default());
+            }
+            if let Event::Fork { parent, child } = &event {
+                let same = programs.get(parent).cloned().unwrap_or_default();
+                programs.insert(*child, same);
+            }
+            if let Err(error) = word(&event, &programs).map_or(Ok(()), |word| tell(&word)) {
+                broken = Some(error);
+                return ControlFlow::Break(());
+            }
+            sink(&event)
+        });
+    match (outcome, broken) {
+        (_, Some(error)) => Err(RunError::Speak(error)),
+        (Err(error), None) => Err(error.into()),
+        (Ok(Outcome::Exited(status)), None) => Ok(Ending::Exited(status)),
+        (Ok(Outcome::Killed(signal)), None) => Ok(Ending::Killed(signal)),
+    }
+}
+
+/// What the director wants to know of an event.
+fn word(event: &Event<'_>, programs: &std::collections::HashMap<i32, String>) -> Option<Word> {
+    match event {
+        Event::Listen { port, protocol, .. } => Some(Word::Listening { port: *port, protocol: *protocol }),
+        Event::Touch(touch) if matches!(touch.walk.found, Found::Missing) => {
+            // A name that was left out is a link to nowhere: then the link is what was looked for.
+            let end =
+                if touch.walk.end == OMITTED.as_bytes() { &touch.walk.links.last()?.path } else { &touch.walk.end };
+            let path = JailPath::parse(end).ok()?;
+            Some(Word::Missed(Missed { path, program: programs.get(&touch.process).cloned().unwrap_or_default() }))
+        }
+        _ => None,
+    }
+}
+
+/// Answers the director.
+struct Attendant {
+    writer: Arc<Mutex<UnixStream>>,
+    program: Arc<AtomicI32>,
+}
+
+impl Attendant {
+    fn attend(&self, stream: UnixStream) {
+        let mut reader = BufReader::new(stream);
+        while let Ok(Some(ask)) = receive(&mut reader) {
+            let answer = match ask {
+                Ask::Signal(number) => self.signal(number),
+                Ask::Kill => self.signal(libc::SIGKILL),
+                Ask::Exchange { port, send, until, milliseconds } => {
+                    exchange(port, send.as_bytes(), until.as_deref(), Duration::from_millis(milliseconds))
+                }
+                Ask::Port(port) => {
+                    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                    yes(TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_ok())
+                }
+                Ask::Socket(path) => yes(UnixStream::connect(path).is_ok()),
+                Ask::File(path) => yes(Path::new(&path).exists()),
+            };
+            let mut writer = self.writer.lock().expect("nobody panics while writing");
+            if send(&mut *writer, &Word::Answer(answer)).is_err() {
+                break;
+            }
+        }
+        // Without a director nobody would stop the program.
+        self.signal(libc::SIGKILL);
+    }
+
+    fn signal(&self, number: i32) -> Answer {
+        let program = self.program.load(Ordering::SeqCst);
+        let signal = Signal::try_from(number).ok().filter(|_| program != 0);
+        yes(signal.is_some_and(|signal| kill(Pid::from_raw(program), signal).is_ok()))
+    }
+}
+
+fn yes(is: bool) -> Answer {
+    if is { Answer::Yes } else { Answer::No }
+}
+
+fn exchange(port: u16, text: &[u8], until: Option<&str>, patience: Duration) -> Answer {
+    match try_exchange(port, text, until, Instant::now() + patience) {
+        Ok(received) => Answer::Received(received),
+        Err(error) => Answer::Refused(error.to_string()),
+    }
+}
+
+fn try_exchange(port: u16, text: &[u8], until: Option<&str>, deadline: Instant) -> std::io::Result<Vec<u8>> {
+    let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, left())?;
+    stream.set_write_timeout(Some(left()))?;
+    stream.write_all(text)?;
+    let mut received = Vec::new();
+    let mut buffer = [0; 8192];
+    loop {
+        stream.set_read_timeout(Some(left()))?;
+        match stream.read(&mut buffer)? {
+            0 => return Ok(received),
+            count => received.extend_from_slice(&buffer[..count]),
+        }
+        let is_there = |until: &str| received.windows(until.len().max(1)).any(|window| window == until.as_bytes());
+        if until.is_some_and(is_there) {
+            return Ok(received);
+        }
+    }
+}

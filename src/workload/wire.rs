@@ -1,0 +1,103 @@
+//! What the director and the runner say to each other: lines of JSON over a unix socket.
+
+use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
+
+use minjail_tracer::Protocol;
+use serde::{Deserialize, Serialize};
+
+use crate::path::JailPath;
+use crate::trace::{Ending, Header};
+
+/// What a runner is to do; it reads this from a file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Order {
+    /// How the run stands in a trace: also program, arguments, directory and user.
+    pub header: Header,
+    /// The whole environment.
+    pub environment: Vec<(String, String)>,
+    pub place: Place,
+    /// True if the network is to be the workload's own.
+    pub private_network: bool,
+    /// Directories that are to be empty.
+    pub state: Vec<PathBuf>,
+    /// Seconds for processes that outlive the program.
+    pub grace: u64,
+    /// A directory for passing things; out of the workload's sight.
+    pub scratch: PathBuf,
+}
+
+/// Where a workload runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    /// On the host; the trace is kept at this path.
+    Host { trace: PathBuf },
+    /// In a jail made of this tree.
+    Jail { tree: PathBuf },
+}
+
+/// The runner's first byte, with the namespaces to join; no message begins so.
+pub(super) const GREETING: u8 = b'!';
+
+/// From the runner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Word {
+    Listening {
+        port: u16,
+        protocol: Protocol,
+    },
+    /// It could not find something.
+    Missed(Missed),
+    Answer(Answer),
+    Ended(Ending),
+    /// The runner itself failed.
+    Failed(String),
+}
+
+/// A path that was looked for and not found.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Missed {
+    pub path: JailPath,
+    /// The program that looked for it, as text.
+    pub program: String,
+}
+
+/// From the director.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Ask {
+    /// Send this signal to the program.
+    Signal(i32),
+    /// Kill everything.
+    Kill,
+    /// Send the text to the port and read until the end, or until this text has come.
+    Exchange { port: u16, send: String, until: Option<String>, milliseconds: u64 },
+    /// Does the TCP port take connections?
+    Port(u16),
+    /// Does the unix socket take connections?
+    Socket(String),
+    /// Is there such a file?
+    File(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Answer {
+    Yes,
+    No,
+    Received(Vec<u8>),
+    Refused(String),
+}
+
+pub(super) fn send(writer: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    writer.write_all(&line)
+}
+
+/// The next message; `None` at the end.
+pub(super) fn receive<T: for<'de> Deserialize<'de>>(reader: &mut impl BufRead) -> io::Result<Option<T>> {
+    let mut line = Vec::new();
+    if reader.read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    Ok(Some(serde_json::from_slice(&line)?))
+}

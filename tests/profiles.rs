@@ -1,0 +1,230 @@
+//! Profiles: what a workload does on the host, it does in the jail; what it does not, is told, and there is no image.
+
+mod support;
+
+use support::{Outcome, TestContext, needs_root, outcome_of, text};
+
+/// What `minjail build PROFILE -o rootfs:out` says, with a profile of this text.
+fn build(context: &TestContext, profile: &str, more: &[&str]) -> Outcome {
+    let file = context.text("app.yaml");
+    fs_err::write(&file, profile).expect("the directory is ours");
+    let output = format!("rootfs:{}", context.text("out"));
+    let arguments = [&["build", &file, "-o", &output][..], more].concat();
+    outcome_of(&mut context.minjail(&arguments))
+}
+
+fn said(outcome: &Outcome) -> String {
+    outcome.stderr.clone()
+}
+
+#[track_caller]
+fn succeed(outcome: Outcome) {
+    outcome.success();
+}
+
+/// The shipped profile, built as an image and verified again from there.
+fn shipped(name: &str) {
+    if !needs_root("a network of its own for the traced run") {
+        return;
+    }
+    let context = TestContext::new();
+    let image = format!("oci:{}", context.text("image"));
+    succeed(outcome_of(&mut context.minjail(&["build", name, "-o", &image])));
+    succeed(outcome_of(&mut context.minjail(&["verify", &image, "-p", name])));
+}
+
+#[test]
+fn nginx() {
+    shipped("nginx");
+}
+
+#[test]
+fn redis() {
+    shipped("redis");
+}
+
+#[test]
+fn python3_http() {
+    shipped("python3-http");
+}
+
+#[test]
+fn busybox_httpd() {
+    shipped("busybox-httpd");
+}
+
+#[test]
+fn git() {
+    shipped("git");
+}
+
+#[test]
+fn an_image_that_lacks_a_file_does_not_pass() {
+    if !needs_root("a network of its own for the traced run") {
+        return;
+    }
+    let context = TestContext::new();
+    let tree = format!("rootfs:{}", context.text("tree"));
+    succeed(outcome_of(&mut context.minjail(&["build", "nginx", "-o", &tree])));
+    for (file, fault) in [("etc/nginx/mime.types", "before it was ready"), ("var/www/html", "probe 1")] {
+        let (path, aside) = (context.path("tree").join(file), context.path("aside"));
+        fs_err::rename(&path, &aside).unwrap();
+        let outcome = outcome_of(&mut context.minjail(&["verify", &tree, "-p", "nginx"]));
+        fs_err::rename(&aside, &path).unwrap();
+        assert_eq!(outcome.status, 3, "{file}: {}", said(&outcome));
+        assert!(said(&outcome).contains(fault), "{file}: {}", said(&outcome));
+        assert!(said(&outcome).contains(&format!("missing: `/{file}")), "{file}: {}", said(&outcome));
+    }
+}
+
+/// A workload that needs another file in the jail than on the host.
+fn treacherous(extra: &str) -> String {
+    format!(
+        "workloads:\n  main:\n    run: |\n      if [ \"$(/usr/bin/uname -n)\" = minjail ]; then exec /usr/bin/cat {extra}; fi\n\
+         \x20     /usr/bin/cat /etc/hostname\n"
+    )
+}
+
+#[test]
+fn what_fails_in_the_jail_leaves_no_image() {
+    let context = TestContext::new();
+    let extra = text(&context.work().join("extra"));
+    fs_err::write(&extra, "extra\n").unwrap();
+    let outcome = build(&context, &treacherous(&extra), &["--keep-failed"]);
+    assert_eq!(outcome.status, 3, "{}", said(&outcome));
+    let told = said(&outcome);
+    assert!(told.contains("ended with status 1, and status 0 was expected"), "{told}");
+    let first = told.lines().find(|line| line.contains("missing: ")).unwrap_or_else(|| panic!("{told}"));
+    assert!(first.contains(&format!("`{extra}`, looked for by `/usr/bin/cat`")), "{told}");
+    assert!(!context.path("out").exists() && !context.path("out.lock").exists());
+    assert!(context.path("out.failed").join("usr/bin/cat").exists());
+}
+
+#[test]
+fn repair_adds_what_was_missing() {
+    let context = TestContext::new();
+    let extra = text(&context.work().join("extra"));
+    fs_err::write(&extra, "extra\n").unwrap();
+    succeed(build(&context, &treacherous(&extra), &["--repair"]));
+    assert!(context.path("out").join(&extra[1..]).exists());
+    let why = outcome_of(&mut context.minjail(&["why", &context.text("out.lock"), &extra]));
+    assert!(String::from_utf8_lossy(&why.stdout).contains("--repair"), "{why}");
+}
+
+#[test]
+fn what_was_not_verified_is_noted() {
+    let context = TestContext::new();
+    let extra = text(&context.work().join("extra"));
+    let profile = treacherous(&extra);
+    succeed(build(&context, &profile, &["--no-verify"]));
+    let lock = fs_err::read_to_string(context.path("out.lock")).unwrap();
+    assert!(lock.contains("\"verified\": false"));
+}
+
+#[test]
+fn a_workload_that_fails_on_the_host_is_no_model() {
+    let context = TestContext::new();
+    let outcome = build(&context, "workloads:\n  main:\n    run: [/usr/bin/false]\n", &[]);
+    assert_eq!(outcome.status, 125, "{}", said(&outcome));
+    assert!(said(&outcome).contains("failed on the host"), "{}", said(&outcome));
+    assert!(!context.path("out").exists());
+    let text = "workloads:\n  main:\n    run: [/usr/bin/echo, yes]\n    expect: {stdout: {equals: \"no\\n\"}}\n";
+    assert!(said(&build(&context, text, &[])).contains("is not the text that was expected"));
+    let outcome = build(&context, "workloads:\n  main:\n    run: [/usr/bin/sleep, '60']\n    timeout: 1\n", &[]);
+    assert!(said(&outcome).contains("had not ended"), "{}", said(&outcome));
+    succeed(build(&context, "workloads:\n  main:\n    run: [/usr/bin/false]\n    expect: {status: 1}\n", &[]));
+}
+
+#[test]
+fn state_is_fresh_in_every_run() {
+    if !needs_root("an empty directory in place of a full one") {
+        return;
+    }
+    let context = TestContext::new();
+    let state = context.work().join("state");
+    fs_err::create_dir(&state).unwrap();
+    fs_err::write(state.join("old"), "old").unwrap();
+    let state = text(&state);
+    let profile = format!(
+        "workloads:\n  main:\n    state: [{state}]\n    run: |\n      set -e\n      cd {state}\n      test ! -e old\n      \
+         test ! -e new\n      echo new > new\n      /usr/bin/cat new\n    stdin: ''\n    expect: {{stdout: {{equals: \"new\\n\"}}}}\n"
+    );
+    succeed(build(&context, &profile, &[]));
+    assert_eq!(support::names_in(&context.work().join("state")), ["old"], "the host's state is as it was");
+    assert_eq!(support::names_in(&context.path("out").join(&state[1..])), [""; 0]);
+}
+
+/// A server at a unix socket, a port and a file, whose stop is a request.
+const SERVER: &str = "import http.server, os, socket, sys, threading\n\
+class Handler(http.server.BaseHTTPRequestHandler):\n\
+\x20   def do_POST(self):\n\
+\x20       body = self.rfile.read(int(self.headers['Content-Length']))\n\
+\x20       self.send_response(201)\n\
+\x20       self.end_headers()\n\
+\x20       self.wfile.write(body[::-1])\n\
+\x20   def do_GET(self):\n\
+\x20       self.send_response(200)\n\
+\x20       self.end_headers()\n\
+\x20       threading.Thread(target=self.server.shutdown).start()\n\
+server = http.server.HTTPServer(('127.0.0.1', 8123), Handler)\n\
+unix = socket.socket(socket.AF_UNIX)\n\
+unix.bind('/tmp/minjail-test.socket')\n\
+unix.listen()\n\
+open('/tmp/minjail-test.ready', 'w').close()\n\
+print('I am ready', flush=True)\n\
+server.serve_forever()\n\
+os.unlink('/tmp/minjail-test.socket')\n\
+os.unlink('/tmp/minjail-test.ready')\n";
+
+#[test]
+fn every_kind_of_readiness_and_probe() {
+    if !needs_root("a network of its own for the traced run") {
+        return;
+    }
+    let context = TestContext::new();
+    let script = context.work().join("server.py");
+    fs_err::write(&script, SERVER).unwrap();
+    for ready in [
+        "port: 8123",
+        "socket: /tmp/minjail-test.socket",
+        "file: /tmp/minjail-test.ready",
+        "log: I am ready",
+        "http: {port: 8123, method: POST, body: x, status: 201}",
+        "command: [/usr/bin/curl, -s, -d, x, 'http://127.0.0.1:8123/']",
+    ] {
+        let profile = format!(
+            "workloads:\n  serve:\n    run: [/usr/bin/python3, -I, {}]\n    ready: {{{ready}}}\n    probes:\n      \
+             - http: {{port: 8123, method: POST, body: abc, status: 201, text: {{equals: cba}}}}\n      \
+             - command: [/usr/bin/curl, -s, -d, hello, 'http://127.0.0.1:8123/']\n        stdout: {{equals: olleh}}\n    \
+             stop: {{command: [/usr/bin/curl, -s, 'http://127.0.0.1:8123/']}}\n    expect: {{status: 0}}\n",
+            text(&script)
+        );
+        succeed(build(&context, &profile, &["--force"]));
+        let curl = context.path("out").join("usr/bin/curl");
+        assert!(!curl.exists(), "probes are not traced");
+    }
+}
+
+#[test]
+fn mistakes_in_a_profile_are_shown() {
+    let context = TestContext::new();
+    let outcome = build(&context, "workloads:\n  main:\n    run: x\n    rnu: y\n", &[]);
+    assert_eq!(outcome.status, 125);
+    let told = said(&outcome);
+    assert!(told.contains("app.yaml:4:5: ") && told.contains("4 |     rnu: y\n  |     ^"), "{told}");
+    let outcome = outcome_of(&mut context.minjail(&["build", "no-such-profile", "-o", "oci:x"]));
+    assert!(said(&outcome).contains("minjail profile list"), "{}", said(&outcome));
+}
+
+#[test]
+fn profiles_are_listed_and_shown() {
+    let context = TestContext::new();
+    let list = outcome_of(&mut context.minjail(&["profile", "list"]));
+    assert!(String::from_utf8_lossy(&list.stdout).lines().any(|line| line.starts_with("nginx ")), "{list}");
+    let shown = outcome_of(&mut context.minjail(&["profile", "show", "nginx"]));
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/profiles/nginx.yaml");
+    assert_eq!(shown.stdout, fs_err::read(file).unwrap());
+    let schema = outcome_of(&mut context.minjail(&["profile", "schema"]));
+    let schema: serde_json::Value = serde_json::from_slice(&schema.stdout).unwrap();
+    assert_eq!(schema["additionalProperties"], false);
+}
