@@ -4,12 +4,15 @@
 //! is handed values. One file a subcommand: its arguments, and `run`. All of minjail's words go to standard error.
 
 mod build;
+mod check;
+mod diff;
 mod exit;
 mod failure;
 mod locate;
 mod pack;
 mod progress;
 mod run;
+mod side;
 mod trace;
 mod why;
 
@@ -51,6 +54,8 @@ enum Command {
     Build(build::Arguments),
     Run(run::Arguments),
     Why(why::Arguments),
+    Diff(diff::Arguments),
+    Check(check::Arguments),
 }
 
 /// Parses the arguments, does what they say, and tells what failed.
@@ -70,6 +75,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Build(arguments) => build::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
     };
     let exit = result.unwrap_or_else(|failure| {
         failure.tell();

@@ -11,10 +11,10 @@ use anstream::eprintln;
 
 use super::failure::Failure;
 use super::progress::Progress;
-use crate::files::{self, FileSet};
+use crate::files::{self, FileSet, Note};
 use crate::image::{self, Output, Reference, Target};
-use crate::layer::Compression;
-use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Manifest, Packages, Sources};
+use crate::layer::{BLOCK_SIZE, Compression};
+use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Manifest, Packages, Sources, Times};
 use crate::path::unescape;
 use crate::report::summary::{self, Summary, gap_sentence};
 use crate::root::Root;
@@ -41,6 +41,10 @@ pub(super) struct Packing {
     #[arg(long, value_name = "HOW", default_value = "gzip")]
     compression: Compression,
 
+    /// Which times files get: fixed, clamp, packaged or keep
+    #[arg(long, value_name = "HOW", default_value = "packaged")]
+    mtime: Times,
+
     /// Build even if the trace has gaps
     #[arg(long)]
     allow_gaps: bool,
@@ -60,22 +64,49 @@ pub(super) struct Prepared {
     pub(super) outputs: Vec<Output>,
     locks: Vec<PathBuf>,
     force: bool,
+    pub(super) packing: manifest::Packing,
     compression: Compression,
     allow_gaps: bool,
     pub(super) quiet: bool,
-    json: bool,
-    epoch: i64,
+    pub(super) json: bool,
+    pub(super) epoch: i64,
+}
+
+impl Prepared {
+    /// Takes from a lock how the image is made: epoch, times, and compression.
+    pub(super) fn follow(&mut self, lock: &Manifest) -> Result<(), Failure> {
+        self.epoch = lock.epoch;
+        self.compression = lock.packing.compression.parse().map_err(Failure::new)?;
+        self.packing = packing(self.compression, lock.packing.mtime);
+        Ok(())
+    }
+}
+
+fn packing(compression: Compression, mtime: Times) -> manifest::Packing {
+    manifest::Packing {
+        name: String::new(),
+        compression: compression.to_string(),
+        compressor: compression.compressor(),
+        block_size: BLOCK_SIZE as u64,
+        mtime,
+    }
 }
 
 impl Packing {
     /// Refuses what cannot come to anything, before a program runs.
     pub(super) fn prepare(&self) -> Result<Prepared, Failure> {
+        self.prepare_beside(None)
+    }
+
+    /// As [`prepare`](Self::prepare), but for the lock that is built from, which stays as it is.
+    pub(super) fn prepare_beside(&self, locked: Option<&Path>) -> Result<Prepared, Failure> {
         let outputs = self.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
         let mut locks: Vec<PathBuf> = match &self.lock {
             Some(lock) => vec![lock.clone()],
             None => outputs.iter().filter_map(path_of).map(lock_beside).collect(),
         };
         locks.dedup();
+        locks.retain(|lock| locked.is_none_or(|locked| !is_same_file(lock, locked)));
         for path in outputs.iter().filter_map(path_of).chain(locks.iter().map(PathBuf::as_path)) {
             check_target(path, self.force)?;
         }
@@ -83,6 +114,7 @@ impl Packing {
             outputs,
             locks,
             force: self.force,
+            packing: packing(self.compression, self.mtime),
             compression: self.compression,
             allow_gaps: self.allow_gaps,
             quiet: self.quiet,
@@ -99,8 +131,13 @@ pub(super) fn lock_beside(output: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let canonical = [one, other].map(fs_err::canonicalize);
+    matches!(canonical, [Ok(one), Ok(other)] if one == other)
+}
+
 /// The file or directory that an output makes; `None` for standard output.
-fn path_of(output: &Output) -> Option<&Path> {
+pub(super) fn path_of(output: &Output) -> Option<&Path> {
     match output {
         Output::Rootfs(path) | Output::Oci { directory: path, .. } => Some(path),
         Output::Layer(target)
@@ -133,7 +170,8 @@ fn check_target(path: &Path, force: bool) -> Result<(), Failure> {
 /// `SOURCE_DATE_EPOCH` (<https://reproducible-builds.org/specs/source-date-epoch/>), else 0.
 #[expect(clippy::disallowed_methods, reason = "this is where the environment enters")]
 fn epoch() -> Result<i64, Failure> {
-    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(0) };
+    let text = std::env::var_os("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty());
+    let Some(text) = text else { return Ok(0) };
     let seconds = text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds >= 0);
     seconds.ok_or_else(|| {
         Failure::usage(format!("SOURCE_DATE_EPOCH is `{}`, which is no number of seconds", text.display()))
@@ -142,7 +180,7 @@ fn epoch() -> Result<i64, Failure> {
 }
 
 /// An image of which something may be missing is none, unless the user knows better.
-fn refuse_gaps(trace: &Trace, prepared: &Prepared) -> Result<(), Failure> {
+pub(super) fn refuse_gaps(trace: &Trace, prepared: &Prepared) -> Result<(), Failure> {
     let gaps = gaps(trace);
     if gaps.is_empty() || prepared.allow_gaps {
         return Ok(());
@@ -182,64 +220,94 @@ pub(super) fn tell_of_trace(trace: &Trace, target: &Path, prepared: &Prepared) {
     eprintln!("minjail: to build an image: minjail build -t {} -o docker-archive:FILE", target.display());
 }
 
-/// Builds every output from `trace`; `lead` says how the image is run.
-pub(super) fn pack(trace: &Trace, lead: &Header, prepared: &Prepared) -> Result<(), Failure> {
-    let root = Root::open(&lead.root)?;
-    let (files, notes) = files::needed(trace, &root)?;
-    let packages = Packages::read(&root)?;
-    let DrawnUp { manifest, sources, .. } = draw_up(&files, &root, &packages, trace, lead, prepared)?;
-    refuse_gaps(trace, prepared)?;
-    let written = write(&manifest, &sources, &root, lead, prepared)?;
-    for lock in &prepared.locks {
-        write_lock(lock, &manifest)?;
-    }
-    let mut summary = Summary::of(&manifest);
-    let share = packages.share(&manifest);
-    summary.packages = summary::Packages {
-        count: share.touched as u64,
-        packed_bytes: share.taken_size,
-        installed_bytes: share.touched_size,
-    };
-    summary.notes = notes;
-    summary.notes.sort();
-    summary.gaps = gaps(trace);
-    summary.locks = prepared.locks.iter().map(|lock| lock.display().to_string()).collect();
-    summary.outputs = written;
-    tell(&summary, prepared);
-    Ok(())
+/// A manifest drawn up, with all that is needed to build from it and to tell of it.
+pub(super) struct Drawn {
+    pub(super) manifest: Manifest,
+    pub(super) sources: Sources,
+    pub(super) root: Root,
+    pub(super) packages: Packages,
+    pub(super) notes: Vec<Note>,
+    pub(super) gaps: BTreeMap<Gap, u64>,
 }
 
-fn draw_up(
+/// Builds every output from `trace`; `lead` says how the image is run.
+pub(super) fn pack(trace: &Trace, lead: &Header, prepared: &Prepared) -> Result<(), Failure> {
+    let drawn = draw(trace, lead, Root::open(&lead.root)?, prepared)?;
+    refuse_gaps(trace, prepared)?;
+    drawn.write(prepared)
+}
+
+/// Draws up what `trace` needs of `root`.
+pub(super) fn draw(trace: &Trace, lead: &Header, root: Root, prepared: &Prepared) -> Result<Drawn, Failure> {
+    let (files, mut notes) = files::needed(trace, &root)?;
+    notes.sort();
+    let packages = Packages::read(&root)?;
+    let packing = manifest::Packing { name: lead.workload.clone(), ..prepared.packing.clone() };
+    let config = config(trace, lead)?;
+    let DrawnUp { manifest, sources, .. } =
+        draw_up(&files, &root, &packages, &trace.store, prepared.epoch, packing, config, prepared.quiet)?;
+    Ok(Drawn { manifest, sources, root, packages, notes, gaps: gaps(trace) })
+}
+
+/// Draws up the manifest of `files`, telling how far the hashing is.
+#[expect(clippy::too_many_arguments, reason = "each is one thing that a manifest is drawn up from")]
+pub(super) fn draw_up(
     files: &FileSet,
     root: &Root,
     packages: &Packages,
-    trace: &Trace,
-    lead: &Header,
-    prepared: &Prepared,
+    store: &BTreeMap<String, PathBuf>,
+    epoch: i64,
+    packing: manifest::Packing,
+    config: Config,
+    quiet: bool,
 ) -> Result<DrawnUp, Failure> {
-    let progress = Progress::new("hashing", prepared.quiet);
+    let progress = Progress::new("hashing", quiet);
     let drawn = manifest::draw_up(Given {
         files,
         root,
-        store: &trace.store,
+        store,
         packages,
-        epoch: prepared.epoch,
-        config: config(trace, lead)?,
+        epoch,
+        packing,
+        config,
         threads: threads(),
         progress: &|done, total| progress.show(done, total),
     })?;
     Ok(drawn)
 }
 
+impl Drawn {
+    /// Writes every output and its lock, and tells of it.
+    pub(super) fn write(&self, prepared: &Prepared) -> Result<(), Failure> {
+        let Self { manifest, sources, root, packages, notes, gaps } = self;
+        let written = write(manifest, sources, root, prepared)?;
+        for lock in &prepared.locks {
+            write_lock(lock, manifest)?;
+        }
+        let mut summary = Summary::of(manifest);
+        let share = packages.share(manifest);
+        summary.packages = summary::Packages {
+            count: share.touched as u64,
+            packed_bytes: share.taken_size,
+            installed_bytes: share.touched_size,
+        };
+        summary.notes.clone_from(notes);
+        summary.gaps.clone_from(gaps);
+        summary.locks = prepared.locks.iter().map(|lock| lock.display().to_string()).collect();
+        summary.outputs = written;
+        tell(&summary, prepared);
+        Ok(())
+    }
+}
+
 fn write(
     manifest: &Manifest,
     sources: &Sources,
     root: &Root,
-    lead: &Header,
     prepared: &Prepared,
 ) -> Result<Vec<summary::Output>, Failure> {
     let tree = Tree { manifest, sources, root };
-    let name = Reference::of_program(lead.workload.as_bytes());
+    let name = Reference::of_program(manifest.packing.name.as_bytes());
     let stdout = std::io::stdout();
     let options = image::Options {
         compression: prepared.compression,
@@ -267,7 +335,7 @@ fn threads() -> NonZeroUsize {
 }
 
 /// How the image is run: as the workload was.
-fn config(trace: &Trace, lead: &Header) -> Result<Config, Failure> {
+pub(super) fn config(trace: &Trace, lead: &Header) -> Result<Config, Failure> {
     let mut arguments = lead.command.iter().skip(1);
     let text = |argument: &String| {
         unescape(argument).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {

@@ -97,7 +97,7 @@ fn lock_config(directory: &Path) -> Result<Option<Config>, Failure> {
 }
 
 /// What of an image's configuration says how it is run.
-fn run_config(config: RunConfig) -> Config {
+pub(super) fn run_config(config: RunConfig) -> Config {
     let variables = config.env.unwrap_or_default();
     let env = variables.iter().filter_map(|variable| variable.split_once('='));
     Config {
@@ -107,6 +107,8 @@ fn run_config(config: RunConfig) -> Config {
         // config.md, "WorkingDir": the default is the root.
         working_dir: config.working_dir.filter(|directory| !directory.is_empty()).unwrap_or_else(|| "/".to_owned()),
         user: config.user.unwrap_or_default(),
+        exposed_ports: config.exposed_ports.unwrap_or_default().into_keys().collect(),
+        labels: config.labels.unwrap_or_default(),
         ..Config::default()
     }
 }

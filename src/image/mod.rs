@@ -5,6 +5,7 @@
 //! not pull or push and starts no other program.
 
 mod archive;
+mod contents;
 mod date;
 mod form;
 pub mod oci;
