@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use anstream::eprintln;
-
 use super::exit::Exit;
 use super::failure::Failure;
 use super::pack::{self, Drawn, Packing, Prepared, draw_up};
@@ -94,10 +92,10 @@ fn redraw(lock: &Manifest, arguments: &Arguments, prepared: &Prepared) -> Result
 /// Tells of every difference.
 fn drift(path: &Path, differences: &[Difference], arguments: &Arguments, prepared: &Prepared) -> Failure {
     if prepared.json {
-        eprintln!("{}", serde_json::json!({ "differences": differences }));
+        say!("{}", serde_json::json!({ "differences": differences }));
     } else {
         for difference in differences {
-            eprintln!("{difference}");
+            say!("{difference}");
         }
     }
     let count = differences.len();

@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anstream::eprintln;
-
 use super::build::read_lock;
 use super::diff::answer;
 use super::exit::Exit;
@@ -55,7 +53,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             count => format!("; {count} are minjail's own, and no system has them so"),
         };
         let result = if differences.is_empty() { "all is as the lock says" } else { "not all is as the lock says" };
-        eprintln!("minjail: checked {count} paths against {}: {result}{made}", lock_path.display());
+        say!("minjail: checked {count} paths against {}: {result}{made}", lock_path.display());
     }
     Ok(if differences.is_empty() { Exit::Success } else { Exit::No })
 }

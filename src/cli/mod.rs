@@ -3,6 +3,15 @@
 //! This is where the clock, the environment, the user, the terminal and the standard streams enter; every other room
 //! is handed values. One file a subcommand: its arguments, and `run`. All of minjail's words go to standard error.
 
+/// Says a line on standard error. Where nobody can hear it, a full disk or a closed pipe, that is no failure, and no
+/// panic as with `eprintln!`.
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(anstream::stderr(), $($argument)*);
+    }};
+}
+
 mod build;
 mod check;
 mod diff;

@@ -2,12 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::io::Write;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-
-use anstream::eprintln;
 
 use super::failure::Failure;
 use super::progress::Progress;
@@ -210,14 +207,14 @@ pub(super) fn tell_of_trace(trace: &Trace, target: &Path, prepared: &Prepared) {
     if prepared.json {
         let json =
             serde_json::json!({ "trace": target, "paths": paths.len(), "programs": programs, "gaps": gaps(trace) });
-        eprintln!("{json}");
+        say!("{json}");
         return;
     }
-    eprintln!("minjail: {} paths, touched by {programs} programs, are in {}", paths.len(), target.display());
+    say!("minjail: {} paths, touched by {programs} programs, are in {}", paths.len(), target.display());
     for (gap, count) in gaps(trace) {
-        eprintln!("minjail: gap: {} ({count} times)", gap_sentence(gap));
+        say!("minjail: gap: {} ({count} times)", gap_sentence(gap));
     }
-    eprintln!("minjail: to build an image: minjail build -t {} -o docker-archive:FILE", target.display());
+    say!("minjail: to build an image: minjail build -t {} -o docker-archive:FILE", target.display());
 }
 
 /// A manifest drawn up, with all that is needed to build from it and to tell of it.
@@ -282,7 +279,7 @@ impl Drawn {
         let Self { manifest, sources, root, packages, notes, gaps } = self;
         let written = write(manifest, sources, root, prepared)?;
         for lock in &prepared.locks {
-            write_lock(lock, manifest)?;
+            image::write_file(lock, prepared.force, manifest.to_json().as_bytes())?;
         }
         let mut summary = Summary::of(manifest);
         let share = packages.share(manifest);
@@ -374,30 +371,10 @@ fn architecture(machine: &str) -> &str {
     }
 }
 
-/// Writes the lock, whole or not at all.
-fn write_lock(path: &Path, manifest: &Manifest) -> Result<(), Failure> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let failed = |source| Failure::new(LockError { path: path.display().to_string(), source });
-    let mut file = tempfile::Builder::new().prefix(".minjail-lock-").tempfile_in(parent).map_err(failed)?;
-    file.write_all(manifest.to_json().as_bytes()).map_err(failed)?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(mode).map_err(failed)?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("failed to write the lock `{path}`")]
-struct LockError {
-    path: String,
-    source: std::io::Error,
-}
-
 fn tell(summary: &Summary, prepared: &Prepared) {
     if prepared.json {
-        eprintln!("{}", serde_json::to_string(summary).expect("a summary is plain data"));
+        say!("{}", serde_json::to_string(summary).expect("a summary is plain data"));
     } else if !prepared.quiet {
-        anstream::eprint!("{}", summary.to_text());
+        say!("{}", summary.to_text().trim_end_matches('\n'));
     }
 }

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use anstream::eprintln;
 use nix::unistd::Uid;
 
 use super::exit::Exit;
@@ -67,7 +66,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let env = config.env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
     if !arguments.quiet {
         for note in jail::notes(&jail)? {
-            eprintln!("note: {note}");
+            say!("note: {note}");
         }
     }
     let ended = jail::run(&jail, &Program { argv, env })?;

@@ -128,6 +128,8 @@ pub enum LayerError {
     Unfit { path: String, why: String },
     #[error("failed to write the layer")]
     Write(#[source] io::Error),
+    #[error("failed to start a thread for the layer")]
+    Thread(#[source] io::Error),
     #[error("failed to compress the layer")]
     Compress(#[source] io::Error),
 }

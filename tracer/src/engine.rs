@@ -53,7 +53,7 @@ pub fn trace(
     options: &Options,
     sink: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> Result<Outcome, TraceError> {
-    let forwarding = Forwarding::start();
+    let forwarding = Forwarding::start().map_err(TraceError::Thread)?;
     let started = spawn(command, SEIZE_OPTIONS, forwarding.mask())?;
     forwarding.to(started.process);
     let mut engine = Engine::new(started.process, sink);
@@ -137,7 +137,7 @@ impl<'a> Engine<'a> {
             let step = self.machine.step(task, stop);
             self.take(task, step)?;
             if let (None, Some(_), Some(grace)) = (&reaper, self.machine.end(), options.grace) {
-                reaper = Some(Reaper::start(grace));
+                reaper = Some(Reaper::start(grace).map_err(TraceError::Thread)?);
             }
             if let Some(reaper) = &reaper {
                 reaper.alive(self.machine.processes());
@@ -485,9 +485,9 @@ struct Reaper {
 }
 
 impl Reaper {
-    fn start(grace: Duration) -> Self {
+    fn start(grace: Duration) -> std::io::Result<Self> {
         let (processes, alive) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
+        std::thread::Builder::new().spawn(move || {
             let mut left = std::collections::BTreeSet::new();
             for (wait, signal) in [(grace, libc::SIGTERM), (TERM, libc::SIGKILL)] {
                 let deadline = std::time::Instant::now() + wait;
@@ -502,8 +502,8 @@ impl Reaper {
                     sys::kill(process, signal);
                 }
             }
-        });
-        Self { processes }
+        })?;
+        Ok(Self { processes })
     }
 
     fn alive(&self, processes: std::collections::BTreeSet<i32>) {
