@@ -112,6 +112,19 @@ fn standard_output_is_an_archive_for_podman() {
 }
 
 #[test]
+fn what_the_program_prints_stays_out_of_the_archive() {
+    let context = TestContext::new();
+    context.lay_out(NOTE);
+    let (trace, saved) = (context.text("cat.trace"), context.text("saved.tar"));
+    let arguments = ["trace", "-t", &trace, "-o", "docker-archive:-:localhost/minjail/cat:1", "--", "cat", "note.txt"];
+    let streamed = outcome_of(&mut context.minjail(&arguments)).success();
+    assert!(streamed.stderr.contains(NOTE[0].1), "{}", streamed.stderr);
+    let out = format!("docker-archive:{saved}:localhost/minjail/cat:1");
+    outcome_of(&mut context.minjail(&["build", "-t", &trace, "-o", &out])).success();
+    assert!(streamed.stdout == fs_err::read(saved).expect("it was built"), "the streamed archive is another one");
+}
+
+#[test]
 fn a_saved_trace_builds_the_same_bytes() {
     let context = TestContext::new();
     context.lay_out(NOTE);

@@ -6,6 +6,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::pack::{self, Drawn, Packing, Prepared, draw_up};
 use crate::manifest::{Aspects, Difference, DrawnUp, Manifest, Packages, diff};
+use crate::report::summary::LeftOut;
 use crate::root::Root;
 use crate::trace::Trace;
 
@@ -86,7 +87,15 @@ fn redraw(lock: &Manifest, arguments: &Arguments, prepared: &Prepared) -> Result
     let config = lock.config.clone();
     let DrawnUp { manifest, sources, .. } =
         draw_up(&files, &root, &packages, &store, lock.epoch, packing, config, prepared.quiet)?;
-    Ok(Drawn { manifest, sources, root, packages, notes: Vec::new(), gaps: std::collections::BTreeMap::new() })
+    Ok(Drawn {
+        manifest,
+        sources,
+        root,
+        packages,
+        notes: Vec::new(),
+        gaps: std::collections::BTreeMap::new(),
+        left_out: LeftOut::default(),
+    })
 }
 
 /// Tells of every difference.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
@@ -13,9 +13,9 @@ use crate::image::{self, Output, Reference, Target};
 use crate::layer::{BLOCK_SIZE, Compression};
 use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Manifest, Packages, Sources, Times};
 use crate::path::unescape;
-use crate::report::summary::{self, Summary, gap_sentence};
+use crate::report::summary::{self, LeftOut, Summary, gap_sentence};
 use crate::root::Root;
-use crate::trace::{Gap, Header, Protocol, Trace};
+use crate::trace::{Access, Found, Gap, Header, Protocol, Tally, Touch, Trace};
 use crate::tree::Tree;
 
 /// What is built, and how it is told.
@@ -67,6 +67,8 @@ pub(super) struct Prepared {
     pub(super) quiet: bool,
     pub(super) json: bool,
     pub(super) epoch: i64,
+    /// Where `-` goes.
+    standard_output: OwnedFd,
 }
 
 impl Prepared {
@@ -117,7 +119,18 @@ impl Packing {
             quiet: self.quiet,
             json: self.json,
             epoch: epoch()?,
+            standard_output: std::io::stdout().as_fd().try_clone_to_owned().map_err(Failure::new)?,
         })
+    }
+}
+
+impl Prepared {
+    /// Keeps standard output for the image, if one goes there: what the program prints goes to standard error instead.
+    pub(super) fn reserve_standard_output(&self) -> Result<(), Failure> {
+        if self.outputs.iter().any(|output| path_of(output).is_none()) {
+            nix::unistd::dup2_stdout(std::io::stderr()).map_err(Failure::new)?;
+        }
+        Ok(())
     }
 }
 
@@ -198,23 +211,18 @@ fn gaps(trace: &Trace) -> BTreeMap<Gap, u64> {
 }
 
 /// Tells of a trace from which nothing was built.
-pub(super) fn tell_of_trace(trace: &Trace, target: &Path, prepared: &Prepared) {
-    if prepared.quiet {
-        return;
-    }
-    let paths: BTreeSet<_> = trace.runs.iter().flat_map(|run| &run.touches).map(|touch| &touch.path).collect();
-    let programs: usize = trace.runs.iter().map(|run| run.programs.len()).sum();
+pub(super) fn tell_of_trace(tally: &Tally, target: &Path, prepared: &Prepared) {
+    let Tally { touches, programs, gaps } = tally;
     if prepared.json {
-        let json =
-            serde_json::json!({ "trace": target, "paths": paths.len(), "programs": programs, "gaps": gaps(trace) });
-        say!("{json}");
-        return;
+        say!("{}", serde_json::json!({ "trace": target, "touches": touches, "programs": programs, "gaps": gaps }));
+    } else if !prepared.quiet {
+        let by = if *programs == 1 { "one program".to_owned() } else { format!("{programs} programs") };
+        say!("minjail: {touches} touches by {by} are in {}", target.display());
+        for (gap, count) in gaps {
+            say!("minjail: gap: {} ({count} times)", gap_sentence(*gap));
+        }
+        say!("minjail: to build an image: minjail build -t {} -o docker-archive:FILE", target.display());
     }
-    say!("minjail: {} paths, touched by {programs} programs, are in {}", paths.len(), target.display());
-    for (gap, count) in gaps(trace) {
-        say!("minjail: gap: {} ({count} times)", gap_sentence(gap));
-    }
-    say!("minjail: to build an image: minjail build -t {} -o docker-archive:FILE", target.display());
 }
 
 /// A manifest drawn up, with all that is needed to build from it and to tell of it.
@@ -225,6 +233,7 @@ pub(super) struct Drawn {
     pub(super) packages: Packages,
     pub(super) notes: Vec<Note>,
     pub(super) gaps: BTreeMap<Gap, u64>,
+    pub(super) left_out: LeftOut,
 }
 
 /// Builds every output from `trace`; `lead` says how the image is run.
@@ -243,7 +252,7 @@ pub(super) fn draw(trace: &Trace, lead: &Header, root: Root, prepared: &Prepared
     let config = config(trace, lead)?;
     let DrawnUp { manifest, sources, .. } =
         draw_up(&files, &root, &packages, &trace.store, prepared.epoch, packing, config, prepared.quiet)?;
-    Ok(Drawn { manifest, sources, root, packages, notes, gaps: gaps(trace) })
+    Ok(Drawn { manifest, sources, root, packages, notes, gaps: gaps(trace), left_out: left_out(trace) })
 }
 
 /// Draws up the manifest of `files`, telling how far the hashing is.
@@ -276,7 +285,7 @@ pub(super) fn draw_up(
 impl Drawn {
     /// Writes every output and its lock, and tells of it.
     pub(super) fn write(&self, prepared: &Prepared) -> Result<(), Failure> {
-        let Self { manifest, sources, root, packages, notes, gaps } = self;
+        let Self { manifest, sources, root, packages, notes, gaps, left_out } = self;
         let written = write(manifest, sources, root, prepared)?;
         for lock in &prepared.locks {
             image::write_file(lock, prepared.force, manifest.to_json().as_bytes())?;
@@ -288,6 +297,7 @@ impl Drawn {
             packed_bytes: share.taken_size,
             installed_bytes: share.touched_size,
         };
+        summary.left_out = *left_out;
         summary.notes.clone_from(notes);
         summary.gaps.clone_from(gaps);
         summary.locks = prepared.locks.iter().map(|lock| lock.display().to_string()).collect();
@@ -305,14 +315,13 @@ fn write(
 ) -> Result<Vec<summary::Output>, Failure> {
     let tree = Tree { manifest, sources, root };
     let name = Reference::of_program(manifest.packing.name.as_bytes());
-    let stdout = std::io::stdout();
     let options = image::Options {
         compression: prepared.compression,
         force: prepared.force,
         name: &name,
         threads: threads(),
         scratch: &std::env::temp_dir(),
-        standard_output: stdout.as_fd(),
+        standard_output: prepared.standard_output.as_fd(),
     };
     let progress = Progress::new("packing", prepared.quiet);
     let written = image::write_all(&tree, &prepared.outputs, &options, &mut |at| progress.show(at.done, at.total))?;
@@ -368,6 +377,19 @@ fn architecture(machine: &str) -> &str {
         "aarch64" => "arm64",
         "i386" | "i486" | "i586" | "i686" => "386",
         other => other,
+    }
+}
+
+/// What the runs asked for and the image does not have.
+fn left_out(trace: &Trace) -> LeftOut {
+    let touches = || trace.runs.iter().flat_map(|run| &run.touches);
+    let count = |wanted: &dyn Fn(&Touch) -> bool| {
+        touches().filter(|touch| wanted(touch)).map(|touch| &touch.path).collect::<BTreeSet<_>>().len() as u64
+    };
+    let creates = |touch: &Touch| matches!(touch.access, Access::Create | Access::Bind | Access::Replace);
+    LeftOut {
+        made: count(&|touch| touch.found == Found::Missing && creates(touch)),
+        missing: count(&|touch| touch.found == Found::Missing && !creates(touch) && !touch.made),
     }
 }
 

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::locate::locate;
 use super::pack::{self, Packing};
 use crate::path::{JailPath, escape};
-use crate::trace::{Ending, FORMAT, Header, Recorder, Trace};
+use crate::trace::{Ending, FORMAT, Header, Recorder, Tally, Trace};
 
 /// Run a program once and record every file it touches; with -o, build images from that
 #[derive(Debug, clap::Args)]
@@ -53,11 +53,12 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let name = workload.name();
     let target = arguments.trace.unwrap_or_else(|| PathBuf::from(format!("{name}.trace")));
 
-    let outcome = workload.trace(&target, Duration::from_secs(arguments.grace))?;
-    let trace = Trace::read(std::slice::from_ref(&target))?;
+    prepared.reserve_standard_output()?;
+    let (outcome, tally) = workload.trace(&target, Duration::from_secs(arguments.grace))?;
     if prepared.outputs.is_empty() {
-        pack::tell_of_trace(&trace, &target, &prepared);
+        pack::tell_of_trace(&tally, &target, &prepared);
     } else {
+        let trace = Trace::read(std::slice::from_ref(&target))?;
         pack::pack(&trace, &workload.header, &prepared)?;
     }
     Ok(outcome.into())
@@ -118,7 +119,7 @@ impl Workload {
         self.header.workload.clone()
     }
 
-    fn trace(&self, target: &Path, grace: Duration) -> Result<Outcome, Failure> {
+    fn trace(&self, target: &Path, grace: Duration) -> Result<(Outcome, Tally), Failure> {
         let mut recorder = Recorder::start(self.header.clone(), &std::env::temp_dir())?;
         let options = Options { grace: Some(grace) };
         let outcome = match minjail_tracer::trace(&self.command, &options, &mut |event| recorder.take(&event)) {
@@ -129,8 +130,8 @@ impl Workload {
             Outcome::Exited(status) => Ending::Exited(status),
             Outcome::Killed(signal) => Ending::Killed(signal),
         };
-        recorder.finish(ending, target)?;
-        Ok(outcome)
+        let tally = recorder.finish(ending, target)?;
+        Ok((outcome, tally))
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-use crate::files::Note;
+use crate::files::{Note, OMITTED};
 use crate::manifest::{Entry, Kind, Manifest};
 use crate::path::JailPath;
 use crate::trace::Gap;
@@ -22,6 +22,9 @@ pub struct Summary {
     pub kinds: BTreeMap<Sort, Amount>,
     pub directories: u64,
     pub links: u64,
+    /// Names that a listing showed and nobody touched: dangling links to [`OMITTED`].
+    pub names_only: u64,
+    pub left_out: LeftOut,
     /// The largest files, the largest first.
     pub largest: Vec<Large>,
     pub packages: Packages,
@@ -51,6 +54,15 @@ pub struct Amount {
 pub struct Large {
     pub path: JailPath,
     pub bytes: u64,
+}
+
+/// Paths that the runs asked for and that are not packed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// Made by the runs themselves.
+    pub made: u64,
+    /// Looked for in vain.
+    pub missing: u64,
 }
 
 /// The distribution packages that files came from.
@@ -92,6 +104,8 @@ impl Summary {
             kinds: BTreeMap::new(),
             directories: 0,
             links: 0,
+            names_only: 0,
+            left_out: LeftOut::default(),
             largest: Vec::new(),
             packages: Packages::default(),
             notes: Vec::new(),
@@ -102,6 +116,7 @@ impl Summary {
         for entry in &manifest.entries {
             match &entry.kind {
                 Kind::Directory => summary.directories += 1,
+                Kind::Symlink { target } if target == OMITTED.as_bytes() => summary.names_only += 1,
                 Kind::Symlink { .. } => summary.links += 1,
                 Kind::File { size, .. } => summary.count(entry, *size),
                 _ => {}
@@ -132,6 +147,7 @@ impl Summary {
         if self.packages.count > 0 {
             text.line("from", &self.origin());
         }
+        self.tell_left_out(&mut text);
         self.tell_notes(&mut text);
         for (index, output) in self.outputs.iter().enumerate() {
             let label = if index == 0 { "wrote" } else { "" };
@@ -162,6 +178,18 @@ impl Summary {
         let share = tenths(packed_bytes.saturating_mul(100), installed_bytes);
         let packages = if count == 1 { "package" } else { "packages" };
         format!("{count} {packages} of {} installed: {} of that, {share} %", size(installed_bytes), size(packed_bytes))
+    }
+
+    fn tell_left_out(&self, text: &mut Text) {
+        let parts = [
+            (self.names_only, "that listings showed and nobody opened (their names are there)"),
+            (self.left_out.made, "that the run made itself"),
+            (self.left_out.missing, "that it looked for in vain"),
+        ];
+        let parts = parts.iter().filter(|(count, _)| *count > 0);
+        for (index, (count, what)) in parts.enumerate() {
+            text.line(if index == 0 { "left out" } else { "" }, &format!("{count} paths {what}"));
+        }
     }
 
     fn tell_notes(&self, text: &mut Text) {
@@ -269,9 +297,11 @@ pub fn gap_sentence(gap: Gap) -> &'static str {
         Gap::IoUring => "the program asked for io_uring, which opens files unseen; it was told that there is none",
         Gap::X32 => "x32 calls were answered with ENOSYS",
         Gap::Memory => "a path in the program's memory could not be read",
-        Gap::Handle => "a file was opened by handle, and not by path",
+        Gap::Handle => "a file was opened by handle, and its path could not be found",
         Gap::Supervisor => "the program set up a seccomp supervisor, which hides calls",
-        Gap::MountNamespace => "the program made a mount namespace, where a path may be another file",
+        Gap::MountNamespace => "in a mount namespace of the program's own, a path led to another file",
+        Gap::LongPath => "a descriptor's path was longer than the kernel tells",
+        Gap::Rewritten => "a thread rewrote a path while a file was opened for writing",
     }
 }
 

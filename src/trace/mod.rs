@@ -14,4 +14,4 @@ mod store;
 pub use format::{TraceError, write_run};
 pub use minjail_tracer::{Access, Gap, Protocol};
 pub use model::{Ending, FORMAT, Found, Header, Link, Listening, Program, Run, Touch, Trace};
-pub use record::{RecordError, Recorder};
+pub use record::{RecordError, Recorder, Tally};

@@ -3,7 +3,7 @@
 //! In: events, each while its task stands still before the call. Out: records, streamed to a file; copies of contents
 //! that a call could change; and at the end the trace directory, by one rename.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Touch as TracerTouch};
 
 use super::format::{RECORDS, Record, STORE, write_record};
-use super::model::{Ending, Found, Header, Link, Listening, Program, Run, Touch};
+use super::model::{Ending, Found, Header, Link, Listening, Program, Touch};
 use super::names::Names;
 use super::store::Store;
 use crate::path::{Facts, JailPath, escape};
@@ -23,15 +23,26 @@ use crate::path::{Facts, JailPath, escape};
 pub struct Recorder {
     directory: tempfile::TempDir,
     records: BufWriter<fs_err::File>,
-    run: Run,
+    listening: BTreeSet<Listening>,
     root: PathBuf,
     store: Store,
     /// Which program each process runs.
     programs: HashMap<i32, u32>,
+    /// The programs that were recorded, by path and arguments: a shell loop runs the same one a thousand times.
+    recorded: HashMap<(Vec<u8>, Vec<Vec<u8>>), u32>,
+    tally: Tally,
     names: Names,
     /// Directories whose names were recorded.
     listed: HashSet<JailPath>,
     failure: Option<RecordError>,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub touches: u64,
+    pub programs: u32,
+    pub gaps: BTreeMap<Gap, u64>,
 }
 
 /// The trace could not be kept.
@@ -64,10 +75,12 @@ impl Recorder {
         let mut recorder = Self {
             directory,
             records: BufWriter::new(file),
-            run: Run::new(header.clone()),
+            listening: BTreeSet::new(),
             root,
             store,
             programs: HashMap::new(),
+            recorded: HashMap::new(),
+            tally: Tally::default(),
             names: Names::default(),
             listed: HashSet::new(),
             failure: None,
@@ -96,15 +109,15 @@ impl Recorder {
     ///
     /// # Errors
     /// `target` exists and is no trace, or cannot be written.
-    pub fn finish(mut self, ending: Ending, target: &Path) -> Result<(), RecordError> {
-        self.write(&Record::End { ending, gaps: self.run.gaps.clone() })?;
+    pub fn finish(mut self, ending: Ending, target: &Path) -> Result<Tally, RecordError> {
+        self.write(&Record::End { ending, gaps: self.tally.gaps.clone() })?;
         let failed = |source| RecordError::Write { path: target.to_path_buf(), source };
         self.records.flush().map_err(failed)?;
-        self.records.get_ref().sync_all().map_err(failed)?;
         if target.symlink_metadata().is_ok() && !target.join(RECORDS).is_file() {
             return Err(RecordError::NoTrace { path: target.to_path_buf() });
         }
-        publish(self.directory.path(), target).map_err(failed)
+        publish(self.directory.path(), target).map_err(failed)?;
+        Ok(self.tally)
     }
 
     fn record(&mut self, event: &Event<'_>) -> Result<(), RecordError> {
@@ -122,7 +135,7 @@ impl Recorder {
             }
             Event::Listen { port, protocol, .. } => {
                 let listening = Listening { port: *port, protocol: *protocol };
-                if self.run.listening.insert(listening) {
+                if self.listening.insert(listening) {
                     self.write(&Record::Listen(listening))?;
                 }
                 Ok(())
@@ -132,21 +145,26 @@ impl Recorder {
     }
 
     fn gap(&mut self, process: i32, gap: Gap) -> Result<(), RecordError> {
-        *self.run.gaps.entry(gap).or_default() += 1;
+        *self.tally.gaps.entry(gap).or_default() += 1;
         self.write(&Record::Gap { program: self.program(process), gap })
     }
 
     fn exec(&mut self, process: i32, arguments: &[Vec<u8>], loaded: &[Vec<u8>]) -> Result<(), RecordError> {
         let parent = self.program(process);
-        let id = u32::try_from(self.run.programs.len()).expect("fewer than 2^32 programs") + 1;
-        let program = Program {
+        let key = (loaded.first().cloned().unwrap_or_default(), arguments.to_vec());
+        if let Some(&id) = self.recorded.get(&key) {
+            self.programs.insert(process, id);
+            return Ok(());
+        }
+        self.tally.programs += 1;
+        let id = self.tally.programs;
+        self.write(&Record::Program(Program {
             id,
             parent,
-            path: loaded.first().map(|path| escape(path)).unwrap_or_default(),
+            path: escape(&key.0),
             arguments: arguments.iter().map(|argument| escape(argument)).collect(),
-        };
-        self.write(&Record::Program(program.clone()))?;
-        self.run.programs.push(program);
+        }))?;
+        self.recorded.insert(key, id);
         self.programs.insert(process, id);
         for path in loaded {
             let Some(path) = self.inside(path) else { continue };
@@ -203,6 +221,7 @@ impl Recorder {
             self.preserve(&current, &mut record)?;
         }
         self.names.note(touch.call, touch.access, &current, &record.found, &self.root);
+        self.tally.touches += 1;
         self.write(&Record::Touch(record))
     }
 

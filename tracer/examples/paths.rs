@@ -1,4 +1,7 @@
 //! Prints every path that a program hands to the kernel: `cargo run --example paths -- /bin/ls`.
+//!
+//! With `--quiet` nothing is printed but failures, and with `--count` only how many events there were: to compare
+//! the cost with that of other tracers.
 #![allow(clippy::print_stderr)]
 
 use std::ops::ControlFlow;
@@ -6,9 +9,13 @@ use std::ops::ControlFlow;
 use minjail_tracer::{Command, Event, Found, Options, Outcome, trace};
 
 fn main() {
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let mode = arguments.first().filter(|mode| *mode == "--quiet" || *mode == "--count").cloned();
+    if mode.is_some() {
+        arguments.remove(0);
+    }
     let Some(program) = arguments.first() else {
-        eprintln!("usage: paths PROGRAM [ARGUMENT]...");
+        eprintln!("usage: paths [--quiet | --count] PROGRAM [ARGUMENT]...");
         std::process::exit(125);
     };
     let command = Command {
@@ -18,16 +25,17 @@ fn main() {
         credentials: None,
         arguments,
     };
+    let mut count = 0;
     let outcome = trace(&command, &Options::default(), &mut |event| {
-        match event {
-            Event::Touch(touch) => {
-                let state = if matches!(touch.walk.found, Found::Missing) { "missing " } else { "" };
-                eprintln!("{} {:?} {state}{}", touch.call, touch.access, String::from_utf8_lossy(&touch.walk.end));
-            }
-            other => eprintln!("{other:?}"),
+        count += 1;
+        if mode.is_none() {
+            print(&event);
         }
         ControlFlow::Continue(())
     });
+    if mode.is_some_and(|mode| mode == "--count") {
+        eprintln!("{count} events");
+    }
     match outcome {
         Ok(Outcome::Exited(code)) => std::process::exit(code),
         Ok(Outcome::Killed(signal)) => std::process::exit(128 + signal),
@@ -35,5 +43,16 @@ fn main() {
             eprintln!("error: {error}");
             std::process::exit(125);
         }
+    }
+}
+
+fn print(event: &Event<'_>) {
+    match event {
+        Event::Touch(touch) => {
+            let state = if matches!(touch.walk.found, Found::Missing) { "missing " } else { "" };
+            eprintln!("{} {:?} {state}{}", touch.call, touch.access, String::from_utf8_lossy(&touch.walk.end));
+        }
+        Event::Gap { gap, .. } => eprintln!("gap: {gap:?}"),
+        other => eprintln!("{other:?}"),
     }
 }

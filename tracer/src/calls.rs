@@ -14,6 +14,16 @@ pub(crate) enum Abi {
     Aarch64 = 2,
 }
 
+impl Abi {
+    /// The arguments as the kernel takes them: `int 0x80` of a 64-bit program uses the lower halves of the registers.
+    pub(crate) fn arguments(self, registers: [u64; 6]) -> [u64; 6] {
+        match self {
+            Self::I386 => registers.map(|register| register & 0xffff_ffff),
+            Self::X86_64 | Self::Aarch64 => registers,
+        }
+    }
+}
+
 /// Stands in [`Call::numbers`] for a call that the interface does not have.
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -22,6 +32,13 @@ pub(crate) struct Call {
     pub(crate) name: &'static str,
     pub(crate) numbers: [u32; 3],
     pub(crate) kind: Kind,
+}
+
+impl Call {
+    /// True if the call returns a descriptor of what its path leads to.
+    pub(crate) fn opens(&self) -> bool {
+        matches!(self.kind, Kind::Open { .. } | Kind::OpenHow) || self.name == "creat"
+    }
 }
 
 /// What a call does with its arguments, which are named by their index.
@@ -66,6 +83,8 @@ pub(crate) enum Kind {
     Seccomp,
     /// `unshare` and `setns`.
     Namespace,
+    /// `bpf`, which takes a path for two of its commands.
+    Bpf,
 }
 
 /// A path argument and the descriptor that it is relative to.
@@ -249,6 +268,7 @@ pub(crate) static CALLS: &[Call] = &[
     paths("fspick", [433, 433, 433], &[keep_if(at(0, 1), Look, 2, FSPICK_SYMLINK_NOFOLLOW)]),
     paths("mount_setattr", [442, 442, 442], &[keep_if(at(0, 1), Mount, 2, AT_SYMLINK_NOFOLLOW)]),
     call("fsconfig", [431, 431, 431], Kind::Fsconfig),
+    call("bpf", [321, 357, 280], Kind::Bpf),
 
     // Sockets.
     call("connect", [42, 362, 203], Kind::Address { address: 1, access: Access::Connect }),
@@ -310,6 +330,61 @@ mod tests {
             numbers.dedup();
             assert_eq!(numbers.len(), all, "column {column}");
         }
+    }
+
+    /// `#define __NR_name number` of a header; also a number that is given by another macro.
+    fn header(path: &str) -> Option<Vec<(String, u32)>> {
+        let text = fs_err::read_to_string(path).ok()?;
+        let defines: Vec<(&str, &str)> = text
+            .lines()
+            .filter_map(|line| {
+                let mut words = line.split_whitespace();
+                (words.next() == Some("#define")).then(|| Some((words.next()?, words.next()?))).flatten()
+            })
+            .collect();
+        let number = |value: &str| {
+            let alias = defines.iter().find(|(name, _)| *name == value).map(|(_, value)| *value);
+            value.parse().or_else(|_| alias.unwrap_or_default().parse()).ok()
+        };
+        let calls = defines.iter().filter_map(|(name, value)| {
+            let name = name.strip_prefix("__NR_").filter(|name| !matches!(*name, "syscalls" | "arch_specific_syscall"));
+            Some((name?.to_owned(), number(value)?))
+        });
+        Some(calls.collect())
+    }
+
+    /// The kernel's own tables against ours: a call that nobody has looked at fails here.
+    #[test]
+    fn every_call_of_the_kernel_is_classified() {
+        let without_path: std::collections::BTreeSet<&str> = include_str!("without_path.txt")
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .flat_map(str::split_whitespace)
+            .collect();
+        let headers = [
+            (0, "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
+            (1, "/usr/include/x86_64-linux-gnu/asm/unistd_32.h"),
+            (2, "/usr/include/asm-generic/unistd.h"),
+        ];
+        let mut compared = 0;
+        for (column, path) in headers {
+            let Some(header) = header(path) else { continue };
+            for (name, number) in header {
+                compared += 1;
+                if let Some(ours) = CALLS.iter().find(|call| call.name == name && call.numbers[column] != NONE) {
+                    assert_eq!(ours.numbers[column], number, "{name} in {path}");
+                    continue;
+                }
+                // The generic table has 32-bit machines' calls: of their own, and under second names.
+                let is_narrow = (403..=423).contains(&number) || CALLS.iter().any(|call| call.numbers[2] == number);
+                let elsewhere = CALLS.iter().any(|call| call.name == name);
+                assert!(
+                    (column == 2 && is_narrow) || (without_path.contains(name.as_str()) && !elsewhere),
+                    "`{name}` ({number}) in {path} is in no table: has it a path?"
+                );
+            }
+        }
+        assert!(compared > 900, "the kernel's headers (linux-libc-dev) are needed: {compared} calls were compared");
     }
 
     #[cfg(target_arch = "x86_64")]

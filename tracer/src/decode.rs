@@ -2,7 +2,7 @@
 
 use crate::calls::{Abi, At, Call, Kind, Links};
 use crate::event::Access;
-use crate::filter::CLONE_UNTRACED;
+use crate::filter::{CLONE_NEWNS, CLONE_UNTRACED};
 use crate::memory::Unread;
 
 /// A call as it stands at its entry.
@@ -26,16 +26,14 @@ pub(crate) enum Asked {
     Listen { descriptor: i32 },
     /// A socket that is bound to an internet port.
     BindPort { descriptor: i32, port: u16 },
-    /// The flags of `clone3` in memory must lose `CLONE_UNTRACED`.
-    Retrace { address: u64, flags: u64 },
-    /// The first argument of `clone` must lose `CLONE_UNTRACED`.
-    RetraceRegister { flags: u64 },
+    /// `clone` and `clone3` must lose `CLONE_UNTRACED`: `flags` are in memory, or in the first argument.
+    Retrace { address: Option<u64>, flags: u64 },
     /// The call is to be answered with ENOSYS.
     Refuse,
-    /// A mount namespace of its own.
+    /// The task, or the child that it makes, may see other files from now on.
     MountNamespace,
-    /// A file by handle.
-    Handle,
+    /// A file by handle: the descriptor of something on its filesystem, and where the handle is.
+    Handle { mount: i32, address: u64, access: Access },
     /// A seccomp supervisor.
     Supervisor,
     /// ptrace by the program itself.
@@ -47,16 +45,16 @@ pub(crate) enum Asked {
 pub(crate) enum From {
     WorkingDirectory,
     Descriptor(i32),
-    /// `RESOLVE_IN_ROOT`: the descriptor is the root as well.
+    /// `RESOLVE_IN_ROOT`: the descriptor, or the working directory for `AT_FDCWD`, is the root as well.
     Root(i32),
 }
 
 /// Reads a task's memory at an address into a buffer.
 pub(crate) type Memory<'a> = dyn Fn(u64, &mut [u8]) -> Result<(), Unread> + 'a;
 
-const CLONE_NEWNS: u64 = 0x0002_0000;
 const AT_EMPTY_PATH: u64 = 0x1000;
 const RESOLVE_IN_ROOT: u64 = 0x10;
+const BPF_F_PATH_FD: u64 = 1 << 14;
 const SECCOMP_FILTER_FLAG_NEW_LISTENER: u64 = 1 << 3;
 /// glibc, like the kernel's `UIO_MAXIOV`: no call takes more messages.
 const MESSAGES: u64 = 1024;
@@ -88,11 +86,8 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
             memory(arguments[2], &mut how)?;
             let (access, follow) = open(word(&how, 0));
             let directory = descriptor(arguments[0]);
-            let from = if word(&how, 16) & RESOLVE_IN_ROOT != 0 && directory != libc::AT_FDCWD {
-                From::Root(directory)
-            } else {
-                from(directory)
-            };
+            let in_root = word(&how, 16) & RESOLVE_IN_ROOT != 0;
+            let from = if in_root { From::Root(directory) } else { from(directory) };
             ask(Asked::Path { from, address: arguments[1], access, follow });
         }
         Kind::Exec { at: place, flags } => {
@@ -121,15 +116,17 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
             access: Access::Mount,
             follow: true,
         }),
-        Kind::Clone => clone(arguments[0], Asked::RetraceRegister { flags: arguments[0] & !CLONE_UNTRACED }, ask),
+        Kind::Clone => clone(arguments[0], None, ask),
         Kind::Clone3 => {
             let mut flags = [0; 8];
             memory(arguments[0], &mut flags)?;
-            let flags = word(&flags, 0);
-            clone(flags, Asked::Retrace { address: arguments[0], flags: flags & !CLONE_UNTRACED }, ask);
+            clone(word(&flags, 0), Some(arguments[0]), ask);
         }
         Kind::IoUring => ask(Asked::Refuse),
-        Kind::OpenByHandle => ask(Asked::Handle),
+        Kind::OpenByHandle => {
+            let (access, _) = open(arguments[2]);
+            ask(Asked::Handle { mount: descriptor(arguments[0]), address: arguments[1], access });
+        }
         Kind::Ptrace => ask(Asked::Nested),
         // SECCOMP_SET_MODE_FILTER is 1.
         Kind::Seccomp => {
@@ -144,13 +141,23 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
                 ask(Asked::MountNamespace);
             }
         }
+        Kind::Bpf => {
+            // union bpf_attr for BPF_OBJ_PIN (6) and BPF_OBJ_GET (7): path, program, flags, directory (bpf(2)).
+            let mut attributes = [0; 20];
+            let length = usize::try_from(arguments[2]).unwrap_or(0).min(attributes.len());
+            memory(arguments[1], &mut attributes[..length])?;
+            let has_directory = half(&attributes, 12) & BPF_F_PATH_FD != 0;
+            let directory = if has_directory { half(&attributes, 16) as u32 as i32 } else { libc::AT_FDCWD };
+            let access = if arguments[0] == 6 { Access::Create } else { Access::Read };
+            ask(Asked::Path { from: from(directory), address: word(&attributes, 0), access, follow: true });
+        }
     }
     Ok(())
 }
 
-fn clone(flags: u64, retrace: Asked, ask: &mut dyn FnMut(Asked)) {
+fn clone(flags: u64, address: Option<u64>, ask: &mut dyn FnMut(Asked)) {
     if flags & CLONE_UNTRACED != 0 {
-        ask(retrace);
+        ask(Asked::Retrace { address, flags });
     }
     if flags & CLONE_NEWNS != 0 {
         ask(Asked::MountNamespace);
@@ -198,7 +205,8 @@ fn socket_address(
 ) -> Result<(), Unread> {
     // unix(7): at most 108 bytes of path behind the family.
     let length = usize::try_from(length & 0xffff_ffff).unwrap_or(0).min(110);
-    if address == 0 || length < 4 {
+    // The shortest path has one byte, and no NUL (unix(7), "pathname sockets").
+    if address == 0 || length < 3 {
         return Ok(());
     }
     let mut bytes = [0; 110];
@@ -357,9 +365,9 @@ mod tests {
     #[test]
     fn untraced_clones_are_traced() {
         let flags = CLONE_UNTRACED | 0x11;
-        assert_eq!(ask("clone", Abi::X86_64, [flags, 0, 0, 0, 0, 0], b""), [Asked::RetraceRegister { flags: 0x11 }]);
+        assert_eq!(ask("clone", Abi::X86_64, [flags, 0, 0, 0, 0, 0], b""), [Asked::Retrace { address: None, flags }]);
         let asked = ask("clone3", Abi::X86_64, [0x1000, 88, 0, 0, 0, 0], &flags.to_ne_bytes());
-        assert_eq!(asked, [Asked::Retrace { address: 0x1000, flags: 0x11 }]);
+        assert_eq!(asked, [Asked::Retrace { address: Some(0x1000), flags }]);
     }
 
     #[test]

@@ -112,10 +112,14 @@ pub enum Gap {
     X32,
     /// The task's memory could not be read.
     Memory,
-    /// A file was opened by handle: the kernel is given no path.
+    /// A file was opened by handle, and its path could not be found.
     Handle,
     /// The program set up a seccomp supervisor, which answers calls before the tracer sees them.
     Supervisor,
-    /// The program made a mount namespace of its own, in which the same path may be another file.
+    /// In a mount namespace of the program's own, a path led to another file than it does outside.
     MountNamespace,
+    /// What a descriptor refers to has a path that is longer than the kernel tells.
+    LongPath,
+    /// Another thread rewrote a path while the kernel took it, and what it led to was changed before it was seen.
+    Rewritten,
 }

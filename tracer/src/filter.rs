@@ -17,6 +17,9 @@ pub(crate) const X32_BIT: u32 = 0x4000_0000;
 /// `CLONE_UNTRACED` of `clone(2)`.
 pub(crate) const CLONE_UNTRACED: u64 = 0x0080_0000;
 
+/// `CLONE_NEWNS` of `clone(2)`.
+pub(crate) const CLONE_NEWNS: u64 = 0x0002_0000;
+
 /// `AUDIT_ARCH_*` of `include/uapi/linux/audit.h`: machine, 64-bit and little-endian bits.
 #[cfg(target_arch = "x86_64")]
 pub(crate) const ARCH_X86_64: u32 = 0xc000_003e;
@@ -99,15 +102,15 @@ fn section(abi: Abi) -> Vec<sock_filter> {
 impl Kind {
     /// True if a call of this kind stops only for some arguments.
     fn argument_decides(&self) -> bool {
-        matches!(self, Self::Clone | Self::Address { address: 4, .. } | Self::Fsconfig)
+        matches!(self, Self::Clone | Self::Address { address: 4, .. } | Self::Fsconfig | Self::Bpf)
     }
 }
 
 fn check(kind: &Kind) -> Vec<sock_filter> {
     match kind {
         Kind::Clone => {
-            let flag = u32::try_from(CLONE_UNTRACED).expect("a flag of the lower half");
-            vec![load(argument(0).0), sock_filter { code: ANY_BIT, jt: 0, jf: 1, k: flag }, STOP, ALLOW]
+            let flags = u32::try_from(CLONE_UNTRACED | CLONE_NEWNS).expect("flags of the lower half");
+            vec![load(argument(0).0), sock_filter { code: ANY_BIT, jt: 0, jf: 1, k: flags }, STOP, ALLOW]
         }
         // `send` is `sendto` without an address.
         Kind::Address { address, .. } => {
@@ -116,6 +119,8 @@ fn check(kind: &Kind) -> Vec<sock_filter> {
         }
         // FSCONFIG_SET_PATH and FSCONFIG_SET_PATH_EMPTY.
         Kind::Fsconfig => vec![load(argument(1).0), unless_equal(3, 1), STOP, unless_equal(4, 1), STOP, ALLOW],
+        // BPF_OBJ_PIN and BPF_OBJ_GET.
+        Kind::Bpf => vec![load(argument(0).0), unless_equal(6, 1), STOP, unless_equal(7, 1), STOP, ALLOW],
         _ => vec![STOP],
     }
 }
@@ -186,8 +191,11 @@ mod tests {
         let clone = |flags| stops(ARCH_X86_64, 56, [flags, 0, 0, 0, 0, 0]);
         assert!(!clone(0x1200_0011));
         assert!(clone(CLONE_UNTRACED | 0x11));
+        assert!(clone(CLONE_NEWNS | 0x11));
         let fsconfig = |command| stops(ARCH_X86_64, 431, [0, command, 0, 0, 0, 0]);
         assert_eq!([0, 1, 3, 4, 5, 6].map(fsconfig), [false, false, true, true, false, false]);
+        let bpf = |command| stops(ARCH_X86_64, 321, [command, 0, 0, 0, 0, 0]);
+        assert_eq!([0, 5, 6, 7, 8].map(bpf), [false, false, true, true, false]);
     }
 
     #[cfg(target_arch = "x86_64")]

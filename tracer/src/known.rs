@@ -3,29 +3,38 @@
 //! A task asks for the same few paths over and over. What it asked for before, in the same place, needs no second walk
 //! and no second event, as long as no name has changed since.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, RandomState};
 
 /// At most so many paths are remembered; then the set starts anew. Telling twice is harmless.
 const LIMIT: usize = 1 << 20;
+
+/// What a call under way may change for the paths of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Change {
+    /// Where tasks stand.
+    Places,
+    /// Where paths lead, and so, where tasks stand.
+    Names,
+}
 
 #[derive(Debug)]
 pub(crate) struct Known {
     /// Two independent keyed 64-bit hashes: 128 bits, which nobody can make collide without the keys.
     seen: HashSet<(u64, u64)>,
     keys: [RandomState; 2],
-    /// Tasks that were let into a call which changes names, and have not been heard of since.
-    unsettled: HashSet<i32>,
+    /// Tasks that were let into a call which changes something, and have not been heard of since.
+    unsettled: HashMap<i32, Change>,
 }
 
 impl Known {
     pub(crate) fn new() -> Self {
-        Self { seen: HashSet::new(), keys: [RandomState::new(), RandomState::new()], unsettled: HashSet::new() }
+        Self { seen: HashSet::new(), keys: [RandomState::new(), RandomState::new()], unsettled: HashMap::new() }
     }
 
     /// True if `question` is new, or may have another answer by now.
     pub(crate) fn is_new(&mut self, question: impl Hash + Copy) -> bool {
-        if !self.unsettled.is_empty() {
+        if self.unsettled.values().any(|&change| change == Change::Names) {
             return true;
         }
         if self.seen.len() >= LIMIT {
@@ -34,19 +43,32 @@ impl Known {
         self.seen.insert((self.keys[0].hash_one(question), self.keys[1].hash_one(question)))
     }
 
-    /// `task` enters a call that changes what a path leads to.
-    pub(crate) fn unsettle(&mut self, task: i32) {
-        self.seen.clear();
-        self.unsettled.insert(task);
+    /// Forgets that `question` was asked: its answer is another one the next time.
+    pub(crate) fn forget(&mut self, question: impl Hash + Copy) {
+        self.seen.remove(&(self.keys[0].hash_one(question), self.keys[1].hash_one(question)));
     }
 
-    /// `task` has stopped again or is gone, so its last call is over. True if that call changed names: whatever was
-    /// learned in between may be out of date.
-    pub(crate) fn settle(&mut self, task: i32) -> bool {
-        self.unsettled.remove(&task)
+    /// `task` enters a call that changes something.
+    pub(crate) fn unsettle(&mut self, task: i32, change: Change) {
+        if change == Change::Names {
+            self.seen.clear();
+        }
+        let known = self.unsettled.entry(task).or_insert(change);
+        *known = change.max(*known);
     }
 
-    /// True while no call that changes names is under way.
+    /// `task` has stopped again or is gone, so its last call is over. What that call changed: whatever was learned of
+    /// it in between may be out of date.
+    pub(crate) fn settle(&mut self, task: i32) -> Option<Change> {
+        if self.unsettled.is_empty() { None } else { self.unsettled.remove(&task) }
+    }
+
+    /// True if `task` is in a call that changes something.
+    pub(crate) fn is_unsettled_by(&self, task: i32) -> bool {
+        self.unsettled.contains_key(&task)
+    }
+
+    /// True while no call that changes places or names is under way.
     pub(crate) fn is_settled(&self) -> bool {
         self.unsettled.is_empty()
     }
@@ -61,12 +83,25 @@ mod tests {
         let mut known = Known::new();
         assert!(known.is_new("a"));
         assert!(!known.is_new("a"));
-        known.unsettle(1);
+        known.unsettle(1, Change::Names);
         assert!(known.is_new("a"));
         assert!(known.is_new("a"));
-        assert!(!known.settle(2));
-        assert!(known.settle(1));
+        assert_eq!(known.settle(2), None);
+        assert_eq!(known.settle(1), Some(Change::Names));
         assert!(known.is_new("a"));
         assert!(!known.is_new("a"));
+        known.forget("a");
+        assert!(known.is_new("a"));
+    }
+
+    #[test]
+    fn names_stay_known_while_places_change() {
+        let mut known = Known::new();
+        assert!(known.is_new("a"));
+        known.unsettle(1, Change::Places);
+        assert!(!known.is_new("a"));
+        assert!(!known.is_settled());
+        assert_eq!(known.settle(1), Some(Change::Places));
+        assert!(known.is_settled());
     }
 }

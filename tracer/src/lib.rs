@@ -4,20 +4,29 @@
 //! call runs; and how the program [ended](Outcome). The crate follows forks, threads and execs, resolves each path in
 //! the task's own view, and changes nothing that the program can notice. It knows nothing of images and writes no file.
 //!
+//! What the program can notice all the same: `TracerPid` and the `Seccomp` lines of `/proc/self/status`; that it cannot
+//! enter seccomp's strict mode, since a process with a filter never can (`seccomp(2)`); that `io_uring` and x32 are
+//! not there; and without root's rights, `no_new_privs`.
+//!
 //! One seccomp filter stops only the calls that take paths, once, at entry (`SECCOMP_RET_TRACE`, then
 //! `PTRACE_CONT`). The heart is pure: a raw wait status becomes a `status::Stop`, and the `machine` says how the
-//! task goes on. `pete` gives the tasks' registers and restarts them; waiting is our own, since pete's `wait` polls with
-//! a growing delay and loses tasks on real-time signals, on exec from a thread that is not the leader, and on SIGKILL.
+//! task goes on. `pete` gives the tasks' registers; waiting and resuming are our own, since pete's `wait` polls with a
+//! growing delay and loses tasks on real-time signals, on exec from a thread that is not the leader, and on SIGKILL.
 
 mod calls;
 mod decode;
 mod engine;
 mod event;
 mod filter;
+mod inspect;
 mod known;
+mod look;
 mod machine;
 mod memory;
 mod place;
+mod reaper;
+mod retrace;
+mod script;
 mod signals;
 mod spawn;
 mod status;

@@ -11,6 +11,12 @@ pub(crate) enum Step {
     Examine { process: i32 },
     /// It runs a new program: look at that, then let it go on.
     Examined { process: i32 },
+    /// It has only just begun, or SIGCONT has woken it: let it go on.
+    Start,
+    /// It has made another one: let it go on.
+    Born,
+    /// Its call is over: let it go on.
+    Returned,
     /// Let it go on, with the signal if that is not 0.
     Resume { signal: i32 },
     /// Leave it stopped, but hear of SIGCONT (`PTRACE_LISTEN`).
@@ -31,6 +37,8 @@ pub(crate) enum End {
 pub(crate) struct Machine {
     /// From task to process (thread group).
     tasks: HashMap<i32, i32>,
+    /// How many tasks each process has.
+    threads: HashMap<i32, usize>,
     main: i32,
     end: Option<End>,
 }
@@ -38,16 +46,33 @@ pub(crate) struct Machine {
 impl Machine {
     /// Starts with the program's first task.
     pub(crate) fn new(main: i32) -> Self {
-        Self { tasks: HashMap::from([(main, main)]), main, end: None }
+        Self { tasks: HashMap::from([(main, main)]), threads: HashMap::from([(main, 1)]), main, end: None }
     }
 
     pub(crate) fn knows(&self, task: i32) -> bool {
         self.tasks.contains_key(&task)
     }
 
+    /// The process that `task` is in.
+    pub(crate) fn process_of(&self, task: i32) -> Option<i32> {
+        self.tasks.get(&task).copied()
+    }
+
     /// Takes in a task that has just stopped for the first time.
     pub(crate) fn adopt(&mut self, task: i32, process: i32) {
-        self.tasks.insert(task, process);
+        if self.tasks.insert(task, process).is_none() {
+            *self.threads.entry(process).or_default() += 1;
+        }
+    }
+
+    /// True if nobody but one task is there.
+    pub(crate) fn is_single(&self) -> bool {
+        self.tasks.len() == 1
+    }
+
+    /// True if `process` has several threads.
+    pub(crate) fn is_threaded(&self, process: i32) -> bool {
+        self.threads.get(&process).is_some_and(|&count| count > 1)
     }
 
     /// How the program's first process ended, once it has.
@@ -62,31 +87,44 @@ impl Machine {
 
     /// What to do after `task` has stopped.
     pub(crate) fn step(&mut self, task: i32, stop: Stop) -> Step {
-        let process = self.tasks.get(&task).copied().unwrap_or(task);
+        let known = self.tasks.get(&task).copied();
+        let process = known.unwrap_or(task);
         match stop {
-            Stop::Exited { code } => self.gone(task, process, End::Exited { code }),
-            Stop::Killed { signal } => self.gone(task, process, End::Killed { signal }),
+            Stop::Exited { code } => self.gone(task, known, End::Exited { code }),
+            Stop::Killed { signal } => self.gone(task, known, End::Killed { signal }),
             Stop::Seccomp => Step::Examine { process },
             Stop::Exec => {
                 // ptrace(2), "execve(2) under ptrace": every other thread is gone, and the task has the id of the
                 // process, whichever thread called execve.
                 self.tasks.retain(|_, &mut of| of != task);
                 self.tasks.insert(task, task);
+                self.threads.insert(task, 1);
                 Step::Examined { process: task }
             }
             Stop::Signal { signal } => Step::Resume { signal },
             Stop::Group => Step::Listen,
-            Stop::Started | Stop::NewTask | Stop::Syscall | Stop::Other => Step::Resume { signal: 0 },
+            Stop::Started => Step::Start,
+            Stop::NewTask => Step::Born,
+            Stop::Syscall => Step::Returned,
+            Stop::Other => Step::Resume { signal: 0 },
         }
     }
 
-    fn gone(&mut self, task: i32, process: i32, end: End) -> Step {
-        self.tasks.remove(&task);
+    fn gone(&mut self, task: i32, process: Option<i32>, end: End) -> Step {
+        if let Some(process) = self.tasks.remove(&task) {
+            if let Some(count) = self.threads.get_mut(&process) {
+                *count -= 1;
+                if *count == 0 {
+                    self.threads.remove(&process);
+                }
+            }
+        }
         if task == self.main {
             self.end.get_or_insert(end);
         }
-        // The status of a process's first task comes last, after all its other threads are gone.
-        Step::Gone { process: (task == process).then_some(process) }
+        // The status of a process's first task comes last, after all its other threads are gone. A task that nobody
+        // knows was killed before it could be looked at: a thread, or a process that has done nothing.
+        Step::Gone { process: process.filter(|&process| task == process) }
     }
 }
 
@@ -108,7 +146,9 @@ mod tests {
         machine.adopt(11, 10);
         machine.adopt(12, 10);
         machine.adopt(20, 20);
+        assert!(machine.is_threaded(10) && !machine.is_threaded(20));
         assert_eq!(machine.step(10, Stop::Exec), Step::Examined { process: 10 });
+        assert!(!machine.is_threaded(10));
         assert!(machine.knows(10) && !machine.knows(11) && !machine.knows(12) && machine.knows(20));
     }
 

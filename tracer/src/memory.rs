@@ -13,6 +13,9 @@ pub(crate) const PATH_MAX: usize = 4096;
 /// string does not touch.
 const PAGE: u64 = 4096;
 
+/// Most paths are shorter.
+const FIRST: usize = 256;
+
 /// Why there is no string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unread {
@@ -29,7 +32,8 @@ pub(crate) fn read_string(task: i32, address: u64, buffer: &mut Vec<u8>) -> Resu
     while buffer.len() < PATH_MAX {
         let to_page_end = usize::try_from(PAGE - at % PAGE).expect("at most a page");
         let start = buffer.len();
-        let length = to_page_end.min(PATH_MAX - start);
+        let piece = if start == 0 { FIRST } else { PATH_MAX - start };
+        let length = to_page_end.min(piece);
         buffer.resize(start + length, 0);
         read(task, at, &mut buffer[start..])?;
         if let Some(end) = buffer[start..].iter().position(|&byte| byte == 0) {
@@ -63,7 +67,7 @@ mod tests {
 
     #[test]
     fn strings_across_page_ends() {
-        for length in [0, 1, 4000, 4095] {
+        for length in [0, 1, 255, 256, 257, 4000, 4095] {
             let text = [vec![b'x'; length], vec![0], vec![b'y'; 5000]].concat();
             let mut buffer = Vec::new();
             read_string(own(), text.as_ptr() as u64, &mut buffer).unwrap();

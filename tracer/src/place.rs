@@ -1,34 +1,58 @@
 //! Where a task stands: its root, its working directory, its descriptors, as `/proc` shows them.
 
 use std::collections::HashMap;
-use std::os::unix::ffi::OsStringExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::rc::Rc;
 
-use nix::fcntl::readlink;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat, readlink};
+use nix::sys::stat::{FileStat, Mode, fstat, stat};
+use nix::unistd::read;
+
+use crate::look;
 
 /// A task's root and working directory, absolute, as the tracer sees them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) root: Vec<u8>,
     pub(crate) directory: Vec<u8>,
+    /// The task's mount namespace, if that is not the tracer's.
+    pub(crate) namespace: Option<u64>,
 }
 
 /// The places of the tasks, remembered until somebody moves.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
-    places: HashMap<i32, Place>,
+    places: HashMap<i32, Rc<Place>>,
+    /// The tracer's own mount namespace, once a task may have another one.
+    own_namespace: Option<u64>,
 }
 
 impl Places {
-    /// Where `task` stands; `None` if it is gone.
-    pub(crate) fn of(&mut self, task: i32, may_remember: bool) -> Option<Place> {
+    /// Where `task` stands.
+    ///
+    /// # Errors
+    /// `ENOENT` or `ESRCH` if the task is gone, else the tracer may not know.
+    pub(crate) fn of(&mut self, task: i32, may_remember: bool) -> Result<Rc<Place>, Errno> {
         if let Some(place) = self.places.get(&task) {
-            return Some(place.clone());
+            return Ok(Rc::clone(place));
         }
-        let place = Place { root: link(task, "root")?, directory: link(task, "cwd")? };
+        let namespace = match self.own_namespace {
+            Some(own) => Some(namespace(task)?).filter(|&namespace| namespace != own),
+            None => None,
+        };
+        let place = Rc::new(Place { root: link(task, "root")?.path, directory: link(task, "cwd")?.path, namespace });
         if may_remember {
-            self.places.insert(task, place.clone());
+            self.places.insert(task, Rc::clone(&place));
         }
-        Some(place)
+        Ok(place)
+    }
+
+    /// A task is about to get a mount namespace that is not the tracer's.
+    pub(crate) fn expect_namespaces(&mut self) -> Result<(), Errno> {
+        self.own_namespace = Some(namespace(nix::unistd::gettid().as_raw())?);
+        Ok(())
     }
 
     /// Somebody has moved, and threads and `CLONE_FS` relatives with it.
@@ -42,19 +66,89 @@ impl Places {
     }
 }
 
-/// What is open at `descriptor`: a path, or a text like `pipe:[1]`; `None` if nothing is.
-pub(crate) fn descriptor(task: i32, descriptor: i32) -> Option<Vec<u8>> {
+fn namespace(task: i32) -> Result<u64, Errno> {
+    Ok(stat(format!("/proc/{task}/ns/mnt").as_str())?.st_ino)
+}
+
+/// What a descriptor refers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Open {
+    /// An absolute path, or a text like `pipe:[1]`.
+    pub(crate) path: Vec<u8>,
+    /// It is no longer there, or never had a name.
+    pub(crate) is_deleted: bool,
+}
+
+/// What is open at `descriptor`.
+///
+/// # Errors
+/// `ENOENT` if nothing is, `ENAMETOOLONG` if its path cannot be found out, else the tracer may not know.
+pub(crate) fn descriptor(task: i32, descriptor: i32) -> Result<Open, Errno> {
     link(task, &format!("fd/{descriptor}"))
 }
 
-fn link(task: i32, name: &str) -> Option<Vec<u8>> {
-    let path = format!("/proc/{task}/{name}");
-    let mut text = readlink(path.as_str()).ok()?.into_vec();
-    // proc(5), /proc/pid/cwd: a directory that was removed since has this appended.
-    if text.ends_with(b" (deleted)") && nix::sys::stat::lstat(text.as_slice()).is_err() {
-        text.truncate(text.len() - b" (deleted)".len());
+fn link(task: i32, name: &str) -> Result<Open, Errno> {
+    let door = format!("/proc/{task}/{name}");
+    let mut path = match readlink(door.as_str()) {
+        Ok(text) => text.into_vec(),
+        Err(Errno::ENAMETOOLONG) => return climb(&door),
+        Err(errno) => return Err(errno),
+    };
+    // proc(5), /proc/pid/cwd: what was removed since has this appended; but it may be a part of the name.
+    let is_deleted = path.ends_with(b" (deleted)") && !leads_to(&door, &path);
+    if is_deleted {
+        path.truncate(path.len() - b" (deleted)".len());
     }
-    Some(text)
+    Ok(Open { path, is_deleted })
+}
+
+/// True if `door`, a link of `/proc/PID`, leads to what stands at `path`.
+pub(crate) fn leads_to(door: &str, path: &[u8]) -> bool {
+    match (stat(door), look::lstat(path)) {
+        (Ok(behind), Ok(there)) => look::is_same(&behind, &there),
+        _ => false,
+    }
+}
+
+/// The path of the directory behind `door`, a link whose text is longer than the kernel tells (`fs/proc/base.c`,
+/// `do_proc_readlink`: a page): from directory to parent, until the path is short enough.
+fn climb(door: &str) -> Result<Open, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    // What is no directory has no way up.
+    let mut directory = open(door, flags, Mode::empty()).map_err(|_| Errno::ENAMETOOLONG)?;
+    let mut names = Vec::new();
+    loop {
+        let parent = openat(&directory, "..", flags, Mode::empty())?;
+        names.push(name_in(parent.as_raw_fd(), &fstat(&directory)?)?);
+        directory = parent;
+        match readlink(format!("/proc/self/fd/{}", directory.as_raw_fd()).as_str()) {
+            Ok(text) => {
+                let mut path = text.into_vec();
+                for name in names.iter().rev() {
+                    path.push(b'/');
+                    path.extend_from_slice(name);
+                }
+                return Ok(Open { path, is_deleted: false });
+            }
+            Err(Errno::ENAMETOOLONG) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// The name under which `child` stands in a directory of ours.
+fn name_in(directory: i32, child: &FileStat) -> Result<Vec<u8>, Errno> {
+    let io = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    for entry in std::fs::read_dir(format!("/proc/self/fd/{directory}")).map_err(io)? {
+        let name = entry.map_err(io)?.file_name();
+        let place = format!("/proc/self/fd/{directory}/");
+        let path = [place.as_bytes(), name.as_bytes()].concat();
+        if look::lstat(&path).is_ok_and(|found| look::is_same(&found, child)) {
+            return Ok(name.into_vec());
+        }
+    }
+    // Renamed or removed since.
+    Err(Errno::ENOENT)
 }
 
 /// The process of `task` and the process that made it (`proc(5)`, `/proc/pid/status`); `None` if the task is gone.
@@ -74,14 +168,38 @@ pub(crate) fn arguments(process: i32) -> Vec<Vec<u8>> {
     text.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect()
 }
 
+/// What the kernel loads for executables, remembered: a shell runs the same few over and over.
+#[derive(Debug, Default)]
+pub(crate) struct Executables {
+    loaded: HashMap<Executable, Vec<Vec<u8>>>,
+}
+
+/// An executable in one state: its path, device, inode and time of last change.
+type Executable = (Vec<u8>, u64, u64, (i64, i64));
+
+impl Executables {
+    /// The files that the kernel has loaded for `process`, which has just executed them.
+    pub(crate) fn loaded(&mut self, process: i32) -> Vec<Vec<u8>> {
+        let (Ok(open), Ok(stat)) = (link(process, "exe"), stat(format!("/proc/{process}/exe").as_str())) else {
+            return mapped(process);
+        };
+        let executable = (open.path, stat.st_dev, stat.st_ino, (stat.st_ctime, stat.st_ctime_nsec));
+        self.loaded.entry(executable).or_insert_with(|| mapped(process)).clone()
+    }
+}
+
 /// The files that are mapped into `process`: right after an exec, those that the kernel loaded.
-pub(crate) fn mapped(process: i32) -> Vec<Vec<u8>> {
+fn mapped(process: i32) -> Vec<Vec<u8>> {
     let maps = fs_read(&format!("/proc/{process}/maps")).unwrap_or_default();
     let mut files: Vec<Vec<u8>> = Vec::new();
     for line in maps.split(|&byte| byte == b'\n') {
         // address perms offset dev inode pathname: the path is the rest, and only files have a slash in it.
         let Some(start) = line.iter().position(|&byte| byte == b'/') else { continue };
         let path = unescape(&line[start..]);
+        // proc(5): a file without a name, or that has lost it.
+        if path.ends_with(b" (deleted)") && look::lstat(&path).is_err() {
+            continue;
+        }
         if !files.contains(&path) {
             files.push(path);
         }
@@ -106,16 +224,27 @@ fn unescape(path: &[u8]) -> Vec<u8> {
 }
 
 fn fs_read(path: &str) -> Option<Vec<u8>> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    let file = nix::fcntl::open(
-        path,
-        nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC,
-        nix::sys::stat::Mode::empty(),
-    );
-    std::fs::File::from(file.ok()?).read_to_end(&mut bytes).ok()?;
+    let file = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    // Not `read_to_end`: it asks for a size, which these files do not have, and feels its way in small pieces.
+    let mut bytes = vec![0; PIECE];
+    let mut length = 0;
+    loop {
+        match read(&file, &mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+        if bytes.len() - length < PIECE / 2 {
+            bytes.resize(bytes.len() + PIECE, 0);
+        }
+    }
+    bytes.truncate(length);
     Some(bytes)
 }
+
+/// What the files of /proc that are read here rarely exceed.
+const PIECE: usize = 8192;
 
 #[cfg(test)]
 mod tests {

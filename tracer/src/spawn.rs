@@ -93,8 +93,8 @@ pub(crate) fn spawn(command: &Command, options: i32, mask: &libc::sigset_t) -> R
         identity: command.credentials.as_ref().map(|who| Identity { uid: who.uid, gid: who.gid, groups: &who.groups }),
         filter: &filter,
         mask,
-        ignore_sigpipe: sys::sigpipe_was_ignored(),
         ready: ready.as_fd(),
+        go: go.as_fd(),
         failure: report.as_fd(),
     };
     let process = sys::fork(&child).map_err(SpawnError::Fork)?;

@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 
@@ -17,6 +18,8 @@ pub(crate) struct SyscallEntry {
     pub(crate) arguments: [u64; 6],
     /// `SECCOMP_RET_DATA` of the filter that stopped it.
     pub(crate) data: u32,
+    /// Where the task's stack ends.
+    pub(crate) stack: u64,
 }
 
 /// Blocks until a child or tracee of this thread stops or ends; its id and raw status.
@@ -45,6 +48,71 @@ pub(crate) fn resume(task: i32, signal: i32) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
+/// `PTRACE_SYSCALL`: as [`resume`] without a signal, but the task stops again when its call is over.
+pub(crate) fn resume_to_return(task: i32) -> Result<(), Errno> {
+    let none = ptr::null_mut::<libc::c_void>();
+    // SAFETY: PTRACE_SYSCALL takes no pointers.
+    let result = unsafe { libc::ptrace(libc::PTRACE_SYSCALL, task, none, none) };
+    Errno::result(result).map(drop)
+}
+
+/// `PTRACE_POKEDATA`: also into memory that the task may only read.
+pub(crate) fn write_word(task: i32, address: u64, word: u64) -> Result<(), Errno> {
+    // SAFETY: the kernel takes both as numbers; the address is the task's, where nothing of ours can be hurt.
+    let result = unsafe { libc::ptrace(libc::PTRACE_POKEDATA, task, address as usize, word as usize) };
+    Errno::result(result).map(drop)
+}
+
+/// Changes the number of the call at whose entry `task` stands: on aarch64 it is not among the registers
+/// (`arch/arm64/kernel/ptrace.c`, `NT_ARM_SYSTEM_CALL`).
+#[cfg(target_arch = "aarch64")]
+pub(crate) fn set_call(task: i32, mut number: i32) -> Result<(), Errno> {
+    const NT_ARM_SYSTEM_CALL: usize = 0x404;
+    let mut part = libc::iovec { iov_base: (&raw mut number).cast(), iov_len: size_of::<i32>() };
+    // SAFETY: the kernel reads `iov_len` bytes from `number`.
+    let result = unsafe { libc::ptrace(libc::PTRACE_SETREGSET, task, NT_ARM_SYSTEM_CALL, &raw mut part) };
+    Errno::result(result).map(drop)
+}
+
+/// The task that `task`, at its event stop, has just made (`PTRACE_GETEVENTMSG`).
+pub(crate) fn made_task(task: i32) -> Result<i32, Errno> {
+    let mut message: libc::c_ulong = 0;
+    let none = ptr::null_mut::<libc::c_void>();
+    // SAFETY: the kernel writes one unsigned long to `message`.
+    let result = unsafe { libc::ptrace(libc::PTRACE_GETEVENTMSG, task, none, &raw mut message) };
+    Errno::result(result).map(|_| message as i32)
+}
+
+/// True if `task` is the first of its process: only then is there a thread of this number in a group of the same.
+pub(crate) fn is_process(task: i32) -> bool {
+    // SAFETY: tgkill takes numbers alone; the signal 0 is none.
+    unsafe { libc::syscall(libc::SYS_tgkill, task, task, 0) == 0 }
+}
+
+/// Opens the file that a handle names, as a mere place (`O_PATH`); `mount` is anything on its filesystem.
+pub(crate) fn open_handle(mount: BorrowedFd<'_>, kind: i32, bytes: &[u8]) -> Result<OwnedFd, Errno> {
+    // struct file_handle: two words, then the bytes, aligned as a word is.
+    let length = u32::try_from(bytes.len()).map_err(|_| Errno::EINVAL)?;
+    let mut handle = vec![length, kind.cast_unsigned()];
+    for word in bytes.chunks(4) {
+        let mut padded = [0; 4];
+        padded[..word.len()].copy_from_slice(word);
+        handle.push(u32::from_ne_bytes(padded));
+    }
+    // SAFETY: `handle` is laid out as the kernel wants it, and holds at least as many bytes as it says.
+    let opened = unsafe {
+        libc::syscall(
+            libc::SYS_open_by_handle_at,
+            mount.as_raw_fd(),
+            handle.as_mut_ptr(),
+            libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC,
+        )
+    };
+    let opened = Errno::result(opened)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(opened as i32) })
+}
+
 /// `PTRACE_LISTEN`: the task stays stopped, and the next SIGCONT is reported.
 pub(crate) fn listen(task: i32) -> Result<(), Errno> {
     let none = ptr::null_mut::<libc::c_void>();
@@ -54,22 +122,42 @@ pub(crate) fn listen(task: i32) -> Result<(), Errno> {
 }
 
 /// `PTRACE_GET_SYSCALL_INFO` at a seccomp stop; `None` if the task stands elsewhere.
-///
-/// By hand: nix 0.30.1 passes a size of 0 and returns uninitialised memory (nix issue 2660).
 pub(crate) fn syscall_entry(task: i32) -> Result<Option<SyscallEntry>, Errno> {
+    let info = syscall_info(task)?;
+    if info.op != libc::PTRACE_SYSCALL_INFO_SECCOMP {
+        return Ok(None);
+    }
+    // SAFETY: ptrace(2): `op` says that the union holds `seccomp`; all of its members are integers anyway.
+    let seccomp = unsafe { info.u.seccomp };
+    Ok(Some(SyscallEntry {
+        arch: info.arch,
+        number: seccomp.nr,
+        arguments: seccomp.args,
+        data: seccomp.ret_data,
+        stack: info.stack_pointer,
+    }))
+}
+
+/// What a call returned, at its exit; `None` for an error, or if the task stands elsewhere.
+pub(crate) fn syscall_result(task: i32) -> Result<Option<i64>, Errno> {
+    let info = syscall_info(task)?;
+    if info.op != libc::PTRACE_SYSCALL_INFO_EXIT {
+        return Ok(None);
+    }
+    // SAFETY: ptrace(2): `op` says that the union holds `exit`; all of its members are integers anyway.
+    let exit = unsafe { info.u.exit };
+    Ok((exit.is_error == 0).then_some(exit.sval))
+}
+
+/// By hand: nix 0.30.1 passes a size of 0 and returns uninitialised memory (nix issue 2660).
+fn syscall_info(task: i32) -> Result<libc::ptrace_syscall_info, Errno> {
     let mut info = MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
     let size = size_of::<libc::ptrace_syscall_info>();
     // SAFETY: the kernel writes at most `size` bytes to `info`, which has that size.
     let result = unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, task, size, info.as_mut_ptr()) };
     Errno::result(result)?;
     // SAFETY: all bytes were zeroed, which is a value of this struct of integers, and the kernel wrote more of them.
-    let info = unsafe { info.assume_init() };
-    if info.op != libc::PTRACE_SYSCALL_INFO_SECCOMP {
-        return Ok(None);
-    }
-    // SAFETY: ptrace(2): `op` says that the union holds `seccomp`; all of its members are integers anyway.
-    let seccomp = unsafe { info.u.seccomp };
-    Ok(Some(SyscallEntry { arch: info.arch, number: seccomp.nr, arguments: seccomp.args, data: seccomp.ret_data }))
+    Ok(unsafe { info.assume_init() })
 }
 
 /// A copy of `descriptor` of another process (`pidfd_getfd(2)`).
@@ -114,11 +202,12 @@ pub(crate) struct Child<'a> {
     pub(crate) directory: Option<&'a CStr>,
     pub(crate) identity: Option<Identity<'a>>,
     pub(crate) filter: &'a [libc::sock_filter],
-    /// The signal mask and the disposition of SIGPIPE that the program is to start with.
+    /// The signal mask that the program is to start with.
     pub(crate) mask: &'a libc::sigset_t,
-    pub(crate) ignore_sigpipe: bool,
-    /// Reading from it ends when the tracer is ready.
+    /// A byte comes from it when the tracer is ready; without one, there is no tracer any more.
     pub(crate) ready: BorrowedFd<'a>,
+    /// The tracer's end of that pipe: the child's copy of it would keep the pipe open.
+    pub(crate) go: BorrowedFd<'a>,
     /// Where a failure is reported: step and errno, two bytes each way.
     pub(crate) failure: BorrowedFd<'a>,
 }
@@ -155,11 +244,26 @@ pub(crate) fn fork(child: &Child<'_>) -> Result<i32, Errno> {
 unsafe fn run(child: &Child<'_>) -> ! {
     // SAFETY: every pointer comes from a reference or a null-terminated array in `child`, all made before the fork.
     unsafe {
-        let sigpipe = if child.ignore_sigpipe { libc::SIG_IGN } else { libc::SIG_DFL };
-        libc::signal(libc::SIGPIPE, sigpipe);
+        for (signal, was_ignored) in AT_START.was_ignored() {
+            disposition(signal, Some(if was_ignored { libc::SIG_IGN } else { libc::SIG_DFL }));
+        }
         libc::sigprocmask(libc::SIG_SETMASK, child.mask, ptr::null_mut());
+        libc::close(child.go.as_raw_fd());
         let mut byte = 0u8;
-        while libc::read(child.ready.as_raw_fd(), (&raw mut byte).cast(), 1) < 0 && Errno::last() == Errno::EINTR {}
+        let is_ready = loop {
+            match libc::read(child.ready.as_raw_fd(), (&raw mut byte).cast(), 1) {
+                -1 if Errno::last() == Errno::EINTR => {}
+                read => break read == 1,
+            }
+        };
+        if !is_ready {
+            libc::_exit(127);
+        }
+        for (descriptor, was_closed) in (0..).zip(AT_START.was_closed()) {
+            if was_closed {
+                libc::close(descriptor);
+            }
+        }
         if let Some(directory) = child.directory {
             if libc::chdir(directory.as_ptr()) != 0 {
                 fail(child, ChildStep::Directory);
@@ -191,7 +295,9 @@ unsafe fn install(filter: &[libc::sock_filter]) -> bool {
     let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
     // SAFETY: `program` points to `length` instructions, which the kernel only reads.
     unsafe {
-        let set = || libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) == 0;
+        // seccomp(2): without SPEC_ALLOW, a filter switches off speculation for the program.
+        let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+        let set = || libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) == 0;
         if set() {
             return true;
         }
@@ -266,26 +372,59 @@ pub(crate) fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// True if SIGPIPE was ignored when this process was started: Rust's runtime changes it before `main`.
-pub(crate) fn sigpipe_was_ignored() -> bool {
-    SIGPIPE_IGNORED.load(std::sync::atomic::Ordering::Relaxed)
+/// How this process was started, in what is changed for it behind its back. Rust's runtime ignores SIGPIPE, and opens
+/// `/dev/null` for standard descriptors that are closed (`library/std/src/sys/pal/unix/mod.rs`, `init`); glibc takes
+/// the signals 32 and 33 once there is a second thread.
+struct AtStart {
+    ignored: [(i32, AtomicBool); 3],
+    closed: [AtomicBool; 3],
 }
 
-static SIGPIPE_IGNORED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+impl AtStart {
+    /// The signals that are taken, and whether each was ignored.
+    fn was_ignored(&self) -> [(i32, bool); 3] {
+        [0, 1, 2].map(|index: usize| {
+            let (signal, ignored) = &self.ignored[index];
+            (*signal, ignored.load(Ordering::Relaxed))
+        })
+    }
+
+    /// For the descriptors 0, 1 and 2.
+    fn was_closed(&self) -> [bool; 3] {
+        [0, 1, 2].map(|descriptor: usize| self.closed[descriptor].load(Ordering::Relaxed))
+    }
+}
+
+/// What happens on `signal`, and from now on, if `new` is given. By hand: the C library hides signals of its own.
+fn disposition(signal: i32, new: Option<libc::sighandler_t>) -> libc::sighandler_t {
+    // The kernel's `struct sigaction` (`include/linux/signal_types.h`): handler, flags, restorer, mask.
+    let new = new.map(|handler| [handler, 0, 0, 0]);
+    let mut old = [0; 4];
+    let new = new.as_ref().map_or(ptr::null(), |new: &[usize; 4]| new.as_ptr());
+    // SAFETY: both are null or as long as the struct; the last argument is the size of its mask. With SIG_IGN and
+    // SIG_DFL no code of ours is ever called.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, new, old.as_mut_ptr(), 8) };
+    old[0]
+}
+
+static AT_START: AtStart = AtStart {
+    ignored: [(libc::SIGPIPE, AtomicBool::new(false)), (32, AtomicBool::new(false)), (33, AtomicBool::new(false))],
+    closed: [AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false)],
+};
 
 /// Runs before Rust's runtime does (System V ABI, "Initialization and Termination Functions").
 #[used]
-// SAFETY: the section holds pointers to functions that take what they like to ignore; ours does one harmless call.
+// SAFETY: the section holds pointers to functions that take what they like to ignore; ours makes harmless calls.
 #[unsafe(link_section = ".init_array")]
-static AT_START: extern "C" fn() = {
-    extern "C" fn note_sigpipe() {
-        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-        // SAFETY: `action` is a valid place, zeroed before, and sigaction only reads the disposition.
-        let ignored = unsafe {
-            libc::sigaction(libc::SIGPIPE, ptr::null(), action.as_mut_ptr()) == 0
-                && action.assume_init().sa_sigaction == libc::SIG_IGN
-        };
-        SIGPIPE_IGNORED.store(ignored, std::sync::atomic::Ordering::Relaxed);
+static NOTE: extern "C" fn() = {
+    extern "C" fn note() {
+        for (signal, ignored) in &AT_START.ignored {
+            ignored.store(disposition(*signal, None) == libc::SIG_IGN, Ordering::Relaxed);
+        }
+        for (descriptor, closed) in (0..).zip(&AT_START.closed) {
+            // SAFETY: F_GETFD takes no third argument, and fails if nothing is open there.
+            closed.store(unsafe { libc::fcntl(descriptor, libc::F_GETFD) } == -1, Ordering::Relaxed);
+        }
     }
-    note_sigpipe
+    note
 };

@@ -3,16 +3,16 @@
 //! In: the task's place and a path as it spelled it. Out: a [`Walk`]. The kernel's rules are those of
 //! `path_resolution(7)`; nothing is opened, so that nothing is noticed (no atime, no FIFO, no automount).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::os::unix::ffi::OsStringExt;
 use std::rc::Rc;
 
 use nix::errno::Errno;
-use nix::fcntl::readlink;
-use nix::sys::stat::{FileStat, SFlag, lstat};
+use nix::sys::stat::{FileStat, SFlag};
 
 use crate::event::{Found, Link, Walk};
-use crate::place::Place;
+use crate::look;
+use crate::place::{self, Place};
 
 /// The kernel gives up after this many links (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
@@ -28,6 +28,29 @@ pub(crate) struct Asker<'a> {
     pub(crate) place: &'a Place,
 }
 
+/// A walk, and what it says beyond where it leads.
+#[derive(Debug)]
+pub(crate) struct Walked {
+    pub(crate) walk: Walk,
+    /// It went through a door of `/proc`, which leads each task somewhere else.
+    pub(crate) is_personal: bool,
+    /// It ended before the path did.
+    pub(crate) stop: Option<Blocked>,
+}
+
+/// Why a walk ended before its path did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blocked {
+    /// By something missing; what is behind it is appended to the walk's end as spelled.
+    Missing,
+    /// By something missing, and what is behind it has `..` in it: the walk's end is what is missing.
+    MissingThenUp,
+    /// By something that is no directory: the walk's end.
+    NoDirectory,
+    /// By an error.
+    Error,
+}
+
 /// Walks paths, and remembers directories that were walked.
 #[derive(Debug, Default)]
 pub(crate) struct Walker {
@@ -40,6 +63,7 @@ struct Directory {
     end: Vec<u8>,
     links: Vec<Link>,
     passed: Vec<Vec<u8>>,
+    is_personal: bool,
 }
 
 impl Walker {
@@ -56,7 +80,7 @@ impl Walker {
         spelled: &[u8],
         follow: bool,
         may_remember: bool,
-    ) -> Walk {
+    ) -> Walked {
         // Only a plain last name can be split off: behind a slash, `.` and `..` the kernel follows.
         let name_start = spelled.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
         let (parent, name) = spelled.split_at(name_start);
@@ -65,15 +89,15 @@ impl Walker {
         }
         let directory = match self.directory(asker, from, parent, may_remember) {
             Ok(directory) => directory,
-            Err(mut walk) => {
-                if matches!(walk.found, Found::Missing) {
-                    push(&mut walk.end, name);
+            Err(mut walked) => {
+                if matches!(walked.stop, None | Some(Blocked::Missing)) && matches!(walked.walk.found, Found::Missing) {
+                    push(&mut walked.walk.end, name);
                 }
-                return walk;
+                return walked;
             }
         };
-        let Directory { end, links, passed } = Directory::clone(&directory);
-        Steps { asker, end, links, passed }.finish(name, follow)
+        let Directory { end, links, passed, is_personal } = Directory::clone(&directory);
+        Steps { asker, end, links, passed, is_personal }.finish(name, follow)
     }
 
     /// Where the directory part of a path leads; the walk so far if that is no directory.
@@ -83,24 +107,25 @@ impl Walker {
         from: &[u8],
         parent: &[u8],
         may_remember: bool,
-    ) -> Result<Rc<Directory>, Walk> {
+    ) -> Result<Rc<Directory>, Walked> {
         if parent.is_empty() {
-            return Ok(Rc::new(Directory { end: from.to_vec(), links: Vec::new(), passed: Vec::new() }));
+            let (end, links, passed) = (from.to_vec(), Vec::new(), Vec::new());
+            return Ok(Rc::new(Directory { end, links, passed, is_personal: false }));
         }
         let from = if parent.starts_with(b"/") { &asker.place.root } else { from };
         let key = [&asker.place.root, &b"\0"[..], from, b"\0", parent].concat();
         if let Some(directory) = self.directories.get(&key) {
             return Ok(Rc::clone(directory));
         }
-        let walk = Steps::new(asker, from, parent).finish(parent, true);
-        match &walk.found {
+        let walked = Steps::new(asker, from, parent).finish(parent, true);
+        match &walked.walk.found {
             Found::There(stat) if is(stat, SFlag::S_IFDIR) => {}
-            Found::There(_) => return Err(Walk { found: Found::Unknown(Errno::ENOTDIR), ..walk }),
-            _ => return Err(walk),
+            Found::There(_) => return Err(Walked { stop: Some(Blocked::NoDirectory), ..walked }),
+            _ => return Err(walked),
         }
-        let directory = Rc::new(Directory { end: walk.end, links: walk.links, passed: walk.passed });
-        // What is below /proc differs from task to task, under the same name.
-        if may_remember && !directory.end.starts_with(b"/proc") {
+        let Walked { walk: Walk { links, passed, end, .. }, is_personal, .. } = walked;
+        let directory = Rc::new(Directory { end, links, passed, is_personal });
+        if may_remember && !is_personal && asker.place.namespace.is_none() {
             if self.directories.len() >= LIMIT {
                 self.directories.clear();
             }
@@ -116,49 +141,69 @@ struct Steps<'a> {
     end: Vec<u8>,
     links: Vec<Link>,
     passed: Vec<Vec<u8>>,
+    is_personal: bool,
 }
 
 impl<'a> Steps<'a> {
     fn new(asker: Asker<'a>, from: &[u8], spelled: &[u8]) -> Self {
         let start = if spelled.starts_with(b"/") { &asker.place.root } else { from };
-        Self { asker, end: start.to_vec(), links: Vec::new(), passed: Vec::new() }
+        Self { asker, end: start.to_vec(), links: Vec::new(), passed: Vec::new(), is_personal: false }
     }
 
-    fn finish(mut self, spelled: &[u8], follow: bool) -> Walk {
-        let mut todo: Vec<Vec<u8>> = reversed(spelled);
-        let mut found = None;
+    fn finish(mut self, spelled: &[u8], follow: bool) -> Walked {
+        let mut todo: Vec<Cow<'_, [u8]>> = reversed(spelled).map(Cow::Borrowed).collect();
+        let mut found: Option<FileStat> = None;
         while let Some(name) = todo.pop() {
-            found = None;
-            match name.as_slice() {
+            if let Some(blocking) = found.take().filter(|stat| !is(stat, SFlag::S_IFDIR)) {
+                return self.stopped(there(blocking), Some(Blocked::NoDirectory));
+            }
+            match &*name {
                 b"." => continue,
                 b".." => {
                     self.passed.push(self.end.clone());
                     self.up();
                     continue;
                 }
-                _ => push(&mut self.end, &name),
+                name => push(&mut self.end, name),
             }
-            match lstat(self.end.as_slice()) {
+            match self.lstat() {
                 Ok(stat) if is(&stat, SFlag::S_IFLNK) && (follow || !todo.is_empty()) => match self.follow(&mut todo) {
                     Ok(true) => {}
-                    Ok(false) => found = Some(Found::There(Box::new(stat))),
-                    Err(errno) => return self.stopped(Found::Unknown(errno), &todo),
+                    Ok(false) => found = Some(stat),
+                    Err(errno) => return self.stopped(Found::Unknown(errno), Some(Blocked::Error)),
                 },
-                Ok(stat) => found = Some(Found::There(Box::new(stat))),
-                Err(Errno::ENOENT) => return self.stopped(Found::Missing, &todo),
-                Err(errno) => return self.stopped(Found::Unknown(errno), &todo),
+                Ok(stat) => found = Some(stat),
+                Err(Errno::ENOENT) => return self.missing(&todo),
+                Err(errno) => return self.stopped(Found::Unknown(errno), Some(Blocked::Error)),
             }
         }
-        let found = found.unwrap_or_else(|| match lstat(self.end.as_slice()) {
-            Ok(stat) => Found::There(Box::new(stat)),
+        let found = found.map_or_else(|| self.lstat(), Ok);
+        let found = match found {
+            Ok(stat) => there(stat),
             Err(Errno::ENOENT) => Found::Missing,
             Err(errno) => Found::Unknown(errno),
-        });
-        Walk { links: self.links, passed: self.passed, end: self.end, found }
+        };
+        self.stopped(found, None)
+    }
+
+    /// The path under which the tracer reaches `end`.
+    fn reach(&self) -> Cow<'_, [u8]> {
+        let Asker { task, place, .. } = self.asker;
+        if place.namespace.is_none() {
+            return Cow::Borrowed(&self.end);
+        }
+        // proc(5), /proc/pid/root: the door to the task's own view, with its mounts.
+        let below = if place.root == b"/" { Some(&self.end[..]) } else { self.end.strip_prefix(&place.root[..]) };
+        let door = format!("/proc/{task}/root/");
+        below.map_or(Cow::Borrowed(&self.end[..]), |below| [door.as_bytes(), below].concat().into())
+    }
+
+    fn lstat(&self) -> Result<FileStat, Errno> {
+        look::lstat(&self.reach())
     }
 
     /// Goes through the link at `end`; false if it is one of /proc that leads to no path.
-    fn follow(&mut self, todo: &mut Vec<Vec<u8>>) -> Result<bool, Errno> {
+    fn follow(&mut self, todo: &mut Vec<Cow<'_, [u8]>>) -> Result<bool, Errno> {
         if self.links.len() == MAX_LINKS {
             return Err(Errno::ELOOP);
         }
@@ -167,15 +212,17 @@ impl<'a> Steps<'a> {
         let target = match self.end.as_slice() {
             b"/proc/self" => process.to_string().into_bytes(),
             b"/proc/thread-self" => format!("{process}/task/{task}").into_bytes(),
-            path => readlink(path)?.into_vec(),
+            _ => look::target(&self.reach())?,
         };
+        self.is_personal |= self.end.starts_with(b"/proc/");
         if is_magic(&self.end) {
             // proc(5): the link is a door to the object itself; its text is a path in the reader's view, or a mere name.
-            if !target.starts_with(b"/") || lstat(target.as_slice()).is_err() {
-                return Ok(false);
+            let is_path = target.starts_with(b"/")
+                && std::str::from_utf8(&self.end).is_ok_and(|door| place::leads_to(door, &target));
+            if is_path {
+                self.end = target;
             }
-            self.end = target;
-            return Ok(true);
+            return Ok(is_path);
         }
         self.links.push(Link { path: self.end.clone(), target: target.clone() });
         if target.starts_with(b"/") {
@@ -183,7 +230,7 @@ impl<'a> Steps<'a> {
         } else {
             self.up();
         }
-        todo.append(&mut reversed(&target));
+        todo.extend(reversed(&target).map(|name| Cow::Owned(name.to_vec())));
         Ok(true)
     }
 
@@ -196,17 +243,26 @@ impl<'a> Steps<'a> {
         self.end.truncate(slash.max(1));
     }
 
-    /// The walk ends before the path does: behind this point nothing can be a link.
-    fn stopped(mut self, found: Found, todo: &[Vec<u8>]) -> Walk {
-        for name in todo.iter().rev() {
-            match name.as_slice() {
-                b"." => {}
-                b".." => self.up(),
-                _ => push(&mut self.end, name),
-            }
+    /// What stands at `end` is missing: behind this point nothing can be a link.
+    fn missing(mut self, todo: &[Cow<'_, [u8]>]) -> Walked {
+        if todo.iter().any(|name| **name == *b"..") {
+            return self.stopped(Found::Missing, Some(Blocked::MissingThenUp));
         }
-        Walk { links: self.links, passed: self.passed, end: self.end, found }
+        for name in todo.iter().rev().filter(|name| ***name != *b".") {
+            push(&mut self.end, name);
+        }
+        self.stopped(Found::Missing, (!todo.is_empty()).then_some(Blocked::Missing))
     }
+
+    fn stopped(self, found: Found, stop: Option<Blocked>) -> Walked {
+        // What is below /proc/PID differs from task to task as well.
+        let is_personal = self.is_personal || self.end.starts_with(b"/proc/");
+        Walked { walk: Walk { links: self.links, passed: self.passed, end: self.end, found }, is_personal, stop }
+    }
+}
+
+fn there(stat: FileStat) -> Found {
+    Found::There(Box::new(stat))
 }
 
 /// The doors of `/proc/PID/`: `cwd`, `root`, `exe`, and what is in `fd`, `map_files` and `ns`.
@@ -227,13 +283,14 @@ fn push(path: &mut Vec<u8>, name: &[u8]) {
 }
 
 /// The components of `path`, the first one last, so that `pop` gives them in order.
-fn reversed(path: &[u8]) -> Vec<Vec<u8>> {
-    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).rev().map(<[u8]>::to_vec).collect()
+fn reversed(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).rev()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStringExt;
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
@@ -255,7 +312,7 @@ mod tests {
         symlink("usr/bin", at("bin")).unwrap();
         symlink("../../bin/tool", at("opt/lib/tool")).unwrap();
         symlink("loop", at("loop")).unwrap();
-        let place = Place { root: bytes(directory.path()), directory: bytes(directory.path()) };
+        let place = Place { root: bytes(directory.path()), directory: bytes(directory.path()), namespace: None };
         Fixture { directory, place }
     }
 
@@ -267,8 +324,8 @@ mod tests {
                 let text = String::from_utf8(path.to_vec()).unwrap();
                 text.strip_prefix(self.directory.path().to_str().unwrap()).unwrap().to_owned()
             };
-            let first = walker.walk(asker, &self.place.directory, spelled.as_bytes(), follow, true);
-            let second = walker.walk(asker, &self.place.directory, spelled.as_bytes(), follow, true);
+            let first = walker.walk(asker, &self.place.directory, spelled.as_bytes(), follow, true).walk;
+            let second = walker.walk(asker, &self.place.directory, spelled.as_bytes(), follow, true).walk;
             assert_eq!((&first.end, &first.links), (&second.end, &second.links), "remembering changes nothing");
             (own(&first.end), first.links.iter().map(|link| own(&link.path)).collect(), first.found)
         }
@@ -290,9 +347,9 @@ mod tests {
     fn what_is_left_again_was_entered() {
         let fixture = fixture();
         let asker = Asker { process: 1, task: 1, place: &fixture.place };
-        let walk = Walker::default().walk(asker, &fixture.place.directory, b"opt/lib/../../usr/bin", true, true);
+        let walked = Walker::default().walk(asker, &fixture.place.directory, b"opt/lib/../../usr/bin", true, true);
         let passed = ["opt/lib", "opt"].map(|name| bytes(&fixture.directory.path().join(name)));
-        assert_eq!(walk.passed, passed);
+        assert_eq!(walked.walk.passed, passed);
     }
 
     #[test]
@@ -309,12 +366,20 @@ mod tests {
         assert_eq!((end.as_str(), links.len()), ("/usr/bin/none/x", 1));
         assert!(matches!(found, Found::Missing));
         assert!(matches!(fixture.walk("loop", true).2, Found::Unknown(Errno::ELOOP)));
-        assert!(matches!(fixture.walk("bin/tool/x", true).2, Found::Unknown(Errno::ENOTDIR)));
+        // The file is what is in the way.
+        for spelled in ["bin/tool/x", "bin/tool/..", "bin/tool/x/y", "bin/tool/"] {
+            let (end, _, found) = fixture.walk(spelled, true);
+            assert_eq!(end, "/usr/bin/tool", "{spelled}");
+            assert!(matches!(found, Found::There(_)));
+        }
+        // Nobody gets back from where nothing is.
+        assert_eq!(fixture.walk("none/../bin", true).0, "/none");
+        assert_eq!(fixture.walk("none/../bin/tool", true).0, "/none");
     }
 
     #[test]
     fn proc_leads_to_the_asker() {
-        let place = Place { root: b"/".to_vec(), directory: b"/".to_vec() };
+        let place = Place { root: b"/".to_vec(), directory: b"/".to_vec(), namespace: None };
         let own = nix::unistd::getpid().as_raw();
         let walk = Walker::default().walk(
             Asker { process: own, task: own, place: &place },
@@ -323,7 +388,8 @@ mod tests {
             true,
             true,
         );
-        assert_eq!(walk.end, bytes(&std::env::current_exe().unwrap()));
+        assert!(walk.is_personal);
+        assert_eq!(walk.walk.end, bytes(&std::env::current_exe().unwrap()));
         let walk = Walker::default().walk(
             Asker { process: own, task: own, place: &place },
             b"/",
@@ -331,6 +397,7 @@ mod tests {
             true,
             true,
         );
-        assert_eq!(walk.end, format!("/proc/{own}/status").into_bytes());
+        assert!(walk.is_personal);
+        assert_eq!(walk.walk.end, format!("/proc/{own}/status").into_bytes());
     }
 }

@@ -1,0 +1,456 @@
+//! What a call at its entry asks for, found out and told.
+//!
+//! The kernel reads a path after the tracer has, so another thread can change it in between. Asking the kernel at the
+//! call's exit what it opened costs a second stop. That is paid only where it can matter: for a call that opens
+//! something, in a process with several threads, whose path does not stand in the caller's own stack frames. What is
+//! opened is then always told, and what was read too. What this does not cover: a call that only asks or removes, paths
+//! in memory that processes share without being threads, and a pointer into another thread's stack frames.
+
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, readlink};
+use nix::sys::stat::{Mode, fstat};
+
+use crate::TraceError;
+use crate::decode::{self, Asked, Entry, From};
+use crate::engine::{Engine, Verdict};
+use crate::event::{Access, Event, Found, Gap, Protocol, Touch, Walk};
+use crate::filter::{MARK, X32_BIT};
+use crate::known::Change;
+use crate::memory::{self, Unread};
+use crate::place::{self, Place};
+use crate::retrace::Retraced;
+use crate::script;
+use crate::walk::{Asker, Blocked, Walked};
+use crate::{look, sys};
+
+/// The task that stands at the entry of a call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asking {
+    task: i32,
+    process: i32,
+    entry: Entry,
+    /// Where its stack ends.
+    stack: u64,
+}
+
+/// A path this near to the end of a task's stack is in a function's own memory, which no other thread knows of.
+const OWN_STACK: u64 = 1 << 17;
+
+/// A path as a call uses it.
+#[derive(Debug, Clone, Copy)]
+struct Use {
+    from: From,
+    access: Access,
+    follow: bool,
+    /// What is opened is to be compared with where the path leads.
+    verify: bool,
+}
+
+/// A call under way that opens something.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    asking: Asking,
+    access: Access,
+    /// Where its path led when it was read.
+    end: Vec<u8>,
+}
+
+impl Engine<'_> {
+    /// Looks at the call at whose entry `task` stands.
+    pub(crate) fn examine(&mut self, task: i32, process: i32) -> Result<Verdict, TraceError> {
+        let entry = match sys::syscall_entry(task) {
+            Ok(Some(entry)) => entry,
+            // Not at a call's entry, or killed while it stood there.
+            Ok(None) | Err(Errno::ESRCH) => return Ok(Verdict::Run),
+            Err(source) => return Err(TraceError::Ptrace { step: "read the call of", task, source }),
+        };
+        if entry.data != u32::from(MARK) {
+            // A filter of the program's own asks for a tracer. It has none: seccomp(2) then says ENOSYS.
+            return Ok(Verdict::Refuse);
+        }
+        let Some((abi, table)) = self.tables.get(&entry.arch) else {
+            return Ok(Verdict::Refuse);
+        };
+        let Some(call) = table.get(entry.number) else {
+            // x32 calls have this bit and no other of the upper ones: -1 is no call at all.
+            if entry.number & !0x3ff == u64::from(X32_BIT) {
+                self.gap(process, Gap::X32)?;
+            }
+            return Ok(Verdict::Refuse);
+        };
+        let stack = entry.stack;
+        let entry = Entry { abi: *abi, call, arguments: abi.arguments(entry.arguments) };
+        self.ask(Asking { task, process, entry, stack })
+    }
+
+    /// Looks into everything that a call asks for.
+    fn ask(&mut self, asking: Asking) -> Result<Verdict, TraceError> {
+        let mut all = std::mem::take(&mut self.asked);
+        let memory = |address: u64, buffer: &mut [u8]| memory::read(asking.task, address, buffer);
+        let read = decode::decode(&asking.entry, &memory, &mut |asked| all.push(asked));
+        if read == Err(Unread::Hidden) {
+            self.gap(asking.process, Gap::Memory)?;
+        }
+        let mut verdict = Verdict::Run;
+        for asked in all.drain(..) {
+            match self.answer(asking, asked)? {
+                Verdict::Run => {}
+                other => verdict = other,
+            }
+        }
+        self.asked = all;
+        Ok(verdict)
+    }
+
+    fn answer(&mut self, asking: Asking, asked: Asked) -> Result<Verdict, TraceError> {
+        let Asking { task, process, .. } = asking;
+        match asked {
+            Asked::Path { from, address, access, follow } => {
+                let is_shared = address.wrapping_sub(asking.stack) > OWN_STACK && self.machine.is_threaded(process);
+                let verify = is_shared && asking.entry.call.opens();
+                let end = self.path(asking, address, Use { from, access, follow, verify })?;
+                if let (true, Some(end)) = (verify, end) {
+                    return Ok(Verdict::Verify(Opening { asking, access, end }));
+                }
+            }
+            Asked::Inline { path, access } => {
+                self.spelled = path;
+                self.touch(asking, Use { from: From::WorkingDirectory, access, follow: true, verify: false })?;
+            }
+            Asked::Descriptor { descriptor, access } => self.descriptor(asking, descriptor, access)?,
+            Asked::Listen { descriptor } => self.listening(process, descriptor, libc::SOCK_STREAM)?,
+            Asked::BindPort { descriptor, port } => self.bound(process, descriptor, port)?,
+            Asked::Retrace { address, flags } => {
+                return Ok(match Retraced::start(task, asking.entry.abi, address, flags) {
+                    Ok(retraced) => Verdict::Retrace(retraced),
+                    Err(_) => Verdict::Refuse,
+                });
+            }
+            Asked::Refuse => {
+                self.gap(process, Gap::IoUring)?;
+                return Ok(Verdict::Refuse);
+            }
+            Asked::MountNamespace => {
+                self.unsettle(task, Change::Places);
+                if self.places.expect_namespaces().is_err() {
+                    self.gap(process, Gap::MountNamespace)?;
+                }
+            }
+            Asked::Handle { mount, address, access } => self.handle(asking, mount, address, access)?,
+            Asked::Supervisor => self.gap(process, Gap::Supervisor)?,
+            Asked::Nested => return Err(TraceError::Nested { task }),
+        }
+        Ok(Verdict::Run)
+    }
+
+    /// A path in the task's memory; where it leads, if that was found out.
+    fn path(&mut self, asking: Asking, address: u64, used: Use) -> Result<Option<Vec<u8>>, TraceError> {
+        if address == 0 {
+            return Ok(None);
+        }
+        match memory::read_string(asking.task, address, &mut self.spelled) {
+            Ok(()) if self.spelled.is_empty() => self.empty(asking, used)?,
+            Ok(()) => return self.touch(asking, used),
+            Err(Unread::Refused) => {}
+            Err(Unread::Hidden) => self.gap(asking.process, Gap::Memory)?,
+        }
+        Ok(None)
+    }
+
+    /// An empty path: nothing (ENOENT), or the descriptor itself.
+    fn empty(&mut self, asking: Asking, used: Use) -> Result<(), TraceError> {
+        match used.from {
+            // What is open was seen when it was opened; only what is more than a look says something new.
+            From::Descriptor(descriptor) if used.access != Access::Look && decode::allows_empty(&asking.entry) => {
+                self.descriptor(asking, descriptor, used.access)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The kernel reads a path again after the tracer has, and another thread may rewrite it in between: a call that has
+    /// opened something tells what it is.
+    pub(crate) fn verify(&mut self, opening: Opening) -> Result<(), TraceError> {
+        let Opening { asking, access, end } = opening;
+        let Ok(Some(descriptor)) = sys::syscall_result(asking.task) else { return Ok(()) };
+        let Ok(descriptor) = i32::try_from(descriptor) else { return Ok(()) };
+        let Ok(open) = place::descriptor(asking.task, descriptor) else { return Ok(()) };
+        if open.path == end || open.is_deleted || !open.path.starts_with(b"/") {
+            return Ok(());
+        }
+        // What it was before is no longer to be seen; devices do not change.
+        let is_file = matches!(found(&open.path), Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG);
+        if is_file && matches!(access, Access::Write | Access::Create) {
+            self.gap(asking.process, Gap::Rewritten)?;
+        }
+        self.at(asking, open.path, access)
+    }
+
+    /// What is open at one of the task's descriptors.
+    fn descriptor(&mut self, asking: Asking, descriptor: i32, access: Access) -> Result<(), TraceError> {
+        if access == Access::Enter {
+            self.unsettle(asking.task, Change::Places);
+        }
+        match place::descriptor(asking.task, descriptor) {
+            Ok(open) if open.path.starts_with(b"/") && !open.is_deleted => self.at(asking, open.path, access),
+            Ok(_) => Ok(()),
+            Err(errno) => self.hidden(asking.process, errno),
+        }
+    }
+
+    /// A path that is known by other means than the task's spelling; it has no links.
+    fn at(&mut self, asking: Asking, path: Vec<u8>, access: Access) -> Result<(), TraceError> {
+        let place = match self.places.of(asking.task, self.known.is_settled()) {
+            Ok(place) => place,
+            Err(errno) => return self.hidden(asking.process, errno),
+        };
+        if self.known.is_new((access, place.namespace, path.as_slice())) {
+            let found = found(&path);
+            let walk = Walk { links: Vec::new(), passed: Vec::new(), end: path, found };
+            self.tell_touch(asking, &place, access, &[], &walk)?;
+        }
+        Ok(())
+    }
+
+    /// Walks `self.spelled` and tells where it leads, unless that is known. Gives it back if it is to be verified.
+    fn touch(&mut self, asking: Asking, used: Use) -> Result<Option<Vec<u8>>, TraceError> {
+        let Asking { task, process, entry, .. } = asking;
+        let settled = self.known.is_settled();
+        let start = self.places.of(task, settled).and_then(|place| start(task, used.from, place, &self.spelled));
+        let (place, from) = match start {
+            Ok(start) => start,
+            Err(errno) => return self.hidden(process, errno).map(|()| None),
+        };
+        let spelled = std::mem::take(&mut self.spelled);
+        let Use { access, follow, verify, .. } = used;
+        let mut end = None;
+        let question = (access, follow, place.namespace, place.root.as_slice(), from.of(&place), spelled.as_slice());
+        let mut change = changes(entry.call.name, access);
+        let is_new = self.known.is_new(question);
+        if is_new || verify {
+            let asker = Asker { process, task, place: &place };
+            let Walked { walk, is_personal, stop } =
+                self.walker.walk(asker, from.of(&place), &spelled, follow, settled);
+            if is_personal {
+                self.known.forget(question);
+            }
+            if access == Access::Remove && is_link(&walk.found) {
+                change = Some(Change::Names);
+            }
+            // A path that goes on behind a file is no more than a look at that file.
+            let access = if stop == Some(Blocked::NoDirectory) { Access::Look } else { access };
+            end = verify.then(|| walk.end.clone());
+            let tell = if is_personal {
+                self.known.is_new((access, follow, spelled.as_slice(), task, walk.end.as_slice()))
+            } else {
+                is_new
+            };
+            if tell {
+                self.tell_touch(asking, &place, access, &spelled, &walk)?;
+                if access == Access::Execute {
+                    self.interpreters(asking, walk)?;
+                }
+            }
+        }
+        self.spelled = spelled;
+        if let Some(change) = change {
+            self.unsettle(task, change);
+        }
+        Ok(end)
+    }
+
+    fn tell_touch(
+        &mut self,
+        asking: Asking,
+        place: &Place,
+        access: Access,
+        spelled: &[u8],
+        walk: &Walk,
+    ) -> Result<(), TraceError> {
+        if place.namespace.is_some() && !is_ours(walk) {
+            return self.gap(asking.process, Gap::MountNamespace);
+        }
+        let call = asking.entry.call.name;
+        self.tell(Event::Touch(Touch { process: asking.process, call, access, spelled, walk }))
+    }
+
+    /// The interpreter of a script that is executed, and the interpreter's own: the kernel opens them by itself.
+    fn interpreters(&mut self, asking: Asking, script: Walk) -> Result<(), TraceError> {
+        let mut walk = script;
+        for _ in 0..script::LEVELS {
+            let Some(head) = head(&walk) else { return Ok(()) };
+            let Some(interpreter) = script::interpreter(&head) else { return Ok(()) };
+            // A relative one is relative to the working directory of whoever executes (`fs/binfmt_script.c`).
+            let place = match self.places.of(asking.task, self.known.is_settled()) {
+                Ok(place) => place,
+                Err(errno) => return self.hidden(asking.process, errno),
+            };
+            let asker = Asker { process: asking.process, task: asking.task, place: &place };
+            walk = self.walker.walk(asker, &place.directory, interpreter, true, self.known.is_settled()).walk;
+            self.tell_touch(asking, &place, Access::Execute, interpreter, &walk)?;
+        }
+        Ok(())
+    }
+
+    /// A file by handle: found by opening it, as the task is about to.
+    fn handle(&mut self, asking: Asking, mount: i32, address: u64, access: Access) -> Result<(), TraceError> {
+        // struct file_handle: length, type, and at most MAX_HANDLE_SZ (128) bytes.
+        let mut header = [0; 8];
+        let mut bytes = [0; 128];
+        if memory::read(asking.task, address, &mut header).is_err() {
+            return Ok(());
+        }
+        let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let Some(bytes) = bytes.get_mut(..word(0) as usize) else { return Ok(()) };
+        if memory::read(asking.task, address.wrapping_add(8), bytes).is_err() {
+            return Ok(());
+        }
+        let mount = if mount == libc::AT_FDCWD {
+            open(format!("/proc/{}/cwd", asking.task).as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        } else {
+            sys::copy_descriptor(asking.process, mount)
+        };
+        let opened = mount.and_then(|mount| sys::open_handle(mount.as_fd(), word(4).cast_signed(), bytes));
+        let file = match opened {
+            Ok(file) => file,
+            // The program is about to hear the same.
+            Err(Errno::ESTALE | Errno::EINVAL | Errno::EBADF) => return Ok(()),
+            Err(_) => return self.gap(asking.process, Gap::Handle),
+        };
+        let door = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+        let path = readlink(door.as_str()).map(std::os::unix::ffi::OsStringExt::into_vec);
+        // A file whose directory the kernel does not know has no path, and a name that is gone is none.
+        match (path, fstat(&file)) {
+            (Ok(path), Ok(stat)) if look::lstat(&path).is_ok_and(|there| look::is_same(&there, &stat)) => {
+                self.at(asking, path, access)
+            }
+            _ => self.gap(asking.process, Gap::Handle),
+        }
+    }
+
+    /// The tracer could not see what the task sees.
+    fn hidden(&mut self, process: i32, errno: Errno) -> Result<(), TraceError> {
+        match errno {
+            // The task is gone, or nothing is open at its descriptor (or no directory): its call comes to nothing.
+            Errno::ENOENT | Errno::ESRCH | Errno::ENOTDIR => Ok(()),
+            Errno::ENAMETOOLONG => self.gap(process, Gap::LongPath),
+            _ => self.gap(process, Gap::Memory),
+        }
+    }
+
+    /// A socket is about to take connections: at which port?
+    fn listening(&mut self, process: i32, descriptor: i32, kind: i32) -> Result<(), TraceError> {
+        let socket = sys::copy_descriptor(process, descriptor);
+        let Ok((found, Some(port))) = socket.and_then(|socket| sys::socket_port(socket.as_fd())) else { return Ok(()) };
+        if found != kind {
+            return Ok(());
+        }
+        self.tell(Event::Listen { process, port, protocol: Protocol::Tcp })
+    }
+
+    /// A datagram socket takes datagrams as soon as it has a port.
+    fn bound(&mut self, process: i32, descriptor: i32, port: u16) -> Result<(), TraceError> {
+        let socket = sys::copy_descriptor(process, descriptor);
+        match socket.and_then(|socket| sys::socket_port(socket.as_fd())) {
+            Ok((libc::SOCK_DGRAM, _)) if port != 0 => {
+                self.tell(Event::Listen { process, port, protocol: Protocol::Udp })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a path is relative to.
+enum Start {
+    WorkingDirectory,
+    Directory(Vec<u8>),
+}
+
+impl Start {
+    fn of<'a>(&'a self, place: &'a Place) -> &'a [u8] {
+        match self {
+            Self::WorkingDirectory => &place.directory,
+            Self::Directory(path) => path,
+        }
+    }
+}
+
+/// Where a path starts from, and the place that it is seen in.
+fn start(task: i32, from: From, place: Rc<Place>, spelled: &[u8]) -> Result<(Rc<Place>, Start), Errno> {
+    match from {
+        From::Root(directory) => {
+            let root = match directory {
+                libc::AT_FDCWD => place.directory.clone(),
+                descriptor => path_of(task, descriptor)?,
+            };
+            Ok((Rc::new(Place { root: root.clone(), directory: root, ..*place }), Start::WorkingDirectory))
+        }
+        // The kernel looks at the descriptor only for a relative path.
+        From::Descriptor(descriptor) if !spelled.starts_with(b"/") => {
+            Ok((place, Start::Directory(path_of(task, descriptor)?)))
+        }
+        _ => Ok((place, Start::WorkingDirectory)),
+    }
+}
+
+fn path_of(task: i32, descriptor: i32) -> Result<Vec<u8>, Errno> {
+    let open = place::descriptor(task, descriptor)?;
+    if open.path.starts_with(b"/") { Ok(open.path) } else { Err(Errno::ENOTDIR) }
+}
+
+fn found(path: &[u8]) -> Found {
+    match look::lstat(path) {
+        Ok(stat) => Found::There(Box::new(stat)),
+        Err(Errno::ENOENT) => Found::Missing,
+        Err(errno) => Found::Unknown(errno),
+    }
+}
+
+/// True if a path that was walked in another mount namespace leads to the same file in ours, by the same links.
+fn is_ours(walk: &Walk) -> bool {
+    let same_end = match (&walk.found, look::lstat(&walk.end)) {
+        (Found::There(there), Ok(here)) => look::is_same(there, &here),
+        (Found::Missing, Err(Errno::ENOENT)) => true,
+        (Found::Unknown(theirs), Err(ours)) => *theirs == ours,
+        // Each mount of /proc shows its own.
+        _ => walk.end.starts_with(b"/proc/"),
+    };
+    same_end && walk.links.iter().all(|link| look::target(&link.path).is_ok_and(|target| target == link.target))
+}
+
+/// The first bytes of a file that is there and can be read.
+fn head(walk: &Walk) -> Option<Vec<u8>> {
+    let Found::There(stat) = &walk.found else { return None };
+    if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return None;
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = open(walk.end.as_slice(), flags | OFlag::O_NOATIME, Mode::empty());
+    // open(2): O_NOATIME is for the owner alone.
+    let file = file.or_else(|_| open(walk.end.as_slice(), flags, Mode::empty())).ok()?;
+    let mut head = Vec::with_capacity(script::HEAD);
+    std::fs::File::from(file).take(script::HEAD as u64).read_to_end(&mut head).ok()?;
+    Some(head)
+}
+
+fn is_link(found: &Found) -> bool {
+    matches!(found, Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFLNK)
+}
+
+/// What a call changes for others: where they stand; or where a path leads that led somewhere before, by a new link, a
+/// rename or a mount. A new file or directory changes only what was missing, and a missing path stays missing for
+/// the image.
+fn changes(call: &str, access: Access) -> Option<Change> {
+    match access {
+        Access::Enter if call == "pivot_root" => Some(Change::Names),
+        Access::Enter => Some(Change::Places),
+        Access::Replace | Access::Mount => Some(Change::Names),
+        Access::Create if call.starts_with("symlink") => Some(Change::Names),
+        Access::Remove if call.starts_with("rename") => Some(Change::Names),
+        _ => None,
+    }
+}

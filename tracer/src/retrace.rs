@@ -1,0 +1,107 @@
+//! A child that is not to be traced is traced all the same, and nobody notices.
+//!
+//! `CLONE_UNTRACED` is taken off while the kernel looks at the call, and put back in the register or the memory where it
+//! stood, in the parent when its call returns and in the child before it runs.
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+use pete::{Registers, Tracee};
+
+use crate::calls::Abi;
+use crate::filter::CLONE_UNTRACED;
+use crate::{memory, sys};
+
+/// A call that lost the flag.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Retraced {
+    /// Where the flags are; `None`: in the register of the first argument.
+    address: Option<u64>,
+    flags: u64,
+    abi: Abi,
+    /// Where the program goes on, in the parent and in the child.
+    resumes_at: u64,
+}
+
+impl Retraced {
+    /// Takes the flag off the call at whose entry `task` stands.
+    pub(crate) fn start(task: i32, abi: Abi, address: Option<u64>, flags: u64) -> Result<Self, Errno> {
+        let mut registers = registers(task)?;
+        let retraced = Self { address, flags, abi, resumes_at: instruction(&registers) };
+        if let Some(address) = address {
+            sys::write_word(task, address, flags & !CLONE_UNTRACED)?;
+        } else {
+            *first_argument(&mut registers, abi) = flags & !CLONE_UNTRACED;
+            set_registers(task, registers)?;
+        }
+        Ok(retraced)
+    }
+
+    /// Puts the flag back, if `task` is the one that lost it or its child.
+    pub(crate) fn undo(&self, task: i32) -> Result<(), Errno> {
+        let mut registers = registers(task)?;
+        if instruction(&registers) != self.resumes_at {
+            return Ok(());
+        }
+        let changed = self.flags & !CLONE_UNTRACED;
+        match self.address {
+            Some(address) => {
+                let mut word = [0; 8];
+                if memory::read(task, address, &mut word).is_ok() && u64::from_ne_bytes(word) == changed {
+                    sys::write_word(task, address, self.flags)?;
+                }
+            }
+            // On aarch64 the first argument's register is the result's: nobody expects to find it as it was.
+            None if cfg!(target_arch = "x86_64") && *first_argument(&mut registers, self.abi) == changed => {
+                *first_argument(&mut registers, self.abi) = self.flags;
+                set_registers(task, registers)?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+/// Lets `task`, which stands at the entry of a call, go on without it, as if the kernel did not have the call.
+pub(crate) fn skip(task: i32) -> Result<(), Errno> {
+    let mut registers = registers(task)?;
+    // seccomp(2), SECCOMP_RET_TRACE: the number -1 skips the call, and the tracer gives the result.
+    let error = (-i64::from(libc::ENOSYS)).cast_unsigned();
+    #[cfg(target_arch = "x86_64")]
+    {
+        registers.orig_rax = u64::MAX;
+        registers.rax = error;
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        sys::set_call(task, -1)?;
+        registers.regs[0] = error;
+    }
+    set_registers(task, registers)
+}
+
+fn instruction(registers: &Registers) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    return registers.rip;
+    #[cfg(target_arch = "aarch64")]
+    return registers.pc;
+}
+
+#[cfg_attr(target_arch = "aarch64", expect(unused_variables, reason = "there is only one interface"))]
+fn first_argument(registers: &mut Registers, abi: Abi) -> &mut u64 {
+    #[cfg(target_arch = "x86_64")]
+    return if abi == Abi::I386 { &mut registers.rbx } else { &mut registers.rdi };
+    #[cfg(target_arch = "aarch64")]
+    return &mut registers.regs[0];
+}
+
+fn registers(task: i32) -> Result<Registers, Errno> {
+    tracee(task).registers().map_err(|_| Errno::ESRCH)
+}
+
+fn set_registers(task: i32, registers: Registers) -> Result<(), Errno> {
+    tracee(task).set_registers(registers).map_err(|_| Errno::ESRCH)
+}
+
+fn tracee(task: i32) -> Tracee {
+    Tracee::new(Pid::from_raw(task), None, pete::Stop::SyscallEnter)
+}

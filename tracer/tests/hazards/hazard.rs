@@ -1,0 +1,261 @@
+//! Builds a hazard, runs it under the tracer in a directory of its own, and says what was seen.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use minjail_tracer::{Access, Command, Event, Found, Gap, Options, Outcome, TraceError, trace};
+
+/// A hazard that is about to run.
+pub(crate) struct Hazard {
+    program: PathBuf,
+    directory: tempfile::TempDir,
+    arguments: Vec<OsString>,
+    grace: Option<Duration>,
+    exact_calls: bool,
+}
+
+/// What was seen of it.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) outcome: Outcome,
+    /// `CALL ACCESS PATH STATE`, each once; paths in the hazard's directory are relative to it.
+    pub(crate) touches: BTreeSet<String>,
+    /// How many events there were, also those that say the same.
+    pub(crate) events: usize,
+    pub(crate) gaps: BTreeMap<Gap, usize>,
+    /// The first argument of every program that was executed, and the file names of what was loaded for it.
+    pub(crate) executed: Vec<(String, Vec<String>)>,
+    /// Processes, from child to parent.
+    pub(crate) parents: BTreeMap<i32, i32>,
+    pub(crate) exits: BTreeSet<i32>,
+}
+
+impl Hazard {
+    /// `fixtures/hazards/NAME.c`, linked statically: a loader would touch libraries.
+    pub(crate) fn new(name: &str) -> Self {
+        Self::with_flags(name, &[])
+    }
+
+    pub(crate) fn with_flags(name: &str, flags: &[&str]) -> Self {
+        Self::of(build(name, flags))
+    }
+
+    /// Any program.
+    pub(crate) fn of(program: PathBuf) -> Self {
+        Self {
+            program,
+            directory: tempfile::tempdir().unwrap(),
+            arguments: Vec::new(),
+            grace: None,
+            exact_calls: false,
+        }
+    }
+
+    pub(crate) fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments = arguments.iter().map(Into::into).collect();
+        self
+    }
+
+    pub(crate) fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
+        self
+    }
+
+    /// Calls by their own names. Otherwise `open` stands for all that a C library may use in its place, and so on.
+    pub(crate) fn exact_calls(mut self) -> Self {
+        self.exact_calls = true;
+        self
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Makes an empty file, and the directories on the way.
+    pub(crate) fn file(self, name: impl AsRef<Path>) -> Self {
+        self.content(name, "")
+    }
+
+    pub(crate) fn content(self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Self {
+        let path = self.path().join(name);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(path, content).unwrap();
+        self
+    }
+
+    /// A file that can be executed.
+    pub(crate) fn script(self, name: &str, content: &str) -> Self {
+        let hazard = self.content(name, content);
+        fs_err::set_permissions(hazard.path().join(name), PermissionsExt::from_mode(0o755)).unwrap();
+        hazard
+    }
+
+    pub(crate) fn directory(self, name: impl AsRef<Path>) -> Self {
+        fs_err::create_dir_all(self.path().join(name)).unwrap();
+        self
+    }
+
+    pub(crate) fn link(self, name: &str, target: impl AsRef<Path>) -> Self {
+        fs_err::os::unix::fs::symlink(target, self.path().join(name)).unwrap();
+        self
+    }
+
+    pub(crate) fn run(&self) -> Seen {
+        self.try_run().unwrap()
+    }
+
+    pub(crate) fn try_run(&self) -> Result<Seen, TraceError> {
+        let command = Command {
+            program: self.program.clone(),
+            arguments: [vec![self.program.clone().into_os_string()], self.arguments.clone()].concat(),
+            environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
+            directory: Some(self.path().to_owned()),
+            credentials: None,
+        };
+        let mut seen = Seen {
+            outcome: Outcome::Exited(-1),
+            touches: BTreeSet::new(),
+            events: 0,
+            gaps: BTreeMap::new(),
+            executed: Vec::new(),
+            parents: BTreeMap::new(),
+            exits: BTreeSet::new(),
+        };
+        let options = Options { grace: self.grace };
+        seen.outcome = trace(&command, &options, &mut |event| {
+            self.note(&mut seen, event);
+            ControlFlow::Continue(())
+        })?;
+        Ok(seen)
+    }
+
+    fn note(&self, seen: &mut Seen, event: Event<'_>) {
+        seen.events += 1;
+        match event {
+            Event::Touch(touch) => {
+                let path = self.short(&touch.walk.end);
+                // The start of the program, and what every static program does.
+                let start = touch.access == Access::Execute && touch.walk.end == own_bytes(&self.program);
+                if start || (touch.call == "readlink" && path == "/proc/PID/exe") {
+                    return;
+                }
+                let state = match &touch.walk.found {
+                    Found::There(_) => "there".to_owned(),
+                    Found::Missing => "missing".to_owned(),
+                    Found::Unknown(errno) => format!("{errno:?}"),
+                };
+                let call = if self.exact_calls { touch.call } else { family(touch.call) };
+                let links = touch.walk.links.iter().map(|link| self.short(&link.path));
+                let links: Vec<String> =
+                    links.filter(|path| !path.starts_with("/proc/")).map(|path| format!(" {path}@")).collect();
+                let links = links.concat();
+                seen.touches.insert(format!("{call} {:?} {path} {state}{links}", touch.access));
+            }
+            Event::Fork { parent, child } => {
+                assert_eq!(seen.parents.insert(child, parent), None, "each process is born once");
+            }
+            Event::Exec { arguments, loaded, .. } => {
+                let first = String::from_utf8_lossy(arguments.first().map_or(&[], Vec::as_slice)).into_owned();
+                let name = |path: &Vec<u8>| path.rsplit(|&byte| byte == b'/').next().unwrap().to_vec();
+                let loaded = loaded.iter().map(|path| String::from_utf8(name(path)).unwrap()).collect();
+                seen.executed.push((first, loaded));
+            }
+            Event::Exit { process } => {
+                assert!(seen.exits.insert(process), "each process ends once");
+            }
+            Event::Gap { gap, .. } => *seen.gaps.entry(gap).or_default() += 1,
+            Event::Listen { .. } => {}
+        }
+    }
+
+    /// A path as the tests spell it.
+    fn short(&self, path: &[u8]) -> String {
+        let own = own_bytes(self.path());
+        let text = match path.strip_prefix(own.as_slice()) {
+            Some(b"") => ".".to_owned(),
+            Some(rest) if rest.starts_with(b"/") => rest[1..].escape_ascii().to_string(),
+            _ if path == own_bytes(&self.program) => "PROGRAM".to_owned(),
+            _ => path.escape_ascii().to_string(),
+        };
+        match text.strip_prefix("/proc/") {
+            Some(rest) => {
+                let numbers = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+                let parts: Vec<&str> = rest.split('/').collect();
+                let parts = parts.iter().enumerate().map(|(index, part)| match index {
+                    0 if numbers(part) => "PID",
+                    2 if parts[1] == "task" => "TID",
+                    2 if parts[1] == "fd" => "FD",
+                    _ => part,
+                });
+                format!("/proc/{}", parts.collect::<Vec<_>>().join("/"))
+            }
+            None => text,
+        }
+    }
+}
+
+impl Seen {
+    /// Exactly these touches, no gap, and exit status 0.
+    #[track_caller]
+    pub(crate) fn is(&self, touches: &[&str]) {
+        self.touched(touches);
+        assert_eq!(self.gaps, BTreeMap::new());
+        assert_eq!(self.outcome, Outcome::Exited(0));
+    }
+
+    #[track_caller]
+    pub(crate) fn touched(&self, touches: &[&str]) {
+        let expected: BTreeSet<&str> = touches.iter().copied().collect();
+        let seen: BTreeSet<&str> = self.touches.iter().map(String::as_str).collect();
+        let missing: Vec<_> = expected.difference(&seen).collect();
+        let surplus: Vec<_> = seen.difference(&expected).collect();
+        assert!(missing.is_empty() && surplus.is_empty(), "not seen: {missing:#?}\nnot expected: {surplus:#?}");
+    }
+}
+
+fn family(call: &'static str) -> &'static str {
+    match call {
+        "openat" => "open",
+        "lstat" | "stat64" | "lstat64" | "newfstatat" | "fstatat64" | "statx" => "stat",
+        "faccessat" | "faccessat2" => "access",
+        call => call,
+    }
+}
+
+fn own_bytes(path: &Path) -> Vec<u8> {
+    path.as_os_str().to_owned().into_vec()
+}
+
+/// Where the hazards' sources are.
+pub(crate) fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/hazards")
+}
+
+/// Compiles a hazard, once for each set of flags.
+pub(crate) fn build(name: &str, flags: &[&str]) -> PathBuf {
+    static BUILT: OnceLock<(tempfile::TempDir, Mutex<HashMap<String, PathBuf>>)> = OnceLock::new();
+    let (directory, built) = BUILT.get_or_init(|| (tempfile::tempdir().unwrap(), Mutex::default()));
+    let mut built = built.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let key = [&[name], flags].concat().join(" ");
+    if let Some(program) = built.get(&key) {
+        return program.clone();
+    }
+    let program = directory.path().join(key.replace(' ', ""));
+    let status = std::process::Command::new("gcc")
+        .args(["-O1", "-static", "-pthread", "-Wall", "-Wno-nonnull"])
+        .args(flags)
+        .arg("-o")
+        .arg(&program)
+        .arg(sources().join(name).with_extension("c"))
+        .status()
+        .unwrap();
+    assert!(status.success(), "gcc {name}");
+    built.insert(key, program.clone());
+    program
+}

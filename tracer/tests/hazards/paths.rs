@@ -1,0 +1,310 @@
+//! How paths are spelled, and where they lead.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use minjail_tracer::{Gap, Outcome};
+
+use crate::hazard::{Hazard, build};
+
+#[test]
+fn links() {
+    let hazard = Hazard::new("links").file("deep/dir/file").file("deep/beside");
+    let absolute = hazard.path().join("deep/dir");
+    let hazard = hazard
+        .link("to-dir", "deep/dir")
+        .link("to-file", "to-dir/file")
+        .link("absolute", absolute)
+        .link("loop", "loop")
+        .link("dangling", "nowhere")
+        .link("to-new", "deep/new");
+    hazard.run().is(&[
+        "stat Look deep/dir/file there to-dir@",
+        "stat Look to-file there",
+        "stat Look deep/dir/file there to-file@ to-dir@",
+        "stat Look deep/beside there to-dir@",
+        "stat Look deep/dir there to-dir@",
+        "stat Look deep/dir/file there absolute@",
+        &format!("stat Look loop ELOOP{}", " loop@".repeat(40)),
+        "stat Look nowhere missing dangling@",
+        // Behind what is no directory: that is as far as the kernel looks.
+        "stat Look deep/dir/file there",
+        "stat Look none missing",
+        "stat Look made missing",
+        "symlink Create made missing",
+        "stat Look deep/dir/file there made@ to-dir@",
+        "unlink Remove made there",
+        "stat Look deep/beside there made@",
+        "open Create deep/new missing to-new@",
+    ]);
+}
+
+#[test]
+fn doors_of_proc() {
+    let hazard = Hazard::new("magic").file("one").file("two").directory("sub");
+    hazard.run().is(&[
+        "open Read one there",
+        "unlink Remove none missing",
+        "open Read one there /dev/fd@",
+        "open Read PROGRAM there",
+        "access Look /etc/passwd there",
+        "access Look at-cwd missing",
+        "access Look at-thread missing",
+        // The second process.
+        "chdir Enter sub there",
+        "open Read two there",
+        "unlink Remove sub/none missing",
+        "open Read two there /dev/fd@",
+        "access Look sub/at-cwd missing",
+        "access Look sub/at-thread missing",
+        "open Read /proc/PID/fd/FD there",
+    ]);
+}
+
+#[test]
+fn names_of_any_bytes() {
+    let longest = "n".repeat(255);
+    let too_long = "n".repeat(256);
+    let hazard = Hazard::new("names")
+        .file("new\nline")
+        .file(OsStr::from_bytes(b"\xff\xfe\x80"))
+        .file("tab\tquote\"back\\slash")
+        .file("gone (deleted)")
+        .file("dir (deleted)/file")
+        .file(&longest);
+    hazard.run().is(&[
+        r"access Look new\nline there",
+        r"access Look \xff\xfe\x80 there",
+        r#"access Look tab\tquote\"back\\slash there"#,
+        "access Look gone (deleted) there",
+        &format!("access Look {longest} there"),
+        &format!("access Look {too_long} ENAMETOOLONG"),
+        "open Read dir (deleted) there",
+        "access Look dir (deleted)/file there",
+        "fchdir Enter dir (deleted) there",
+        "access Look dir (deleted)/file there",
+    ]);
+}
+
+#[test]
+fn longer_than_a_path_may_be() {
+    let name = "d".repeat(200);
+    let deep = |depth: usize| vec![name.as_str(); depth].join("/");
+    let mut expected = vec!["open Read . there".to_owned()];
+    for depth in 1..=30 {
+        expected.push(format!("mkdirat Create {} missing", deep(depth)));
+        expected.push(format!("open Read {} there", deep(depth)));
+    }
+    for rest in [
+        "access Look D/missing missing",
+        "symlinkat Create D/link missing",
+        "open Create D/target missing",
+        "access Look D/target there D/link@",
+        "fchdir Enter D there",
+        "access Look D/from-here missing",
+    ] {
+        expected.push(rest.replace('D', &deep(30)));
+    }
+    Hazard::new("deep").run().is(&expected.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn strings_at_page_ends() {
+    Hazard::new("page_end").run().is(&["access Look at-the-end missing", "access Look across missing"]);
+}
+
+#[test]
+fn directories_that_move_away() {
+    Hazard::new("directory").run().is(&[
+        "mkdir Create old missing",
+        "chdir Enter old there",
+        "access Look old/first missing",
+        "rename Remove old there",
+        "rename Replace new missing",
+        "access Look new/second missing",
+        "rmdir Remove new there",
+        // Nothing can be in a directory that is gone, but it can be opened, and nobody gets out of it by `..`.
+        "access Look new/third missing",
+        "access Look fourth missing",
+        "open Read new missing",
+    ]);
+}
+
+#[test]
+fn programs_without_a_name() {
+    let seen = Hazard::new("memfd").run();
+    seen.is(&["open Read PROGRAM there", "access Look from-memory missing", "access Look from-descriptor missing"]);
+    let loaded: Vec<_> = seen.executed.iter().map(|(_, loaded)| loaded.as_slice()).collect();
+    assert_eq!(loaded, [&["memfd".to_owned()][..], &[], &["memfd".to_owned()]]);
+}
+
+#[test]
+fn descriptors_that_are_only_places() {
+    let hazard = Hazard::new("reopened").file("file").file("dir/inside").link("link", "target");
+    hazard.run().is(&[
+        "open Look file there",
+        "open Read file there",
+        "fchmodat Attributes file there",
+        "open Look link there",
+        "open Look dir there",
+        "access Look dir/inside there",
+        "linkat Write file there",
+        "linkat Create linked missing",
+    ]);
+}
+
+#[test]
+fn openat2_with_a_root_of_its_own() {
+    let hazard = Hazard::new("resolve")
+        .file("cell/file")
+        .file("cell/dir/file")
+        .file("cell/at-cwd")
+        .file("outside")
+        .link("cell/absolute", "/file")
+        .link("cell/link", "file");
+    hazard.run().is(&[
+        "open Read cell there",
+        "openat2 Read cell/file there",
+        "openat2 Read cell/file there cell/absolute@",
+        "openat2 Read cell/dir/file there",
+        // What the kernel refuses for its flags alone is told as if it were allowed.
+        "openat2 Read outside there",
+        "openat2 Read cell/file there cell/link@",
+        "chdir Enter cell there",
+        "openat2 Read cell/at-cwd there",
+    ]);
+}
+
+#[test]
+fn files_by_handle() {
+    let seen = Hazard::new("handle").file("dir/file").run();
+    seen.is(&["name_to_handle_at Look dir/file there", "open Read . there", "open_by_handle_at Read dir/file there"]);
+}
+
+#[test]
+fn unix_sockets() {
+    Hazard::new("unix_socket").file("dir/inside").run().is(&[
+        "bind Bind s missing",
+        "sendto Connect s there",
+        "sendmsg Connect s there",
+        "connect Connect dir/none missing",
+        "open Read dir there",
+        "open Read dir/inside there",
+    ]);
+}
+
+#[test]
+fn listings() {
+    Hazard::new("listing").file("one/a").file("two/b").link("link", "two").run().is(&[
+        "open Read one there",
+        "getdents64 List one there",
+        "open Read two there link@",
+        "getdents64 List two there",
+        "chdir Enter one there",
+        "open Read . there",
+        "getdents64 List . there",
+    ]);
+}
+
+#[test]
+fn another_root() {
+    let hazard =
+        Hazard::new("chrooted").file("outside").file("cell/inside").file("cell/dir/x").link("cell/link", "/dir");
+    hazard.run().is(&[
+        "open Read . there",
+        "chroot Enter cell there",
+        "access Look relative missing",
+        "access Look cell/absolute missing",
+        "access Look cell/dir/x there cell/link@",
+        "access Look outside there",
+        "fchdir Enter . there",
+        "access Look cell/inside there",
+        "chdir Enter cell there",
+        "open Read cell there",
+        "getdents64 List cell there",
+    ]);
+}
+
+#[test]
+fn another_mount_namespace() {
+    for way in ["unshare", "clone"] {
+        let hazard = Hazard::new("mounts").arguments(&[way]).file("same").file("covered/file").link("link", ".");
+        let seen = hazard.run();
+        assert_eq!(seen.outcome, Outcome::Exited(0));
+        let mut expected = vec![
+            "access Look before missing",
+            "mount Mount / there",
+            "access Look same there",
+            "mount Look none missing",
+            "mount Mount covered there",
+            // Missing outside as well. The file that is covered, and the one that is made, are not: two gaps.
+            "open Create covered/new missing",
+            "access Look same there link@",
+        ];
+        if way == "clone" {
+            expected.push("access Look after missing");
+        }
+        seen.touched(&expected);
+        assert_eq!(seen.gaps, BTreeMap::from([(Gap::MountNamespace, 2)]), "{way}");
+    }
+}
+
+#[test]
+fn scripts_of_scripts() {
+    let program = build("undumpable", &[]).display().to_string();
+    let hazard = Hazard::of("/bin/sh".into()).arguments(&["-c", "./4; exec ./by-env"]);
+    let absolute = hazard.path().join("1").display().to_string();
+    let hazard = hazard
+        .script("1", &format!("#!{program} ends-here\n"))
+        .script("2", &format!("#! \t{absolute}\n"))
+        .script("3", "#!./2 x\n")
+        .script("4", "#!link\n")
+        .script("by-env", &format!("#!/usr/bin/env {program}\n"))
+        .link("link", "3");
+    let seen = hazard.run();
+    assert_eq!(seen.outcome, Outcome::Exited(0));
+    let of_shell = |touch: &&String| touch.starts_with("execve") && !touch.contains("/bin/sh@");
+    let seen: Vec<_> = seen.touches.iter().filter(of_shell).cloned().collect();
+    let mut expected = ["1 there", "2 there", "3 there link@", "4 there", "by-env there", "/usr/bin/env there"]
+        .map(|end| format!("execve Execute {end}"))
+        .to_vec();
+    expected.push(format!("execve Execute {program} there"));
+    expected.sort();
+    assert_eq!(seen, expected);
+}
+
+/// By the machine's `binfmt_misc`; where that cannot be had, there is nothing to test.
+#[test]
+fn programs_for_an_interpreter_of_the_machine() {
+    let machine = tempfile::tempdir().unwrap();
+    let Ok(_mounted) = Mount::of("binfmt_misc", machine.path()) else { return };
+    let name = format!("minjail-hazard-{}", std::process::id());
+    let interpreter = build("undumpable", &[]);
+    let rule = format!(":{name}:E::{name}::{}:", interpreter.display());
+    let hazard = Hazard::of("/usr/bin/env".into()).script(&format!("x.{name}"), "no program\n");
+    let hazard = hazard.arguments(&[&format!("./x.{name}")]);
+    fs_err::write(machine.path().join("register"), rule).unwrap();
+    let seen = hazard.try_run();
+    fs_err::write(machine.path().join(&name), "-1").unwrap();
+    let seen = seen.unwrap();
+    assert_eq!(seen.outcome, Outcome::Exited(0));
+    assert!(seen.touches.contains(&format!("execve Execute x.{name} there")));
+    assert!(seen.executed.iter().any(|(_, loaded)| loaded == &["undumpable"]), "{:?}", seen.executed);
+}
+
+/// A filesystem that is mounted while this lives.
+struct Mount<'a>(&'a std::path::Path);
+
+impl<'a> Mount<'a> {
+    fn of(kind: &str, at: &'a std::path::Path) -> Result<Self, ()> {
+        let status = std::process::Command::new("mount").args(["-t", kind, "none"]).arg(at).output();
+        status.is_ok_and(|output| output.status.success()).then_some(Self(at)).ok_or(())
+    }
+}
+
+impl Drop for Mount<'_> {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0).status();
+    }
+}

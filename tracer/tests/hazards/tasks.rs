@@ -1,0 +1,176 @@
+//! Processes and threads: how they come to be, how they stop, and how they end.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use minjail_tracer::{Gap, Outcome, TraceError};
+
+use crate::hazard::Hazard;
+
+/// What depends on a race is run so often.
+const REPEATS: usize = 50;
+
+#[test]
+fn children_of_every_kind() {
+    let seen = Hazard::new("children").run();
+    let paths = ["fork", "vfork", "clone", "clone-vm", "clone3", "spawn", "clone-parent", "orphan", "thread"];
+    let mut expected: Vec<String> = paths.iter().map(|path| format!("access Look {path} missing")).collect();
+    expected.sort();
+    seen.is(&expected.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(seen.parents.len(), 6 + 3, "children, and their children");
+    // All descend from the program: of the processes that ended, it alone was not born under the tracer.
+    assert_eq!(seen.exits.len(), 1 + seen.parents.len());
+    let main = seen.exits.iter().find(|process| !seen.parents.contains_key(process)).unwrap();
+    assert!(seen.parents.values().all(|parent| parent == main || seen.parents.contains_key(parent)));
+}
+
+#[test]
+fn a_working_directory_for_two() {
+    for _ in 0..REPEATS {
+        Hazard::new("shared_directory").directory("one").directory("two").run().is(&[
+            "access Look before missing",
+            "chdir Enter one there",
+            "access Look one/moved missing",
+            "chdir Enter two there",
+            "access Look two/of-child missing",
+            "access Look one/unmoved missing",
+        ]);
+    }
+}
+
+#[test]
+fn execve_of_another_thread() {
+    for _ in 0..REPEATS {
+        for arguments in [&[][..], &["alone"]] {
+            let seen = Hazard::new("exec_thread").arguments(arguments).run();
+            seen.touched(&["access Look before missing", "access Look after missing"]);
+            assert_eq!(seen.outcome, Outcome::Exited(7));
+            assert_eq!(seen.executed.len(), 2);
+            assert_eq!(seen.exits.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn daemons_are_followed_to_their_end() {
+    let seen = Hazard::new("daemon").run();
+    seen.touched(&["access Look daemon missing", "access Look late missing"]);
+    assert_eq!(seen.outcome, Outcome::Exited(3));
+    assert_eq!(seen.exits.len(), 3);
+}
+
+#[test]
+fn daemons_are_followed_until_the_grace_is_over() {
+    let start = Instant::now();
+    let seen = Hazard::new("daemon").arguments(&["stubborn"]).grace(Duration::from_millis(500)).run();
+    seen.touched(&["access Look daemon missing"]);
+    assert_eq!(seen.outcome, Outcome::Exited(3));
+    assert_eq!(seen.exits.len(), 3);
+    assert!(start.elapsed() > Duration::from_millis(2400) && start.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn death_in_a_stop() {
+    let seen = Hazard::new("killed").run();
+    assert_eq!(seen.outcome, Outcome::Exited(0));
+    assert_eq!(seen.exits.len(), 51);
+    assert!(seen.touches.iter().all(|touch| touch == "access Look busy missing"));
+}
+
+#[test]
+fn signals_of_every_kind() {
+    let seen = Hazard::new("signals").run();
+    seen.touched(&["access Look between missing", "access Look held missing"]);
+    assert_eq!(seen.outcome, Outcome::Killed(libc::SIGRTMAX()));
+}
+
+#[test]
+fn setuid_of_all_threads() {
+    for _ in 0..REPEATS {
+        Hazard::new("threaded_setuid").run().is(&["access Look busy missing", "access Look after missing"]);
+    }
+}
+
+#[test]
+fn stopped_stays_stopped() {
+    for _ in 0..5 {
+        Hazard::new("job_control").run().is(&["access Look child missing"]);
+    }
+}
+
+#[test]
+fn untraced_children_are_seen() {
+    for flags in [&[][..], &["-m32"]] {
+        Hazard::with_flags("untraced", flags).run().is(&[
+            "access Look clone missing",
+            "access Look clone3 missing",
+            "access Look clone3-read-only missing",
+        ]);
+    }
+}
+
+#[test]
+fn hidden_processes() {
+    Hazard::new("undumpable").run().is(&["access Look hidden missing"]);
+}
+
+#[test]
+fn filters_of_the_program() {
+    let run = |what: &str| Hazard::new("own_filter").arguments(&[what]).run();
+    run("deny").is(&["access Look before missing", "stat Look after missing"]);
+    run("trace").is(&["access Look before missing", "stat Look after missing"]);
+    let seen = run("listen");
+    assert_eq!(seen.outcome, Outcome::Exited(0));
+    assert_eq!(seen.gaps, BTreeMap::from([(Gap::Supervisor, 1)]));
+}
+
+#[test]
+fn a_tracer_in_a_tracer_is_refused() {
+    match Hazard::new("nested").try_run() {
+        Err(TraceError::Nested { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_makes_no_stop_is_not_there() {
+    let seen = Hazard::new("io_uring").run();
+    seen.touched(&[]);
+    assert_eq!(seen.outcome, Outcome::Exited(0));
+    assert_eq!(seen.gaps, BTreeMap::from([(Gap::IoUring, 1), (Gap::X32, 1)]));
+}
+
+#[test]
+fn a_hundred_thousand_files_and_sixty_four_threads() {
+    let expected: Vec<String> = (0..100_000).map(|index| format!("open Read f{index} missing")).collect();
+    let seen = Hazard::new("stress").run();
+    seen.is(&expected.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(seen.events, 100_000 + 4, "execve, program, readlink, end: each path is told once");
+}
+
+#[test]
+fn one_who_moved_does_not_make_all_paths_new() {
+    let seen = Hazard::new("busy_after_move").directory("sub").run();
+    seen.is(&["chdir Enter sub there", "access Look again missing"]);
+    assert!(seen.events < 20, "{}", seen.events);
+}
+
+/// What is opened is told, though the path that the tracer read was another one by then.
+#[test]
+fn a_path_that_another_thread_rewrites() {
+    let names: Vec<String> = (0..100).flat_map(|round| ["a", "b"].map(|letter| format!("{round}-{letter}"))).collect();
+    let mut raced = 0;
+    for _ in 0..5 {
+        let hazard = names.iter().fold(Hazard::new("rewritten"), Hazard::file);
+        let seen = hazard.run();
+        assert_eq!(seen.outcome, Outcome::Exited(0));
+        let got = seen.touches.iter().filter_map(|touch| touch.strip_prefix("access Look got-"));
+        let got: Vec<&str> = got.map(|rest| rest.strip_suffix(" missing").unwrap()).collect();
+        assert_eq!(got.len(), 100);
+        for name in got {
+            assert!(seen.touches.contains(&format!("open Read {name} there")), "{name} was opened and not told");
+        }
+        raced += seen.touches.iter().filter(|touch| touch.starts_with("open")).count() - 100;
+    }
+    assert!(raced > 0, "the race must have been lost once for this to say anything");
+}

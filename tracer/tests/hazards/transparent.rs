@@ -1,0 +1,307 @@
+//! What the program can notice of its tracer: nothing that it could not notice of any other parent.
+//!
+//! Here the tracer is a process of its own (`examples/paths.rs`), beside a plain run of the same program.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::hazard::build;
+
+/// The tracer as a program: `cargo test` has built it beside the tests, unless it was asked for these tests alone.
+fn tracer() -> PathBuf {
+    static TRACER: OnceLock<PathBuf> = OnceLock::new();
+    let tracer = TRACER.get_or_init(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--offline", "--example", "paths"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().unwrap().success());
+        let tests = std::env::current_exe().unwrap();
+        tests.ancestors().nth(2).unwrap().join("examples/paths")
+    });
+    tracer.clone()
+}
+
+fn traced(program: &Path) -> Command {
+    let mut command = Command::new(tracer());
+    command.arg("--quiet").arg(program);
+    command
+}
+
+/// The same command line, plain and traced, through a shell that prepares what is to be inherited.
+fn both(preparation: &str, program: &Path) -> (Output, Output) {
+    let run = |tracer: &str| {
+        let script = format!("{preparation}\nexec {tracer} {} argument 'with space'", program.display());
+        Command::new("/bin/bash")
+            .env_clear()
+            .env("LANG", "C")
+            .env("ODD", "a\nb")
+            .arg("-c")
+            .arg(script)
+            .output()
+            .unwrap()
+    };
+    (run(""), run(&format!("{} --quiet", tracer().display())))
+}
+
+#[track_caller]
+fn same(preparation: &str, program: &Path) {
+    let (plain, traced) = both(preparation, program);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (seen, expected) = (text(&traced.stdout), text(&plain.stdout));
+    let difference: Vec<_> =
+        std::iter::zip(expected.lines(), seen.lines()).filter(|(one, other)| one != other).collect();
+    assert!(difference.is_empty() && seen == expected, "{preparation}: {difference:#?}");
+    assert_eq!(text(&traced.stderr), text(&plain.stderr), "{preparation}");
+    assert_eq!(traced.status, plain.status, "{preparation}");
+}
+
+#[test]
+fn everything_that_is_inherited() {
+    let program = build("state", &[]);
+    for preparation in [
+        "",
+        "umask 027; cd /usr/share",
+        "trap '' PIPE INT USR1",
+        "exec 7</dev/null 9>/dev/null",
+        "exec 0<&-",
+        "exec 0<&- 2>&-",
+        "ulimit -n 77; ulimit -Sc 0; ulimit -s 4096; ulimit -t 1000",
+        "export IFS; renice -n 3 $$ >/dev/null",
+    ] {
+        same(preparation, &program);
+    }
+    for wrapper in [
+        "setarch x86_64 -R",
+        "setpriv --pdeathsig HUP",
+        "setpriv --no-new-privs",
+        "setpriv --reuid 65534 --regid 65534 --clear-groups",
+        "setpriv --inh-caps=+net_raw --ambient-caps=+net_raw",
+        "setsid --wait",
+        "timeout --foreground 60",
+        "taskset 1",
+        "env -i A=1",
+    ] {
+        // What is asked for stands before the tracer in one run, and before the program in the other.
+        let run = |command: &Path| {
+            let mut words = wrapper.split(' ');
+            let mut prepared = Command::new(words.next().unwrap());
+            prepared.args(words).arg(command).env_clear().env("PATH", "/usr/bin:/bin");
+            if command == tracer() {
+                prepared.arg("--quiet").arg(&program);
+            }
+            prepared.output().unwrap()
+        };
+        let (plain, traced) = (run(&program), run(&tracer()));
+        let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+        // Without root's rights a filter needs no_new_privs (seccomp(2)); the parent's death is told by the parent.
+        let but = |text: String| {
+            let unavoidable = |line: &&str| !(wrapper.contains("reuid") && line.contains("no_new"));
+            let lines: Vec<&str> =
+                text.lines().filter(unavoidable).filter(|line| !line.starts_with("NoNewPrivs")).collect();
+            let lines = lines.join("\n");
+            if wrapper.contains("pdeathsig") { lines.replace("death 1 ", "death 0 ") } else { lines }
+        };
+        let (leader, seen) = (wrapper.contains("setsid"), but(text(&traced)));
+        let expected = but(text(&plain));
+        let expected = if leader { expected.replace("leader 1 session 1", "leader 0 session 0") } else { expected };
+        assert!(expected.lines().count() > 40, "{wrapper}: {}", String::from_utf8_lossy(&plain.stderr));
+        let difference: Vec<_> = std::iter::zip(expected.lines(), seen.lines()).filter(|(a, b)| a != b).collect();
+        assert!(seen == expected, "{wrapper}: {difference:#?} {}", String::from_utf8_lossy(&traced.stderr));
+    }
+}
+
+#[test]
+fn setuid_and_capabilities_of_files() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs_err::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let copy = |name: &str| {
+        let path = directory.path().join(name);
+        fs_err::copy(build("state", &[]), &path).unwrap();
+        path
+    };
+    let setuid = copy("setuid");
+    fs_err::set_permissions(&setuid, std::os::unix::fs::PermissionsExt::from_mode(0o4755)).unwrap();
+    let capable = copy("capable");
+    assert!(Command::new("/sbin/setcap").arg("cap_net_raw+ep").arg(&capable).status().unwrap().success());
+    let tracer = tracer();
+    for program in [setuid, capable] {
+        let drop = ["--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all"];
+        let plain = Command::new("setpriv").args(drop).arg(&program).env_clear().output().unwrap();
+        // The tracer is root; the program becomes somebody else, and then more again.
+        let shell = ["--quiet", "/usr/bin/setpriv"];
+        let traced = Command::new(&tracer).args(shell).args(drop).arg(&program).env_clear().output().unwrap();
+        let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text(&plain).contains("secure 1"));
+        assert_eq!(text(&plain), text(&traced));
+    }
+}
+
+#[test]
+fn how_it_ends() {
+    let program = build("crash", &[]);
+    for signal in [libc::SIGSEGV, libc::SIGABRT, libc::SIGTERM, libc::SIGKILL, libc::SIGPIPE, 40] {
+        let status = traced(&program).arg(signal.to_string()).status().unwrap();
+        assert_eq!(status.code(), Some(128 + signal));
+    }
+    // A core is written where a plain run writes one.
+    let cores = |traced: bool| {
+        let directory = tempfile::tempdir().unwrap();
+        let tracer = if traced { format!("{} --quiet", tracer().display()) } else { String::new() };
+        let script = format!("ulimit -c unlimited 2>/dev/null; {tracer} {} 11; true", program.display());
+        Command::new("/bin/bash").arg("-c").arg(script).current_dir(directory.path()).output().unwrap();
+        fs_err::read_dir(directory.path()).unwrap().count()
+    };
+    assert_eq!(cores(true), cores(false));
+    let missing = Command::new(tracer()).args(["--quiet", "/no/such/program"]).output().unwrap();
+    assert_eq!(missing.status.code(), Some(125));
+}
+
+/// A traced program that waits for signals, in a process group of its own, once it is ready.
+struct Patient {
+    tracer: Child,
+    output: BufReader<std::process::ChildStdout>,
+    program: Pid,
+}
+
+impl Patient {
+    fn start(signals: &str) -> Self {
+        let mut command = traced(&build("patient", &[]));
+        let mut tracer = command.arg(signals).stdout(Stdio::piped()).process_group(0).spawn().unwrap();
+        let mut output = BufReader::new(tracer.stdout.take().unwrap());
+        let program = ready(&mut output);
+        Self { tracer, output, program }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.tracer.id().cast_signed()), signal).unwrap();
+    }
+}
+
+fn ready(output: &mut impl BufRead) -> Pid {
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    Pid::from_raw(line.trim().strip_prefix("ready ").unwrap().parse().unwrap())
+}
+
+fn line(output: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    line.trim().to_owned()
+}
+
+/// Waits until a process is gone.
+fn gone(process: Pid) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(10) {
+        if kill(process, None).is_err() {
+            return true;
+        }
+        let status = fs_err::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        if status.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')) {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    false
+}
+
+#[test]
+fn signals_to_the_tracer_reach_the_program() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGQUIT] {
+        let mut patient = Patient::start("1");
+        patient.signal(signal);
+        assert_eq!(line(&mut patient.output), format!("got {}", signal as i32));
+        assert_eq!(patient.tracer.wait().unwrap().code(), Some(9));
+    }
+}
+
+#[test]
+fn a_second_one_ends_the_tracer_at_once() {
+    let mut patient = Patient::start("9");
+    patient.signal(Signal::SIGTERM);
+    assert_eq!(line(&mut patient.output), "got 15");
+    patient.signal(Signal::SIGTERM);
+    assert_eq!(patient.tracer.wait().unwrap().code(), Some(128 + 15));
+    assert!(gone(patient.program));
+}
+
+#[test]
+fn nothing_outlives_a_killed_tracer() {
+    for _ in 0..20 {
+        let mut patient = Patient::start("9");
+        patient.signal(Signal::SIGKILL);
+        assert_eq!(patient.tracer.wait().unwrap().signal(), Some(9));
+        assert!(gone(patient.program));
+    }
+    // At any moment, also before the program runs: what has the tracer's output open is what the tracer started.
+    for delay in 0..40 {
+        let mut tracer = traced(&build("patient", &[])).stdout(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(delay * 100));
+        tracer.kill().unwrap();
+        tracer.wait().unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let mut output = tracer.stdout.take().unwrap();
+        std::thread::spawn(move || sender.send(output.read_to_end(&mut Vec::new()).unwrap()));
+        receiver.recv_timeout(Duration::from_secs(10)).expect("the end of everything that was started");
+    }
+}
+
+#[test]
+fn a_terminal() {
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let input = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
+    // The terminal is to be the session's: setsid(1) with --ctty does that.
+    let mut session = Command::new("setsid");
+    session.args(["--ctty", "--wait"]).arg(tracer()).arg("--quiet").arg(build("patient", &[])).arg("9");
+    session.stdin(input(&terminal.slave)).stdout(input(&terminal.slave)).stderr(input(&terminal.slave));
+    let mut tracer = session.spawn().unwrap();
+    drop((session, terminal.slave));
+    let mut screen = BufReader::new(std::fs::File::from(terminal.master.try_clone().unwrap()));
+    let program = ready(&mut screen);
+    let press = |key: &[u8]| nix::unistd::write(&terminal.master, key).unwrap();
+    // Ctrl-C comes once, though the tracer hears of it as well.
+    press(b"\x03");
+    assert!(line(&mut screen).ends_with("got 2"));
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(tracer.try_wait().unwrap().is_none(), "one Ctrl-C is one signal");
+    press(b"\x03");
+    assert_eq!(tracer.wait().unwrap().code(), Some(128 + 2), "the second one ends the tracer");
+    assert!(gone(program));
+}
+
+#[test]
+fn without_root_what_is_hidden_is_a_gap() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs_err::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let copy = |from: PathBuf, name: &str| {
+        let path = directory.path().join(name);
+        fs_err::copy(from, &path).unwrap();
+        path
+    };
+    let (tracer, program) = (copy(tracer(), "tracer"), copy(build("undumpable", &[]), "undumpable"));
+    let output = Command::new("setpriv")
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .arg(tracer)
+        .arg(program)
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let seen = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(seen.contains("gap: Memory"), "{seen}");
+}
