@@ -15,7 +15,7 @@ use std::process::{Command, Output as Finished};
 
 use minjail::image::{Image, Input, Options, Output, Reference, Written, write_all};
 use minjail::layer::Compression;
-use minjail::manifest::{Config, Entry, FORMAT, Kind, Manifest, Source, Sources};
+use minjail::manifest::{Config, Entry, FORMAT, Kind, Manifest, Packing, Source, Sources};
 use minjail::path::JailPath;
 use minjail::root::Root;
 use minjail::tree::{Digest, Tree};
@@ -79,7 +79,18 @@ fn busybox() -> Option<(Manifest, Sources)> {
         labels: BTreeMap::from([("org.example.made-by".to_owned(), "a test".to_owned())]),
     };
     let entries = kinds.into_iter().map(entry).collect();
-    Some((Manifest { minjail_format: FORMAT, epoch: 1_700_000_000, config, verified: None, entries }, sources))
+    Some((
+        Manifest {
+            minjail_format: FORMAT,
+            epoch: 1_700_000_000,
+            packing: Packing::default(),
+            config,
+            verified: None,
+            made: BTreeMap::new(),
+            entries,
+        },
+        sources,
+    ))
 }
 
 fn write(directory: &Path, compression: Compression, forms: &[&str]) -> Option<Vec<Written>> {

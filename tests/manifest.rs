@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use minjail::files::{FileSet, Reason, Wanted, Was, What};
 use minjail::manifest::{
-    Config, DrawError, DrawNote, DrawnUp, Entry, FORMAT, Given, Kind, Manifest, Packages, ParseError, Source, draw_up,
+    Config, DrawError, DrawNote, DrawnUp, Entry, FORMAT, Given, Kind, Manifest, Packages, Packing, ParseError, Source,
+    draw_up,
 };
 use minjail::path::{Facts, FileType, JailPath};
 use minjail::root::Root;
@@ -70,6 +71,7 @@ impl Ground {
             store: &store,
             packages: &packages,
             epoch: 1_700_000_000,
+            packing: Packing::default(),
             config: Config { architecture: "amd64".into(), working_dir: "/".into(), ..Config::default() },
             threads: NonZeroUsize::new(threads).unwrap(),
             progress,
@@ -331,7 +333,15 @@ fn manifest_of(entries: Vec<(&str, Kind)>) -> Manifest {
         reasons: BTreeSet::new(),
     };
     let entries = entries.into_iter().map(entry).collect();
-    Manifest { minjail_format: FORMAT, epoch: 0, config: Config::default(), verified: None, entries }
+    Manifest {
+        minjail_format: FORMAT,
+        epoch: 0,
+        packing: Packing::default(),
+        config: Config::default(),
+        verified: None,
+        made: BTreeMap::new(),
+        entries,
+    }
 }
 
 #[test]
@@ -383,6 +393,12 @@ fn the_form_of_the_text() {
         r#"{{
   "minjail-format": 1,
   "epoch": 0,
+  "packing": {{
+    "name": "",
+    "compression": "",
+    "block-size": 0,
+    "mtime": "packaged"
+  }},
   "config": {{
     "architecture": "",
     "working-dir": "",

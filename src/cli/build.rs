@@ -1,16 +1,16 @@
-//! `minjail build`: images from a profile, whose workloads are run, or from saved traces.
+//! `minjail build`: images from a profile, whose workloads are run, from saved traces, or from a lock.
 
 use std::path::{Path, PathBuf};
 
-use anstream::eprintln;
-
 use super::exit::Exit;
 use super::failure::Failure;
+use super::locked;
 use super::pack::{self, Draft, Packing, Prepared};
 use super::profile;
 use super::prove::{Model, Verdict, repair, try_out, unproved};
 use super::rehearse::{Rehearsal, scratch};
-use crate::profile::Profile;
+use crate::profile::{Image, Profile};
+use crate::root::Root;
 use crate::trace::Trace;
 
 /// Build images from a profile: trace its workloads, build, and run them again in a jail. Or from saved traces
@@ -19,12 +19,21 @@ use crate::trace::Trace;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// A profile: a file, or one of `minjail profile list`
-    #[arg(value_name = "PROFILE", required_unless_present = "traces", conflicts_with = "traces")]
+    #[arg(value_name = "PROFILE", required_unless_present_any = ["traces", "locked"], conflicts_with_all = ["traces", "locked", "root"])]
     profile: Option<String>,
 
     /// A trace that `minjail trace` has written
     #[arg(short, long = "trace", value_name = "DIR")]
-    traces: Vec<PathBuf>,
+    pub(super) traces: Vec<PathBuf>,
+
+    /// Build what this lock says, byte for byte, from the traces or from the lock alone; if anything differs, say what
+    /// and build nothing
+    #[arg(long, value_name = "LOCK", conflicts_with_all = ["compression", "mtime"])]
+    locked: Option<PathBuf>,
+
+    /// The directory that plays `/` [default: the one that was traced]
+    #[arg(long, value_name = "DIR")]
+    pub(super) root: Option<PathBuf>,
 
     #[command(flatten)]
     packing: Packing,
@@ -47,22 +56,25 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let prepared = arguments.packing.prepare()?;
+    let prepared = arguments.packing.prepare_beside(arguments.locked.as_deref())?;
     if prepared.outputs.is_empty() {
         return Err(Failure::usage("nothing to build: no output is named").hint("name one with `-o`, as `-o oci:DIR`"));
     }
-    match &arguments.profile {
-        Some(name) => from_profile(&profile::load(name)?, arguments, &prepared)?,
-        None => from_traces(&arguments.traces, &prepared)?,
+    match (&arguments.locked, &arguments.profile) {
+        (Some(lock), _) => locked::build(lock, arguments, prepared)?,
+        (None, Some(name)) => from_profile(&profile::load(name)?, arguments, &prepared)?,
+        (None, None) => from_traces(arguments, &prepared)?.publish(&prepared)?,
     }
     Ok(Exit::Success)
 }
 
-fn from_traces(traces: &[PathBuf], prepared: &Prepared) -> Result<(), Failure> {
-    let lead = Trace::read(&traces[..1])?;
-    let trace = Trace::read(traces)?;
+/// Draws up what the traces need.
+pub(super) fn from_traces(arguments: &Arguments, prepared: &Prepared) -> Result<Draft, Failure> {
+    let trace = Trace::read(&arguments.traces)?;
+    let lead = Trace::read(&arguments.traces[..1])?;
     let lead = lead.runs.first().expect("a trace that was read has a run");
-    pack::pack(&trace, &lead.header, prepared)
+    let root = Root::open(arguments.root.as_deref().unwrap_or(&lead.header.root))?;
+    Draft::draw(&trace, &lead.header, root, &Image::default(), prepared)
 }
 
 fn from_profile(profile: &Profile, arguments: &Arguments, prepared: &Prepared) -> Result<(), Failure> {
@@ -81,7 +93,7 @@ fn from_profile(profile: &Profile, arguments: &Arguments, prepared: &Prepared) -
     let lead = &rehearsals[0].header;
     let rounds = if arguments.repair { arguments.rounds } else { 0 };
     for round in 0.. {
-        let mut draft = Draft::draw(&trace, lead, &profile.image, prepared)?;
+        let mut draft = Draft::draw(&trace, lead, Root::open(&lead.root)?, &profile.image, prepared)?;
         draft.manifest.verified = Some(!arguments.no_verify);
         if arguments.no_verify {
             return draft.publish(prepared);
@@ -119,7 +131,7 @@ fn trace(rehearsal: &Rehearsal<'_>, target: &Path) -> Result<Model, Failure> {
         return Ok(Model::of(&observation));
     }
     for line in String::from_utf8_lossy(&observation.stderr).lines() {
-        eprintln!("minjail: it wrote: {}", crate::path::escape(line.as_bytes()));
+        say!("minjail: it wrote: {}", crate::path::escape(line.as_bytes()));
     }
     let faults: Vec<String> = observation.faults.iter().map(ToString::to_string).collect();
     let text = format!("the workload `{}` failed on the host: {}", rehearsal.header.workload, faults.join("; "));
@@ -127,12 +139,7 @@ fn trace(rehearsal: &Rehearsal<'_>, target: &Path) -> Result<Model, Failure> {
         .hint("see that the program works, and that the profile says what it does; then build again"))
 }
 
-fn prove(
-    rehearsals: &[Rehearsal<'_>],
-    models: &[Model],
-    tree: &Path,
-    draft: &Draft<'_>,
-) -> Result<Vec<Verdict>, Failure> {
+fn prove(rehearsals: &[Rehearsal<'_>], models: &[Model], tree: &Path, draft: &Draft) -> Result<Vec<Verdict>, Failure> {
     let pairs = rehearsals.iter().zip(models);
     pairs.map(|(rehearsal, model)| try_out(rehearsal, tree, Some(model), &draft.root)).collect()
 }
@@ -141,18 +148,18 @@ fn prove(
 fn repairs(
     rehearsals: &[Rehearsal<'_>],
     verdicts: &[Verdict],
-    draft: &Draft<'_>,
+    draft: &Draft,
 ) -> Result<Vec<crate::trace::Run>, Failure> {
     let pairs = rehearsals.iter().zip(verdicts).filter(|(_, verdict)| !verdict.culprits.is_empty());
     pairs.map(|(rehearsal, verdict)| repair(rehearsal, &verdict.culprits, &draft.root)).collect()
 }
 
-fn keep(draft: &Draft<'_>, prepared: &Prepared) -> Result<(), Failure> {
+fn keep(draft: &Draft, prepared: &Prepared) -> Result<(), Failure> {
     for output in prepared.outputs.iter().filter_map(pack::path_of) {
         let mut name = output.as_os_str().to_owned();
         name.push(".failed");
         draft.write_tree(Path::new(&name), prepared)?;
-        eprintln!("minjail: the tree that failed is in {}", Path::new(&name).display());
+        say!("minjail: the tree that failed is in {}", Path::new(&name).display());
     }
     Ok(())
 }

@@ -38,6 +38,7 @@ pub(super) struct Choices {
 }
 
 /// [`Choices`] that were checked.
+#[derive(Debug, Default)]
 pub(super) struct Chosen {
     pub(super) policy: Policy,
     allowed_variables: Vec<String>,

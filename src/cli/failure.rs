@@ -2,7 +2,6 @@
 
 use std::error::Error;
 
-use anstream::eprintln;
 use anstyle::{AnsiColor, Style};
 
 use super::exit::Exit;
@@ -76,20 +75,20 @@ impl Failure {
         let red = AnsiColor::Red.on_default().bold();
         let cyan = AnsiColor::Cyan.on_default().bold();
         let plain = Style::new();
-        eprintln!("{red}error{red:#}: {}", self.error);
+        say!("{red}error{red:#}: {}", self.error);
         let mut told = self.error.to_string();
         let mut cause = self.error.source();
         while let Some(error) = cause {
             // `#[error(transparent)]` says the same twice.
             let text = error.to_string();
             if text != told {
-                eprintln!("{plain}  caused by: {text}{plain:#}");
+                say!("{plain}  caused by: {text}{plain:#}");
             }
             told = text;
             cause = error.source();
         }
         for hint in &self.hints {
-            eprintln!("{cyan}hint{cyan:#}: {hint}");
+            say!("{cyan}hint{cyan:#}: {hint}");
         }
     }
 }

@@ -3,18 +3,31 @@
 //! This is where the clock, the environment, the user, the terminal and the standard streams enter; every other room
 //! is handed values. One file a subcommand: its arguments, and `run`. All of minjail's words go to standard error.
 
+/// Says a line on standard error. Where nobody can hear it, a full disk or a closed pipe, that is no failure, and no
+/// panic as with `eprintln!`.
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(anstream::stderr(), $($argument)*);
+    }};
+}
+
 mod build;
+mod check;
 mod choices;
+mod diff;
 mod doctor;
 mod exit;
 mod failure;
 mod locate;
+mod locked;
 mod pack;
 mod profile;
 mod progress;
 mod prove;
 mod rehearse;
 mod run;
+mod side;
 mod trace;
 mod verify;
 mod why;
@@ -65,6 +78,8 @@ enum Command {
         order: std::path::PathBuf,
     },
     Doctor(doctor::Arguments),
+    Diff(diff::Arguments),
+    Check(check::Arguments),
 }
 
 /// Parses the arguments, does what they say, and tells what failed.
@@ -88,6 +103,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Workload { order } => Ok(rehearse::runner(&order)),
         Command::Profile(arguments) => profile::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
     };
     let exit = result.unwrap_or_else(|failure| {
         failure.tell();

@@ -2,20 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::io::Write;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-
-use anstream::eprintln;
 
 use super::choices::{Choices, Chosen};
 use super::failure::Failure;
 use super::progress::Progress;
 use crate::files::{self, FileSet, Note};
 use crate::image::{self, Output, Reference, Target};
-use crate::layer::Compression;
-use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Manifest, Packages, Sources};
+use crate::layer::{BLOCK_SIZE, Compression};
+use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Manifest, Packages, Sources, Times};
 use crate::path::unescape;
 use crate::profile::Image;
 use crate::report::summary::{self, LeftOut, Summary, gap_sentence};
@@ -43,6 +40,10 @@ pub(super) struct Packing {
     #[arg(long, value_name = "HOW", default_value = "gzip")]
     compression: Compression,
 
+    /// Which times files get: fixed, clamp, packaged or keep
+    #[arg(long, value_name = "HOW", default_value = "packaged")]
+    mtime: Times,
+
     /// Build even if the trace has gaps
     #[arg(long)]
     allow_gaps: bool,
@@ -65,25 +66,52 @@ pub(super) struct Prepared {
     pub(super) outputs: Vec<Output>,
     locks: Vec<PathBuf>,
     force: bool,
+    pub(super) packing: manifest::Packing,
     compression: Compression,
     allow_gaps: bool,
     pub(super) quiet: bool,
-    json: bool,
-    epoch: i64,
+    pub(super) json: bool,
+    pub(super) epoch: i64,
     chosen: Chosen,
     /// Where `-` goes.
     standard_output: OwnedFd,
 }
 
+impl Prepared {
+    /// Takes from a lock how the image is made: epoch, times, and compression.
+    pub(super) fn follow(&mut self, lock: &Manifest) -> Result<(), Failure> {
+        self.epoch = lock.epoch;
+        self.compression = lock.packing.compression.parse().map_err(Failure::new)?;
+        self.packing = packing(self.compression, lock.packing.mtime);
+        Ok(())
+    }
+}
+
+fn packing(compression: Compression, mtime: Times) -> manifest::Packing {
+    manifest::Packing {
+        name: String::new(),
+        compression: compression.to_string(),
+        compressor: compression.compressor(),
+        block_size: BLOCK_SIZE as u64,
+        mtime,
+    }
+}
+
 impl Packing {
     /// Refuses what cannot come to anything, before a program runs.
     pub(super) fn prepare(&self) -> Result<Prepared, Failure> {
+        self.prepare_beside(None)
+    }
+
+    /// As [`prepare`](Self::prepare), but for the lock that is built from, which stays as it is.
+    pub(super) fn prepare_beside(&self, locked: Option<&Path>) -> Result<Prepared, Failure> {
         let outputs = self.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
         let mut locks: Vec<PathBuf> = match &self.lock {
             Some(lock) => vec![lock.clone()],
             None => outputs.iter().filter_map(path_of).map(lock_beside).collect(),
         };
         locks.dedup();
+        locks.retain(|lock| locked.is_none_or(|locked| !is_same_file(lock, locked)));
         for path in outputs.iter().filter_map(path_of).chain(locks.iter().map(PathBuf::as_path)) {
             check_target(path, self.force)?;
         }
@@ -91,6 +119,7 @@ impl Packing {
             outputs,
             locks,
             force: self.force,
+            packing: packing(self.compression, self.mtime),
             compression: self.compression,
             allow_gaps: self.allow_gaps,
             quiet: self.quiet,
@@ -117,6 +146,11 @@ pub(super) fn lock_beside(output: &Path) -> PathBuf {
     let mut name = output.as_os_str().to_owned();
     name.push(".lock");
     PathBuf::from(name)
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let canonical = [one, other].map(fs_err::canonicalize);
+    matches!(canonical, [Ok(one), Ok(other)] if one == other)
 }
 
 /// The file or directory that an output makes; `None` for standard output.
@@ -153,7 +187,8 @@ fn check_target(path: &Path, force: bool) -> Result<(), Failure> {
 /// `SOURCE_DATE_EPOCH` (<https://reproducible-builds.org/specs/source-date-epoch/>), else 0.
 #[expect(clippy::disallowed_methods, reason = "this is where the environment enters")]
 fn epoch() -> Result<i64, Failure> {
-    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(0) };
+    let text = std::env::var_os("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty());
+    let Some(text) = text else { return Ok(0) };
     let seconds = text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds >= 0);
     seconds.ok_or_else(|| {
         Failure::usage(format!("SOURCE_DATE_EPOCH is `{}`, which is no number of seconds", text.display()))
@@ -162,7 +197,7 @@ fn epoch() -> Result<i64, Failure> {
 }
 
 /// An image of which something may be missing is none, unless the user knows better.
-fn refuse_gaps(trace: &Trace, prepared: &Prepared) -> Result<(), Failure> {
+pub(super) fn refuse_gaps(trace: &Trace, prepared: &Prepared) -> Result<(), Failure> {
     let gaps = gaps(trace);
     if gaps.is_empty() || prepared.allow_gaps {
         return Ok(());
@@ -186,50 +221,54 @@ fn gaps(trace: &Trace) -> BTreeMap<Gap, u64> {
 pub(super) fn tell_of_trace(tally: &Tally, target: &Path, prepared: &Prepared) {
     let Tally { touches, programs, gaps } = tally;
     if prepared.json {
-        eprintln!("{}", serde_json::json!({ "trace": target, "touches": touches, "programs": programs, "gaps": gaps }));
+        say!("{}", serde_json::json!({ "trace": target, "touches": touches, "programs": programs, "gaps": gaps }));
     } else if !prepared.quiet {
         let by = if *programs == 1 { "one program".to_owned() } else { format!("{programs} programs") };
-        eprintln!("minjail: {touches} touches by {by} are in {}", target.display());
+        say!("minjail: {touches} touches by {by} are in {}", target.display());
         for (gap, count) in gaps {
-            eprintln!("minjail: gap: {} ({count} times)", gap_sentence(*gap));
+            say!("minjail: gap: {} ({count} times)", gap_sentence(*gap));
         }
-        eprintln!("minjail: to build an image: minjail build -t {} -o docker-archive:FILE", target.display());
+        say!("minjail: to build an image: minjail build -t {} -o docker-archive:FILE", target.display());
     }
 }
 
 /// Builds every output from `trace`; `lead` says how the image is run.
 pub(super) fn pack(trace: &Trace, lead: &Header, prepared: &Prepared) -> Result<(), Failure> {
-    Draft::draw(trace, lead, &Image::default(), prepared)?.publish(prepared)
+    Draft::draw(trace, lead, Root::open(&lead.root)?, &Image::default(), prepared)?.publish(prepared)
 }
 
-/// An image that is drawn up, and not written yet.
-pub(super) struct Draft<'a> {
-    trace: &'a Trace,
-    lead: &'a Header,
-    pub(super) root: Root,
-    packages: Packages,
+/// An image that is drawn up, and not written yet, with all that is to be told of it.
+pub(super) struct Draft {
     pub(super) manifest: Manifest,
-    sources: Sources,
-    notes: Vec<Note>,
+    pub(super) sources: Sources,
+    pub(super) root: Root,
+    pub(super) packages: Packages,
+    pub(super) notes: Vec<Note>,
+    pub(super) gaps: BTreeMap<Gap, u64>,
+    pub(super) left_out: LeftOut,
 }
 
-impl<'a> Draft<'a> {
-    /// Draws up the image of `trace`; `lead` says how it is run, and `image` what a profile says otherwise.
+impl Draft {
+    /// Draws up what `trace` needs of `root`; `lead` says how the image is run, and `image` what a profile says
+    /// otherwise.
     pub(super) fn draw(
-        trace: &'a Trace,
-        lead: &'a Header,
+        trace: &Trace,
+        lead: &Header,
+        root: Root,
         image: &Image,
         prepared: &Prepared,
     ) -> Result<Self, Failure> {
-        let root = Root::open(&lead.root)?;
         let (files, mut notes) = files::needed(trace, &root, &prepared.chosen.policy)?;
         let withheld = lead.env.iter().filter(|(name, value)| prepared.chosen.withholds(name, value));
         notes.extend(withheld.map(|(name, _)| Note::Variable { name: name.clone() }));
+        notes.sort();
         let packages = Packages::read(&root)?;
+        let packing = manifest::Packing { name: lead.workload.clone(), ..prepared.packing.clone() };
         let config = config(trace, lead, image, &prepared.chosen)?;
-        let DrawnUp { manifest, sources, .. } = draw_up(&files, &root, &packages, trace, config, prepared)?;
+        let DrawnUp { manifest, sources, .. } =
+            draw_up(&files, &root, &packages, &trace.store, prepared.epoch, packing, config, prepared.quiet)?;
         refuse_gaps(trace, prepared)?;
-        Ok(Self { trace, lead, root, packages, manifest, sources, notes })
+        Ok(Self { manifest, sources, root, packages, notes, gaps: gaps(trace), left_out: left_out(trace) })
     }
 
     /// Writes the image as a tree alone.
@@ -237,11 +276,11 @@ impl<'a> Draft<'a> {
         self.write(&[Output::Rootfs(directory.to_path_buf())], prepared).map(drop)
     }
 
-    /// Writes the outputs and the locks, and tells of them.
-    pub(super) fn publish(mut self, prepared: &Prepared) -> Result<(), Failure> {
+    /// Writes every output and its lock, and tells of it.
+    pub(super) fn publish(&self, prepared: &Prepared) -> Result<(), Failure> {
         let written = self.write(&prepared.outputs, prepared)?;
         for lock in &prepared.locks {
-            write_lock(lock, &self.manifest)?;
+            image::write_file(lock, prepared.force, self.manifest.to_json().as_bytes())?;
         }
         let mut summary = Summary::of(&self.manifest);
         let share = self.packages.share(&self.manifest);
@@ -250,10 +289,9 @@ impl<'a> Draft<'a> {
             packed_bytes: share.taken_size,
             installed_bytes: share.touched_size,
         };
-        summary.left_out = left_out(self.trace);
-        self.notes.sort();
-        summary.notes = self.notes;
-        summary.gaps = gaps(self.trace);
+        summary.left_out = self.left_out;
+        summary.notes.clone_from(&self.notes);
+        summary.gaps.clone_from(&self.gaps);
         summary.locks = prepared.locks.iter().map(|lock| lock.display().to_string()).collect();
         summary.outputs = written;
         tell(&summary, prepared);
@@ -262,25 +300,30 @@ impl<'a> Draft<'a> {
 
     fn write(&self, outputs: &[Output], prepared: &Prepared) -> Result<Vec<summary::Output>, Failure> {
         let tree = Tree { manifest: &self.manifest, sources: &self.sources, root: &self.root };
-        write(&tree, outputs, self.lead, prepared)
+        write(&tree, outputs, prepared)
     }
 }
 
-fn draw_up(
+/// Draws up the manifest of `files`, telling how far the hashing is.
+#[expect(clippy::too_many_arguments, reason = "each is one thing that a manifest is drawn up from")]
+pub(super) fn draw_up(
     files: &FileSet,
     root: &Root,
     packages: &Packages,
-    trace: &Trace,
+    store: &BTreeMap<String, PathBuf>,
+    epoch: i64,
+    packing: manifest::Packing,
     config: Config,
-    prepared: &Prepared,
+    quiet: bool,
 ) -> Result<DrawnUp, Failure> {
-    let progress = Progress::new("hashing", prepared.quiet);
+    let progress = Progress::new("hashing", quiet);
     let drawn = manifest::draw_up(Given {
         files,
         root,
-        store: &trace.store,
+        store,
         packages,
-        epoch: prepared.epoch,
+        epoch,
+        packing,
         config,
         threads: threads(),
         progress: &|done, total| progress.show(done, total),
@@ -288,13 +331,8 @@ fn draw_up(
     Ok(drawn)
 }
 
-fn write(
-    tree: &Tree<'_>,
-    outputs: &[Output],
-    lead: &Header,
-    prepared: &Prepared,
-) -> Result<Vec<summary::Output>, Failure> {
-    let name = Reference::of_program(lead.workload.as_bytes());
+fn write(tree: &Tree<'_>, outputs: &[Output], prepared: &Prepared) -> Result<Vec<summary::Output>, Failure> {
+    let name = Reference::of_program(tree.manifest.packing.name.as_bytes());
     let options = image::Options {
         compression: prepared.compression,
         force: prepared.force,
@@ -321,7 +359,7 @@ fn threads() -> NonZeroUsize {
 }
 
 /// How the image is run: as the workload was, unless `image` says otherwise.
-fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chosen) -> Result<Config, Failure> {
+pub(super) fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chosen) -> Result<Config, Failure> {
     let mut arguments = lead.command.iter().skip(1);
     let text = |argument: &String| {
         unescape(argument).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
@@ -368,26 +406,6 @@ fn architecture(machine: &str) -> &str {
     }
 }
 
-/// Writes the lock, whole or not at all.
-fn write_lock(path: &Path, manifest: &Manifest) -> Result<(), Failure> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let failed = |source| Failure::new(LockError { path: path.display().to_string(), source });
-    let mut file = tempfile::Builder::new().prefix(".minjail-lock-").tempfile_in(parent).map_err(failed)?;
-    file.write_all(manifest.to_json().as_bytes()).map_err(failed)?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(mode).map_err(failed)?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("failed to write the lock `{path}`")]
-struct LockError {
-    path: String,
-    source: std::io::Error,
-}
-
 /// What the runs asked for and the image does not have.
 fn left_out(trace: &Trace) -> LeftOut {
     let touches = || trace.runs.iter().flat_map(|run| &run.touches);
@@ -403,8 +421,8 @@ fn left_out(trace: &Trace) -> LeftOut {
 
 fn tell(summary: &Summary, prepared: &Prepared) {
     if prepared.json {
-        eprintln!("{}", serde_json::to_string(summary).expect("a summary is plain data"));
+        say!("{}", serde_json::to_string(summary).expect("a summary is plain data"));
     } else if !prepared.quiet {
-        anstream::eprint!("{}", summary.to_text());
+        say!("{}", summary.to_text().trim_end_matches('\n'));
     }
 }

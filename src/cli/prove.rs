@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use anstream::eprintln;
-
 use super::exit::Exit;
 use super::failure::Failure;
 use super::rehearse::Rehearsal;
@@ -46,17 +44,17 @@ impl Verdict {
             return;
         }
         for fault in &self.faults {
-            eprintln!("minjail: in the jail, workload `{}`: {fault}", self.workload);
+            say!("minjail: in the jail, workload `{}`: {fault}", self.workload);
         }
         for line in String::from_utf8_lossy(&self.stderr).lines().rev().take(LINES).collect::<Vec<_>>().iter().rev() {
-            eprintln!("minjail: it wrote: {}", escape(line.as_bytes()));
+            say!("minjail: it wrote: {}", escape(line.as_bytes()));
         }
         for (index, culprit) in self.culprits.iter().take(SHOWN).enumerate() {
             let likely = if index == 0 { ", the last thing that was missing" } else { "" };
-            eprintln!("minjail: missing: `{}`, looked for by `{}`{likely}", culprit.path, culprit.program);
+            say!("minjail: missing: `{}`, looked for by `{}`{likely}", culprit.path, culprit.program);
         }
         if self.culprits.len() > SHOWN {
-            eprintln!("minjail: and {} more that were missing", self.culprits.len() - SHOWN);
+            say!("minjail: and {} more that were missing", self.culprits.len() - SHOWN);
         }
     }
 }

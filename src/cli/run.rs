@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use anstream::eprintln;
 use nix::unistd::Uid;
 
 use super::exit::Exit;
@@ -67,7 +66,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let env = config.env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
     if !arguments.quiet {
         for note in jail::notes(&jail)? {
-            eprintln!("note: {note}");
+            say!("note: {note}");
         }
     }
     let ended = jail::run(&jail, &Program { argv, env })?;
@@ -97,7 +96,7 @@ fn lock_config(directory: &Path) -> Result<Option<Config>, Failure> {
 }
 
 /// What of an image's configuration says how it is run.
-fn run_config(config: RunConfig) -> Config {
+pub(super) fn run_config(config: RunConfig) -> Config {
     let variables = config.env.unwrap_or_default();
     let env = variables.iter().filter_map(|variable| variable.split_once('='));
     Config {
@@ -107,6 +106,8 @@ fn run_config(config: RunConfig) -> Config {
         // config.md, "WorkingDir": the default is the root.
         working_dir: config.working_dir.filter(|directory| !directory.is_empty()).unwrap_or_else(|| "/".to_owned()),
         user: config.user.unwrap_or_default(),
+        exposed_ports: config.exposed_ports.unwrap_or_default().into_keys().collect(),
+        labels: config.labels.unwrap_or_default(),
         ..Config::default()
     }
 }

@@ -3,8 +3,6 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use anstream::eprintln;
-
 use super::exit::Exit;
 use super::failure::Failure;
 use super::profile;
@@ -46,7 +44,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         let verdict = try_out(&rehearsal, tree, None, &root)?;
         verdict.tell();
         if verdict.is_good() && !arguments.quiet {
-            eprintln!("minjail: workload `{name}` does in the jail what the profile says");
+            say!("minjail: workload `{name}` does in the jail what the profile says");
         }
         verdicts.push(verdict);
     }

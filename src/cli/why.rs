@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use anstream::eprintln;
-
 use super::exit::Exit;
 use super::failure::Failure;
 use crate::files;
@@ -34,7 +32,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         if let Some(text) = explain(&reasons, &path) {
             answer(&text);
         } else {
-            eprintln!("`{path}` is not in the image: nothing that ran needed it");
+            say!("`{path}` is not in the image: nothing that ran needed it");
             exit = Exit::No;
         }
     }

@@ -5,6 +5,7 @@
 //! not pull or push and starts no other program.
 
 mod archive;
+mod contents;
 mod date;
 mod form;
 pub mod oci;
@@ -24,7 +25,7 @@ use crate::tree::TreeError;
 pub use output::{FORMS, Input, Output, OutputError, Target};
 pub use read::{Image, ImageLayer, ReadError};
 pub use reference::{Reference, ReferenceError, Tag};
-pub use write::{Options, Progress, Written, write, write_all};
+pub use write::{Options, Progress, Written, write, write_all, write_file};
 
 /// An image could not be written.
 #[derive(Debug, thiserror::Error)]

@@ -7,8 +7,9 @@ use super::oci::{self, Descriptor, DockerImage, ImageConfig, ImageManifest, Inde
 use super::output::{Input, Output, Target};
 use super::reference::{Reference, Tag};
 use super::store::{Part, Store};
-use super::unpack;
+use super::{contents, unpack};
 use crate::layer::untar::UntarError;
+use crate::manifest::Entry;
 use crate::root::RootError;
 use crate::tree::{Digest, Notes, TreeError};
 
@@ -122,6 +123,14 @@ impl Image {
                 docker_image(&Store::archive(file(target))?, reference.as_ref())
             }
         }
+    }
+
+    /// What the layers, one over the other, amount to, sorted by path; every content is read and hashed.
+    ///
+    /// # Errors
+    /// A layer is damaged, has other content than the configuration says, or has a name that is refused.
+    pub fn entries(&self) -> Result<Vec<Entry>, ReadError> {
+        contents::entries(self)
     }
 
     /// Applies the layers, one over the other, in `directory`, which must exist and be empty.

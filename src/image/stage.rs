@@ -1,13 +1,16 @@
 //! Outputs that appear at once or not at all: made under a temporary name beside the target, then renamed.
+//!
+//! Whoever makes one holds a lock on it. One that nobody holds was left by a minjail that was killed; the next one that
+//! makes the same output removes it.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use fs_err::File;
 use nix::errno::Errno;
-use nix::fcntl::AT_FDCWD;
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg};
 use nix::unistd::syncfs;
 
 use super::ImageError;
@@ -25,6 +28,8 @@ pub(super) struct Stage {
     force: bool,
     /// What stands at `path` is to be removed.
     armed: bool,
+    /// The lock, where the file system has locks.
+    _held: Option<Flock<std::fs::File>>,
 }
 
 impl Stage {
@@ -35,6 +40,14 @@ impl Stage {
             let file = std::fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o666).open(path)?;
             Ok(File::from_parts(file, path))
         })
+    }
+
+    /// Makes a file with this content that is to become `target`, on the disk but for its name.
+    pub(super) fn whole(target: &Path, force: bool, content: &[u8]) -> Result<Self, ImageError> {
+        let (stage, mut file) = Self::file(target, force)?;
+        file.write_all(content).map_err(|source| failed("write", target, source))?;
+        file.sync_all().map_err(|source| failed("write to disk", target, source))?;
+        Ok(stage)
     }
 
     /// Makes an empty directory that is to become `target`, which, if it is to be replaced, must be one of which
@@ -56,7 +69,7 @@ impl Stage {
     fn make<T>(
         target: &Path,
         force: bool,
-        create: impl FnMut(&Path) -> io::Result<T>,
+        mut create: impl FnMut(&Path) -> io::Result<T>,
     ) -> Result<(Self, T), ImageError> {
         let parent = match target.parent() {
             Some(parent) if parent != Path::new("") => parent.to_owned(),
@@ -69,12 +82,23 @@ impl Stage {
         // A name has 255 bytes at most (`NAME_MAX`), and the random part wants some.
         prefix.extend_from_slice(&name.as_bytes()[..name.len().min(200)]);
         prefix.extend_from_slice(b".minjail-");
+        remove_abandoned(&parent, &prefix);
         let made = tempfile::Builder::new()
             .prefix(&std::ffi::OsString::from_vec(prefix))
-            .make_in(&parent, create)
+            .make_in(&parent, |path| {
+                let made = create(path)?;
+                match hold(path) {
+                    Ok(held) => Ok((made, held)),
+                    Err(error) => {
+                        // What is lost to somebody else is his to remove; removing it twice does no harm.
+                        let _ = remove_all(path);
+                        Err(error)
+                    }
+                }
+            })
             .map_err(|source| failed("make", target, source))?;
-        let (made, path) = made.keep().map_err(|error| failed("make", target, error.error))?;
-        Ok((Self { path, target: target.to_owned(), parent, force, armed: true }, made))
+        let ((made, held), path) = made.keep().map_err(|error| failed("make", target, error.error))?;
+        Ok((Self { path, target: target.to_owned(), parent, force, armed: true, _held: held }, made))
     }
 
     /// Where it is made.
@@ -109,6 +133,52 @@ impl Drop for Stage {
         if self.armed {
             // The error that brought us here is the one to report.
             let _ = remove_all(&self.path);
+        }
+    }
+}
+
+/// Locks what was just made at `path`. `None` where the file system has no locks.
+///
+/// Between making and locking, somebody who removes what nobody holds may have come first: then this is an error for
+/// which `tempfile` takes another name.
+fn hold(path: &Path) -> io::Result<Option<Flock<std::fs::File>>> {
+    let lost = || io::Error::from(io::ErrorKind::AlreadyExists);
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(lost()),
+        // Some umasks take the right to read one's own files away.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+        opened => opened?,
+    };
+    match Flock::lock(file.into_parts().0, FlockArg::LockExclusiveNonblock) {
+        Ok(held) if is_at(&held, path) => Ok(Some(held)),
+        Ok(_) | Err((_, Errno::EWOULDBLOCK)) => Err(lost()),
+        Err(_) => Ok(None),
+    }
+}
+
+/// True if the name `path` still leads to this file.
+fn is_at(file: &std::fs::File, path: &Path) -> bool {
+    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    let (held, named) = (file.metadata().map(identity), fs_err::symlink_metadata(path).map(identity));
+    matches!((held, named), (Ok(held), Ok(named)) if held == named)
+}
+
+/// Removes what killed minjails have left of the same output. That something cannot be removed stops nobody.
+fn remove_abandoned(parent: &Path, prefix: &[u8]) {
+    let Ok(entries) = fs_err::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        // `tempfile` puts six letters and digits behind the prefix.
+        let random = name.as_bytes().strip_prefix(prefix);
+        if !random.is_some_and(|random| random.len() == 6 && random.iter().all(u8::is_ascii_alphanumeric)) {
+            continue;
+        }
+        let path = entry.path();
+        let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
+        let opened = std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(&path);
+        let held = opened.ok().and_then(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).ok());
+        if held.is_some_and(|held| is_at(&held, &path)) {
+            let _ = remove_all(&path);
         }
     }
 }

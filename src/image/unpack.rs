@@ -28,18 +28,16 @@ pub(super) fn unpack(image: &Image, directory: &Path) -> Result<Notes, ReadError
 }
 
 fn apply(layer: &ImageLayer, ground: &mut Ground) -> Result<(), ReadError> {
-    let plain = Hashed { reader: decompressed(layer)?, hasher: Hasher::default() };
-    let mut untar = Untar::new(plain);
+    let mut untar = Untar::new(plain(layer)?);
     while let Some(member) = untar.next_member()? {
         ground.apply(&member, &mut untar)?;
     }
-    let (found, _) = untar.drain()?.hasher.finish();
-    match layer.diff_id {
-        Some(expected) if expected != found => {
-            Err(ReadError::WrongDigest { name: layer.part.name.clone(), expected, found })
-        }
-        _ => Ok(()),
-    }
+    untar.drain()?.check(layer)
+}
+
+/// The tar stream of a layer, hashed as it passes.
+pub(super) fn plain(layer: &ImageLayer) -> Result<Plain, ReadError> {
+    Ok(Plain { reader: decompressed(layer)?, hasher: Hasher::default() })
 }
 
 /// The tar stream of a layer, by the first bytes of the layer and not by what a document says of it.
@@ -56,12 +54,26 @@ fn decompressed(layer: &ImageLayer) -> Result<Box<dyn Read>, ReadError> {
     })
 }
 
-struct Hashed<R> {
-    reader: R,
+/// See [`plain`].
+pub(super) struct Plain {
+    reader: Box<dyn Read>,
     hasher: Hasher,
 }
 
-impl<R: Read> Read for Hashed<R> {
+impl Plain {
+    /// Compares what was read, which must be all, with what the configuration says of the layer.
+    pub(super) fn check(self, layer: &ImageLayer) -> Result<(), ReadError> {
+        let (found, _) = self.hasher.finish();
+        match layer.diff_id {
+            Some(expected) if expected != found => {
+                Err(ReadError::WrongDigest { name: layer.part.name.clone(), expected, found })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Read for Plain {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(buffer)?;
         self.hasher.update(&buffer[..count]);
@@ -218,7 +230,7 @@ impl Ground {
 }
 
 /// The path that a name in an archive means: from the root on, however it begins.
-fn parse(name: &[u8]) -> Result<JailPath, &'static str> {
+pub(super) fn parse(name: &[u8]) -> Result<JailPath, &'static str> {
     let mut path = JailPath::root();
     for component in name.split(|&byte| byte == b'/') {
         match component {
@@ -232,7 +244,7 @@ fn parse(name: &[u8]) -> Result<JailPath, &'static str> {
     Ok(path)
 }
 
-fn metadata(member: &Member) -> Result<Metadata, &'static str> {
+pub(super) fn metadata(member: &Member) -> Result<Metadata, &'static str> {
     let id = |id: u64| u32::try_from(id).ok().filter(|&id| id != u32::MAX).ok_or("its owner has an impossible number");
     let carried = member.xattrs.iter().filter(|(name, _)| is_carried(name));
     Ok(Metadata {

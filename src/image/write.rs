@@ -100,6 +100,14 @@ pub fn write_all(
     Ok(all)
 }
 
+/// Writes a file beside an image, as its lock: whole or not at all.
+///
+/// # Errors
+/// See [`ImageError`].
+pub fn write_file(target: &Path, force: bool, content: &[u8]) -> Result<(), ImageError> {
+    Stage::whole(target, force, content)?.publish()
+}
+
 /// What is to be made of an output, at a place where nobody sees it yet.
 enum Begun {
     Rootfs(Stage),

@@ -22,6 +22,12 @@ use crate::tree::{Digest, TreeError};
 pub use pack::{Sink, pack};
 pub use produce::size;
 
+/// The release of zlib-rs that is built in: it does not say so itself, so a test holds this against `Cargo.lock`.
+const ZLIB_RS: &str = "0.6.8";
+
+/// The uncompressed stream is cut into blocks of this size, and each is compressed by itself: part of the format.
+pub const BLOCK_SIZE: usize = produce::BLOCK;
+
 /// One layer, as an image manifest describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
@@ -49,6 +55,16 @@ impl Compression {
     pub const GZIP: Self = Self::Gzip(6);
     /// zstd at the level that zstd itself takes without options.
     pub const ZSTD: Self = Self::Zstd(3);
+
+    /// Who compresses, with the version; empty for [`Compression::None`]. The bytes that come out are this one's, and
+    /// another release may make others of the same layer.
+    pub fn compressor(self) -> String {
+        match self {
+            Self::None => String::new(),
+            Self::Gzip(_) => format!("zlib-rs {ZLIB_RS}"),
+            Self::Zstd(_) => format!("libzstd {}", zstd::zstd_safe::version_string()),
+        }
+    }
 
     /// The media type of a layer so compressed (OCI image specification, `layer.md`).
     pub fn media_type(self) -> &'static str {
@@ -112,6 +128,8 @@ pub enum LayerError {
     Unfit { path: String, why: String },
     #[error("failed to write the layer")]
     Write(#[source] io::Error),
+    #[error("failed to start a thread for the layer")]
+    Thread(#[source] io::Error),
     #[error("failed to compress the layer")]
     Compress(#[source] io::Error),
 }

@@ -47,7 +47,7 @@ pub fn pack(
                 Compression::None => Consumer::plain(scope, out),
                 Compression::Gzip(level) => Consumer::gzip(scope, out, level, threads),
                 Compression::Zstd(level) => Consumer::zstd(scope, out, level, threads),
-            };
+            }?;
             consumers.push((compression, consumer));
         }
         let mut number = 0;
@@ -111,19 +111,24 @@ struct Consumer<'scope> {
 }
 
 impl<'scope> Consumer<'scope> {
-    fn plain(scope: &'scope Scope<'scope, '_>, out: Hashed<'scope>) -> Self {
+    fn plain(scope: &'scope Scope<'scope, '_>, out: Hashed<'scope>) -> Result<Self, LayerError> {
         let (feed, blocks) = sync_channel(QUEUE);
-        let writer = scope.spawn(move || write_plain(&blocks, out));
-        Self { feeds: vec![feed], writer }
+        let writer = spawn(scope, move || write_plain(&blocks, out))?;
+        Ok(Self { feeds: vec![feed], writer })
     }
 
-    fn gzip(scope: &'scope Scope<'scope, '_>, out: Hashed<'scope>, level: u32, threads: NonZeroUsize) -> Self {
+    fn gzip(
+        scope: &'scope Scope<'scope, '_>,
+        out: Hashed<'scope>,
+        level: u32,
+        threads: NonZeroUsize,
+    ) -> Result<Self, LayerError> {
         let mut feeds = Vec::new();
         let mut deflated = Vec::new();
         for _ in 0..threads.get().min(MAX_GZIP_THREADS) {
             let (feed, blocks) = sync_channel::<Block>(QUEUE);
             let (done, from_worker) = sync_channel(QUEUE);
-            scope.spawn(move || {
+            let worker = spawn(scope, move || {
                 for block in blocks {
                     // The writer is gone if it has failed.
                     if done.send(deflate(&block.bytes, block.last, level)).is_err() {
@@ -131,17 +136,28 @@ impl<'scope> Consumer<'scope> {
                     }
                 }
             });
+            // Fewer threads give the same bytes.
+            match worker {
+                Err(error) if feeds.is_empty() => return Err(error),
+                Err(_) => break,
+                Ok(_) => {}
+            }
             feeds.push(feed);
             deflated.push(from_worker);
         }
-        let writer = scope.spawn(move || write_gzip(&deflated, out));
-        Self { feeds, writer }
+        let writer = spawn(scope, move || write_gzip(&deflated, out))?;
+        Ok(Self { feeds, writer })
     }
 
-    fn zstd(scope: &'scope Scope<'scope, '_>, out: Hashed<'scope>, level: i32, threads: NonZeroUsize) -> Self {
+    fn zstd(
+        scope: &'scope Scope<'scope, '_>,
+        out: Hashed<'scope>,
+        level: i32,
+        threads: NonZeroUsize,
+    ) -> Result<Self, LayerError> {
         let (feed, blocks) = sync_channel(QUEUE);
-        let writer = scope.spawn(move || write_zstd(&blocks, out, level, threads));
-        Self { feeds: vec![feed], writer }
+        let writer = spawn(scope, move || write_zstd(&blocks, out, level, threads))?;
+        Ok(Self { feeds: vec![feed], writer })
     }
 
     fn feed(&self, number: usize, block: &Block) -> bool {
@@ -155,6 +171,14 @@ impl<'scope> Consumer<'scope> {
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
+}
+
+/// Starts a thread; `Scope::spawn` would panic where there is none to be had.
+fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>, LayerError> {
+    std::thread::Builder::new().spawn_scoped(scope, work).map_err(LayerError::Thread)
 }
 
 /// Sinks that all get the same bytes, hashed and counted as they pass.

@@ -15,6 +15,14 @@ use crate::manifest::{Entry, Kind};
 use crate::tree::Hasher;
 use crate::tree::sample::{Sample, any_tree, path};
 
+#[test]
+fn the_compressor_is_the_one_that_is_built_in() {
+    let lock = include_str!("../../Cargo.lock");
+    assert!(lock.contains(&format!("name = \"zlib-rs\"\nversion = \"{ZLIB_RS}\"\n")));
+    assert_eq!(Compression::GZIP.compressor(), format!("zlib-rs {ZLIB_RS}"));
+    assert!(Compression::ZSTD.compressor().starts_with("libzstd 1."));
+}
+
 /// A sink that the test can look into.
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<Vec<u8>>>);

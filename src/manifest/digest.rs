@@ -40,9 +40,12 @@ pub(super) fn all(
         }
     };
     let mut results = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.get().min(jobs.len())).map(|_| scope.spawn(work)).collect();
+        // Where there are no threads to be had, those that there are do all; the last of them is this one.
+        let spawn = || std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let workers: Vec<_> = (1..threads.get().min(jobs.len())).map_while(|_| spawn()).collect();
+        let own = work();
         let results = workers.into_iter().flat_map(|worker| worker.join().expect("a hashing thread does not panic"));
-        results.collect::<Vec<_>>()
+        own.into_iter().chain(results).collect::<Vec<_>>()
     });
     results.sort_by_key(|(at, _)| *at);
     results.into_iter().map(|(at, result)| Ok((jobs[at].path.clone(), result?))).collect()

@@ -1,6 +1,6 @@
 //! From the file set to the manifest: facts, link texts, attributes and digests of every path that is wanted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use super::digest::{self, Job};
 use super::model::{Config, Entry, FORMAT, Kind, Manifest, Source, Sources};
 use super::packages::Packages;
+use super::packing::{Made, Packing, Times};
+use super::times;
 use crate::files::{FileSet, OMITTED, Wanted, Was, What};
 use crate::path::{Facts, FileType, JailPath};
 use crate::root::{Root, RootError};
@@ -20,8 +22,9 @@ pub struct Given<'a> {
     pub store: &'a BTreeMap<String, PathBuf>,
     /// The packages of the root; empty if nobody wants to know.
     pub packages: &'a Packages,
-    /// Seconds since 1970: the time of every entry.
+    /// Seconds since 1970: the time of every entry that does not keep its own.
     pub epoch: i64,
+    pub packing: Packing,
     pub config: Config,
     /// How many threads hash. The result does not depend on it.
     pub threads: NonZeroUsize,
@@ -71,7 +74,12 @@ pub enum DrawError {
 /// # Errors
 /// Something wanted is not there, not readable, or changes while it is read; a wanted path is below what is no directory.
 pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
-    let mut drawing = Drawing { given: &given, drafts: BTreeMap::new(), inodes: BTreeMap::new(), notes: Vec::new() };
+    let compiled = match given.packing.mtime {
+        Times::Packaged => times::compiled(given.files.wanted.keys(), given.root)?,
+        Times::Fixed | Times::Clamp | Times::Keep => BTreeSet::new(),
+    };
+    let mut drawing =
+        Drawing { given: &given, compiled, drafts: BTreeMap::new(), inodes: BTreeMap::new(), notes: Vec::new() };
     for (path, wanted) in &given.files.wanted {
         drawing.add(path, wanted)?;
     }
@@ -100,10 +108,27 @@ pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
         sources.insert(path, source);
     }
     notes.sort();
-    let entries = drafts.into_values().map(|draft| draft.entry).collect();
-    let manifest =
-        Manifest { minjail_format: FORMAT, epoch: given.epoch, config: given.config, verified: None, entries };
+    let entries: Vec<Entry> = drafts.into_values().map(|draft| draft.entry).collect();
+    let made = made(given.files, &sources, &entries);
+    let Given { epoch, packing, config, .. } = given;
+    let manifest = Manifest { minjail_format: FORMAT, epoch, packing, config, verified: None, made, entries };
     Ok(DrawnUp { manifest, sources, notes })
+}
+
+/// What is not as the root has it, as the manifest writes it down.
+fn made(files: &FileSet, sources: &Sources, entries: &[Entry]) -> BTreeMap<JailPath, Made> {
+    let size =
+        |path: &JailPath| match entries.binary_search_by(|entry| entry.path.cmp(path)).map(|at| &entries[at].kind) {
+            Ok(Kind::File { size, .. }) => usize::try_from(*size).unwrap_or(usize::MAX),
+            _ => 0,
+        };
+    let contents = sources.iter().filter_map(|(path, source)| match source {
+        Source::Made(bytes) => Some((path.clone(), Made::File(bytes.clone()))),
+        Source::Zeros => Some((path.clone(), Made::File(vec![0; size(path)]))),
+        Source::Root | Source::Stored(_) => None,
+    });
+    let empty = files.wanted.iter().filter(|(_, wanted)| wanted.what == What::EmptyDirectory);
+    contents.chain(empty.map(|(path, _)| (path.clone(), Made::Directory))).collect()
 }
 
 /// An entry whose content, if it has one, is not hashed yet.
@@ -121,6 +146,8 @@ struct Content {
 
 struct Drawing<'a> {
     given: &'a Given<'a>,
+    /// Files whose time and size another file names.
+    compiled: BTreeSet<JailPath>,
     drafts: BTreeMap<JailPath, Draft>,
     /// The first path of each inode that has several.
     inodes: BTreeMap<(u64, u64), JailPath>,
@@ -168,14 +195,21 @@ impl Drawing<'_> {
         let facts = self.given.root.lstat(path)?;
         match &wanted.what {
             What::AsIs => match facts {
-                Some(facts) => self.add_as_is(path, wanted, &facts)?,
+                Some(facts) => {
+                    self.add_as_is(path, wanted, &facts)?;
+                    self.set_time(path, &facts);
+                }
                 None => return Err(DrawError::Missing { path: path.clone() }),
             },
-            What::Was(was) => self.add_as_was(path, wanted, was)?,
+            What::Was(was) => {
+                self.add_as_was(path, wanted, was)?;
+                self.set_time(path, &was.facts);
+            }
             What::Hollow => match facts {
                 Some(facts) if facts.is_file() => {
                     let owner = Owner::of(&facts);
                     self.add_file(path, wanted, owner, Some(&facts), Source::Zeros, facts.size)?;
+                    self.set_time(path, &facts);
                 }
                 _ => return Err(DrawError::Missing { path: path.clone() }),
             },
@@ -199,6 +233,19 @@ impl Drawing<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Gives an entry its time; of several names of one file the first says it.
+    fn set_time(&mut self, path: &JailPath, facts: &Facts) {
+        let packaged = self.given.packages.owner(path).is_some() || self.compiled.contains(path);
+        let mut time = times::of(self.given.packing.mtime, facts, self.given.epoch, packaged);
+        if let Some(Draft { entry: Entry { kind: Kind::HardLink { to }, .. }, .. }) = self.drafts.get(path) {
+            time = self.drafts.get(to).map_or(time, |first| first.entry.mtime);
+        }
+        // A socket has no entry.
+        if let Some(draft) = self.drafts.get_mut(path) {
+            draft.entry.mtime = time;
+        }
     }
 
     fn add_as_is(&mut self, path: &JailPath, wanted: &Wanted, facts: &Facts) -> Result<(), DrawError> {

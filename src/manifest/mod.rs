@@ -3,13 +3,19 @@
 //! In: a file set and the root. Out: a [`Manifest`] whose JSON is canonical, and the [`Sources`] of its contents. This
 //! room reads and hashes contents; it writes none.
 
+mod diff;
 mod digest;
 mod draw;
 mod json;
 mod model;
 mod packages;
+mod packing;
+mod redraw;
+mod times;
 
+pub use diff::{Aspect, Aspects, Change, Difference, diff};
 pub use draw::{DrawError, DrawNote, DrawnUp, Given, draw_up};
 pub use json::ParseError;
 pub use model::{Config, Entry, FORMAT, Kind, Manifest, Source, Sources};
 pub use packages::{Package, PackageShare, PackageSystem, Packages};
+pub use packing::{Made, Packing, Times, UnknownTimes};

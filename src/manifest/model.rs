@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::packing::{Made, Packing};
 use crate::files::Reason;
 use crate::path::JailPath;
 
@@ -17,13 +18,19 @@ pub const FORMAT: u32 = 1;
 pub struct Manifest {
     /// Always [`FORMAT`]; a manifest of another format is refused.
     pub minjail_format: u32,
-    /// Seconds since 1970: the image's creation time and the time of every entry.
+    /// Seconds since 1970: the image's creation time, and the time of every entry that has none of its own.
     pub epoch: i64,
+    /// How the entries become an image.
+    #[serde(default)]
+    pub packing: Packing,
     pub config: Config,
     /// True if every workload of a profile was run again in a jail made of this, and did what it should; false if that
     /// was skipped. `None`: built from saved traces, without a profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<bool>,
+    /// What no file of the root has: enough to make the image again from this manifest and the root.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub made: BTreeMap<JailPath, Made>,
     /// Sorted bytewise by path, each path once, the root directory first, every parent present.
     pub entries: Vec<Entry>,
 }

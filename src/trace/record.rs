@@ -348,5 +348,8 @@ fn publish(scratch: &Path, target: &Path) -> io::Result<()> {
     if target.symlink_metadata().is_ok() {
         fs_err::remove_dir_all(target)?;
     }
-    fs_err::rename(staged.keep(), target)
+    fs_err::rename(staged.path(), target)?;
+    // It has another name now: nothing is left to remove.
+    let _ = staged.keep();
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::{Digest, Tree};
-use crate::manifest::{Config, Entry, FORMAT, Kind, Manifest, Source, Sources};
+use crate::manifest::{Config, Entry, FORMAT, Kind, Manifest, Packing, Source, Sources};
 use crate::path::{FileType, JailPath};
 use crate::root::Root;
 
@@ -32,6 +32,8 @@ impl Sample {
                 ..Config::default()
             },
             verified: None,
+            packing: Packing::default(),
+            made: BTreeMap::new(),
             entries: Vec::new(),
         };
         let root = Root::open(Path::new("/")).unwrap();

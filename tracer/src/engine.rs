@@ -51,7 +51,7 @@ pub fn trace(
     options: &Options,
     sink: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> Result<Outcome, TraceError> {
-    let forwarding = Forwarding::start();
+    let forwarding = Forwarding::start().map_err(TraceError::Thread)?;
     let started = spawn(command, SEIZE_OPTIONS, forwarding.mask())?;
     forwarding.to(started.process);
     let mut engine = Engine::new(started.process, sink);
@@ -142,7 +142,7 @@ impl<'a> Engine<'a> {
             let step = self.machine.step(task, stop);
             self.take(task, step)?;
             if let (None, Some(_), Some(grace)) = (&reaper, self.machine.end(), options.grace) {
-                reaper = Some(Reaper::start(grace));
+                reaper = Some(Reaper::start(grace).map_err(TraceError::Thread)?);
             } else if !is_new && !matches!(step, Step::Gone { .. } | Step::Born) {
                 continue;
             }

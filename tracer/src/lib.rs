@@ -42,6 +42,8 @@ pub use spawn::{Command, Credentials, SpawnError};
 pub enum TraceError {
     #[error(transparent)]
     Spawn(#[from] SpawnError),
+    #[error("failed to start a thread")]
+    Thread(#[source] std::io::Error),
     #[error("failed to wait for the traced tasks")]
     Wait(#[source] nix::errno::Errno),
     #[error("failed to {step} task {task}")]

@@ -16,9 +16,9 @@ pub(crate) struct Reaper {
 
 impl Reaper {
     /// Ends what is left after `grace`: by SIGTERM, then by SIGKILL.
-    pub(crate) fn start(grace: Duration) -> Self {
+    pub(crate) fn start(grace: Duration) -> std::io::Result<Self> {
         let (processes, alive) = channel::<BTreeSet<i32>>();
-        std::thread::spawn(move || {
+        std::thread::Builder::new().spawn(move || {
             let mut left = BTreeSet::new();
             for (wait, signal) in [(grace, libc::SIGTERM), (TERM, libc::SIGKILL)] {
                 let deadline = Instant::now() + wait;
@@ -39,8 +39,8 @@ impl Reaper {
                     sys::kill(process, libc::SIGKILL);
                 }
             }
-        });
-        Self { processes }
+        })?;
+        Ok(Self { processes })
     }
 
     /// Which processes there are now.

@@ -33,12 +33,20 @@ struct Shared {
 
 impl Forwarding {
     /// Starts to take signals, for this process and all threads that are started from now on.
-    pub(crate) fn start() -> Self {
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub(crate) fn start() -> std::io::Result<Self> {
         let before = sys::block(PASSED);
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
-        let thread = std::thread::spawn(move || forward(&theirs));
-        Self { shared, thread: Some(thread), before }
+        match std::thread::Builder::new().spawn(move || forward(&theirs)) {
+            Ok(thread) => Ok(Self { shared, thread: Some(thread), before }),
+            Err(error) => {
+                sys::set_mask(&before);
+                Err(error)
+            }
+        }
     }
 
     /// The mask from before, with which the program is to start.

@@ -1,0 +1,85 @@
+//! `minjail check`: every file of an image, or of a running system, against the lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::diff::answer;
+use super::exit::Exit;
+use super::failure::Failure;
+use super::locked::read_lock;
+use super::pack::{lock_beside, path_of};
+use super::side::{Side, draw_directory};
+use crate::image::Output;
+use crate::manifest::{Aspects, Difference, Manifest, Packages, diff};
+use crate::root::Root;
+
+/// Check every file of an image, a rootfs or a running system against the lock: exit 1 if anything differs
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// An image as `-o` spells it; or a directory that plays `/`, of which only what the lock lists is checked
+    #[arg(value_name = "OUT")]
+    checked: OsString,
+
+    /// The lock [default: the one beside the image]
+    #[arg(long, value_name = "FILE")]
+    lock: Option<PathBuf>,
+
+    /// Tell it as JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Tell only what differs
+    #[arg(long, short, conflicts_with = "json")]
+    quiet: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    let lock_path = lock_path(arguments)?;
+    let lock = read_lock(&lock_path)?;
+    let system = Path::new(&arguments.checked);
+    let (differences, unchecked) = if system.is_dir() {
+        check_system(&lock, system)?
+    } else {
+        let lock = Side { manifest: lock.clone(), knows: Aspects::ALL };
+        let side = Side::read(&arguments.checked, None)?;
+        (diff(&lock.manifest, &side.manifest, lock.common(&side)), 0)
+    };
+    answer(&differences, arguments.json);
+    if !arguments.quiet && !arguments.json {
+        let count = lock.entries.len() - unchecked;
+        let made = match unchecked {
+            0 => String::new(),
+            count => format!("; {count} are minjail's own, and no system has them so"),
+        };
+        let result = if differences.is_empty() { "all is as the lock says" } else { "not all is as the lock says" };
+        say!("minjail: checked {count} paths against {}: {result}{made}", lock_path.display());
+    }
+    Ok(if differences.is_empty() { Exit::Success } else { Exit::No })
+}
+
+fn lock_path(arguments: &Arguments) -> Result<PathBuf, Failure> {
+    if let Some(lock) = &arguments.lock {
+        return Ok(lock.clone());
+    }
+    if Path::new(&arguments.checked).is_dir() {
+        return Err(Failure::usage("no lock is named").hint("name it with `--lock FILE`"));
+    }
+    let output = Output::parse(&arguments.checked)?;
+    let path = path_of(&output)
+        .ok_or_else(|| Failure::usage("standard input cannot be checked").hint("write the image to a file first"))?;
+    Ok(lock_beside(path))
+}
+
+/// What differs in a system that has the lock's files among others, and how many paths cannot be compared.
+fn check_system(lock: &Manifest, directory: &Path) -> Result<(Vec<Difference>, usize), Failure> {
+    let root = Root::open(directory)?;
+    let made: BTreeSet<_> = lock.made_paths().cloned().collect();
+    let mut files = lock.files(&root, &BTreeMap::new())?;
+    files.wanted.retain(|path, _| !made.contains(path));
+    let present = draw_directory(&files, &root, &Packages::read(&root)?, lock.packing.mtime)?;
+    let mut lock = lock.clone();
+    lock.entries.retain(|entry| !made.contains(&entry.path));
+    let aspects = Aspects { packing: false, config: false, times: false, ..Aspects::ALL };
+    Ok((diff(&lock, &present, aspects), made.len()))
+}

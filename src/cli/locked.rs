@@ -1,0 +1,86 @@
+//! `minjail build --locked`: the image that a lock describes, or every way in which the root has left it.
+
+use std::path::Path;
+
+use super::build::{Arguments, from_traces};
+use super::failure::Failure;
+use super::pack::{Draft, Prepared, draw_up};
+use crate::manifest::{Aspects, Difference, DrawnUp, Manifest, Packages, diff};
+use crate::report::summary::LeftOut;
+use crate::root::Root;
+use crate::trace::Trace;
+
+/// Builds what the lock at `path` says, or tells of every difference and builds nothing.
+pub(super) fn build(path: &Path, arguments: &Arguments, mut prepared: Prepared) -> Result<(), Failure> {
+    let lock = read_lock(path)?;
+    prepared.follow(&lock)?;
+    let mut draft = if arguments.traces.is_empty() {
+        redraw(&lock, arguments, &prepared)?
+    } else {
+        // What has changed since the trace stops the drawing at the first path; the lock tells of all of them.
+        from_traces(arguments, &prepared).or_else(|failure| {
+            let now = redraw(&lock, arguments, &prepared)?;
+            if diff(&lock, &now.manifest, Aspects::ALL).is_empty() { Err(failure) } else { Ok(now) }
+        })?
+    };
+    let differences = diff(&lock, &draft.manifest, Aspects::ALL);
+    if !differences.is_empty() {
+        return Err(drift(path, &differences, arguments, &prepared));
+    }
+    // The same but for the reasons: what is written beside the image is the lock as it was given.
+    draft.manifest = lock;
+    draft.publish(&prepared)
+}
+
+/// What the lock's paths are now.
+fn redraw(lock: &Manifest, arguments: &Arguments, prepared: &Prepared) -> Result<Draft, Failure> {
+    let root = Root::open(arguments.root.as_deref().unwrap_or(Path::new("/")))?;
+    let store = match arguments.traces.as_slice() {
+        [] => std::collections::BTreeMap::new(),
+        traces => Trace::read(traces)?.store,
+    };
+    let files = lock.files(&root, &store)?;
+    let packages = Packages::read(&root)?;
+    let packing = crate::manifest::Packing { name: lock.packing.name.clone(), ..prepared.packing.clone() };
+    let config = lock.config.clone();
+    let DrawnUp { manifest, sources, .. } =
+        draw_up(&files, &root, &packages, &store, lock.epoch, packing, config, prepared.quiet)?;
+    Ok(Draft {
+        manifest,
+        sources,
+        root,
+        packages,
+        notes: Vec::new(),
+        gaps: std::collections::BTreeMap::new(),
+        left_out: LeftOut::default(),
+    })
+}
+
+/// Tells of every difference.
+fn drift(path: &Path, differences: &[Difference], arguments: &Arguments, prepared: &Prepared) -> Failure {
+    if prepared.json {
+        say!("{}", serde_json::json!({ "differences": differences }));
+    } else {
+        for difference in differences {
+            say!("{difference}");
+        }
+    }
+    let count = differences.len();
+    let (places, differ) = if count == 1 { ("path", "differs") } else { ("paths", "differ") };
+    let failure = Failure::usage(format!("{count} {places} {differ} from the lock `{}`", path.display()));
+    let failure =
+        failure.hint("nothing was built; without `--locked` the image gets what is there now, and a new lock");
+    if arguments.traces.is_empty() {
+        failure.hint("a file that the run itself has changed is in the trace as it was before: name that with `-t`")
+    } else {
+        failure
+    }
+}
+
+/// Reads a lock.
+pub(super) fn read_lock(path: &Path) -> Result<Manifest, Failure> {
+    let text = fs_err::read_to_string(path).map_err(|error| {
+        Failure::new(error).hint("a lock is the file beside an image, named after it with `.lock` at the end")
+    })?;
+    Ok(Manifest::parse(&text)?)
+}

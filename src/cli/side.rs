@@ -1,0 +1,140 @@
+//! What `diff` and `check` compare: a lock, a trace, an image of any form, or a directory, each as a manifest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use super::choices::Chosen;
+use super::failure::Failure;
+use super::locked::read_lock;
+use super::progress::Progress;
+use super::run::run_config;
+use crate::files::{self, FileSet, Wanted, What};
+use crate::image::{Image, Input};
+use crate::manifest::{self, Aspects, Config, FORMAT, Given, Manifest, Packages, Packing, Times};
+use crate::path::JailPath;
+use crate::profile;
+use crate::root::Root;
+use crate::trace::Trace;
+
+/// One of the things that are compared.
+pub(super) struct Side {
+    pub(super) manifest: Manifest,
+    /// What this side knows. What only one of two sides knows is not compared.
+    pub(super) knows: Aspects,
+}
+
+impl Side {
+    /// Reads what the user named. Where a trace is compared with a lock, it is drawn up as that lock was.
+    pub(super) fn read(name: &OsStr, like: Option<&Manifest>) -> Result<Self, Failure> {
+        let path = Path::new(name);
+        if path.is_dir() {
+            return of_trace(path, like);
+        }
+        if path.is_file() {
+            return Ok(Self { manifest: read_lock(path)?, knows: Aspects::ALL });
+        }
+        let input = Input::parse(name)
+            .map_err(|error| Failure::from(error).hint("a lock or a trace is named by its path alone"))?;
+        match input.rootfs() {
+            Some(directory) => of_directory(&Root::open(directory)?),
+            None => of_image(&Image::open(&input)?),
+        }
+    }
+
+    /// The aspects that count between two sides.
+    pub(super) fn common(&self, other: &Self) -> Aspects {
+        let (one, other) = (self.knows, other.knows);
+        Aspects {
+            packing: one.packing && other.packing,
+            config: one.config && other.config,
+            packages: one.packages && other.packages,
+            owners: one.owners && other.owners,
+            times: one.times && other.times,
+        }
+    }
+}
+
+/// True for the name of a trace or a lock, which are files, and not of an image.
+pub(super) fn is_lock(name: &OsString) -> bool {
+    Path::new(name).is_file()
+}
+
+fn of_trace(directory: &Path, like: Option<&Manifest>) -> Result<Side, Failure> {
+    let trace = Trace::read(&[directory.to_path_buf()])
+        .map_err(|error| Failure::from(error).hint("a chroot directory is spelled `rootfs:DIR`"))?;
+    let lead = &trace.runs.first().expect("a trace that was read has a run").header;
+    let root = Root::open(&lead.root)?;
+    let chosen = Chosen::default();
+    let (files, _) = files::needed(&trace, &root, &chosen.policy)?;
+    let packages = Packages::read(&root)?;
+    let (epoch, packing) = like.map_or((0, Packing::default()), |lock| (lock.epoch, lock.packing.clone()));
+    let progress = Progress::new("hashing", false);
+    let drawn = manifest::draw_up(Given {
+        files: &files,
+        root: &root,
+        store: &trace.store,
+        packages: &packages,
+        epoch,
+        packing,
+        config: super::pack::config(&trace, lead, &profile::Image::default(), &chosen)?,
+        threads: threads(),
+        progress: &|done, total| progress.show(done, total),
+    })?;
+    Ok(Side { manifest: drawn.manifest, knows: Aspects { packing: false, ..Aspects::ALL } })
+}
+
+fn of_image(image: &Image) -> Result<Side, Failure> {
+    let entries = image.entries()?;
+    let config = image.config.clone();
+    let architecture = config.as_ref().map(|config| config.architecture.clone()).unwrap_or_default();
+    let known = config.is_some();
+    let config = Config { architecture, ..config.and_then(|config| config.config).map(run_config).unwrap_or_default() };
+    let (made, packing) = (BTreeMap::new(), Packing::default());
+    let manifest = Manifest { minjail_format: FORMAT, epoch: 0, packing, config, verified: None, made, entries };
+    Ok(Side { manifest, knows: Aspects { packing: false, packages: false, config: known, ..Aspects::ALL } })
+}
+
+/// All that is in a directory, hashed on all cores.
+fn of_directory(root: &Root) -> Result<Side, Failure> {
+    let mut files = FileSet::default();
+    let mut todo = vec![JailPath::root()];
+    while let Some(path) = todo.pop() {
+        if root.lstat(&path)?.is_some_and(|facts| facts.is_directory()) {
+            todo.extend(root.list(&path)?.iter().map(|name| path.join(name)));
+        }
+        files.wanted.insert(path, Wanted { what: What::AsIs, reasons: BTreeSet::new() });
+    }
+    // What an ordinary user has unpacked is his, all of it, whatever the lock says.
+    let owned_by_root = root.lstat(&JailPath::root())?.is_some_and(|facts| facts.uid == 0);
+    let manifest = draw_directory(&files, root, &Packages::default(), Times::Keep)?;
+    let knows = Aspects { packing: false, config: false, packages: false, owners: owned_by_root, times: true };
+    Ok(Side { manifest, knows })
+}
+
+/// Draws up `files` of `root` as they lie there.
+pub(super) fn draw_directory(
+    files: &FileSet,
+    root: &Root,
+    packages: &Packages,
+    times: Times,
+) -> Result<Manifest, Failure> {
+    let progress = Progress::new("hashing", false);
+    let drawn = manifest::draw_up(Given {
+        files,
+        root,
+        store: &BTreeMap::new(),
+        packages,
+        epoch: 0,
+        packing: Packing { mtime: times, ..Packing::default() },
+        config: Config::default(),
+        threads: threads(),
+        progress: &|done, total| progress.show(done, total),
+    })?;
+    Ok(drawn.manifest)
+}
+
+fn threads() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}

@@ -1,0 +1,154 @@
+//! What is in an image: its layers applied one over the other, in memory, with every content hashed as it passes.
+//!
+//! In: an [`Image`]. Out: the entries that a manifest of it would list. Nothing is written to disk, so owners, devices
+//! and attributes are told as the layers say them, whoever asks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+
+use super::read::{Image, ReadError};
+use super::unpack::{Plain, metadata, parse, plain};
+use crate::layer::untar::{Member, MemberKind, Untar};
+use crate::manifest::{Entry, Kind};
+use crate::path::{JailPath, escape};
+use crate::tree::{Hasher, Metadata};
+
+/// As many links as the kernel follows on the way of one path (`path_resolution(7)`).
+const MAX_LINKS: usize = 40;
+
+pub(super) fn entries(image: &Image) -> Result<Vec<Entry>, ReadError> {
+    let mut stack = Stack::default();
+    for layer in &image.layers {
+        let mut untar = Untar::new(plain(layer)?);
+        stack.fresh.clear();
+        while let Some(member) = untar.next_member()? {
+            stack.apply(&member, &mut untar)?;
+        }
+        untar.drain()?.check(layer)?;
+    }
+    Ok(stack.entries.into_values().collect())
+}
+
+/// What the layers so far amount to.
+#[derive(Default)]
+struct Stack {
+    entries: BTreeMap<JailPath, Entry>,
+    /// What the present layer made: its own whiteouts do not concern that.
+    fresh: BTreeSet<JailPath>,
+}
+
+impl Stack {
+    fn apply(&mut self, member: &Member, content: &mut Untar<Plain>) -> Result<(), ReadError> {
+        let refused = |why| ReadError::Refused { name: escape(&member.name), why };
+        let spelled = parse(&member.name).map_err(refused)?;
+        if let Some(hidden) = spelled.file_name().strip_prefix(b".wh.") {
+            let parent = spelled.parent().expect("a path with a name has a parent");
+            self.white_out(&self.resolve(&parent).map_err(refused)?, hidden);
+            return Ok(());
+        }
+        let path = self.locate(&spelled).map_err(refused)?;
+        let Metadata { mode, uid, gid, mtime, xattrs } = metadata(member).map_err(refused)?;
+        let kind = match &member.kind {
+            MemberKind::Directory => Kind::Directory,
+            MemberKind::File => hashed(member.size, content)?,
+            MemberKind::Symlink(target) => Kind::Symlink { target: target.clone() },
+            MemberKind::HardLink(target) => {
+                Kind::HardLink { to: self.locate(&parse(target).map_err(refused)?).map_err(refused)? }
+            }
+            MemberKind::Fifo => Kind::Fifo,
+            &MemberKind::CharDevice { major, minor } => Kind::CharDevice { major: major.into(), minor: minor.into() },
+            &MemberKind::BlockDevice { major, minor } => Kind::BlockDevice { major: major.into(), minor: minor.into() },
+        };
+        let both_directories = |there: &Entry| there.kind == Kind::Directory && kind == Kind::Directory;
+        if self.entries.get(&path).is_some_and(|there| !both_directories(there)) {
+            self.remove(&path);
+        }
+        self.make_parents(&path);
+        let (package, reasons) = (None, BTreeSet::new());
+        let entry = Entry { path: path.clone(), kind, mode, uid, gid, mtime, xattrs, package, reasons };
+        self.entries.insert(path.clone(), entry);
+        self.fresh.insert(path);
+        Ok(())
+    }
+
+    /// Directories that no layer has are made, as engines do.
+    fn make_parents(&mut self, path: &JailPath) {
+        for path in path.ancestors() {
+            let directory = Entry {
+                path: path.clone(),
+                kind: Kind::Directory,
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+                mtime: 0,
+                xattrs: BTreeMap::new(),
+                package: None,
+                reasons: BTreeSet::new(),
+            };
+            self.entries.entry(path).or_insert(directory);
+        }
+    }
+
+    /// The place of a name when the links in its directory part are followed.
+    fn locate(&self, spelled: &JailPath) -> Result<JailPath, &'static str> {
+        match spelled.parent() {
+            Some(parent) => Ok(self.resolve(&parent)?.join(spelled.file_name())),
+            None => Ok(JailPath::root()),
+        }
+    }
+
+    fn resolve(&self, directory: &JailPath) -> Result<JailPath, &'static str> {
+        let mut todo: Vec<Vec<u8>> = directory.components().rev().map(<[u8]>::to_vec).collect();
+        let (mut at, mut links) = (JailPath::root(), 0);
+        while let Some(name) = todo.pop() {
+            match name.as_slice() {
+                b"" | b"." => {}
+                b".." => at = at.parent().unwrap_or(at),
+                _ => {
+                    let next = at.join(&name);
+                    let Some(Kind::Symlink { target }) = self.entries.get(&next).map(|entry| &entry.kind) else {
+                        at = next;
+                        continue;
+                    };
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err("it is behind too many links");
+                    }
+                    if target.starts_with(b"/") {
+                        at = JailPath::root();
+                    }
+                    todo.extend(target.split(|&byte| byte == b'/').rev().map(<[u8]>::to_vec));
+                }
+            }
+        }
+        Ok(at)
+    }
+
+    fn white_out(&mut self, parent: &JailPath, hidden: &[u8]) {
+        let hides = |path: &JailPath| match hidden {
+            b".wh..opq" => path.starts_with(parent) && path != parent,
+            _ if hidden.starts_with(b".wh.") => false,
+            _ => path.starts_with(&parent.join(hidden)),
+        };
+        let fresh = &self.fresh;
+        self.entries.retain(|path, _| !hides(path) || fresh.iter().any(|made| made.starts_with(path)));
+    }
+
+    fn remove(&mut self, path: &JailPath) {
+        self.entries.retain(|other, _| !other.starts_with(path));
+        self.fresh.retain(|other| !other.starts_with(path));
+    }
+}
+
+/// Reads a file's content to its end.
+fn hashed(size: u64, content: &mut Untar<impl Read>) -> Result<Kind, ReadError> {
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; 1 << 17];
+    loop {
+        match content.read_some(&mut buffer)? {
+            0 => break,
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+    Ok(Kind::File { size, sha256: hasher.finish().0.hex() })
+}

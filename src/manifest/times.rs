@@ -1,0 +1,124 @@
+//! Which time an entry gets.
+//!
+//! Programs compare times: Python takes the compiled form of a module only if the time and size that it names are the
+//! source's. So the default keeps the times that programs look at, and those alone; see `docs/format.md`, "Times".
+
+use std::collections::BTreeSet;
+use std::io::Read as _;
+
+use super::packing::Times;
+use crate::path::{Facts, JailPath};
+use crate::root::{Root, RootError};
+
+/// The time of a file, link, directory or other node of the root.
+pub(super) fn of(times: Times, facts: &Facts, epoch: i64, packaged: bool) -> i64 {
+    match times {
+        Times::Fixed => epoch,
+        Times::Clamp => facts.mtime.min(epoch),
+        Times::Keep => facts.mtime,
+        // Directories change whenever a name in them does, and links are made anew by whoever installs: neither has a
+        // time that a second machine would have too.
+        Times::Packaged if packaged && facts.is_file() => facts.mtime,
+        Times::Packaged => epoch,
+    }
+}
+
+/// The source that a compiled Python module at `path` is of: `d/__pycache__/m.cpython-311.pyc` of `d/m.py` (PEP 3147).
+pub(super) fn source_of(path: &JailPath) -> Option<JailPath> {
+    let name = path.file_name().strip_suffix(b".pyc")?;
+    let directory = path.parent().filter(|directory| directory.file_name() == b"__pycache__")?.parent()?;
+    // `m.cpython-311`, or `m.cpython-311.opt-1`; a module's name has no dot.
+    let module = name.split(|&byte| byte == b'.').next().filter(|module| module.len() < name.len())?;
+    Some(directory.join(&[module, b".py"].concat()))
+}
+
+/// Of the compiled modules among `paths` in the root, the sources whose present time and size they name. A compiled
+/// module that names other ones is stale: Python passes it over, and so it may in the jail.
+pub(super) fn compiled<'a>(
+    paths: impl Iterator<Item = &'a JailPath>,
+    root: &Root,
+) -> Result<BTreeSet<JailPath>, RootError> {
+    let mut sources = BTreeSet::new();
+    for path in paths {
+        let Some(source) = source_of(path) else { continue };
+        let Some(facts) = root.lstat(&source)?.filter(Facts::is_file) else { continue };
+        if root.lstat(path)?.is_some_and(|facts| facts.is_file()) && names(path, &facts, root)? {
+            sources.insert(source);
+        }
+    }
+    Ok(sources)
+}
+
+/// True if the compiled module at `path` names the time and size of its source (PEP 552: a magic number, flags that are
+/// zero for one checked by time, then both, as 32-bit little-endian numbers).
+fn names(path: &JailPath, source: &Facts, root: &Root) -> Result<bool, RootError> {
+    let mut header = [0; 16];
+    if let Err(error) = root.open_file(path)?.read_exact(&mut header) {
+        return match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => Ok(false),
+            _ => Err(RootError { step: "read", path: path.to_string(), source: error }),
+        };
+    }
+    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    Ok(word(4) == 0 && word(8) == source.mtime as u32 && word(12) == source.size as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> JailPath {
+        JailPath::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn compiled_modules_lead_to_their_source() {
+        assert_eq!(source_of(&path("/d/__pycache__/m.cpython-311.pyc")), Some(path("/d/m.py")));
+        assert_eq!(source_of(&path("/d/__pycache__/m.cpython-311.opt-1.pyc")), Some(path("/d/m.py")));
+        assert_eq!(source_of(&path("/d/m.cpython-311.pyc")), None);
+        assert_eq!(source_of(&path("/d/__pycache__/m.pyc")), None);
+    }
+
+    #[test]
+    fn only_a_fresh_compiled_module_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = directory.path().join("__pycache__");
+        fs_err::create_dir(&cache).unwrap();
+        fs_err::write(directory.path().join("m.py"), "x = 1\n").unwrap();
+        let root = Root::open(directory.path()).unwrap();
+        let facts = root.lstat(&path("/m.py")).unwrap().unwrap();
+        let compiled_path = path("/__pycache__/m.cpython-311.pyc");
+        let found = |flags: u32, mtime: i64, size: u64| {
+            let words = [0, flags, mtime as u32, size as u32];
+            let header: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            fs_err::write(cache.join("m.cpython-311.pyc"), header).unwrap();
+            !compiled([&compiled_path].into_iter(), &root).unwrap().is_empty()
+        };
+        assert!(found(0, facts.mtime, facts.size));
+        assert!(!found(0, facts.mtime - 1, facts.size));
+        assert!(!found(0, facts.mtime, facts.size + 1));
+        assert!(!found(1, facts.mtime, facts.size));
+    }
+
+    #[test]
+    fn every_policy() {
+        let directory = tempfile::tempdir().unwrap();
+        fs_err::write(directory.path().join("f"), "").unwrap();
+        let root = Root::open(directory.path()).unwrap();
+        let mut file = root.lstat(&path("/f")).unwrap().unwrap();
+        file.mtime = 500;
+        let mut link = file.clone();
+        link.file_type = crate::path::FileType::Symlink;
+        for (times, packaged, epoch, expected) in [
+            (Times::Fixed, true, 7, 7),
+            (Times::Clamp, true, 7, 7),
+            (Times::Clamp, true, 700, 500),
+            (Times::Keep, false, 7, 500),
+            (Times::Packaged, true, 7, 500),
+            (Times::Packaged, false, 7, 7),
+        ] {
+            assert_eq!(of(times, &file, epoch, packaged), expected, "{times}");
+        }
+        assert_eq!(of(Times::Packaged, &link, 7, true), 7);
+    }
+}

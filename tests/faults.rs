@@ -1,0 +1,230 @@
+//! When a call fails that never fails, or minjail is killed: an error or the right result, never half an output, never
+//! a success without one.
+
+mod support;
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use support::{Outcome, TestContext, limited, minjail, names_in, outcome_of, text};
+
+/// The calls that fail, and with what.
+const FAULTS: [(&str, &str); 14] = [
+    ("openat", "EIO"),
+    ("openat", "EMFILE"),
+    ("openat2", "ENOMEM"),
+    ("read", "EIO"),
+    ("write", "ENOSPC"),
+    ("fsync", "EIO"),
+    ("fdatasync", "EIO"),
+    ("renameat2", "EIO"),
+    ("rename", "EIO"),
+    ("renameat", "EIO"),
+    ("mkdir", "ENOSPC"),
+    ("mmap", "ENOMEM"),
+    ("clone3", "EAGAIN"),
+    ("getdents64", "EIO"),
+];
+
+/// How many calls of a kind fail, one in each run; with `MINJAIL_TESTS_ALL` set all of them.
+#[expect(clippy::disallowed_methods, reason = "the test command speaks to the tests by this variable")]
+fn at_most() -> usize {
+    if std::env::var_os("MINJAIL_TESTS_ALL").is_some() { usize::MAX } else { 6 }
+}
+
+/// A root with a program, its lock, and what is built from them when nothing fails.
+struct Ground {
+    context: TestContext,
+    expected: (Vec<u8>, Vec<u8>),
+}
+
+impl Ground {
+    fn new() -> Self {
+        let context = TestContext::new();
+        context.lay_out(&[("one", "1\n"), ("two", "2\n")]);
+        let (trace, lock) = (context.text("app.trace"), context.text("app.lock"));
+        let tree = format!("rootfs:{}", context.text("tree"));
+        fs_err::copy("/bin/busybox", context.work().join("busybox")).expect("busybox-static is installed");
+        let mut command = context.minjail(&["trace", "-q", "-t", &trace, "--lock", &lock, "-o", &tree, "--"]);
+        command.args([&context.text("work/busybox"), "cat", "one", "two"]);
+        outcome_of(&mut command).success();
+        fs_err::create_dir(context.path("out")).expect("it is ours");
+        let mut ground = Self { context, expected: (Vec::new(), Vec::new()) };
+        outcome_of(&mut ground.build(limited(minjail()))).success();
+        ground.expected = ground.outputs().expect("both were built");
+        ground.clear();
+        ground
+    }
+
+    /// `build` of two forms from the lock.
+    fn build(&self, mut command: Command) -> Command {
+        let at = |name: &str| self.context.text(name);
+        command.args(["build", "-q", "--force", "--locked", &at("app.lock"), "--root", &at("tree")]);
+        command.args(["-o", &format!("oci:{}:1", at("out/layout"))]);
+        command.args(["-o", &format!("docker-archive:{}:x", at("out/archive.tar"))]);
+        command
+    }
+
+    /// What identifies the outputs; `None` for those of which one is not there.
+    fn outputs(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+        let layout = fs_err::read(self.context.path("out/layout/index.json")).ok()?;
+        Some((layout, fs_err::read(self.context.path("out/archive.tar")).ok()?))
+    }
+
+    /// Every output that is there is whole.
+    #[track_caller]
+    fn assert_whole(&self, what: &str) {
+        if self.context.path("out/layout").exists() {
+            let layout = format!("oci:{}:1", self.context.text("out/layout"));
+            outcome_of(&mut self.context.minjail(&["check", "-q", &layout, "--lock", &self.context.text("app.lock")]))
+                .success();
+        }
+        if let Ok(archive) = fs_err::read(self.context.path("out/archive.tar")) {
+            assert!(archive == self.expected.1, "{what}: the archive is not whole");
+        }
+    }
+
+    fn clear(&self) {
+        fs_err::remove_dir_all(self.context.path("out")).expect("it is ours");
+        fs_err::create_dir(self.context.path("out")).expect("it was just removed");
+    }
+
+    fn leftovers(&self) -> Vec<String> {
+        names_in(&self.context.path("out")).into_iter().filter(|name| name.starts_with('.')).collect()
+    }
+}
+
+/// `strace` that makes the `number`th call fail; it writes what it did to `log`.
+fn strace(follow: bool, call: &str, error: &str, number: usize, log: &str) -> Command {
+    let mut command = limited("strace");
+    command.args(if follow { ["-f", "-qq"].as_slice() } else { &["-qq"] });
+    command.args(["-o", log, "-e", &format!("trace={call}"), "-e", "signal=none"]);
+    command.args(["-e", &format!("inject={call}:error={error}:when={number}"), minjail()]);
+    command
+}
+
+/// The largest number that strace takes: no run has so many calls.
+const NEVER: usize = 65_535;
+
+/// Which of the calls of one kind fail: all, or some of them from first to last.
+fn chosen(count: usize) -> Vec<usize> {
+    let most = at_most().min(count);
+    let mut chosen: Vec<usize> =
+        (0..most).map(|at| 1 + at * count.saturating_sub(1) / most.max(2).saturating_sub(1)).collect();
+    chosen.dedup();
+    chosen
+}
+
+fn assert_honest(outcome: &Outcome, what: &str) {
+    assert!(!outcome.stderr.contains("panicked"), "{what}: {outcome}");
+    // Each thread has its own count, so the message itself may be what cannot be written.
+    let told = outcome.status == 125 && (outcome.stderr.contains("error: ") || what.starts_with("write"));
+    // The loader and the allocator have words of their own for what comes before and below minjail.
+    let early = outcome.status == 127 && outcome.stderr.contains("error while loading");
+    let memory = matches!(outcome.status, 134 | 139 | 127) && what.contains("mmap");
+    assert!(outcome.status == 0 || told || early || memory, "{what}: {outcome}");
+}
+
+#[test]
+fn a_failing_call_never_gives_a_bad_image() {
+    let ground = Ground::new();
+    let log = ground.context.text("log");
+    let mut faults = 0;
+    for (call, error) in FAULTS {
+        // A number that is never reached: this run counts.
+        outcome_of(&mut ground.build(strace(true, call, error, NEVER, &log))).success();
+        let count = fs_err::read_to_string(&log).expect("strace wrote it").lines().count();
+        for number in chosen(count) {
+            ground.clear();
+            let what = format!("{call}:{error}:{number}");
+            let outcome = outcome_of(&mut ground.build(strace(true, call, error, number, &log)));
+            faults += usize::from(fs_err::read_to_string(&log).expect("it wrote it").contains("(INJECTED)"));
+            assert_honest(&outcome, &what);
+            ground.assert_whole(&what);
+            if outcome.status == 0 {
+                assert!(ground.outputs().as_ref() == Some(&ground.expected), "{what}: success without the outputs");
+            }
+            if outcome.status != 134 {
+                assert_eq!(ground.leftovers(), [""; 0], "{what}: {outcome}");
+            }
+        }
+    }
+    println_stderr(&format!("{faults} faults in build"));
+    assert!(faults >= 20, "only {faults} faults: strace does not inject");
+}
+
+#[test]
+fn a_failing_call_never_gives_a_bad_image_from_a_trace() {
+    let ground = Ground::new();
+    let at = |name: &str| ground.context.text(name);
+    let log = at("log");
+    let command = |number: usize, call: &str, error: &str| {
+        // strace sees minjail alone: the program is minjail's to trace.
+        let mut command = strace(false, call, error, number, &log);
+        command.args(["trace", "-q", "-t", &at("out/app.trace"), "-o", &format!("layer:{}", at("out/layer.tar"))]);
+        command.args(["--", &at("work/busybox"), "cat", "one", "two"]).current_dir(ground.context.work());
+        command
+    };
+    let mut expected: Option<Vec<u8>> = None;
+    for (call, error) in FAULTS {
+        ground.clear();
+        outcome_of(&mut command(NEVER, call, error)).success();
+        let count = fs_err::read_to_string(&log).expect("strace wrote it").lines().count();
+        let layer = fs_err::read(at("out/layer.tar")).expect("it was built");
+        let expected = expected.get_or_insert(layer);
+        for number in chosen(count) {
+            ground.clear();
+            let what = format!("{call}:{error}:{number}");
+            let outcome = outcome_of(&mut command(number, call, error));
+            assert_honest(&outcome, &what);
+            let layer = fs_err::read(at("out/layer.tar")).ok();
+            assert!(layer.is_none() || layer.as_ref() == Some(expected), "{what}: a bad layer\n{outcome}");
+            assert!(outcome.status != 0 || layer.is_some(), "{what}: success without a layer\n{outcome}");
+            if outcome.status != 134 {
+                assert_eq!(ground.leftovers(), [""; 0], "{what}: {outcome}");
+            }
+        }
+    }
+}
+
+#[test]
+fn killed_at_any_moment_it_leaves_the_old_or_the_new() {
+    let ground = Ground::new();
+    let rounds = if at_most() == usize::MAX { 200 } else { 25 };
+    for round in 0..rounds {
+        let mut command = ground.build(Command::new(minjail()));
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("it can be started");
+        // Spread over all of a run, in an order that has no pattern.
+        std::thread::sleep(Duration::from_micros(round * 7_919 % 160_000));
+        child.kill().expect("it is our child");
+        child.wait().expect("it is our child");
+        ground.assert_whole(&format!("round {round}"));
+    }
+    // What the killed ones left is gone after one that is not killed.
+    outcome_of(&mut ground.build(limited(minjail()))).success();
+    assert!(ground.outputs().as_ref() == Some(&ground.expected));
+    assert_eq!(ground.leftovers(), [""; 0], "in {}", text(&ground.context.path("out")));
+}
+
+#[test]
+fn of_two_that_make_one_output_each_is_whole_or_refused() {
+    let ground = Ground::new();
+    for _ in 0..5 {
+        let children: Vec<_> = (0..4)
+            .map(|_| {
+                let mut command = ground.build(Command::new(minjail()));
+                command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it can be started")
+            })
+            .collect();
+        let won = children.into_iter().map(|child| child.wait_with_output().expect("it is our child").status);
+        assert!(won.filter(std::process::ExitStatus::success).count() > 0, "somebody wins");
+        ground.assert_whole("at once");
+        assert_eq!(ground.leftovers(), [""; 0]);
+    }
+}
+
+/// Not by `eprintln!`, which the test harness keeps back from a test that passes.
+fn println_stderr(line: &str) {
+    use std::io::Write;
+    writeln!(std::io::stderr(), "{line}").ok();
+}

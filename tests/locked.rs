@@ -1,0 +1,150 @@
+//! The lock as a promise: the same bytes from it alone, and every drift told; `diff` and `check` besides.
+
+mod support;
+
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
+use support::{Outcome, TestContext, outcome_of};
+
+/// A shell script that reads two files and leaves a third alone, traced and built as `oci:image`.
+fn built(context: &TestContext) {
+    let inputs = [("app", "#!/bin/sh\ncat one two >/dev/null\n"), ("one", "1\n"), ("two", "2\n")];
+    context.lay_out(&inputs);
+    let app = context.work().join("app");
+    fs_err::set_permissions(&app, PermissionsExt::from_mode(0o755)).expect("it is ours");
+    let image = format!("oci:{}", context.text("image"));
+    let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "-o", &image]);
+    command.args(["--lock", &context.text("app.lock"), "--", &support::text(&app)]);
+    outcome_of(&mut command).success();
+}
+
+fn locked(context: &TestContext, arguments: &[&str]) -> Outcome {
+    let lock = context.text("app.lock");
+    let mut command = context.minjail(&["build", "-q", "--locked", &lock]);
+    outcome_of(command.args(arguments))
+}
+
+fn digest(context: &TestContext, image: &str) -> String {
+    fs_err::read_to_string(context.path(image).join("index.json")).expect("it was built")
+}
+
+#[test]
+fn a_lock_alone_gives_the_same_bytes() {
+    let context = TestContext::new();
+    built(&context);
+    let trace = context.text("app.trace");
+    let (alone, traced) = (format!("oci:{}", context.text("alone")), format!("oci:{}", context.text("traced")));
+    locked(&context, &["-o", &alone]).success();
+    locked(&context, &["-t", &trace, "-o", &traced]).success();
+    assert_eq!(digest(&context, "alone"), digest(&context, "image"));
+    assert_eq!(digest(&context, "traced"), digest(&context, "image"));
+    let lock = |name: &str| fs_err::read(context.path(name)).expect("it was written");
+    assert_eq!(lock("alone.lock"), lock("app.lock"));
+}
+
+#[test]
+fn every_drift_is_told_and_nothing_is_built() {
+    let context = TestContext::new();
+    built(&context);
+    let work = support::text(&context.work());
+    fs_err::write(context.work().join("one"), "changed\n").expect("it is ours");
+    fs_err::remove_file(context.work().join("two")).expect("it is ours");
+    fs_err::set_permissions(context.work().join("app"), PermissionsExt::from_mode(0o700)).expect("it is ours");
+    let before = context.listing();
+    let output = format!("oci:{}", context.text("out"));
+    for traces in [vec![], vec!["-t".to_owned(), context.text("app.trace")]] {
+        let mut arguments: Vec<&str> = traces.iter().map(String::as_str).collect();
+        arguments.extend(["-o", &output]);
+        let outcome = locked(&context, &arguments);
+        outcome.assert_refused(125, &["3 paths differ from the lock"]);
+        for line in [
+            format!("changed {work}/app: mode 0755 -> 0700"),
+            format!("changed {work}/one: content sha256:"),
+            format!("removed {work}/two (2 bytes)"),
+        ] {
+            assert!(outcome.stderr.contains(&line), "{line:?} is missing\n{outcome}");
+        }
+        assert_eq!(context.listing(), before);
+    }
+}
+
+#[test]
+fn what_a_trace_needs_besides_the_lock_is_drift() {
+    let context = TestContext::new();
+    built(&context);
+    let other = context.text("other.trace");
+    let file = context.text("work/three");
+    fs_err::write(context.work().join("three"), "3\n").expect("it is ours");
+    outcome_of(&mut context.minjail(&["trace", "-q", "-t", &other, "--", "/bin/cat", &file])).success();
+    let output = format!("oci:{}", context.text("out"));
+    let outcome = locked(&context, &["-t", &context.text("app.trace"), "-t", &other, "-o", &output]);
+    outcome.assert_refused(125, &["from the lock", &format!("added {file} (2 bytes)")]);
+    assert!(!context.path("out").exists());
+}
+
+#[test]
+fn another_package_version_is_drift() {
+    let context = TestContext::new();
+    built(&context);
+    let path = context.path("app.lock");
+    let lock = fs_err::read_to_string(&path).expect("it was written");
+    let at = lock.find("deb:dash=").expect("the shell is from a package") + "deb:dash=".len();
+    fs_err::write(&path, [&lock[..at], "0~", &lock[at..]].concat()).expect("it is ours");
+    let outcome = locked(&context, &["-o", &format!("oci:{}", context.text("out"))]);
+    outcome.assert_refused(125, &["package deb:dash=0~", "from the lock"]);
+}
+
+#[test]
+fn every_form_is_as_its_lock_says_and_a_changed_one_is_not() {
+    let context = TestContext::new();
+    built(&context);
+    let lock = context.text("app.lock");
+    let forms = ["oci-archive:a.tar", "docker-archive:d.tar", "layer:l.tar.gz", "rootfs:tree"];
+    let place = |form: &str| {
+        let (form, name) = form.split_once(':').expect("a form");
+        format!("{form}:{}", context.text(name))
+    };
+    for form in forms {
+        let output = place(form);
+        locked(&context, &["-o", &output]).success();
+        outcome_of(&mut context.minjail(&["check", &output])).success();
+        let same = outcome_of(&mut context.minjail(&["diff", &lock, &output])).success();
+        assert_eq!(same.text(), "", "{same}");
+    }
+    outcome_of(&mut context.minjail(&["check", "/", "--lock", &lock])).success();
+
+    let tree = context.path("tree");
+    let inside = tree.join(support::text(&context.work()).trim_start_matches('/'));
+    fs_err::write(inside.join("one"), "9\n").expect("it is ours");
+    fs_err::write(inside.join("extra"), "extra").expect("it is ours");
+    fs_err::remove_file(inside.join("two")).expect("it is ours");
+    let outcome = outcome_of(&mut context.minjail(&["check", "--json", &place("rootfs:tree")]));
+    assert_eq!(outcome.status, 1, "{outcome}");
+    let told: Value = serde_json::from_slice(&outcome.stdout).expect("it is JSON");
+    assert_eq!((&told["added"], &told["removed"]), (&1.into(), &1.into()), "{told}");
+    assert_eq!((&told["added-bytes"], &told["removed-bytes"]), (&5.into(), &2.into()), "{told}");
+    let differences = told["differences"].as_array().expect("a list");
+    let one = differences.iter().find(|one| one["path"].as_str().is_some_and(|path| path.ends_with("/one")));
+    assert_eq!(one.expect("it is told")["aspects"][0]["what"], "content", "{told}");
+
+    fs_err::write(context.work().join("one"), "changed\n").expect("it is ours");
+    let outcome = outcome_of(&mut context.minjail(&["check", "/", "--lock", &lock]));
+    assert_eq!(outcome.status, 1, "{outcome}");
+    assert!(outcome.text().contains("work/one: content sha256:"), "{outcome}");
+}
+
+#[test]
+fn what_the_run_changed_is_rebuilt_from_the_trace() {
+    let context = TestContext::new();
+    context.lay_out(&[("state", "before\n")]);
+    let trace = context.text("app.trace");
+    let image = format!("oci:{}", context.text("image"));
+    let script = "read line < state; echo $line after > state";
+    let mut command = context.minjail(&["trace", "-q", "-t", &trace, "-o", &image]);
+    outcome_of(command.args(["--lock", &context.text("app.lock"), "--", "/bin/sh", "-c", script])).success();
+    let again = format!("oci:{}", context.text("again"));
+    let alone = locked(&context, &["-o", &again]);
+    alone.assert_refused(125, &["work/state: content", "name that with `-t`"]);
+    locked(&context, &["-t", &trace, "-o", &again]).success();
+    assert_eq!(digest(&context, "again"), digest(&context, "image"));
+}
