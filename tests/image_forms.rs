@@ -29,8 +29,7 @@ fn path(text: &[u8]) -> JailPath {
 /// A busybox with a shell, and names and metadata that need every part of the layer format.
 fn busybox() -> Option<(Manifest, Sources)> {
     let Ok(busybox) = fs_err::read(BUSYBOX) else {
-        println!("skipped: there is no {BUSYBOX}");
-        return None;
+        return skipped(&format!("there is no {BUSYBOX}"));
     };
     let made = |content: &[u8]| Kind::File { size: content.len() as u64, sha256: Digest::of(content).hex() };
     let long = [b"/data/".as_slice(), &[b'd'; 120], b"/", &[b'f'; 120]].concat();
@@ -121,14 +120,19 @@ fn place(directory: &Path, form: &str) -> String {
 
 const FORMS: [&str; 4] = ["oci:layout:v1", "oci-archive:oci.tar:v1", "docker-archive:docker.tar", "rootfs:tree"];
 
+/// Says why a test is not done; where nothing may be missing, that is a failure.
+#[expect(clippy::disallowed_methods, reason = "the test command says what may be missing")]
+fn skipped<T>(why: &str) -> Option<T> {
+    assert!(std::env::var_os("MINJAIL_TESTS_NO_SKIP").is_none(), "nothing may be skipped here, but: {why}");
+    println!("skipped: {why}");
+    None
+}
+
 /// Runs a tool; `None` if it is not there. That it fails is the test's failure.
 fn run(command: &mut Command) -> Option<Finished> {
     let name = command.get_program().display().to_string();
     match command.output() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            println!("skipped: {name} is not installed");
-            None
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => skipped(&format!("{name} is not installed")),
         output => {
             let output = output.unwrap();
             assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -140,7 +144,7 @@ fn run(command: &mut Command) -> Option<Finished> {
 fn is_root() -> bool {
     let is_root = nix::unistd::geteuid().is_root();
     if !is_root {
-        println!("skipped: this test needs root");
+        skipped::<()>("this test needs root");
     }
     is_root
 }

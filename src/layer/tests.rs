@@ -193,6 +193,17 @@ impl JailPathBytes {
     }
 }
 
+/// Says which tool is missing; where nothing may be missing, that is a failure.
+#[expect(clippy::disallowed_methods, reason = "the test command says what may be missing")]
+fn skipped<T>(tool: &str) -> Option<T> {
+    assert!(
+        std::env::var_os("MINJAIL_TESTS_NO_SKIP").is_none(),
+        "{tool} cannot be run, and nothing may be skipped here"
+    );
+    println!("skipped: {tool} cannot be run");
+    None
+}
+
 /// Extracts a layer with another tool; `None` if the tool is not there.
 fn extracted(sample: &Sample, tool: &str, options: &[&str]) -> Option<tempfile::TempDir> {
     let directory = tempfile::tempdir().unwrap();
@@ -202,8 +213,7 @@ fn extracted(sample: &Sample, tool: &str, options: &[&str]) -> Option<tempfile::
     command.args(options).arg("-xpf").arg(archive.path()).arg("-C").arg(directory.path());
     let output = match command.env("LC_ALL", "C.UTF-8").output() {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
-            println!("skipped: {tool} cannot be run");
-            return None;
+            return skipped(tool);
         }
         output => output.unwrap(),
     };
@@ -255,8 +265,7 @@ for member in tarfile.open(sys.argv[1], encoding="utf-8", errors="surrogateescap
 fn python_says(archive: &Path) -> Option<String> {
     let output = match Command::new("python3").args(["-X", "utf8", "-c", PYTHON]).arg(archive).output() {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
-            println!("skipped: python3 cannot be run");
-            return None;
+            return skipped("python3");
         }
         output => output.unwrap(),
     };
