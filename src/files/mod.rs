@@ -1,7 +1,7 @@
 //! From what a run touched to what the jail needs: the file set.
 //!
-//! In: a trace, a [`Root`](crate::root::Root) and a [`Policy`]. Out: a [`FileSet`], every path with all its [`Reason`]s. This room
-//! reads the root only to follow links and to look into ELF files and scripts; it writes nothing and hashes nothing.
+//! In: a trace, a [`Root`] and a [`Policy`]. Out: a [`FileSet`], every path with all its [`Reason`]s. This room reads the
+//! root only to follow links and to look into ELF files and scripts; it writes nothing and hashes nothing.
 
 mod accounts;
 mod choose;

@@ -188,7 +188,10 @@ impl Summary {
         ];
         let parts = parts.iter().filter(|(count, _)| *count > 0);
         for (index, (count, what)) in parts.enumerate() {
-            text.line(if index == 0 { "left out" } else { "" }, &format!("{count} paths {what}"));
+            text.line(
+                if index == 0 { "left out" } else { "" },
+                &format!("{count} {} {what}", if *count == 1 { "path" } else { "paths" }),
+            );
         }
     }
 
@@ -284,7 +287,10 @@ fn sentence(note: &Note) -> String {
         Note::Refused { path } => {
             format!("{path} could not be read, by the program neither; it is packed without content")
         }
-        Note::Accounts { path, left_out } => format!("{path} is packed without {left_out} accounts of people"),
+        Note::Accounts { path, left_out } => {
+            let accounts = if *left_out == 1 { "one account".to_owned() } else { format!("{left_out} accounts") };
+            format!("{path} is packed without {accounts} of people")
+        }
         Note::Excluded { path } => format!("{path} was used by the run and is not packed, because it is excluded"),
         Note::Secret { path, kind } => {
             format!("{path} looks like {kind} and is not packed; `--allow-secret {path}` packs it")
