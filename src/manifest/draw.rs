@@ -150,7 +150,7 @@ struct Drawing<'a> {
     compiled: BTreeSet<JailPath>,
     drafts: BTreeMap<JailPath, Draft>,
     /// The first path of each inode that has several.
-    inodes: BTreeMap<(u64, u64), JailPath>,
+    inodes: BTreeMap<(u64, u64, String), JailPath>,
     notes: Vec<DrawNote>,
 }
 
@@ -251,12 +251,9 @@ impl Drawing<'_> {
     fn add_as_is(&mut self, path: &JailPath, wanted: &Wanted, facts: &Facts) -> Result<(), DrawError> {
         let kind = match facts.file_type {
             FileType::File => {
-                let identity = (facts.dev, facts.ino);
-                if let Some(first) = self.inodes.get(&identity).filter(|_| facts.nlink > 1) {
-                    let kind = Kind::HardLink { to: first.clone() };
-                    return self.draft(path, wanted, kind, Owner::of(facts), None);
+                if let Some(first) = self.other_name(path, facts, "") {
+                    return self.draft(path, wanted, Kind::HardLink { to: first }, Owner::of(facts), None);
                 }
-                self.inodes.entry(identity).or_insert_with(|| path.clone());
                 return self.add_file(path, wanted, Owner::of(facts), Some(facts), Source::Root, facts.size);
             }
             FileType::Socket => {
@@ -272,11 +269,27 @@ impl Drawing<'_> {
         self.draft(path, wanted, kind, Owner::of(facts), Some(facts))
     }
 
+    /// The first name of a file that has several, if that is another one.
+    ///
+    /// `kept` is the digest of what the trace kept of it, and empty for a file that the root has: the number of an inode
+    /// that was freed since may belong to another file by now.
+    fn other_name(&mut self, path: &JailPath, facts: &Facts, kept: &str) -> Option<JailPath> {
+        let identity = (facts.dev, facts.ino, kept.to_owned());
+        if let Some(first) = self.inodes.get(&identity).filter(|_| facts.nlink > 1) {
+            return Some(first.clone());
+        }
+        self.inodes.entry(identity).or_insert_with(|| path.clone());
+        None
+    }
+
     /// What the run changed, by what the trace kept of it.
     fn add_as_was(&mut self, path: &JailPath, wanted: &Wanted, was: &Was) -> Result<(), DrawError> {
         let facts = &was.facts;
         let kind = match (facts.file_type, &was.target, &was.content) {
             (FileType::File, _, Some(sha256)) => {
+                if let Some(first) = self.other_name(path, facts, sha256) {
+                    return self.draft(path, wanted, Kind::HardLink { to: first }, Owner::of(facts), None);
+                }
                 let stored = self.given.store.get(sha256);
                 let stored = stored.ok_or_else(|| DrawError::Lost { path: path.clone(), sha256: sha256.clone() })?;
                 let source = Source::Stored(stored.clone());

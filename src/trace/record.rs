@@ -36,6 +36,8 @@ pub struct Recorder {
     /// Directories whose names were recorded.
     listed: HashSet<JailPath>,
     refusals: Refusals,
+    /// Paths whose content from before was kept, or could not be.
+    kept: HashSet<JailPath>,
     failure: Option<RecordError>,
 }
 
@@ -76,6 +78,7 @@ impl Recorder {
         let root = header.root.clone();
         let mut recorder = Self {
             refusals: Refusals::of(&header),
+            kept: HashSet::new(),
             directory,
             records: BufWriter::new(file),
             listening: BTreeSet::new(),
@@ -242,7 +245,8 @@ impl Recorder {
         }
         let changes = matches!(record.access, Access::Write | Access::Create | Access::Remove | Access::Replace);
         let vanishes = record.access == Access::Read && is_temporary(&record.path);
-        if (changes || vanishes) && facts.is_file() && !record.made {
+        // Only the first time: afterwards it may have the content that the run gave it.
+        if (changes || vanishes) && facts.is_file() && !record.made && self.kept.insert(record.path.clone()) {
             record.before = self.keep(current, facts)?;
         }
         if record.access == Access::Remove {
