@@ -8,6 +8,7 @@ use std::path::Path;
 use anstyle::{AnsiColor, Style};
 use nix::unistd::Uid;
 
+use super::answer;
 use super::exit::Exit;
 use super::failure::Failure;
 use crate::jail::{self, Jail, Network, User};
@@ -44,7 +45,7 @@ pub(super) fn run(_: &Arguments) -> Result<Exit, Failure> {
     for finding in &findings {
         finding.tell(&mut text);
     }
-    print(&text);
+    answer(&text);
     let fails = findings.iter().any(|finding| finding.state == State::Fails);
     Ok(if fails { Exit::No } else { Exit::Success })
 }
@@ -65,12 +66,6 @@ impl Finding {
             writeln!(text, "{:>27}{hint}", "hint: ").expect("a String takes all");
         }
     }
-}
-
-/// The answer is what was asked for, so it goes to standard output; a closed pipe is no failure.
-fn print(text: &str) {
-    use std::io::Write;
-    let _ = write!(anstream::stdout(), "{text}");
 }
 
 fn kernel() -> Finding {

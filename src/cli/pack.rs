@@ -354,7 +354,7 @@ fn write(tree: &Tree<'_>, outputs: &[Output], prepared: &Prepared) -> Result<Vec
         .collect())
 }
 
-fn threads() -> NonZeroUsize {
+pub(super) fn threads() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 

@@ -1,8 +1,8 @@
 //! `minjail profile`: the profiles that come with minjail, and what a profile may say.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::answer;
 use super::exit::Exit;
 use super::failure::Failure;
 use crate::profile::{self, Profile, SHIPPED, shipped};
@@ -48,11 +48,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         Question::Reference => answer(&profile::page()),
     }
     Ok(Exit::Success)
-}
-
-/// The answer is what was asked for, so it goes to standard output; a closed pipe is no failure.
-fn answer(text: &str) {
-    let _ = anstream::stdout().write_all(text.as_bytes());
 }
 
 /// Loads a profile: the name of a shipped one, or a path.

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::num::NonZeroUsize;
 use std::path::Path;
 
 use super::choices::Chosen;
 use super::failure::Failure;
 use super::locked::read_lock;
+use super::pack::threads;
 use super::progress::Progress;
 use super::run::run_config;
 use crate::files::{self, FileSet, Wanted, What};
@@ -133,8 +133,4 @@ pub(super) fn draw_directory(
         progress: &|done, total| progress.show(done, total),
     })?;
     Ok(drawn.manifest)
-}
-
-fn threads() -> NonZeroUsize {
-    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }

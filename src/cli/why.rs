@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::answer;
 use super::exit::Exit;
 use super::failure::Failure;
+use super::locked::read_lock;
 use crate::files;
-use crate::manifest::Manifest;
 use crate::path::JailPath;
 use crate::report::why::{Reasons, explain};
 use crate::root::Root;
@@ -39,12 +40,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-/// The answer is what was asked for, so it goes to standard output; a closed pipe is no failure.
-fn answer(text: &str) {
-    use std::io::Write;
-    let _ = write!(anstream::stdout(), "{text}");
-}
-
 fn reasons(source: &Path) -> Result<Reasons, Failure> {
     if source.is_dir() {
         let trace = Trace::read(&[source.to_path_buf()])?;
@@ -52,9 +47,5 @@ fn reasons(source: &Path) -> Result<Reasons, Failure> {
         let (files, _) = files::needed(&trace, &Root::open(&root)?, &files::Policy::default())?;
         return Ok(files.wanted.into_iter().map(|(path, wanted)| (path, wanted.reasons)).collect());
     }
-    let text = fs_err::read_to_string(source).map_err(|error| {
-        Failure::new(error).hint("a lock is the file beside an image, named after it with `.lock` at the end")
-    })?;
-    let manifest = Manifest::parse(&text)?;
-    Ok(manifest.entries.into_iter().map(|entry| (entry.path, entry.reasons)).collect())
+    Ok(read_lock(source)?.entries.into_iter().map(|entry| (entry.path, entry.reasons)).collect())
 }

@@ -9,13 +9,14 @@ use super::policy::{Pattern, PatternKind, StatOnly};
 use super::{FileSet, FilesError, Note, Reason, What};
 use crate::path::{FileType, JailPath};
 use crate::root::{Root, RootError};
+use crate::trace::is_kernels;
 
 /// Adds what `patterns` name; returns the executables and libraries among it.
 pub(super) fn include(files: &mut FileSet, patterns: &[Pattern], root: &Root) -> Result<Vec<JailPath>, FilesError> {
     let mut objects = Vec::new();
     for pattern in patterns {
         let mut found = named(pattern, root)?;
-        found.retain(|path| !super::gather::is_mounted(path));
+        found.retain(|path| !is_kernels(path));
         if found.is_empty() {
             return Err(FilesError::Nothing { pattern: pattern.text.clone() });
         }
@@ -27,7 +28,7 @@ pub(super) fn include(files: &mut FileSet, patterns: &[Pattern], root: &Root) ->
                 files.add(link.path, What::AsIs, reason.clone());
             }
             let Some(facts) = walk.facts else { continue };
-            if facts.file_type == FileType::Socket || super::gather::is_mounted(&walk.end) {
+            if facts.file_type == FileType::Socket || is_kernels(&walk.end) {
                 continue;
             }
             let name = walk.end.file_name();
@@ -124,7 +125,7 @@ fn named(pattern: &Pattern, root: &Root) -> Result<BTreeSet<JailPath>, FilesErro
 fn below(top: &JailPath, root: &Root, found: &mut BTreeSet<JailPath>) -> Result<(), RootError> {
     let mut todo = vec![top.clone()];
     while let Some(directory) = todo.pop() {
-        if super::gather::is_mounted(&directory) || !is_directory(&directory, root) {
+        if is_kernels(&directory) || !is_directory(&directory, root) {
             continue;
         }
         for name in root.list(&directory)? {

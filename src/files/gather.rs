@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{FileSet, FilesError, Listing, Note, Reason, Was, What};
 use crate::path::{Facts, FileType, JailPath, unescape};
 use crate::root::Root;
-use crate::trace::{Access, Found, Header, Run, Touch, Trace, is_temporary};
+use crate::trace::{Access, Found, Header, Run, Touch, Trace, is_kernels, is_temporary};
 
 /// In place of a system call's name: what was missed in the jail and is to be added.
 pub const REPAIR: &str = "repair";
@@ -49,7 +49,7 @@ impl<'a> Gathered<'a> {
     /// The files that were executed.
     pub(super) fn executed(&self) -> impl Iterator<Item = &JailPath> {
         let executed = self.paths.iter().filter(|(_, touched)| touched.accesses.contains(&Access::Execute));
-        executed.map(|(path, _)| path).filter(|path| !is_mounted(path))
+        executed.map(|(path, _)| path).filter(|path| !is_kernels(path))
     }
 
     /// The files that were looked at and never opened.
@@ -142,7 +142,7 @@ pub(super) fn wanted(
     let mut files = FileSet::default();
     let mut notes = Vec::new();
     for (path, touched) in &gathered.paths {
-        if is_mounted(path) {
+        if is_kernels(path) {
             note_device(path, touched, &mut notes);
             continue;
         }
@@ -153,7 +153,7 @@ pub(super) fn wanted(
         list(path, touched, root, listing, &mut files)?;
     }
     let ways = gathered.links.iter().chain(&gathered.passed).chain(&gathered.makings);
-    for (path, reasons) in ways.filter(|(path, _)| !is_mounted(path)) {
+    for (path, reasons) in ways.filter(|(path, _)| !is_kernels(path)) {
         // What the run made on its way, or what has no directory to be made in, was not there before.
         if gathered.paths.contains_key(path) || root.lstat(path)?.is_some() {
             for reason in reasons {
@@ -174,13 +174,6 @@ pub(super) fn wanted(
 
 /// Where the runtime mounts what the kernel makes up.
 const MOUNT_POINTS: [&[u8]; 3] = [b"/dev", b"/proc", b"/sys"];
-
-/// True for what is below a mount point, or one itself.
-pub(super) fn is_mounted(path: &JailPath) -> bool {
-    MOUNT_POINTS
-        .iter()
-        .any(|top| path.as_bytes().strip_prefix(*top).is_some_and(|rest| matches!(rest, [] | [b'/', ..])))
-}
 
 /// Devices that every runtime provides (OCI runtime-spec, "Default Devices"), and what they link to.
 const PROVIDED: [&str; 13] =
@@ -282,7 +275,7 @@ fn list(
         return Ok(());
     }
     let names = touched.names.iter().filter_map(|name| unescape(name));
-    for child in names.map(|name| path.join(&name)).filter(|child| !is_mounted(child)) {
+    for child in names.map(|name| path.join(&name)).filter(|child| !is_kernels(child)) {
         let what = match root.lstat(&child)? {
             _ if files.contains(&child) => What::AsIs,
             Some(facts) if facts.is_directory() || facts.is_symlink() => What::AsIs,

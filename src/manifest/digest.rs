@@ -1,6 +1,5 @@
 //! SHA-256 of many files at once.
 
-use std::fmt::Write as _;
 use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::draw::DrawError;
 use super::model::Source;
-use crate::path::{Facts, JailPath};
+use crate::path::{Facts, JailPath, hex};
 use crate::root::Root;
 
 /// A content to be hashed.
@@ -93,9 +92,5 @@ fn hash(reader: impl Read, expected: u64, advance: &dyn Fn(u64)) -> io::Result<(
             Err(error) => return Err(error),
         }
     }
-    let hexadecimal = hasher.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-        text
-    });
-    Ok((hexadecimal, size))
+    Ok((hex(&hasher.finalize()), size))
 }

@@ -161,18 +161,11 @@ mod escaped {
 
 mod hex_values {
     use std::collections::BTreeMap;
-    use std::fmt::Write as _;
 
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     pub(super) fn serialize<S: Serializer>(map: &BTreeMap<String, Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(map.iter().map(|(name, value)| {
-            let hex = value.iter().fold(String::new(), |mut text, byte| {
-                write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-                text
-            });
-            (name, hex)
-        }))
+        serializer.collect_map(map.iter().map(|(name, value)| (name, crate::path::hex(value))))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(

@@ -15,5 +15,5 @@ mod store;
 pub use format::{TraceError, write_run};
 pub use minjail_tracer::{Access, Gap, Protocol};
 pub use model::{Ending, FORMAT, Found, Header, Link, Listening, Program, Run, Touch, Trace};
-pub(crate) use record::is_temporary;
 pub use record::{RecordError, Recorder, Tally};
+pub(crate) use record::{is_kernels, is_temporary};

@@ -312,8 +312,8 @@ impl Recorder {
     }
 }
 
-/// What the kernel makes up has no content from before.
-fn is_kernels(path: &JailPath) -> bool {
+/// True for a mount point of what the kernel makes up, and for all below: nothing there has a content from before.
+pub(crate) fn is_kernels(path: &JailPath) -> bool {
     [&b"/proc"[..], b"/sys", b"/dev"]
         .iter()
         .any(|top| path.as_bytes().strip_prefix(*top).is_some_and(|rest| matches!(rest, [] | [b'/', ..])))

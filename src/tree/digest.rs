@@ -36,9 +36,7 @@ impl Digest {
 
     /// The 64 digits alone.
     pub fn hex(&self) -> String {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
-        digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+        crate::path::hex(&self.0)
     }
 }
 
