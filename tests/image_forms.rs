@@ -65,7 +65,18 @@ fn busybox() -> Option<(Manifest, Sources)> {
         } else {
             BTreeMap::new()
         };
-        Entry { path, kind, mode, uid, gid, mtime: 1_700_000_000, xattrs, package: None, reasons: BTreeSet::new() }
+        Entry {
+            path,
+            kind,
+            mode,
+            uid,
+            gid,
+            mtime: 1_700_000_000,
+            xattrs,
+            package: None,
+            layer: 0,
+            reasons: BTreeSet::new(),
+        }
     };
     let config = Config {
         architecture: if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }.to_owned(),
@@ -177,7 +188,7 @@ fn skopeo_copies_between_all_forms_and_changes_nothing() {
             assert!(copy("oci:layout:v1", "docker-archive:by-skopeo.tar:minjail-test:v4"));
             let form = "docker-archive:by-skopeo.tar:minjail-test:v4";
             let image = Image::open(&Input::parse(OsStr::new(&place(directory.path(), form))).unwrap()).unwrap();
-            assert_eq!(image.config.unwrap().rootfs.diff_ids, [written[0].layer.as_ref().unwrap().diff_id]);
+            assert_eq!(image.config.unwrap().rootfs.diff_ids, [written[0].layers[0].diff_id]);
         }
     }
 }

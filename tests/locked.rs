@@ -148,3 +148,34 @@ fn what_the_run_changed_is_rebuilt_from_the_trace() {
     locked(&context, &["-t", &trace, "-o", &again]).success();
     assert_eq!(digest(&context, "again"), digest(&context, "image"));
 }
+
+#[test]
+fn a_lock_says_which_layer_an_entry_is_in() {
+    let context = TestContext::new();
+    context.lay_out(&[("note.txt", "a note\n")]);
+    let out = |form: &str, name: &str| format!("{form}:{}", context.text(name));
+    let (image, again) = (out("oci", "image"), out("oci", "again"));
+    let trace = context.text("app.trace");
+    let mut command = context.minjail(&["trace", "-q", "-t", &trace, "--layers", "packages", "-o", &image]);
+    outcome_of(command.args(["--lock", &context.text("app.lock"), "--", "/bin/cat", "note.txt"])).success();
+
+    let lock: Value =
+        serde_json::from_slice(&fs_err::read(context.path("app.lock")).expect("it was written")).expect("it is JSON");
+    let note = support::text(&context.work().join("note.txt"));
+    let entries = lock["entries"].as_array().expect("a lock has entries");
+    let layer = |wanted: &dyn Fn(&Value) -> bool| {
+        entries.iter().find(|entry| wanted(entry)).expect("it is there")["layer"].as_u64().unwrap_or(0)
+    };
+    let library = layer(&|entry| entry["path"].as_str().is_some_and(|path| path.ends_with("/libc.so.6")));
+    let (program, note) = (layer(&|entry| entry["path"] == "/usr/bin/cat"), layer(&|entry| entry["path"] == *note));
+    assert_eq!((library, program, note), (0, 1, 2));
+
+    locked(&context, &["-o", &again]).success();
+    assert_eq!(digest(&context, "again"), digest(&context, "image"));
+    let traced = out("oci", "traced");
+    locked(&context, &["-t", &trace, "-o", &traced]).success();
+    assert_eq!(digest(&context, "traced"), digest(&context, "image"));
+    outcome_of(&mut context.minjail(&["check", "-q", &image, "--lock", &context.text("app.lock")])).success();
+    let keep = outcome_of(&mut context.minjail(&["build", "-t", &trace, "--layers", "keep", "-o", &out("oci", "no")]));
+    keep.assert_refused(125, &["no layers to keep", "--layers packages"]);
+}

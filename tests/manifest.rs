@@ -330,6 +330,7 @@ fn manifest_of(entries: Vec<(&str, Kind)>) -> Manifest {
         mtime: 0,
         xattrs: BTreeMap::new(),
         package: None,
+        layer: 0,
         reasons: BTreeSet::new(),
     };
     let entries = entries.into_iter().map(entry).collect();
@@ -397,6 +398,7 @@ fn the_form_of_the_text() {
     "name": "",
     "compression": "",
     "block-size": 0,
+    "layers": "one",
     "mtime": "packaged"
   }},
   "config": {{

@@ -23,6 +23,8 @@ pub(super) fn build(path: &Path, arguments: &Arguments, mut prepared: Prepared) 
             if diff(&lock, &now.manifest, Aspects::ALL).is_empty() { Err(failure) } else { Ok(now) }
         })?
     };
+    // Which layers there are is the lock's to say: it alone knows them if they were those of another image.
+    draft.manifest.layer_as(&lock);
     let differences = diff(&lock, &draft.manifest, Aspects::ALL);
     if !differences.is_empty() {
         return Err(drift(path, &differences, arguments, &prepared));

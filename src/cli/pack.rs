@@ -12,7 +12,7 @@ use super::progress::Progress;
 use crate::files::{self, FileSet, Note};
 use crate::image::{self, Output, Reference, Target};
 use crate::layer::{BLOCK_SIZE, Compression};
-use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Manifest, Packages, Sources, Times};
+use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Layers, Manifest, Packages, Sources, Times};
 use crate::path::unescape;
 use crate::profile::Image;
 use crate::report::summary::{self, LeftOut, Summary, gap_sentence};
@@ -39,6 +39,11 @@ pub(super) struct Packing {
     /// How layers are compressed: none, gzip[:LEVEL] or zstd[:LEVEL]
     #[arg(long, value_name = "HOW", default_value = "gzip")]
     compression: Compression,
+
+    /// Into which layers files go: `one` for all; or `packages`, one for each large package of the distribution, so that
+    /// images share them
+    #[arg(long, value_name = "HOW", default_value = "one")]
+    layers: Layers,
 
     /// Which times files get: fixed, clamp, packaged or keep
     #[arg(long, value_name = "HOW", default_value = "packaged")]
@@ -82,17 +87,18 @@ impl Prepared {
     pub(super) fn follow(&mut self, lock: &Manifest) -> Result<(), Failure> {
         self.epoch = lock.epoch;
         self.compression = lock.packing.compression.parse().map_err(Failure::new)?;
-        self.packing = packing(self.compression, lock.packing.mtime);
+        self.packing = packing(self.compression, lock.packing.layers, lock.packing.mtime);
         Ok(())
     }
 }
 
-fn packing(compression: Compression, mtime: Times) -> manifest::Packing {
+fn packing(compression: Compression, layers: Layers, mtime: Times) -> manifest::Packing {
     manifest::Packing {
         name: String::new(),
         compression: compression.to_string(),
         compressor: compression.compressor(),
         block_size: BLOCK_SIZE as u64,
+        layers,
         mtime,
     }
 }
@@ -103,8 +109,23 @@ impl Packing {
         self.prepare_beside(None)
     }
 
+    /// As [`prepare`](Self::prepare), for an image made from an image, which has layers that can be kept: the caller puts
+    /// the entries into them ([`Manifest::assign_layers`]) when they are drawn up.
+    #[expect(dead_code, reason = "for what makes images from images")]
+    pub(super) fn prepare_from_image(&self) -> Result<Prepared, Failure> {
+        self.check(None)
+    }
+
     /// As [`prepare`](Self::prepare), but for the lock that is built from, which stays as it is.
     pub(super) fn prepare_beside(&self, locked: Option<&Path>) -> Result<Prepared, Failure> {
+        if self.layers == Layers::Keep {
+            return Err(Failure::usage("there are no layers to keep: what is packed is not from an image")
+                .hint("give `--layers one` or `--layers packages`"));
+        }
+        self.check(locked)
+    }
+
+    fn check(&self, locked: Option<&Path>) -> Result<Prepared, Failure> {
         let outputs = self.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
         let mut locks: Vec<PathBuf> = match &self.lock {
             Some(lock) => vec![lock.clone()],
@@ -119,7 +140,7 @@ impl Packing {
             outputs,
             locks,
             force: self.force,
-            packing: packing(self.compression, self.mtime),
+            packing: packing(self.compression, self.layers, self.mtime),
             compression: self.compression,
             allow_gaps: self.allow_gaps,
             quiet: self.quiet,
@@ -265,8 +286,11 @@ impl Draft {
         let packages = Packages::read(&root)?;
         let packing = manifest::Packing { name: lead.workload.clone(), ..prepared.packing.clone() };
         let config = config(trace, lead, image, &prepared.chosen)?;
-        let DrawnUp { manifest, sources, .. } =
+        let DrawnUp { mut manifest, sources, .. } =
             draw_up(&files, &root, &packages, &trace.store, prepared.epoch, packing, config, prepared.quiet)?;
+        if prepared.packing.layers == Layers::Packages {
+            manifest.layer_by_packages();
+        }
         refuse_gaps(trace, prepared)?;
         Ok(Self { manifest, sources, root, packages, notes, gaps: gaps(trace), left_out: left_out(trace) })
     }
@@ -348,7 +372,7 @@ fn write(tree: &Tree<'_>, outputs: &[Output], prepared: &Prepared) -> Result<Vec
         .map(|written| summary::Output {
             name: written.output.to_string(),
             bytes: written.bytes,
-            diff_id: written.layer.map(|layer| layer.diff_id.to_string()),
+            diff_ids: written.layers.iter().map(|layer| layer.diff_id.to_string()).collect(),
             id: written.config.map(|config| config.to_string()),
         })
         .collect())

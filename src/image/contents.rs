@@ -65,7 +65,7 @@ impl Stack {
         }
         self.make_parents(&path);
         let (package, reasons) = (None, BTreeSet::new());
-        let entry = Entry { path: path.clone(), kind, mode, uid, gid, mtime, xattrs, package, reasons };
+        let entry = Entry { path: path.clone(), kind, mode, uid, gid, mtime, xattrs, package, layer: 0, reasons };
         self.entries.insert(path.clone(), entry);
         self.fresh.insert(path);
         Ok(())
@@ -83,6 +83,7 @@ impl Stack {
                 mtime: 0,
                 xattrs: BTreeMap::new(),
                 package: None,
+                layer: 0,
                 reasons: BTreeSet::new(),
             };
             self.entries.entry(path).or_insert(directory);

@@ -1,4 +1,4 @@
-//! The forms that hold a layer: what stands before it, where it goes, and what stands behind it.
+//! The forms that hold layers: what stands before each, where it goes, and what stands behind it.
 
 use std::io::{IsTerminal, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,9 @@ use crate::layer::{Layer, tar};
 use crate::tree::Digest;
 
 /// An output that was begun. Standard output has no [`Stage`].
+///
+/// Then, for each layer, the lowest first: [`open_layer`](Self::open_layer), the layer's bytes,
+/// [`close_layer`](Self::close_layer); and [`end`](Self::end).
 pub(super) enum Form {
     Layer {
         file: File,
@@ -23,43 +26,39 @@ pub(super) enum Form {
     },
     Oci {
         stage: Stage,
-        blob: File,
+        /// What the present layer goes to, under a name that it loses when its digest is known.
+        blob: Option<File>,
         tag: Tag,
     },
-    /// In a file, the layer goes to its place, and its header, which has its digest, is written when that is known.
+    /// In a file, a layer goes to its place, and its header, which has its digest, is written when that is known.
     OciArchive {
         archive: Archive,
         stage: Stage,
-        /// Whether the header must have room for 8 GiB and more.
-        large: bool,
         layer: Option<Later>,
         tag: Tag,
     },
-    /// On standard output there is no way back: the layer waits in a file without a name.
+    /// On standard output there is no way back: the layers wait in files without a name, each with whether its header
+    /// must have room for 8 GiB and more.
     OciStream {
         archive: Archive,
-        waiting: File,
-        large: bool,
+        scratch: PathBuf,
+        waiting: Vec<(File, bool)>,
         tag: Tag,
     },
     DockerArchive {
         archive: Archive,
         stage: Option<Stage>,
-        layer_size: u64,
+        names: Vec<String>,
+        is_only: bool,
         reference: Option<Reference>,
     },
 }
 
-/// What the layer in a docker archive is called: its digest is not known when it is written, and `manifest.json`,
-/// which comes last, says which file it is.
-const DOCKER_LAYER: &str = "layer.tar";
-
 const BLOBS: &str = "blobs/sha256";
 
 impl Form {
-    /// Begins `output`, which is not a rootfs, for a layer of this size before compression; nothing is written to
-    /// standard output yet.
-    pub(super) fn begin(output: &Output, layer_size: u64, options: &Options<'_>) -> Result<Self, ImageError> {
+    /// Begins `output`, which is not a rootfs, for so many layers; nothing is written to standard output yet.
+    pub(super) fn begin(output: &Output, layers: usize, options: &Options<'_>) -> Result<Self, ImageError> {
         let tagged = |tag: &Option<Tag>| tag.clone().unwrap_or_else(Tag::latest);
         Ok(match output {
             Output::Rootfs(_) => unreachable!("a rootfs has no layer"),
@@ -71,84 +70,123 @@ impl Form {
                 let stage = Stage::directory(directory, options.force, 0o777, is_layout_or_empty)?;
                 let blobs = stage.path().join(BLOBS);
                 fs_err::create_dir_all(&blobs).map_err(|source| failed("make", &blobs, source))?;
-                let blob = create(&blobs.join("layer"))?;
-                Self::Oci { stage, blob, tag: tagged(tag) }
+                Self::Oci { stage, blob: None, tag: tagged(tag) }
             }
             Output::OciArchive { file: target, tag } => {
                 let (file, stage) = open(target, options)?;
-                let (archive, tag) = (Archive::new(file), tagged(tag));
-                // What cannot be compressed grows by far less than a sixteenth.
-                let large = tar::is_large(layer_size + layer_size / 16);
+                let (mut archive, tag) = (Archive::new(file), tagged(tag));
                 match stage {
-                    Some(stage) => Self::OciArchive { archive, stage, large, layer: None, tag },
-                    None => Self::OciStream { archive, waiting: nameless(options.scratch)?, large, tag },
+                    Some(stage) => {
+                        archive.add("oci-layout", oci::LAYOUT.as_bytes())?;
+                        Self::OciArchive { archive, stage, layer: None, tag }
+                    }
+                    None => Self::OciStream { archive, scratch: options.scratch.to_owned(), waiting: Vec::new(), tag },
                 }
             }
             Output::DockerArchive { file: target, reference } => {
                 let (file, stage) = open(target, options)?;
-                Self::DockerArchive { archive: Archive::new(file), stage, layer_size, reference: reference.clone() }
+                let (archive, reference) = (Archive::new(file), reference.clone());
+                Self::DockerArchive { archive, stage, names: Vec::new(), is_only: layers == 1, reference }
             }
         })
     }
 
-    /// Writes what stands before the layer, and gives the file that takes the layer.
-    pub(super) fn sink(&mut self) -> Result<File, ImageError> {
+    /// Writes what stands before the next layer, and gives the file that takes it; `size` is the layer's before
+    /// compression.
+    pub(super) fn open_layer(&mut self, size: u64) -> Result<File, ImageError> {
+        // What cannot be compressed grows by far less than a sixteenth.
+        let large = tar::is_large(size + size / 16);
+        let shared = |file: &File| file.try_clone().map_err(|source| failed("write", file.path(), source));
         match self {
-            Self::Layer { file, .. } | Self::Oci { blob: file, .. } | Self::OciStream { waiting: file, .. } => {
-                file.try_clone().map_err(|source| failed("write", file.path(), source))
+            Self::Layer { file, .. } => shared(file),
+            Self::Oci { stage, blob, .. } => {
+                let file = create(&stage.path().join(BLOBS).join("layer"))?;
+                shared(blob.insert(file))
             }
-            Self::OciArchive { archive, large, layer, .. } => {
-                archive.add("oci-layout", oci::LAYOUT.as_bytes())?;
-                *layer = Some(archive.begin_later(*large)?);
+            Self::OciStream { scratch, waiting, .. } => {
+                let file = nameless(scratch)?;
+                let sink = shared(&file);
+                waiting.push((file, large));
+                sink
+            }
+            Self::OciArchive { archive, layer, .. } => {
+                *layer = Some(archive.begin_later(large)?);
                 archive.sink()
             }
-            Self::DockerArchive { archive, layer_size, .. } => {
-                archive.begin(DOCKER_LAYER, *layer_size, tar::is_large(*layer_size))?;
+            Self::DockerArchive { archive, names, is_only, .. } => {
+                let name = docker_name(names.len(), *is_only);
+                archive.begin(&name, size, tar::is_large(size))?;
+                names.push(name);
                 archive.sink()
             }
         }
     }
 
-    /// Writes what stands behind the layer, and everything to the disk. What is left to do is to publish it.
-    pub(super) fn end(self, layer: Layer, config: &[u8], name: &Reference) -> Result<Ended, ImageError> {
+    /// Writes what stands behind a layer, now that it is known.
+    pub(super) fn close_layer(&mut self, layer: &Layer) -> Result<(), ImageError> {
+        match self {
+            Self::Layer { .. } | Self::OciStream { .. } => Ok(()),
+            Self::Oci { stage, blob, .. } => {
+                let blob = blob.take().expect("a layer was opened");
+                sync_file(&blob, true)?;
+                let place = stage.path().join(blob_name(&layer.digest));
+                fs_err::rename(blob.path(), &place).map_err(|source| failed("rename", &place, source))
+            }
+            Self::OciArchive { archive, layer: later, .. } => {
+                let later = later.take().expect("a layer was opened");
+                archive.end_later(&later, &blob_name(&layer.digest), layer.size)
+            }
+            Self::DockerArchive { archive, .. } => archive.end(layer.size),
+        }
+    }
+
+    /// Writes what stands behind the layers, and everything to the disk. What is left to do is to publish it.
+    pub(super) fn end(self, layers: Vec<Layer>, config: &[u8], name: &Reference) -> Result<Ended, ImageError> {
         let ended = Ended { config: Some(Digest::of(config)), ..Ended::default() };
-        let documents = |tag: &Tag| Documents::new(config, &layer, tag, name);
+        let documents = |tag: &Tag| Documents::new(config, &layers, tag, name);
         match self {
             Self::Layer { file, stage } => {
                 sync_file(&file, stage.is_some())?;
-                Ok(Ended { stage, bytes: layer.size, layer: Some(layer), ..Ended::default() })
+                let bytes = layers.iter().map(|layer| layer.size).sum();
+                Ok(Ended { stage, bytes, layers, ..Ended::default() })
             }
-            Self::Oci { stage, blob, tag } => {
+            Self::Oci { stage, tag, .. } => {
                 let documents = documents(&tag);
-                let bytes = end_layout(&stage, &blob, &layer, &documents)?;
+                let bytes = end_layout(&stage, &documents)? + layers.iter().map(|layer| layer.size).sum::<u64>();
                 let manifest = Some(documents.manifest_digest());
-                Ok(Ended { stage: Some(stage), bytes, layer: Some(layer), manifest, ..ended })
+                Ok(Ended { stage: Some(stage), bytes, layers, manifest, ..ended })
             }
-            Self::OciArchive { mut archive, stage, layer: later, tag, .. } => {
+            Self::OciArchive { archive, stage, tag, .. } => {
                 let documents = documents(&tag);
-                let later = later.expect("the sink was asked for");
-                archive.end_later(&later, &blob_name(&layer.digest), layer.size)?;
                 let bytes = end_archive(archive, &documents, true)?;
                 let manifest = Some(documents.manifest_digest());
-                Ok(Ended { stage: Some(stage), bytes, layer: Some(layer), manifest, ..ended })
+                Ok(Ended { stage: Some(stage), bytes, layers, manifest, ..ended })
             }
-            Self::OciStream { mut archive, mut waiting, large, tag } => {
+            Self::OciStream { mut archive, waiting, tag, .. } => {
                 let documents = documents(&tag);
                 archive.add("oci-layout", oci::LAYOUT.as_bytes())?;
-                archive.begin(&blob_name(&layer.digest), layer.size, large)?;
-                copy(&mut waiting, &mut archive.sink()?)?;
-                archive.end(layer.size)?;
+                for (layer, (mut file, large)) in layers.iter().zip(waiting) {
+                    archive.begin(&blob_name(&layer.digest), layer.size, large)?;
+                    copy(&mut file, &mut archive.sink()?)?;
+                    archive.end(layer.size)?;
+                }
                 let bytes = end_archive(archive, &documents, false)?;
                 let manifest = Some(documents.manifest_digest());
-                Ok(Ended { bytes, layer: Some(layer), manifest, ..ended })
+                Ok(Ended { bytes, layers, manifest, ..ended })
             }
-            Self::DockerArchive { mut archive, stage, reference, .. } => {
-                archive.end(layer.size)?;
-                let bytes = end_docker(archive, config, reference.as_ref().unwrap_or(name), stage.is_some())?;
-                Ok(Ended { stage, bytes, layer: Some(layer), ..ended })
+            Self::DockerArchive { archive, stage, names, reference, .. } => {
+                let name = reference.as_ref().unwrap_or(name);
+                let bytes = end_docker(archive, config, names, name, stage.is_some())?;
+                Ok(Ended { stage, bytes, layers, ..ended })
             }
         }
     }
+}
+
+/// What a layer in a docker archive is called: its digest is not known when it is written, and `manifest.json`, which
+/// comes last, says which files are the layers.
+fn docker_name(number: usize, is_only: bool) -> String {
+    if is_only { "layer.tar".to_owned() } else { format!("layer-{number}.tar") }
 }
 
 /// The JSON documents of an OCI image.
@@ -159,8 +197,8 @@ struct Documents<'a> {
 }
 
 impl<'a> Documents<'a> {
-    fn new(config: &'a [u8], layer: &Layer, tag: &Tag, name: &Reference) -> Self {
-        let manifest = oci::text(&oci::image_manifest(config, layer));
+    fn new(config: &'a [u8], layers: &[Layer], tag: &Tag, name: &Reference) -> Self {
+        let manifest = oci::text(&oci::image_manifest(config, layers));
         let index = oci::text(&oci::index(&manifest, tag, name));
         Self { config, manifest, index }
     }
@@ -174,13 +212,10 @@ fn blob_name(digest: &Digest) -> String {
     format!("{BLOBS}/{}", digest.hex())
 }
 
-/// Puts the documents into a layout and everything on the disk; gives the size of all files.
-fn end_layout(stage: &Stage, blob: &File, layer: &Layer, documents: &Documents<'_>) -> Result<u64, ImageError> {
+/// Puts the documents into a layout and everything on the disk; gives the size of the documents.
+fn end_layout(stage: &Stage, documents: &Documents<'_>) -> Result<u64, ImageError> {
     let layout = stage.path();
-    sync_file(blob, true)?;
-    let place = layout.join(blob_name(&layer.digest));
-    fs_err::rename(blob.path(), &place).map_err(|source| failed("rename", &place, source))?;
-    let mut bytes = layer.size;
+    let mut bytes = 0;
     for (name, content) in [
         (blob_name(&Digest::of(documents.config)), documents.config),
         (blob_name(&documents.manifest_digest()), &documents.manifest),
@@ -208,10 +243,16 @@ fn end_archive(mut archive: Archive, documents: &Documents<'_>, is_file: bool) -
     Ok(bytes)
 }
 
-fn end_docker(mut archive: Archive, config: &[u8], name: &Reference, is_file: bool) -> Result<u64, ImageError> {
+fn end_docker(
+    mut archive: Archive,
+    config: &[u8],
+    layers: Vec<String>,
+    name: &Reference,
+    is_file: bool,
+) -> Result<u64, ImageError> {
     let config_name = format!("{}.json", Digest::of(config).hex());
     archive.add(&config_name, config)?;
-    let (repo_tags, layers) = (Some(vec![name.to_string()]), vec![DOCKER_LAYER.to_owned()]);
+    let repo_tags = Some(vec![name.to_string()]);
     archive.add("manifest.json", &oci::text(&[DockerImage { config: config_name, repo_tags, layers }]))?;
     let (file, bytes) = archive.finish()?;
     sync_file(&file, is_file)?;

@@ -153,8 +153,8 @@ pub(super) fn text(document: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(document).expect("the documents here have text keys and no number that JSON lacks")
 }
 
-/// The configuration of an image that has the layer `diff_id`; `None` if the manifest's time has no date.
-pub(super) fn image_config(manifest: &Manifest, diff_id: Digest) -> Option<ImageConfig> {
+/// The configuration of an image that has these layers, the lowest first; `None` if the manifest's time has no date.
+pub(super) fn image_config(manifest: &Manifest, diff_ids: Vec<Digest>) -> Option<ImageConfig> {
     let created = rfc3339(manifest.epoch)?;
     let created_by = format!("minjail (format {})", manifest.minjail_format);
     Some(ImageConfig {
@@ -162,8 +162,8 @@ pub(super) fn image_config(manifest: &Manifest, diff_id: Digest) -> Option<Image
         architecture: manifest.config.architecture.clone(),
         os: "linux".to_owned(),
         config: Some(run_config(&manifest.config)),
-        rootfs: RootFs { kind: "layers".to_owned(), diff_ids: vec![diff_id] },
-        history: Some(vec![History { created: Some(created), created_by: Some(created_by) }]),
+        history: Some(vec![History { created: Some(created), created_by: Some(created_by) }; diff_ids.len()]),
+        rootfs: RootFs { kind: "layers".to_owned(), diff_ids },
     })
 }
 
@@ -185,19 +185,20 @@ fn run_config(config: &manifest::Config) -> RunConfig {
     }
 }
 
-/// The manifest of an image with this configuration, in its canonical text, and this one layer.
-pub(super) fn image_manifest(config: &[u8], layer: &Layer) -> ImageManifest {
+/// The manifest of an image with this configuration, in its canonical text, and these layers, the lowest first.
+pub(super) fn image_manifest(config: &[u8], layers: &[Layer]) -> ImageManifest {
+    let layers = layers.iter().map(|layer| Descriptor {
+        media_type: layer.media_type.to_owned(),
+        digest: layer.digest,
+        size: layer.size,
+        annotations: None,
+        platform: None,
+    });
     ImageManifest {
         schema_version: 2,
         media_type: Some(MANIFEST.to_owned()),
         config: descriptor(CONFIG, config),
-        layers: vec![Descriptor {
-            media_type: layer.media_type.to_owned(),
-            digest: layer.digest,
-            size: layer.size,
-            annotations: None,
-            platform: None,
-        }],
+        layers: layers.collect(),
     }
 }
 

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::layer::Compression;
+use crate::manifest::{Entry, Kind};
 use crate::tree::Digest;
 use crate::tree::sample::{Sample, any_tree};
 
@@ -91,15 +92,17 @@ fn round_trip(sample: &Sample) {
     let mut last = None;
     let written = write_all(&sample.tree(), &outputs, &place.options(), &mut |progress| last = Some(progress)).unwrap();
     assert!(last.is_some_and(|Progress { done, total }| done == total));
-    let mut diff_id = None;
+    // A bare layer is the whole, and every image has the same layers.
+    let mut known: [Option<Vec<Digest>>; 2] = [None, None];
     for (form, written) in IMAGES.iter().zip(&written) {
         let image = Image::open(&place.input(form)).unwrap();
         assert_eq!(image.manifest, written.manifest, "{form}");
-        let layer = written.layer.as_ref().unwrap();
-        assert_eq!(Some(layer.diff_id), diff_id.or(Some(layer.diff_id)), "{form}");
-        diff_id = Some(layer.diff_id);
+        let diff_ids: Vec<Digest> = written.layers.iter().map(|layer| layer.diff_id).collect();
+        let is_bare = form.starts_with("layer:");
+        assert_eq!(diff_ids.len(), if is_bare { 1 } else { sample.manifest.layers().len() }, "{form}");
+        assert_eq!(known[usize::from(is_bare)].get_or_insert(diff_ids.clone()), &diff_ids, "{form}");
         if let Some(config) = &image.config {
-            assert_eq!(config.rootfs.diff_ids, [layer.diff_id]);
+            assert_eq!(config.rootfs.diff_ids, diff_ids);
             assert_eq!(Some(Digest::of(&oci::text(config))), written.config);
         }
         unpacked(&image, sample);
@@ -109,6 +112,7 @@ fn round_trip(sample: &Sample) {
 #[test]
 fn every_form_gives_the_tree_back() {
     round_trip(&Sample::varied());
+    round_trip(&Sample::varied().in_layers());
 }
 
 proptest! {
@@ -116,6 +120,22 @@ proptest! {
     #[test]
     fn every_form_gives_any_tree_back(sample in any_tree()) {
         round_trip(&sample);
+        round_trip(&sample.in_layers());
+    }
+}
+
+#[test]
+fn what_several_layers_amount_to_is_the_manifest() {
+    let place = Place::new();
+    let mut sample = Sample::varied().in_layers();
+    for form in ["oci:layout", "oci-archive:oci.tar", "docker-archive:docker.tar"] {
+        place.write(&sample, form, &place.options()).unwrap();
+        let entries = Image::open(&place.input(form)).unwrap().entries().unwrap();
+        sample.manifest.entries.iter_mut().for_each(|entry| entry.layer = 0);
+        let is_link = |entry: &&Entry| matches!(entry.kind, Kind::HardLink { .. });
+        let (read, written) = (entries.iter(), sample.manifest.entries.iter());
+        assert!(read.filter(|entry| !is_link(entry)).eq(written.filter(|entry| !is_link(entry))), "{form}");
+        sample = sample.in_layers();
     }
 }
 
@@ -125,7 +145,7 @@ fn a_rootfs_is_written_and_used_as_it_is() {
     let written = place.write(&sample, "rootfs:tree", &place.options()).unwrap();
     let directory = place.directory.path().join("tree");
     assert_eq!(sample.differences(&directory), [""; 0]);
-    assert_eq!((written.layer, written.config), (None, None));
+    assert_eq!((written.layers, written.config), (Vec::new(), None));
     let input = place.input("rootfs:tree");
     assert_eq!(input.rootfs(), Some(directory.as_path()));
     assert!(matches!(Image::open(&input), Err(ReadError::IsRootfs { .. })));
@@ -275,7 +295,7 @@ fn the_documents_byte_for_byte() {
     let options = Options { compression: Compression::None, ..place.options() };
     let written = place.write(&sample, "oci:out:v1", &options).unwrap();
     let read = |name: &str| fs_err::read_to_string(place.directory.path().join("out").join(name)).unwrap();
-    let (layer, config) = (written.layer.unwrap(), written.config.unwrap());
+    let (layer, config) = (written.layers[0].clone(), written.config.unwrap());
     let manifest = written.manifest.unwrap();
     assert_eq!(read("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#);
     assert_eq!(
@@ -304,7 +324,7 @@ fn the_documents_byte_for_byte() {
 fn damage_is_noticed() {
     let (place, sample) = (Place::new(), Sample::varied());
     let written = place.write(&sample, "oci:out", &place.options()).unwrap();
-    let blob = place.directory.path().join("out/blobs/sha256").join(written.layer.unwrap().digest.hex());
+    let blob = place.directory.path().join("out/blobs/sha256").join(written.layers[0].clone().digest.hex());
     let good = fs_err::read(&blob).unwrap();
     let mut bad = good.clone();
     bad[100] ^= 1;

@@ -1,4 +1,4 @@
-//! Writing images: every output is begun, the layer is made once for all of them, then each is ended and published.
+//! Writing images: every output is begun, each layer is made once for all of them, then each is ended and published.
 
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
@@ -11,7 +11,7 @@ use super::output::Output;
 use super::reference::Reference;
 use super::stage::Stage;
 use crate::layer::{self, Compression, Layer, Sink};
-use crate::manifest::Kind;
+use crate::manifest::{Entry, Kind};
 use crate::tree::{Digest, Notes, Tree};
 
 /// How images are written.
@@ -44,8 +44,8 @@ pub struct Written {
     pub output: Output,
     /// The size of the file, or of all files in the layout; of a rootfs, that of its contents.
     pub bytes: u64,
-    /// Of all forms but rootfs.
-    pub layer: Option<Layer>,
+    /// Of all forms but rootfs, the lowest first.
+    pub layers: Vec<Layer>,
     /// Of the image configuration: what docker and podman call the image's ID.
     pub config: Option<Digest>,
     /// Of the image manifest, of the OCI forms: what registries call the image's digest.
@@ -81,21 +81,22 @@ pub fn write_all(
 ) -> Result<Vec<Written>, ImageError> {
     // Everything that can fail early fails here: the date, the outputs that exist, the directories that do not.
     check_distinct(outputs)?;
-    let sizes = Sizes { layer: layer::size(tree)?, content: content_size(tree) };
-    config(tree, Digest::of(b""))?;
-    let begun = outputs.iter().map(|output| Begun::new(output, sizes.layer, options)).collect::<Result<Vec<_>, _>>()?;
+    let parts = Parts::of(tree)?;
+    config(tree, Vec::new())?;
+    let begun =
+        outputs.iter().map(|output| Begun::new(output, parts.layers.len(), options)).collect::<Result<Vec<_>, _>>()?;
 
     let mut done = 0;
-    let total = sizes.total(&begun);
-    let ended = make(tree, begun, &sizes, options, &mut |bytes| {
+    let total = parts.total(&begun);
+    let ended = make(tree, begun, &parts, options, &mut |bytes| {
         done += bytes;
         progress(Progress { done, total });
     })?;
 
     let mut all = Vec::with_capacity(ended.len());
-    for (output, Ended { stage, bytes, layer, config, manifest, notes }) in outputs.iter().zip(ended) {
+    for (output, Ended { stage, bytes, layers, config, manifest, notes }) in outputs.iter().zip(ended) {
         stage.map_or(Ok(()), Stage::publish)?;
-        all.push(Written { output: output.clone(), bytes, layer, config, manifest, notes });
+        all.push(Written { output: output.clone(), bytes, layers, config, manifest, notes });
     }
     Ok(all)
 }
@@ -111,7 +112,17 @@ pub fn write_file(target: &Path, force: bool, content: &[u8]) -> Result<(), Imag
 /// What is to be made of an output, at a place where nobody sees it yet.
 enum Begun {
     Rootfs(Stage),
-    Packed(Compression, Form),
+    /// All of the tree is one layer.
+    Bare(Packed),
+    /// The layers are as the manifest says.
+    Image(Packed),
+}
+
+/// A form, and the layers that it has so far.
+struct Packed {
+    compression: Compression,
+    form: Form,
+    layers: Vec<Layer>,
 }
 
 /// What was made, and only lacks its name.
@@ -120,79 +131,139 @@ pub(super) struct Ended {
     /// `None` for standard output.
     pub(super) stage: Option<Stage>,
     pub(super) bytes: u64,
-    pub(super) layer: Option<Layer>,
+    pub(super) layers: Vec<Layer>,
     pub(super) config: Option<Digest>,
     pub(super) manifest: Option<Digest>,
     pub(super) notes: Notes,
 }
 
 impl Begun {
-    fn new(output: &Output, layer_size: u64, options: &Options<'_>) -> Result<Self, ImageError> {
-        let compression = match output {
-            Output::Rootfs(directory) => {
-                return Stage::directory(directory, options.force, 0o700, |_| true).map(Self::Rootfs);
-            }
-            Output::Layer(file) => file.compression(),
-            Output::Oci { .. } | Output::OciArchive { .. } => options.compression,
-            Output::DockerArchive { .. } => Compression::None,
+    fn new(output: &Output, layers: usize, options: &Options<'_>) -> Result<Self, ImageError> {
+        let packed = |compression| {
+            let form = Form::begin(output, layers, options)?;
+            Ok(Packed { compression, form, layers: Vec::new() })
         };
-        Form::begin(output, layer_size, options).map(|form| Self::Packed(compression, form))
+        match output {
+            Output::Rootfs(directory) => Stage::directory(directory, options.force, 0o700, |_| true).map(Self::Rootfs),
+            Output::Layer(file) => packed(file.compression()).map(Self::Bare),
+            Output::Oci { .. } | Output::OciArchive { .. } => packed(options.compression).map(Self::Image),
+            Output::DockerArchive { .. } => packed(Compression::None).map(Self::Image),
+        }
     }
 }
 
-struct Sizes {
-    layer: u64,
+/// A layer that is to be made.
+struct Part<'a> {
+    entries: Vec<&'a Entry>,
+    /// Before compression.
+    size: u64,
+}
+
+impl<'a> Part<'a> {
+    fn of(entries: Vec<&'a Entry>) -> Result<Self, ImageError> {
+        let size = layer::size(&entries)?;
+        Ok(Self { entries, size })
+    }
+}
+
+/// What is to be made of a tree.
+struct Parts<'a> {
+    /// The layers of an image.
+    layers: Vec<Part<'a>>,
+    /// The layer of all; the same as that of an image which has one.
+    bare: Part<'a>,
+    /// The size of the contents.
     content: u64,
 }
 
-impl Sizes {
+impl<'a> Parts<'a> {
+    fn of(tree: &Tree<'a>) -> Result<Self, ImageError> {
+        let layers = tree.manifest.layers().into_iter().map(Part::of).collect::<Result<_, _>>()?;
+        let bare = Part::of(tree.manifest.entries.iter().collect())?;
+        Ok(Self { layers, bare, content: content_size(tree) })
+    }
+
+    /// What is packed: entries, and whether it is a layer of the images and whether it is the bare layer.
+    fn passes(&self) -> Vec<(&Part<'a>, bool, bool)> {
+        if self.layers.len() == 1 {
+            return vec![(&self.bare, true, true)];
+        }
+        self.layers.iter().map(|part| (part, true, false)).chain([(&self.bare, false, true)]).collect()
+    }
+
     /// How many bytes will pass.
     fn total(&self, begun: &[Begun]) -> u64 {
         let trees = begun.iter().filter(|begun| matches!(begun, Begun::Rootfs(_))).count();
-        let layer = if trees < begun.len() { self.layer } else { 0 };
-        trees as u64 * self.content + layer
+        let images = begun.iter().any(|begun| matches!(begun, Begun::Image(_)));
+        let bare = begun.iter().any(|begun| matches!(begun, Begun::Bare(_)));
+        let passes =
+            self.passes().into_iter().filter(|(_, of_images, of_bare)| images && *of_images || bare && *of_bare);
+        trees as u64 * self.content + passes.map(|(part, ..)| part.size).sum::<u64>()
     }
 }
 
 fn make(
     tree: &Tree<'_>,
     mut begun: Vec<Begun>,
-    sizes: &Sizes,
+    parts: &Parts<'_>,
     options: &Options<'_>,
     advance: &mut dyn FnMut(u64),
 ) -> Result<Vec<Ended>, ImageError> {
     let mut notes = Vec::new();
-    let mut sinks: Vec<(Compression, Sink<'_>)> = Vec::new();
-    for one in &mut begun {
-        match one {
-            Begun::Rootfs(stage) => notes.push(tree.write_to(stage.path(), advance)?),
-            Begun::Packed(compression, form) => sinks.push((*compression, Box::new(form.sink()?))),
+    for one in &begun {
+        if let Begun::Rootfs(stage) = one {
+            notes.push(tree.write_to(stage.path(), advance)?);
         }
     }
-    let layers = if sinks.is_empty() { Vec::new() } else { layer::pack(tree, sinks, options.threads, advance)? };
-
-    let (mut notes, mut layers) = (notes.into_iter(), layers.into_iter());
-    let mut ended = Vec::with_capacity(begun.len());
-    for one in begun {
-        ended.push(match one {
-            Begun::Rootfs(stage) => {
-                stage.sync()?;
-                let notes = notes.next().expect("every rootfs has its notes");
-                Ended { stage: Some(stage), bytes: sizes.content, notes, ..Ended::default() }
-            }
-            Begun::Packed(_, form) => {
-                let layer = layers.next().expect("every sink has its layer");
-                let config = config(tree, layer.diff_id)?;
-                form.end(layer, &config, options.name)?
-            }
+    for (part, of_images, of_bare) in parts.passes() {
+        let wanted = begun.iter_mut().filter_map(|one| match one {
+            Begun::Image(packed) if of_images => Some(packed),
+            Begun::Bare(packed) if of_bare => Some(packed),
+            _ => None,
         });
+        pack(tree, part, wanted.collect(), options, advance)?;
     }
-    Ok(ended)
+    let mut notes = notes.into_iter();
+    let end = |one| match one {
+        Begun::Rootfs(stage) => {
+            stage.sync()?;
+            let notes = notes.next().expect("every rootfs has its notes");
+            Ok(Ended { stage: Some(stage), bytes: parts.content, notes, ..Ended::default() })
+        }
+        Begun::Bare(Packed { form, layers, .. }) | Begun::Image(Packed { form, layers, .. }) => {
+            let config = config(tree, layers.iter().map(|layer| layer.diff_id).collect())?;
+            form.end(layers, &config, options.name)
+        }
+    };
+    begun.into_iter().map(end).collect()
+}
+
+/// Makes one layer for all who want it.
+fn pack(
+    tree: &Tree<'_>,
+    part: &Part<'_>,
+    mut wanted: Vec<&mut Packed>,
+    options: &Options<'_>,
+    advance: &mut dyn FnMut(u64),
+) -> Result<(), ImageError> {
+    let mut sinks: Vec<(Compression, Sink<'_>)> = Vec::with_capacity(wanted.len());
+    for packed in &mut wanted {
+        sinks.push((packed.compression, Box::new(packed.form.open_layer(part.size)?)));
+    }
+    if sinks.is_empty() {
+        return Ok(());
+    }
+    let layers = layer::pack(tree, &part.entries, sinks, options.threads, advance)?;
+    for (packed, layer) in wanted.into_iter().zip(layers) {
+        packed.form.close_layer(&layer)?;
+        packed.layers.push(layer);
+    }
+    Ok(())
 }
 
 /// The canonical image configuration.
-fn config(tree: &Tree<'_>, diff_id: Digest) -> Result<Vec<u8>, ImageError> {
-    let config = oci::image_config(tree.manifest, diff_id).ok_or(ImageError::Epoch(tree.manifest.epoch))?;
+fn config(tree: &Tree<'_>, diff_ids: Vec<Digest>) -> Result<Vec<u8>, ImageError> {
+    let config = oci::image_config(tree.manifest, diff_ids).ok_or(ImageError::Epoch(tree.manifest.epoch))?;
     Ok(oci::text(&config))
 }
 

@@ -1,10 +1,10 @@
 //! Layers: a tree as a tar stream, compressed, with its digests.
 //!
-//! In: a [`Tree`](crate::tree::Tree). Out: bytes into the caller's sinks, and for each a [`Layer`] that names them.
+//! In: a [`Tree`](crate::tree::Tree), and the entries of it that a layer has. Out: bytes into the caller's sinks, and for each a [`Layer`] that names them.
 //! [`tar`] holds the bytes of the format, [`untar`] reads any layer, also other tools'. This room makes no files and
 //! knows nothing of images.
 //!
-//! The bytes are a function of the tree and the [`Compression`] alone: not of the number of cores, the timing of
+//! The bytes are a function of the entries, their contents and the [`Compression`] alone: not of the number of cores, the timing of
 //! threads or the size of writes.
 
 mod compress;
@@ -134,5 +134,7 @@ pub enum LayerError {
     Compress(#[source] io::Error),
 }
 
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod tests;

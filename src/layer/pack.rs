@@ -12,6 +12,7 @@ use flate2::Crc;
 use super::compress::{Deflated, GZIP_HEADER, deflate, gzip_trailer};
 use super::produce::produce;
 use super::{Compression, Layer, LayerError};
+use crate::manifest::Entry;
 use crate::tree::{Digest, Hasher, Tree};
 
 /// How many blocks of 1 MiB wait between two threads.
@@ -25,7 +26,7 @@ const MAX_ZSTD_THREADS: usize = 6;
 /// Where the bytes go.
 pub type Sink<'a> = Box<dyn Write + Send + 'a>;
 
-/// Writes the layer of `tree` into every sink, in the compression that stands with it, and describes what it wrote, in
+/// Writes the layer of these `entries` of `tree` into every sink, in the compression that stands with it, and describes what it wrote, in
 /// the order of the sinks. Each content is read once, and each compression is made once, however many sinks there are.
 /// `progress` is told the number of bytes of tar stream, as they come.
 ///
@@ -33,6 +34,7 @@ pub type Sink<'a> = Box<dyn Write + Send + 'a>;
 /// A content cannot be read or has changed, or a sink fails. What was written until then is useless.
 pub fn pack(
     tree: &Tree<'_>,
+    entries: &[&Entry],
     sinks: Vec<(Compression, Sink<'_>)>,
     threads: NonZeroUsize,
     progress: &mut dyn FnMut(u64),
@@ -51,7 +53,7 @@ pub fn pack(
             consumers.push((compression, consumer));
         }
         let mut number = 0;
-        let produced = produce(tree, &mut |bytes, last| {
+        let produced = produce(tree, entries, &mut |bytes, last| {
             progress(bytes.len() as u64);
             let block = Block { bytes: Arc::new(bytes), last };
             number += 1;

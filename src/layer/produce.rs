@@ -1,7 +1,7 @@
 //! From the tree to blocks of its tar stream.
 
 use super::{LayerError, tar};
-use crate::manifest::Kind;
+use crate::manifest::{Entry, Kind};
 use crate::tree::Tree;
 
 /// The stream is cut into blocks of this size: the unit of compression, so part of the format.
@@ -10,13 +10,13 @@ pub(super) const BLOCK: usize = 1 << 20;
 /// Takes the blocks: all of [`BLOCK`] bytes but the last, which comes with `true`. False means: enough, stop.
 pub(super) type Take<'a> = dyn FnMut(Vec<u8>, bool) -> bool + 'a;
 
-/// The size of the uncompressed tar stream of `tree`.
+/// The size of the uncompressed tar stream of `entries`.
 ///
 /// # Errors
 /// [`LayerError::Unfit`].
-pub fn size(tree: &Tree<'_>) -> Result<u64, LayerError> {
+pub fn size(entries: &[&Entry]) -> Result<u64, LayerError> {
     let mut size = tar::END.len() as u64;
-    for entry in &tree.manifest.entries {
+    for entry in entries {
         size += tar::header(entry)?.len() as u64;
         if let Kind::File { size: content, .. } = entry.kind {
             size += content + tar::padding(content) as u64;
@@ -25,10 +25,10 @@ pub fn size(tree: &Tree<'_>) -> Result<u64, LayerError> {
     Ok(size)
 }
 
-/// Gives `take` the tar stream of `tree`, block by block.
-pub(super) fn produce(tree: &Tree<'_>, take: &mut Take<'_>) -> Result<(), LayerError> {
+/// Gives `take` the tar stream of these `entries` of `tree`, block by block.
+pub(super) fn produce(tree: &Tree<'_>, entries: &[&Entry], take: &mut Take<'_>) -> Result<(), LayerError> {
     let mut blocks = Blocks { block: vec![0; BLOCK], filled: 0, take, stopped: false };
-    for entry in &tree.manifest.entries {
+    for entry in entries {
         blocks.write(&tar::header(entry)?);
         if let Kind::File { size, .. } = entry.kind {
             let mut content = tree.open(entry)?;

@@ -287,6 +287,7 @@ mod tests {
             mtime: 0,
             xattrs: BTreeMap::new(),
             package: None,
+            layer: 0,
             reasons: std::collections::BTreeSet::new(),
         }
     }

@@ -140,6 +140,9 @@ fn compare(one: &Entry, other: &Entry, aspects: Aspects) -> Vec<Aspect> {
         let package = |entry: &Entry| entry.package.clone().unwrap_or_else(|| "none".to_owned());
         changed.note("package", package(one), package(other));
     }
+    if aspects.packing {
+        changed.note("layer", one.layer, other.layer);
+    }
     changed.into_aspects()
 }
 
@@ -181,6 +184,7 @@ fn packing(from: &Manifest, to: &Manifest, changed: &mut Changed) {
     changed.note("compression", &one.compression, &other.compression);
     changed.note("compressor", &one.compressor, &other.compressor);
     changed.note("block-size", one.block_size, other.block_size);
+    changed.note("layers", one.layers, other.layers);
     changed.note("times", one.mtime, other.mtime);
 }
 

@@ -353,6 +353,7 @@ impl Drawing<'_> {
             mtime: self.given.epoch,
             xattrs: if facts.is_some() { self.given.root.xattrs(path)? } else { BTreeMap::new() },
             package: package.map(ToString::to_string),
+            layer: 0,
             reasons: wanted.reasons.clone(),
         };
         self.drafts.insert(path.clone(), Draft { entry, content: None });

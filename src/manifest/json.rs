@@ -1,9 +1,10 @@
 //! The manifest as text: one form for one manifest, and nothing read that does not hold together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use super::layers::MOST_LAYERS;
 use super::model::{Entry, FORMAT, Kind, Manifest};
 use crate::path::JailPath;
 
@@ -30,6 +31,10 @@ pub enum ParseError {
     HardLink { path: JailPath, to: JailPath },
     #[error("`{path}` is a link that leads to an impossible path")]
     Target { path: JailPath },
+    #[error("`{path}` is a hard link, and not in the layer of `{to}`")]
+    LinkAcross { path: JailPath, to: JailPath },
+    #[error("`{path}` is in layer {layer}, but the layers below are not all there, or are more than {MOST_LAYERS}")]
+    Layer { path: JailPath, layer: u32 },
 }
 
 impl Manifest {
@@ -52,6 +57,7 @@ impl Manifest {
         }
         let manifest: Self = serde_json::from_str(text)?;
         check(&manifest.entries)?;
+        check_layers(&manifest.entries)?;
         check_fields(&manifest, text)?;
         Ok(manifest)
     }
@@ -94,6 +100,23 @@ fn check(entries: &[Entry]) -> Result<(), ParseError> {
             _ => {}
         }
         before.insert(&entry.path, &entry.kind);
+    }
+    Ok(())
+}
+
+fn check_layers(entries: &[Entry]) -> Result<(), ParseError> {
+    let layers: BTreeMap<&JailPath, u32> = entries.iter().map(|entry| (&entry.path, entry.layer)).collect();
+    let numbers: BTreeSet<u32> = layers.values().copied().collect();
+    for entry in entries {
+        let (path, layer) = (&entry.path, entry.layer);
+        if layer >= MOST_LAYERS || numbers.range(..layer).count() as u32 != layer {
+            return Err(ParseError::Layer { path: path.clone(), layer });
+        }
+        if let Kind::HardLink { to } = &entry.kind {
+            if layers.get(to) != Some(&layer) {
+                return Err(ParseError::LinkAcross { path: path.clone(), to: to.clone() });
+            }
+        }
     }
     Ok(())
 }

@@ -78,6 +78,10 @@ pub struct Entry {
     /// The distribution package that the file is from: `deb:tzdata=2024b-0+deb12u1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
+    /// The layer that it is in, counted from the lowest, which is 0. Every layer that is counted has an entry, and a hard
+    /// link is in the layer of what it links to.
+    #[serde(default, skip_serializing_if = "is_lowest")]
+    pub layer: u32,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub reasons: BTreeSet<Reason>,
 }
@@ -127,6 +131,11 @@ pub enum Source {
     Zeros,
     /// These bytes.
     Made(Vec<u8>),
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_lowest(layer: &u32) -> bool {
+    *layer == 0
 }
 
 mod octal {

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::layers::Layers;
+
 /// How the entries become an image: all that its digests depend on besides the entries and the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -19,6 +21,8 @@ pub struct Packing {
     pub compressor: String,
     /// The stream is cut into blocks of this size for the compressor.
     pub block_size: u64,
+    #[serde(default)]
+    pub layers: Layers,
     pub mtime: Times,
 }
 

@@ -81,9 +81,9 @@ pub struct Output {
     /// As the user spells it.
     pub name: String,
     pub bytes: u64,
-    /// `sha256:...`: of the uncompressed layer; the stable identity.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub diff_id: Option<String>,
+    /// `sha256:...`: of each uncompressed layer, the lowest first; the stable identity.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub diff_ids: Vec<String>,
     /// Of the image configuration: the image's ID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -151,7 +151,11 @@ impl Summary {
         self.tell_notes(&mut text);
         for (index, output) in self.outputs.iter().enumerate() {
             let label = if index == 0 { "wrote" } else { "" };
-            let id = output.diff_id.as_deref().map(|id| format!("  layer {id}")).unwrap_or_default();
+            let id = match output.diff_ids.as_slice() {
+                [] => String::new(),
+                [id] => format!("  layer {id}"),
+                several => format!("  {} layers", several.len()),
+            };
             text.line(label, &format!("{} ({}){id}", output.name, size(output.bytes)));
         }
         for lock in &self.locks {

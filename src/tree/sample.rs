@@ -67,6 +67,12 @@ impl Sample {
         sample
     }
 
+    /// The same in three layers, whose directories meet.
+    pub(crate) fn in_layers(mut self) -> Self {
+        self.manifest.assign_layers(|entry| entry.path.as_bytes().iter().map(|&byte| u32::from(byte)).sum::<u32>() % 3);
+        self
+    }
+
     pub(crate) fn file(mut self, path: &str, content: &[u8]) -> Self {
         let kind = Kind::File { size: content.len() as u64, sha256: Digest::of(content).hex() };
         self.sources.insert(JailPath::parse(path.as_bytes()).unwrap(), Source::Made(content.to_vec()));
@@ -85,7 +91,7 @@ impl Sample {
                 let mode = if matches!(kind, Kind::Symlink { .. }) { 0o777 } else { mode };
                 let (xattrs, reasons) = (BTreeMap::new(), BTreeSet::new());
                 let mtime = self.manifest.epoch;
-                let entry = Entry { path, kind, mode, uid: 0, gid: 0, mtime, xattrs, package: None, reasons };
+                let entry = Entry { path, kind, mode, uid: 0, gid: 0, mtime, xattrs, package: None, layer: 0, reasons };
                 self.manifest.entries.insert(at, entry);
             }
         }
@@ -140,6 +146,10 @@ impl Sample {
             }
         }
         found
+    }
+
+    pub(crate) fn entries(&self) -> Vec<&Entry> {
+        self.manifest.entries.iter().collect()
     }
 
     pub(crate) fn tree(&self) -> Tree<'_> {
