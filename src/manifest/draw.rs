@@ -74,12 +74,12 @@ pub enum DrawError {
 /// # Errors
 /// Something wanted is not there, not readable, or changes while it is read; a wanted path is below what is no directory.
 pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
-    let compiled = match given.packing.mtime {
-        Times::Packaged => times::compiled(given.files.wanted.keys(), given.root)?,
+    let timed = match given.packing.mtime {
+        Times::Packaged => timed(&given)?,
         Times::Fixed | Times::Clamp | Times::Keep => BTreeSet::new(),
     };
     let mut drawing =
-        Drawing { given: &given, compiled, drafts: BTreeMap::new(), inodes: BTreeMap::new(), notes: Vec::new() };
+        Drawing { given: &given, timed, drafts: BTreeMap::new(), inodes: BTreeMap::new(), notes: Vec::new() };
     for (path, wanted) in &given.files.wanted {
         drawing.add(path, wanted)?;
     }
@@ -115,6 +115,14 @@ pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
     Ok(DrawnUp { manifest, sources, notes })
 }
 
+/// The files that keep their time though no package brought them.
+fn timed(given: &Given<'_>) -> Result<BTreeSet<JailPath>, RootError> {
+    let paths = given.files.wanted.keys();
+    let mut timed = times::compiled(paths.clone(), given.root)?;
+    timed.extend(times::mirrors(paths, |path| given.packages.owner(path).is_some(), given.root)?);
+    Ok(timed)
+}
+
 /// What is not as the root has it, as the manifest writes it down.
 fn made(files: &FileSet, sources: &Sources, entries: &[Entry]) -> BTreeMap<JailPath, Made> {
     let size =
@@ -146,8 +154,8 @@ struct Content {
 
 struct Drawing<'a> {
     given: &'a Given<'a>,
-    /// Files whose time and size another file names.
-    compiled: BTreeSet<JailPath>,
+    /// Files whose time others go by, though no package brought them.
+    timed: BTreeSet<JailPath>,
     drafts: BTreeMap<JailPath, Draft>,
     /// The first path of each inode that has several.
     inodes: BTreeMap<(u64, u64, String), JailPath>,
@@ -237,7 +245,7 @@ impl Drawing<'_> {
 
     /// Gives an entry its time; of several names of one file the first says it.
     fn set_time(&mut self, path: &JailPath, facts: &Facts) {
-        let packaged = self.given.packages.owner(path).is_some() || self.compiled.contains(path);
+        let packaged = self.given.packages.owner(path).is_some() || self.timed.contains(path);
         let mut time = times::of(self.given.packing.mtime, facts, self.given.epoch, packaged);
         if let Some(Draft { entry: Entry { kind: Kind::HardLink { to }, .. }, .. }) = self.drafts.get(path) {
             time = self.drafts.get(to).map_or(time, |first| first.entry.mtime);

@@ -34,7 +34,8 @@ pub enum Times {
     Fixed,
     /// The file's own, but the epoch if that is earlier.
     Clamp,
-    /// A file that a distribution package brought, and one whose compiled form names its time, keep their own;
+    /// A file that a distribution package brought, one whose compiled form names its time, and one that has the name and
+    /// the time of a package's keep their own;
     /// everything else gets the epoch.
     #[default]
     Packaged,

@@ -3,7 +3,7 @@
 //! Programs compare times: Python takes the compiled form of a module only if the time and size that it names are the
 //! source's. So the default keeps the times that programs look at, and those alone; see `docs/format.md`, "Times".
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 
 use super::packing::Times;
@@ -47,6 +47,34 @@ pub(super) fn compiled<'a>(
         }
     }
     Ok(sources)
+}
+
+/// Of the files among `paths` that no package brought, those that have the name and the time of one that a package did.
+///
+/// That is how a cache marks what it is the processed form of: man takes `/var/cache/man/cat1/ls.1.gz` only while its
+/// time is that of `/usr/share/man/man1/ls.1.gz`.
+pub(super) fn mirrors<'a>(
+    paths: impl Iterator<Item = &'a JailPath> + Clone,
+    is_packaged: impl Fn(&JailPath) -> bool,
+    root: &Root,
+) -> Result<BTreeSet<JailPath>, RootError> {
+    let (packaged, own): (Vec<_>, Vec<_>) = paths.partition(|path| is_packaged(path));
+    let mut originals: BTreeMap<&[u8], Vec<&JailPath>> = BTreeMap::new();
+    for path in packaged {
+        originals.entry(path.file_name()).or_default().push(path);
+    }
+    let time = |path: &JailPath| Ok(root.lstat(path)?.filter(Facts::is_file).map(|facts| facts.mtime));
+    let mut mirrors = BTreeSet::new();
+    for path in own {
+        let Some(originals) = originals.get(path.file_name()) else { continue };
+        let Some(own) = time(path)? else { continue };
+        for original in originals {
+            if time(original)? == Some(own) {
+                mirrors.insert(path.clone());
+            }
+        }
+    }
+    Ok(mirrors)
 }
 
 /// True if the compiled module at `path` names the time and size of its source (PEP 552: a magic number, flags that are
@@ -98,6 +126,21 @@ mod tests {
         assert!(!found(0, facts.mtime - 1, facts.size));
         assert!(!found(0, facts.mtime, facts.size + 1));
         assert!(!found(1, facts.mtime, facts.size));
+    }
+
+    #[test]
+    fn a_mirror_has_the_name_and_the_time_of_a_packaged_file() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, time) in [("usr/ls.1", 5), ("cache/ls.1", 5), ("stale/ls.1", 6), ("cache/cp.1", 5)] {
+            let file = directory.path().join(name);
+            fs_err::create_dir_all(file.parent().unwrap()).unwrap();
+            let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(time);
+            fs_err::File::create(file).unwrap().set_modified(time).unwrap();
+        }
+        let paths = ["/usr/ls.1", "/cache/ls.1", "/stale/ls.1", "/cache/cp.1", "/gone/ls.1"].map(path);
+        let root = Root::open(directory.path()).unwrap();
+        let mirrors = mirrors(paths.iter(), |at| *at == path("/usr/ls.1"), &root).unwrap();
+        assert_eq!(mirrors, BTreeSet::from([path("/cache/ls.1")]));
     }
 
     #[test]
