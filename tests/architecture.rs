@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const IMPORTS: &[(&str, &[&str])] = &[
     ("path", &[]),
     ("root", &["path"]),
-    ("trace", &["path"]),
+    ("trace", &["path", "root"]),
     ("elf", &["path", "root"]),
     ("files", &["elf", "path", "profile", "root", "trace"]),
     ("manifest", &["files", "path", "root"]),

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::process::Command;
+
 use support::podman::Podman;
 use support::{TestContext, needs_root, outcome_of, outcome_with_input, text};
 
@@ -137,4 +139,39 @@ fn nothing_is_read_with_more_rights_than_the_users() {
     assert_eq!(inside.stdout, traced.stdout);
     let refusals = |stderr: &str| stderr.matches("Permission denied").count();
     assert_eq!((refusals(&traced.stderr), refusals(&inside.stderr)), (2, 2), "{}", inside.stderr);
+}
+
+/// The variables by which interpreters find their modules go with the image; others stay, and so do secrets.
+#[test]
+fn where_modules_are_found_goes_with_the_image() {
+    let context = TestContext::new();
+    let modules = context.path("modules");
+    fs_err::create_dir(&modules).unwrap();
+    fs_err::write(modules.join("colours.py"), "import os; print('red', os.environ.get('HUE'))\n").unwrap();
+    let image = format!("rootfs:{}", context.text("root"));
+    let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "-o", &image]);
+    command.args(["--", "/usr/bin/python3", "-m", "colours"]).env("PYTHONPATH", &modules).env("HUE", "0");
+    assert_eq!(outcome_of(&mut command).success().text(), "red 0\n");
+    assert_eq!(outcome_of(&mut context.minjail(&["run", &image])).success().text(), "red None\n");
+}
+
+/// Paths longer than `PATH_MAX`, which a program reaches one directory at a time: what lies there is read, rewritten and
+/// listed, and the image has it as it was.
+#[test]
+fn files_deeper_than_a_path_can_say() {
+    let context = TestContext::new();
+    let top = context.path("top");
+    fs_err::create_dir(&top).unwrap();
+    let dig = "import os, sys\nos.chdir(sys.argv[1])\nfor _ in range(30): os.path.isdir('n' * 200) or os.mkdir('n' * 200); os.chdir('n' * 200)\n";
+    let make = format!("{dig}open('file', 'w').write('before')\n");
+    outcome_of(Command::new("/usr/bin/python3").args(["-c", &make]).arg(&top)).success();
+    let change = format!("{dig}print(open('file').read(), os.listdir('.'))\nopen('file', 'w').write('after')\n");
+    let image = format!("layer:{}", context.text("layer.tar"));
+    let tree = format!("rootfs:{}", context.text("root"));
+    let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "-o", &image, "-o", &tree]);
+    let traced = outcome_of(command.args(["--", "/usr/bin/python3", "-c", &change]).arg(&top)).success();
+    assert_eq!(traced.text(), "before ['file']\n");
+    outcome_of(&mut context.minjail(&["run", &tree])).assert_same_as(&traced);
+    // Not by its own destructor, which hands whole paths to the kernel.
+    outcome_of(Command::new("rm").arg("-rf").arg(&top).arg(context.path("root"))).success();
 }

@@ -224,7 +224,7 @@ impl From<RecordError> for Failure {
             RecordError::Write { .. } => {
                 Some("name a directory that you may write, on a file system with room, with `-t`")
             }
-            RecordError::List { .. } => None,
+            RecordError::Root(_) => None,
         };
         Self::new(error).maybe_hint(hint)
     }

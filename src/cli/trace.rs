@@ -35,6 +35,9 @@ pub(super) struct Arguments {
     workdir: Option<PathBuf>,
 
     /// Set a variable for the program and in the image; a name alone takes the value from the environment
+    ///
+    /// Without it the image gets PATH, HOME, TZ, the locale, and those by which loaders and interpreters find their
+    /// files, as LD_LIBRARY_PATH, PYTHONPATH, NODE_PATH or CLASSPATH.
     #[arg(long = "env", short, value_name = "NAME[=VALUE]")]
     env: Vec<OsString>,
 
@@ -160,6 +163,51 @@ fn named(variables: &[OsString], environment: &mut BTreeMap<OsString, OsString>)
     Ok(names)
 }
 
+/// Variables without which a program finds other files than it found when it was traced, or speaks another language:
+/// those of the C library, and those by which interpreters find modules and libraries their data.
+const USUAL: [&str; 40] = [
+    "CLASSPATH",
+    "CURL_CA_BUNDLE",
+    "FONTCONFIG_FILE",
+    "FONTCONFIG_PATH",
+    "GCONV_PATH",
+    "GEM_HOME",
+    "GEM_PATH",
+    "GI_TYPELIB_PATH",
+    "GIT_EXEC_PATH",
+    "GST_PLUGIN_PATH",
+    "HOME",
+    "JAVA_HOME",
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "LANG",
+    "LANGUAGE",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "LOCPATH",
+    "LUA_CPATH",
+    "LUA_PATH",
+    "MAGIC",
+    "MAGICK_CONFIGURE_PATH",
+    "NLSPATH",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "OPENSSL_CONF",
+    "PATH",
+    "PERL5LIB",
+    "PHP_INI_SCAN_DIR",
+    "PHPRC",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "RUBYLIB",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TCLLIBPATH",
+    "TERMINFO",
+    "TZ",
+    "TZDIR",
+];
+
 /// What of the environment the image gets: what programs need to find things and to speak a language, and what was
 /// named. Never all of it: it holds secrets.
 fn image_environment(
@@ -169,7 +217,7 @@ fn image_environment(
     let mut chosen = BTreeMap::new();
     for (name, value) in environment {
         let bytes = name.as_bytes();
-        let usual = matches!(bytes, b"PATH" | b"LANG" | b"TZ" | b"HOME") || bytes.starts_with(b"LC_");
+        let usual = USUAL.iter().any(|usual| usual.as_bytes() == bytes) || bytes.starts_with(b"LC_");
         if !usual && !named.contains(name) {
             continue;
         }

@@ -4,12 +4,12 @@
 //! is found under the new name.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 
 use minjail_tracer::Access;
 
 use super::model::Found;
 use crate::path::JailPath;
+use crate::root::Root;
 
 /// What the run has made and moved so far.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ struct Moved {
 
 impl Names {
     /// Notes what a call is about to do with `path`, at which it has `found` this.
-    pub(super) fn note(&mut self, call: &str, access: Access, path: &JailPath, found: &Found, root: &Path) {
+    pub(super) fn note(&mut self, call: &str, access: Access, path: &JailPath, found: &Found, root: &Root) {
         if *found == Found::Missing {
             self.moved.remove(path);
             if matches!(access, Access::Create | Access::Bind | Access::Replace) {
@@ -61,7 +61,7 @@ impl Names {
     }
 
     /// Where what is now at `path` was before the run; `None` if the run has made it.
-    pub(super) fn origin(&self, path: &JailPath, root: &Path) -> Option<JailPath> {
+    pub(super) fn origin(&self, path: &JailPath, root: &Root) -> Option<JailPath> {
         if self.made.is_empty() && self.moved.is_empty() {
             return Some(path.clone());
         }
@@ -84,15 +84,15 @@ impl Names {
         self.made.contains(path)
     }
 
-    fn here(&self, path: &JailPath, found: &Found, root: &Path) -> Option<Moved> {
+    fn here(&self, path: &JailPath, found: &Found, root: &Root) -> Option<Moved> {
         let Found::There(facts) = found else { return None };
         Some(Moved { origin: self.origin(path, root)?, from: path.clone(), dev: facts.dev, ino: facts.ino })
     }
 }
 
 impl Moved {
-    fn is_at(&self, path: &JailPath, root: &Path) -> bool {
-        nix::sys::stat::lstat(&path.below(root)).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (self.dev, self.ino))
+    fn is_at(&self, path: &JailPath, root: &Root) -> bool {
+        matches!(root.lstat(path), Ok(Some(facts)) if (facts.dev, facts.ino) == (self.dev, self.ino))
     }
 }
 
@@ -105,24 +105,21 @@ mod tests {
         JailPath::parse(text.as_bytes()).unwrap()
     }
 
-    fn found(root: &Path, at: &str) -> Found {
-        match nix::sys::stat::lstat(&path(at).below(root)) {
-            Ok(stat) => Found::There(Facts::from_stat(&stat).unwrap()),
-            Err(_) => Found::Missing,
-        }
+    fn found(root: &Root, at: &str) -> Found {
+        root.lstat(&path(at)).unwrap().map_or(Found::Missing, Found::There)
     }
 
     #[test]
     fn what_was_moved_is_known_by_its_old_name() {
         let directory = tempfile::tempdir().unwrap();
-        let root = directory.path();
-        fs_err::create_dir(root.join("old")).unwrap();
-        fs_err::write(root.join("old/file"), "x").unwrap();
+        fs_err::create_dir(directory.path().join("old")).unwrap();
+        fs_err::write(directory.path().join("old/file"), "x").unwrap();
+        let root = &Root::open(directory.path()).unwrap();
         let mut names = Names::default();
         names.note("rename", Access::Remove, &path("/old"), &found(root, "/old"), root);
         names.note("rename", Access::Replace, &path("/new"), &found(root, "/new"), root);
         assert_eq!(names.origin(&path("/new/file"), root), None, "before the call has run");
-        fs_err::rename(root.join("old"), root.join("new")).unwrap();
+        fs_err::rename(directory.path().join("old"), directory.path().join("new")).unwrap();
         assert_eq!(names.origin(&path("/new/file"), root), Some(path("/old/file")));
         assert_eq!(names.origin(&path("/new"), root), Some(path("/old")));
         assert_eq!(names.origin(&path("/other"), root), Some(path("/other")));
@@ -131,9 +128,10 @@ mod tests {
     #[test]
     fn what_was_made_has_no_origin() {
         let directory = tempfile::tempdir().unwrap();
+        let root = &Root::open(directory.path()).unwrap();
         let mut names = Names::default();
-        names.note("mkdir", Access::Create, &path("/made"), &Found::Missing, directory.path());
-        assert_eq!(names.origin(&path("/made/deep/file"), directory.path()), None);
+        names.note("mkdir", Access::Create, &path("/made"), &Found::Missing, root);
+        assert_eq!(names.origin(&path("/made/deep/file"), root), None);
         assert!(names.is_made(&path("/made")));
     }
 }

@@ -18,6 +18,7 @@ use super::names::Names;
 use super::rights::Refusals;
 use super::store::{Store, copy_sparsely};
 use crate::path::{Facts, JailPath, escape};
+use crate::root::{Root, RootError};
 
 /// Takes the events of one run.
 #[derive(Debug)]
@@ -25,7 +26,9 @@ pub struct Recorder {
     directory: tempfile::TempDir,
     records: BufWriter<fs_err::File>,
     listening: BTreeSet<Listening>,
-    root: PathBuf,
+    /// Where it is on this machine.
+    top: PathBuf,
+    root: Root,
     store: Store,
     /// Which program each process runs.
     programs: HashMap<i32, u32>,
@@ -54,8 +57,8 @@ pub struct Tally {
 pub enum RecordError {
     #[error("failed to keep the earlier content of `{path}`")]
     Keep { path: String, source: io::Error },
-    #[error("failed to list `{path}`")]
-    List { path: String, source: io::Error },
+    #[error(transparent)]
+    Root(#[from] RootError),
     #[error("failed to write the trace `{path}`")]
     Write { path: PathBuf, source: io::Error },
     #[error("`{path}` exists and is not a trace")]
@@ -75,13 +78,14 @@ impl Recorder {
         let directory = tempfile::Builder::new().prefix(".minjail-trace-").tempdir_in(scratch).map_err(failed)?;
         let file = fs_err::File::create(directory.path().join(RECORDS)).map_err(failed)?;
         let store = Store::new(directory.path().join(STORE));
-        let root = header.root.clone();
+        let root = Root::open(&header.root)?;
         let mut recorder = Self {
             refusals: Refusals::of(&header),
             kept: HashSet::new(),
             directory,
             records: BufWriter::new(file),
             listening: BTreeSet::new(),
+            top: header.root.clone(),
             root,
             store,
             programs: HashMap::new(),
@@ -174,11 +178,9 @@ impl Recorder {
         self.programs.insert(process, id);
         for path in loaded {
             let Some(path) = self.inside(path) else { continue };
-            let found = match nix::sys::stat::lstat(&path.below(&self.root)) {
-                Ok(stat) => Facts::from_stat(&stat).map_or(Found::Missing, Found::There),
-                // Executed from memory: no file.
-                Err(_) => continue,
-            };
+            // None: executed from memory.
+            let Some(facts) = self.root.lstat(&path)? else { continue };
+            let found = Found::There(facts);
             let (path, made) = match self.names.origin(&path, &self.root) {
                 Some(origin) => (origin, false),
                 None => (path, true),
@@ -253,7 +255,7 @@ impl Recorder {
             self.store.forget(facts);
         }
         if facts.is_symlink() {
-            record.target = link_text(&current.below(&self.root));
+            record.target = self.root.read_link(current).ok().map(|text| escape(&text));
         }
         if record.access == Access::List && facts.is_directory() && self.listed.insert(current.clone()) {
             record.names = Some(self.listing(current)?);
@@ -264,8 +266,7 @@ impl Recorder {
     /// Keeps the content that `path` has now; `None` of a file that is not ours to read, or that somebody else has
     /// just removed: the call may come to nothing, and if it does not, the change shows when the image is built.
     fn keep(&mut self, path: &JailPath, facts: &Facts) -> Result<Option<String>, RecordError> {
-        let host = path.below(&self.root);
-        match self.store.keep(&host, facts) {
+        match self.store.keep(|| self.root.open_file(path).map_err(|error| error.source), facts) {
             Ok(digest) => Ok(Some(digest)),
             Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => Ok(None),
             Err(source) => Err(RecordError::Keep { path: path.to_string(), source }),
@@ -274,21 +275,16 @@ impl Recorder {
 
     /// The names in a directory, without those that the run made.
     fn listing(&self, path: &JailPath) -> Result<Vec<String>, RecordError> {
-        let failed = |source| RecordError::List { path: path.to_string(), source };
-        let mut names = Vec::new();
-        for entry in fs_err::read_dir(path.below(&self.root)).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            if !self.names.is_made(&path.join(name.as_bytes())) {
-                names.push(escape(name.as_bytes()));
-            }
-        }
+        let names = self.root.list(path)?.into_iter();
+        let mut names: Vec<String> =
+            names.filter(|name| !self.names.is_made(&path.join(name))).map(|name| escape(&name)).collect();
         names.sort();
         Ok(names)
     }
 
     /// The path below the root; `None` for what is no path, or outside.
     fn inside(&self, path: &[u8]) -> Option<JailPath> {
-        let path = Path::new(OsStr::from_bytes(path)).strip_prefix(&self.root).ok()?;
+        let path = Path::new(OsStr::from_bytes(path)).strip_prefix(&self.top).ok()?;
         JailPath::parse(&[b"/", path.as_os_str().as_bytes()].concat()).ok()
     }
 
@@ -324,11 +320,6 @@ pub(crate) fn is_temporary(path: &JailPath) -> bool {
     [&b"/tmp"[..], b"/var/tmp", b"/run"]
         .iter()
         .any(|top| path.as_bytes().strip_prefix(*top).is_some_and(|rest| rest.starts_with(b"/")))
-}
-
-fn link_text(path: &Path) -> Option<String> {
-    let text = nix::fcntl::readlink(path).ok()?;
-    Some(escape(text.as_bytes()))
 }
 
 /// Copies a trace beside `target` and moves it there.

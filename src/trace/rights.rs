@@ -4,12 +4,12 @@
 //! packed as if it had been read. Access control lists are not looked at.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use minjail_tracer::Access;
 
 use super::model::Header;
 use crate::path::{Facts, JailPath};
+use crate::root::Root;
 
 /// Whom the kernel takes a task for when it looks at files (`credentials(7)`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Refusals {
         path: &JailPath,
         facts: Option<&Facts>,
         access: Access,
-        root: &Path,
+        root: &Root,
     ) -> Option<JailPath> {
         let rights = self.workload.as_ref()?;
         let parent = path.parent()?;
@@ -96,12 +96,11 @@ impl Rights {
     }
 
     /// The first directory, from the root down to `directory`, that may not be searched.
-    fn stop_on_the_way(&self, directory: &JailPath, root: &Path) -> Option<JailPath> {
+    fn stop_on_the_way(&self, directory: &JailPath, root: &Root) -> Option<JailPath> {
         let mut way: Vec<JailPath> = std::iter::once(directory.clone()).chain(directory.ancestors()).collect();
         way.reverse();
         way.into_iter().find(|directory| {
-            let stat = nix::sys::stat::lstat(&directory.below(root)).ok();
-            let facts = stat.as_ref().and_then(Facts::from_stat);
+            let facts = root.lstat(directory).ok().flatten();
             facts.is_some_and(|facts| facts.is_directory() && !self.may(&facts, SEARCH))
         })
     }

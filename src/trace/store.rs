@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use fs_err::os::unix::fs::OpenOptionsExt;
 use sha2::{Digest, Sha256};
 
 use crate::path::Facts;
@@ -22,16 +21,19 @@ impl Store {
         Self { directory, kept: HashMap::new() }
     }
 
-    /// Keeps the content of the regular file at `path`; its digest, in hexadecimal.
+    /// Keeps the content of the regular file that `open` opens; its digest, in hexadecimal.
     ///
     /// A file that was kept before is not read again: what it had then is what the run found.
-    pub(super) fn keep(&mut self, path: &Path, facts: &Facts) -> io::Result<String> {
+    pub(super) fn keep<Source: Read>(
+        &mut self,
+        open: impl FnOnce() -> io::Result<Source>,
+        facts: &Facts,
+    ) -> io::Result<String> {
         if let Some(digest) = self.kept.get(&(facts.dev, facts.ino)) {
             return Ok(digest.clone());
         }
         fs_err::create_dir_all(&self.directory)?;
-        let mut source =
-            fs_err::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+        let mut source = open()?;
         let mut copy = tempfile::NamedTempFile::new_in(&self.directory)?;
         let digest = copy_and_hash(&mut source, copy.as_file_mut())?;
         copy.persist(self.directory.join(&digest)).map_err(|error| error.error)?;
