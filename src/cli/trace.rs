@@ -36,8 +36,8 @@ pub(super) struct Arguments {
 
     /// Set a variable for the program and in the image; a name alone takes the value from the environment
     ///
-    /// Without it the image gets PATH, HOME, TZ, the locale, and those by which loaders and interpreters find their
-    /// files, as LD_LIBRARY_PATH, PYTHONPATH, NODE_PATH or CLASSPATH.
+    /// Without it the image gets `PATH`, `HOME`, `TZ`, the locale, and those by which loaders and interpreters find their
+    /// files, as `LD_LIBRARY_PATH`, `PYTHONPATH`, `NODE_PATH` or `CLASSPATH`.
     #[arg(long = "env", short, value_name = "NAME[=VALUE]")]
     env: Vec<OsString>,
 

@@ -99,7 +99,6 @@ impl Moved {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::Facts;
 
     fn path(text: &str) -> JailPath {
         JailPath::parse(text.as_bytes()).unwrap()
