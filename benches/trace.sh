@@ -24,7 +24,8 @@ workloads=("${@:-all}")
 [ "${workloads[0]}" != all ] || workloads=(w1 w2 w3 w4 w5-nginx w5-redis w6)
 
 here=$(cd "$(dirname "$0")" && pwd)
-directory=$(mktemp -d "${TMPDIR:-/var/tmp}/minjail-bench-XXXXXX")
+# Not where temporary files are: what is read there is kept in the trace, since it may be gone when an image is built.
+directory=$(mktemp -d "${XDG_CACHE_HOME:-$HOME}/.minjail-bench-XXXXXX")
 server=
 
 # Whatever happens: no server goes on, and no file stays.

@@ -1,6 +1,6 @@
 //! Contents from before a change.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
@@ -14,11 +14,16 @@ pub(super) struct Store {
     directory: PathBuf,
     /// What was kept of each file, by device and inode.
     kept: HashMap<(u64, u64), String>,
+    /// What is in the directory.
+    stored: HashSet<String>,
 }
+
+/// A file up to this size, in bytes, is hashed before it is written: many are empty, or alike.
+const SMALL: usize = 64 * 1024;
 
 impl Store {
     pub(super) fn new(directory: PathBuf) -> Self {
-        Self { directory, kept: HashMap::new() }
+        Self { directory, kept: HashMap::new(), stored: HashSet::new() }
     }
 
     /// Keeps the content of the regular file that `open` opens; its digest, in hexadecimal.
@@ -32,12 +37,31 @@ impl Store {
         if let Some(digest) = self.kept.get(&(facts.dev, facts.ino)) {
             return Ok(digest.clone());
         }
-        fs_err::create_dir_all(&self.directory)?;
         let mut source = open()?;
-        let mut copy = tempfile::NamedTempFile::new_in(&self.directory)?;
-        let digest = copy_and_hash(&mut source, copy.as_file_mut())?;
-        copy.persist(self.directory.join(&digest)).map_err(|error| error.error)?;
+        let mut head = Vec::new();
+        source.by_ref().take(SMALL as u64).read_to_end(&mut head)?;
+        let digest = if head.len() < SMALL {
+            let digest = crate::path::hex(&Sha256::digest(&head));
+            if !self.stored.contains(&digest) {
+                self.store(&mut head.as_slice())?;
+            }
+            digest
+        } else {
+            self.store(&mut head.as_slice().chain(source))?
+        };
         self.kept.insert((facts.dev, facts.ino), digest.clone());
+        Ok(digest)
+    }
+
+    /// Copies all of `source` to where its digest says.
+    fn store(&mut self, source: &mut impl Read) -> io::Result<String> {
+        if self.stored.is_empty() {
+            fs_err::create_dir_all(&self.directory)?;
+        }
+        let mut copy = tempfile::NamedTempFile::new_in(&self.directory)?;
+        let digest = copy_and_hash(source, copy.as_file_mut())?;
+        copy.persist(self.directory.join(&digest)).map_err(|error| error.error)?;
+        self.stored.insert(digest.clone());
         Ok(digest)
     }
 

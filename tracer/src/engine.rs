@@ -21,6 +21,7 @@ use crate::reaper::Reaper;
 use crate::retrace::{self, Retraced};
 use crate::signals::Forwarding;
 use crate::spawn::{Command, spawn};
+use crate::stops::Stops;
 use crate::walk::Walker;
 use crate::{TraceError, memory, status, sys};
 
@@ -125,10 +126,10 @@ impl<'a> Engine<'a> {
 
     fn run(&mut self, options: &Options) -> Result<Outcome, TraceError> {
         let mut reaper = None;
+        let mut stops = Stops::default();
         loop {
-            let (task, raw) = match sys::wait_any() {
+            let (task, raw) = match stops.next(!self.machine.is_single()) {
                 Ok(stopped) => stopped,
-                Err(Errno::EINTR) => continue,
                 Err(Errno::ECHILD) => break,
                 Err(errno) => return Err(TraceError::Wait(errno)),
             };

@@ -30,6 +30,7 @@ mod script;
 mod signals;
 mod spawn;
 mod status;
+mod stops;
 mod sys;
 mod walk;
 

@@ -32,6 +32,14 @@ pub(crate) fn wait_any() -> Result<(i32, i32), Errno> {
     Errno::result(task).map(|task| (task, status))
 }
 
+/// As [`wait_any`], but `None` if there is nothing to tell now.
+pub(crate) fn poll_any() -> Result<Option<(i32, i32)>, Errno> {
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for an int.
+    let task = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD | libc::WNOHANG) };
+    Errno::result(task).map(|task| (task != 0).then_some((task, status)))
+}
+
 /// `PTRACE_SEIZE` with these options.
 pub(crate) fn seize(task: i32, options: i32) -> Result<(), Errno> {
     // SAFETY: PTRACE_SEIZE takes no pointers; the data argument is a number.
