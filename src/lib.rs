@@ -10,6 +10,7 @@ pub mod layer;
 pub mod manifest;
 pub mod path;
 pub mod profile;
+pub mod publish;
 pub mod report;
 pub mod root;
 pub mod trace;

@@ -127,7 +127,7 @@ fn write(directory: &Path, (compression, layered): (Compression, bool), forms: &
         scratch: directory,
         standard_output: nowhere.as_fd(),
     };
-    Some(write_all(&tree, &outputs, &options, &mut |_| ()).unwrap())
+    Some(write_all(&tree, &outputs, &[], &options, &mut |_| ()).unwrap())
 }
 
 fn diff_ids(written: &Written) -> Vec<Digest> {

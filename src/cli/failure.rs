@@ -225,6 +225,7 @@ impl From<RecordError> for Failure {
                 Some("name a directory that you may write, on a file system with room, with `-t`")
             }
             RecordError::Root(_) => None,
+            RecordError::Publish(error) => error.hint(),
         };
         Self::new(error).maybe_hint(hint)
     }

@@ -10,7 +10,7 @@ use super::choices::{Choices, Chosen};
 use super::failure::Failure;
 use super::progress::Progress;
 use crate::files::{self, FileSet, Note};
-use crate::image::{self, Output, Reference, Target};
+use crate::image::{self, Beside, Output, Reference, Target};
 use crate::layer::{BLOCK_SIZE, Compression};
 use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Layers, Manifest, Packages, Sources, Times};
 use crate::path::unescape;
@@ -297,15 +297,14 @@ impl Draft {
 
     /// Writes the image as a tree alone.
     pub(super) fn write_tree(&self, directory: &Path, prepared: &Prepared) -> Result<(), Failure> {
-        self.write(&[Output::Rootfs(directory.to_path_buf())], prepared).map(drop)
+        self.write(&[Output::Rootfs(directory.to_path_buf())], &[], prepared).map(drop)
     }
 
     /// Writes every output and its lock, and tells of it.
     pub(super) fn publish(&self, prepared: &Prepared) -> Result<(), Failure> {
-        let written = self.write(&prepared.outputs, prepared)?;
-        for lock in &prepared.locks {
-            image::write_file(lock, prepared.force, self.manifest.to_json().as_bytes())?;
-        }
+        let lock = self.manifest.to_json();
+        let locks = prepared.locks.iter().map(|path| Beside { path, content: lock.as_bytes() });
+        let written = self.write(&prepared.outputs, &locks.collect::<Vec<_>>(), prepared)?;
         let mut summary = Summary::of(&self.manifest);
         let share = self.packages.share(&self.manifest);
         summary.packages = summary::Packages {
@@ -322,9 +321,14 @@ impl Draft {
         Ok(())
     }
 
-    fn write(&self, outputs: &[Output], prepared: &Prepared) -> Result<Vec<summary::Output>, Failure> {
+    fn write(
+        &self,
+        outputs: &[Output],
+        beside: &[Beside<'_>],
+        prepared: &Prepared,
+    ) -> Result<Vec<summary::Output>, Failure> {
         let tree = Tree { manifest: &self.manifest, sources: &self.sources, root: &self.root };
-        write(&tree, outputs, prepared)
+        write(&tree, outputs, beside, prepared)
     }
 }
 
@@ -355,7 +359,12 @@ pub(super) fn draw_up(
     Ok(drawn)
 }
 
-fn write(tree: &Tree<'_>, outputs: &[Output], prepared: &Prepared) -> Result<Vec<summary::Output>, Failure> {
+fn write(
+    tree: &Tree<'_>,
+    outputs: &[Output],
+    beside: &[Beside<'_>],
+    prepared: &Prepared,
+) -> Result<Vec<summary::Output>, Failure> {
     let name = Reference::of_program(tree.manifest.packing.name.as_bytes());
     let options = image::Options {
         compression: prepared.compression,
@@ -366,7 +375,7 @@ fn write(tree: &Tree<'_>, outputs: &[Output], prepared: &Prepared) -> Result<Vec
         standard_output: prepared.standard_output.as_fd(),
     };
     let progress = Progress::new("packing", prepared.quiet);
-    let written = image::write_all(tree, outputs, &options, &mut |at| progress.show(at.done, at.total))?;
+    let written = image::write_all(tree, outputs, beside, &options, &mut |at| progress.show(at.done, at.total))?;
     Ok(written
         .into_iter()
         .map(|written| summary::Output {

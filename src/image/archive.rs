@@ -4,8 +4,7 @@ use std::io::{Seek, SeekFrom, Write};
 
 use fs_err::File;
 
-use super::ImageError;
-use super::stage::failed;
+use super::{ImageError, failed};
 use crate::layer::tar;
 
 /// A tar archive that is being written.

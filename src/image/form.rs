@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use fs_err::File;
 
-use super::ImageError;
 use super::archive::{Archive, Later};
 use super::oci::{self, DockerImage};
 use super::output::{Output, Target};
 use super::reference::{Reference, Tag};
-use super::stage::{Stage, failed, sync};
 use super::write::{Ended, Options};
+use super::{ImageError, failed};
 use crate::layer::{Layer, tar};
+use crate::publish::{Stage, sync};
 use crate::tree::Digest;
 
 /// An output that was begun. Standard output has no [`Stage`].
@@ -267,7 +267,10 @@ fn is_layout_or_empty(directory: &Path) -> bool {
 
 fn open(target: &Target, options: &Options<'_>) -> Result<(File, Option<Stage>), ImageError> {
     match target {
-        Target::File(path) => Stage::file(path, options.force).map(|(stage, file)| (file, Some(stage))),
+        Target::File(path) => {
+            let (stage, file) = Stage::file(path, options.force)?;
+            Ok((file, Some(stage)))
+        }
         Target::Standard => {
             let name = PathBuf::from("standard output");
             if options.standard_output.is_terminal() {

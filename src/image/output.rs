@@ -107,7 +107,7 @@ impl Output {
     }
 
     /// Where it goes; `None` is standard output.
-    pub(super) fn path(&self) -> Option<&PathBuf> {
+    pub(super) fn path(&self) -> Option<&Path> {
         match self {
             Self::Rootfs(path) | Self::Oci { directory: path, .. } => Some(path),
             Self::Layer(file) | Self::OciArchive { file, .. } | Self::DockerArchive { file, .. } => match file {

@@ -13,6 +13,11 @@ use crate::manifest::{Entry, Kind};
 use crate::tree::Digest;
 use crate::tree::sample::{Sample, any_tree};
 
+fn write_one(sample: &Sample, output: &Output, options: &Options<'_>) -> Result<Written, ImageError> {
+    let mut written = write_all(&sample.tree(), std::slice::from_ref(output), &[], options, &mut |_| ())?;
+    Ok(written.remove(0))
+}
+
 struct Place {
     directory: tempfile::TempDir,
     standard_output: std::fs::File,
@@ -54,7 +59,7 @@ impl Place {
     }
 
     fn write(&self, sample: &Sample, form: &str, options: &Options<'_>) -> Result<Written, ImageError> {
-        write(&sample.tree(), &self.output(form), options, &mut |_| ())
+        write_one(sample, &self.output(form), options)
     }
 
     fn path(&self) -> &str {
@@ -90,7 +95,8 @@ fn round_trip(sample: &Sample) {
     let place = Place::new();
     let outputs: Vec<Output> = IMAGES.iter().map(|form| place.output(form)).collect();
     let mut last = None;
-    let written = write_all(&sample.tree(), &outputs, &place.options(), &mut |progress| last = Some(progress)).unwrap();
+    let written =
+        write_all(&sample.tree(), &outputs, &[], &place.options(), &mut |progress| last = Some(progress)).unwrap();
     assert!(last.is_some_and(|Progress { done, total }| done == total));
     // A bare layer is the whole, and every image has the same layers.
     let mut known: [Option<Vec<Digest>>; 2] = [None, None];
@@ -189,7 +195,10 @@ fn what_exists_is_replaced_only_by_force() {
         let place = Place::new();
         place.write(&small, form, &place.options()).unwrap();
         let error = place.write(&sample, form, &place.options()).unwrap_err();
-        assert!(matches!(&error, ImageError::Exists { path } if *path == format!("{}/out", place.path())), "{error}");
+        assert!(
+            matches!(&error, ImageError::Publish(PublishError::Exists { path }) if *path == format!("{}/out", place.path())),
+            "{error}"
+        );
         assert!(error.hint().unwrap().contains("--force"));
         let options = Options { force: true, ..place.options() };
         place.write(&sample, form, &options).unwrap();
@@ -214,13 +223,13 @@ fn force_takes_nothing_else_away() {
     fs_err::write(place.directory.path().join("home/letter"), "dear").unwrap();
     for form in ["oci:home", "layer:home", "oci:home/letter", "rootfs:home/letter"] {
         let error = place.write(&sample, form, &options).unwrap_err();
-        assert!(matches!(error, ImageError::InTheWay { .. }), "{form}: {error}");
+        assert!(matches!(error, ImageError::Publish(PublishError::InTheWay { .. })), "{form}: {error}");
     }
     nix::unistd::mkfifo(&place.directory.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let error = place.write(&sample, "layer:pipe", &options).unwrap_err();
-    assert!(matches!(error, ImageError::InTheWay { .. }));
-    let error = write(&sample.tree(), &Output::Rootfs("/".into()), &options, &mut |_| ()).unwrap_err();
-    assert!(matches!(error, ImageError::InTheWay { .. }));
+    assert!(matches!(error, ImageError::Publish(PublishError::InTheWay { .. })));
+    let error = write_one(&sample, &Output::Rootfs("/".into()), &options).unwrap_err();
+    assert!(matches!(error, ImageError::Publish(PublishError::InTheWay { .. })));
     assert_eq!(place.names(), ["home", "pipe"]);
 }
 
@@ -250,7 +259,7 @@ fn of_two_at_once_one_wins_whole() {
                 let write = |sample| scope.spawn(move || place.write(sample, form, &place.options()));
                 [write(&large), write(&small)].map(|writer| match writer.join().unwrap() {
                     Ok(_) => true,
-                    Err(ImageError::Exists { .. }) => false,
+                    Err(ImageError::Publish(PublishError::Exists { .. })) => false,
                     Err(error) => panic!("{error}"),
                 })
             });
@@ -282,7 +291,7 @@ fn a_full_disk_is_told() {
 fn outputs_are_distinct_and_have_a_date() {
     let (place, mut sample) = (Place::new(), Sample::new());
     let outputs = [place.output("layer:-"), place.output("docker-archive:-")];
-    let error = write_all(&sample.tree(), &outputs, &place.options(), &mut |_| ()).unwrap_err();
+    let error = write_all(&sample.tree(), &outputs, &[], &place.options(), &mut |_| ()).unwrap_err();
     assert_eq!(error.to_string(), "two outputs go to standard output");
     sample.manifest.epoch = i64::MAX;
     let error = place.write(&sample, "layer:x", &place.options()).unwrap_err();

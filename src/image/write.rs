@@ -1,5 +1,6 @@
 //! Writing images: every output is begun, each layer is made once for all of them, then each is ended and published.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -9,9 +10,9 @@ use super::form::Form;
 use super::oci;
 use super::output::Output;
 use super::reference::Reference;
-use super::stage::Stage;
 use crate::layer::{self, Compression, Layer, Sink};
 use crate::manifest::{Entry, Kind};
+use crate::publish::{Stage, Turn};
 use crate::tree::{Digest, Notes, Tree};
 
 /// How images are written.
@@ -54,21 +55,15 @@ pub struct Written {
     pub notes: Notes,
 }
 
-/// Writes one output. See [`write_all`].
-///
-/// # Errors
-/// See [`ImageError`].
-pub fn write(
-    tree: &Tree<'_>,
-    output: &Output,
-    options: &Options<'_>,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Written, ImageError> {
-    let mut written = write_all(tree, std::slice::from_ref(output), options, progress)?;
-    Ok(written.pop().expect("one output gives one result"))
+/// A file that goes with the images, as their lock does.
+#[derive(Debug, Clone, Copy)]
+pub struct Beside<'a> {
+    pub path: &'a Path,
+    pub content: &'a [u8],
 }
 
-/// Writes all outputs. Whatever fails, nothing is left of those that were not complete; standard output, which cannot
+/// Writes all outputs, and the files beside them. All are on the disk before the first gets its name; then the files
+/// beside get theirs, and the images last: who sees an image sees its lock. Whatever fails, nothing is left of those that were not complete; standard output, which cannot
 /// be taken back, is written to only after all outputs were begun.
 ///
 /// # Errors
@@ -76,13 +71,16 @@ pub fn write(
 pub fn write_all(
     tree: &Tree<'_>,
     outputs: &[Output],
+    beside: &[Beside<'_>],
     options: &Options<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Written>, ImageError> {
     // Everything that can fail early fails here: the date, the outputs that exist, the directories that do not.
-    check_distinct(outputs)?;
+    check_distinct(outputs, beside)?;
     let parts = Parts::of(tree)?;
     config(tree, Vec::new())?;
+    let beside = beside.iter().map(|Beside { path, content }| Stage::whole(path, options.force, content));
+    let beside = beside.collect::<Result<Vec<_>, _>>()?;
     let begun =
         outputs.iter().map(|output| Begun::new(output, parts.layers.len(), options)).collect::<Result<Vec<_>, _>>()?;
 
@@ -93,20 +91,15 @@ pub fn write_all(
         progress(Progress { done, total });
     })?;
 
+    let stages = beside.iter().chain(ended.iter().filter_map(|ended| ended.stage.as_ref()));
+    let _turn = Turn::take(stages.map(Stage::target))?;
+    beside.into_iter().try_for_each(Stage::publish)?;
     let mut all = Vec::with_capacity(ended.len());
     for (output, Ended { stage, bytes, layers, config, manifest, notes }) in outputs.iter().zip(ended) {
         stage.map_or(Ok(()), Stage::publish)?;
         all.push(Written { output: output.clone(), bytes, layers, config, manifest, notes });
     }
     Ok(all)
-}
-
-/// Writes a file beside an image, as its lock: whole or not at all.
-///
-/// # Errors
-/// See [`ImageError`].
-pub fn write_file(target: &Path, force: bool, content: &[u8]) -> Result<(), ImageError> {
-    Stage::whole(target, force, content)?.publish()
 }
 
 /// What is to be made of an output, at a place where nobody sees it yet.
@@ -144,7 +137,7 @@ impl Begun {
             Ok(Packed { compression, form, layers: Vec::new() })
         };
         match output {
-            Output::Rootfs(directory) => Stage::directory(directory, options.force, 0o700, |_| true).map(Self::Rootfs),
+            Output::Rootfs(directory) => Ok(Self::Rootfs(Stage::directory(directory, options.force, 0o700, |_| true)?)),
             Output::Layer(file) => packed(file.compression()).map(Self::Bare),
             Output::Oci { .. } | Output::OciArchive { .. } => packed(options.compression).map(Self::Image),
             Output::DockerArchive { .. } => packed(Compression::None).map(Self::Image),
@@ -267,10 +260,11 @@ fn config(tree: &Tree<'_>, diff_ids: Vec<Digest>) -> Result<Vec<u8>, ImageError>
     Ok(oci::text(&config))
 }
 
-fn check_distinct(outputs: &[Output]) -> Result<(), ImageError> {
-    for (number, output) in outputs.iter().enumerate() {
-        if outputs[..number].iter().any(|other| other.path() == output.path()) {
-            let path = output.path().map_or("standard output".to_owned(), |path| format!("`{}`", path.display()));
+fn check_distinct(outputs: &[Output], beside: &[Beside<'_>]) -> Result<(), ImageError> {
+    let mut known = BTreeSet::new();
+    for place in outputs.iter().map(Output::path).chain(beside.iter().map(|beside| Some(beside.path))) {
+        if !known.insert(place) {
+            let path = place.map_or("standard output".to_owned(), |path| format!("`{}`", path.display()));
             return Err(ImageError::Twice { path });
         }
     }

@@ -18,6 +18,7 @@ use super::names::Names;
 use super::rights::Refusals;
 use super::store::{Store, copy_sparsely};
 use crate::path::{Facts, JailPath, escape};
+use crate::publish::{PublishError, Stage, sync};
 use crate::root::{Root, RootError};
 
 /// Takes the events of one run.
@@ -63,6 +64,8 @@ pub enum RecordError {
     Write { path: PathBuf, source: io::Error },
     #[error("`{path}` exists and is not a trace")]
     NoTrace { path: PathBuf },
+    #[error("failed to keep the trace")]
+    Publish(#[from] PublishError),
 }
 
 /// What stands for the workload before it has executed anything.
@@ -126,7 +129,7 @@ impl Recorder {
         if target.symlink_metadata().is_ok() && !target.join(RECORDS).is_file() {
             return Err(RecordError::NoTrace { path: target.to_path_buf() });
         }
-        publish(self.directory.path(), target).map_err(failed)?;
+        publish(self.directory.path(), target)?;
         Ok(self.tally)
     }
 
@@ -322,29 +325,32 @@ pub(crate) fn is_temporary(path: &JailPath) -> bool {
         .any(|top| path.as_bytes().strip_prefix(*top).is_some_and(|rest| rest.starts_with(b"/")))
 }
 
-/// Copies a trace beside `target` and moves it there.
-fn publish(scratch: &Path, target: &Path) -> io::Result<()> {
-    let beside = match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let staged = tempfile::Builder::new().prefix(".minjail-trace-").tempdir_in(beside)?;
-    fs_err::copy(scratch.join(RECORDS), staged.path().join(RECORDS))?;
-    fs_err::File::open(staged.path().join(RECORDS))?.sync_all()?;
-    if scratch.join(STORE).is_dir() {
-        fs_err::create_dir(staged.path().join(STORE))?;
-        for entry in fs_err::read_dir(scratch.join(STORE))? {
-            let entry = entry?;
-            // Not `fs::copy`, which fills holes.
-            let mut copy = fs_err::File::create_new(staged.path().join(STORE).join(entry.file_name()))?;
-            copy_sparsely(&mut fs_err::File::open(entry.path())?, copy.file_mut(), |_| {})?;
+/// Copies a trace beside `target` and gives it that name; an older one is there until then.
+fn publish(scratch: &Path, target: &Path) -> Result<(), RecordError> {
+    let stage = Stage::directory(target, true, 0o700, |older| older.join(RECORDS).is_file())?;
+    copy(scratch, stage.path()).map_err(|source| RecordError::Write { path: target.to_path_buf(), source })?;
+    for directory in [stage.path().join(STORE), stage.path().to_path_buf()] {
+        if directory.is_dir() {
+            sync(&directory)?;
         }
     }
-    if target.symlink_metadata().is_ok() {
-        fs_err::remove_dir_all(target)?;
+    Ok(stage.publish()?)
+}
+
+/// Copies what a trace is made of, each file to the disk.
+fn copy(scratch: &Path, stage: &Path) -> io::Result<()> {
+    fs_err::copy(scratch.join(RECORDS), stage.join(RECORDS))?;
+    fs_err::File::open(stage.join(RECORDS))?.sync_all()?;
+    if !scratch.join(STORE).is_dir() {
+        return Ok(());
     }
-    fs_err::rename(staged.path(), target)?;
-    // It has another name now: nothing is left to remove.
-    let _ = staged.keep();
+    fs_err::create_dir(stage.join(STORE))?;
+    for entry in fs_err::read_dir(scratch.join(STORE))? {
+        let entry = entry?;
+        // Not `fs::copy`, which fills holes.
+        let mut copy = fs_err::File::create_new(stage.join(STORE).join(entry.file_name()))?;
+        copy_sparsely(&mut fs_err::File::open(entry.path())?, copy.file_mut(), |_| {})?;
+        copy.sync_all()?;
+    }
     Ok(())
 }

@@ -18,9 +18,9 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 
 use super::TreeError;
-use super::remove::remove_below;
 use crate::manifest::Entry;
 use crate::path::{JailPath, escape};
+use crate::publish::remove_below;
 use crate::root::Root;
 
 /// A directory that becomes a root: everything is made below one held descriptor, and no link is ever followed.

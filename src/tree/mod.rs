@@ -8,7 +8,6 @@
 mod chroot;
 mod content;
 mod digest;
-mod remove;
 
 use std::io;
 use std::path::Path;
@@ -19,7 +18,6 @@ use crate::root::{Root, RootError};
 pub use chroot::{Chroot, Metadata, Node, Notes};
 pub use content::Content;
 pub use digest::{Digest, Hasher};
-pub use remove::remove_all;
 
 /// A manifest with its contents at hand.
 #[derive(Debug, Clone, Copy)]
@@ -112,7 +110,7 @@ mod tests {
     use super::*;
     use crate::manifest::Source;
     use proptest::prelude::*;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::fs::MetadataExt;
 
     fn write(sample: &Sample) -> (tempfile::TempDir, Notes) {
         let directory = tempfile::tempdir().unwrap();
@@ -182,15 +180,5 @@ mod tests {
         fs_err::write(directory.path().join("x"), "").unwrap();
         let error = Sample::new().tree().write_to(directory.path(), &mut |_| ()).unwrap_err();
         assert!(matches!(error, TreeError::NotEmpty { .. }));
-    }
-
-    #[test]
-    fn shut_directories_can_be_removed() {
-        let (directory, _) = write(&Sample::varied());
-        let path = directory.keep();
-        fs_err::set_permissions(&path, PermissionsExt::from_mode(0o000)).unwrap();
-        remove_all(&path).unwrap();
-        assert!(!path.exists());
-        remove_all(&path).unwrap();
     }
 }

@@ -3,23 +3,22 @@
 //! Whoever makes one holds a lock on it. One that nobody holds was left by a minjail that was killed; the next one that
 //! makes the same output removes it.
 
+use std::fs::TryLockError;
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use fs_err::File;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg};
+use nix::fcntl::AT_FDCWD;
 use nix::unistd::syncfs;
 
-use super::ImageError;
-use crate::path::escape;
-use crate::tree::remove_all;
+use super::{PublishError, directory_of, is_at, remove_all, show};
 
 /// What is being made. Dropped before [`publish`](Self::publish) it leaves nothing behind.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub struct Stage {
     /// Where it is made.
     path: PathBuf,
     target: PathBuf,
@@ -29,12 +28,12 @@ pub(super) struct Stage {
     /// What stands at `path` is to be removed.
     armed: bool,
     /// The lock, where the file system has locks.
-    _held: Option<Flock<std::fs::File>>,
+    _held: Option<std::fs::File>,
 }
 
 impl Stage {
     /// Makes an empty file that is to become `target`.
-    pub(super) fn file(target: &Path, force: bool) -> Result<(Self, File), ImageError> {
+    pub fn file(target: &Path, force: bool) -> Result<(Self, File), PublishError> {
         check(target, force, |kind| (!kind.is_file() && !kind.is_symlink()).then_some("no file"))?;
         Self::make(target, force, |path| {
             let file = std::fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o666).open(path)?;
@@ -43,21 +42,21 @@ impl Stage {
     }
 
     /// Makes a file with this content that is to become `target`, on the disk but for its name.
-    pub(super) fn whole(target: &Path, force: bool, content: &[u8]) -> Result<Self, ImageError> {
+    pub fn whole(target: &Path, force: bool, content: &[u8]) -> Result<Self, PublishError> {
         let (stage, mut file) = Self::file(target, force)?;
-        file.write_all(content).map_err(|source| failed("write", target, source))?;
-        file.sync_all().map_err(|source| failed("write to disk", target, source))?;
+        file.write_all(content).map_err(|source| PublishError::failed("write", target, source))?;
+        file.sync_all().map_err(|source| PublishError::failed("write to disk", target, source))?;
         Ok(stage)
     }
 
     /// Makes an empty directory that is to become `target`, which, if it is to be replaced, must be one of which
     /// `is_ours` holds.
-    pub(super) fn directory(
+    pub fn directory(
         target: &Path,
         force: bool,
         mode: u32,
         is_ours: impl FnOnce(&Path) -> bool,
-    ) -> Result<Self, ImageError> {
+    ) -> Result<Self, PublishError> {
         check(target, force, |kind| {
             let what = if kind.is_dir() { "a directory of something else" } else { "no directory" };
             (!kind.is_dir() || !is_ours(target)).then_some(what)
@@ -70,13 +69,10 @@ impl Stage {
         target: &Path,
         force: bool,
         mut create: impl FnMut(&Path) -> io::Result<T>,
-    ) -> Result<(Self, T), ImageError> {
-        let parent = match target.parent() {
-            Some(parent) if parent != Path::new("") => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
+    ) -> Result<(Self, T), PublishError> {
+        let parent = directory_of(target);
         let Some(name) = target.file_name() else {
-            return Err(ImageError::InTheWay { path: show(target), what: "a directory that cannot be renamed" });
+            return Err(PublishError::InTheWay { path: show(target), what: "a directory that cannot be renamed" });
         };
         let mut prefix = b".".to_vec();
         // A name has 255 bytes at most (`NAME_MAX`), and the random part wants some.
@@ -96,28 +92,33 @@ impl Stage {
                     }
                 }
             })
-            .map_err(|source| failed("make", target, source))?;
-        let ((made, held), path) = made.keep().map_err(|error| failed("make", target, error.error))?;
+            .map_err(|source| PublishError::failed("make", target, source))?;
+        let ((made, held), path) = made.keep().map_err(|error| PublishError::failed("make", target, error.error))?;
         Ok((Self { path, target: target.to_owned(), parent, force, armed: true, _held: held }, made))
     }
 
     /// Where it is made.
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Writes a directory with all that is in it to the disk.
-    pub(super) fn sync(&self) -> Result<(), ImageError> {
-        let opened = File::open(&self.path).map_err(|source| failed("open", &self.path, source))?;
+    pub fn sync(&self) -> Result<(), PublishError> {
+        let opened = File::open(&self.path).map_err(|source| PublishError::failed("open", &self.path, source))?;
         // One call for the whole file system is far faster than one for each of thousands of files.
-        syncfs(opened.file()).map_err(|errno| failed("write to disk", &self.path, errno.into()))
+        syncfs(opened.file()).map_err(|errno| PublishError::failed("write to disk", &self.path, errno.into()))
+    }
+
+    /// Where it is to be.
+    pub fn target(&self) -> &Path {
+        &self.target
     }
 
     /// Gives it its name, and returns when that is on the disk. Everything in it must be there already.
-    pub(super) fn publish(mut self) -> Result<(), ImageError> {
+    pub fn publish(mut self) -> Result<(), PublishError> {
         let exchanged = rename(&self.path, &self.target, self.force).map_err(|errno| match errno {
-            Errno::EEXIST | Errno::ENOTEMPTY => ImageError::Exists { path: show(&self.target) },
-            errno => failed("rename what was made to", &self.target, errno.into()),
+            Errno::EEXIST | Errno::ENOTEMPTY => PublishError::Exists { path: show(&self.target) },
+            errno => PublishError::failed("rename what was made to", &self.target, errno.into()),
         })?;
         self.armed = false;
         sync(&self.parent)?;
@@ -141,7 +142,7 @@ impl Drop for Stage {
 ///
 /// Between making and locking, somebody who removes what nobody holds may have come first: then this is an error for
 /// which `tempfile` takes another name.
-fn hold(path: &Path) -> io::Result<Option<Flock<std::fs::File>>> {
+fn hold(path: &Path) -> io::Result<Option<std::fs::File>> {
     let lost = || io::Error::from(io::ErrorKind::AlreadyExists);
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(lost()),
@@ -149,18 +150,12 @@ fn hold(path: &Path) -> io::Result<Option<Flock<std::fs::File>>> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
         opened => opened?,
     };
-    match Flock::lock(file.into_parts().0, FlockArg::LockExclusiveNonblock) {
-        Ok(held) if is_at(&held, path) => Ok(Some(held)),
-        Ok(_) | Err((_, Errno::EWOULDBLOCK)) => Err(lost()),
-        Err(_) => Ok(None),
+    let (file, _) = file.into_parts();
+    match file.try_lock() {
+        Ok(()) if is_at(&file, path) => Ok(Some(file)),
+        Ok(()) | Err(TryLockError::WouldBlock) => Err(lost()),
+        Err(TryLockError::Error(_)) => Ok(None),
     }
-}
-
-/// True if the name `path` still leads to this file.
-fn is_at(file: &std::fs::File, path: &Path) -> bool {
-    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
-    let (held, named) = (file.metadata().map(identity), fs_err::symlink_metadata(path).map(identity));
-    matches!((held, named), (Ok(held), Ok(named)) if held == named)
 }
 
 /// Removes what killed minjails have left of the same output. That something cannot be removed stops nobody.
@@ -176,7 +171,7 @@ fn remove_abandoned(parent: &Path, prefix: &[u8]) {
         let path = entry.path();
         let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
         let opened = std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(&path);
-        let held = opened.ok().and_then(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).ok());
+        let held = opened.ok().filter(|file| file.try_lock().is_ok());
         if held.is_some_and(|held| is_at(&held, &path)) {
             let _ = remove_all(&path);
         }
@@ -184,10 +179,10 @@ fn remove_abandoned(parent: &Path, prefix: &[u8]) {
 }
 
 /// Writes the names in a directory to the disk.
-pub(super) fn sync(directory: &Path) -> Result<(), ImageError> {
+pub fn sync(directory: &Path) -> Result<(), PublishError> {
     let step = "write to disk";
-    let opened = File::open(directory).map_err(|source| failed(step, directory, source))?;
-    opened.sync_all().map_err(|source| failed(step, directory, source))
+    let opened = File::open(directory).map_err(|source| PublishError::failed(step, directory, source))?;
+    opened.sync_all().map_err(|source| PublishError::failed(step, directory, source))
 }
 
 /// Sees early whether `target` can be made; `bars` says what is never replaced.
@@ -195,15 +190,15 @@ fn check(
     target: &Path,
     force: bool,
     bars: impl FnOnce(std::fs::FileType) -> Option<&'static str>,
-) -> Result<(), ImageError> {
+) -> Result<(), PublishError> {
     let metadata = match fs_err::symlink_metadata(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        result => result.map_err(|source| failed("look at", target, source))?,
+        result => result.map_err(|source| PublishError::failed("look at", target, source))?,
     };
     if !force {
-        return Err(ImageError::Exists { path: show(target) });
+        return Err(PublishError::Exists { path: show(target) });
     }
-    bars(metadata.file_type()).map_or(Ok(()), |what| Err(ImageError::InTheWay { path: show(target), what }))
+    bars(metadata.file_type()).map_or(Ok(()), |what| Err(PublishError::InTheWay { path: show(target), what }))
 }
 
 /// Renames; with `force` over what is there. True if what was there is now at `from`.
@@ -270,12 +265,4 @@ fn rename_flagged(from: &Path, to: &Path, flag: Flag) -> Result<(), Errno> {
 #[cfg(not(target_env = "gnu"))]
 fn rename_flagged(_from: &Path, _to: &Path, _flag: Flag) -> Result<(), Errno> {
     Err(UNKNOWN_FLAG)
-}
-
-pub(super) fn failed(step: &'static str, path: &Path, source: io::Error) -> ImageError {
-    ImageError::Failed { step, path: show(path), source }
-}
-
-fn show(path: &Path) -> String {
-    escape(path.as_os_str().as_bytes())
 }

@@ -10,21 +10,20 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::TreeError;
-use crate::path::escape;
+use super::PublishError;
 
 /// Removes `path` and, if it is a directory, everything below; it is no error if there is nothing.
 ///
 /// # Errors
 /// The first thing that could not be removed.
-pub fn remove_all(path: &Path) -> Result<(), TreeError> {
+pub fn remove_all(path: &Path) -> Result<(), PublishError> {
     let bytes = path.as_os_str().as_encoded_bytes();
     let name = CString::new(bytes).map_err(|_| failed(path, Errno::EINVAL))?;
     remove_below(AT_FDCWD, &name).map_err(|errno| failed(path, errno))
 }
 
 /// Removes what has the name `name` in `directory`.
-pub(super) fn remove_below(directory: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+pub(crate) fn remove_below(directory: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
         // Linux says EISDIR for a directory, where POSIX has EPERM (`unlink(2)`, ERRORS).
         Err(Errno::EISDIR) => {}
@@ -58,6 +57,26 @@ fn open_to_empty(directory: BorrowedFd<'_>, name: &CStr) -> Result<Dir, Errno> {
     Dir::from_fd(opened)
 }
 
-fn failed(path: &Path, errno: Errno) -> TreeError {
-    TreeError::Failed { step: "remove", path: escape(path.as_os_str().as_encoded_bytes()), source: errno.into() }
+fn failed(path: &Path, errno: Errno) -> PublishError {
+    PublishError::failed("remove", path, errno.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn shut_directories_can_be_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("shut");
+        fs_err::create_dir_all(path.join("shut as well")).unwrap();
+        fs_err::write(path.join("shut as well/file"), "").unwrap();
+        for shut in ["shut as well", ""] {
+            fs_err::set_permissions(path.join(shut), PermissionsExt::from_mode(0o000)).unwrap();
+        }
+        remove_all(&path).unwrap();
+        assert!(!path.exists());
+        remove_all(&path).unwrap();
+    }
 }

@@ -1,0 +1,87 @@
+//! Outputs that are whole or not there: made beside their place under a name of their own, written to the disk, and
+//! given their name by one rename.
+//!
+//! In: where an output is to be, and what it is made of. Out: the output, or nothing. [`Stage`] is one output that is
+//! being made, [`Turn`] the right to give several of them their names with nobody else between, [`remove_all`] takes a
+//! tree away. This room knows nothing of what the outputs are.
+
+mod remove;
+mod stage;
+mod turn;
+
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::path::escape;
+
+pub use remove::remove_all;
+pub(crate) use remove::remove_below;
+pub use stage::{Stage, sync};
+pub use turn::Turn;
+
+/// Something could not be given its place.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("`{path}` exists already")]
+    Exists { path: String },
+    #[error("`{path}` exists already and is not replaced: it is {what}")]
+    InTheWay { path: String, what: &'static str },
+    #[error("failed to {step} `{path}`")]
+    Failed {
+        /// A verb that fits after "failed to".
+        step: &'static str,
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl PublishError {
+    pub(crate) fn failed(step: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Failed { step, path: show(path), source }
+    }
+
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Exists { .. } => Some("give another name, or `--force` to replace it"),
+            Self::InTheWay { .. } => Some("give another name, or remove it yourself"),
+            Self::Failed { source, .. } => io_hint(source),
+        }
+    }
+}
+
+/// What the user can do about a file that cannot be written.
+pub fn io_hint(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Some("make room on that file system, or write to another")
+        }
+        io::ErrorKind::NotFound => Some("make the directory first"),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            Some("write to a directory that you may change")
+        }
+        _ => None,
+    }
+}
+
+/// The directory of `target`, as it is spelled.
+fn directory_of(target: &Path) -> PathBuf {
+    match target.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// True if the name `path` still leads to this file.
+fn is_at(file: &std::fs::File, path: &Path) -> bool {
+    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    let (held, named) = (file.metadata().map(identity), fs_err::symlink_metadata(path).map(identity));
+    matches!((held, named), (Ok(held), Ok(named)) if held == named)
+}
+
+fn show(path: &Path) -> String {
+    escape(path.as_os_str().as_bytes())
+}
