@@ -135,6 +135,35 @@ fn a_workload_that_fails_on_the_host_is_no_model() {
     succeed(build(&context, "workloads:\n  main:\n    run: [/usr/bin/false]\n    expect: {status: 1}\n", &[]));
 }
 
+/// A command beside the workload that never ends does not hold up the build, wherever it stands.
+#[test]
+fn commands_that_hang_are_ended() {
+    const HANGS: &str = "[/usr/bin/sleep, '1000']";
+    let server = "    run: echo ready; exec /usr/bin/sleep 1000\n    timeout: 1\n    grace: 1\n";
+    for (more, fault) in [
+        (format!("    setup: [{HANGS}]\n    ready: {{log: ready}}\n"), "of setup failed: it had not ended after 1 s"),
+        (format!("    ready: {{command: {HANGS}}}\n"), "it was not ready after 1 s"),
+        (
+            format!("    ready: {{log: ready}}\n    probes:\n      - command: {HANGS}\n"),
+            "probe 1: `/usr/bin/sleep 1000`: it had not ended after 1 s",
+        ),
+        (
+            format!("    ready: {{log: ready}}\n    stop: {{command: {HANGS}}}\n"),
+            "the command that stops it failed: it had not ended after 4 s",
+        ),
+        (
+            format!("    ready: {{log: ready}}\n    teardown: [{HANGS}]\n"),
+            "of teardown failed: it had not ended after 1 s",
+        ),
+    ] {
+        let context = TestContext::new();
+        let outcome = build(&context, &format!("workloads:\n  main:\n{server}{more}"), &[]);
+        assert_eq!(outcome.status, 125, "{}", said(&outcome));
+        assert!(said(&outcome).contains(fault), "{fault:?} is not in\n{}", said(&outcome));
+        assert!(!context.path("out").exists());
+    }
+}
+
 #[test]
 fn state_is_fresh_in_every_run() {
     if !needs_root("an empty directory in place of a full one") {

@@ -47,7 +47,7 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use crate::path::JailPath;
 
 pub use error::{JailError, Obstacle};
-pub use neighbour::{Namespaces, empty_directories, leave_network};
+pub use neighbour::{Namespaces, empty_directories, leave_network, tie};
 
 /// The tree that a program is to be confined to, and how the world in there looks.
 #[derive(Debug, Clone, PartialEq, Eq)]

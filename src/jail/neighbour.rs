@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -80,6 +81,13 @@ impl Namespaces {
         sys::join_before_exec(command, copies);
         Ok(())
     }
+}
+
+/// Lets the process that `command` will start end with this thread, and lead a process group of its own, so that what it
+/// starts can be ended with it.
+pub fn tie(command: &mut Command) {
+    command.process_group(0);
+    sys::die_with_starter(command);
 }
 
 fn open(path: &str) -> io::Result<OwnedFd> {

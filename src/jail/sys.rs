@@ -125,6 +125,13 @@ pub(super) fn join_before_exec(command: &mut Command, namespaces: Vec<OwnedFd>) 
     unsafe { command.pre_exec(join) };
 }
 
+/// Lets the process that `command` will start be killed when the thread that starts it ends (`PR_SET_PDEATHSIG`,
+/// `prctl(2)`).
+pub(super) fn die_with_starter(command: &mut Command) {
+    // SAFETY: between fork and exec the closure makes one prctl call, which neither allocates nor locks.
+    unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)) };
+}
+
 /// Takes a descriptor that a message has just brought (`SCM_RIGHTS`, `unix(7)`).
 pub(super) fn own(descriptor: RawFd) -> OwnedFd {
     // SAFETY: the kernel has made the descriptor for this process with the message, and the message's reader gives each

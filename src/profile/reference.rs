@@ -84,7 +84,8 @@ const FIELDS: &[Field] = &[
         "workload",
         "timeout",
         SECONDS,
-        "Seconds until it must have ended, or be ready and have answered every probe; else 60.",
+        "Seconds until it must have ended, or be ready and have answered every probe; else 60. A command of setup or \
+         teardown has as long again.",
     ),
     may(
         "workload",

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::neighbour::{self, CommandError};
 use super::runner::SOCKET;
 use super::wire::{Answer, Ask, GREETING, Missed, Order, Word, receive, send};
 use crate::jail::Namespaces;
@@ -95,22 +96,22 @@ pub fn direct(
     minjail: &Path,
     arguments: &[&str],
 ) -> Result<Observation, DirectError> {
-    around("setup", &workload.setup)?;
+    let patience = workload.timeout.duration();
+    around("setup", &workload.setup, patience)?;
     let observed = Director::start(order, workload, minjail, arguments).and_then(|director| director.observe(workload));
-    let after = around("teardown", &workload.teardown);
+    let after = around("teardown", &workload.teardown, patience);
     let observation = observed?;
     after?;
     Ok(observation)
 }
 
-fn around(which: &'static str, commands: &[Command]) -> Result<(), DirectError> {
+/// Runs commands before or after a workload; each may take as long as the workload may.
+fn around(which: &'static str, commands: &[Command], patience: Duration) -> Result<(), DirectError> {
     for command in commands {
         let failed = |fault: String| DirectError::Around { which, command: command.0.join(" "), fault };
-        let output = std::process::Command::new(&command.0[0])
-            .args(&command.0[1..])
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| failed(error.to_string()))?;
+        let mut process = std::process::Command::new(&command.0[0]);
+        process.args(&command.0[1..]);
+        let output = neighbour::finish(process, patience).map_err(|error| failed(error.to_string()))?;
         if !output.status.success() {
             let said = crate::path::escape(output.stderr.trim_ascii());
             return Err(failed(format!("{} {said}", output.status)));
@@ -225,16 +226,17 @@ impl Director {
 
     /// Tells the server to stop, and waits for its end.
     fn stop(&mut self, workload: &Workload) -> Result<Option<Fault>, DirectError> {
+        // What outlives the program has its grace too, and two seconds more to obey.
+        let patience = workload.grace.duration() + Duration::from_secs(3);
         if let Some(command) = &workload.stop.command {
-            let output = self.neighbour(command)?;
-            if !output.status.success() {
-                return Ok(Some(Fault::Stop(output.status.to_string())));
+            match self.neighbour(command, patience)? {
+                Ok(output) if output.status.success() => {}
+                Ok(output) => return Ok(Some(Fault::Stop(output.status.to_string()))),
+                Err(why) => return Ok(Some(Fault::Stop(why))),
             }
         } else {
             self.ask(&Ask::Signal(workload.stop.signal.number()));
         }
-        // What outlives the program has its grace too, and two seconds more to obey.
-        let patience = workload.grace.duration() + Duration::from_secs(3);
         let stopped = self.wait_for(Instant::now() + patience, Seen::is_over);
         Ok((!stopped).then_some(Fault::NotStopped(workload.grace.0)))
     }
@@ -266,12 +268,25 @@ impl Director {
         self.seen.answer.take().unwrap_or_else(|| Answer::Refused("the workload has ended".to_owned()))
     }
 
-    /// Runs a command of the host in the workload's network.
-    pub(super) fn neighbour(&self, command: &Command) -> Result<std::process::Output, DirectError> {
+    /// Runs a command of the host in the workload's network, for `patience` at most; what it came to, or why to nothing.
+    pub(super) fn neighbour(
+        &self,
+        command: &Command,
+        patience: Duration,
+    ) -> Result<Result<std::process::Output, String>, DirectError> {
         let mut process = std::process::Command::new(&command.0[0]);
-        process.args(&command.0[1..]).stdin(Stdio::null());
+        process.args(&command.0[1..]);
         self.namespaces.join(&mut process).map_err(step("join the workload's network"))?;
-        process.output().map_err(step("run a command beside the workload"))
+        match neighbour::finish(process, patience) {
+            Ok(output) => Ok(Ok(output)),
+            Err(CommandError::Start(error)) => Err(step("run a command beside the workload")(error)),
+            Err(slow @ CommandError::Slow(_)) => Ok(Err(slow.to_string())),
+        }
+    }
+
+    /// How long is left until the workload must have answered.
+    pub(super) fn patience(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
     }
 
     /// Takes messages until `is_so` or the deadline; says which.

@@ -18,6 +18,7 @@
 
 mod answer;
 mod director;
+mod neighbour;
 mod probes;
 mod runner;
 mod wire;

@@ -29,7 +29,10 @@ impl Director {
             }
             Moment::File(path) => self.until(|director| Ok(director.ask(&Ask::File(path.to_owned())) == Answer::Yes)),
             Moment::Http(http) => self.until(|director| Ok(director.http(http).is_none())),
-            Moment::Command(command) => self.until(|director| Ok(director.neighbour(command)?.status.success())),
+            Moment::Command(command) => self.until(|director| {
+                let output = director.neighbour(command, director.patience())?;
+                Ok(output.is_ok_and(|output| output.status.success()))
+            }),
         }
     }
 
@@ -55,8 +58,11 @@ impl Director {
             return Ok(self.tcp(tcp));
         }
         let command = probe.command.as_ref().expect("loading has checked that a probe is one of three");
-        let output = self.neighbour(command)?;
         let line = escape(command.0.join(" ").as_bytes());
+        let output = match self.neighbour(command, self.patience())? {
+            Ok(output) => output,
+            Err(why) => return Ok(Some(format!("`{line}`: {why}"))),
+        };
         if output.status.code() != Some(i32::from(probe.status.unwrap_or(0))) {
             let said = escape(output.stderr.trim_ascii());
             return Ok(Some(format!("`{line}`: {} {said}", output.status)));
@@ -67,7 +73,8 @@ impl Director {
 
     fn http(&mut self, http: &Http) -> Option<String> {
         let line = escape(format!("{} {}", http.method, http.path).as_bytes());
-        let ask = Ask::Exchange { port: http.port, send: request(http), until: None, milliseconds: self.patience() };
+        let ask =
+            Ask::Exchange { port: http.port, send: request(http), until: None, milliseconds: self.milliseconds() };
         let bytes = match self.ask(&ask) {
             Answer::Received(bytes) => bytes,
             Answer::Refused(why) => return Some(format!("{line}: {why}")),
@@ -86,7 +93,7 @@ impl Director {
             port: tcp.port,
             send: tcp.send.clone(),
             until: Some(tcp.contains.clone()),
-            milliseconds: self.patience(),
+            milliseconds: self.milliseconds(),
         };
         match self.ask(&ask) {
             Answer::Received(bytes) if tcp.is_answered(&bytes) => None,
@@ -102,8 +109,7 @@ impl Director {
     }
 
     /// Milliseconds that are left.
-    fn patience(&self) -> u64 {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1)
+    fn milliseconds(&self) -> u64 {
+        u64::try_from(self.patience().as_millis()).unwrap_or(u64::MAX).max(1)
     }
 }

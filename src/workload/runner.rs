@@ -78,7 +78,6 @@ fn on_host(order: &Order, stream: &UnixStream, target: &Path) -> Result<Ending, 
     if order.private_network {
         jail::leave_network().map_err(|source| RunError::SetUp { what: "a network".to_owned(), source })?;
     }
-    let mut recorder = Recorder::start(order.header.clone(), &order.scratch)?;
     if !order.state.is_empty() {
         let fresh = order.scratch.join("state");
         jail::empty_directories(&order.state, &fresh).map_err(|(path, source)| RunError::SetUp {
@@ -86,6 +85,8 @@ fn on_host(order: &Order, stream: &UnixStream, target: &Path) -> Result<Ending, 
             source,
         })?;
     }
+    // It holds the root as the program will see it.
+    let mut recorder = Recorder::start(order.header.clone(), &order.scratch)?;
     let private = if order.private_network { Namespaces::network() } else { Ok(Namespaces::default()) };
     hello(stream, &private.map_err(RunError::Speak)?)?;
     let header = &order.header;

@@ -35,11 +35,10 @@ impl Stops {
                 result => break result?,
             }
         };
-        while are_several {
-            match sys::poll_any() {
-                Ok(Some(report)) => self.taken.push_back(report),
-                // That no task is left is told when it is asked for the next time.
-                Ok(None) | Err(_) => break,
+        if are_several {
+            // That no task is left is told when it is asked for the next time.
+            while let Ok(Some(report)) = sys::poll_any() {
+                self.taken.push_back(report);
             }
         }
         Ok(first)
