@@ -142,3 +142,33 @@ fn again_and_again() {
         }
     }
 }
+
+/// `fixtures/format1.py` was written from the specification and shares no code with minjail.
+#[test]
+fn a_second_implementation_makes_the_same_bytes() {
+    if !needs_root("reading every file of the tree") {
+        return;
+    }
+    for layers in ["one", "packages"] {
+        let context = TestContext::new();
+        let (lock, tree) = (context.text("app.lock"), context.text("tree"));
+        let mut command = context.minjail(&["trace", "-q", "--layers", layers, "-t", &context.text("app.trace")]);
+        command.args(["-o", &format!("oci:{}:1", context.text("image")), "-o", &format!("rootfs:{tree}")]);
+        outcome_of(command.args(["--lock", &lock, "--"]).args(PYTHON)).success();
+        let read = |name: &str| -> serde_json::Value {
+            serde_json::from_slice(&fs_err::read(context.path(name)).expect("it was built")).expect("it is JSON")
+        };
+        let blob = |descriptor: &serde_json::Value| {
+            let digest = descriptor["digest"].as_str().expect("a descriptor has a digest");
+            read(&format!("image/blobs/sha256/{}", digest.trim_start_matches("sha256:")))
+        };
+        let manifest = blob(&read("image/index.json")["manifests"][0]);
+        let diff_ids = blob(&manifest["config"])["rootfs"]["diff_ids"].clone();
+        let mut expected: Vec<String> = serde_json::from_value(diff_ids).expect("it is a list of text");
+        expected.push(manifest["config"]["digest"].as_str().expect("it is text").to_owned());
+
+        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/format1.py");
+        let said = outcome_of(limited("/usr/bin/python3").args([program, &lock, &tree])).success();
+        assert_eq!(said.text().lines().collect::<Vec<_>>(), expected, "{layers}");
+    }
+}

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::{Digest, Tree};
 use crate::manifest::{Config, Entry, FORMAT, Kind, Manifest, Packing, Source, Sources};
 use crate::path::{FileType, JailPath};
+pub(crate) use crate::publish::remove_all;
 use crate::root::Root;
 
 #[derive(Debug)]
