@@ -179,3 +179,96 @@ fn a_lock_says_which_layer_an_entry_is_in() {
     let keep = outcome_of(&mut context.minjail(&["build", "-t", &trace, "--layers", "keep", "-o", &out("oci", "no")]));
     keep.assert_refused(125, &["no layers to keep", "--layers packages"]);
 }
+
+#[test]
+fn any_two_sides_can_be_compared() {
+    let context = TestContext::new();
+    let app = context.work().join("busybox");
+    let build = |name: &str, content: &str| {
+        context.lay_out(&[("note.txt", content)]);
+        fs_err::copy("/bin/busybox", &app).expect("busybox-static is installed");
+        let at = |what: &str| context.text(&format!("{name}{what}"));
+        let mut command = context.minjail(&["trace", "-q", "-t", &at(".trace"), "--lock", &at(".lock")]);
+        command.args(["-o", &format!("oci:{}:1", at(".image")), "-o", &format!("rootfs:{}", at(".tree"))]);
+        outcome_of(command.args(["--", &support::text(&app), "cat", "note.txt"])).success();
+        [at(".lock"), at(".trace"), format!("oci:{}:1", at(".image")), format!("rootfs:{}", at(".tree"))]
+    };
+    let old = build("old", "an old note\n");
+    // A trace has no contents but of what the run changed: the old one can be compared as long as its root is as it was.
+    for one in &old {
+        for other in &old {
+            let same = outcome_of(&mut context.minjail(&["diff", one, other]));
+            assert_eq!((same.status, same.text().as_str()), (0, ""), "{same}");
+        }
+    }
+    let new = build("new", "a new note\n");
+    for one in [&old[0], &old[2], &old[3]] {
+        for other in &new {
+            for (from, to) in [(one, other), (other, one)] {
+                let differ = outcome_of(&mut context.minjail(&["diff", "--json", from, to]));
+                assert_eq!(differ.status, 1, "{differ}");
+                let told: Value = serde_json::from_slice(&differ.stdout).expect("it is JSON");
+                let differences = told["differences"].as_array().expect("it lists them");
+                let of_note =
+                    |difference: &&Value| difference["path"] == *support::text(&context.work().join("note.txt"));
+                let note = differences.iter().find(of_note).unwrap_or_else(|| panic!("{differ}"));
+                let aspects = note["aspects"].as_array().expect("it says in what");
+                assert!(aspects.iter().any(|aspect| aspect["what"] == "content"), "{differ}");
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn assert_told(context: &TestContext, arguments: &[&str], word: &str) {
+    let outcome = outcome_of(&mut context.minjail(arguments));
+    assert_eq!((outcome.status, outcome.text().as_str()), (125, ""), "{outcome}");
+    let told = outcome.stderr.starts_with("error: ") && outcome.stderr.contains(word);
+    assert!(told && !outcome.stderr.contains("panicked"), "{word:?} is not told\n{outcome}");
+}
+
+#[test]
+fn bad_input_is_told_and_nothing_else() {
+    let context = TestContext::new();
+    built(&context);
+    let (lock, image) = (context.text("app.lock"), format!("oci:{}", context.text("image")));
+    let text = fs_err::read_to_string(context.path("app.lock")).expect("it was written");
+    let bad = |name: &str, content: String| {
+        fs_err::write(context.path(name), content).expect("it is ours");
+        context.text(name)
+    };
+    let locks = [
+        (bad("empty", String::new()), "failed to read the manifest"),
+        (bad("cut", text[..text.len() / 2].to_owned()), "failed to read the manifest"),
+        (bad("later", text.replacen("\"minjail-format\": 1", "\"minjail-format\": 9", 1)), "format 9"),
+        (bad("other", "{\"entries\": []}".to_owned()), "failed to read the manifest"),
+        (context.text("no-such-lock"), "no-such-lock"),
+    ];
+    let output = format!("oci:{}", context.text("out"));
+    let before = context.listing();
+    for (path, word) in &locks {
+        let build = ["build", "--locked", path, "-o", &output];
+        let check = ["check", &image, "--lock", path];
+        let diff = ["diff", path, &lock];
+        for arguments in [build.as_slice(), &check, &diff] {
+            let about_form = path.ends_with("no-such-lock") && arguments[0] == "diff";
+            assert_told(&context, arguments, if about_form { "does not say what it is" } else { word });
+        }
+    }
+    let nothing = format!("oci:{}", context.text("nothing"));
+    for (arguments, word) in [
+        (["check", &nothing, "--lock", &lock].as_slice(), "nothing"),
+        (&["check", "nonsense", "--lock", &lock], "nonsense"),
+        (&["check", "oci:-", "--lock", &lock], "oci:-"),
+        (&["check", &image], ".lock"),
+        (&["check", &context.text("work")], "no lock is named"),
+        (&["diff", &lock, &nothing], "nothing"),
+        (&["diff", &lock, "nonsense"], "nonsense"),
+        (&["diff", &context.text("work"), &lock], "work"),
+        (&["diff", &format!("rootfs:{}", context.text("nothing")), &lock], "nothing"),
+        (&["diff", &format!("layer:{lock}"), &lock], "damaged"),
+    ] {
+        assert_told(&context, arguments, word);
+    }
+    assert_eq!(context.listing(), before);
+}

@@ -31,9 +31,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         let to = Side::read(to, None)?;
         (Side::read(from, Some(&to.manifest))?, to)
     } else {
-        let from = Side::read(from, None)?;
-        let to = Side::read(to, Some(&from.manifest))?;
-        (from, to)
+        let one = Side::read(from, None)?;
+        let to = Side::read(to, is_lock(from).then_some(&one.manifest))?;
+        (one, to)
     };
     let differences = diff(&from.manifest, &to.manifest, from.common(&to));
     answer(&differences, *json);

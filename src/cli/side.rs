@@ -82,7 +82,9 @@ fn of_trace(directory: &Path, like: Option<&Manifest>) -> Result<Side, Failure> 
         threads: threads(),
         progress: &|done, total| progress.show(done, total),
     })?;
-    Ok(Side { manifest: drawn.manifest, knows: Aspects { packing: false, ..Aspects::ALL } })
+    // Which times an image gets is not the trace's to say.
+    let knows = Aspects { packing: false, times: like.is_some(), ..Aspects::ALL };
+    Ok(Side { manifest: drawn.manifest, knows })
 }
 
 fn of_image(image: &Image) -> Result<Side, Failure> {
