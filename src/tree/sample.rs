@@ -74,10 +74,14 @@ impl Sample {
         self
     }
 
-    pub(crate) fn file(mut self, path: &str, content: &[u8]) -> Self {
+    pub(crate) fn file(self, at: &str, content: &[u8]) -> Self {
+        self.file_at(&path(at), content)
+    }
+
+    fn file_at(mut self, at: &JailPath, content: &[u8]) -> Self {
         let kind = Kind::File { size: content.len() as u64, sha256: Digest::of(content).hex() };
-        self.sources.insert(JailPath::parse(path.as_bytes()).unwrap(), Source::Made(content.to_vec()));
-        self.with(path, kind)
+        self.sources.insert(at.clone(), Source::Made(content.to_vec()));
+        self.with_path(at, kind)
     }
 
     pub(crate) fn with(self, path: &str, kind: Kind) -> Self {
@@ -164,7 +168,11 @@ pub(crate) fn path(text: &str) -> JailPath {
 
 /// Any small tree that any user can make on disk, and any archive can hold.
 pub(crate) fn any_tree() -> impl Strategy<Value = Sample> {
-    let name = proptest::string::string_regex("[a-z\u{e4} \n]{1,3}|[a-z]{90,130}").unwrap();
+    let name = prop_oneof![
+        8 => proptest::string::string_regex("[a-z\u{e4} \n]{1,3}|[a-z]{90,130}|[a-z]{250,255}").unwrap().prop_map(String::into_bytes),
+        // No text: a Latin-1 letter by itself, alone or in a name for which a header has no room.
+        1 => (0_usize..120).prop_map(|more| [b"\xe4".as_slice(), &vec![b'r'; more]].concat()),
+    ];
     let path = proptest::collection::vec(name, 1..5);
     let content = prop_oneof![proptest::collection::vec(any::<u8>(), 0..2000), Just(vec![0; 9000])];
     let node = prop_oneof![
@@ -172,24 +180,40 @@ pub(crate) fn any_tree() -> impl Strategy<Value = Sample> {
         1 => proptest::collection::vec(1_u8..=255, 1..200).prop_map(|target| Err(Kind::Symlink { target })),
         1 => Just(Err(Kind::Directory)),
         1 => Just(Err(Kind::Fifo)),
+        1 => Just(Err(Kind::HardLink { to: JailPath::root() })),
     ];
+    let attributes =
+        proptest::collection::btree_map("user\\.[a-z]{1,3}", proptest::collection::vec(any::<u8>(), 0..40), 0..3);
+    let attributes = prop_oneof![3 => Just(BTreeMap::new()), 1 => attributes];
     let mode = (0_u32..0o10000).prop_map(|mode| mode | 0o400);
-    let entry = (path, node, mode, -100_i64..1 << 33);
+    let entry = (path, node, mode, -100_i64..1 << 33, attributes);
     proptest::collection::vec(entry, 0..12).prop_map(|entries| {
         let mut sample = Sample::new();
-        for (names, node, mode, mtime) in entries {
-            let at = names.iter().fold(JailPath::root(), |path, name| path.join(name.as_bytes()));
+        for (names, node, mode, mtime, xattrs) in entries {
+            let at = names.iter().fold(JailPath::root(), |path, name| path.join(name));
             let known = |path: &JailPath| sample.manifest.entries.iter().find(|entry| entry.path == *path);
             let blocked = at.ancestors().any(|above| known(&above).is_some_and(|entry| entry.kind != Kind::Directory));
             if blocked || known(&at).is_some() {
                 continue;
             }
-            sample = match node {
-                Ok(content) => sample.file(std::str::from_utf8(at.as_bytes()).unwrap(), &content),
-                Err(kind) => sample.with_path(&at, kind),
+            // A link to the last file that sorts before it, if there is one.
+            let mut files = sample.manifest.entries.iter().filter(|entry| matches!(entry.kind, Kind::File { .. }));
+            let first = files.rfind(|entry| entry.path < at).map(|entry| entry.path.clone());
+            sample = match (node, first) {
+                (Ok(content), _) => sample.file_at(&at, &content),
+                (Err(Kind::HardLink { .. }), Some(to)) => {
+                    sample = sample.with_path(&at, Kind::HardLink { to });
+                    continue;
+                }
+                (Err(Kind::HardLink { .. }), None) => continue,
+                (Err(kind), _) => sample.with_path(&at, kind),
             };
             let entry = sample.manifest.entries.iter_mut().find(|entry| entry.path == at).unwrap();
             entry.mtime = mtime;
+            // Attributes of the user's own are for files and directories alone (`xattr(7)`).
+            if matches!(entry.kind, Kind::File { .. } | Kind::Directory) {
+                entry.xattrs = xattrs;
+            }
             if !matches!(entry.kind, Kind::Symlink { .. }) {
                 entry.mode = if entry.kind == Kind::Directory { mode | 0o500 } else { mode };
             }
