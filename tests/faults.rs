@@ -315,6 +315,37 @@ fn of_two_different_ones_no_image_is_beside_the_others_lock() {
     }
 }
 
+/// Builds every form, and then a trace, where there is room for none of them; says what each left.
+const FULL: &str = r#"
+mount -t tmpfs -o size=900k none "$small" || exit 9
+for form in oci: oci-archive: docker-archive: layer: rootfs:; do
+    "$minjail" build -q --force --locked "$lock" --root "$tree" --lock "$small/lock" -o "$form$small/out" 2> "$words"
+    echo "$form $? $(grep -c 'No space left on device' "$words") $(ls -A "$small")"
+done
+head -c 900k /dev/zero > "$small/fill" 2> /dev/null
+"$minjail" trace -q -t "$small/app.trace" -- /bin/true 2> "$words"
+echo "trace $? $(grep -c 'No space left on device' "$words") $(ls -A "$small")"
+"#;
+
+#[test]
+fn a_full_disk_is_told_and_nothing_is_left_on_it() {
+    if !support::needs_root("mounting") {
+        return;
+    }
+    let ground = Ground::new();
+    let at = |name: &str| ground.context.text(name);
+    fs_err::create_dir(ground.context.path("small")).expect("it is ours");
+    let mut command = limited("unshare");
+    command.args(["--mount", "sh", "-c", FULL]);
+    for (name, value) in [("small", "small"), ("lock", "app.lock"), ("tree", "tree"), ("words", "words")] {
+        command.env(name, at(value));
+    }
+    let told = outcome_of(command.env("minjail", minjail())).success();
+    let expected = "oci: 125 1 \noci-archive: 125 1 \ndocker-archive: 125 1 \nlayer: 125 1 \nrootfs: 125 1 \n\
+                    trace 125 1 fill\n";
+    assert_eq!(told.text(), expected, "{told}");
+}
+
 /// Not by `eprintln!`, which the test harness keeps back from a test that passes.
 fn println_stderr(line: &str) {
     use std::io::Write;
