@@ -13,6 +13,7 @@ pub mod profile;
 pub mod publish;
 pub mod report;
 pub mod root;
+pub mod slim;
 pub mod trace;
 pub mod tree;
 pub mod workload;

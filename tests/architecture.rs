@@ -24,7 +24,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("workload", &["files", "jail", "path", "profile", "trace"]),
     ("sbom", &["manifest", "path", "root"]),
     ("sign", &["manifest", "path"]),
-    ("slim", &["files", "image", "layer", "manifest", "path", "root", "trace", "tree"]),
+    ("slim", &["image", "manifest", "path", "profile"]),
 ];
 
 /// Where the compiler's word is not enough.

@@ -79,6 +79,8 @@ fn busybox() -> Option<(Manifest, Sources)> {
         }
     };
     let config = Config {
+        volumes: BTreeSet::new(),
+        stop_signal: None,
         architecture: if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }.to_owned(),
         entrypoint: vec!["/bin/cat".to_owned()],
         cmd: vec!["/data/msg".to_owned()],

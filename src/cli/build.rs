@@ -1,14 +1,14 @@
 //! `minjail build`: images from a profile, whose workloads are run, from saved traces, or from a lock.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::exit::Exit;
 use super::failure::Failure;
 use super::locked;
-use super::pack::{self, Draft, Packing, Prepared};
+use super::pack::{Draft, Packing, Prepared};
 use super::profile;
-use super::prove::{Model, Verdict, repair, try_out, unproved};
-use super::rehearse::{Rehearsal, scratch};
+use super::proven::{self, Ground, Proving};
+use super::rehearse::Rehearsal;
 use crate::profile::{Image, Profile};
 use crate::root::Root;
 use crate::trace::Trace;
@@ -80,86 +80,10 @@ pub(super) fn from_traces(arguments: &Arguments, prepared: &Prepared) -> Result<
 fn from_profile(profile: &Profile, arguments: &Arguments, prepared: &Prepared) -> Result<(), Failure> {
     let rehearsals = profile.workloads.iter().map(|(name, workload)| Rehearsal::new(name, workload, None));
     let rehearsals = rehearsals.collect::<Result<Vec<_>, _>>()?;
-    let states: Vec<String> = profile.workloads.iter().flat_map(|(_, workload)| workload.state.clone()).collect();
-    let scratch = scratch(&states)?;
-    let mut models = Vec::new();
-    let mut traces = Vec::new();
-    for (index, rehearsal) in rehearsals.iter().enumerate() {
-        let target = scratch.path().join(format!("{index}.trace"));
-        models.push(trace(rehearsal, &target)?);
-        traces.push(target);
-    }
-    let mut trace = Trace::read(&traces)?;
-    let lead = &rehearsals[0].header;
-    let rounds = if arguments.repair { arguments.rounds } else { 0 };
-    for round in 0.. {
-        let mut draft = Draft::draw(&trace, lead, Root::open(&lead.root)?, &profile.image, prepared)?;
-        draft.manifest.verified = Some(!arguments.no_verify);
-        if arguments.no_verify {
-            return draft.publish(prepared);
-        }
-        let tree = scratch.path().join(format!("tree{round}"));
-        draft.write_tree(&tree, prepared)?;
-        let verdicts = prove(&rehearsals, &models, &tree, &draft)?;
-        if verdicts.iter().all(Verdict::is_good) {
-            return draft.publish(prepared);
-        }
-        let runs = if round < rounds { repairs(&rehearsals, &verdicts, &draft)? } else { Vec::new() };
-        verdicts.iter().for_each(Verdict::tell);
-        if runs.is_empty() {
-            if arguments.keep_failed {
-                keep(&draft, prepared)?;
-            }
-            let failure = unproved(&verdicts);
-            let missing = verdicts.iter().any(|verdict| !verdict.culprits.is_empty());
-            return Err(if missing && rounds == 0 {
-                failure.hint("`--repair` adds what was missing, and tries again")
-            } else {
-                failure
-            });
-        }
-        trace.runs.extend(runs);
-        trace.runs.sort();
-    }
-    unreachable!("the loop returns in its last round")
-}
-
-/// Runs a workload on the host, and refuses one that does not even there do what its profile says.
-fn trace(rehearsal: &Rehearsal<'_>, target: &Path) -> Result<Model, Failure> {
-    let observation = rehearsal.on_host(target)?;
-    if observation.faults.is_empty() {
-        return Ok(Model::of(&observation));
-    }
-    for line in String::from_utf8_lossy(&observation.stderr).lines() {
-        say!("minjail: it wrote: {}", crate::path::escape(line.as_bytes()));
-    }
-    let faults: Vec<String> = observation.faults.iter().map(ToString::to_string).collect();
-    let text = format!("the workload `{}` failed on the host: {}", rehearsal.header.workload, faults.join("; "));
-    Err(Failure::usage(text)
-        .hint("see that the program works, and that the profile says what it does; then build again"))
-}
-
-fn prove(rehearsals: &[Rehearsal<'_>], models: &[Model], tree: &Path, draft: &Draft) -> Result<Vec<Verdict>, Failure> {
-    let pairs = rehearsals.iter().zip(models);
-    pairs.map(|(rehearsal, model)| try_out(rehearsal, tree, Some(model), &draft.root)).collect()
-}
-
-/// What is to be added, as runs that touch it.
-fn repairs(
-    rehearsals: &[Rehearsal<'_>],
-    verdicts: &[Verdict],
-    draft: &Draft,
-) -> Result<Vec<crate::trace::Run>, Failure> {
-    let pairs = rehearsals.iter().zip(verdicts).filter(|(_, verdict)| !verdict.culprits.is_empty());
-    pairs.map(|(rehearsal, verdict)| repair(rehearsal, &verdict.culprits, &draft.root)).collect()
-}
-
-fn keep(draft: &Draft, prepared: &Prepared) -> Result<(), Failure> {
-    for output in prepared.outputs.iter().filter_map(pack::path_of) {
-        let mut name = output.as_os_str().to_owned();
-        name.push(".failed");
-        draft.write_tree(Path::new(&name), prepared)?;
-        say!("minjail: the tree that failed is in {}", Path::new(&name).display());
-    }
-    Ok(())
+    let proving = Proving {
+        verify: !arguments.no_verify,
+        rounds: if arguments.repair { arguments.rounds } else { 0 },
+        keep_failed: arguments.keep_failed,
+    };
+    proven::build(&rehearsals, &Ground::Host, &profile.image, &proving, prepared, |_| Ok(()))
 }

@@ -25,9 +25,11 @@ mod pack;
 mod profile;
 mod progress;
 mod prove;
+mod proven;
 mod rehearse;
 mod run;
 mod side;
+mod slim;
 mod trace;
 mod verify;
 mod why;
@@ -68,6 +70,7 @@ const STYLES: Styles = Styles::styled()
 enum Command {
     Trace(trace::Arguments),
     Build(build::Arguments),
+    Slim(slim::Arguments),
     Run(run::Arguments),
     Why(why::Arguments),
     Verify(verify::Arguments),
@@ -103,6 +106,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Trace(arguments) => trace::run(arguments),
         Command::Build(arguments) => build::run(&arguments),
+        Command::Slim(arguments) => slim::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),

@@ -425,12 +425,14 @@ pub(super) fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chose
         working_dir: image.workdir.clone().map_or_else(|| text(&lead.directory.to_string()), Ok)?,
         user: format!("{}:{}", lead.uid, lead.gid),
         exposed_ports: exposed_ports.chain(image.ports.iter().cloned()).collect(),
+        volumes: BTreeSet::new(),
+        stop_signal: None,
         labels: labels.into_iter().chain(added(&image.labels)).collect(),
     })
 }
 
 /// `uname -m` as GOARCH spells it (OCI image-spec, config.md, "architecture").
-fn architecture(machine: &str) -> &str {
+pub(super) fn architecture(machine: &str) -> &str {
     match machine {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -72,7 +72,7 @@ pub(super) fn try_out(
     model: Option<&Model>,
     root: &Root,
 ) -> Result<Verdict, Failure> {
-    let observation = rehearsal.in_jail(tree)?;
+    let observation = rehearsal.in_jail(tree, None)?;
     let mut faults: Vec<String> = observation.faults.iter().map(Fault::to_string).collect();
     if let (true, Some(model)) = (faults.is_empty(), model) {
         if let (true, Some(ending)) = (model.ending != observation.ending, observation.ending) {

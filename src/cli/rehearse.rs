@@ -34,7 +34,7 @@ pub(super) struct Rehearsal<'a> {
 }
 
 impl<'a> Rehearsal<'a> {
-    /// Settles a workload; its program is looked for in `tree`, or on the host.
+    /// Settles a workload; its program is looked for in `tree`, or on the host. The one in `tree` need not be there.
     pub(super) fn new(name: &str, workload: &'a Workload, tree: Option<&Path>) -> Result<Self, Failure> {
         let mut environment = workload.env.clone();
         let path = environment.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned()).clone();
@@ -61,7 +61,7 @@ impl<'a> Rehearsal<'a> {
             gid,
             groups,
             machine: machine(),
-            root: PathBuf::from("/"),
+            root: tree.unwrap_or(Path::new("/")).to_path_buf(),
         };
         Ok(Self { workload, header, environment })
     }
@@ -78,14 +78,15 @@ impl<'a> Rehearsal<'a> {
         self.run(Place::Host { trace: trace.to_path_buf() }, private, self.header.clone())
     }
 
-    /// Runs it in a jail made of `tree`.
-    pub(super) fn in_jail(&self, tree: &Path) -> Result<Observation, Failure> {
+    /// Runs it in a jail made of `tree`; its trace, if one is wanted, is kept at `trace`.
+    pub(super) fn in_jail(&self, tree: &Path, trace: Option<&Path>) -> Result<Observation, Failure> {
         let mut header = self.header.clone();
         if !Uid::effective().is_root() {
             header.groups.clear();
         }
         let private = self.workload.network == Network::Private;
-        self.run(Place::Jail { tree: tree.to_path_buf() }, private, header)
+        let place = Place::Jail { tree: tree.to_path_buf(), trace: trace.map(Path::to_path_buf) };
+        self.run(place, private, header)
     }
 
     fn run(&self, place: Place, private_network: bool, header: Header) -> Result<Observation, Failure> {

@@ -107,6 +107,8 @@ pub(super) fn run_config(config: RunConfig) -> Config {
         working_dir: config.working_dir.filter(|directory| !directory.is_empty()).unwrap_or_else(|| "/".to_owned()),
         user: config.user.unwrap_or_default(),
         exposed_ports: config.exposed_ports.unwrap_or_default().into_keys().collect(),
+        volumes: config.volumes.unwrap_or_default().into_keys().collect(),
+        stop_signal: config.stop_signal.filter(|signal| !signal.is_empty()),
         labels: config.labels.unwrap_or_default(),
         ..Config::default()
     }

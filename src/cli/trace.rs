@@ -123,7 +123,7 @@ impl Workload {
     }
 
     fn trace(&self, target: &Path, grace: Duration) -> Result<(Outcome, Tally), Failure> {
-        let mut recorder = Recorder::start(self.header.clone(), &std::env::temp_dir())?;
+        let mut recorder = Recorder::start(self.header.clone(), &self.header.root, &std::env::temp_dir())?;
         let options = Options { grace: Some(grace) };
         let outcome = match minjail_tracer::trace(&self.command, &options, &mut |event| recorder.take(&event)) {
             Ok(outcome) => outcome,

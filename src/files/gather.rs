@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::special;
 use super::{FileSet, FilesError, Listing, Note, Reason, Was, What};
 use crate::path::{Facts, FileType, JailPath, unescape};
 use crate::root::Root;
@@ -141,12 +142,13 @@ pub(super) fn wanted(
 ) -> Result<(FileSet, Vec<Note>), FilesError> {
     let mut files = FileSet::default();
     let mut notes = Vec::new();
+    let supplied = special::supplied(root)?;
     for (path, touched) in &gathered.paths {
         if is_kernels(path) {
             note_device(path, touched, &mut notes);
             continue;
         }
-        want(path, touched, root, &mut files, &mut notes)?;
+        want(path, touched, root, &supplied, &mut files, &mut notes)?;
     }
     // After everything that was touched: a name that was only seen is there by name alone.
     for (path, touched) in &gathered.paths {
@@ -195,6 +197,7 @@ fn want(
     path: &JailPath,
     touched: &Touched<'_>,
     root: &Root,
+    supplied: &BTreeSet<JailPath>,
     files: &mut FileSet,
     notes: &mut Vec<Note>,
 ) -> Result<(), FilesError> {
@@ -210,6 +213,13 @@ fn want(
         notes.push(Note::Socket { path: path.clone() });
         if let Some(parent) = path.parent() {
             add(&parent, touched, &What::AsIs, files);
+        }
+        return Ok(());
+    }
+    if facts.is_file() && supplied.contains(path) {
+        // The run saw what its runtime gave it; the image gets a placeholder, if it has the name.
+        if root.lstat(path)?.is_some() {
+            add(path, touched, &What::AsIs, files);
         }
         return Ok(());
     }

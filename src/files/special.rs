@@ -1,5 +1,6 @@
 //! Files that the image gets in another form than the root has them.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 
 use super::accounts::{self, Kept, Names};
@@ -18,6 +19,16 @@ const PLACEHOLDERS: [(&[u8], &[u8]); 4] = [
 ];
 
 const LD_CACHE: &[u8] = b"/etc/ld.so.cache";
+
+/// What a runtime supplies, under its own name and where a link of that name leads.
+pub(super) fn supplied(root: &Root) -> Result<BTreeSet<JailPath>, RootError> {
+    let mut paths = BTreeSet::new();
+    for (path, _) in PLACEHOLDERS {
+        paths.insert(JailPath::parse(path).expect("an absolute path"));
+        paths.insert(root.resolve(&JailPath::root(), path, true)?.end);
+    }
+    Ok(paths)
+}
 
 /// Puts minjail's own in the place of files that are the machine's.
 pub(super) fn replace(

@@ -3,7 +3,7 @@
 //! Written, they are canonical: compact, the keys in the order of the fields here, maps in the order of their keys.
 //! Read, they take other tools' documents: unknown keys are passed over, and `null` is what is left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -170,18 +170,19 @@ pub(super) fn image_config(manifest: &Manifest, diff_ids: Vec<Digest>) -> Option
 fn run_config(config: &manifest::Config) -> RunConfig {
     let list = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
     let word = |word: &str| (!word.is_empty()).then(|| word.to_owned());
+    let set =
+        |set: &BTreeSet<String>| (!set.is_empty()).then(|| set.iter().map(|one| (one.clone(), Empty {})).collect());
     let env: Vec<String> = config.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     RunConfig {
         user: word(&config.user),
-        exposed_ports: (!config.exposed_ports.is_empty())
-            .then(|| config.exposed_ports.iter().map(|port| (port.clone(), Empty {})).collect()),
+        exposed_ports: set(&config.exposed_ports),
+        volumes: set(&config.volumes),
+        stop_signal: config.stop_signal.clone(),
         env: list(&env),
         entrypoint: list(&config.entrypoint),
         cmd: list(&config.cmd),
-        volumes: None,
         working_dir: word(&config.working_dir),
         labels: (!config.labels.is_empty()).then(|| config.labels.clone()),
-        stop_signal: None,
     }
 }
 

@@ -196,6 +196,8 @@ fn config(one: &Config, other: &Config, changed: &mut Changed) {
     changed.note("working-dir", &one.working_dir, &other.working_dir);
     changed.note("user", &one.user, &other.user);
     changed.note("exposed-ports", json(&one.exposed_ports), json(&other.exposed_ports));
+    changed.note("volumes", json(&one.volumes), json(&other.volumes));
+    changed.note("stop-signal", json(&one.stop_signal), json(&other.stop_signal));
     changed.note("labels", json(&one.labels), json(&other.labels));
 }
 

@@ -196,6 +196,7 @@ pub enum StopSignal {
     Hup,
     Usr1,
     Usr2,
+    Winch,
     Kill,
 }
 
@@ -278,6 +279,27 @@ impl Profile {
 }
 
 impl Workload {
+    /// One that runs `run`, and says nothing else.
+    pub fn new(run: Command) -> Self {
+        Self {
+            run,
+            env: BTreeMap::new(),
+            cwd: None,
+            user: None,
+            stdin: None,
+            timeout: a_minute(),
+            network: Network::default(),
+            expect: Expect::default(),
+            ready: None,
+            probes: Vec::new(),
+            stop: Stop::default(),
+            grace: ten_seconds(),
+            setup: Vec::new(),
+            teardown: Vec::new(),
+            state: Vec::new(),
+        }
+    }
+
     /// True if the workload runs until it is stopped.
     pub fn is_server(&self) -> bool {
         self.ready.is_some()
@@ -350,6 +372,25 @@ fn contains(text: &[u8], wanted: &[u8]) -> bool {
 }
 
 impl StopSignal {
+    const ALL: [(&str, Self); 8] = [
+        ("TERM", Self::Term),
+        ("INT", Self::Int),
+        ("QUIT", Self::Quit),
+        ("HUP", Self::Hup),
+        ("USR1", Self::Usr1),
+        ("USR2", Self::Usr2),
+        ("WINCH", Self::Winch),
+        ("KILL", Self::Kill),
+    ];
+
+    /// By name, with or without `SIG`, or by number.
+    pub fn parse(text: &str) -> Option<Self> {
+        let name = text.strip_prefix("SIG").unwrap_or(text);
+        let number = text.parse().ok();
+        let is_it = |(known, signal): &&(&str, Self)| *known == name || Some(signal.number()) == number;
+        Self::ALL.iter().find(is_it).map(|(_, signal)| *signal)
+    }
+
     /// Its number.
     pub fn number(self) -> i32 {
         match self {
@@ -359,6 +400,7 @@ impl StopSignal {
             Self::Hup => libc::SIGHUP,
             Self::Usr1 => libc::SIGUSR1,
             Self::Usr2 => libc::SIGUSR2,
+            Self::Winch => libc::SIGWINCH,
             Self::Kill => libc::SIGKILL,
         }
     }

@@ -154,7 +154,7 @@ const FIELDS: &[Field] = &[
     may(
         "stop",
         "signal",
-        Form::OneOf(&["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "KILL"]),
+        Form::OneOf(&["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH", "KILL"]),
         "The signal that stops it; else `TERM`.",
     ),
     may(

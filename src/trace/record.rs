@@ -72,23 +72,24 @@ pub enum RecordError {
 const STARTER: u32 = 0;
 
 impl Recorder {
-    /// Starts a record in a new directory in `scratch`, which the program should have no reason to look at.
+    /// Starts a record in a new directory in `scratch`, which the program should have no reason to look at. `top` is
+    /// where this process sees the root: in a jail `/`, whatever directory the header names.
     ///
     /// # Errors
     /// `scratch` cannot be written.
-    pub fn start(header: Header, scratch: &Path) -> Result<Self, RecordError> {
+    pub fn start(header: Header, top: &Path, scratch: &Path) -> Result<Self, RecordError> {
         let failed = |source| RecordError::Write { path: scratch.to_path_buf(), source };
         let directory = tempfile::Builder::new().prefix(".minjail-trace-").tempdir_in(scratch).map_err(failed)?;
         let file = fs_err::File::create(directory.path().join(RECORDS)).map_err(failed)?;
         let store = Store::new(directory.path().join(STORE));
-        let root = Root::open(&header.root)?;
+        let root = Root::open(top)?;
         let mut recorder = Self {
             refusals: Refusals::of(&header),
             kept: HashSet::new(),
             directory,
             records: BufWriter::new(file),
             listening: BTreeSet::new(),
-            top: header.root.clone(),
+            top: top.to_path_buf(),
             root,
             store,
             programs: HashMap::new(),

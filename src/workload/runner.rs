@@ -51,7 +51,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     let stream = UnixStream::connect(order.scratch.join(SOCKET)).map_err(RunError::Speak)?;
     let ending = match &order.place {
         Place::Host { trace } => on_host(&order, &stream, trace).map(Some),
-        Place::Jail { tree } => in_jail(&order, &stream, tree.clone()),
+        Place::Jail { tree, trace } => in_jail(&order, &stream, tree.clone(), trace.as_deref()),
     };
     let last = match &ending {
         Ok(Some(ending)) => Word::Ended(*ending),
@@ -86,7 +86,7 @@ fn on_host(order: &Order, stream: &UnixStream, target: &Path) -> Result<Ending, 
         })?;
     }
     // It holds the root as the program will see it.
-    let mut recorder = Recorder::start(order.header.clone(), &order.scratch)?;
+    let mut recorder = Recorder::start(order.header.clone(), &order.header.root, &order.scratch)?;
     let private = if order.private_network { Namespaces::network() } else { Ok(Namespaces::default()) };
     hello(stream, &private.map_err(RunError::Speak)?)?;
     let header = &order.header;
@@ -103,7 +103,12 @@ fn on_host(order: &Order, stream: &UnixStream, target: &Path) -> Result<Ending, 
 }
 
 /// `None`: the ending was told by the jail's first process.
-fn in_jail(order: &Order, stream: &UnixStream, tree: PathBuf) -> Result<Option<Ending>, RunError> {
+fn in_jail(
+    order: &Order,
+    stream: &UnixStream,
+    tree: PathBuf,
+    trace: Option<&Path>,
+) -> Result<Option<Ending>, RunError> {
     let header = &order.header;
     let jail = Jail {
         tree,
@@ -112,7 +117,8 @@ fn in_jail(order: &Order, stream: &UnixStream, tree: PathBuf) -> Result<Option<E
         network: if order.private_network { Network::Private } else { Network::Host },
         hostname: "minjail".to_owned(),
     };
-    let ended = jail::enter(&jail, |inside| match confined(order, inside, stream) {
+    let door = trace.map(Door::open).transpose()?;
+    let ended = jail::enter(&jail, |inside| match confined(order, inside, stream, door.as_ref()) {
         Ok(ending) => i32::from(send(&mut &*stream, &Word::Ended(ending)).is_err()),
         Err(error) => i32::from(send(&mut &*stream, &Word::Failed(chain(&error))).is_ok()),
     })?;
@@ -122,8 +128,30 @@ fn in_jail(order: &Order, stream: &UnixStream, tree: PathBuf) -> Result<Option<E
     }
 }
 
+/// Where a trace goes, held open so that it can be reached from a jail, which does not have its path.
+struct Door {
+    directory: std::fs::File,
+    name: std::ffi::OsString,
+}
+
+impl Door {
+    fn open(trace: &Path) -> Result<Self, RunError> {
+        let failed = |source| RunError::SetUp { what: "the trace".to_owned(), source };
+        let parent = trace.parent().unwrap_or(Path::new("/"));
+        let name = trace.file_name().unwrap_or_default().to_owned();
+        Ok(Self { directory: fs_err::File::open(parent).map_err(failed)?.into_parts().0, name })
+    }
+
+    /// `proc(5)`, `/proc/pid/fd`: the link leads to the directory itself, outside of this process's root too.
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.directory)))
+    }
+}
+
 /// The first process of the jail.
-fn confined(order: &Order, inside: &Inside<'_>, stream: &UnixStream) -> Result<Ending, RunError> {
+fn confined(order: &Order, inside: &Inside<'_>, stream: &UnixStream, door: Option<&Door>) -> Result<Ending, RunError> {
+    let start = |door: &Door| Recorder::start(order.header.clone(), Path::new("/"), &door.path());
+    let mut recorder = door.map(start).transpose()?;
     hello(stream, &Namespaces::own(order.private_network).map_err(RunError::Speak)?)?;
     let credentials = inside.user().map(|User { uid, gid, groups }| Credentials { uid, gid, groups });
     let command = Command { directory: None, ..command(order, credentials)? };
@@ -131,13 +159,23 @@ fn confined(order: &Order, inside: &Inside<'_>, stream: &UnixStream) -> Result<E
     // checking"). Until the program's exec no process of the jail is there to look; then it hides again.
     show_first_process(true)?;
     let mut is_hidden = false;
-    follow(order, &command, stream, &mut |event| {
+    let outcome = follow(order, &command, stream, &mut |event| {
         if !is_hidden && matches!(event, Event::Exec { .. }) {
             is_hidden = true;
-            return if show_first_process(false).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+            if show_first_process(false).is_err() {
+                return ControlFlow::Break(());
+            }
         }
-        ControlFlow::Continue(())
-    })
+        recorder.as_mut().map_or(ControlFlow::Continue(()), |recorder| recorder.take(event))
+    });
+    match (outcome, recorder, door) {
+        (Ok(ending), Some(recorder), Some(door)) => {
+            recorder.finish(ending, &door.path().join(&door.name))?;
+            Ok(ending)
+        }
+        (Err(error), Some(mut recorder), _) => Err(recorder.failure().map_or(error, RunError::Record)),
+        (outcome, ..) => outcome,
+    }
 }
 
 fn show_first_process(shown: bool) -> Result<(), RunError> {

@@ -32,8 +32,8 @@ pub struct Order {
 pub enum Place {
     /// On the host; the trace is kept at this path.
     Host { trace: PathBuf },
-    /// In a jail made of this tree.
-    Jail { tree: PathBuf },
+    /// In a jail made of this tree; the trace, if one is wanted, is kept at that path of the host.
+    Jail { tree: PathBuf, trace: Option<PathBuf> },
 }
 
 /// The runner's first byte, with the namespaces to join; no message begins so.

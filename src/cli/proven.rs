@@ -1,0 +1,137 @@
+//! From workloads to images that are proved: run, build, run again in the jail, add what was missing, once more.
+//!
+//! In: the workloads, and the ground that they run on: the host, or a tree that has everything. Out: images, published
+//! only if every workload did in the jail what it did before.
+
+use std::path::Path;
+
+use super::failure::Failure;
+use super::pack::{self, Draft, Prepared};
+use super::prove::{Model, Verdict, repair, try_out, unproved};
+use super::rehearse::{Rehearsal, scratch};
+use crate::profile::Image;
+use crate::root::Root;
+use crate::trace::Trace;
+
+/// How hard an image is proved.
+pub(super) struct Proving {
+    pub(super) verify: bool,
+    /// How often what was missing is added, and everything tried again; 0: never.
+    pub(super) rounds: u32,
+    /// Leave the tree of an image that failed.
+    pub(super) keep_failed: bool,
+}
+
+/// Where the workloads have everything that they may need.
+pub(super) enum Ground<'a> {
+    Host,
+    /// This directory, in a jail made of it.
+    Tree(&'a Path),
+}
+
+/// Runs the workloads on `ground`, builds, proves and publishes; `finish` sees each draft before it becomes a tree.
+///
+/// # Errors
+/// A workload fails on the ground; or in the jail: then the exit status is 3, and nothing is published.
+pub(super) fn build(
+    rehearsals: &[Rehearsal<'_>],
+    ground: &Ground<'_>,
+    image: &Image,
+    proving: &Proving,
+    prepared: &Prepared,
+    finish: impl Fn(&mut Draft) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let states: Vec<String> = rehearsals.iter().flat_map(|rehearsal| rehearsal.workload.state.clone()).collect();
+    let scratch = scratch(&states)?;
+    let mut models = Vec::new();
+    let mut traces = Vec::new();
+    for (index, rehearsal) in rehearsals.iter().enumerate() {
+        let target = scratch.path().join(format!("{index}.trace"));
+        models.push(trace(rehearsal, ground, &target)?);
+        traces.push(target);
+    }
+    let mut trace = Trace::read(&traces)?;
+    let lead = &rehearsals[0].header;
+    for round in 0.. {
+        let mut draft = Draft::draw(&trace, lead, Root::open(&lead.root)?, image, prepared)?;
+        finish(&mut draft)?;
+        draft.manifest.verified = Some(proving.verify);
+        if !proving.verify {
+            return draft.publish(prepared);
+        }
+        let tree = scratch.path().join(format!("tree{round}"));
+        draft.write_tree(&tree, prepared)?;
+        let verdicts = prove(rehearsals, &models, &tree, &draft)?;
+        if verdicts.iter().all(Verdict::is_good) {
+            return draft.publish(prepared);
+        }
+        let runs = if round < proving.rounds { repairs(rehearsals, &verdicts, &draft)? } else { Vec::new() };
+        verdicts.iter().for_each(Verdict::tell);
+        if runs.is_empty() {
+            if proving.keep_failed {
+                keep(&draft, prepared)?;
+            }
+            let failure = unproved(&verdicts);
+            let missing = verdicts.iter().any(|verdict| !verdict.culprits.is_empty());
+            return Err(if missing && proving.rounds == 0 {
+                failure.hint("`--repair` adds what was missing, and tries again")
+            } else {
+                failure
+            });
+        }
+        trace.runs.extend(runs);
+        trace.runs.sort();
+    }
+    unreachable!("the loop returns in its last round")
+}
+
+/// Runs a workload where everything is there, and refuses one that does not even there do what its profile says.
+fn trace(rehearsal: &Rehearsal<'_>, ground: &Ground<'_>, target: &Path) -> Result<Model, Failure> {
+    let observation = match ground {
+        Ground::Host => rehearsal.on_host(target)?,
+        Ground::Tree(tree) => rehearsal.in_jail(tree, Some(target))?,
+    };
+    if observation.faults.is_empty() {
+        return Ok(Model::of(&observation));
+    }
+    for line in String::from_utf8_lossy(&observation.stderr).lines() {
+        say!("minjail: it wrote: {}", crate::path::escape(line.as_bytes()));
+    }
+    let faults: Vec<String> = observation.faults.iter().map(ToString::to_string).collect();
+    let (place, hint) = match ground {
+        Ground::Host => {
+            ("on the host", "see that the program works, and that the profile says what it does; then build again")
+        }
+        Ground::Tree(_) => (
+            "in a jail of the whole image",
+            "see that `minjail run` runs it; a profile, with `-p`, says when a server is ready and what to expect",
+        ),
+    };
+    let text = format!("the workload `{}` failed {place}: {}", rehearsal.header.workload, faults.join("; "));
+    Err(Failure::usage(text).hint(hint))
+}
+
+fn prove(rehearsals: &[Rehearsal<'_>], models: &[Model], tree: &Path, draft: &Draft) -> Result<Vec<Verdict>, Failure> {
+    let pairs = rehearsals.iter().zip(models);
+    pairs.map(|(rehearsal, model)| try_out(rehearsal, tree, Some(model), &draft.root)).collect()
+}
+
+/// What is to be added, as runs that touch it.
+fn repairs(
+    rehearsals: &[Rehearsal<'_>],
+    verdicts: &[Verdict],
+    draft: &Draft,
+) -> Result<Vec<crate::trace::Run>, Failure> {
+    let pairs = rehearsals.iter().zip(verdicts).filter(|(_, verdict)| !verdict.culprits.is_empty());
+    pairs.map(|(rehearsal, verdict)| repair(rehearsal, &verdict.culprits, &draft.root)).collect()
+}
+
+fn keep(draft: &Draft, prepared: &Prepared) -> Result<(), Failure> {
+    for output in prepared.outputs.iter().filter_map(pack::path_of) {
+        let mut name = output.as_os_str().to_owned();
+        name.push(".failed");
+        draft.write_tree(Path::new(&name), prepared)?;
+        say!("minjail: the tree that failed is in {}", Path::new(&name).display());
+    }
+    Ok(())
+}

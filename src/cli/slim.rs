@@ -1,0 +1,184 @@
+//! `minjail slim`: an existing image, with only the files that its program needs.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::exit::Exit;
+use super::failure::Failure;
+use super::pack::{Packing, Prepared, architecture};
+use super::profile;
+use super::proven::{self, Ground, Proving};
+use super::rehearse::Rehearsal;
+use super::trace::machine;
+use crate::image::oci::{ImageConfig, RunConfig};
+use crate::image::{Image, Input};
+use crate::manifest::Entry;
+use crate::path::JailPath;
+use crate::profile::{Profile, Workload};
+use crate::root::Root;
+use crate::slim::{self, Account, Asked};
+use crate::tree::Notes;
+
+/// Make an existing image small: run it in a jail, keep what it needs, and prove the result
+///
+/// The image's own command is run, as the image's user, in a jail made of the image; no root, no daemon, no network. An
+/// image that exposes a port is a server: it is ready when it listens there, and then stopped. What else it is to be
+/// asked, a profile says.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The image, or a directory as `rootfs:DIR`
+    #[arg(value_name = "IMAGE")]
+    image: OsString,
+
+    /// Run the workloads of this profile in place of the image's command
+    #[arg(short, long, value_name = "PROFILE", conflicts_with = "command")]
+    profile: Option<String>,
+
+    #[command(flatten)]
+    packing: Packing,
+
+    /// Do not run the program again in a jail of the result; the lock says so
+    #[arg(long, conflicts_with_all = ["repair", "keep_failed"])]
+    no_verify: bool,
+
+    /// If it fails in the jail, add what it missed and try again
+    #[arg(long)]
+    repair: bool,
+
+    /// How often to try, at most
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "repair", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+
+    /// If it fails in the jail, leave the tree beside each output, with `.failed` at the end
+    #[arg(long)]
+    keep_failed: bool,
+
+    /// The arguments for the image's entrypoint, or the command where it has none; else the image's own
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    let prepared = arguments.packing.prepare()?;
+    if prepared.outputs.is_empty() {
+        return Err(Failure::usage("nothing to build: no output is named").hint("name one with `-o`, as `-o oci:DIR`"));
+    }
+    let profile = arguments.profile.as_deref().map(profile::load).transpose()?;
+    let input = Input::parse(&arguments.image)?;
+    let scratch;
+    let ground = if let Some(directory) = input.rootfs() {
+        Whole { tree: directory, config: RunConfig::default(), owners: None }
+    } else {
+        let image = Image::open(&input)?;
+        check_machine(image.config.as_ref())?;
+        scratch = tempfile::Builder::new().prefix("minjail-slim-").tempdir().map_err(Failure::new)?;
+        let notes = image.unpack(scratch.path())?;
+        let owners = (notes != Notes::default()).then(|| image.entries()).transpose()?;
+        let config = image.config.and_then(|config| config.config).unwrap_or_default();
+        Whole { tree: scratch.path(), config, owners }
+    };
+    ground.slim(arguments, profile, &prepared)?;
+    Ok(Exit::Success)
+}
+
+/// The whole image, unpacked.
+struct Whole<'a> {
+    tree: &'a Path,
+    config: RunConfig,
+    /// What the image says of its files, if the tree does not.
+    owners: Option<Vec<Entry>>,
+}
+
+impl Whole<'_> {
+    fn slim(&self, arguments: &Arguments, profile: Option<Profile>, prepared: &Prepared) -> Result<(), Failure> {
+        let account = self.account()?;
+        let asked = Asked::of(&self.config, &arguments.command);
+        let (workloads, image) = if let Some(profile) = profile {
+            (profile.workloads, profile.image)
+        } else {
+            let workload = self.own(&asked, arguments, prepared)?;
+            let program = Path::new(&workload.run.0[0]).file_name().unwrap_or_default();
+            (vec![(program.to_string_lossy().into_owned(), workload)], crate::profile::Image::default())
+        };
+        let rehearsals = workloads.iter().map(|(name, workload)| self.rehearsal(name, workload, &account));
+        let rehearsals = rehearsals.collect::<Result<Vec<_>, _>>()?;
+        let proving = Proving {
+            verify: !arguments.no_verify,
+            rounds: if arguments.repair { arguments.rounds } else { 0 },
+            keep_failed: arguments.keep_failed,
+        };
+        let is_own = arguments.profile.is_none();
+        proven::build(&rehearsals, &Ground::Tree(self.tree), &image, &proving, prepared, |draft| {
+            if is_own {
+                slim::carry_over(&mut draft.manifest.config, &self.config, &asked);
+            }
+            if let Some(owners) = &self.owners {
+                slim::adopt(&mut draft.manifest, owners);
+            }
+            Ok(())
+        })
+    }
+
+    /// The workload that the image itself stands for.
+    fn own(&self, asked: &Asked, arguments: &Arguments, prepared: &Prepared) -> Result<Workload, Failure> {
+        let workload = slim::workload(&self.config, asked, !arguments.command.is_empty());
+        let workload = workload.map_err(|error| {
+            Failure::new(error).hint("name a command after `--`, or say with `-p PROFILE` how it is run")
+        })?;
+        if workload.ready.is_some() && !prepared.quiet {
+            say!(
+                "minjail: the image is a server, and nothing but its start and its end is tried; a profile, with `-p`, says \
+                 what to ask it"
+            );
+        }
+        Ok(workload)
+    }
+
+    /// A workload as it is run in the image: by its own user, unless the workload names one.
+    fn rehearsal<'a>(&self, name: &str, workload: &'a Workload, own: &Account) -> Result<Rehearsal<'a>, Failure> {
+        let mut rehearsal = Rehearsal::new(name, workload, Some(self.tree))?;
+        let root = Root::open(self.tree)?;
+        let program = rehearsal.header.program.clone();
+        if root.resolve(&JailPath::root(), program.as_bytes(), true)?.facts.is_none() {
+            return Err(Failure::usage(format!("the image has no program `{program}`"))
+                .exit(Exit::NotFound)
+                .hint("name another command after `--`; `minjail run IMAGE -- ls` shows what there is"));
+        }
+        if workload.user.is_none() {
+            rehearsal.header.uid = own.uid;
+            rehearsal.header.gid = own.gid;
+            rehearsal.header.groups.clone_from(&own.groups);
+        }
+        Ok(rehearsal)
+    }
+
+    /// Whom the image runs as.
+    fn account(&self) -> Result<Account, Failure> {
+        let root = Root::open(self.tree)?;
+        let read = |path: &[u8]| -> Result<Vec<u8>, Failure> {
+            let end = root.resolve(&JailPath::root(), path, true)?;
+            let mut content = Vec::new();
+            if end.facts.is_some_and(|facts| facts.is_file()) {
+                let mut file = root.open_file(&end.end)?;
+                std::io::Read::read_to_end(&mut file, &mut content).map_err(Failure::new)?;
+            }
+            Ok(content)
+        };
+        let user = self.config.user.as_deref().unwrap_or_default();
+        slim::account(user, &read(b"/etc/passwd")?, &read(b"/etc/group")?)
+            .map_err(|error| Failure::new(error).hint("give the image's user as numbers, `uid:gid`"))
+    }
+}
+
+/// Programs for another machine cannot be run here.
+fn check_machine(config: Option<&ImageConfig>) -> Result<(), Failure> {
+    let own = machine();
+    let own = architecture(&own);
+    match config {
+        Some(config) if config.architecture != own && !(own == "amd64" && config.architecture == "386") => {
+            let text = format!("the image is for {}, and this machine runs {own}", config.architecture);
+            Err(Failure::usage(text).hint(format!("slim it on a machine that runs {}", config.architecture)))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,48 @@
+//! What an existing image says of itself, for making it smaller: how it is run, as whom, and whose its files are.
+//!
+//! In: an image's configuration, its accounts, its entries. Out: a workload, a user, and a manifest that says of every
+//! file what the image says. This room reads nothing and runs nothing.
+
+mod accounts;
+mod workload;
+
+use std::collections::BTreeMap;
+
+use crate::image::oci::RunConfig;
+use crate::manifest::{Config, Entry, Kind, Manifest};
+use crate::path::JailPath;
+
+pub use accounts::{Account, AccountError, account};
+pub use workload::{Asked, SlimError, workload};
+
+/// Carries over what of an image's configuration no run shows.
+pub fn carry_over(config: &mut Config, from: &RunConfig, asked: &Asked) {
+    config.entrypoint.clone_from(&asked.entrypoint);
+    config.cmd.clone_from(&asked.cmd);
+    config.exposed_ports.extend(from.exposed_ports.iter().flatten().map(|(port, _)| port.clone()));
+    config.volumes = from.volumes.iter().flatten().map(|(volume, _)| volume.clone()).collect();
+    config.stop_signal = from.stop_signal.clone().filter(|signal| !signal.is_empty());
+    for (name, value) in from.labels.iter().flatten() {
+        config.labels.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+}
+
+/// Gives every entry the owner, mode and attributes that the image's own entry has. An image that an ordinary user has
+/// unpacked is all theirs, so that the unpacked files do not say it.
+pub fn adopt(manifest: &mut Manifest, image: &[Entry]) {
+    let image: BTreeMap<&JailPath, &Entry> = image.iter().map(|entry| (&entry.path, entry)).collect();
+    for entry in &mut manifest.entries {
+        // What minjail makes itself has no owner in the image, unless it takes a file's place.
+        let Some(original) = image.get(&entry.path).filter(|original| is_alike(&original.kind, &entry.kind)) else {
+            (entry.uid, entry.gid) = (0, 0);
+            continue;
+        };
+        (entry.uid, entry.gid, entry.mode) = (original.uid, original.gid, original.mode);
+        entry.xattrs.clone_from(&original.xattrs);
+    }
+}
+
+fn is_alike(one: &Kind, other: &Kind) -> bool {
+    let is_file = |kind: &Kind| matches!(kind, Kind::File { .. } | Kind::HardLink { .. });
+    std::mem::discriminant(one) == std::mem::discriminant(other) || is_file(one) && is_file(other)
+}

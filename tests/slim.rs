@@ -1,0 +1,164 @@
+//! `minjail slim`: an existing image becomes small, runs as before, and says what it is; what cannot be slimmed is said.
+
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+
+use support::{Outcome, TestContext, limited, minjail, needs_root, outcome_of, text};
+
+/// An image with more in it than its program needs; the program says whose a file is and what the accounts are.
+fn fat(context: &TestContext, form: &str) -> String {
+    let image = format!("{form}:{}", context.text("fat"));
+    // Another form is not put in the place of this one.
+    let _ = fs_err::remove_dir_all(context.path("fat")).or_else(|_| fs_err::remove_file(context.path("fat")));
+    let note = context.path("note");
+    fs_err::write(&note, "a note\n").unwrap();
+    let script = "/usr/bin/stat -c '%u:%g %a' \"$0\" /usr/bin/passwd; cat \"$0\"; id -un; read -r line < /etc/passwd; echo $line";
+    let mut command = context.minjail(&["trace", "-q", "-t", &context.text("fat.trace"), "-o", &image]);
+    command.args([
+        "--include",
+        "/usr/bin/perl",
+        "--include",
+        "/usr/bin/find",
+        "--include",
+        "/usr/bin/passwd",
+        "--force",
+    ]);
+    outcome_of(command.args(["--", "/bin/sh", "-c", script, &text(&note)])).success();
+    image
+}
+
+fn slim(context: &TestContext, arguments: &[&str]) -> Outcome {
+    outcome_of(&mut context.minjail(&[&["slim"], arguments].concat()))
+}
+
+fn entries(context: &TestContext, lock: &str) -> serde_json::Value {
+    let lock = fs_err::read(context.path(lock)).unwrap();
+    serde_json::from_slice::<serde_json::Value>(&lock).unwrap()["entries"].clone()
+}
+
+fn has(entries: &serde_json::Value, path: &str) -> bool {
+    entries.as_array().unwrap().iter().any(|entry| entry["path"] == path)
+}
+
+#[test]
+fn an_image_of_every_form_becomes_small_and_runs_as_before() {
+    let context = TestContext::new();
+    let out = format!("oci:{}", context.text("thin"));
+    let mut results = Vec::new();
+    for form in ["oci", "oci-archive", "docker-archive", "rootfs"] {
+        let image = fat(&context, form);
+        let before = outcome_of(&mut context.minjail(&["run", &image]));
+        assert_eq!(before.status, 0, "{before}");
+        let lock: serde_json::Value = serde_json::from_slice(&fs_err::read(context.path("fat.lock")).unwrap()).unwrap();
+        let words = ["entrypoint", "cmd"].iter().flat_map(|list| lock["config"][list].as_array().unwrap());
+        // A bare directory does not say what to run.
+        let words = std::iter::once("--").chain(words.map(|word| word.as_str().unwrap()));
+        let own: Vec<&str> = words.filter(|_| form == "rootfs").collect();
+        slim(&context, &[&[image.as_str(), "-q", "--force", "-o", &out], &own[..]].concat()).success();
+        outcome_of(&mut context.minjail(&["run", &out])).assert_same_as(&before);
+        let thin = entries(&context, "thin.lock");
+        assert!(has(&lock["entries"], "/usr/bin/perl") && !has(&thin, "/usr/bin/perl"));
+        assert!(has(&thin, "/usr/bin/passwd"), "what was looked at is there");
+        assert!(fs_err::read_to_string(context.path("thin.lock")).unwrap().contains("\"verified\": true"));
+        // A bare directory has no variables either, so its program may look at other files.
+        if form != "rootfs" {
+            results.push((form, thin));
+        }
+    }
+    for (form, entries) in &results[1..] {
+        let differs =
+            results[0].1.as_array().unwrap().iter().zip(entries.as_array().unwrap()).find(|(one, other)| one != other);
+        assert!(differs.is_none(), "{form} gives another image: {differs:?}");
+    }
+}
+
+/// Owners, modes and set-user-ID bits are the image's, though an ordinary user can give none of them to a file.
+#[test]
+fn an_ordinary_user_gets_the_same_image() {
+    if !needs_root("runuser") {
+        return;
+    }
+    let context = TestContext::new();
+    let image = fat(&context, "oci-archive");
+    let theirs = context.path("theirs");
+    fs_err::create_dir(&theirs).unwrap();
+    fs_err::set_permissions(&theirs, PermissionsExt::from_mode(0o777)).unwrap();
+    fs_err::set_permissions(context.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+    let binary = context.text("minjail");
+    fs_err::copy(minjail(), &binary).unwrap();
+    slim(&context, &[&image, "-q", "-o", &format!("oci:{}", context.text("ours"))]).success();
+    let out = format!("oci:{}", text(&theirs.join("thin")));
+    let mut command = limited("runuser");
+    command.args(["-u", "nobody", "--", &binary, "slim", &image, "-q", "-o", &out]).current_dir(&theirs);
+    outcome_of(&mut command).success();
+    let diff = outcome_of(&mut context.minjail(&["diff", &format!("oci:{}", context.text("ours")), &out]));
+    assert_eq!(diff.status, 0, "{diff}");
+}
+
+#[test]
+fn a_server_keeps_its_configuration() {
+    if !needs_root("a network of its own for the traced run") {
+        return;
+    }
+    let context = TestContext::new();
+    let fat = format!("oci:{}", context.text("fat"));
+    let thin = format!("oci:{}", context.text("thin"));
+    let profile = context.text("server.yaml");
+    let text = "extends: busybox-httpd\nimage:\n  ports: [8080/tcp]\n  env: {COLOUR: green}\n  labels: {org.example.name: a server}\n";
+    fs_err::write(&profile, text).unwrap();
+    outcome_of(&mut context.minjail(&["build", "-q", &profile, "--include", "/usr/bin/perl", "-o", &fat])).success();
+    let told = slim(&context, &[&fat, "-o", &thin]);
+    assert!(told.stderr.contains("nothing but its start and its end is tried"), "{told}");
+    told.success();
+    let lock: serde_json::Value = serde_json::from_slice(&fs_err::read(context.path("thin.lock")).unwrap()).unwrap();
+    let config = &lock["config"];
+    assert_eq!(config["exposed-ports"][0], "8080/tcp", "{config}");
+    assert_eq!(config["env"]["COLOUR"], "green", "{config}");
+    assert_eq!(config["labels"]["org.example.name"], "a server", "{config}");
+    assert!(
+        !has(&lock["entries"], "/usr/bin/perl") && !has(&lock["entries"], "/usr/share/doc/busybox-static/copyright")
+    );
+    // What it is to be asked, the profile says: then the page is there, and the answer is proved.
+    slim(&context, &[&fat, "-q", "--force", "-p", &profile, "-o", &thin]).success();
+    assert!(has(&entries(&context, "thin.lock"), "/usr/share/doc/busybox-static/copyright"));
+}
+
+#[test]
+fn what_cannot_be_slimmed_is_said() {
+    let context = TestContext::new();
+    let image = fat(&context, "rootfs");
+    let out = format!("oci:{}", context.text("out"));
+    for (arguments, status, words) in [
+        (vec![], 125, "the image does not say what to run"),
+        (vec!["--", "/no/such/program"], 127, "the image has no program `/no/such/program`"),
+        (vec!["--", "nonesuch"], 127, "the image has no program"),
+        (vec!["--", "/bin/sh", "-c", "exit 3"], 125, "failed in a jail of the whole image: it ended with status 3"),
+        (vec!["-p", "no-such-profile"], 125, "no-such-profile"),
+    ] {
+        let outcome = slim(&context, &[&[image.as_str(), "-o", &out], &arguments[..]].concat());
+        assert_eq!(outcome.status, status, "{arguments:?}: {outcome}");
+        assert!(outcome.stderr.contains(words), "{arguments:?}: {outcome}");
+        assert!(!context.path("out").exists() && !context.path("out.lock").exists(), "{arguments:?}");
+    }
+    let missing = slim(&context, &[&format!("oci:{}", context.text("nowhere")), "-o", &out]);
+    assert!(missing.status == 125 && missing.stderr.contains("nowhere"), "{missing}");
+}
+
+/// A program that does something else in the small image than in the whole one leaves no image. This one asks a listing
+/// for the types of names and never looks at the files themselves.
+#[test]
+fn what_fails_in_the_small_image_is_not_published() {
+    let context = TestContext::new();
+    let image = fat(&context, "rootfs");
+    let out = format!("oci:{}", context.text("out"));
+    let command = ["-o", &out, "--", "/usr/bin/find", "/usr/bin", "-type", "f", "-name", "perl"];
+    let outcome = slim(&context, &[&[image.as_str()], &command[..]].concat());
+    assert_eq!(outcome.status, 3, "{outcome}");
+    assert!(outcome.stderr.contains("it wrote nothing to standard output"), "{outcome}");
+    assert!(!context.path("out").exists() && !context.path("out.lock").exists());
+    let whole = [&[image.as_str(), "-q", "--listing", "full"], &command[..]].concat();
+    assert_eq!(slim(&context, &whole).success().text(), "");
+}
