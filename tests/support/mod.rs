@@ -14,6 +14,7 @@ pub(crate) mod program;
 pub(crate) mod traced;
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -36,11 +37,13 @@ pub(crate) struct TestContext {
 }
 
 /// Where the directories of tests are made: not among temporary files, of which minjail keeps the content, so that a
-/// checkout below `/tmp` would see another behaviour.
+/// checkout below `/tmp` would see another behaviour; and not where other users get nowhere, as below `/root`.
 fn ground() -> &'static Path {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let is_temporary = ["/tmp", "/var/tmp", "/run"].iter().any(|top| target.starts_with(top));
-    if is_temporary && nix::unistd::geteuid().is_root() { Path::new("/var/cache") } else { target }
+    let is_open = |path: &Path| fs_err::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o001 != 0);
+    let is_closed = !target.ancestors().all(is_open);
+    if (is_temporary || is_closed) && nix::unistd::geteuid().is_root() { Path::new("/var/cache") } else { target }
 }
 
 impl TestContext {
