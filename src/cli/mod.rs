@@ -31,6 +31,7 @@ mod run;
 mod side;
 mod slim;
 mod trace;
+mod unpack;
 mod verify;
 mod why;
 
@@ -71,6 +72,7 @@ enum Command {
     Trace(trace::Arguments),
     Build(build::Arguments),
     Slim(slim::Arguments),
+    Unpack(unpack::Arguments),
     Run(run::Arguments),
     Why(why::Arguments),
     Verify(verify::Arguments),
@@ -107,6 +109,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Trace(arguments) => trace::run(arguments),
         Command::Build(arguments) => build::run(&arguments),
         Command::Slim(arguments) => slim::run(&arguments),
+        Command::Unpack(arguments) => unpack::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),

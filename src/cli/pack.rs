@@ -187,7 +187,7 @@ pub(super) fn path_of(output: &Output) -> Option<&Path> {
     }
 }
 
-fn check_target(path: &Path, force: bool) -> Result<(), Failure> {
+pub(super) fn check_target(path: &Path, force: bool) -> Result<(), Failure> {
     let text = path.display();
     if !force && path.symlink_metadata().is_ok() {
         return Err(

@@ -87,7 +87,7 @@ fn of_trace(directory: &Path, like: Option<&Manifest>) -> Result<Side, Failure> 
     Ok(Side { manifest: drawn.manifest, knows })
 }
 
-fn of_image(image: &Image) -> Result<Side, Failure> {
+pub(super) fn of_image(image: &Image) -> Result<Side, Failure> {
     let entries = image.entries()?;
     let config = image.config.clone();
     let architecture = config.as_ref().map(|config| config.architecture.clone()).unwrap_or_default();

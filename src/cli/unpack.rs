@@ -1,0 +1,85 @@
+//! `minjail unpack`: an image, read and written again in any form; nothing is run.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use super::exit::Exit;
+use super::failure::Failure;
+use super::pack::{check_target, path_of, threads};
+use super::progress::Progress;
+use super::side::of_image;
+use crate::image::{self, Image, Input, Output, Reference, write_all};
+use crate::layer::Compression;
+use crate::manifest::{Kind, Manifest, Source, Sources};
+use crate::root::Root;
+use crate::tree::Tree;
+
+/// Read an image and write it in another form: as `rootfs:DIR`, to look inside, or as an image; nothing is run
+///
+/// The layers become one, with what they amount to; owners, modes, times and the configuration are the image's.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The image
+    #[arg(value_name = "IMAGE")]
+    image: OsString,
+
+    /// Where it goes; may be given several times
+    #[arg(short, long = "output", value_name = "OUT", required = true)]
+    outputs: Vec<OsString>,
+
+    /// Replace outputs that exist
+    #[arg(long)]
+    force: bool,
+
+    /// How layers are compressed: none, gzip[:LEVEL] or zstd[:LEVEL]
+    #[arg(long, value_name = "HOW", default_value = "gzip")]
+    compression: Compression,
+
+    /// Say nothing but errors
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    let outputs = arguments.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    for path in outputs.iter().filter_map(path_of) {
+        check_target(path, arguments.force)?;
+    }
+    let input = Input::parse(&arguments.image)?;
+    if let Some(directory) = input.rootfs() {
+        return Err(Failure::usage(format!("`{}` is a directory already, and not an image", directory.display()))
+            .hint("`minjail slim` makes an image of what a program in it needs"));
+    }
+    let image = Image::open(&input)?;
+    let manifest = of_image(&image)?.manifest;
+    let scratch = tempfile::Builder::new().prefix("minjail-unpack-").tempdir().map_err(Failure::new)?;
+    image.unpack(scratch.path())?;
+    write(&manifest, scratch.path(), &outputs, arguments)?;
+    Ok(Exit::Success)
+}
+
+/// Writes what the manifest lists, with contents from the unpacked `tree`.
+fn write(manifest: &Manifest, tree: &Path, outputs: &[Output], arguments: &Arguments) -> Result<(), Failure> {
+    let root = Root::open(tree)?;
+    let files = manifest.entries.iter().filter(|entry| matches!(entry.kind, Kind::File { .. }));
+    let sources: Sources = files.map(|entry| (entry.path.clone(), Source::Root)).collect();
+    let standard_output = std::io::stdout().as_fd().try_clone_to_owned().map_err(Failure::new)?;
+    let options = image::Options {
+        compression: arguments.compression,
+        force: arguments.force,
+        name: &Reference::of_program(b"unpacked"),
+        threads: threads(),
+        scratch: &std::env::temp_dir(),
+        standard_output: standard_output.as_fd(),
+    };
+    let progress = Progress::new("packing", arguments.quiet);
+    let tree = Tree { manifest, sources: &sources, root: &root };
+    let written = write_all(&tree, outputs, &[], &options, &mut |at| progress.show(at.done, at.total))?;
+    if !arguments.quiet {
+        for written in written {
+            say!("minjail: wrote {}: {} paths", written.output, manifest.entries.len());
+        }
+    }
+    Ok(())
+}

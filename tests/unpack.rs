@@ -1,0 +1,81 @@
+//! `minjail unpack`: any form in, any form out, and nothing is lost on the way.
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+
+use support::{Outcome, TestContext, limited, minjail, needs_root, outcome_of, text};
+
+fn image(context: &TestContext, form: &str) -> String {
+    let image = format!("{form}:{}", context.text("image"));
+    let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "-o", &image]);
+    command.args(["--mtime", "keep", "--include", "/usr/bin/passwd", "--env", "COLOUR=green"]);
+    outcome_of(command.args(["--", "/bin/sh", "-c", "echo $COLOUR; stat -c '%u %a' /usr/bin/passwd"])).success();
+    image
+}
+
+fn unpack(context: &TestContext, from: &str, to: &str) -> Outcome {
+    outcome_of(&mut context.minjail(&["unpack", from, "-o", to]))
+}
+
+fn diff(context: &TestContext, one: &str, other: &str) -> Outcome {
+    outcome_of(&mut context.minjail(&["diff", one, other]))
+}
+
+#[test]
+fn every_form_becomes_every_other() {
+    for form in ["oci", "oci-archive", "docker-archive"] {
+        let context = TestContext::new();
+        let image = image(&context, form);
+        let expected = outcome_of(&mut context.minjail(&["run", &image])).success();
+        for target in ["oci", "oci-archive", "docker-archive"] {
+            let again = format!("{target}:{}", context.text(&format!("again-{target}")));
+            unpack(&context, &image, &again).success();
+            assert_eq!(diff(&context, &image, &again).status, 0, "{}", diff(&context, &image, &again));
+            outcome_of(&mut context.minjail(&["run", &again])).assert_same_as(&expected);
+        }
+        let tree = format!("rootfs:{}", context.text("tree"));
+        unpack(&context, &image, &tree).success();
+        assert_eq!(diff(&context, &image, &tree).status, 0, "{}", diff(&context, &image, &tree));
+    }
+}
+
+/// Owners and set-user-ID bits are data: an ordinary user writes the same image.
+#[test]
+fn nothing_is_lost_without_root() {
+    if !needs_root("runuser") {
+        return;
+    }
+    let context = TestContext::new();
+    let image = image(&context, "oci-archive");
+    let (theirs, binary) = (context.path("theirs"), context.text("minjail"));
+    fs_err::create_dir(&theirs).unwrap();
+    fs_err::set_permissions(&theirs, PermissionsExt::from_mode(0o777)).unwrap();
+    fs_err::set_permissions(context.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+    fs_err::copy(minjail(), &binary).unwrap();
+    let again = format!("oci:{}", text(&theirs.join("again")));
+    let mut command = limited("runuser");
+    command.args(["-u", "nobody", "--", &binary, "unpack", &image, "-q", "-o", &again]).current_dir(&theirs);
+    outcome_of(&mut command).success();
+    assert_eq!(diff(&context, &image, &again).status, 0, "{}", diff(&context, &image, &again));
+}
+
+#[test]
+fn what_cannot_be_unpacked_is_said() {
+    let context = TestContext::new();
+    let image = image(&context, "oci-archive");
+    let out = format!("rootfs:{}", context.text("out"));
+    let nowhere = format!("oci:{}", context.text("nowhere"));
+    let directory = format!("rootfs:{}", text(&context.work()));
+    for (from, to, words) in [
+        (&nowhere, &out, "nowhere"),
+        (&directory, &out, "is a directory already"),
+        (&image, &image, "exists already"),
+        (&image, &format!("rootfs:{}/x", context.text("nowhere")), "there is no directory"),
+        (&"image".to_owned(), &out, "image"),
+    ] {
+        let outcome = unpack(&context, from, to);
+        assert!(outcome.status == 125 && outcome.stderr.contains(words), "{from} {to}: {outcome}");
+        assert!(!context.path("out").exists());
+    }
+}
