@@ -4,11 +4,13 @@
 //! and attributes are told as the layers say them, whoever asks.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::read::{Image, ReadError};
-use super::unpack::{Plain, metadata, parse, plain};
-use crate::layer::untar::{Member, MemberKind, Untar};
+use super::read::{Image, ImageLayer, ReadError};
+use super::stream::{Plain, damaged};
+use super::unpack::{metadata, parse};
+use crate::layer::untar::{Member, MemberKind, Untar, UntarError};
 use crate::manifest::{Entry, Kind};
 use crate::path::{JailPath, escape};
 use crate::tree::{Hasher, Metadata};
@@ -18,15 +20,67 @@ const MAX_LINKS: usize = 40;
 
 pub(super) fn entries(image: &Image) -> Result<Vec<Entry>, ReadError> {
     let mut stack = Stack::default();
-    for layer in &image.layers {
-        let mut untar = Untar::new(plain(layer)?);
+    for members in all_members(&image.layers) {
         stack.fresh.clear();
-        while let Some(member) = untar.next_member()? {
-            stack.apply(&member, &mut untar)?;
+        for hashed in members? {
+            stack.apply(hashed)?;
         }
-        untar.drain()?.check(layer)?;
     }
     Ok(stack.entries.into_values().collect())
+}
+
+/// A member of a layer, and the SHA-256 of its content if it is a file.
+struct Hashed {
+    member: Member,
+    sha256: Option<String>,
+}
+
+/// What each layer has; the layers are read on all cores.
+fn all_members(layers: &[ImageLayer]) -> Vec<Result<Vec<Hashed>, ReadError>> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut results = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(layer) = layers.get(at) else { return results };
+            results.push((at, members(layer)));
+        }
+    };
+    let mut results = std::thread::scope(|scope| {
+        // Where there are no threads to be had, those that there are do all; the last of them is this one.
+        let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(layers.len());
+        let spawn = || std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let workers: Vec<_> = (1..threads).map_while(|_| spawn()).collect();
+        let own = work();
+        let others = workers.into_iter().flat_map(|worker| worker.join().expect("reading a layer does not panic"));
+        own.into_iter().chain(others).collect::<Vec<_>>()
+    });
+    results.sort_by_key(|(at, _)| *at);
+    results.into_iter().map(|(_, members)| members).collect()
+}
+
+fn members(layer: &ImageLayer) -> Result<Vec<Hashed>, ReadError> {
+    let mut untar = Plain::open(layer)?;
+    let mut members = Vec::new();
+    while let Some(member) = untar.next_member().map_err(|source| damaged(layer, source))? {
+        let is_file = member.kind == MemberKind::File;
+        let sha256 = is_file.then(|| hash(&mut untar)).transpose().map_err(|source| damaged(layer, source))?;
+        members.push(Hashed { member, sha256 });
+    }
+    Plain::check(untar, layer)?;
+    Ok(members)
+}
+
+/// Reads a file's content to its end.
+fn hash(content: &mut Untar<Plain>) -> Result<String, UntarError> {
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; 1 << 17];
+    loop {
+        match content.read_some(&mut buffer)? {
+            0 => return Ok(hasher.finish().0.hex()),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
 }
 
 /// What the layers so far amount to.
@@ -38,7 +92,7 @@ struct Stack {
 }
 
 impl Stack {
-    fn apply(&mut self, member: &Member, content: &mut Untar<Plain>) -> Result<(), ReadError> {
+    fn apply(&mut self, Hashed { member, sha256 }: Hashed) -> Result<(), ReadError> {
         let refused = |why| ReadError::Refused { name: escape(&member.name), why };
         let spelled = parse(&member.name).map_err(refused)?;
         if let Some(hidden) = spelled.file_name().strip_prefix(b".wh.") {
@@ -47,10 +101,10 @@ impl Stack {
             return Ok(());
         }
         let path = self.locate(&spelled).map_err(refused)?;
-        let Metadata { mode, uid, gid, mtime, xattrs } = metadata(member).map_err(refused)?;
+        let Metadata { mode, uid, gid, mtime, xattrs } = metadata(&member).map_err(refused)?;
         let kind = match &member.kind {
             MemberKind::Directory => Kind::Directory,
-            MemberKind::File => hashed(member.size, content)?,
+            MemberKind::File => Kind::File { size: member.size, sha256: sha256.expect("files are hashed") },
             MemberKind::Symlink(target) => Kind::Symlink { target: target.clone() },
             MemberKind::HardLink(target) => {
                 Kind::HardLink { to: self.locate(&parse(target).map_err(refused)?).map_err(refused)? }
@@ -139,17 +193,4 @@ impl Stack {
         self.entries.retain(|other, _| !other.starts_with(path));
         self.fresh.retain(|other| !other.starts_with(path));
     }
-}
-
-/// Reads a file's content to its end.
-fn hashed(size: u64, content: &mut Untar<impl Read>) -> Result<Kind, ReadError> {
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; 1 << 17];
-    loop {
-        match content.read_some(&mut buffer)? {
-            0 => break,
-            count => hasher.update(&buffer[..count]),
-        }
-    }
-    Ok(Kind::File { size, sha256: hasher.finish().0.hex() })
 }

@@ -13,6 +13,7 @@ mod output;
 mod read;
 mod reference;
 mod store;
+mod stream;
 mod unpack;
 mod write;
 

@@ -81,8 +81,8 @@ pub enum ReadError {
     },
     #[error("refused to unpack `{name}`: {why}")]
     Refused { name: String, why: &'static str },
-    #[error(transparent)]
-    Untar(#[from] UntarError),
+    #[error("failed to start a thread")]
+    Thread(#[source] io::Error),
     #[error(transparent)]
     Tree(#[from] TreeError),
     #[error(transparent)]
@@ -99,6 +99,9 @@ impl ReadError {
             }
             Self::Missing { .. } | Self::WrongSize { .. } | Self::WrongDigest { .. } => {
                 Some("the image is damaged or not complete: copy or pull it again")
+            }
+            Self::Archive { source: UntarError::Damaged(_), .. } => {
+                Some("it is damaged, not complete, or no such image: copy or pull it again")
             }
             Self::Tree(error) => error.hint(),
             _ => None,

@@ -5,16 +5,14 @@
 //! [`Chroot`], which follows no link.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read};
 use std::path::Path;
 
-use flate2::read::MultiGzDecoder;
-
 use super::read::{Image, ImageLayer, ReadError};
+use super::stream::{Plain, damaged};
 use crate::layer::untar::{Member, MemberKind, Untar};
 use crate::path::{JailPath, escape};
 use crate::root::{Root, is_carried};
-use crate::tree::{Chroot, Hasher, Metadata, Node, Notes};
+use crate::tree::{Chroot, Metadata, Node, Notes};
 
 pub(super) fn unpack(image: &Image, directory: &Path) -> Result<Notes, ReadError> {
     let mut ground = Ground { chroot: Chroot::open(directory)?, root: Root::open(directory)?, fresh: BTreeSet::new() };
@@ -28,57 +26,11 @@ pub(super) fn unpack(image: &Image, directory: &Path) -> Result<Notes, ReadError
 }
 
 fn apply(layer: &ImageLayer, ground: &mut Ground) -> Result<(), ReadError> {
-    let mut untar = Untar::new(plain(layer)?);
-    while let Some(member) = untar.next_member()? {
-        ground.apply(&member, &mut untar)?;
+    let mut untar = Plain::open(layer)?;
+    while let Some(member) = untar.next_member().map_err(|source| damaged(layer, source))? {
+        ground.apply(&member, &mut untar, layer)?;
     }
-    untar.drain()?.check(layer)
-}
-
-/// The tar stream of a layer, hashed as it passes.
-pub(super) fn plain(layer: &ImageLayer) -> Result<Plain, ReadError> {
-    Ok(Plain { reader: decompressed(layer)?, hasher: Hasher::default() })
-}
-
-/// The tar stream of a layer, by the first bytes of the layer and not by what a document says of it.
-fn decompressed(layer: &ImageLayer) -> Result<Box<dyn Read>, ReadError> {
-    let mut start = [0; 4];
-    let count = layer.part.reader().read(&mut start).map_err(|source| layer.part.failed(source))?;
-    let reader = io::BufReader::with_capacity(1 << 17, layer.part.reader());
-    Ok(match start[..count] {
-        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(reader)),
-        [0x28, 0xb5, 0x2f, 0xfd] => {
-            Box::new(zstd::Decoder::with_buffer(reader).map_err(|source| layer.part.failed(source))?)
-        }
-        _ => Box::new(reader),
-    })
-}
-
-/// See [`plain`].
-pub(super) struct Plain {
-    reader: Box<dyn Read>,
-    hasher: Hasher,
-}
-
-impl Plain {
-    /// Compares what was read, which must be all, with what the configuration says of the layer.
-    pub(super) fn check(self, layer: &ImageLayer) -> Result<(), ReadError> {
-        let (found, _) = self.hasher.finish();
-        match layer.diff_id {
-            Some(expected) if expected != found => {
-                Err(ReadError::WrongDigest { name: layer.part.name.clone(), expected, found })
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Read for Plain {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.reader.read(buffer)?;
-        self.hasher.update(&buffer[..count]);
-        Ok(count)
-    }
+    Plain::check(untar, layer)
 }
 
 /// Where layers are applied.
@@ -91,7 +43,7 @@ struct Ground {
 }
 
 impl Ground {
-    fn apply(&mut self, member: &Member, content: &mut Untar<impl Read>) -> Result<(), ReadError> {
+    fn apply(&mut self, member: &Member, content: &mut Untar<Plain>, layer: &ImageLayer) -> Result<(), ReadError> {
         let refused = |why| ReadError::Refused { name: escape(&member.name), why };
         let spelled = parse(&member.name).map_err(refused)?;
         if let Some(hidden) = spelled.file_name().strip_prefix(b".wh.") {
@@ -122,7 +74,9 @@ impl Ground {
         self.make_room(&path, member)?;
         match node {
             Some(node) => self.chroot.make(&path, metadata, node)?,
-            None => self.chroot.make_file::<ReadError>(&path, &metadata, |buffer| Ok(content.read_some(buffer)?))?,
+            None => self.chroot.make_file::<ReadError>(&path, &metadata, |buffer| {
+                content.read_some(buffer).map_err(|source| damaged(layer, source))
+            })?,
         }
         self.fresh.insert(path);
         Ok(())

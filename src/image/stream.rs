@@ -1,0 +1,123 @@
+//! The tar stream of a layer: decompressed on one thread and hashed on another, while a third one takes it apart.
+//!
+//! In: a layer. Out: its tar stream, to be read, and whether that is what the configuration says of it
+//! ([`Plain::check`]). What the stream says is the business of whoever reads it.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use flate2::read::MultiGzDecoder;
+
+use super::read::{ImageLayer, ReadError};
+use crate::layer::untar::{Untar, UntarError};
+use crate::tree::{Digest, Hasher};
+
+/// What passes from thread to thread at once, in bytes.
+const BLOCK: usize = 1 << 20;
+
+/// How many blocks wait between two threads: what bounds the memory.
+const QUEUE: usize = 4;
+
+type Block = Arc<Vec<u8>>;
+
+/// The tar stream of a layer.
+pub(super) struct Plain {
+    blocks: Receiver<io::Result<Block>>,
+    block: Block,
+    /// How much of the block was read.
+    at: usize,
+    hashing: JoinHandle<Digest>,
+}
+
+impl Plain {
+    /// Starts to read a layer.
+    ///
+    /// # Errors
+    /// The layer cannot be read, or no thread can be started.
+    pub(super) fn open(layer: &ImageLayer) -> Result<Untar<Self>, ReadError> {
+        let reader = decompressed(layer)?;
+        let (send, blocks) = sync_channel(QUEUE);
+        let (send_hash, to_hash) = sync_channel::<Block>(QUEUE);
+        spawn(move || pump(reader, &send, &send_hash))?;
+        let hashing = spawn(move || {
+            let mut hasher = Hasher::default();
+            for block in to_hash {
+                hasher.update(&block);
+            }
+            hasher.finish().0
+        })?;
+        Ok(Untar::new(Self { blocks, block: Block::default(), at: 0, hashing }))
+    }
+
+    /// Reads what follows the end of the archive, and compares the whole with what the configuration says of the layer.
+    ///
+    /// # Errors
+    /// The rest cannot be read, or [`ReadError::WrongDigest`].
+    pub(super) fn check(untar: Untar<Self>, layer: &ImageLayer) -> Result<(), ReadError> {
+        let plain = untar.drain().map_err(|source| damaged(layer, source))?;
+        let found = plain.hashing.join().expect("hashing does not panic");
+        match layer.diff_id {
+            Some(expected) if expected != found => {
+                Err(ReadError::WrongDigest { name: layer.part.name.clone(), expected, found })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Read for Plain {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.block.len() {
+            let Ok(block) = self.blocks.recv() else { return Ok(0) };
+            (self.block, self.at) = (block?, 0);
+        }
+        let count = buffer.len().min(self.block.len() - self.at);
+        buffer[..count].copy_from_slice(&self.block[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+}
+
+/// The layer that cannot be taken apart, by name.
+pub(super) fn damaged(layer: &ImageLayer, source: UntarError) -> ReadError {
+    ReadError::Archive { path: layer.part.name.clone(), source }
+}
+
+/// The tar stream of a layer, by the first bytes of the layer and not by what a document says of it.
+fn decompressed(layer: &ImageLayer) -> Result<Box<dyn Read + Send>, ReadError> {
+    let mut start = [0; 4];
+    let count = layer.part.reader().read(&mut start).map_err(|source| layer.part.failed(source))?;
+    let reader = io::BufReader::with_capacity(1 << 17, layer.part.reader());
+    Ok(match start[..count] {
+        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(reader)),
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            Box::new(zstd::Decoder::with_buffer(reader).map_err(|source| layer.part.failed(source))?)
+        }
+        _ => Box::new(reader),
+    })
+}
+
+fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, ReadError> {
+    std::thread::Builder::new().spawn(work).map_err(ReadError::Thread)
+}
+
+/// Sends the stream on, block by block, until it ends, fails, or nobody reads it any more.
+fn pump(mut reader: impl Read, send: &SyncSender<io::Result<Block>>, send_hash: &SyncSender<Block>) {
+    loop {
+        let mut block = Vec::with_capacity(BLOCK);
+        let read = (&mut reader).take(BLOCK as u64).read_to_end(&mut block);
+        let block = Arc::new(block);
+        let sent = block.is_empty() || (send_hash.send(block.clone()).is_ok() && send.send(Ok(block.clone())).is_ok());
+        match read {
+            Ok(count) if sent && count > 0 => {}
+            Ok(_) => return,
+            Err(error) => {
+                // Whoever is gone wants no more.
+                let _ = send.send(Err(error));
+                return;
+            }
+        }
+    }
+}
