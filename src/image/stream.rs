@@ -28,6 +28,7 @@ pub(super) struct Plain {
     block: Block,
     /// How much of the block was read.
     at: usize,
+    pumping: JoinHandle<()>,
     hashing: JoinHandle<Digest>,
 }
 
@@ -40,7 +41,7 @@ impl Plain {
         let reader = decompressed(layer)?;
         let (send, blocks) = sync_channel(QUEUE);
         let (send_hash, to_hash) = sync_channel::<Block>(QUEUE);
-        spawn(move || pump(reader, &send, &send_hash))?;
+        let pumping = spawn(move || pump(reader, &send, &send_hash))?;
         let hashing = spawn(move || {
             let mut hasher = Hasher::default();
             for block in to_hash {
@@ -48,7 +49,7 @@ impl Plain {
             }
             hasher.finish().0
         })?;
-        Ok(Untar::new(Self { blocks, block: Block::default(), at: 0, hashing }))
+        Ok(Untar::new(Self { blocks, block: Block::default(), at: 0, pumping, hashing }))
     }
 
     /// Reads what follows the end of the archive, and compares the whole with what the configuration says of the layer.
@@ -57,6 +58,7 @@ impl Plain {
     /// The rest cannot be read, or [`ReadError::WrongDigest`].
     pub(super) fn check(untar: Untar<Self>, layer: &ImageLayer) -> Result<(), ReadError> {
         let plain = untar.drain().map_err(|source| damaged(layer, source))?;
+        plain.pumping.join().expect("pumping does not panic");
         let found = plain.hashing.join().expect("hashing does not panic");
         match layer.diff_id {
             Some(expected) if expected != found => {

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -47,16 +48,31 @@ pub(super) fn watched() -> SigSet {
     FORWARDED.into_iter().chain([Signal::SIGCHLD]).collect()
 }
 
+/// Waits until threads that were joined are gone, and fails if others are there.
+///
+/// A thread that was joined may be on the kernel's list for a moment longer: its id, which `pthread_join(3)` waits for, is
+/// cleared in `mm_release`, and it leaves the list in `exit_notify` (`do_exit` in `kernel/exit.c`).
+fn become_single_threaded() -> Result<(), JailError> {
+    let start = Instant::now();
+    loop {
+        let threads = fs_err::read_dir("/proc/self/task")?.count();
+        if threads == 1 {
+            return Ok(());
+        }
+        if start.elapsed() > Duration::from_secs(1) {
+            return Err(JailError::Threads(threads));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Builds `jail`, runs `body` as its PID 1, and waits for its end.
 pub(super) fn supervise(
     jail: &Jail,
     signals: Signals,
     body: impl FnOnce(&Inside<'_>) -> i32,
 ) -> Result<Ended, JailError> {
-    let threads = fs_err::read_dir("/proc/self/task")?.count();
-    if threads != 1 {
-        return Err(JailError::Threads(threads));
-    }
+    become_single_threaded()?;
     let facts = facts::gather(jail)?;
     let plan = plan(jail, &facts)?;
     let tree = fs_err::canonicalize(&jail.tree)?;
