@@ -13,6 +13,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output as Finished};
 
+use minjail::files::Reasons;
 use minjail::image::{Image, Input, Options, Output, Reference, Written, write_all};
 use minjail::layer::Compression;
 use minjail::manifest::{Config, Entry, FORMAT, Kind, Manifest, Packing, Source, Sources};
@@ -75,7 +76,7 @@ fn busybox() -> Option<(Manifest, Sources)> {
             xattrs,
             package: None,
             layer: 0,
-            reasons: BTreeSet::new(),
+            reasons: Reasons::default(),
         }
     };
     let config = Config {

@@ -10,7 +10,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use minjail::files::{FileSet, Reason, Wanted, Was, What};
+use minjail::files::{FileSet, Reason, Reasons, Wanted, Was, What};
 use minjail::manifest::{
     Config, DrawError, DrawNote, DrawnUp, Entry, FORMAT, Given, Kind, Manifest, Packages, Packing, ParseError, Source,
     draw_up,
@@ -94,7 +94,7 @@ fn was(content: &str) -> What {
         nlink: 1,
         rdev: 0,
     };
-    What::Was(Was { facts, content: Some(content.to_owned()), target: None })
+    What::Was(Box::new(Was { facts, content: Some(content.to_owned()), target: None }))
 }
 
 fn entry<'a>(drawn: &'a DrawnUp, path: &str) -> &'a Entry {
@@ -331,7 +331,7 @@ fn manifest_of(entries: Vec<(&str, Kind)>) -> Manifest {
         xattrs: BTreeMap::new(),
         package: None,
         layer: 0,
-        reasons: BTreeSet::new(),
+        reasons: Reasons::default(),
     };
     let entries = entries.into_iter().map(entry).collect();
     Manifest {

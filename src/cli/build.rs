@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::locked;
-use super::pack::{Draft, Packing, Prepared};
+use super::pack::{Draft, Needed, Packing, Prepared};
 use super::profile;
 use super::proven::{self, Ground, Proving};
 use super::rehearse::Rehearsal;
@@ -71,10 +71,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 /// Draws up what the traces need.
 pub(super) fn from_traces(arguments: &Arguments, prepared: &Prepared) -> Result<Draft, Failure> {
     let trace = Trace::read(&arguments.traces)?;
-    let lead = Trace::read(&arguments.traces[..1])?;
-    let lead = lead.runs.first().expect("a trace that was read has a run");
-    let root = Root::open(arguments.root.as_deref().unwrap_or(&lead.header.root))?;
-    Draft::draw(&trace, &lead.header, root, &Image::default(), prepared)
+    let lead = match arguments.traces.as_slice() {
+        [_] => trace.lead().clone(),
+        several => Trace::read(&several[..1])?.lead().clone(),
+    };
+    let root = Root::open(arguments.root.as_deref().unwrap_or(&lead.root))?;
+    let needed = Needed::of(&trace, &lead, root, &Image::default(), prepared)?;
+    drop(trace);
+    needed.draw(prepared)
 }
 
 fn from_profile(profile: &Profile, arguments: &Arguments, prepared: &Prepared) -> Result<(), Failure> {

@@ -38,16 +38,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let lock_path = lock_path(arguments)?;
     let lock = read_lock(&lock_path)?;
     let system = Path::new(&arguments.checked);
+    let listed = lock.entries.len();
     let (differences, unchecked) = if system.is_dir() {
-        check_system(&lock, system)?
+        check_system(lock, system)?
     } else {
-        let lock = Side { manifest: lock.clone(), knows: Aspects::ALL };
+        let lock = Side { manifest: lock, knows: Aspects::ALL };
         let side = Side::read(&arguments.checked, None)?;
         (diff(&lock.manifest, &side.manifest, lock.common(&side)), 0)
     };
     answer(&differences, arguments.json);
     if !arguments.quiet && !arguments.json {
-        let count = lock.entries.len() - unchecked;
+        let count = listed - unchecked;
         let made = match unchecked {
             0 => String::new(),
             count => format!("; {count} are minjail's own, and no system has them so"),
@@ -72,13 +73,12 @@ fn lock_path(arguments: &Arguments) -> Result<PathBuf, Failure> {
 }
 
 /// What differs in a system that has the lock's files among others, and how many paths cannot be compared.
-fn check_system(lock: &Manifest, directory: &Path) -> Result<(Vec<Difference>, usize), Failure> {
+fn check_system(mut lock: Manifest, directory: &Path) -> Result<(Vec<Difference>, usize), Failure> {
     let root = Root::open(directory)?;
     let made: BTreeSet<_> = lock.made_paths().cloned().collect();
     let mut files = lock.files(&root, &BTreeMap::new())?;
     files.wanted.retain(|path, _| !made.contains(path));
     let present = draw_directory(&files, &root, &Packages::read(&root)?, lock.packing.mtime)?;
-    let mut lock = lock.clone();
     lock.entries.retain(|entry| !made.contains(&entry.path));
     let aspects = Aspects { packing: false, config: false, times: false, ..Aspects::ALL };
     Ok((diff(&lock, &present, aspects), made.len()))

@@ -10,7 +10,7 @@ use super::choices::{Choices, Chosen};
 use super::failure::Failure;
 use super::progress::Progress;
 use crate::files::{self, FileSet, Note};
-use crate::image::{self, Beside, Output, Reference, Target};
+use crate::image::{self, Output, Reference, Target};
 use crate::layer::{BLOCK_SIZE, Compression};
 use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Layers, Manifest, Packages, Sources, Times};
 use crate::path::unescape;
@@ -253,9 +253,49 @@ pub(super) fn tell_of_trace(tally: &Tally, target: &Path, prepared: &Prepared) {
     }
 }
 
-/// Builds every output from `trace`; `lead` says how the image is run.
-pub(super) fn pack(trace: &Trace, lead: &Header, prepared: &Prepared) -> Result<(), Failure> {
-    Draft::draw(trace, lead, Root::open(&lead.root)?, &Image::default(), prepared)?.publish(prepared)
+/// What an image needs, and nothing else of the trace: of a large one that need not stay in memory.
+pub(super) struct Needed {
+    files: FileSet,
+    root: Root,
+    store: BTreeMap<String, PathBuf>,
+    config: Config,
+    packing: manifest::Packing,
+    notes: Vec<Note>,
+    gaps: BTreeMap<Gap, u64>,
+    left_out: LeftOut,
+}
+
+impl Needed {
+    /// What `trace` needs of `root`; `lead` says how the image is run, and `image` what a profile says otherwise.
+    pub(super) fn of(
+        trace: &Trace,
+        lead: &Header,
+        root: Root,
+        image: &Image,
+        prepared: &Prepared,
+    ) -> Result<Self, Failure> {
+        let (files, mut notes) = files::needed(trace, &root, &prepared.chosen.policy)?;
+        let withheld = lead.env.iter().filter(|(name, value)| prepared.chosen.withholds(name, value));
+        notes.extend(withheld.map(|(name, _)| Note::Variable { name: name.clone() }));
+        notes.sort();
+        let config = config(trace, lead, image, &prepared.chosen)?;
+        let packing = manifest::Packing { name: lead.workload.clone(), ..prepared.packing.clone() };
+        refuse_gaps(trace, prepared)?;
+        let (gaps, left_out, store) = (gaps(trace), left_out(trace), trace.store.clone());
+        Ok(Self { files, root, store, config, packing, notes, gaps, left_out })
+    }
+
+    /// Reads and hashes it.
+    pub(super) fn draw(self, prepared: &Prepared) -> Result<Draft, Failure> {
+        let Self { files, root, store, config, packing, notes, gaps, left_out } = self;
+        let packages = Packages::read(&root)?;
+        let DrawnUp { mut manifest, sources, .. } =
+            draw_up(&files, &root, &packages, &store, prepared.epoch, packing, config, prepared.quiet)?;
+        if prepared.packing.layers == Layers::Packages {
+            manifest.layer_by_packages();
+        }
+        Ok(Draft { manifest, sources, root, packages, notes, gaps, left_out })
+    }
 }
 
 /// An image that is drawn up, and not written yet, with all that is to be told of it.
@@ -270,31 +310,6 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Draws up what `trace` needs of `root`; `lead` says how the image is run, and `image` what a profile says
-    /// otherwise.
-    pub(super) fn draw(
-        trace: &Trace,
-        lead: &Header,
-        root: Root,
-        image: &Image,
-        prepared: &Prepared,
-    ) -> Result<Self, Failure> {
-        let (files, mut notes) = files::needed(trace, &root, &prepared.chosen.policy)?;
-        let withheld = lead.env.iter().filter(|(name, value)| prepared.chosen.withholds(name, value));
-        notes.extend(withheld.map(|(name, _)| Note::Variable { name: name.clone() }));
-        notes.sort();
-        let packages = Packages::read(&root)?;
-        let packing = manifest::Packing { name: lead.workload.clone(), ..prepared.packing.clone() };
-        let config = config(trace, lead, image, &prepared.chosen)?;
-        let DrawnUp { mut manifest, sources, .. } =
-            draw_up(&files, &root, &packages, &trace.store, prepared.epoch, packing, config, prepared.quiet)?;
-        if prepared.packing.layers == Layers::Packages {
-            manifest.layer_by_packages();
-        }
-        refuse_gaps(trace, prepared)?;
-        Ok(Self { manifest, sources, root, packages, notes, gaps: gaps(trace), left_out: left_out(trace) })
-    }
-
     /// Writes the image as a tree alone.
     pub(super) fn write_tree(&self, directory: &Path, prepared: &Prepared) -> Result<(), Failure> {
         self.write(&[Output::Rootfs(directory.to_path_buf())], &[], prepared).map(drop)
@@ -302,9 +317,7 @@ impl Draft {
 
     /// Writes every output and its lock, and tells of it.
     pub(super) fn publish(&self, prepared: &Prepared) -> Result<(), Failure> {
-        let lock = self.manifest.to_json();
-        let locks = prepared.locks.iter().map(|path| Beside { path, content: lock.as_bytes() });
-        let written = self.write(&prepared.outputs, &locks.collect::<Vec<_>>(), prepared)?;
+        let written = self.write(&prepared.outputs, &prepared.locks, prepared)?;
         let mut summary = Summary::of(&self.manifest);
         let share = self.packages.share(&self.manifest);
         summary.packages = summary::Packages {
@@ -324,11 +337,11 @@ impl Draft {
     fn write(
         &self,
         outputs: &[Output],
-        beside: &[Beside<'_>],
+        locks: &[PathBuf],
         prepared: &Prepared,
     ) -> Result<Vec<summary::Output>, Failure> {
         let tree = Tree { manifest: &self.manifest, sources: &self.sources, root: &self.root };
-        write(&tree, outputs, beside, prepared)
+        write(&tree, outputs, locks, prepared)
     }
 }
 
@@ -362,7 +375,7 @@ pub(super) fn draw_up(
 fn write(
     tree: &Tree<'_>,
     outputs: &[Output],
-    beside: &[Beside<'_>],
+    locks: &[PathBuf],
     prepared: &Prepared,
 ) -> Result<Vec<summary::Output>, Failure> {
     let name = Reference::of_program(tree.manifest.packing.name.as_bytes());
@@ -375,7 +388,7 @@ fn write(
         standard_output: prepared.standard_output.as_fd(),
     };
     let progress = Progress::new("packing", prepared.quiet);
-    let written = image::write_all(tree, outputs, beside, &options, &mut |at| progress.show(at.done, at.total))?;
+    let written = image::write_all(tree, outputs, locks, &options, &mut |at| progress.show(at.done, at.total))?;
     Ok(written
         .into_iter()
         .map(|written| summary::Output {

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::failure::Failure;
-use super::pack::{self, Draft, Prepared};
+use super::pack::{self, Draft, Needed, Prepared};
 use super::prove::{Model, Verdict, repair, try_out, unproved};
 use super::rehearse::{Rehearsal, scratch};
 use crate::profile::Image;
@@ -53,7 +53,7 @@ pub(super) fn build(
     let mut trace = Trace::read(&traces)?;
     let lead = &rehearsals[0].header;
     for round in 0.. {
-        let mut draft = Draft::draw(&trace, lead, Root::open(&lead.root)?, image, prepared)?;
+        let mut draft = Needed::of(&trace, lead, Root::open(&lead.root)?, image, prepared)?.draw(prepared)?;
         finish(&mut draft)?;
         draft.manifest.verified = Some(proving.verify);
         if !proving.verify {

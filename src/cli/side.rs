@@ -1,6 +1,6 @@
 //! What `diff` and `check` compare: a lock, a trace, an image of any form, or a directory, each as a manifest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::locked::read_lock;
 use super::pack::threads;
 use super::progress::Progress;
 use super::run::run_config;
-use crate::files::{self, FileSet, Wanted, What};
+use crate::files::{self, FileSet, Reasons, Wanted, What};
 use crate::image::{Image, Input};
 use crate::manifest::{self, Aspects, Config, FORMAT, Given, Manifest, Packages, Packing, Times};
 use crate::path::JailPath;
@@ -64,7 +64,7 @@ pub(super) fn is_lock(name: &OsString) -> bool {
 fn of_trace(directory: &Path, like: Option<&Manifest>) -> Result<Side, Failure> {
     let trace = Trace::read(&[directory.to_path_buf()])
         .map_err(|error| Failure::from(error).hint("a chroot directory is spelled `rootfs:DIR`"))?;
-    let lead = &trace.runs.first().expect("a trace that was read has a run").header;
+    let lead = trace.lead();
     let root = Root::open(&lead.root)?;
     let chosen = Chosen::default();
     let (files, _) = files::needed(&trace, &root, &chosen.policy)?;
@@ -106,7 +106,7 @@ fn of_directory(root: &Root) -> Result<Side, Failure> {
         if root.lstat(&path)?.is_some_and(|facts| facts.is_directory()) {
             todo.extend(root.list(&path)?.iter().map(|name| path.join(name)));
         }
-        files.wanted.insert(path, Wanted { what: What::AsIs, reasons: BTreeSet::new() });
+        files.wanted.insert(path, Wanted { what: What::AsIs, reasons: Reasons::default() });
     }
     // What an ordinary user has unpacked is his, all of it, whatever the lock says.
     let owned_by_root = root.lstat(&JailPath::root())?.is_some_and(|facts| facts.uid == 0);

@@ -12,8 +12,10 @@ use nix::unistd::{Gid, Group, Uid, User, getgroups};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::locate::locate;
-use super::pack::{self, Packing};
+use super::pack::{self, Needed, Packing};
 use crate::path::{JailPath, escape};
+use crate::profile::Image;
+use crate::root::Root;
 use crate::trace::{Ending, FORMAT, Header, Recorder, Tally, Trace};
 
 /// Run a program once and record every file it touches; with -o, build images from that
@@ -62,7 +64,10 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         pack::tell_of_trace(&tally, &target, &prepared);
     } else {
         let trace = Trace::read(std::slice::from_ref(&target))?;
-        pack::pack(&trace, &workload.header, &prepared)?;
+        let root = Root::open(&workload.header.root)?;
+        let needed = Needed::of(&trace, &workload.header, root, &Image::default(), &prepared)?;
+        drop(trace);
+        needed.draw(&prepared)?.publish(&prepared)?;
     }
     Ok(outcome.into())
 }

@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::locked::read_lock;
 use crate::files;
 use crate::path::JailPath;
-use crate::report::why::{Reasons, explain};
+use crate::report::why::{AllReasons, explain};
 use crate::root::Root;
 use crate::trace::Trace;
 
@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-fn reasons(source: &Path) -> Result<Reasons, Failure> {
+fn reasons(source: &Path) -> Result<AllReasons, Failure> {
     if source.is_dir() {
         let trace = Trace::read(&[source.to_path_buf()])?;
         let root = trace.runs.first().map_or_else(|| PathBuf::from("/"), |run| run.header.root.clone());

@@ -1,9 +1,10 @@
 //! From touches to what is wanted: the table of `docs/design.md`, section 4.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::special;
-use super::{FileSet, FilesError, Listing, Note, Reason, Was, What};
+use super::{FileSet, FilesError, Listing, Note, Reason, Reasons, Was, What};
 use crate::path::{Facts, FileType, JailPath, unescape};
 use crate::root::Root;
 use crate::trace::{Access, Found, Header, Run, Touch, Trace, is_kernels, is_temporary};
@@ -22,7 +23,7 @@ pub(super) struct Touched<'a> {
     granted: bool,
     before: Option<&'a str>,
     names: BTreeSet<&'a str>,
-    reasons: BTreeSet<Reason>,
+    reasons: Reasons,
 }
 
 /// Every path that was there before the run, with all that was done to it; and the directories of what was made.
@@ -30,20 +31,48 @@ pub(super) struct Touched<'a> {
 pub(super) struct Gathered<'a> {
     pub(super) paths: BTreeMap<JailPath, Touched<'a>>,
     /// Where the runs made something, or may have, or were stopped.
-    makings: BTreeMap<JailPath, BTreeSet<Reason>>,
-    links: BTreeMap<JailPath, BTreeSet<Reason>>,
-    passed: BTreeMap<JailPath, BTreeSet<Reason>>,
+    makings: BTreeMap<JailPath, Reasons>,
+    links: BTreeMap<JailPath, Reasons>,
+    passed: BTreeMap<JailPath, Reasons>,
 }
 
 /// Sorts the touches by path.
 pub(super) fn gather(trace: &Trace) -> Result<Gathered<'_>, FilesError> {
     let mut gathered = Gathered::default();
     for run in &trace.runs {
+        let mut names = Names::of(run);
         for touch in &run.touches {
-            gathered.take(run, touch)?;
+            gathered.take(run, touch, &mut names)?;
         }
     }
     Ok(gathered)
+}
+
+/// What a run's reasons say, each name once.
+struct Names<'a> {
+    workload: Arc<str>,
+    /// The paths of the programs, by their ids.
+    programs: HashMap<u32, Arc<str>>,
+    calls: HashMap<&'a str, Arc<str>>,
+    unknown: Arc<str>,
+}
+
+impl<'a> Names<'a> {
+    fn of(run: &'a Run) -> Self {
+        let programs = run.programs.iter().map(|program| (program.id, program.path.as_str().into())).collect();
+        let workload = run.header.workload.as_str().into();
+        Self { workload, programs, calls: HashMap::new(), unknown: "".into() }
+    }
+
+    fn reason(&mut self, touch: &'a Touch) -> Reason {
+        let workload = self.workload.clone();
+        let program = self.programs.get(&touch.program).unwrap_or(&self.unknown).clone();
+        if touch.call == REPAIR {
+            return Reason::Repair { workload, program };
+        }
+        let call = self.calls.entry(&touch.call).or_insert_with(|| touch.call.as_str().into()).clone();
+        Reason::Touched { workload, program, call }
+    }
 }
 
 impl<'a> Gathered<'a> {
@@ -62,13 +91,8 @@ impl<'a> Gathered<'a> {
         looked_at.map(|(path, _)| path.clone()).collect()
     }
 
-    fn take(&mut self, run: &'a Run, touch: &'a Touch) -> Result<(), FilesError> {
-        let (workload, program) = (run.header.workload.clone(), run.program_of(touch).to_owned());
-        let reason = if touch.call == REPAIR {
-            Reason::Repair { workload, program }
-        } else {
-            Reason::Touched { workload, program, call: touch.call.clone() }
-        };
+    fn take(&mut self, run: &'a Run, touch: &'a Touch, names: &mut Names<'a>) -> Result<(), FilesError> {
+        let reason = names.reason(touch);
         for link in &touch.links {
             self.links.entry(link.path.clone()).or_default().insert(Reason::OnTheWay { to: touch.path.clone() });
         }
@@ -97,7 +121,7 @@ impl<'a> Gathered<'a> {
             granted: false,
             before: None,
             names: BTreeSet::new(),
-            reasons: BTreeSet::new(),
+            reasons: Reasons::default(),
         });
         touched.agree(run, touch)?;
         touched.accesses.insert(touch.access);
@@ -266,11 +290,11 @@ fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> 
         let path = path.clone();
         return Err(if now.is_some() { FilesError::Changed { path } } else { FilesError::Gone { path } });
     }
-    Ok(What::Was(Was {
+    Ok(What::Was(Box::new(Was {
         facts: facts.clone(),
         content: touched.before.map(str::to_owned).filter(|_| !content_is_there || is_temporary(path)),
         target: touched.first.target.as_deref().and_then(unescape),
-    }))
+    })))
 }
 
 /// The names that a listing of `path` showed: directories and links as they are, anything else only by name.

@@ -13,7 +13,7 @@ mod reason;
 mod secrets;
 mod special;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::elf::{CacheError, SearchError};
 use crate::path::{Facts, JailPath};
@@ -24,7 +24,7 @@ pub use closure::interpreter;
 pub use gather::REPAIR;
 pub use note::Note;
 pub use policy::{Accounts, Listing, Pattern, PatternError, Policy, StatOnly};
-pub use reason::Reason;
+pub use reason::{Reason, Reasons};
 pub use secrets::is_secret_variable;
 
 /// The file set could not be made.
@@ -86,7 +86,8 @@ pub struct FileSet {
 impl FileSet {
     /// Adds a reason for `path`; `what` counts only if the path is new, or wanted as it is so far.
     pub fn add(&mut self, path: JailPath, what: What, reason: Reason) {
-        let wanted = self.wanted.entry(path).or_insert_with(|| Wanted { what: What::AsIs, reasons: BTreeSet::new() });
+        let wanted =
+            self.wanted.entry(path).or_insert_with(|| Wanted { what: What::AsIs, reasons: Reasons::default() });
         if wanted.what == What::AsIs {
             wanted.what = what;
         }
@@ -95,7 +96,7 @@ impl FileSet {
 
     /// Adds every directory above what is wanted.
     pub fn hold(&mut self) {
-        self.wanted.entry(JailPath::root()).or_insert_with(|| Wanted { what: What::AsIs, reasons: BTreeSet::new() });
+        self.wanted.entry(JailPath::root()).or_insert_with(|| Wanted { what: What::AsIs, reasons: Reasons::default() });
         let paths: Vec<JailPath> = self.wanted.keys().cloned().collect();
         for path in paths {
             let mut child = path;
@@ -119,7 +120,7 @@ impl FileSet {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     pub what: What,
-    pub reasons: BTreeSet<Reason>,
+    pub reasons: Reasons,
 }
 
 /// What the jail needs of a path.
@@ -128,7 +129,7 @@ pub enum What {
     /// What the root has there: a directory, a link, a file with its content, a FIFO, a device node.
     AsIs,
     /// What was there before the run changed it.
-    Was(Was),
+    Was(Box<Was>),
     /// A file with the size, owner and mode of the root's, and zeros for content: it was looked at and never opened.
     Hollow,
     /// A file that the workload itself was not allowed to read: the same owner and mode, no content, so that it is

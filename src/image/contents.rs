@@ -11,7 +11,7 @@ use super::read::{Image, ImageLayer, ReadError};
 use super::stream::{Plain, damaged};
 use super::unpack::{metadata, parse};
 use crate::layer::untar::{Member, MemberKind, Untar, UntarError};
-use crate::manifest::{Entry, Kind};
+use crate::manifest::{Entry, Kind, Reasons};
 use crate::path::{JailPath, escape};
 use crate::tree::{Hasher, Metadata};
 
@@ -118,7 +118,7 @@ impl Stack {
             self.remove(&path);
         }
         self.make_parents(&path);
-        let (package, reasons) = (None, BTreeSet::new());
+        let (package, reasons) = (None, Reasons::default());
         let entry = Entry { path: path.clone(), kind, mode, uid, gid, mtime, xattrs, package, layer: 0, reasons };
         self.entries.insert(path.clone(), entry);
         self.fresh.insert(path);
@@ -138,7 +138,7 @@ impl Stack {
                 xattrs: BTreeMap::new(),
                 package: None,
                 layer: 0,
-                reasons: BTreeSet::new(),
+                reasons: Reasons::default(),
             };
             self.entries.entry(path).or_insert(directory);
         }

@@ -27,7 +27,7 @@ use crate::tree::TreeError;
 pub use output::{FORMS, Input, Output, OutputError, Target};
 pub use read::{Image, ImageLayer, ReadError};
 pub use reference::{Reference, ReferenceError, Tag};
-pub use write::{Beside, Options, Progress, Written, write_all};
+pub use write::{Options, Progress, Written, write_all};
 
 /// An image could not be written.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::ImageError;
 use super::form::Form;
@@ -55,15 +55,8 @@ pub struct Written {
     pub notes: Notes,
 }
 
-/// A file that goes with the images, as their lock does.
-#[derive(Debug, Clone, Copy)]
-pub struct Beside<'a> {
-    pub path: &'a Path,
-    pub content: &'a [u8],
-}
-
-/// Writes all outputs, and the files beside them. All are on the disk before the first gets its name; then the files
-/// beside get theirs, and the images last: who sees an image sees its lock. Whatever fails, nothing is left of those that were not complete; standard output, which cannot
+/// Writes all outputs, and the manifest as their lock, as often as it is named. All are on the disk before the first gets
+/// its name; then the locks get theirs, and the images last: who sees an image sees its lock. Whatever fails, nothing is left of those that were not complete; standard output, which cannot
 /// be taken back, is written to only after all outputs were begun.
 ///
 /// # Errors
@@ -71,16 +64,16 @@ pub struct Beside<'a> {
 pub fn write_all(
     tree: &Tree<'_>,
     outputs: &[Output],
-    beside: &[Beside<'_>],
+    locks: &[PathBuf],
     options: &Options<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Written>, ImageError> {
     // Everything that can fail early fails here: the date, the outputs that exist, the directories that do not.
-    check_distinct(outputs, beside)?;
+    check_distinct(outputs, locks)?;
     let parts = Parts::of(tree)?;
     config(tree, Vec::new())?;
-    let beside = beside.iter().map(|Beside { path, content }| Stage::whole(path, options.force, content));
-    let beside = beside.collect::<Result<Vec<_>, _>>()?;
+    let lock = |path: &PathBuf| Stage::whole(path, options.force, |writer| tree.manifest.write_json(writer));
+    let locks = locks.iter().map(lock).collect::<Result<Vec<_>, _>>()?;
     let begun =
         outputs.iter().map(|output| Begun::new(output, parts.layers.len(), options)).collect::<Result<Vec<_>, _>>()?;
 
@@ -91,9 +84,9 @@ pub fn write_all(
         progress(Progress { done, total });
     })?;
 
-    let stages = beside.iter().chain(ended.iter().filter_map(|ended| ended.stage.as_ref()));
+    let stages = locks.iter().chain(ended.iter().filter_map(|ended| ended.stage.as_ref()));
     let _turn = Turn::take(stages.map(Stage::target))?;
-    beside.into_iter().try_for_each(Stage::publish)?;
+    locks.into_iter().try_for_each(Stage::publish)?;
     let mut all = Vec::with_capacity(ended.len());
     for (output, Ended { stage, bytes, layers, config, manifest, notes }) in outputs.iter().zip(ended) {
         stage.map_or(Ok(()), Stage::publish)?;
@@ -260,9 +253,9 @@ fn config(tree: &Tree<'_>, diff_ids: Vec<Digest>) -> Result<Vec<u8>, ImageError>
     Ok(oci::text(&config))
 }
 
-fn check_distinct(outputs: &[Output], beside: &[Beside<'_>]) -> Result<(), ImageError> {
+fn check_distinct(outputs: &[Output], locks: &[PathBuf]) -> Result<(), ImageError> {
     let mut known = BTreeSet::new();
-    for place in outputs.iter().map(Output::path).chain(beside.iter().map(|beside| Some(beside.path))) {
+    for place in outputs.iter().map(Output::path).chain(locks.iter().map(|lock| Some(lock.as_path()))) {
         if !known.insert(place) {
             let path = place.map_or("standard output".to_owned(), |path| format!("`{}`", path.display()));
             return Err(ImageError::Twice { path });

@@ -288,7 +288,7 @@ mod tests {
             xattrs: BTreeMap::new(),
             package: None,
             layer: 0,
-            reasons: std::collections::BTreeSet::new(),
+            reasons: crate::manifest::Reasons::default(),
         }
     }
 

@@ -16,8 +16,18 @@ pub(super) struct Job<'a> {
     pub(super) path: &'a JailPath,
     pub(super) source: &'a Source,
     pub(super) size: u64,
-    /// Of a file in the root: what was seen when it was looked at.
-    pub(super) facts: Option<&'a Facts>,
+    /// Of a file in the root: its time when it was looked at.
+    pub(super) seen: Option<Mtime>,
+}
+
+/// Seconds since 1970, and nanoseconds past them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mtime(i64, u32);
+
+impl Mtime {
+    pub(super) fn of(facts: &Facts) -> Self {
+        Self(facts.mtime, facts.mtime_nsec)
+    }
 }
 
 /// The digest of each job, in the jobs' order. Of several errors, that of the first job counts.
@@ -58,9 +68,8 @@ fn digest(job: &Job<'_>, root: &Root, advance: &dyn Fn(u64)) -> Result<String, D
         Source::Root => {
             let file = root.open_file(job.path)?;
             let result = hash(file, job.size, advance);
-            let now = root.lstat(job.path)?;
-            let unchanged = job.facts.zip(now.as_ref()).is_some_and(|(before, now)| before.same_content(now));
-            if !unchanged {
+            let now = root.lstat(job.path)?.filter(|now| now.is_file() && now.size == job.size);
+            if now.as_ref().map(Mtime::of) != job.seen || now.is_none() {
                 return Err(DrawError::Changed { path: path() });
             }
             result
@@ -78,7 +87,7 @@ fn digest(job: &Job<'_>, root: &Root, advance: &dyn Fn(u64)) -> Result<String, D
 fn hash(reader: impl Read, expected: u64, advance: &dyn Fn(u64)) -> io::Result<(String, u64)> {
     let mut reader = reader.take(expected.saturating_add(1));
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 256 << 10];
+    let mut buffer = vec![0; usize::try_from(expected).unwrap_or(usize::MAX).clamp(1, 256 << 10)];
     let mut size = 0;
     loop {
         match reader.read(&mut buffer) {

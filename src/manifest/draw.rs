@@ -5,7 +5,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use super::digest::{self, Job};
+use super::digest::{self, Job, Mtime};
 use super::model::{Config, Entry, FORMAT, Kind, Manifest, Source, Sources};
 use super::packages::Packages;
 use super::packing::{Made, Packing, Times};
@@ -88,8 +88,8 @@ pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
     let jobs: Vec<Job<'_>> = drafts
         .iter()
         .filter_map(|(path, draft)| {
-            let Content { source, size, facts } = draft.content.as_ref()?;
-            Some(Job { path, source, size: *size, facts: facts.as_ref() })
+            let Content { source, size, seen } = draft.content.as_ref()?;
+            Some(Job { path, source, size: *size, seen: *seen })
         })
         .collect();
     let digests = digest::all(&jobs, given.root, given.threads, given.progress)?;
@@ -97,10 +97,8 @@ pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
     for (path, sha256) in digests {
         let draft = drafts.get_mut(&path).expect("digests are of drafts");
         let Content { source, size, .. } = draft.content.take().expect("only contents are hashed");
-        if let Some(What::Was(Was { content: Some(expected), .. })) =
-            given.files.wanted.get(&path).map(|wanted| &wanted.what)
-        {
-            if *expected != sha256 {
+        if let Some(What::Was(was)) = given.files.wanted.get(&path).map(|wanted| &wanted.what) {
+            if let Some(expected) = was.content.as_ref().filter(|expected| **expected != sha256) {
                 return Err(DrawError::Damaged { path, sha256: expected.clone() });
             }
         }
@@ -148,8 +146,8 @@ struct Draft {
 struct Content {
     source: Source,
     size: u64,
-    /// What was seen of it in the root.
-    facts: Option<Facts>,
+    /// Of a file in the root: its time when it was looked at.
+    seen: Option<Mtime>,
 }
 
 struct Drawing<'a> {
@@ -282,8 +280,11 @@ impl Drawing<'_> {
     /// `kept` is the digest of what the trace kept of it, and empty for a file that the root has: the number of an inode
     /// that was freed since may belong to another file by now.
     fn other_name(&mut self, path: &JailPath, facts: &Facts, kept: &str) -> Option<JailPath> {
+        if facts.nlink < 2 {
+            return None;
+        }
         let identity = (facts.dev, facts.ino, kept.to_owned());
-        if let Some(first) = self.inodes.get(&identity).filter(|_| facts.nlink > 1) {
+        if let Some(first) = self.inodes.get(&identity) {
             return Some(first.clone());
         }
         self.inodes.entry(identity).or_insert_with(|| path.clone());
@@ -338,7 +339,7 @@ impl Drawing<'_> {
     ) -> Result<(), DrawError> {
         self.draft(path, wanted, Kind::File { size, sha256: String::new() }, owner, facts)?;
         self.drafts.get_mut(path).expect("it was just put there").content =
-            Some(Content { source, size, facts: facts.cloned() });
+            Some(Content { source, size, seen: facts.map(Mtime::of) });
         Ok(())
     }
 

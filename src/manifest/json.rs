@@ -1,6 +1,7 @@
 //! The manifest as text: one form for one manifest, and nothing read that does not hold together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
 
 use serde::Deserialize;
 
@@ -40,9 +41,18 @@ pub enum ParseError {
 impl Manifest {
     /// The manifest as JSON: indented, ordered, with one newline at the end. Equal manifests give equal bytes.
     pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).expect("all of a manifest's maps have text as keys");
-        text.push('\n');
-        text
+        let mut bytes = Vec::new();
+        self.write_json(&mut bytes).expect("writing to memory cannot fail");
+        String::from_utf8(bytes).expect("JSON is UTF-8")
+    }
+
+    /// Writes what [`Self::to_json`] gives.
+    ///
+    /// # Errors
+    /// What the writer says.
+    pub fn write_json(&self, mut writer: impl Write) -> io::Result<()> {
+        serde_json::to_writer_pretty(&mut writer, self)?;
+        writer.write_all(b"\n")
     }
 
     /// Reads a manifest and checks that it holds together.

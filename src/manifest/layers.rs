@@ -174,6 +174,7 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::Reasons;
     use crate::manifest::{Config, FORMAT, Made, Packing};
 
     fn path(text: &str) -> JailPath {
@@ -196,7 +197,7 @@ mod tests {
             xattrs: BTreeMap::new(),
             package: package.map(ToOwned::to_owned),
             layer: 0,
-            reasons: BTreeSet::new(),
+            reasons: Reasons::default(),
         };
         Manifest {
             minjail_format: FORMAT,

@@ -14,6 +14,7 @@ mod packing;
 mod redraw;
 mod times;
 
+pub use crate::files::Reasons;
 pub use diff::{Aspect, Aspects, Change, Difference, diff};
 pub use draw::{DrawError, DrawNote, DrawnUp, Given, draw_up};
 pub use json::ParseError;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::packing::{Made, Packing};
-use crate::files::Reason;
+use crate::files::Reasons;
 use crate::path::JailPath;
 
 /// Numbers everything that affects a digest. A change to the bytes that come out for the same manifest is a new format.
@@ -88,8 +88,8 @@ pub struct Entry {
     /// link is in the layer of what it links to.
     #[serde(default, skip_serializing_if = "is_lowest")]
     pub layer: u32,
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub reasons: BTreeSet<Reason>,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub reasons: Reasons,
 }
 
 /// What stands at a path.
@@ -137,6 +137,10 @@ pub enum Source {
     Zeros,
     /// These bytes.
     Made(Vec<u8>),
+}
+
+fn is_empty(reasons: &Reasons) -> bool {
+    reasons.is_empty()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]

@@ -43,7 +43,7 @@ impl Manifest {
             (Kind::Directory, Some(Made::Directory)) => What::EmptyDirectory,
             (Kind::Symlink { target }, _) if target == OMITTED.as_bytes() => What::Placeholder,
             (Kind::File { size, sha256 }, _) if store.contains_key(sha256) => {
-                What::Was(Was { facts: facts(entry, *size), content: Some(sha256.clone()), target: None })
+                What::Was(Box::new(Was { facts: facts(entry, *size), content: Some(sha256.clone()), target: None }))
             }
             _ => What::AsIs,
         }

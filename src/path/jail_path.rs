@@ -4,13 +4,14 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::text::{escape, unescape};
 
 /// An absolute path in the jail: starts with `/`, has no empty, `.` or `..` component and no NUL, and orders bytewise,
-/// so that a directory always comes before what is in it.
+/// so that a directory always comes before what is in it. Copies share their bytes: one path is in many lists.
 ///
 /// ```
 /// use minjail::path::JailPath;
@@ -21,7 +22,7 @@ use super::text::{escape, unescape};
 /// # Ok::<(), minjail::path::PathError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JailPath(Vec<u8>);
+pub struct JailPath(Arc<[u8]>);
 
 /// Why some bytes are not a [`JailPath`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +38,7 @@ pub enum PathError {
 impl JailPath {
     /// The root directory, `/`.
     pub fn root() -> Self {
-        Self(b"/".to_vec())
+        Self(b"/".as_slice().into())
     }
 
     /// Takes an absolute path, folding `//` and `.`.
@@ -53,15 +54,15 @@ impl JailPath {
         if bytes.contains(&0) {
             return Err(PathError::Nul(escape(bytes)));
         }
-        let mut path = Self::root();
+        let mut path = b"/".to_vec();
         for name in bytes.split(|&byte| byte == b'/') {
             match name {
                 b"" | b"." => {}
                 b".." => return Err(PathError::Parent(escape(bytes))),
-                _ => path.push(name),
+                _ => push(&mut path, name),
             }
         }
-        Ok(path)
+        Ok(Self(path.into()))
     }
 
     /// The path as bytes, without a trailing slash except for `/` itself.
@@ -79,9 +80,10 @@ impl JailPath {
     /// `name` must be one component; that it is one is the caller's knowledge (a directory listing, a split path).
     #[must_use]
     pub fn join(&self, name: &[u8]) -> Self {
-        let mut path = self.clone();
-        path.push(name);
-        path
+        let mut path = Vec::with_capacity(self.0.len() + 1 + name.len());
+        path.extend_from_slice(&self.0);
+        push(&mut path, name);
+        Self(path.into())
     }
 
     /// The directory that this is in; `None` for `/`.
@@ -90,7 +92,7 @@ impl JailPath {
             return None;
         }
         let slash = self.last_slash();
-        Some(Self(self.0[..slash.max(1)].to_vec()))
+        Some(Self(self.0[..slash.max(1)].into()))
     }
 
     /// The last component; empty for `/`.
@@ -110,7 +112,7 @@ impl JailPath {
 
     /// True if this is `other` or below it.
     pub fn starts_with(&self, other: &Self) -> bool {
-        other.is_root() || self.0.strip_prefix(other.0.as_slice()).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+        other.is_root() || self.0.strip_prefix(&*other.0).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
     }
 
     /// The path without its leading slash, as archives and `openat` want it; `.` for `/`.
@@ -124,17 +126,18 @@ impl JailPath {
         if self.is_root() { root.to_path_buf() } else { root.join(self.relative()) }
     }
 
-    fn push(&mut self, name: &[u8]) {
-        debug_assert!(!name.is_empty() && !name.contains(&b'/') && !name.contains(&0));
-        if !self.is_root() {
-            self.0.push(b'/');
-        }
-        self.0.extend_from_slice(name);
-    }
-
     fn last_slash(&self) -> usize {
         self.0.iter().rposition(|&byte| byte == b'/').expect("a jail path starts with a slash")
     }
+}
+
+/// Appends a component to the bytes of a path.
+fn push(path: &mut Vec<u8>, name: &[u8]) {
+    debug_assert!(!name.is_empty() && !name.contains(&b'/') && !name.contains(&0));
+    if path.len() > 1 {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
 }
 
 impl fmt::Display for JailPath {

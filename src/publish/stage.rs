@@ -4,7 +4,7 @@
 //! makes the same output removes it.
 
 use std::fs::TryLockError;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -41,10 +41,16 @@ impl Stage {
         })
     }
 
-    /// Makes a file with this content that is to become `target`, on the disk but for its name.
-    pub fn whole(target: &Path, force: bool, content: &[u8]) -> Result<Self, PublishError> {
-        let (stage, mut file) = Self::file(target, force)?;
-        file.write_all(content).map_err(|source| PublishError::failed("write", target, source))?;
+    /// Makes a file that is to become `target`, with the content that `write` gives it, on the disk but for its name.
+    pub fn whole(
+        target: &Path,
+        force: bool,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<Self, PublishError> {
+        let (stage, file) = Self::file(target, force)?;
+        let mut buffer = BufWriter::new(file);
+        let written = write(&mut buffer).and_then(|()| buffer.into_inner().map_err(io::IntoInnerError::into_error));
+        let file = written.map_err(|source| PublishError::failed("write", target, source))?;
         file.sync_all().map_err(|source| PublishError::failed("write to disk", target, source))?;
         Ok(stage)
     }

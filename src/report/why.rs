@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use crate::files::Reason;
+use crate::files::{Reason, Reasons};
 use crate::path::JailPath;
 
 /// Every path of an image, with its reasons.
-pub type Reasons = BTreeMap<JailPath, BTreeSet<Reason>>;
+pub type AllReasons = BTreeMap<JailPath, Reasons>;
 
 /// So many reasons of one kind are told one by one.
 const SHOWN: usize = 3;
@@ -15,30 +15,30 @@ const SHOWN: usize = 3;
 /// Why `path` is there, down to what the workload did; `None` if it is not there.
 ///
 /// ```
-/// use std::collections::{BTreeMap, BTreeSet};
-/// use minjail::files::Reason;
+/// use std::collections::BTreeMap;
+/// use minjail::files::{Reason, Reasons};
 /// use minjail::path::JailPath;
 /// use minjail::report::why::explain;
 ///
 /// let path = |text: &str| JailPath::parse(text.as_bytes()).unwrap();
 /// let touched = Reason::Touched { workload: "app".into(), program: "/bin/app".into(), call: "openat".into() };
 /// let reasons = BTreeMap::from([
-///     (path("/etc"), BTreeSet::from([Reason::Holds { child: path("/etc/app.conf") }])),
-///     (path("/etc/app.conf"), BTreeSet::from([touched])),
+///     (path("/etc"), Reasons::from([Reason::Holds { child: path("/etc/app.conf") }])),
+///     (path("/etc/app.conf"), Reasons::from([touched])),
 /// ]);
 /// assert_eq!(
 ///     explain(&reasons, &path("/etc")).unwrap(),
 ///     "/etc\n  holds /etc/app.conf\n    touched by /bin/app (openat) in workload app\n"
 /// );
 /// ```
-pub fn explain(reasons: &Reasons, path: &JailPath) -> Option<String> {
+pub fn explain(reasons: &AllReasons, path: &JailPath) -> Option<String> {
     let own = reasons.get(path)?;
     let mut text = format!("{path}\n");
     tell(reasons, own, 1, &mut BTreeSet::from([path.clone()]), &mut text);
     Some(text)
 }
 
-fn tell(all: &Reasons, own: &BTreeSet<Reason>, depth: usize, told: &mut BTreeSet<JailPath>, text: &mut String) {
+fn tell(all: &AllReasons, own: &Reasons, depth: usize, told: &mut BTreeSet<JailPath>, text: &mut String) {
     // One line says as much as a hundred of its kind: a library is needed by many, a directory holds much.
     let (mut kind, mut count, mut left_out) = (None, 0, 0);
     for reason in own {
@@ -73,7 +73,7 @@ fn line_of(depth: usize, line: &str, text: &mut String) {
 fn sentence(reason: &Reason) -> (String, Option<&JailPath>) {
     match reason {
         Reason::Touched { workload, program, call } => {
-            let program = if program.is_empty() { "minjail, to start it" } else { program };
+            let program = if program.is_empty() { "minjail, to start it" } else { &**program };
             (format!("touched by {program} ({call}) in workload {workload}"), None)
         }
         Reason::Repair { workload, program } => {

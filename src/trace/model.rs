@@ -155,6 +155,13 @@ impl std::fmt::Display for Ending {
     }
 }
 
+impl Trace {
+    /// The header of the first run, which a trace that was read has: it says how an image of it is run.
+    pub fn lead(&self) -> &Header {
+        &self.runs.first().expect("a trace that was read has a run").header
+    }
+}
+
 impl Run {
     pub fn new(header: Header) -> Self {
         Self {
@@ -165,11 +172,5 @@ impl Run {
             gaps: BTreeMap::new(),
             ending: None,
         }
-    }
-
-    /// The path of the program that touched something, for a person.
-    pub fn program_of(&self, touch: &Touch) -> &str {
-        let program = self.programs.iter().find(|program| program.id == touch.program);
-        program.map_or("", |program| &program.path)
     }
 }

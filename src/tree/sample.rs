@@ -1,12 +1,12 @@
 //! Small trees for tests.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use proptest::prelude::*;
 
 use super::{Digest, Tree};
-use crate::manifest::{Config, Entry, FORMAT, Kind, Manifest, Packing, Source, Sources};
+use crate::manifest::{Config, Entry, FORMAT, Kind, Manifest, Packing, Reasons, Source, Sources};
 use crate::path::{FileType, JailPath};
 pub(crate) use crate::publish::remove_all;
 use crate::root::Root;
@@ -94,7 +94,7 @@ impl Sample {
             if let Err(at) = self.manifest.entries.binary_search_by(|entry| entry.path.cmp(&path)) {
                 let mode = if kind == Kind::Directory { 0o755 } else { 0o644 };
                 let mode = if matches!(kind, Kind::Symlink { .. }) { 0o777 } else { mode };
-                let (xattrs, reasons) = (BTreeMap::new(), BTreeSet::new());
+                let (xattrs, reasons) = (BTreeMap::new(), Reasons::default());
                 let mtime = self.manifest.epoch;
                 let entry = Entry { path, kind, mode, uid: 0, gid: 0, mtime, xattrs, package: None, layer: 0, reasons };
                 self.manifest.entries.insert(at, entry);
