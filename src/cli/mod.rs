@@ -21,6 +21,7 @@ mod exit;
 mod failure;
 mod locate;
 mod locked;
+mod merge;
 mod pack;
 mod profile;
 mod progress;
@@ -75,6 +76,7 @@ enum Command {
     Unpack(unpack::Arguments),
     Run(run::Arguments),
     Why(why::Arguments),
+    Merge(merge::Arguments),
     Verify(verify::Arguments),
     Profile(profile::Arguments),
     /// Run a workload for another minjail
@@ -112,6 +114,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Unpack(arguments) => unpack::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
+        Command::Merge(arguments) => merge::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Workload { order } => Ok(rehearse::runner(&order)),
         Command::Profile(arguments) => profile::run(&arguments),

@@ -102,7 +102,7 @@ fn add(run: &mut Run, record: Record) {
     }
 }
 
-fn read_store(directory: &Path) -> Result<BTreeMap<String, PathBuf>, TraceError> {
+pub(super) fn read_store(directory: &Path) -> Result<BTreeMap<String, PathBuf>, TraceError> {
     let failed = |source| TraceError::Read { path: directory.to_path_buf(), source };
     let mut store = BTreeMap::new();
     let entries = match fs_err::read_dir(directory) {

@@ -6,13 +6,16 @@
 //! keeps what was asked for, and what was there before.
 
 mod format;
+mod merge;
 mod model;
 mod names;
 mod record;
 mod rights;
 mod store;
+mod write;
 
 pub use format::{TraceError, write_run};
+pub use merge::Conflict;
 pub use minjail_tracer::{Access, Gap, Protocol};
 pub use model::{Ending, FORMAT, Found, Header, Link, Listening, Program, Run, Touch, Trace};
 pub use record::{RecordError, Recorder, Tally};

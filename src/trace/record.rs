@@ -16,9 +16,10 @@ use super::format::{RECORDS, Record, STORE, write_record};
 use super::model::{Ending, Found, Header, Link, Listening, Program, Touch};
 use super::names::Names;
 use super::rights::Refusals;
-use super::store::{Store, copy_sparsely};
+use super::store::Store;
+use super::write::publish;
 use crate::path::{Facts, JailPath, escape};
-use crate::publish::{PublishError, Stage, sync};
+use crate::publish::PublishError;
 use crate::root::{Root, RootError};
 
 /// Takes the events of one run.
@@ -127,9 +128,6 @@ impl Recorder {
         self.write(&Record::End { ending, gaps: self.tally.gaps.clone() })?;
         let failed = |source| RecordError::Write { path: target.to_path_buf(), source };
         self.records.flush().map_err(failed)?;
-        if target.symlink_metadata().is_ok() && !target.join(RECORDS).is_file() {
-            return Err(RecordError::NoTrace { path: target.to_path_buf() });
-        }
         publish(self.directory.path(), target)?;
         Ok(self.tally)
     }
@@ -324,34 +322,4 @@ pub(crate) fn is_temporary(path: &JailPath) -> bool {
     [&b"/tmp"[..], b"/var/tmp", b"/run"]
         .iter()
         .any(|top| path.as_bytes().strip_prefix(*top).is_some_and(|rest| rest.starts_with(b"/")))
-}
-
-/// Copies a trace beside `target` and gives it that name; an older one is there until then.
-fn publish(scratch: &Path, target: &Path) -> Result<(), RecordError> {
-    let stage = Stage::directory(target, true, 0o700, |older| older.join(RECORDS).is_file())?;
-    copy(scratch, stage.path()).map_err(|source| RecordError::Write { path: target.to_path_buf(), source })?;
-    for directory in [stage.path().join(STORE), stage.path().to_path_buf()] {
-        if directory.is_dir() {
-            sync(&directory)?;
-        }
-    }
-    Ok(stage.publish()?)
-}
-
-/// Copies what a trace is made of, each file to the disk.
-fn copy(scratch: &Path, stage: &Path) -> io::Result<()> {
-    fs_err::copy(scratch.join(RECORDS), stage.join(RECORDS))?;
-    fs_err::File::open(stage.join(RECORDS))?.sync_all()?;
-    if !scratch.join(STORE).is_dir() {
-        return Ok(());
-    }
-    fs_err::create_dir(stage.join(STORE))?;
-    for entry in fs_err::read_dir(scratch.join(STORE))? {
-        let entry = entry?;
-        // Not `fs::copy`, which fills holes.
-        let mut copy = fs_err::File::create_new(stage.join(STORE).join(entry.file_name()))?;
-        copy_sparsely(&mut fs_err::File::open(entry.path())?, copy.file_mut(), |_| {})?;
-        copy.sync_all()?;
-    }
-    Ok(())
 }

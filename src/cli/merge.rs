@@ -1,0 +1,40 @@
+//! `minjail merge`: several traces as one.
+
+use std::path::PathBuf;
+
+use super::exit::Exit;
+use super::failure::Failure;
+use crate::trace::Trace;
+
+/// Join traces of several workloads, runs or machines into one
+///
+/// The order of the traces does not matter, and what is in two of them is in the result once.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Traces that `minjail trace` or `minjail merge` has written
+    #[arg(value_name = "TRACE", required = true)]
+    traces: Vec<PathBuf>,
+
+    /// Where the joined trace goes; an older trace there is replaced
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+
+    /// Say nothing but failures
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    let trace = Trace::read(&arguments.traces)?;
+    trace.check().map_err(|conflict| {
+        Failure::new(conflict)
+            .hint("no image can have both: trace the workloads again on the same root, or build an image of each")
+    })?;
+    trace.write(&arguments.output)?;
+    if !arguments.quiet {
+        let touches: usize = trace.runs.iter().map(|run| run.touches.len()).sum();
+        let runs = if trace.runs.len() == 1 { "one run".to_owned() } else { format!("{} runs", trace.runs.len()) };
+        say!("minjail: {runs} with {touches} touches are in {}", arguments.output.display());
+    }
+    Ok(Exit::Success)
+}

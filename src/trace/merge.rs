@@ -1,0 +1,263 @@
+//! Traces of several workloads, runs or machines as one.
+//!
+//! In: traces that were read together. Out: whether they can have been of one and the same root.
+
+use std::collections::BTreeMap;
+
+use super::model::{Found, Run, Touch, Trace};
+use crate::path::{FileType, JailPath};
+
+/// Two runs found different things at one path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{path}` was {one} in workload `{first}`, and {other} in workload `{second}`")]
+pub struct Conflict {
+    pub path: JailPath,
+    pub first: String,
+    pub one: String,
+    pub second: String,
+    pub other: String,
+}
+
+/// What a run found at a path before it changed anything there.
+struct Seen<'a> {
+    run: &'a Run,
+    touch: &'a Touch,
+    before: Option<&'a str>,
+}
+
+impl Trace {
+    /// Checks that all runs found the same at each path, as far as the trace can tell: a file's type, its size, and its
+    /// content where that was kept. What a run has made itself, and what was missing, contradicts nothing.
+    ///
+    /// # Errors
+    /// The first path, in order, of which two runs tell different things.
+    pub fn check(&self) -> Result<(), Conflict> {
+        let mut all: BTreeMap<&JailPath, Seen<'_>> = BTreeMap::new();
+        let mut conflicts = BTreeMap::new();
+        for run in &self.runs {
+            for (path, seen) in firsts(run) {
+                if let Some(known) = all.get(path) {
+                    if let Some(conflict) = known.contradicts(&seen) {
+                        conflicts.entry(path).or_insert(conflict);
+                    }
+                    // The one that knows the content says more to the next.
+                    if known.before.is_some() || seen.before.is_none() {
+                        continue;
+                    }
+                }
+                all.insert(path, seen);
+            }
+        }
+        conflicts.into_values().next().map_or(Ok(()), Err)
+    }
+}
+
+/// What a run found first at each path that was there before it.
+fn firsts(run: &Run) -> BTreeMap<&JailPath, Seen<'_>> {
+    let mut firsts: BTreeMap<&JailPath, Seen<'_>> = BTreeMap::new();
+    for touch in run.touches.iter().filter(|touch| !touch.made && matches!(touch.found, Found::There(_))) {
+        let seen = firsts.entry(&touch.path).or_insert(Seen { run, touch, before: None });
+        seen.before = seen.before.or(touch.before.as_deref());
+    }
+    firsts
+}
+
+impl Seen<'_> {
+    fn contradicts(&self, other: &Self) -> Option<Conflict> {
+        let (Found::There(one), Found::There(two)) = (&self.touch.found, &other.touch.found) else { return None };
+        let (said, and) = match (self.before, other.before) {
+            _ if one.file_type != two.file_type => (noun(one.file_type).to_owned(), noun(two.file_type).to_owned()),
+            _ if one.is_file() && one.size != two.size => {
+                (format!("a file of {} bytes", one.size), format!("one of {}", two.size))
+            }
+            (Some(one), Some(two)) if one != two => {
+                (format!("a file with the sha256 {one}"), format!("one with {two}"))
+            }
+            _ => return None,
+        };
+        Some(Conflict {
+            path: self.touch.path.clone(),
+            first: self.run.header.workload.clone(),
+            one: said,
+            second: other.run.header.workload.clone(),
+            other: and,
+        })
+    }
+}
+
+fn noun(file_type: FileType) -> &'static str {
+    match file_type {
+        FileType::Directory => "a directory",
+        FileType::File => "a file",
+        FileType::Symlink => "a symbolic link",
+        FileType::Fifo => "a FIFO",
+        FileType::Socket => "a socket",
+        FileType::CharDevice => "a character device",
+        FileType::BlockDevice => "a block device",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::path::Facts;
+    use crate::trace::{Access, Ending, FORMAT, Gap, Header};
+    use proptest::prelude::*;
+
+    fn touch(path: &str, size: u64, before: Option<&str>) -> Touch {
+        let facts = Facts {
+            file_type: FileType::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            size,
+            mtime: 1,
+            mtime_nsec: 0,
+            dev: 1,
+            ino: 1,
+            nlink: 1,
+            rdev: 0,
+        };
+        Touch {
+            program: 0,
+            call: "openat".to_owned(),
+            access: Access::Write,
+            path: JailPath::parse(path.as_bytes()).unwrap(),
+            spelled: None,
+            links: Vec::new(),
+            passed: Vec::new(),
+            found: Found::There(facts),
+            target: None,
+            made: false,
+            refused: None,
+            before: before.map(str::to_owned),
+            names: None,
+        }
+    }
+
+    fn run(workload: &str, touches: Vec<Touch>) -> Run {
+        let mut run = Run::new(Header {
+            trace_format: FORMAT,
+            workload: workload.to_owned(),
+            program: JailPath::parse(b"/bin/true").unwrap(),
+            command: vec!["true".to_owned()],
+            env: BTreeMap::new(),
+            directory: JailPath::root(),
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            machine: "x86_64".to_owned(),
+            root: PathBuf::from("/"),
+        });
+        run.touches = touches;
+        run.gaps.insert(Gap::IoUring, 2);
+        run.ending = Some(Ending::Exited(0));
+        run
+    }
+
+    fn trace(runs: Vec<Run>) -> Trace {
+        Trace { runs, store: BTreeMap::new() }
+    }
+
+    #[test]
+    fn what_two_runs_found_different_is_told_of_both() {
+        let told = |one, other| {
+            trace(vec![run("a", vec![touch("/f", 1, None), one]), run("b", vec![other])])
+                .check()
+                .map_err(|it| it.to_string())
+        };
+        assert_eq!(told(touch("/g", 1, None), touch("/f", 1, None)), Ok(()));
+        assert_eq!(
+            told(touch("/g", 1, None), touch("/f", 2, None)),
+            Err("`/f` was a file of 1 bytes in workload `a`, and one of 2 in workload `b`".to_owned())
+        );
+        assert_eq!(
+            told(touch("/f", 9, Some("x")), touch("/f", 1, Some("y"))),
+            Err("`/f` was a file with the sha256 x in workload `a`, and one with y in workload `b`".to_owned())
+        );
+        let directory = Touch {
+            found: Found::There(Facts { file_type: FileType::Directory, ..facts(&touch("/f", 1, None)) }),
+            ..touch("/f", 1, None)
+        };
+        assert!(told(touch("/g", 1, None), directory).unwrap_err().contains("and a directory in workload `b`"));
+        let made = Touch { made: true, ..touch("/f", 7, None) };
+        assert_eq!(told(touch("/g", 1, None), made), Ok(()));
+    }
+
+    fn facts(touch: &Touch) -> Facts {
+        let Found::There(facts) = &touch.found else { panic!("it was there") };
+        facts.clone()
+    }
+
+    /// The trace as it lies on the disk, file by file.
+    fn written(trace: &Trace, at: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        trace.write(at).unwrap();
+        let mut files = BTreeMap::from([(PathBuf::new(), fs_err::read(at.join("trace.jsonl")).unwrap())]);
+        if let Ok(entries) = fs_err::read_dir(at.join("before")) {
+            files.extend(entries.map(|entry| {
+                let path = entry.unwrap().path();
+                (PathBuf::from(path.file_name().unwrap()), fs_err::read(&path).unwrap())
+            }));
+        }
+        files
+    }
+
+    /// Workload by workload: path, size, and the byte that was kept of it.
+    type Sketch = Vec<(String, Vec<(String, u64, Option<u8>)>)>;
+
+    fn any_trace() -> impl Strategy<Value = Sketch> {
+        let touch = ("/[a-c]", 0..3_u64, proptest::option::of(0..3_u8));
+        proptest::collection::vec(("[a-c]", proptest::collection::vec(touch, 0..4)), 1..4)
+    }
+
+    /// Writes a trace at `at`.
+    fn lay_out(runs: &Sketch, at: &Path) -> PathBuf {
+        let mut store = BTreeMap::new();
+        let kept = at.with_extension("kept");
+        fs_err::create_dir(&kept).unwrap();
+        let mut keep = |content: u8| {
+            let digest = crate::tree::Digest::of(&[content]).hex();
+            fs_err::write(kept.join(&digest), [content]).unwrap();
+            store.insert(digest.clone(), kept.join(&digest));
+            digest
+        };
+        let mut all = Vec::new();
+        for (workload, touches) in runs {
+            let touches =
+                touches.iter().map(|(path, size, before)| touch(path, *size, before.map(&mut keep).as_deref()));
+            all.push(run(workload, touches.collect()));
+        }
+        Trace { runs: all, store }.write(at).unwrap();
+        at.to_path_buf()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn merging_is_commutative_associative_and_idempotent(a in any_trace(), b in any_trace(), c in any_trace()) {
+            let ground = tempfile::tempdir().unwrap();
+            let at = |name: &str| ground.path().join(name);
+            let (a, b, c) = (lay_out(&a, &at("a")), lay_out(&b, &at("b")), lay_out(&c, &at("c")));
+            let merge = |traces: &[&PathBuf], name: &str| {
+                let merged = Trace::read(&traces.iter().map(|path| (*path).clone()).collect::<Vec<_>>()).unwrap();
+                (written(&merged, &at(name)), at(name))
+            };
+            let (ab, ab_at) = merge(&[&a, &b], "ab");
+            let (ba, _) = merge(&[&b, &a], "ba");
+            prop_assert_eq!(&ab, &ba);
+            let (_, bc_at) = merge(&[&b, &c], "bc");
+            prop_assert_eq!(merge(&[&ab_at, &c], "ab-c").0, merge(&[&a, &bc_at], "a-bc").0);
+            prop_assert_eq!(merge(&[&ab_at, &ab_at, &a], "abab").0, ab);
+        }
+
+        #[test]
+        fn a_conflict_depends_on_no_order(a in any_trace(), b in any_trace()) {
+            let ground = tempfile::tempdir().unwrap();
+            let (a, b) = (lay_out(&a, &ground.path().join("a")), lay_out(&b, &ground.path().join("b")));
+            let one = Trace::read(&[a.clone(), b.clone()]).unwrap().check();
+            prop_assert_eq!(one, Trace::read(&[b, a]).unwrap().check());
+        }
+    }
+}

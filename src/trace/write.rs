@@ -1,0 +1,74 @@
+//! Traces on the disk: whole under their names, or not there.
+//!
+//! In: a trace, as a directory that nobody looks at or in memory. Out: the trace directory, by one rename.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::format::{RECORDS, STORE, write_run};
+use super::model::Trace;
+use super::record::RecordError;
+use super::store::copy_sparsely;
+use crate::publish::{Stage, sync};
+
+impl Trace {
+    /// Writes the trace as the directory `target`; an older trace there is replaced, anything else refused.
+    ///
+    /// Equal traces give equal bytes.
+    ///
+    /// # Errors
+    /// `target` exists and is no trace, or cannot be written; a kept content cannot be read.
+    pub fn write(&self, target: &Path) -> Result<(), RecordError> {
+        let failed = |source| RecordError::Write { path: target.to_path_buf(), source };
+        put(target, |stage| {
+            let mut records = BufWriter::new(fs_err::File::create_new(stage.join(RECORDS)).map_err(failed)?);
+            self.runs.iter().try_for_each(|run| write_run(&mut records, run)).map_err(failed)?;
+            let records = records.into_inner().map_err(|error| failed(error.into_error()))?;
+            records.sync_all().map_err(failed)?;
+            copy_store(&self.store, stage).map_err(failed)
+        })
+    }
+}
+
+/// Copies the trace in `scratch` beside `target` and gives it that name; an older one is there until then.
+pub(super) fn publish(scratch: &Path, target: &Path) -> Result<(), RecordError> {
+    let failed = |source| RecordError::Write { path: target.to_path_buf(), source };
+    put(target, |stage| {
+        fs_err::copy(scratch.join(RECORDS), stage.join(RECORDS)).map_err(failed)?;
+        fs_err::File::open(stage.join(RECORDS)).and_then(|records| records.sync_all()).map_err(failed)?;
+        let store = super::format::read_store(&scratch.join(STORE)).map_err(|error| failed(io::Error::other(error)))?;
+        copy_store(&store, stage).map_err(failed)
+    })
+}
+
+/// Has `fill` make a trace in a directory beside `target`, and gives it that name.
+fn put(target: &Path, fill: impl FnOnce(&Path) -> Result<(), RecordError>) -> Result<(), RecordError> {
+    if target.symlink_metadata().is_ok() && !target.join(RECORDS).is_file() {
+        return Err(RecordError::NoTrace { path: target.to_path_buf() });
+    }
+    let stage = Stage::directory(target, true, 0o700, |older| older.join(RECORDS).is_file())?;
+    fill(stage.path())?;
+    for directory in [stage.path().join(STORE), stage.path().to_path_buf()] {
+        if directory.is_dir() {
+            sync(&directory)?;
+        }
+    }
+    Ok(stage.publish()?)
+}
+
+/// Copies earlier contents, each to the disk.
+fn copy_store(store: &BTreeMap<String, PathBuf>, stage: &Path) -> io::Result<()> {
+    if store.is_empty() {
+        return Ok(());
+    }
+    fs_err::create_dir(stage.join(STORE))?;
+    for (digest, kept) in store {
+        // Not `fs::copy`, which fills holes.
+        let mut copy = fs_err::File::create_new(stage.join(STORE).join(digest))?;
+        copy_sparsely(&mut fs_err::File::open(kept)?, copy.file_mut(), |_| {})?;
+        copy.flush()?;
+        copy.sync_all()?;
+    }
+    Ok(())
+}
