@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output as Finished};
 
 use minjail::files::Reasons;
-use minjail::image::{Image, Input, Options, Output, Reference, Written, write_all};
+use minjail::image::{Image, Input, Options, Output, Reading, Reference, Written, write_all};
 use minjail::layer::Compression;
 use minjail::manifest::{Config, Entry, FORMAT, Kind, Manifest, Packing, Source, Sources};
 use minjail::path::JailPath;
@@ -194,14 +194,18 @@ fn skopeo_copies_between_all_forms_and_changes_nothing() {
         assert!(copy("oci-archive:oci.tar:v1", "oci:copied:v3"));
         assert!(copy("docker-archive:docker.tar", "dir:plain"));
         for (form, written) in [("oci-archive:copied.tar:v2", &written[0]), ("oci:copied:v3", &written[1])] {
-            let image = Image::open(&Input::parse(OsStr::new(&place(directory.path(), form))).unwrap()).unwrap();
+            let image =
+                Image::open(&Input::parse(OsStr::new(&place(directory.path(), form))).unwrap(), &Reading::default())
+                    .unwrap();
             assert_eq!(image.manifest, written.manifest, "{way:?}");
         }
         // A docker archive by skopeo is read too, and has the same layer inside.
         if way.0 != Compression::ZSTD {
             assert!(copy("oci:layout:v1", "docker-archive:by-skopeo.tar:minjail-test:v4"));
             let form = "docker-archive:by-skopeo.tar:minjail-test:v4";
-            let image = Image::open(&Input::parse(OsStr::new(&place(directory.path(), form))).unwrap()).unwrap();
+            let image =
+                Image::open(&Input::parse(OsStr::new(&place(directory.path(), form))).unwrap(), &Reading::default())
+                    .unwrap();
             assert_eq!(image.config.unwrap().rootfs.diff_ids, diff_ids(&written[0]));
         }
     }

@@ -4,7 +4,7 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 
-use support::{Outcome, TestContext, limited, minjail, needs_root, outcome_of, text};
+use support::{Outcome, TestContext, limited, minjail, needs_root, outcome_of, outcome_with_input, text};
 
 fn image(context: &TestContext, form: &str) -> String {
     let image = format!("{form}:{}", context.text("image"));
@@ -38,6 +38,52 @@ fn every_form_becomes_every_other() {
         unpack(&context, &image, &tree).success();
         assert_eq!(diff(&context, &image, &tree).status, 0, "{}", diff(&context, &image, &tree));
     }
+}
+
+/// What `docker save` and `skopeo` write into a pipe is read from it, whichever of the two it is.
+#[test]
+fn standard_input_is_an_archive_of_either_kind() {
+    let context = TestContext::new();
+    let out = format!("rootfs:{}", context.text("tree"));
+    for form in ["oci-archive", "docker-archive"] {
+        let image = image(&context, form);
+        let bytes = fs_err::read(context.path("image")).unwrap();
+        outcome_with_input(&mut context.minjail(&["unpack", "-q", "-", "-o", &out]), &bytes).success();
+        assert_eq!(diff(&context, &image, &out).status, 0, "{}", diff(&context, &image, &out));
+        outcome_with_input(&mut context.minjail(&["slim", "-q", "-", "--force", "-o", &out]), &bytes).success();
+        fs_err::remove_dir_all(context.path("tree")).unwrap();
+        let refused = outcome_with_input(&mut context.minjail(&["unpack", "-", "-o", &out]), &bytes[..5000]);
+        refused.assert_refused(125, &["hint: "]);
+        fs_err::remove_file(context.path("image")).unwrap();
+        fs_err::remove_file(context.path("image.lock")).unwrap();
+    }
+    for (input, words) in [(&b""[..], "neither a `manifest.json` nor"), (b"nonsense", "standard input")] {
+        outcome_with_input(&mut context.minjail(&["unpack", "-", "-o", &out]), input).assert_refused(125, &[words]);
+    }
+}
+
+/// One index, two platforms: the machine's is taken unless another one is asked for.
+#[test]
+fn a_platform_can_be_chosen() {
+    let context = TestContext::new();
+    let image = image(&context, "oci");
+    let index = context.path("image/index.json");
+    let mut document: serde_json::Value = serde_json::from_slice(&fs_err::read(&index).unwrap()).unwrap();
+    let mut other = document["manifests"][0].clone();
+    other["platform"] = serde_json::json!({"os": "linux", "architecture": "arm", "variant": "v7"});
+    document["manifests"].as_array_mut().unwrap().push(other);
+    fs_err::write(&index, document.to_string()).unwrap();
+    let out = format!("rootfs:{}", context.text("tree"));
+    let unpack = |platform: &str| {
+        outcome_of(&mut context.minjail(&["unpack", &image, "--force", "-o", &out, "--platform", platform]))
+    };
+    outcome_of(&mut context.minjail(&["unpack", &image, "-o", &out])).success();
+    unpack("linux/arm").success();
+    unpack("linux/arm/v7").success();
+    unpack("linux/arm/v6")
+        .assert_refused(125, &["no image for linux/arm/v6; there are: linux/amd64", "--platform OS/ARCH"]);
+    let refused = unpack("arm");
+    assert!(refused.status == 125 && refused.stderr.contains("`arm` is no platform"), "{refused}");
 }
 
 /// Owners and set-user-ID bits are data: an ordinary user writes the same image.

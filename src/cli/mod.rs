@@ -27,6 +27,7 @@ mod profile;
 mod progress;
 mod prove;
 mod proven;
+mod reading;
 mod rehearse;
 mod run;
 mod side;

@@ -9,7 +9,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::pack::lock_beside;
 use crate::image::oci::RunConfig;
-use crate::image::{Image, Input};
+use crate::image::{Image, Input, Reading};
 use crate::jail::{self, Jail, Network, Program, User};
 use crate::manifest::{Config, Manifest};
 use crate::path::{JailPath, escape};
@@ -46,7 +46,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let (tree, config) = if let Some(directory) = input.rootfs() {
         (directory.to_path_buf(), lock_config(directory)?)
     } else {
-        let image = Image::open(&input)?;
+        let image = Image::open(&input, &Reading::default())?;
         scratch = tempfile::Builder::new().prefix("minjail-run-").tempdir().map_err(Failure::new)?;
         image.unpack(scratch.path())?;
         (scratch.path().to_path_buf(), image.config.and_then(|config| config.config).map(run_config))

@@ -11,7 +11,7 @@ use super::pack::threads;
 use super::progress::Progress;
 use super::run::run_config;
 use crate::files::{self, FileSet, Reasons, Wanted, What};
-use crate::image::{Image, Input};
+use crate::image::{Image, Input, Reading};
 use crate::manifest::{self, Aspects, Config, FORMAT, Given, Manifest, Packages, Packing, Times};
 use crate::path::JailPath;
 use crate::profile;
@@ -39,7 +39,7 @@ impl Side {
             .map_err(|error| Failure::from(error).hint("a lock or a trace is named by its path alone"))?;
         match input.rootfs() {
             Some(directory) => of_directory(&Root::open(directory)?),
-            None => of_image(&Image::open(&input)?),
+            None => of_image(&Image::open(&input, &Reading::default())?),
         }
     }
 

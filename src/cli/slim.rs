@@ -8,6 +8,7 @@ use super::failure::Failure;
 use super::pack::{Packing, Prepared, architecture};
 use super::profile;
 use super::proven::{self, Ground, Proving};
+use super::reading::Reading;
 use super::rehearse::Rehearsal;
 use super::trace::machine;
 use crate::image::oci::{ImageConfig, RunConfig};
@@ -26,9 +27,12 @@ use crate::tree::Notes;
 /// asked, a profile says.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The image, or a directory as `rootfs:DIR`
+    /// The image, or a directory as `rootfs:DIR`, or `-`: an archive on standard input
     #[arg(value_name = "IMAGE")]
     image: OsString,
+
+    #[command(flatten)]
+    reading: Reading,
 
     /// Run the workloads of this profile in place of the image's command
     #[arg(short, long, value_name = "PROFILE", conflicts_with = "command")]
@@ -69,7 +73,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let ground = if let Some(directory) = input.rootfs() {
         Whole { tree: directory, config: RunConfig::default(), owners: None }
     } else {
-        let image = Image::open(&input)?;
+        let image = Image::open(&input, &arguments.reading.get())?;
         check_machine(image.config.as_ref())?;
         scratch = tempfile::Builder::new().prefix("minjail-slim-").tempdir().map_err(Failure::new)?;
         let notes = image.unpack(scratch.path())?;

@@ -8,6 +8,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::pack::{check_target, path_of, threads};
 use super::progress::Progress;
+use super::reading::Reading;
 use super::side::of_image;
 use crate::image::{self, Image, Input, Output, Reference, write_all};
 use crate::layer::Compression;
@@ -20,9 +21,12 @@ use crate::tree::Tree;
 /// The layers become one, with what they amount to; owners, modes, times and the configuration are the image's.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The image
+    /// The image, or `-`: an archive on standard input
     #[arg(value_name = "IMAGE")]
     image: OsString,
+
+    #[command(flatten)]
+    reading: Reading,
 
     /// Where it goes; may be given several times
     #[arg(short, long = "output", value_name = "OUT", required = true)]
@@ -51,7 +55,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("`{}` is a directory already, and not an image", directory.display()))
             .hint("`minjail slim` makes an image of what a program in it needs"));
     }
-    let image = Image::open(&input)?;
+    let image = Image::open(&input, &arguments.reading.get())?;
     let manifest = of_image(&image)?.manifest;
     let scratch = tempfile::Builder::new().prefix("minjail-unpack-").tempdir().map_err(Failure::new)?;
     image.unpack(scratch.path())?;

@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::profile;
 use super::prove::{Verdict, try_out, unproved};
 use super::rehearse::Rehearsal;
-use crate::image::{Image, Input};
+use crate::image::{Image, Input, Reading};
 use crate::root::Root;
 
 /// Run a profile's workloads in a jail made of an image: do they do what the profile says?
@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let tree: &Path = if let Some(directory) = input.rootfs() {
         directory
     } else {
-        Image::open(&input)?.unpack(scratch.path())?;
+        Image::open(&input, &Reading::default())?.unpack(scratch.path())?;
         scratch.path()
     };
     let root = Root::open(Path::new("/"))?;

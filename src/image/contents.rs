@@ -5,12 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::read::{Image, ImageLayer, ReadError};
-use super::stream::{Plain, damaged};
-use super::unpack::{metadata, parse};
-use crate::layer::untar::{Member, MemberKind, Untar, UntarError};
+use super::reading::Budget;
+use super::stream::Members;
+use super::unpack::{has, metadata, parse};
+use crate::layer::untar::{Member, MemberKind};
 use crate::manifest::{Entry, Kind, Reasons};
 use crate::path::{JailPath, escape};
 use crate::tree::{Hasher, Metadata};
@@ -20,13 +22,14 @@ const MAX_LINKS: usize = 40;
 
 pub(super) fn entries(image: &Image) -> Result<Vec<Entry>, ReadError> {
     let mut stack = Stack::default();
-    for members in all_members(&image.layers) {
+    let budget = Arc::new(Budget::new(image.limits));
+    for members in all_members(&image.layers, &budget) {
         stack.fresh.clear();
         for hashed in members? {
             stack.apply(hashed)?;
         }
     }
-    Ok(stack.entries.into_values().collect())
+    Ok(stack.into_entries())
 }
 
 /// A member of a layer, and the SHA-256 of its content if it is a file.
@@ -36,14 +39,14 @@ struct Hashed {
 }
 
 /// What each layer has; the layers are read on all cores.
-fn all_members(layers: &[ImageLayer]) -> Vec<Result<Vec<Hashed>, ReadError>> {
+fn all_members(layers: &[ImageLayer], budget: &Arc<Budget>) -> Vec<Result<Vec<Hashed>, ReadError>> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut results = Vec::new();
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(layer) = layers.get(at) else { return results };
-            results.push((at, members(layer)));
+            results.push((at, members(layer, budget)));
         }
     };
     let mut results = std::thread::scope(|scope| {
@@ -59,24 +62,24 @@ fn all_members(layers: &[ImageLayer]) -> Vec<Result<Vec<Hashed>, ReadError>> {
     results.into_iter().map(|(_, members)| members).collect()
 }
 
-fn members(layer: &ImageLayer) -> Result<Vec<Hashed>, ReadError> {
-    let mut untar = Plain::open(layer)?;
-    let mut members = Vec::new();
-    while let Some(member) = untar.next_member().map_err(|source| damaged(layer, source))? {
+fn members(layer: &ImageLayer, budget: &Arc<Budget>) -> Result<Vec<Hashed>, ReadError> {
+    let mut members = Members::open(layer, budget)?;
+    let mut all = Vec::new();
+    while let Some(member) = members.next()? {
         let is_file = member.kind == MemberKind::File;
-        let sha256 = is_file.then(|| hash(&mut untar)).transpose().map_err(|source| damaged(layer, source))?;
-        members.push(Hashed { member, sha256 });
+        let sha256 = is_file.then(|| hash(&mut members)).transpose()?;
+        all.push(Hashed { member, sha256 });
     }
-    Plain::check(untar, layer)?;
-    Ok(members)
+    members.finish()?;
+    Ok(all)
 }
 
 /// Reads a file's content to its end.
-fn hash(content: &mut Untar<Plain>) -> Result<String, UntarError> {
+fn hash(members: &mut Members<'_>) -> Result<String, ReadError> {
     let mut hasher = Hasher::default();
     let mut buffer = vec![0; 1 << 17];
     loop {
-        match content.read_some(&mut buffer)? {
+        match members.read_some(&mut buffer)? {
             0 => return Ok(hasher.finish().0.hex()),
             count => hasher.update(&buffer[..count]),
         }
@@ -86,16 +89,47 @@ fn hash(content: &mut Untar<Plain>) -> Result<String, UntarError> {
 /// What the layers so far amount to.
 #[derive(Default)]
 struct Stack {
-    entries: BTreeMap<JailPath, Entry>,
+    nodes: BTreeMap<JailPath, Node>,
+    /// How many files there were.
+    inodes: usize,
     /// What the present layer made: its own whiteouts do not concern that.
     fresh: BTreeSet<JailPath>,
 }
 
+/// What stands at a path. Names of one file share its number; a hard link becomes one only when all layers are
+/// applied, since the name that it was made from may be hidden or replaced by then.
+#[derive(Clone)]
+struct Node {
+    entry: Entry,
+    inode: Option<usize>,
+}
+
 impl Stack {
+    /// Of several names of a file the first is the file, the others are hard links to it.
+    fn into_entries(self) -> Vec<Entry> {
+        let mut firsts: BTreeMap<usize, (JailPath, i64)> = BTreeMap::new();
+        let mut entries = Vec::with_capacity(self.nodes.len());
+        for (path, Node { mut entry, inode }) in self.nodes {
+            if let Some(inode) = inode {
+                if let Some((first, mtime)) = firsts.get(&inode) {
+                    (entry.kind, entry.mtime) = (Kind::HardLink { to: first.clone() }, *mtime);
+                    entry.xattrs.clear();
+                } else {
+                    firsts.insert(inode, (path, entry.mtime));
+                }
+            }
+            entries.push(entry);
+        }
+        entries
+    }
+
     fn apply(&mut self, Hashed { member, sha256 }: Hashed) -> Result<(), ReadError> {
         let refused = |why| ReadError::Refused { name: escape(&member.name), why };
         let spelled = parse(&member.name).map_err(refused)?;
         if let Some(hidden) = spelled.file_name().strip_prefix(b".wh.") {
+            if matches!(hidden, b"" | b"." | b"..") {
+                return Err(refused("it hides no name"));
+            }
             let parent = spelled.parent().expect("a path with a name has a parent");
             self.white_out(&self.resolve(&parent).map_err(refused)?, hidden);
             return Ok(());
@@ -105,30 +139,70 @@ impl Stack {
         let kind = match &member.kind {
             MemberKind::Directory => Kind::Directory,
             MemberKind::File => Kind::File { size: member.size, sha256: sha256.expect("files are hashed") },
+            MemberKind::Symlink(target) if target.is_empty() || target.contains(&0) => {
+                return Err(refused("it is a link to nothing"));
+            }
             MemberKind::Symlink(target) => Kind::Symlink { target: target.clone() },
             MemberKind::HardLink(target) => {
-                Kind::HardLink { to: self.locate(&parse(target).map_err(refused)?).map_err(refused)? }
+                let node = self.linked(&path, target).map_err(refused)?;
+                return self.place(path, node).map_err(refused);
             }
             MemberKind::Fifo => Kind::Fifo,
             &MemberKind::CharDevice { major, minor } => Kind::CharDevice { major: major.into(), minor: minor.into() },
             &MemberKind::BlockDevice { major, minor } => Kind::BlockDevice { major: major.into(), minor: minor.into() },
         };
-        let both_directories = |there: &Entry| there.kind == Kind::Directory && kind == Kind::Directory;
-        if self.entries.get(&path).is_some_and(|there| !both_directories(there)) {
-            self.remove(&path);
-        }
-        self.make_parents(&path);
         let (package, reasons) = (None, Reasons::default());
+        let inode = (member.kind == MemberKind::File).then(|| {
+            self.inodes += 1;
+            self.inodes
+        });
         let entry = Entry { path: path.clone(), kind, mode, uid, gid, mtime, xattrs, package, layer: 0, reasons };
-        self.entries.insert(path.clone(), entry);
+        self.place(path, Node { entry, inode }).map_err(refused)
+    }
+
+    /// Another name for what `target` names, which must be there and no directory.
+    fn linked(&self, path: &JailPath, target: &[u8]) -> Result<Node, &'static str> {
+        let to = self.locate(&parse(target)?)?;
+        if to == *path {
+            return Err("it is a hard link to itself");
+        }
+        let Some(Node { entry, inode }) = self.nodes.get(&to) else {
+            return Err("it is a hard link to what is not there");
+        };
+        if entry.kind == Kind::Directory {
+            return Err("it is a hard link to a directory");
+        }
+        Ok(Node { entry: Entry { path: path.clone(), ..entry.clone() }, inode: *inode })
+    }
+
+    /// Puts a node at a path, in place of what is there; a directory keeps what is in it.
+    fn place(&mut self, path: JailPath, node: Node) -> Result<(), &'static str> {
+        if let Some(there) = self.nodes.get(&path) {
+            let are_directories = there.entry.kind == Kind::Directory && node.entry.kind == Kind::Directory;
+            if path.is_root() && !are_directories {
+                return Err("it would replace the root directory");
+            }
+            if !are_directories {
+                self.remove(&path);
+            }
+        } else if path.is_root() && node.entry.kind != Kind::Directory {
+            return Err("it would replace the root directory");
+        }
+        self.make_parents(&path)?;
+        self.nodes.insert(path.clone(), node);
         self.fresh.insert(path);
         Ok(())
     }
 
     /// Directories that no layer has are made, as engines do.
-    fn make_parents(&mut self, path: &JailPath) {
+    fn make_parents(&mut self, path: &JailPath) -> Result<(), &'static str> {
         for path in path.ancestors() {
-            let directory = Entry {
+            match self.nodes.get(&path) {
+                Some(node) if node.entry.kind == Kind::Directory => return Ok(()),
+                Some(_) => return Err("it is below something that is no directory"),
+                None => {}
+            }
+            let entry = Entry {
                 path: path.clone(),
                 kind: Kind::Directory,
                 mode: 0o755,
@@ -140,8 +214,10 @@ impl Stack {
                 layer: 0,
                 reasons: Reasons::default(),
             };
-            self.entries.entry(path).or_insert(directory);
+            self.fresh.insert(path.clone());
+            self.nodes.insert(path, Node { entry, inode: None });
         }
+        Ok(())
     }
 
     /// The place of a name when the links in its directory part are followed.
@@ -161,7 +237,7 @@ impl Stack {
                 b".." => at = at.parent().unwrap_or(at),
                 _ => {
                     let next = at.join(&name);
-                    let Some(Kind::Symlink { target }) = self.entries.get(&next).map(|entry| &entry.kind) else {
+                    let Some(Kind::Symlink { target }) = self.nodes.get(&next).map(|node| &node.entry.kind) else {
                         at = next;
                         continue;
                     };
@@ -180,17 +256,27 @@ impl Stack {
     }
 
     fn white_out(&mut self, parent: &JailPath, hidden: &[u8]) {
-        let hides = |path: &JailPath| match hidden {
-            b".wh..opq" => path.starts_with(parent) && path != parent,
-            _ if hidden.starts_with(b".wh.") => false,
-            _ => path.starts_with(&parent.join(hidden)),
+        let (top, itself) = match hidden {
+            b".wh..opq" => (parent.clone(), false),
+            _ if hidden.starts_with(b".wh.") => return,
+            _ => (parent.join(hidden), true),
         };
-        let fresh = &self.fresh;
-        self.entries.retain(|path, _| !hides(path) || fresh.iter().any(|made| made.starts_with(path)));
+        let hidden = self.below(&top).into_iter().chain(itself.then_some(top));
+        for path in hidden.filter(|path| !has(&self.fresh, path)).collect::<Vec<_>>() {
+            self.nodes.remove(&path);
+        }
     }
 
     fn remove(&mut self, path: &JailPath) {
-        self.entries.retain(|other, _| !other.starts_with(path));
-        self.fresh.retain(|other| !other.starts_with(path));
+        for path in self.below(path).into_iter().chain([path.clone()]) {
+            self.nodes.remove(&path);
+            self.fresh.remove(&path);
+        }
+    }
+
+    /// What is below a path: that sorts from `path/\x01` on.
+    fn below(&self, path: &JailPath) -> Vec<JailPath> {
+        let from = self.nodes.range(path.join(&[1])..).map(|(other, _)| other);
+        from.take_while(|other| other.starts_with(path)).cloned().collect()
     }
 }

@@ -11,6 +11,7 @@ mod form;
 pub mod oci;
 mod output;
 mod read;
+mod reading;
 mod reference;
 mod store;
 mod stream;
@@ -24,8 +25,10 @@ use crate::layer::LayerError;
 use crate::publish::{PublishError, io_hint};
 use crate::tree::TreeError;
 
+pub use oci::Platform;
 pub use output::{FORMS, Input, Output, OutputError, Target};
 pub use read::{Image, ImageLayer, ReadError};
+pub use reading::{Limits, NoPlatform, Reading};
 pub use reference::{Reference, ReferenceError, Tag};
 pub use write::{Options, Progress, Written, write_all};
 

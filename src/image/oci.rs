@@ -66,6 +66,8 @@ pub struct Descriptor {
 pub struct Platform {
     pub architecture: String,
     pub os: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
 }
 
 /// An image configuration.

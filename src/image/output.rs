@@ -31,9 +31,9 @@ pub enum Target {
     Standard,
 }
 
-/// Where an image comes from: the same forms, but not `-`.
+/// Where an image comes from: the same forms, or `-`, whatever archive comes in on standard input (`None`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Input(pub(super) Output);
+pub struct Input(pub(super) Option<Output>);
 
 /// A text names no output or input.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,8 +46,6 @@ pub enum OutputError {
     NoPath(String, &'static str),
     #[error("`{0}` would put a directory on standard output")]
     StandardDirectory(String),
-    #[error("`{0}` would read standard input, but an image is not read in one go")]
-    StandardInput(String),
     #[error("`{text}` ends in a bad name")]
     BadName {
         text: String,
@@ -66,7 +64,6 @@ impl OutputError {
         match self {
             Self::NoForm(_) | Self::UnknownForm { .. } | Self::NoPath(..) => FORMS,
             Self::StandardDirectory(_) => "layer, oci-archive and docker-archive can go to standard output",
-            Self::StandardInput(_) => "write it to a file first",
             Self::BadName { .. } => "what follows the second colon is the name: a path cannot contain colons",
         }
     }
@@ -131,21 +128,20 @@ impl Target {
 }
 
 impl Input {
-    /// Reads `FORM:PATH[:NAME]`.
+    /// Reads `FORM:PATH[:NAME]`, or `-`.
     ///
     /// # Errors
     /// See [`OutputError`].
     pub fn parse(text: &OsStr) -> Result<Self, OutputError> {
-        let output = Output::parse(text)?;
-        if output.path().is_none() {
-            return Err(OutputError::StandardInput(escape(text.as_bytes())));
+        if text == "-" {
+            return Ok(Self(None));
         }
-        Ok(Self(output))
+        Output::parse(text).map(|output| Self(Some(output)))
     }
 
     /// The directory of a `rootfs:DIR`, to be used as it is.
     pub fn rootfs(&self) -> Option<&Path> {
-        if let Output::Rootfs(directory) = &self.0 { Some(directory) } else { None }
+        if let Some(Output::Rootfs(directory)) = &self.0 { Some(directory) } else { None }
     }
 }
 
@@ -210,8 +206,6 @@ mod tests {
         assert!(matches!(error("oci:dir:"), OutputError::BadName { .. }));
         assert!(matches!(error("docker-archive:x:UPPER"), OutputError::BadName { .. }));
         assert!(error("dir").hint().contains("oci-archive:FILE[:TAG]"));
-        let standard = Input::parse(OsStr::new("layer:-")).unwrap_err();
-        assert!(matches!(standard, OutputError::StandardInput(_)));
     }
 
     #[test]

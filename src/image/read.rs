@@ -3,8 +3,9 @@
 use std::io;
 use std::path::Path;
 
-use super::oci::{self, Descriptor, DockerImage, ImageConfig, ImageManifest, Index};
+use super::oci::{self, Descriptor, DockerImage, ImageConfig, ImageManifest, Index, Platform};
 use super::output::{Input, Output, Target};
+use super::reading::{Limits, Reading};
 use super::reference::{Reference, Tag};
 use super::store::{Part, Store};
 use super::{contents, unpack};
@@ -22,6 +23,7 @@ pub struct Image {
     pub manifest: Option<Digest>,
     /// The lowest first.
     pub layers: Vec<ImageLayer>,
+    pub(super) limits: Limits,
 }
 
 /// One layer of an image.
@@ -63,8 +65,14 @@ pub enum ReadError {
     NoSuchName { wanted: String, known: String },
     #[error("there are several images, and none was named: {known}")]
     SeveralImages { known: String },
-    #[error("there is no image for linux on {architecture}")]
-    NoPlatform { architecture: &'static str },
+    #[error("there is no image for {wanted}; there are: {known}")]
+    NoPlatform { wanted: Platform, known: String },
+    #[error("the image has more than {limit} bytes, unpacked")]
+    TooMuch { limit: u64 },
+    #[error("the image has more than {limit} entries")]
+    TooMany { limit: u64 },
+    #[error("standard input is no image archive: it has neither a `manifest.json` nor an `index.json`")]
+    NoArchive,
     #[error("the image has {layers} layers, but its configuration lists {diff_ids}")]
     LayerCount { layers: usize, diff_ids: usize },
     #[error("failed to read `{path}`")]
@@ -103,6 +111,10 @@ impl ReadError {
             Self::Archive { source: UntarError::Damaged(_), .. } => {
                 Some("it is damaged, not complete, or no such image: copy or pull it again")
             }
+            Self::NoPlatform { .. } => Some("choose one of these with `--platform OS/ARCH`"),
+            Self::TooMuch { .. } => Some("if you trust it, `--max-size BYTES` allows more"),
+            Self::TooMany { .. } => Some("if you trust it, `--max-entries N` allows more"),
+            Self::NoArchive => Some("pipe what `docker save`, `podman save` or `skopeo copy … oci-archive:` write"),
             Self::Tree(error) => error.hint(),
             _ => None,
         }
@@ -116,16 +128,32 @@ impl Image {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub fn open(input: &Input) -> Result<Self, ReadError> {
-        match &input.0 {
+    pub fn open(input: &Input, reading: &Reading) -> Result<Self, ReadError> {
+        let part = |target: &Target| Part::of(target, reading.limits);
+        let archive = |target: &Target| Store::archive(part(target)?, reading.limits);
+        let platform = reading.platform.as_ref();
+        let Some(named) = &input.0 else { return Self::from_standard_input(reading) };
+        let image = match named {
             Output::Rootfs(path) => Err(ReadError::IsRootfs { path: path.display().to_string() }),
-            Output::Layer(target) => bare_layer(file(target)),
-            Output::Oci { directory, tag } => oci_image(&Store::directory(directory)?, tag.as_ref()),
-            Output::OciArchive { file: target, tag } => oci_image(&Store::archive(file(target))?, tag.as_ref()),
-            Output::DockerArchive { file: target, reference } => {
-                docker_image(&Store::archive(file(target))?, reference.as_ref())
-            }
-        }
+            Output::Layer(target) => Ok(bare_layer(part(target)?)),
+            Output::Oci { directory, tag } => oci_image(&Store::directory(directory)?, tag.as_ref(), platform),
+            Output::OciArchive { file, tag } => oci_image(&archive(file)?, tag.as_ref(), platform),
+            Output::DockerArchive { file, reference } => docker_image(&archive(file)?, reference.as_ref()),
+        };
+        Ok(Self { limits: reading.limits, ..image? })
+    }
+
+    /// Reads the image archive, of either kind, that comes in on standard input.
+    fn from_standard_input(reading: &Reading) -> Result<Self, ReadError> {
+        let store = Store::archive(Part::of(&Target::Standard, reading.limits)?, reading.limits)?;
+        let image = if store.part("manifest.json")?.is_some() {
+            docker_image(&store, None)
+        } else if store.part("index.json")?.is_some() {
+            oci_image(&store, None, reading.platform.as_ref())
+        } else {
+            Err(ReadError::NoArchive)
+        };
+        Ok(Self { limits: reading.limits, ..image? })
     }
 
     /// What the layers, one over the other, amount to, sorted by path; every content is read and hashed.
@@ -148,32 +176,28 @@ impl Image {
     }
 }
 
-fn file(target: &Target) -> &Path {
-    match target {
-        Target::File(path) => path,
-        Target::Standard => unreachable!("an `Input` is never standard input"),
-    }
-}
-
-fn bare_layer(path: &Path) -> Result<Image, ReadError> {
-    let part = Part::file(path)?;
+fn bare_layer(part: Part) -> Image {
     let layer = ImageLayer { digest: None, size: part.size, diff_id: None, part };
-    Ok(Image { config: None, manifest: None, layers: vec![layer] })
+    Image { config: None, manifest: None, layers: vec![layer], limits: Limits::USUAL }
 }
 
-fn oci_image(store: &Store, tag: Option<&Tag>) -> Result<Image, ReadError> {
+fn oci_image(store: &Store, tag: Option<&Tag>, platform: Option<&Platform>) -> Result<Image, ReadError> {
     let (mut index, _) = required(store, "index.json")?.document::<Index>()?;
-    let mut descriptor = choose(&index, tag)?;
+    let mut descriptor = choose(&index, tag, platform)?;
     // An index may point at indexes, for other platforms; nobody nests them deeply.
     for _ in 0..4 {
         if descriptor.media_type != oci::INDEX && descriptor.media_type != oci::DOCKER_LIST {
             break;
         }
         index = blob(store, &descriptor)?.document::<Index>()?.0;
-        descriptor = choose(&index, None)?;
+        descriptor = choose(&index, None, platform)?;
     }
     let (manifest, digest) = blob(store, &descriptor)?.document::<ImageManifest>()?;
     let (config, _) = blob(store, &manifest.config)?.document::<ImageConfig>()?;
+    let own = Platform { architecture: config.architecture.clone(), os: config.os.clone(), variant: None };
+    if let Some(wanted) = platform.filter(|wanted| descriptor.platform.is_none() && !own.is_for_machine_of(wanted)) {
+        return Err(ReadError::NoPlatform { wanted: wanted.clone(), known: own.to_string() });
+    }
     let diff_ids = &config.rootfs.diff_ids;
     if diff_ids.len() != manifest.layers.len() {
         return Err(ReadError::LayerCount { layers: manifest.layers.len(), diff_ids: diff_ids.len() });
@@ -188,7 +212,7 @@ fn oci_image(store: &Store, tag: Option<&Tag>) -> Result<Image, ReadError> {
             part,
         });
     }
-    Ok(Image { config: Some(config), manifest: Some(digest), layers })
+    Ok(Image { config: Some(config), manifest: Some(digest), layers, limits: Limits::USUAL })
 }
 
 fn docker_image(store: &Store, reference: Option<&Reference>) -> Result<Image, ReadError> {
@@ -224,11 +248,11 @@ fn docker_image(store: &Store, reference: Option<&Reference>) -> Result<Image, R
         let part = required(store, name)?;
         layers.push(ImageLayer { digest: None, size: part.size, diff_id: Some(*diff_id), part });
     }
-    Ok(Image { config: Some(config), manifest: None, layers })
+    Ok(Image { config: Some(config), manifest: None, layers, limits: Limits::USUAL })
 }
 
 /// The one image of an index that is meant.
-fn choose(index: &Index, tag: Option<&Tag>) -> Result<Descriptor, ReadError> {
+fn choose(index: &Index, tag: Option<&Tag>, platform: Option<&Platform>) -> Result<Descriptor, ReadError> {
     let name = |descriptor: &Descriptor| descriptor.annotations.as_ref()?.get(oci::REF_NAME).cloned();
     let known = || {
         let names: Vec<String> = index.manifests.iter().filter_map(name).collect();
@@ -239,15 +263,19 @@ fn choose(index: &Index, tag: Option<&Tag>) -> Result<Descriptor, ReadError> {
     if let (true, Some(tag)) = (meant.is_empty(), tag) {
         return Err(ReadError::NoSuchName { wanted: tag.to_string(), known: known() });
     }
-    let architecture = oci::host_architecture();
-    let runs_here = |descriptor: &&&Descriptor| {
-        let platform = descriptor.platform.as_ref();
-        platform.is_none_or(|platform| platform.os == "linux" && platform.architecture == architecture)
-    };
-    let fit: Vec<&&Descriptor> = meant.iter().filter(runs_here).collect();
+    let wanted = platform.cloned().unwrap_or_else(Platform::host);
+    let is_for = |descriptor: &&&Descriptor| descriptor.platform.as_ref().is_some_and(|platform| platform.is(&wanted));
+    let mut fit: Vec<&&Descriptor> = meant.iter().filter(is_for).collect();
+    if fit.is_empty() {
+        // Whoever makes images for one platform need not say which.
+        fit.extend(meant.iter().filter(|descriptor| descriptor.platform.is_none()));
+    }
     match fit.as_slice() {
         [one] => Ok((**one).clone()),
-        [] => Err(ReadError::NoPlatform { architecture }),
+        [] => {
+            let known = meant.iter().filter_map(|descriptor| Some(descriptor.platform.as_ref()?.to_string()));
+            Err(ReadError::NoPlatform { wanted, known: known.collect::<Vec<_>>().join(", ") })
+        }
         _ => Err(ReadError::SeveralImages { known: known() }),
     }
 }
@@ -290,19 +318,19 @@ mod tests {
 
     #[test]
     fn the_image_for_this_machine_is_chosen() {
-        assert_eq!(choose(&index([None; 3]), None).unwrap().size, 0);
+        assert_eq!(choose(&index([None; 3]), None, None).unwrap().size, 0);
         let all = Some("v1");
-        assert_eq!(choose(&index([all; 3]), Some(&tag("v1"))).unwrap().size, 0);
+        assert_eq!(choose(&index([all; 3]), Some(&tag("v1")), None).unwrap().size, 0);
     }
 
     #[test]
     fn what_cannot_be_chosen_is_told_apart() {
         let named = index([Some("v1"), Some("v2"), None]);
-        assert!(matches!(choose(&named, Some(&tag("v2"))), Err(ReadError::NoPlatform { .. })));
-        let error = choose(&named, Some(&tag("v3"))).unwrap_err();
+        assert!(matches!(choose(&named, Some(&tag("v2")), None), Err(ReadError::NoPlatform { .. })));
+        let error = choose(&named, Some(&tag("v3")), None).unwrap_err();
         assert_eq!(error.to_string(), "no image here is called `v3`; there are: v1, v2");
         let mut several = index([Some("v1"), Some("v2"), None]);
         several.manifests.iter_mut().for_each(|descriptor| descriptor.platform = None);
-        assert!(matches!(choose(&several, None), Err(ReadError::SeveralImages { .. })));
+        assert!(matches!(choose(&several, None, None), Err(ReadError::SeveralImages { .. })));
     }
 }

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use super::output::Target;
 use super::read::ReadError;
+use super::reading::Limits;
 use crate::layer::untar::{MemberKind, Untar};
 use crate::path::{JailPath, escape};
 use crate::root::Root;
@@ -51,9 +53,8 @@ impl Store {
         Ok(Self::Directory(Root::open(path)?))
     }
 
-    pub(super) fn archive(path: &Path) -> Result<Self, ReadError> {
-        let name = escape(path.as_os_str().as_encoded_bytes());
-        let part = Part::file(path)?;
+    pub(super) fn archive(part: Part, limits: Limits) -> Result<Self, ReadError> {
+        let name = part.name.clone();
         let mut start = [0; 4];
         let count = part.reader().read(&mut start).map_err(|source| part.failed(source))?;
         if matches!(start[..count], [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd]) {
@@ -64,6 +65,9 @@ impl Store {
         while let Some(member) =
             untar.next_member().map_err(|source| ReadError::Archive { path: name.clone(), source })?
         {
+            if members.len() as u64 >= limits.entries {
+                return Err(ReadError::TooMany { limit: limits.entries });
+            }
             let Some(at) = lexical(&JailPath::root(), &member.name) else { continue };
             let place = match member.kind {
                 MemberKind::File => Place::Content { offset: member.offset, size: member.size },
@@ -112,16 +116,37 @@ impl Store {
 }
 
 impl Part {
-    /// A whole file.
-    pub(super) fn file(path: &Path) -> Result<Self, ReadError> {
+    /// A whole file, or all that comes in on standard input.
+    pub(super) fn of(target: &Target, limits: Limits) -> Result<Self, ReadError> {
+        match target {
+            Target::File(path) => Self::file(path),
+            Target::Standard => Self::standard_input(limits),
+        }
+    }
+
+    fn file(path: &Path) -> Result<Self, ReadError> {
         let name = escape(path.as_os_str().as_encoded_bytes());
         let failed = |source| ReadError::Failed { path: name.clone(), source };
-        let (file, _) = fs_err::File::open(path).map_err(failed)?.into_parts();
+        // Without the flag, a FIFO would hold minjail up until somebody writes to it.
+        let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
             return Err(ReadError::NoFile { path: name });
         }
         Ok(Self { file: Arc::new(file), offset: 0, size: metadata.len(), name })
+    }
+
+    /// An image is read in places, not in one go: what comes in is kept in a file without a name.
+    fn standard_input(limits: Limits) -> Result<Self, ReadError> {
+        let name = "standard input".to_owned();
+        let failed = |source| ReadError::Failed { path: name.clone(), source };
+        let mut file = tempfile::tempfile().map_err(failed)?;
+        let mut input = io::stdin().lock().take(limits.size.saturating_add(1));
+        let size = io::copy(&mut input, &mut file).map_err(failed)?;
+        if size > limits.size {
+            return Err(ReadError::TooMuch { limit: limits.size });
+        }
+        Ok(Self { file: Arc::new(file), offset: 0, size, name })
     }
 
     pub(super) fn reader(&self) -> Section {

@@ -1,7 +1,7 @@
 //! The tar stream of a layer: decompressed on one thread and hashed on another, while a third one takes it apart.
 //!
-//! In: a layer. Out: its tar stream, to be read, and whether that is what the configuration says of it
-//! ([`Plain::check`]). What the stream says is the business of whoever reads it.
+//! In: a layer. Out: its [`Members`], and whether the stream is what the configuration says of it. What the members mean
+//! is the business of whoever reads them.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use std::thread::JoinHandle;
 use flate2::read::MultiGzDecoder;
 
 use super::read::{ImageLayer, ReadError};
-use crate::layer::untar::{Untar, UntarError};
+use super::reading::Budget;
+use crate::layer::untar::{Member, Untar, UntarError};
 use crate::tree::{Digest, Hasher};
 
 /// What passes from thread to thread at once, in bytes.
@@ -22,22 +23,85 @@ const QUEUE: usize = 4;
 
 type Block = Arc<Vec<u8>>;
 
+/// The members of a layer, as many as the budget allows.
+pub(super) struct Members<'a> {
+    layer: &'a ImageLayer,
+    budget: Arc<Budget>,
+    untar: Untar<Plain>,
+}
+
+impl<'a> Members<'a> {
+    /// Starts to read a layer.
+    ///
+    /// # Errors
+    /// The layer cannot be read, or no thread can be started.
+    pub(super) fn open(layer: &'a ImageLayer, budget: &Arc<Budget>) -> Result<Self, ReadError> {
+        let plain = Plain::open(layer, budget.clone())?;
+        Ok(Self { layer, budget: budget.clone(), untar: Untar::new(plain) })
+    }
+
+    /// The next member; `None` at the end.
+    ///
+    /// # Errors
+    /// The layer is damaged, or has more than the budget allows.
+    pub(super) fn next(&mut self) -> Result<Option<Member>, ReadError> {
+        let member = self.untar.next_member().map_err(|source| self.failed(source))?;
+        if let Some(member) = &member {
+            self.budget.take(member);
+            self.budget.check()?;
+        }
+        Ok(member)
+    }
+
+    /// Some of the present member's content; nothing at its end.
+    ///
+    /// # Errors
+    /// See [`Self::next`].
+    pub(super) fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, ReadError> {
+        self.untar.read_some(buffer).map_err(|source| self.failed(source))
+    }
+
+    /// Reads what follows the end of the archive, and compares the whole with what the configuration says of the layer.
+    ///
+    /// # Errors
+    /// The rest cannot be read, or is more than the budget allows; [`ReadError::WrongDigest`].
+    pub(super) fn finish(self) -> Result<(), ReadError> {
+        let Self { layer, budget, untar } = self;
+        let Plain { pumping, hashing, .. } = untar.drain().map_err(|source| failed(layer, &budget, source))?;
+        pumping.join().expect("pumping does not panic");
+        let found = hashing.join().expect("hashing does not panic");
+        match layer.diff_id {
+            Some(expected) if expected != found => {
+                Err(ReadError::WrongDigest { name: layer.part.name.clone(), expected, found })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn failed(&self, source: UntarError) -> ReadError {
+        failed(self.layer, &self.budget, source)
+    }
+}
+
+/// That the budget is used up ends the stream, and is the better reason.
+fn failed(layer: &ImageLayer, budget: &Budget, source: UntarError) -> ReadError {
+    let damaged = ReadError::Archive { path: layer.part.name.clone(), source };
+    budget.check().err().unwrap_or(damaged)
+}
+
 /// The tar stream of a layer.
-pub(super) struct Plain {
+struct Plain {
     blocks: Receiver<io::Result<Block>>,
     block: Block,
     /// How much of the block was read.
     at: usize,
     pumping: JoinHandle<()>,
     hashing: JoinHandle<Digest>,
+    budget: Arc<Budget>,
 }
 
 impl Plain {
-    /// Starts to read a layer.
-    ///
-    /// # Errors
-    /// The layer cannot be read, or no thread can be started.
-    pub(super) fn open(layer: &ImageLayer) -> Result<Untar<Self>, ReadError> {
+    fn open(layer: &ImageLayer, budget: Arc<Budget>) -> Result<Self, ReadError> {
         let reader = decompressed(layer)?;
         let (send, blocks) = sync_channel(QUEUE);
         let (send_hash, to_hash) = sync_channel::<Block>(QUEUE);
@@ -49,23 +113,7 @@ impl Plain {
             }
             hasher.finish().0
         })?;
-        Ok(Untar::new(Self { blocks, block: Block::default(), at: 0, pumping, hashing }))
-    }
-
-    /// Reads what follows the end of the archive, and compares the whole with what the configuration says of the layer.
-    ///
-    /// # Errors
-    /// The rest cannot be read, or [`ReadError::WrongDigest`].
-    pub(super) fn check(untar: Untar<Self>, layer: &ImageLayer) -> Result<(), ReadError> {
-        let plain = untar.drain().map_err(|source| damaged(layer, source))?;
-        plain.pumping.join().expect("pumping does not panic");
-        let found = plain.hashing.join().expect("hashing does not panic");
-        match layer.diff_id {
-            Some(expected) if expected != found => {
-                Err(ReadError::WrongDigest { name: layer.part.name.clone(), expected, found })
-            }
-            _ => Ok(()),
-        }
+        Ok(Self { blocks, block: Block::default(), at: 0, pumping, hashing, budget })
     }
 }
 
@@ -74,17 +122,15 @@ impl Read for Plain {
         if self.at == self.block.len() {
             let Ok(block) = self.blocks.recv() else { return Ok(0) };
             (self.block, self.at) = (block?, 0);
+            self.budget.take_bytes(self.block.len());
+            // Told in better words by whoever reads the members.
+            self.budget.check().map_err(io::Error::other)?;
         }
         let count = buffer.len().min(self.block.len() - self.at);
         buffer[..count].copy_from_slice(&self.block[self.at..self.at + count]);
         self.at += count;
         Ok(count)
     }
-}
-
-/// The layer that cannot be taken apart, by name.
-pub(super) fn damaged(layer: &ImageLayer, source: UntarError) -> ReadError {
-    ReadError::Archive { path: layer.part.name.clone(), source }
 }
 
 /// The tar stream of a layer, by the first bytes of the layer and not by what a document says of it.

@@ -101,7 +101,7 @@ fn round_trip(sample: &Sample) {
     // A bare layer is the whole, and every image has the same layers.
     let mut known: [Option<Vec<Digest>>; 2] = [None, None];
     for (form, written) in IMAGES.iter().zip(&written) {
-        let image = Image::open(&place.input(form)).unwrap();
+        let image = Image::open(&place.input(form), &Reading::default()).unwrap();
         assert_eq!(image.manifest, written.manifest, "{form}");
         let diff_ids: Vec<Digest> = written.layers.iter().map(|layer| layer.diff_id).collect();
         let is_bare = form.starts_with("layer:");
@@ -136,7 +136,7 @@ fn what_several_layers_amount_to_is_the_manifest() {
     let mut sample = Sample::varied().in_layers();
     for form in ["oci:layout", "oci-archive:oci.tar", "docker-archive:docker.tar"] {
         place.write(&sample, form, &place.options()).unwrap();
-        let entries = Image::open(&place.input(form)).unwrap().entries().unwrap();
+        let entries = Image::open(&place.input(form), &Reading::default()).unwrap().entries().unwrap();
         sample.manifest.entries.iter_mut().for_each(|entry| entry.layer = 0);
         let is_link = |entry: &&Entry| matches!(entry.kind, Kind::HardLink { .. });
         let (read, written) = (entries.iter(), sample.manifest.entries.iter());
@@ -154,7 +154,7 @@ fn a_rootfs_is_written_and_used_as_it_is() {
     assert_eq!((written.layers, written.config), (Vec::new(), None));
     let input = place.input("rootfs:tree");
     assert_eq!(input.rootfs(), Some(directory.as_path()));
-    assert!(matches!(Image::open(&input), Err(ReadError::IsRootfs { .. })));
+    assert!(matches!(Image::open(&input, &Reading::default()), Err(ReadError::IsRootfs { .. })));
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn what_exists_is_replaced_only_by_force() {
         if form == "rootfs:out" {
             assert_eq!(sample.differences(&place.directory.path().join("out")), [""; 0]);
         } else {
-            unpacked(&Image::open(&place.input(form)).unwrap(), &sample);
+            unpacked(&Image::open(&place.input(form), &Reading::default()).unwrap(), &sample);
         }
         // And where there is nothing, force does not matter.
         fs_err::rename(place.directory.path().join("out"), place.directory.path().join("away")).unwrap();
@@ -269,7 +269,7 @@ fn of_two_at_once_one_wins_whole() {
             if form == "rootfs:out" {
                 assert_eq!(winner.differences(&place.directory.path().join("out")), [""; 0]);
             } else {
-                unpacked(&Image::open(&place.input(form)).unwrap(), winner);
+                unpacked(&Image::open(&place.input(form), &Reading::default()).unwrap(), winner);
             }
         }
     }
@@ -338,13 +338,13 @@ fn damage_is_noticed() {
     let mut bad = good.clone();
     bad[100] ^= 1;
     fs_err::write(&blob, &bad).unwrap();
-    assert!(matches!(Image::open(&place.input("oci:out")), Err(ReadError::WrongDigest { .. })));
+    assert!(matches!(Image::open(&place.input("oci:out"), &Reading::default()), Err(ReadError::WrongDigest { .. })));
     fs_err::write(&blob, &good[1..]).unwrap();
-    assert!(matches!(Image::open(&place.input("oci:out")), Err(ReadError::WrongSize { .. })));
+    assert!(matches!(Image::open(&place.input("oci:out"), &Reading::default()), Err(ReadError::WrongSize { .. })));
     fs_err::remove_file(&blob).unwrap();
-    assert!(matches!(Image::open(&place.input("oci:out")), Err(ReadError::Missing { .. })));
+    assert!(matches!(Image::open(&place.input("oci:out"), &Reading::default()), Err(ReadError::Missing { .. })));
     fs_err::write(&blob, &good).unwrap();
-    assert!(matches!(Image::open(&place.input("oci:out:v2")), Err(ReadError::NoSuchName { .. })));
+    assert!(matches!(Image::open(&place.input("oci:out:v2"), &Reading::default()), Err(ReadError::NoSuchName { .. })));
 
     // A docker archive names no digest of its layer, but its configuration does.
     place.write(&sample, "docker-archive:docker", &place.options()).unwrap();
@@ -353,7 +353,7 @@ fn damage_is_noticed() {
     let at = bytes.windows(9).position(|window| window == b"#!/bin/sh").unwrap();
     bytes[at] ^= 1;
     fs_err::write(&archive, &bytes).unwrap();
-    let image = Image::open(&place.input("docker-archive:docker")).unwrap();
+    let image = Image::open(&place.input("docker-archive:docker"), &Reading::default()).unwrap();
     let error = image.unpack(tempfile::tempdir().unwrap().path()).unwrap_err();
     assert!(matches!(error, ReadError::WrongDigest { .. }), "{error}");
 }
@@ -402,12 +402,12 @@ fn unpack_layers(layers: Vec<Hostile>) -> (tempfile::TempDir, Result<(), ReadErr
     let tree = directory.path().join("tree");
     fs_err::create_dir(&tree).unwrap();
     fs_err::write(directory.path().join("outside"), "safe").unwrap();
-    let mut image = Image { config: None, manifest: None, layers: Vec::new() };
+    let mut image = Image { config: None, manifest: None, layers: Vec::new(), limits: Limits::USUAL };
     for layer in layers {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&layer.bytes()).unwrap();
         let input = Input::parse(OsStr::new(&format!("layer:{}", file.path().display()))).unwrap();
-        image.layers.append(&mut Image::open(&input).unwrap().layers);
+        image.layers.append(&mut Image::open(&input, &Reading::default()).unwrap().layers);
     }
     let result = image.unpack(&tree).map(drop);
     assert_eq!(fs_err::read_to_string(directory.path().join("outside")).unwrap(), "safe");
@@ -494,6 +494,6 @@ fn a_link_may_not_be_the_whole_archive() {
     let place = Place::new();
     let archive = Hostile::new().symlink("manifest.json", "manifest.json").bytes();
     fs_err::write(place.directory.path().join("x"), archive).unwrap();
-    let error = Image::open(&place.input("docker-archive:x")).unwrap_err();
+    let error = Image::open(&place.input("docker-archive:x"), &Reading::default()).unwrap_err();
     assert!(matches!(error, ReadError::Missing { name } if name == "manifest.json"));
 }

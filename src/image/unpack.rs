@@ -6,10 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::read::{Image, ImageLayer, ReadError};
-use super::stream::{Plain, damaged};
-use crate::layer::untar::{Member, MemberKind, Untar};
+use super::read::{Image, ReadError};
+use super::reading::Budget;
+use super::stream::Members;
+use crate::layer::untar::{Member, MemberKind};
 use crate::path::{JailPath, escape};
 use crate::root::{Root, is_carried};
 use crate::tree::{Chroot, Metadata, Node, Notes};
@@ -18,19 +20,16 @@ pub(super) fn unpack(image: &Image, directory: &Path) -> Result<Notes, ReadError
     let mut ground = Ground { chroot: Chroot::open(directory)?, root: Root::open(directory)?, fresh: BTreeSet::new() };
     let metadata = Metadata { mode: 0o755, ..Metadata::default() };
     ground.chroot.make(&JailPath::root(), metadata, Node::Directory)?;
+    let budget = Arc::new(Budget::new(image.limits));
     for layer in &image.layers {
         ground.fresh.clear();
-        apply(layer, &mut ground)?;
+        let mut members = Members::open(layer, &budget)?;
+        while let Some(member) = members.next()? {
+            ground.apply(&member, &mut members)?;
+        }
+        members.finish()?;
     }
     Ok(ground.chroot.finish()?)
-}
-
-fn apply(layer: &ImageLayer, ground: &mut Ground) -> Result<(), ReadError> {
-    let mut untar = Plain::open(layer)?;
-    while let Some(member) = untar.next_member().map_err(|source| damaged(layer, source))? {
-        ground.apply(&member, &mut untar, layer)?;
-    }
-    Plain::check(untar, layer)
 }
 
 /// Where layers are applied.
@@ -43,7 +42,7 @@ struct Ground {
 }
 
 impl Ground {
-    fn apply(&mut self, member: &Member, content: &mut Untar<Plain>, layer: &ImageLayer) -> Result<(), ReadError> {
+    fn apply(&mut self, member: &Member, content: &mut Members<'_>) -> Result<(), ReadError> {
         let refused = |why| ReadError::Refused { name: escape(&member.name), why };
         let spelled = parse(&member.name).map_err(refused)?;
         if let Some(hidden) = spelled.file_name().strip_prefix(b".wh.") {
@@ -74,9 +73,7 @@ impl Ground {
         self.make_room(&path, member)?;
         match node {
             Some(node) => self.chroot.make(&path, metadata, node)?,
-            None => self.chroot.make_file::<ReadError>(&path, &metadata, |buffer| {
-                content.read_some(buffer).map_err(|source| damaged(layer, source))
-            })?,
+            None => self.chroot.make_file(&path, &metadata, |buffer| content.read_some(buffer))?,
         }
         self.fresh.insert(path);
         Ok(())
@@ -88,8 +85,10 @@ impl Ground {
         if to == *path {
             return Err(refused("it is a hard link to itself"));
         }
-        if self.root.lstat(&to)?.is_some_and(|facts| facts.is_directory()) {
-            return Err(refused("it is a hard link to a directory"));
+        match self.root.lstat(&to)? {
+            None => return Err(refused("it is a hard link to what is not there")),
+            Some(facts) if facts.is_directory() => return Err(refused("it is a hard link to a directory")),
+            Some(_) => {}
         }
         self.make_room(path, member)?;
         self.chroot.make(path, Metadata::default(), Node::HardLink { to: &to })?;
@@ -108,7 +107,9 @@ impl Ground {
             return Err(ReadError::Refused { name: escape(&member.name), why });
         }
         if facts.is_directory() {
-            self.fresh.retain(|made| !made.starts_with(path));
+            for made in below(&self.fresh, path) {
+                self.fresh.remove(&made);
+            }
         }
         Ok(self.chroot.remove(path)?)
     }
@@ -168,10 +169,7 @@ impl Ground {
 
     /// Removes `path` but for what the present layer made.
     fn remove_lower(&mut self, path: &JailPath) -> Result<(), ReadError> {
-        let kept = self.fresh.contains(path);
-        // All that is below a path sorts from `path/\x01` on.
-        let kept_below = self.fresh.range(path.join(&[1])..).next().is_some_and(|made| made.starts_with(path));
-        if !kept && !kept_below {
+        if !has(&self.fresh, path) {
             return Ok(self.chroot.remove(path)?);
         }
         if self.root.lstat(path)?.is_some_and(|facts| facts.is_directory()) {
@@ -181,6 +179,16 @@ impl Ground {
         }
         Ok(())
     }
+}
+
+/// What of a set is below `path`: that sorts from `path/\x01` on.
+pub(super) fn below(set: &BTreeSet<JailPath>, path: &JailPath) -> Vec<JailPath> {
+    set.range(path.join(&[1])..).take_while(|other| other.starts_with(path)).cloned().collect()
+}
+
+/// True if `path` or something below it is in a set.
+pub(super) fn has(set: &BTreeSet<JailPath>, path: &JailPath) -> bool {
+    set.contains(path) || set.range(path.join(&[1])..).next().is_some_and(|other| other.starts_with(path))
 }
 
 /// The path that a name in an archive means: from the root on, however it begins.

@@ -1,0 +1,552 @@
+//! Images that strangers have made to do harm: each is refused with a reason, or confined to the place it is unpacked to.
+//!
+//! Every case is made as an OCI layout and as a docker-archive, with layers plain, in gzip and in zstd.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+use support::{Outcome, TestContext, outcome_of, text};
+
+/// A tar archive in the making.
+#[derive(Clone, Default)]
+struct Tar(Vec<u8>);
+
+impl Tar {
+    /// A member of a kind, with a link's text and a content; `size` is what the header says of that.
+    fn raw(mut self, kind: u8, name: &[u8], link: &[u8], size: &[u8], content: &[u8]) -> Self {
+        let mut header = [0_u8; 512];
+        let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, &name[..name.len().min(100)]);
+        put(100, b"0000755\0");
+        put(108, b"0000000\0");
+        put(116, b"0000000\0");
+        put(124, size);
+        put(136, b"00000000000\0");
+        put(148, b"        ");
+        put(156, &[kind]);
+        put(157, &link[..link.len().min(100)]);
+        put(257, b"ustar\x0000");
+        let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        self.0.extend_from_slice(&header);
+        self.0.extend_from_slice(content);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+
+    fn member(self, kind: u8, name: &str, link: &str, content: &[u8]) -> Self {
+        let size = format!("{:011o}\0", content.len());
+        self.raw(kind, name.as_bytes(), link.as_bytes(), size.as_bytes(), content)
+    }
+
+    fn file(self, name: &str, content: &str) -> Self {
+        self.member(b'0', name, "", content.as_bytes())
+    }
+
+    fn directory(self, name: &str) -> Self {
+        self.member(b'5', name, "", b"")
+    }
+
+    fn symlink(self, name: &str, target: &str) -> Self {
+        self.member(b'2', name, target, b"")
+    }
+
+    fn hard_link(self, name: &str, target: &str) -> Self {
+        self.member(b'1', name, target, b"")
+    }
+
+    /// An extended header: records that are well made, for the next member.
+    fn pax(self, records: &[(&str, &[u8])]) -> Self {
+        let mut content = Vec::new();
+        for (key, value) in records {
+            let rest = key.len() + value.len() + 3;
+            let length = (1..20).map(|digits| rest + digits).find(|length| length.to_string().len() + rest == *length);
+            content.extend(format!("{} {key}=", length.expect("a length fits")).bytes());
+            content.extend_from_slice(value);
+            content.push(b'\n');
+        }
+        self.member(b'x', "PaxHeaders/x", "", &content)
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        self.0.extend_from_slice(&[0; 1024]);
+        self.0
+    }
+}
+
+fn tar() -> Tar {
+    Tar::default()
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Compression {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Compression {
+    fn compress(self, tar: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Plain => tar.to_vec(),
+            Self::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(tar).expect("memory takes it");
+                encoder.finish().expect("memory takes it")
+            }
+            Self::Zstd => zstd::encode_all(tar, 1).expect("memory takes it"),
+        }
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    minjail::path::hex(&Sha256::digest(bytes))
+}
+
+/// The parts of an image, by their names in the layout or archive.
+type Parts = BTreeMap<String, Vec<u8>>;
+
+fn config(layers: &[Vec<u8>]) -> Vec<u8> {
+    let diff_ids: Vec<String> = layers.iter().map(|layer| format!("sha256:{}", sha256(layer))).collect();
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": {"Cmd": ["/x"]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    });
+    config.to_string().into_bytes()
+}
+
+fn blob(parts: &mut Parts, media_type: &str, bytes: Vec<u8>) -> serde_json::Value {
+    let digest = sha256(&bytes);
+    let descriptor =
+        serde_json::json!({"mediaType": media_type, "digest": format!("sha256:{digest}"), "size": bytes.len()});
+    parts.insert(format!("blobs/sha256/{digest}"), bytes);
+    descriptor
+}
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+fn oci(layers: &[Vec<u8>], compression: Compression) -> Parts {
+    let mut parts = Parts::from([("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec())]);
+    let config = blob(&mut parts, "application/vnd.oci.image.config.v1+json", config(layers));
+    let layers: Vec<_> = layers
+        .iter()
+        .map(|layer| blob(&mut parts, "application/vnd.oci.image.layer.v1.tar", compression.compress(layer)))
+        .collect();
+    let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
+    let manifest = blob(&mut parts, MANIFEST, manifest.to_string().into_bytes());
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": [manifest]});
+    parts.insert("index.json".to_owned(), index.to_string().into_bytes());
+    parts
+}
+
+fn docker(layers: &[Vec<u8>], compression: Compression) -> Parts {
+    let config = config(layers);
+    let name = format!("{}.json", sha256(&config));
+    let names: Vec<String> = (0..layers.len()).map(|number| format!("{number}/layer.tar")).collect();
+    let manifest = serde_json::json!([{"Config": name, "RepoTags": ["x:latest"], "Layers": names}]);
+    let mut parts = Parts::from([(name, config), ("manifest.json".to_owned(), manifest.to_string().into_bytes())]);
+    parts.extend(names.into_iter().zip(layers.iter().map(|layer| compression.compress(layer))));
+    parts
+}
+
+fn lay_out(parts: &Parts, directory: &Path) {
+    for (name, bytes) in parts {
+        let path = directory.join(name);
+        fs_err::create_dir_all(path.parent().expect("it is below the layout")).expect("the directory can be written");
+        fs_err::write(path, bytes).expect("the directory can be written");
+    }
+}
+
+fn archive(parts: &Parts) -> Vec<u8> {
+    let member = |tar: Tar, (name, bytes): (&String, &Vec<u8>)| tar.member(b'0', name, "", bytes);
+    parts.iter().fold(tar(), member).end()
+}
+
+/// A place to unpack to, and something outside that nobody may touch.
+struct Ground {
+    context: TestContext,
+    outside: BTreeMap<String, (u32, i64, u64, Vec<u8>)>,
+}
+
+impl Ground {
+    fn new() -> Self {
+        let context = TestContext::new();
+        let outside = context.path("outside");
+        fs_err::create_dir(&outside).expect("the directory can be written");
+        fs_err::write(outside.join("secret"), "not yours").expect("the directory can be written");
+        let mut ground = Self { context, outside: BTreeMap::new() };
+        ground.outside = ground.look();
+        ground
+    }
+
+    fn secret(&self) -> String {
+        self.context.text("outside/secret")
+    }
+
+    /// Everything in the directory, but for what was unpacked.
+    fn look(&self) -> BTreeMap<String, (u32, i64, u64, Vec<u8>)> {
+        let facts = |path: &Path| {
+            let metadata = fs_err::symlink_metadata(path).expect("it is there");
+            let content = if metadata.is_file() { fs_err::read(path).expect("it is readable") } else { Vec::new() };
+            (metadata.mode(), metadata.mtime(), metadata.nlink(), content)
+        };
+        let paths =
+            ["outside", "outside/secret", "work"].map(|name| (name.to_owned(), facts(&self.context.path(name))));
+        let names = fs_err::read_dir(self.context.path("outside")).expect("it is readable").map(|entry| {
+            let name = entry.expect("it is readable").file_name();
+            (format!("outside holds {}", name.display()), (0, 0, 0, Vec::new()))
+        });
+        paths.into_iter().chain(names).collect()
+    }
+
+    /// Unpacks an image of these parts, and sees to it that nothing outside has changed and nothing is left of a failure.
+    fn unpack(&self, case: &str, parts: &Parts, is_oci: bool, options: &[&str]) -> Outcome {
+        let image = if is_oci {
+            lay_out(parts, &self.context.path("image"));
+            format!("oci:{}", self.context.text("image"))
+        } else {
+            fs_err::write(self.context.path("image"), archive(parts)).expect("the directory can be written");
+            format!("docker-archive:{}", self.context.text("image"))
+        };
+        let outcome = self.unpack_image(case, &image, options);
+        let image = self.context.path("image");
+        let removed = if image.is_dir() { fs_err::remove_dir_all(image) } else { fs_err::remove_file(image) };
+        removed.expect("the image can be removed");
+        outcome
+    }
+
+    fn unpack_image(&self, case: &str, image: &str, options: &[&str]) -> Outcome {
+        let output = format!("rootfs:{}", self.context.text("tree"));
+        let mut command = self.context.minjail(&["unpack", "-q", image, "-o", &output]);
+        let outcome = outcome_of(command.args(options));
+        assert_eq!(self.look(), self.outside, "{case}: something outside has changed\n{outcome}");
+        assert!(outcome.status == 0 || outcome.status == 125, "{case}: {outcome}");
+        assert!(!outcome.stderr.contains("panicked"), "{case}: {outcome}");
+        let tree = self.context.path("tree");
+        assert_eq!(outcome.status == 0, tree.exists(), "{case}: {outcome}");
+        if outcome.status == 0 {
+            minjail::publish::remove_all(&tree).expect("the tree can be removed");
+        }
+        assert_eq!(self.context.listing(), self.before(), "{case}");
+        outcome
+    }
+
+    /// What is there before and after each case.
+    fn before(&self) -> Vec<String> {
+        let mut names = vec!["outside".to_owned(), "work".to_owned()];
+        if self.context.path("image").symlink_metadata().is_ok() {
+            names.insert(0, "image".to_owned());
+        }
+        names
+    }
+
+    /// Every form and compression of an image with these layers.
+    fn each(&self, case: &str, layers: &[Vec<u8>], expected: &Expected<'_>) {
+        for compression in [Compression::Plain, Compression::Gzip, Compression::Zstd] {
+            for is_oci in [true, false] {
+                let parts = if is_oci { oci(layers, compression) } else { docker(layers, compression) };
+                expected.check(&format!("{case}, {compression:?}"), &self.unpack(case, &parts, is_oci, &[]));
+            }
+        }
+    }
+}
+
+enum Expected<'a> {
+    /// It does no harm where it is.
+    Confined,
+    /// The message has these words.
+    Refused(&'a str),
+}
+
+impl Expected<'_> {
+    #[track_caller]
+    fn check(&self, case: &str, outcome: &Outcome) {
+        match self {
+            Self::Confined => assert_eq!(outcome.status, 0, "{case}: {outcome}"),
+            Self::Refused(words) => {
+                assert!(outcome.status == 125 && outcome.stderr.contains(words), "{case}: {outcome}");
+            }
+        }
+    }
+}
+
+use Expected::{Confined, Refused};
+
+#[test]
+fn names_that_lead_out() {
+    let ground = Ground::new();
+    let secret = ground.secret();
+    let outside = ground.context.text("outside");
+    let up = format!("{}{outside}", "../".repeat(40).trim_end_matches('/'));
+    for (case, layer, expected) in [
+        ("..", tar().file("../outside/new", "x"), Refused("it contains `..`")),
+        (".. within", tar().directory("d").file("d/../../outside/new", "x"), Refused("it contains `..`")),
+        ("absolute", tar().file("/outside/new", "x"), Confined),
+        ("the root as a file", tar().file(".", "x"), Refused("it would replace the root directory")),
+        ("no name", tar().file("", "x"), Refused("it would replace the root directory")),
+        ("the root as a link", tar().symlink("/", &outside), Refused("it would replace the root directory")),
+        ("below an absolute link", tar().symlink("l", &outside).file("l/new", "x"), Confined),
+        ("below a link up", tar().symlink("l", &up).file("l/new", "x"), Confined),
+        ("through two links", tar().symlink("a", "b").symlink("b", &up).file("a/new", "x"), Confined),
+        ("a circle", tar().symlink("a", "b").symlink("b", "a").file("a/new", "x"), Refused("a/new")),
+        (
+            "a parent replaced",
+            tar().directory("d").file("d/x", "1").symlink("d", &outside).file("d/new", "x"),
+            Confined,
+        ),
+        ("below a file", tar().file("f", "x").file("f/new", "x"), Refused("no directory")),
+        ("a hard link up", tar().hard_link("h", "../outside/secret"), Refused("it contains `..`")),
+        ("a hard link out", tar().hard_link("h", &secret), Refused("a hard link to what is not there")),
+        (
+            "a hard link through a link",
+            tar().symlink("l", &outside).hard_link("h", "l/secret"),
+            Refused("a hard link to what is not there"),
+        ),
+        ("a hard link to itself", tar().hard_link("h", "h"), Refused("it is a hard link to itself")),
+        ("a hard link to a directory", tar().directory("d").hard_link("h", "d"), Refused("a hard link to a directory")),
+        ("written through a link", tar().symlink("l", &secret).file("l", "x"), Confined),
+        ("written through a hard link", tar().file("f", "1").hard_link("h", "f").file("h", "2"), Confined),
+        ("a link to nothing", tar().symlink("l", ""), Refused("it is a link to nothing")),
+    ] {
+        ground.each(case, &[layer.end()], &expected);
+    }
+}
+
+#[test]
+fn whiteouts_of_every_kind() {
+    let ground = Ground::new();
+    let lower = tar().directory("d").file("d/a", "a").file("d/b", "b").file("f", "f").end();
+    for (case, layer, expected) in [
+        ("up", tar().file(".wh...", ""), Refused("it hides no name")),
+        ("itself", tar().file(".wh..", ""), Refused("it hides no name")),
+        ("nothing", tar().file(".wh.", ""), Refused("it hides no name")),
+        ("in a directory", tar().file("d/.wh...", ""), Refused("it hides no name")),
+        ("below ..", tar().file("../.wh.outside", ""), Refused("it contains `..`")),
+        ("through a link", tar().symlink("l", &ground.context.text("outside")).file("l/.wh.secret", ""), Confined),
+        (
+            "opaque through a link",
+            tar().symlink("l", &ground.context.text("outside")).file("l/.wh..wh..opq", ""),
+            Confined,
+        ),
+        ("opaque root", tar().file(".wh..wh..opq", ""), Confined),
+        ("of what is not there", tar().file(".wh.nothing", ""), Confined),
+        ("below a file", tar().file("f/.wh.x", ""), Confined),
+        ("of AUFS", tar().directory(".wh..wh.plnk").file(".wh..wh.aufs", ""), Confined),
+        (
+            "a hard link to what is hidden",
+            tar().file(".wh.f", "").hard_link("h", "f"),
+            Refused("a hard link to what is not there"),
+        ),
+    ] {
+        ground.each(case, &[lower.clone(), layer.end()], &expected);
+    }
+}
+
+#[test]
+fn names_and_numbers_at_their_ends() {
+    let ground = Ground::new();
+    let long = "n".repeat(255);
+    let deep = "d/".repeat(2000) + "x";
+    let wide = vec![long.as_str(); 23].join("/");
+    let path = |path: &str| tar().pax(&[("path", path.as_bytes())]).file("x", "x");
+    let base256 = |value: i64| [&[if value < 0 { 0xff } else { 0x80 }, 0, 0, 0][..], &value.to_be_bytes()].concat();
+    let sized = |size: &[u8]| tar().raw(b'0', b"f", b"", size, b"x");
+    for (case, layer, expected) in [
+        ("255 bytes", path(&long), Confined),
+        ("256 bytes", path(&"n".repeat(256)), Refused("more than 255 bytes")),
+        ("2,000 directories", path(&deep), Confined),
+        ("a path of 6,000 bytes", path(&wide), Confined),
+        ("a NUL", tar().pax(&[("path", b"a\0b")]).file("x", "x"), Refused("NUL")),
+        ("control bytes", path("a\x1b[31m\n\x7fb"), Confined),
+        ("no UTF-8", tar().pax(&[("path", b"a\xff\xfe")]).file("x", "x"), Confined),
+        ("twice", tar().file("f", "1").directory("f").symlink("f", "g").file("f", "4"), Confined),
+        ("a negative size", sized(&base256(-1)), Refused("a size is no number")),
+        ("a huge size", sized(&base256(i64::MAX)), Refused("it ends within a member")),
+        ("a size of letters", sized(b"0000000zzzz\0"), Refused("is no number")),
+        ("a size that is not there", sized(b"00000077777\0"), Refused("it ends within a member")),
+        ("a larger size in PAX", tar().pax(&[("size", b"9999999")]).file("f", "x"), Refused("it ends within a")),
+        ("a size of letters in PAX", tar().pax(&[("size", b"x")]).file("f", "x"), Refused("a number in an extended")),
+        ("a negative size in PAX", tar().pax(&[("size", b"-1")]).file("f", "x"), Refused("a number in an extended")),
+        ("an owner too far", tar().pax(&[("uid", b"4294967296")]).file("f", "x"), Refused("impossible number")),
+        ("an owner of -1", tar().pax(&[("gid", b"4294967295")]).file("f", "x"), Refused("impossible number")),
+        ("the year 1500", tar().pax(&[("mtime", b"-14831769600")]).file("f", "x"), Confined),
+        ("a time far off", tar().pax(&[("mtime", b"1099511627776.999")]).file("f", "x"), Confined),
+        (
+            "a record without an end",
+            tar().member(b'x', "h", "", b"99 path=x\n").file("f", "x"),
+            Refused("wrong record"),
+        ),
+        ("a record of length 0", tar().member(b'x', "h", "", b"0 \n").file("f", "x"), Refused("wrong record")),
+        ("a global header", tar().member(b'g', "h", "", b"14 uname=root\n").file("f", "x"), Confined),
+        ("a global path", tar().member(b'g', "h", "", b"19 path=../outside\n").file("f", "x"), Refused("..")),
+        ("a sparse file of GNU", tar().member(b'S', "f", "", b"x"), Refused("a sparse file")),
+        ("a sparse file in PAX", tar().pax(&[("GNU.sparse.major", b"1")]).file("f", "x"), Refused("a sparse file")),
+        ("an unknown kind", tar().member(b'Z', "f", "", b""), Refused("an unknown kind")),
+        ("a huge long name", tar().raw(b'L', b"l", b"", b"77777777777\0", b""), Refused("more than 4 MiB")),
+        ("set-user-ID", tar().raw(b'0', b"f", b"", b"00000000001\0", b"x"), Confined),
+    ] {
+        ground.each(case, &[layer.end()], &expected);
+    }
+}
+
+#[test]
+fn streams_that_are_cut_or_go_on() {
+    let ground = Ground::new();
+    let whole = tar().file("a", &"a".repeat(2000)).file("b", "b").end();
+    ground.each("cut in a content", &[whole[..900].to_vec()], &Refused("it ends within a member"));
+    ground.each("cut in a header", &[whole[..600 + 512 * 4].to_vec()], &Refused("it ends within a header"));
+    ground.each("no end", &[whole[..whole.len() - 1024].to_vec()], &Confined);
+    ground.each("nothing", &[Vec::new()], &Confined);
+    ground.each("more behind the end", &[[whole.as_slice(), &[7; 5000]].concat()], &Confined);
+    ground.each("noise", &[vec![7; 5000]], &Refused("the checksum of a header is wrong"));
+
+    // Two gzip members are one stream (RFC 1952, 2.2).
+    let mut parts = docker(std::slice::from_ref(&whole), Compression::Plain);
+    let halves = whole.split_at(700);
+    let members = [Compression::Gzip.compress(halves.0), Compression::Gzip.compress(halves.1)].concat();
+    parts.insert("0/layer.tar".to_owned(), members.clone());
+    Confined.check("two members", &ground.unpack("two members", &parts, false, &[]));
+    parts.insert("0/layer.tar".to_owned(), members[..members.len() - 9].to_vec());
+    Refused("0/layer.tar").check("a cut member", &ground.unpack("a cut member", &parts, false, &[]));
+    parts.insert("0/layer.tar".to_owned(), tar().file("other", "x").end());
+    Refused("has the digest").check("another layer", &ground.unpack("another layer", &parts, false, &[]));
+}
+
+#[test]
+fn bombs_are_stopped() {
+    let ground = Ground::new();
+    let zeros = |megabytes: usize| tar().member(b'0', "zeros", "", &vec![0; megabytes << 20]).end();
+    let many = (0..2000).fold(tar(), |tar, number| tar.file(&format!("f{number}"), "")).end();
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        for is_oci in [true, false] {
+            let image =
+                |layers: &[Vec<u8>]| if is_oci { oci(layers, compression) } else { docker(layers, compression) };
+            let bomb = image(&[zeros(64)]);
+            let outcome = ground.unpack("a bomb", &bomb, is_oci, &["--max-size", "16M"]);
+            Refused("the image has more than 16777216 bytes, unpacked").check("a bomb", &outcome);
+            outcome.assert_refused(125, &["--max-size BYTES"]);
+            Confined.check("no bomb", &ground.unpack("no bomb", &bomb, is_oci, &["--max-size", "65M"]));
+            let two = image(&[zeros(10), zeros(9)]);
+            let outcome = ground.unpack("two halves", &two, is_oci, &["--max-size", "16M"]);
+            Refused("the image has more than 16777216 bytes").check("two halves", &outcome);
+            let outcome =
+                ground.unpack("many", &image(std::slice::from_ref(&many)), is_oci, &["--max-entries", "1999"]);
+            Refused("the image has more than 1999 entries").check("many", &outcome);
+            outcome.assert_refused(125, &["--max-entries N"]);
+        }
+    }
+    // Few entries, much to remember: a long name counts as many.
+    let name = vec!["n".repeat(250); 1000].join("/");
+    let long = (0..9).fold(tar(), |tar, _| tar.pax(&[("path", name.as_bytes())]).symlink("x", "y")).end();
+    let outcome = ground.unpack("names", &docker(&[long], Compression::Gzip), false, &["--max-entries", "2000"]);
+    Refused("the image has more than 2000 entries").check("names", &outcome);
+}
+
+#[test]
+fn documents_and_what_they_name() {
+    let ground = Ground::new();
+    let layers = [tar().file("x", "x").end()];
+    let good = oci(&layers, Compression::Gzip);
+    let index = |manifests: serde_json::Value| {
+        let mut parts = good.clone();
+        let index = serde_json::json!({"schemaVersion": 2, "manifests": manifests});
+        parts.insert("index.json".to_owned(), index.to_string().into_bytes());
+        parts
+    };
+    let replaced = |name: &str, bytes: &[u8]| {
+        let mut parts = good.clone();
+        parts.insert(name.to_owned(), bytes.to_vec());
+        parts
+    };
+    let parsed: serde_json::Value = serde_json::from_slice(&good["index.json"]).expect("it was just written");
+    let manifest = parsed["manifests"][0].clone();
+    let with = |key: &str, value: serde_json::Value| {
+        let mut manifest = manifest.clone();
+        manifest[key] = value;
+        index(serde_json::json!([manifest]))
+    };
+    let without_blobs =
+        good.iter().filter(|(name, _)| !name.starts_with("blobs")).map(|(name, bytes)| (name.clone(), bytes.clone()));
+    // An index that names itself cannot be made, short of breaking SHA-256; one that says it does can.
+    let mut itself = good.clone();
+    let circle = blob(
+        &mut itself,
+        "application/vnd.oci.image.index.v1+json",
+        b"{\"schemaVersion\":2,\"manifests\":[]}".to_vec(),
+    );
+    itself.insert(
+        "index.json".to_owned(),
+        serde_json::json!({"schemaVersion": 2, "manifests": [circle]}).to_string().into_bytes(),
+    );
+    let nested = [vec![b'['; 10_000], vec![b']'; 10_000]].concat();
+    for (case, parts, words) in [
+        ("nested JSON", replaced("index.json", &nested), "index.json"),
+        ("no JSON", replaced("index.json", b"\xff\xfe"), "index.json"),
+        ("a huge document", replaced("index.json", &vec![b' '; 17 << 20]), "too many for a document"),
+        ("a thousand manifests", index(serde_json::json!(vec![manifest.clone(); 1000])), "several images"),
+        ("no manifests", index(serde_json::json!([])), "no image for linux/"),
+        ("an index of none", itself, "no image for linux/"),
+        (
+            "another platform",
+            with("platform", serde_json::json!({"os": "plan9", "architecture": "mips"})),
+            "plan9/mips",
+        ),
+        ("a wrong size", with("size", serde_json::json!(7)), "bytes instead of 7"),
+        ("a negative size", with("size", serde_json::json!(-7)), "index.json"),
+        ("a digest that climbs", with("digest", serde_json::json!("sha256:../../../outside/secret")), "index.json"),
+        ("another algorithm", with("digest", serde_json::json!("md5:d41d8cd98f00b204e9800998ecf8427e")), "index.json"),
+        ("missing blobs", without_blobs.collect(), "the image has no `blobs/sha256/"),
+        ("an unknown media type", with("mediaType", serde_json::json!("application/x-unknown")), ""),
+    ] {
+        let outcome = ground.unpack(case, &parts, true, &[]);
+        if words.is_empty() {
+            Confined.check(case, &outcome);
+        } else {
+            Refused(words).check(case, &outcome);
+        }
+    }
+
+    // Not a file where a blob should be: nothing is waited for, and no link is followed out.
+    for make in ["mkfifo", "mkdir", "ln -s /dev/zero"] {
+        lay_out(&good, &ground.context.path("image"));
+        let index = ground.context.text("image/index.json");
+        fs_err::remove_file(&index).expect("it is there");
+        outcome_of(ground.context.command("sh").args(["-c", &format!("{make} {index}")])).success();
+        let outcome = ground.unpack_image(make, &format!("oci:{}", ground.context.text("image")), &[]);
+        Refused("index.json").check(make, &outcome);
+        fs_err::remove_dir_all(ground.context.path("image")).expect("it can be removed");
+    }
+    let fifo = ground.context.text("image");
+    outcome_of(ground.context.command("mkfifo").arg(&fifo)).success();
+    let outcome = ground.unpack_image("a FIFO", &format!("oci-archive:{fifo}"), &[]);
+    Refused("is not a file").check("a FIFO", &outcome);
+}
+
+/// Names in the archive around the parts are names, and nothing is unpacked by them.
+#[test]
+fn the_archive_around_an_image() {
+    let ground = Ground::new();
+    let parts = docker(&[tar().file("x", "x").end()], Compression::Gzip);
+    let inner = archive(&parts);
+    let inner = &inner[..inner.len() - 1024];
+    let image = ground.context.path("image");
+    let spelled = format!("docker-archive:{}", text(&image));
+    for (case, more, expected) in [
+        ("climbing", tar().file("../outside/new", "x"), Confined),
+        ("absolute", tar().file(&ground.context.text("outside/new"), "x"), Confined),
+        ("a link out", tar().symlink("0/layer.tar", &ground.secret()), Refused("the image has no `0/layer.tar`")),
+        ("a circle", tar().symlink("0/layer.tar", "../a").symlink("a", "0/layer.tar"), Refused("the image has no")),
+        ("a directory", tar().directory("0/layer.tar"), Confined),
+        ("another one of the same name", tar().file("0/layer.tar", "x"), Refused("it ends within a header")),
+    ] {
+        fs_err::write(&image, [inner, &more.end()].concat()).expect("the directory can be written");
+        expected.check(case, &ground.unpack_image(case, &spelled, &[]));
+    }
+    fs_err::write(&image, Compression::Gzip.compress(inner)).expect("the directory can be written");
+    Refused("is compressed as a whole").check("compressed", &ground.unpack_image("compressed", &spelled, &[]));
+}
