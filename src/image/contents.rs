@@ -22,6 +22,8 @@ const MAX_LINKS: usize = 40;
 
 pub(super) fn entries(image: &Image) -> Result<Vec<Entry>, ReadError> {
     let mut stack = Stack::default();
+    // No layer need name it, and no image is without it.
+    stack.place(JailPath::root(), directory(JailPath::root())).expect("nothing is there yet");
     let budget = Arc::new(Budget::new(image.limits));
     for members in all_members(&image.layers, &budget) {
         stack.fresh.clear();
@@ -104,6 +106,14 @@ struct Node {
     inode: Option<usize>,
 }
 
+/// A directory that no layer describes.
+fn directory(path: JailPath) -> Node {
+    let (kind, mode, xattrs) = (Kind::Directory, 0o755, BTreeMap::new());
+    let reasons = Reasons::default();
+    let entry = Entry { path, kind, mode, uid: 0, gid: 0, mtime: 0, xattrs, package: None, layer: 0, reasons };
+    Node { entry, inode: None }
+}
+
 impl Stack {
     /// Of several names of a file the first is the file, the others are hard links to it.
     fn into_entries(self) -> Vec<Entry> {
@@ -151,6 +161,8 @@ impl Stack {
             &MemberKind::CharDevice { major, minor } => Kind::CharDevice { major: major.into(), minor: minor.into() },
             &MemberKind::BlockDevice { major, minor } => Kind::BlockDevice { major: major.into(), minor: minor.into() },
         };
+        // A symbolic link has no other (symlink(7)), whatever the layer says.
+        let mode = if matches!(kind, Kind::Symlink { .. }) { 0o777 } else { mode };
         let (package, reasons) = (None, Reasons::default());
         let inode = (member.kind == MemberKind::File).then(|| {
             self.inodes += 1;
@@ -202,20 +214,8 @@ impl Stack {
                 Some(_) => return Err("it is below something that is no directory"),
                 None => {}
             }
-            let entry = Entry {
-                path: path.clone(),
-                kind: Kind::Directory,
-                mode: 0o755,
-                uid: 0,
-                gid: 0,
-                mtime: 0,
-                xattrs: BTreeMap::new(),
-                package: None,
-                layer: 0,
-                reasons: Reasons::default(),
-            };
             self.fresh.insert(path.clone());
-            self.nodes.insert(path, Node { entry, inode: None });
+            self.nodes.insert(path.clone(), directory(path));
         }
         Ok(())
     }

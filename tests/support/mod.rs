@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 pub(crate) mod containerd;
+pub(crate) mod crafted;
 pub(crate) mod daemon;
 pub(crate) mod docker;
 pub(crate) mod outcome;
