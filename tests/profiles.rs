@@ -234,6 +234,39 @@ fn every_kind_of_readiness_and_probe() {
     }
 }
 
+/// What a flag can choose, a profile can; a flag counts before it.
+#[test]
+fn a_profile_chooses_files_and_describes_the_image() {
+    let context = TestContext::new();
+    let work = text(&context.work());
+    context.lay_out(&[("d/opened", "con7ent"), ("d/other", ""), ("more/x", ""), ("unwanted", "")]);
+    let profile = format!(
+        "workloads:\n  main:\n    run: 'ls {work}/d; cat {work}/d/opened {work}/unwanted'\n    expect: {{stdout: {{matches: '(?m)^con\\dent$'}}}}\n\
+         files: {{listing: opened, mtime: fixed, include: [{work}/more], exclude: [{work}/un*], layers: packages}}\n\
+         image: {{user: '12:34', volumes: [/data], stop-signal: INT}}\n"
+    );
+    let lock = |more: &[&str]| -> serde_json::Value {
+        succeed(build(&context, &profile, &[more, &["--no-verify", "--force"]].concat()));
+        serde_json::from_slice(&fs_err::read(context.path("out.lock")).expect("it is there")).expect("it is JSON")
+    };
+    let (own, flags) = (lock(&[]), lock(&["--listing", "names", "--mtime", "packaged", "--layers", "one"]));
+    assert_eq!(own["config"]["user"], "12:34");
+    assert_eq!(own["config"]["volumes"], serde_json::json!(["/data"]));
+    assert_eq!(own["config"]["stop-signal"], "SIGINT");
+    assert_eq!((&own["packing"]["mtime"], &own["packing"]["layers"]), (&"fixed".into(), &"packages".into()));
+    assert_eq!((&flags["packing"]["mtime"], &flags["packing"]["layers"]), (&"packaged".into(), &"one".into()));
+    let has = |lock: &serde_json::Value, name: &str| {
+        let path = format!("{work}/{name}");
+        lock["entries"].as_array().expect("it has entries").iter().any(|entry| entry["path"] == path)
+    };
+    let all = ["d/opened", "d/other", "more/x", "unwanted"];
+    assert_eq!(all.map(|name| has(&own, name)), [true, false, true, false]);
+    assert_eq!(all.map(|name| has(&flags, name)), [true, true, true, false]);
+    // What the profile leaves out, the workload misses: the proof finds that.
+    let failed = build(&context, &profile, &["--force"]);
+    assert!(failed.status == 3 && said(&failed).contains("unwanted`, looked for by"), "{failed}");
+}
+
 #[test]
 fn mistakes_in_a_profile_are_shown() {
     let context = TestContext::new();
@@ -241,6 +274,27 @@ fn mistakes_in_a_profile_are_shown() {
     assert_eq!(outcome.status, 125);
     let told = said(&outcome);
     assert!(told.contains("app.yaml:4:5: ") && told.contains("4 |     rnu: y\n  |     ^"), "{told}");
+    let run = "workloads:\n  main:\n    run: x\n";
+    for (text, words) in [
+        (
+            format!("{run}    expect: {{stdout: {{matches: (}}}}\n"),
+            ["app.yaml:4:32: ", "is no regular expression: unclosed group"],
+        ),
+        (format!("{run}files: {{listing: some}}\n"), ["app.yaml:4:18: ", "expected one of names, full, opened"]),
+        (
+            format!("{run}files: {{include: [relative]}}\n"),
+            ["`relative` is not an absolute path", "the profile's `files`"],
+        ),
+        (format!("{run}image: {{volumes: [data]}}\n"), ["the volume `data`", "not an absolute path"]),
+        (format!("{run}image: {{stop-signal: SIGTERM}}\n"), ["app.yaml:4:22: ", "TERM, INT, QUIT"]),
+        (format!("{run}{run}"), ["app.yaml:4:1: ", "workloads"]),
+    ] {
+        let outcome = build(&context, &text, &[]);
+        assert!(
+            outcome.status == 125 && words.iter().all(|word| said(&outcome).contains(word)),
+            "{words:?}: {outcome}"
+        );
+    }
     let outcome = outcome_of(&mut context.minjail(&["build", "no-such-profile", "-o", "oci:x"]));
     assert!(said(&outcome).contains("minjail profile list"), "{}", said(&outcome));
 }

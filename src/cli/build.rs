@@ -9,7 +9,7 @@ use super::pack::{Draft, Needed, Packing, Prepared};
 use super::profile;
 use super::proven::{self, Ground, Proving};
 use super::rehearse::Rehearsal;
-use crate::profile::{Image, Profile};
+use crate::profile::{Image, Profile, StopSignal};
 use crate::root::Root;
 use crate::trace::Trace;
 
@@ -56,13 +56,15 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let prepared = arguments.packing.prepare_beside(arguments.locked.as_deref())?;
+    let profile = arguments.profile.as_deref().map(profile::load).transpose()?;
+    let files = profile.as_ref().map(|profile| profile.files.clone()).unwrap_or_default();
+    let prepared = arguments.packing.prepare_for(&files, arguments.locked.as_deref())?;
     if prepared.outputs.is_empty() {
         return Err(Failure::usage("nothing to build: no output is named").hint("name one with `-o`, as `-o oci:DIR`"));
     }
-    match (&arguments.locked, &arguments.profile) {
+    match (&arguments.locked, &profile) {
         (Some(lock), _) => locked::build(lock, arguments, prepared)?,
-        (None, Some(name)) => from_profile(&profile::load(name)?, arguments, &prepared)?,
+        (None, Some(profile)) => from_profile(profile, arguments, &prepared)?,
         (None, None) => from_traces(arguments, &prepared)?.publish(&prepared)?,
     }
     Ok(Exit::Success)
@@ -89,5 +91,13 @@ fn from_profile(profile: &Profile, arguments: &Arguments, prepared: &Prepared) -
         rounds: if arguments.repair { arguments.rounds } else { 0 },
         keep_failed: arguments.keep_failed,
     };
-    proven::build(&rehearsals, &Ground::Host, &profile.image, &proving, prepared, |_| Ok(()))
+    proven::build(&rehearsals, &Ground::Host, &image(profile), &proving, prepared, |_| Ok(()))
+}
+
+/// What the profile says of the image; what stops its server stops the image's too.
+fn image(profile: &Profile) -> Image {
+    let server = profile.workloads.first().map(|(_, workload)| workload).filter(|workload| workload.is_server());
+    let stop = server.map(|server| &server.stop).filter(|stop| stop.command.is_none());
+    let signal = stop.map(|stop| stop.signal).filter(|signal| *signal != StopSignal::default());
+    Image { stop_signal: profile.image.stop_signal.or(signal), ..profile.image.clone() }
 }

@@ -5,24 +5,27 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use super::failure::Failure;
 use crate::files::{Accounts, Listing, Pattern, Policy, StatOnly, is_secret_variable};
 use crate::path::JailPath;
+use crate::profile::Files;
 
 /// What of the files a user may choose.
 #[derive(Debug, clap::Args)]
 pub(super) struct Choices {
-    /// What becomes of files that were only looked at: packed with their content, with zeros, or not at all
-    #[arg(long, value_name = "HOW", default_value = "full",
+    /// What becomes of files that were only looked at: packed with their content, with zeros, or not at all [default:
+    /// full]
+    #[arg(long, value_name = "HOW",
         value_parser = PossibleValuesParser::new(StatOnly::WORDS).try_map(|word| word.parse::<StatOnly>()))]
-    stat_only: StatOnly,
+    stat_only: Option<StatOnly>,
 
-    /// What becomes of a listed directory: its names, every file in it, or only what was opened
-    #[arg(long, value_name = "HOW", default_value = "names",
+    /// What becomes of a listed directory: its names, every file in it, or only what was opened [default: names]
+    #[arg(long, value_name = "HOW",
         value_parser = PossibleValuesParser::new(Listing::WORDS).try_map(|word| word.parse::<Listing>()))]
-    listing: Listing,
+    listing: Option<Listing>,
 
-    /// Which accounts of the host the image knows: the system's and those used, only those used, or all
-    #[arg(long, value_name = "WHICH", default_value = "system",
+    /// Which accounts of the host the image knows: the system's and those used, only those used, or all [default:
+    /// system]
+    #[arg(long, value_name = "WHICH",
         value_parser = PossibleValuesParser::new(Accounts::WORDS).try_map(|word| word.parse::<Accounts>()))]
-    accounts: Accounts,
+    accounts: Option<Accounts>,
 
     /// Pack this too, with what it needs: a path with all below it, a glob, or `deb:PACKAGE`
     #[arg(long, value_name = "WHAT", value_parser = Pattern::parse)]
@@ -45,23 +48,29 @@ pub(super) struct Chosen {
 }
 
 impl Choices {
-    pub(super) fn check(&self) -> Result<Chosen, Failure> {
+    /// The flags, on top of what a profile says.
+    pub(super) fn check(&self, profile: &Files) -> Result<Chosen, Failure> {
+        let patterns = |texts: &[String], flags: &[Pattern]| -> Result<Vec<Pattern>, Failure> {
+            let said = texts.iter().map(|text| Pattern::parse(text));
+            let all = said.chain(flags.iter().cloned().map(Ok)).collect::<Result<_, _>>();
+            all.map_err(|error| Failure::new(error).hint("correct the profile's `files`"))
+        };
         let mut policy = Policy {
-            stat_only: self.stat_only,
-            listing: self.listing,
-            accounts: self.accounts,
-            include: self.include.clone(),
-            exclude: self.exclude.clone(),
+            stat_only: self.stat_only.or(profile.stat_only).unwrap_or_default(),
+            listing: self.listing.or(profile.listing).unwrap_or_default(),
+            accounts: self.accounts.or(profile.accounts).unwrap_or_default(),
+            include: patterns(&profile.include, &self.include)?,
+            exclude: patterns(&profile.exclude, &self.exclude)?,
             ..Policy::default()
         };
         let mut allowed_variables = Vec::new();
-        for allowed in &self.allow_secret {
+        for allowed in profile.allow_secrets.iter().chain(&self.allow_secret) {
             if let Some(name) = allowed.strip_prefix("env:") {
                 allowed_variables.push(name.to_owned());
                 continue;
             }
             let path = JailPath::parse(allowed.as_bytes()).map_err(|error| {
-                Failure::new(error).hint("`--allow-secret` wants an absolute path, or `env:NAME` for a variable")
+                Failure::new(error).hint("a secret is allowed by an absolute path, or by `env:NAME` for a variable")
             })?;
             policy.allowed_secrets.insert(path);
         }

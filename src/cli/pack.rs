@@ -14,7 +14,7 @@ use crate::image::{self, Output, Reference, Target};
 use crate::layer::{BLOCK_SIZE, Compression};
 use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Layers, Manifest, Packages, Sources, Times};
 use crate::path::unescape;
-use crate::profile::Image;
+use crate::profile::{Division, Files, Image, Mtime, StopSignal};
 use crate::report::summary::{self, LeftOut, Summary, gap_sentence};
 use crate::root::Root;
 use crate::trace::{Access, Found, Gap, Header, Protocol, Tally, Touch, Trace};
@@ -41,13 +41,13 @@ pub(super) struct Packing {
     compression: Compression,
 
     /// Into which layers files go: `one` for all; or `packages`, one for each large package of the distribution, so that
-    /// images share them
-    #[arg(long, value_name = "HOW", default_value = "one")]
-    layers: Layers,
+    /// images share them [default: one]
+    #[arg(long, value_name = "HOW")]
+    layers: Option<Layers>,
 
-    /// Which times files get: fixed, clamp, packaged or keep
-    #[arg(long, value_name = "HOW", default_value = "packaged")]
-    mtime: Times,
+    /// Which times files get: fixed, clamp, packaged or keep [default: packaged]
+    #[arg(long, value_name = "HOW")]
+    mtime: Option<Times>,
 
     /// Build even if the trace has gaps
     #[arg(long)]
@@ -106,26 +106,27 @@ fn packing(compression: Compression, layers: Layers, mtime: Times) -> manifest::
 impl Packing {
     /// Refuses what cannot come to anything, before a program runs.
     pub(super) fn prepare(&self) -> Result<Prepared, Failure> {
-        self.prepare_beside(None)
+        self.prepare_for(&Files::default(), None)
     }
 
-    /// As [`prepare`](Self::prepare), for an image made from an image, which has layers that can be kept: the caller puts
-    /// the entries into them ([`Manifest::assign_layers`]) when they are drawn up.
-    #[expect(dead_code, reason = "for what makes images from images")]
-    pub(super) fn prepare_from_image(&self) -> Result<Prepared, Failure> {
-        self.check(None)
-    }
-
-    /// As [`prepare`](Self::prepare), but for the lock that is built from, which stays as it is.
-    pub(super) fn prepare_beside(&self, locked: Option<&Path>) -> Result<Prepared, Failure> {
-        if self.layers == Layers::Keep {
+    /// As [`prepare`](Self::prepare), on top of what a profile says, and but for the lock that is built from, which stays
+    /// as it is.
+    pub(super) fn prepare_for(&self, profile: &Files, locked: Option<&Path>) -> Result<Prepared, Failure> {
+        let layers = self.layers.unwrap_or(match profile.layers {
+            Some(Division::Packages) => Layers::Packages,
+            Some(Division::One) | None => Layers::One,
+        });
+        let mtime = self.mtime.unwrap_or(match profile.mtime {
+            Some(Mtime::Fixed) => Times::Fixed,
+            Some(Mtime::Clamp) => Times::Clamp,
+            Some(Mtime::Keep) => Times::Keep,
+            Some(Mtime::Packaged) | None => Times::Packaged,
+        });
+        if layers == Layers::Keep {
             return Err(Failure::usage("there are no layers to keep: what is packed is not from an image")
                 .hint("give `--layers one` or `--layers packages`"));
         }
-        self.check(locked)
-    }
 
-    fn check(&self, locked: Option<&Path>) -> Result<Prepared, Failure> {
         let outputs = self.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
         let mut locks: Vec<PathBuf> = match &self.lock {
             Some(lock) => vec![lock.clone()],
@@ -140,13 +141,13 @@ impl Packing {
             outputs,
             locks,
             force: self.force,
-            packing: packing(self.compression, self.layers, self.mtime),
+            packing: packing(self.compression, layers, mtime),
             compression: self.compression,
             allow_gaps: self.allow_gaps,
             quiet: self.quiet,
             json: self.json,
             epoch: epoch()?,
-            chosen: self.choices.check()?,
+            chosen: self.choices.check(profile)?,
             standard_output: std::io::stdout().as_fd().try_clone_to_owned().map_err(Failure::new)?,
         })
     }
@@ -436,10 +437,10 @@ pub(super) fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chose
         cmd,
         env: variables.map(|(name, value)| (name.clone(), value.clone())).chain(added(&image.env)).collect(),
         working_dir: image.workdir.clone().map_or_else(|| text(&lead.directory.to_string()), Ok)?,
-        user: format!("{}:{}", lead.uid, lead.gid),
+        user: image.user.clone().unwrap_or_else(|| format!("{}:{}", lead.uid, lead.gid)),
         exposed_ports: exposed_ports.chain(image.ports.iter().cloned()).collect(),
-        volumes: BTreeSet::new(),
-        stop_signal: None,
+        volumes: image.volumes.clone(),
+        stop_signal: image.stop_signal.map(StopSignal::name),
         labels: labels.into_iter().chain(added(&image.labels)).collect(),
     })
 }

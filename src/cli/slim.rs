@@ -63,11 +63,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let prepared = arguments.packing.prepare()?;
+    let profile = arguments.profile.as_deref().map(profile::load).transpose()?;
+    let files = profile.as_ref().map(|profile| profile.files.clone()).unwrap_or_default();
+    let prepared = arguments.packing.prepare_for(&files, None)?;
     if prepared.outputs.is_empty() {
         return Err(Failure::usage("nothing to build: no output is named").hint("name one with `-o`, as `-o oci:DIR`"));
     }
-    let profile = arguments.profile.as_deref().map(profile::load).transpose()?;
     let input = Input::parse(&arguments.image)?;
     let scratch;
     let ground = if let Some(directory) = input.rootfs() {

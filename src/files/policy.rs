@@ -4,11 +4,11 @@
 //! the one with which the traced run does the same again.
 
 use std::collections::BTreeSet;
-use std::str::FromStr;
 
 use globset::{GlobBuilder, GlobMatcher};
 
 use crate::path::JailPath;
+pub use crate::profile::{Accounts, Listing, StatOnly};
 
 /// The choices.
 #[derive(Debug, Clone, Default)]
@@ -23,74 +23,6 @@ pub struct Policy {
     /// Secrets that are packed all the same.
     pub allowed_secrets: BTreeSet<JailPath>,
 }
-
-/// What becomes of a file that the runs looked at and never opened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum StatOnly {
-    /// The file with its content.
-    #[default]
-    Full,
-    /// Size, mode and owner; zeros for content.
-    Hollow,
-    /// Nothing.
-    Omit,
-}
-
-/// What becomes of the names in a directory that the runs listed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Listing {
-    /// The names; of files that nobody touched, dangling links.
-    #[default]
-    Names,
-    /// Every file with its content; directories stay empty.
-    Full,
-    /// Only what was touched.
-    Opened,
-}
-
-/// Which accounts of the host the image knows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Accounts {
-    /// Those of the system, and those that own a file or that the runs took.
-    #[default]
-    System,
-    /// Those that own a file or that the runs took.
-    Used,
-    /// All.
-    Full,
-}
-
-/// A word is none of those that are known.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{word}` is none of {known}")]
-pub struct UnknownWord {
-    word: String,
-    known: &'static str,
-}
-
-macro_rules! words {
-    ($type:ident, $($word:literal => $variant:ident),+) => {
-        impl $type {
-            /// The words by which a user names the choices.
-            pub const WORDS: [&str; [$($word),+].len()] = [$($word),+];
-        }
-
-        impl FromStr for $type {
-            type Err = UnknownWord;
-
-            fn from_str(word: &str) -> Result<Self, UnknownWord> {
-                match word {
-                    $($word => Ok(Self::$variant),)+
-                    _ => Err(UnknownWord { word: word.to_owned(), known: concat!($("`", $word, "` "),+) }),
-                }
-            }
-        }
-    };
-}
-
-words!(StatOnly, "full" => Full, "hollow" => Hollow, "omit" => Omit);
-words!(Listing, "names" => Names, "full" => Full, "opened" => Opened);
-words!(Accounts, "system" => System, "used" => Used, "full" => Full);
 
 /// Files that a user names.
 #[derive(Debug, Clone)]

@@ -4,11 +4,13 @@
 //! column and the line itself. Also the JSON Schema and the reference page, both made from one table (`FIELDS`).
 //! This room runs nothing and reads no file: whoever loads a profile hands over a way to read texts by name.
 
+mod files;
 mod load;
 mod model;
 mod reference;
 mod shipped;
 
+pub use files::{Accounts, Division, Files, Listing, Mtime, StatOnly, UnknownWord};
 pub use load::{LoadError, Mistake, load};
 pub use model::{
     Check, Command, Expect, Http, Image, Moment, Network, Probe, Profile, Ready, Seconds, Stop, StopSignal, Tcp,

@@ -6,7 +6,9 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::files::Files;
 
 /// A profile, as one file says it, or with what it extends taken in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -21,6 +23,8 @@ pub struct Profile {
     /// In the order of the file: the first one says how the image is run.
     #[serde(default, deserialize_with = "in_order")]
     pub workloads: Vec<(String, Workload)>,
+    #[serde(default)]
+    pub files: Files,
     #[serde(default)]
     pub image: Image,
 }
@@ -97,7 +101,13 @@ pub struct Check {
     pub equals: Option<String>,
     #[serde(default)]
     pub contains: Option<String>,
+    #[serde(default)]
+    pub matches: Option<Regex>,
 }
+
+/// A regular expression, in the syntax of the `regex` crate; `.` and classes match characters, not bytes.
+#[derive(Debug, Clone)]
+pub struct Regex(regex::bytes::Regex);
 
 /// When a server is ready: exactly one of these.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,7 +223,13 @@ pub struct Image {
     #[serde(default)]
     pub workdir: Option<String>,
     #[serde(default)]
+    pub user: Option<String>,
+    #[serde(default)]
     pub ports: BTreeSet<String>,
+    #[serde(default)]
+    pub volumes: BTreeSet<String>,
+    #[serde(default)]
+    pub stop_signal: Option<StopSignal>,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
 }
@@ -254,17 +270,22 @@ impl Profile {
             lower
         };
         self.image.ports.extend(below.image.ports);
+        self.image.volumes.extend(below.image.volumes);
         Self {
             extends: None,
             description: self.description.or(below.description),
             packages: below.packages.into_iter().chain(self.packages).collect(),
             workloads,
+            files: self.files.on(below.files),
             image: Image {
                 entrypoint: self.image.entrypoint.or(below.image.entrypoint),
                 cmd: self.image.cmd.or(below.image.cmd),
                 env: join(below.image.env, self.image.env),
                 workdir: self.image.workdir.or(below.image.workdir),
+                user: self.image.user.or(below.image.user),
                 ports: self.image.ports,
+                volumes: self.image.volumes,
+                stop_signal: self.image.stop_signal.or(below.image.stop_signal),
                 labels: join(below.image.labels, self.image.labels),
             },
         }
@@ -272,6 +293,9 @@ impl Profile {
 
     /// What cannot be meant, though its form is right; for a person.
     pub(super) fn nonsense(&self) -> Option<String> {
+        if let Some(volume) = self.image.volumes.iter().find(|volume| !volume.starts_with('/')) {
+            return Some(format!("the volume `{volume}` is not an absolute path"));
+        }
         self.workloads
             .iter()
             .find_map(|(name, workload)| workload.nonsense().map(|text| format!("workload `{name}`: {text}")))
@@ -355,8 +379,37 @@ impl Check {
         if self.equals.as_ref().is_some_and(|wanted| wanted.as_bytes() != text) {
             return Some("is not the text that was expected".to_owned());
         }
-        let wanted = self.contains.as_ref().filter(|wanted| !contains(text, wanted.as_bytes()))?;
-        Some(format!("does not contain `{}`", crate::path::escape(wanted.as_bytes())))
+        if let Some(wanted) = self.contains.as_ref().filter(|wanted| !contains(text, wanted.as_bytes())) {
+            return Some(format!("does not contain `{}`", crate::path::escape(wanted.as_bytes())));
+        }
+        let Regex(wanted) = self.matches.as_ref().filter(|Regex(wanted)| !wanted.is_match(text))?;
+        Some(format!("does not match `{wanted}`"))
+    }
+}
+
+impl PartialEq for Regex {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Regex {}
+
+impl Serialize for Regex {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Regex {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        regex::bytes::Regex::new(&text).map(Self).map_err(|error| {
+            // The crate draws a picture over several lines; its last line says what is wrong.
+            let said = error.to_string();
+            let why = said.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            de::Error::custom(format!("`{text}` is no regular expression: {why}"))
+        })
     }
 }
 
@@ -389,6 +442,12 @@ impl StopSignal {
         let number = text.parse().ok();
         let is_it = |(known, signal): &&(&str, Self)| *known == name || Some(signal.number()) == number;
         Self::ALL.iter().find(is_it).map(|(_, signal)| *signal)
+    }
+
+    /// Its name, as `SIGTERM`.
+    pub fn name(self) -> String {
+        let (name, _) = Self::ALL.iter().find(|(_, signal)| *signal == self).expect("all are in the list");
+        format!("SIG{name}")
     }
 
     /// Its number.

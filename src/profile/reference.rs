@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
+use super::files::{Accounts, Listing, StatOnly};
+
 /// One key of a profile.
 struct Field {
     /// The mapping that it belongs to: a name of [`SECTIONS`].
@@ -40,6 +42,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("http", "An HTTP request to 127.0.0.1, and what is expected of the answer."),
     ("tcp", "Text sent to a TCP port of 127.0.0.1, and what must come back."),
     ("stop", "How a server is stopped."),
+    ("files", "What the image gets where a trace leaves a choice. A flag of the command line counts before it."),
     ("image", "How the image is described. What is left out is taken from the first workload and from the trace."),
 ];
 
@@ -64,6 +67,7 @@ const FIELDS: &[Field] = &[
     may("profile", "description", Form::Text, "One line for `minjail profile list`."),
     may("profile", "packages", Form::Texts, "The Debian packages that must be installed; for people."),
     may("profile", "workloads", Form::SectionMap("workload"), "The workloads by name."),
+    may("profile", "files", Form::Section("files"), "What the image gets where a trace leaves a choice."),
     may("profile", "image", Form::Section("image"), "How the image is described."),
     must("workload", "run", Form::Command, "What is run."),
     may(
@@ -125,6 +129,12 @@ const FIELDS: &[Field] = &[
     may("expect", "stdout", Form::Section("check"), "What standard output must be like."),
     may("check", "equals", Form::Text, "The text is exactly this."),
     may("check", "contains", Form::Text, "The text has this in it."),
+    may(
+        "check",
+        "matches",
+        Form::Text,
+        "The text has in it what this [regular expression](https://docs.rs/regex/latest/regex/#syntax) matches; `^` and `$` are its ends, or, after `(?m)`, those of a line.",
+    ),
     may("ready", "port", PORT, "It listens at this TCP port. The tracer sees it; nothing is polled."),
     may("ready", "socket", Form::Text, "It has bound and accepts connections at this unix socket."),
     may("ready", "file", Form::Text, "There is a file at this path."),
@@ -163,10 +173,56 @@ const FIELDS: &[Field] = &[
         Form::Command,
         "A command of the host, run in the workload's network, that makes it stop; no signal is sent then.",
     ),
+    may(
+        "files",
+        "stat-only",
+        Form::OneOf(&StatOnly::WORDS),
+        "Files that were looked at and never opened: whole, the default; with zeros for content; or not at all.",
+    ),
+    may(
+        "files",
+        "listing",
+        Form::OneOf(&Listing::WORDS),
+        "A directory that was listed: its names, the default; every file in it; or only what was opened.",
+    ),
+    may(
+        "files",
+        "accounts",
+        Form::OneOf(&Accounts::WORDS),
+        "Which accounts of the host the image knows: those of the system and those used, the default; only those used; or all.",
+    ),
+    may(
+        "files",
+        "include",
+        Form::Texts,
+        "More files, with what they need: a path with all below it, a glob, or `deb:PACKAGE`.",
+    ),
+    may("files", "exclude", Form::Texts, "Fewer files, spelled as for `include`, whatever the workloads do with them."),
+    may("files", "allow-secrets", Form::Texts, "What is packed although it looks like a secret: paths, or `env:NAME`."),
+    may(
+        "files",
+        "mtime",
+        Form::OneOf(&["fixed", "clamp", "packaged", "keep"]),
+        "Which times files get; else `packaged`: those of packages keep theirs.",
+    ),
+    may(
+        "files",
+        "layers",
+        Form::OneOf(&["one", "packages"]),
+        "Into which layers files go; else `one`. `packages`: one for each large package of the distribution.",
+    ),
     may("image", "entrypoint", Form::Texts, "The entrypoint; else the first workload's program."),
     may("image", "cmd", Form::Texts, "The arguments; else the first workload's, or none if the entrypoint is given."),
     may("image", "env", Form::TextMap, "Variables added to the first workload's."),
     may("image", "workdir", Form::Text, "The working directory; else the first workload's."),
+    may("image", "user", Form::Text, "The user, `UID[:GID]` or a name; else the first workload's."),
+    may("image", "volumes", Form::Texts, "Directories whose content is the container's, not the image's."),
+    may(
+        "image",
+        "stop-signal",
+        Form::OneOf(&["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH", "KILL"]),
+        "The signal by which engines stop the program; else that by which the first workload is stopped, if it is a server.",
+    ),
     may("image", "ports", Form::Texts, "Ports added to those at which the workloads listened, as `80/tcp`."),
     may("image", "labels", Form::TextMap, "Labels."),
 ];
@@ -298,6 +354,7 @@ mod tests {
             ("http", taken::<model::Http>()),
             ("tcp", taken::<model::Tcp>()),
             ("stop", taken::<model::Stop>()),
+            ("files", taken::<crate::profile::Files>()),
             ("image", taken::<model::Image>()),
         ];
         assert_eq!(model.len(), SECTIONS.len());
