@@ -53,6 +53,19 @@ fn names_in_a_listed_directory() {
     assert!(opened.has("d/opened") && !opened.has("d/other") && !opened.has("d/below") && !opened.has("d/link"));
 }
 
+/// What other programs have in a place for temporary files is theirs, and gone when the image is built.
+#[test]
+fn names_among_temporary_files() {
+    let other = tempfile::Builder::new().prefix("minjail-other-").tempdir().expect("/tmp can be written");
+    let own = tempfile::Builder::new().prefix("minjail-own-").tempdir().expect("/tmp can be written");
+    let (other, own) = (other.path().to_str().expect("it is text"), own.path().to_str().expect("it is text"));
+    fs_err::write(Path::new(own).join("f"), "own").expect("it can be written");
+    let traced = Traced::new(&format!("ls /tmp > /dev/null; cat {own}/f"), |_| {});
+    let built = traced.build("tree", &[]);
+    assert!(built.has(&format!("{own}/f")), "what was read is there");
+    assert!(!built.has(other), "what was only seen in passing is not");
+}
+
 #[test]
 fn accounts_of_the_host() {
     let traced = Traced::new("cat /etc/passwd", |_| {});

@@ -59,6 +59,56 @@ fn git() {
 }
 
 #[test]
+fn apache2_php() {
+    shipped("apache2-php");
+}
+
+#[test]
+fn bind9() {
+    shipped("bind9");
+}
+
+#[test]
+fn ffmpeg() {
+    shipped("ffmpeg");
+}
+
+#[test]
+fn gunicorn() {
+    shipped("gunicorn");
+}
+
+#[test]
+fn java_http() {
+    shipped("java-http");
+}
+
+#[test]
+fn mariadb() {
+    shipped("mariadb");
+}
+
+#[test]
+fn nginx_php_fpm() {
+    shipped("nginx-php-fpm");
+}
+
+#[test]
+fn node_express() {
+    shipped("node-express");
+}
+
+#[test]
+fn openssh_server() {
+    shipped("openssh-server");
+}
+
+#[test]
+fn postgresql() {
+    shipped("postgresql");
+}
+
+#[test]
 fn an_image_that_lacks_a_file_does_not_pass() {
     if !needs_root("a network of its own for the traced run") {
         return;

@@ -98,6 +98,7 @@ fn tracing() -> Finding {
         environment: Vec::new(),
         directory: None,
         credentials: None,
+        leads_group: false,
     };
     let mut touches = 0;
     let quiet = QuietOutput::start();

@@ -119,6 +119,7 @@ impl Workload {
             environment: environment.into_iter().collect(),
             directory: arguments.workdir.clone(),
             credentials,
+            leads_group: false,
         };
         Ok(Self { command, header })
     }

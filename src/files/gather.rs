@@ -309,7 +309,10 @@ fn list(
         return Ok(());
     }
     let names = touched.names.iter().filter_map(|name| unescape(name));
-    for child in names.map(|name| path.join(&name)).filter(|child| !is_kernels(child)) {
+    // Where files come and go, what else is there is other programs' and not there tomorrow.
+    let is_noise = |child: &JailPath| is_kernels(child) || (is_temporary(child) && !files.contains(child));
+    let children: Vec<JailPath> = names.map(|name| path.join(&name)).filter(|child| !is_noise(child)).collect();
+    for child in children {
         let what = match root.lstat(&child)? {
             _ if files.contains(&child) => What::AsIs,
             Some(facts) if facts.is_directory() || facts.is_symlink() => What::AsIs,

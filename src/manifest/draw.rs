@@ -10,7 +10,7 @@ use super::model::{Config, Entry, FORMAT, Kind, Manifest, Source, Sources};
 use super::packages::Packages;
 use super::packing::{Made, Packing, Times};
 use super::times;
-use crate::files::{FileSet, OMITTED, Wanted, Was, What};
+use crate::files::{FileSet, OMITTED, Reason, Wanted, Was, What};
 use crate::path::{Facts, FileType, JailPath};
 use crate::root::{Root, RootError};
 
@@ -113,6 +113,10 @@ pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
     Ok(DrawnUp { manifest, sources, notes })
 }
 
+fn was_only_listed(wanted: &Wanted) -> bool {
+    !wanted.reasons.is_empty() && wanted.reasons.iter().all(|reason| matches!(reason, Reason::Listed { .. }))
+}
+
 /// The files that keep their time though no package brought them.
 fn timed(given: &Given<'_>) -> Result<BTreeSet<JailPath>, RootError> {
     let paths = given.files.wanted.keys();
@@ -205,6 +209,8 @@ impl Drawing<'_> {
                     self.add_as_is(path, wanted, &facts)?;
                     self.set_time(path, &facts);
                 }
+                // It was seen in a listing and is gone since: nobody had asked for more than its name.
+                None if was_only_listed(wanted) => {}
                 None => return Err(DrawError::Missing { path: path.clone() }),
             },
             What::Was(was) => {

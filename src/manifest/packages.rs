@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Read as _;
 
-use super::model::{Kind, Manifest};
+use super::model::{Entry, Kind, Manifest};
 use crate::path::JailPath;
 use crate::root::{Root, RootError};
 
@@ -86,11 +86,12 @@ impl Packages {
         self.owners.get(path).map(|&at| &self.packages[at])
     }
 
-    /// How much of its packages `manifest` has.
+    /// How much `manifest` has of the packages whose files it has: a listed directory shows names and links of many others.
     pub fn share(&self, manifest: &Manifest) -> PackageShare {
         let mut touched = BTreeSet::new();
         let mut share = PackageShare { installed: self.packages.len(), ..PackageShare::default() };
-        for entry in manifest.entries.iter().filter(|entry| entry.kind != Kind::Directory) {
+        let is_file = |entry: &&Entry| matches!(entry.kind, Kind::File { .. } | Kind::HardLink { .. });
+        for entry in manifest.entries.iter().filter(is_file) {
             let Some(&owner) = self.owners.get(&entry.path) else { continue };
             if touched.insert(owner) {
                 share.touched_size += self.packages[owner].installed_size;

@@ -9,9 +9,19 @@ pub struct Shipped {
 
 /// Sorted by name.
 pub const SHIPPED: &[Shipped] = &[
+    Shipped { name: "apache2-php", text: include_str!("../../profiles/apache2-php.yaml") },
+    Shipped { name: "bind9", text: include_str!("../../profiles/bind9.yaml") },
     Shipped { name: "busybox-httpd", text: include_str!("../../profiles/busybox-httpd.yaml") },
+    Shipped { name: "ffmpeg", text: include_str!("../../profiles/ffmpeg.yaml") },
     Shipped { name: "git", text: include_str!("../../profiles/git.yaml") },
+    Shipped { name: "gunicorn", text: include_str!("../../profiles/gunicorn.yaml") },
+    Shipped { name: "java-http", text: include_str!("../../profiles/java-http.yaml") },
+    Shipped { name: "mariadb", text: include_str!("../../profiles/mariadb.yaml") },
     Shipped { name: "nginx", text: include_str!("../../profiles/nginx.yaml") },
+    Shipped { name: "nginx-php-fpm", text: include_str!("../../profiles/nginx-php-fpm.yaml") },
+    Shipped { name: "node-express", text: include_str!("../../profiles/node-express.yaml") },
+    Shipped { name: "openssh-server", text: include_str!("../../profiles/openssh-server.yaml") },
+    Shipped { name: "postgresql", text: include_str!("../../profiles/postgresql.yaml") },
     Shipped { name: "python3-http", text: include_str!("../../profiles/python3-http.yaml") },
     Shipped { name: "redis", text: include_str!("../../profiles/redis.yaml") },
 ];

@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::neighbour::{self, CommandError};
 use super::runner::SOCKET;
 use super::wire::{Answer, Ask, GREETING, Missed, Order, Word, receive, send};
-use crate::jail::Namespaces;
+use crate::jail::{self, Namespaces};
 use crate::profile::{Command, Workload};
 use crate::trace::Ending;
 
@@ -165,14 +165,12 @@ impl Director {
         let input = order.scratch.join("stdin");
         fs_err::write(&input, workload.stdin.as_deref().unwrap_or_default()).map_err(step("write the input"))?;
         let input = fs_err::File::open(&input).map_err(step("open the input"))?;
-        let mut child = std::process::Command::new(minjail)
-            .args(arguments)
-            .arg(&file)
-            .stdin(Stdio::from(input.into_parts().0))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(step("start the runner"))?;
+        let mut runner = std::process::Command::new(minjail);
+        runner.args(arguments).arg(&file).stdin(Stdio::from(input.into_parts().0));
+        // In a group of its own: a server that ends its group when it stops, as Apache does, would end minjail with it.
+        jail::tie(&mut runner);
+        let mut child =
+            runner.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(step("start the runner"))?;
         let stdout = child.stdout.take().expect("it is piped");
         let stderr = child.stderr.take().expect("it is piped");
         let (sender, messages) = channel();

@@ -201,6 +201,7 @@ fn command(order: &Order, credentials: Option<Credentials>) -> Result<Command, R
         environment: environment.collect(),
         directory: Some(order.header.directory.below(Path::new("/"))),
         credentials,
+        leads_group: true,
     })
 }
 

@@ -23,6 +23,7 @@ fn main() {
         environment: std::env::vars_os().collect(),
         directory: None,
         credentials: None,
+        leads_group: false,
         arguments,
     };
     let mut count = 0;

@@ -31,6 +31,9 @@ pub struct Command {
     pub directory: Option<PathBuf>,
     /// Who to run as; `None`: as this process.
     pub credentials: Option<Credentials>,
+    /// Whether it leads a process group of its own, as a service does; else it is in this process's. Programs that
+    /// signal their group, as Apache does when it stops, then do not reach whoever traces them.
+    pub leads_group: bool,
 }
 
 /// A user, its group and all its groups.
@@ -103,6 +106,10 @@ pub(crate) fn spawn(command: &Command, options: i32, mask: &libc::sigset_t) -> R
         sys::kill(process, libc::SIGKILL);
         let _ = sys::wait_any();
         return Err(SpawnError::Seize(errno));
+    }
+    if command.leads_group {
+        let process = nix::unistd::Pid::from_raw(process);
+        nix::unistd::setpgid(process, process).map_err(SpawnError::Fork)?;
     }
     nix::unistd::write(&go, b"!").map_err(SpawnError::Fork)?;
     Ok(Started { process, failure: failure.into() })

@@ -117,6 +117,7 @@ impl Hazard {
             environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
             directory: Some(self.path().to_owned()),
             credentials: None,
+            leads_group: false,
         };
         let mut seen = Seen {
             outcome: Outcome::Exited(-1),
