@@ -32,7 +32,7 @@ fn what_is_merged_builds_what_the_traces_build_together() {
     assert!(merged.stderr.contains("2 runs with"), "{merged}");
     assert_eq!(layer(&context, "a", &[&joined]), layer(&context, "b", &[&one, &two]));
     let again = context.text("again.trace");
-    outcome_of(&mut context.minjail(&["merge", "-q", &two, &joined, &one, "-o", &again])).success();
+    outcome_of(&mut context.minjail(&["merge", "-q", "-t", &two, "-t", &joined, &one, "-o", &again])).success();
     let records = |trace: &str| fs_err::read(context.path(trace).join("trace.jsonl")).expect("it is a trace");
     assert_eq!(records("joined.trace"), records("again.trace"));
 }

@@ -11,8 +11,12 @@ use crate::trace::Trace;
 /// The order of the traces does not matter, and what is in two of them is in the result once.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Traces that `minjail trace` or `minjail merge` has written
-    #[arg(value_name = "TRACE", required = true)]
+    /// A trace that `minjail trace` or `minjail merge` has written
+    #[arg(short = 't', long = "trace", value_name = "DIR")]
+    named: Vec<PathBuf>,
+
+    /// Further ones
+    #[arg(value_name = "TRACE", required_unless_present = "named")]
     traces: Vec<PathBuf>,
 
     /// Where the joined trace goes; an older trace there is replaced
@@ -25,7 +29,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let trace = Trace::read(&arguments.traces)?;
+    let traces: Vec<PathBuf> = arguments.named.iter().chain(&arguments.traces).cloned().collect();
+    let trace = Trace::read(&traces)?;
     trace.check().map_err(|conflict| {
         Failure::new(conflict)
             .hint("no image can have both: trace the workloads again on the same root, or build an image of each")
