@@ -36,6 +36,7 @@ mod trace;
 mod unpack;
 mod verify;
 mod why;
+mod why_not;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -77,6 +78,7 @@ enum Command {
     Unpack(unpack::Arguments),
     Run(run::Arguments),
     Why(why::Arguments),
+    WhyNot(why_not::Arguments),
     Merge(merge::Arguments),
     Verify(verify::Arguments),
     Profile(profile::Arguments),
@@ -115,6 +117,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Unpack(arguments) => unpack::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
+        Command::WhyNot(arguments) => why_not::run(&arguments),
         Command::Merge(arguments) => merge::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Workload { order } => Ok(rehearse::runner(&order)),

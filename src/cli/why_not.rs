@@ -1,0 +1,152 @@
+//! `minjail why-not`: why a path is not in the image.
+
+use std::path::{Path, PathBuf};
+
+use super::answer;
+use super::exit::Exit;
+use super::failure::Failure;
+use super::locked::read_lock;
+use crate::files::{self, OMITTED};
+use crate::manifest::{Kind, Packages};
+use crate::path::{Facts, JailPath};
+use crate::report::summary::size;
+use crate::root::Root;
+use crate::trace::{Found, Run, Touch, Trace};
+
+/// Say why a path is not in the image: whether anything looked it up, what the root has there, and of which package
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// A trace, or a lock, which knows only what is in the image
+    #[arg(value_name = "TRACE-OR-LOCK")]
+    source: PathBuf,
+
+    /// Paths
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+
+    /// The directory that plays `/` [default: the one that was traced; `/` for a lock]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    let known = Known::read(&arguments.source, arguments.root.as_deref())?;
+    let packages = Packages::read(&known.root)?;
+    let mut exit = Exit::Success;
+    for path in &arguments.paths {
+        let path = JailPath::parse(path.as_os_str().as_encoded_bytes())
+            .map_err(|error| Failure::new(error).hint("give the path as it is in the image, from its root on"))?;
+        if known.is_in(&path) {
+            say!("`{path}` is in the image: `minjail why` says why");
+            exit = Exit::No;
+            continue;
+        }
+        let mut lines = vec![path.to_string()];
+        lines.extend(known.lookups(&path));
+        lines.extend(known.ground(&path, &packages)?);
+        answer(&format!("{}\n", lines.join("\n  ")));
+    }
+    Ok(exit)
+}
+
+/// What is known of an image and of the run that it was made from.
+struct Known {
+    /// Every path, and whether it is only a name.
+    paths: Vec<(JailPath, bool)>,
+    /// `None`: a lock does not tell.
+    runs: Option<Vec<Run>>,
+    root: Root,
+}
+
+impl Known {
+    fn read(source: &Path, root: Option<&Path>) -> Result<Self, Failure> {
+        if !source.is_dir() {
+            let entries = read_lock(source)?.entries.into_iter();
+            let is_name = |kind: &Kind| matches!(kind, Kind::Symlink { target } if target == OMITTED.as_bytes());
+            let paths = entries.map(|entry| (entry.path, is_name(&entry.kind))).collect();
+            return Ok(Self { paths, runs: None, root: Root::open(root.unwrap_or(Path::new("/")))? });
+        }
+        let trace = Trace::read(&[source.to_path_buf()])?;
+        let root = Root::open(root.unwrap_or(&trace.lead().root))?;
+        let (files, _) = files::needed(&trace, &root, &files::Policy::default())?;
+        let paths = files.wanted.into_iter().map(|(path, wanted)| (path, wanted.what == files::What::Placeholder));
+        Ok(Self { paths: paths.collect(), runs: Some(trace.runs), root })
+    }
+
+    fn find(&self, path: &JailPath) -> Option<bool> {
+        let at = self.paths.binary_search_by(|(known, _)| known.cmp(path)).ok()?;
+        Some(self.paths[at].1)
+    }
+
+    fn is_in(&self, path: &JailPath) -> bool {
+        self.find(path) == Some(false)
+    }
+
+    /// What the runs did with the path.
+    fn lookups(&self, path: &JailPath) -> Vec<String> {
+        let name =
+            (self.find(path) == Some(true)).then(|| "only its name is in the image: a listing showed it".to_owned());
+        let Some(runs) = &self.runs else {
+            return name.into_iter().chain(["whether anything looked for it, a trace would tell".to_owned()]).collect();
+        };
+        let mut lines: Vec<String> = name.into_iter().collect();
+        for run in runs {
+            let touches = run.touches.iter().filter(|touch| touch.path == *path);
+            let mut said: Vec<String> = touches.map(|touch| lookup(run, touch)).collect();
+            said.dedup();
+            let count = said.len();
+            lines.extend(said.into_iter().take(3));
+            if count > 3 {
+                lines.push(format!("and {} more times in workload {}", count - 3, run.header.workload));
+            }
+        }
+        if lines.is_empty() {
+            lines.push("nothing that ran looked for it".to_owned());
+        }
+        lines
+    }
+
+    /// What the root has there, and how much of its package the image has.
+    fn ground(&self, path: &JailPath, packages: &Packages) -> Result<Vec<String>, Failure> {
+        let walk = self.root.resolve(&JailPath::root(), path.as_bytes(), false)?;
+        let Some(facts) = walk.facts else { return Ok(vec!["the root has nothing there".to_owned()]) };
+        let mut lines = vec![format!("the root has {} there", noun(&facts))];
+        if walk.end != *path {
+            lines.push(format!("a link on the way leads to {}: ask for that", walk.end));
+        }
+        if let Some(package) = packages.owner(&walk.end).filter(|_| !facts.is_directory()) {
+            let others =
+                self.paths.iter().filter(|(other, is_name)| !is_name && packages.owner(other) == Some(package));
+            lines.push(match others.count() {
+                0 => format!("it is from {package}, of which the image has nothing"),
+                count => format!("it is from {package}, of which the image has {count} other paths"),
+            });
+        }
+        Ok(lines)
+    }
+}
+
+fn lookup(run: &Run, touch: &Touch) -> String {
+    let program =
+        run.programs.iter().find(|program| program.id == touch.program).map_or("minjail", |program| &program.path);
+    let what = match &touch.found {
+        Found::Missing => "looked for it in vain",
+        Found::Unknown(_) => "was not allowed to look at it",
+        Found::There(_) if touch.made => "used it, and the run itself had made it",
+        Found::There(_) if touch.refused.is_some() => "was refused",
+        Found::There(_) => "used it: an `--exclude`, a policy or its being a secret keeps it out",
+    };
+    format!("{program} ({}) in workload {} {what}", touch.call, run.header.workload)
+}
+
+fn noun(facts: &Facts) -> String {
+    if facts.is_file() {
+        format!("a file of {}", size(facts.size))
+    } else if facts.is_directory() {
+        "a directory".to_owned()
+    } else if facts.is_symlink() {
+        "a symbolic link".to_owned()
+    } else {
+        "neither a file nor a directory".to_owned()
+    }
+}

@@ -1,0 +1,42 @@
+//! `minjail why-not`: why a path is not in an image.
+
+mod support;
+
+use support::{TestContext, outcome_of, text};
+
+#[test]
+fn what_is_missing_is_explained() {
+    let context = TestContext::new();
+    let work = text(&context.work());
+    context.lay_out(&[("listed/seen", "seen"), ("listed/other", "other"), ("untouched", "four")]);
+    let script = "cat listed/seen /no/such; ls listed; echo x > made; cat made";
+    let (trace, lock) = (context.text("app.trace"), context.text("app.tar.lock"));
+    let image = format!("layer:{}", context.text("app.tar"));
+    let arguments = ["trace", "-q", "-t", &trace, "-o", &image, "--", "sh", "-c", script];
+    outcome_of(&mut context.minjail(&arguments)).success();
+    let told = |source: &str, path: &str| outcome_of(&mut context.minjail(&["why-not", source, path])).success().text();
+    let own = |name: &str| format!("{work}/{name}");
+    assert_eq!(
+        told(&trace, "/no/such"),
+        "/no/such\n  /usr/bin/cat (openat) in workload sh looked for it in vain\n  the root has nothing there\n"
+    );
+    let untouched =
+        format!("{}\n  nothing that ran looked for it\n  the root has a file of 4 B there\n", own("untouched"));
+    assert_eq!(told(&trace, &own("untouched")), untouched);
+    assert!(told(&trace, &own("listed/other")).contains("only its name is in the image: a listing showed it"));
+    assert!(told(&trace, &own("made")).contains("used it, and the run itself had made it"));
+    let perl = told(&trace, "/usr/bin/perl");
+    assert!(perl.contains("it is from deb:perl-base=") && perl.contains("of which the image has nothing"), "{perl}");
+    assert!(told(&lock, "/usr/bin/perl").contains("whether anything looked for it, a trace would tell"));
+    for source in [&trace, &lock] {
+        let there = outcome_of(&mut context.minjail(&["why-not", source, &own("listed/seen")]));
+        assert!(there.status == 1 && there.stderr.contains("is in the image: `minjail why` says why"), "{there}");
+    }
+    for (source, path, words) in [
+        (trace.as_str(), "relative", "path `relative` is not absolute"),
+        ("no-such-trace", "/x", "no-such-trace"),
+        (&text(&context.work()), "/x", "trace.jsonl"),
+    ] {
+        outcome_of(&mut context.minjail(&["why-not", source, path])).assert_refused(125, &[words]);
+    }
+}
