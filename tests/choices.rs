@@ -182,3 +182,24 @@ fn password_hashes_stay_at_home() {
     let allowed = traced.build("allowed", &["--accounts", "full", "--allow-secret", "/etc/shadow"]);
     assert_eq!(allowed.text("/etc/shadow"), host);
 }
+
+/// glibc opens `libgcc_s.so.1` when a thread ends by `pthread_exit`: whether a run comes to that is a matter of time.
+#[test]
+fn what_a_thread_needs_to_end_is_there_though_no_thread_ended() {
+    let traced = Traced::new("/usr/bin/python3 -I -c pass", |_| {});
+    let built = traced.build("tree", &[]);
+    let unwinder = "/usr/lib/x86_64-linux-gnu/libgcc_s.so.1";
+    assert!(built.has(unwinder), "python3 ends its threads that way");
+    let why = outcome_of(&mut traced.context.minjail(&["why", &traced.context.text("tree.lock"), unwinder])).success();
+    assert!(why.text().contains("rule thread-unwinder, for /usr/bin/python3.11"), "{why}");
+    // Beside the library that the image has, a daemon thread of another run finds what it needs.
+    let script = "import threading, time; threading.Thread(target=time.sleep, args=(0.05,), daemon=True).start(); \
+                  import ctypes; ctypes.CDLL(None).pthread_exit(None)";
+    let tree = format!("rootfs:{}", traced.context.text("full"));
+    let mut trace = traced.context.minjail(&["trace", "-q", "-o", &tree, "--", "/usr/bin/python3", "-I", "-c"]);
+    let _ = outcome_of(trace.args(["import ctypes, threading, time"])).success();
+    let mut run = traced.context.minjail(&["run", &tree, "--", "/usr/bin/python3", "-I", "-c", script]);
+    let ran = outcome_of(&mut run);
+    assert!(!ran.stderr.contains("libgcc_s.so.1 must be installed"), "{ran}");
+    assert!(!Traced::new("true", |_| {}).into_built().has(unwinder), "a shell has no threads to end");
+}

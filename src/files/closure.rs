@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::PathBuf;
 
+use aho_corasick::AhoCorasick;
+
 use super::{FileSet, FilesError, Reason, What};
 use crate::elf::{Environment, Role, Search, SearchError};
 use crate::path::{JailPath, escape};
@@ -37,7 +39,49 @@ pub(super) fn close(
             add_libraries(files, &mut search, &path)?;
         }
     }
-    add_baselines(files, root)
+    add_baselines(files, root)?;
+    add_unwinder(files, &mut search, &done, root)
+}
+
+/// glibc opens `libgcc_s.so.1` by name when a thread is cancelled or ends by `pthread_exit(3)` (`__libc_unwind_link_get` in
+/// `misc/unwind-link.c`), and aborts if it is not there. Whether a run comes to that is often a matter of time, so what
+/// names one of the two functions gets it.
+fn add_unwinder(
+    files: &mut FileSet,
+    search: &mut Search<'_>,
+    executed: &BTreeSet<JailPath>,
+    root: &Root,
+) -> Result<(), FilesError> {
+    let libcs: Vec<JailPath> = files.wanted.keys().filter(|path| path.file_name() == b"libc.so.6").cloned().collect();
+    let beside = libcs.iter().filter_map(|libc| Some(libc.parent()?.join(b"libgcc_s.so.1")));
+    let missing: Vec<JailPath> = beside.filter(|unwinder| !files.contains(unwinder)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let is_object = |path: &JailPath| executed.contains(path) || path.file_name().windows(3).any(|part| part == b".so");
+    let objects = files.wanted.iter().filter(|(path, wanted)| wanted.what == What::AsIs && is_object(path));
+    let mut others = objects.map(|(path, _)| path).filter(|path| !libcs.contains(path));
+    let Some(of) = others.find(|path| ends_threads(path, root)).cloned() else { return Ok(()) };
+    for unwinder in missing {
+        let reason = Reason::Rule { rule: "thread-unwinder".to_owned(), of: of.clone() };
+        if let Some(end) = add_spelled(files, root, unwinder.as_bytes(), &reason)? {
+            add_libraries(files, search, &end)?;
+        }
+    }
+    Ok(())
+}
+
+/// True for an ELF file that has the name of a function which ends a thread among its strings.
+fn ends_threads(path: &JailPath, root: &Root) -> bool {
+    let is_file = matches!(root.lstat(path), Ok(Some(facts)) if facts.is_file());
+    // One that cannot be read is told of when it is to be packed.
+    let Some(mut file) = is_file.then(|| root.open_file(path).ok()).flatten() else { return false };
+    let mut magic = [0; 4];
+    if file.read_exact(&mut magic).is_err() || magic != *b"\x7fELF" {
+        return false;
+    }
+    let names = AhoCorasick::new(["\0pthread_exit\0", "\0pthread_cancel\0"]).expect("two short patterns");
+    names.stream_find_iter(file).next().is_some_and(|found| found.is_ok())
 }
 
 /// The interpreter of the script at `path`, whose content may be a `kept` one; `None` if it is no script.
