@@ -10,13 +10,14 @@ use minjail::trace::{Access, FORMAT, Found, Header, Run, Touch, Trace};
 use proptest::prelude::*;
 
 /// Programs, scripts and data of a Debian machine; those that are not here are left out.
-const CANDIDATES: [&str; 14] = [
+const CANDIDATES: [&str; 15] = [
     "/usr/bin/dash",
     "/usr/bin/bash",
     "/usr/bin/perl",
     "/usr/bin/git",
     "/usr/bin/python3.11",
     "/usr/sbin/nginx",
+    "/usr/lib/x86_64-linux-gnu/libgcc_s.so.1",
     "/usr/bin/ldd",
     "/usr/bin/catchsegv",
     "/usr/sbin/adduser",
@@ -87,7 +88,7 @@ fn touches() -> impl Strategy<Value = Vec<Touch>> {
 
 proptest! {
     // Each case reads libraries of the machine.
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_order_of_a_run_does_not_matter((touches, shuffled) in

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
+use aho_corasick::AhoCorasick;
 use goblin::container::Ctx;
-use goblin::elf::dynamic::{self, Dynamic};
+use goblin::elf::dynamic::{self, Dyn, Dynamic};
 use goblin::elf::header::{self, Header};
 use goblin::elf::program_header::{self, ProgramHeader};
 
@@ -107,6 +108,48 @@ pub fn read(bytes: &[u8]) -> Result<Elf, ElfError> {
 /// As [`read`], or the file cannot be read.
 pub fn read_file(file: &File) -> Result<Elf, ElfError> {
     read_from(file)
+}
+
+/// True if one of `names` is in the dynamic string table: the file defines or uses a symbol of that name, or has it as
+/// another name that a loader reads.
+///
+/// # Errors
+/// As [`read_file`].
+pub fn mentions(file: &File, names: &[&str]) -> Result<bool, ElfError> {
+    let start = file.at(0, 64)?;
+    if !start.starts_with(header::ELFMAG) {
+        return Err(ElfError::NotElf);
+    }
+    let header = goblin::elf::Elf::parse_header(&start)?;
+    let ctx = Ctx::new(header.container()?, header.endianness()?);
+    let segments = program_headers(file, &header, ctx)?;
+    let Some(dynamic) = segments.iter().find(|segment| segment.p_type == program_header::PT_DYNAMIC) else {
+        return Ok(false);
+    };
+    let (_, names_of) = dynamic_section(file, &segments, dynamic, ctx)?;
+    let Some(table) = names_of.table else { return Ok(false) };
+    let names = names.iter().map(|name| format!("\0{name}\0"));
+    let names = AhoCorasick::new(names).expect("a few short patterns");
+    let table = Table { file, at: table, left: names_of.size };
+    names.stream_find_iter(table).next().transpose().map(|found| found.is_some()).map_err(ElfError::from)
+}
+
+/// A part of a file, as a stream.
+struct Table<'file> {
+    file: &'file File,
+    at: u64,
+    left: u64,
+}
+
+impl io::Read for Table<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let found = self.file.at(self.at, length)?;
+        buffer[..found.len()].copy_from_slice(&found);
+        self.at += found.len() as u64;
+        self.left -= found.len() as u64;
+        Ok(found.len())
+    }
 }
 
 /// Bytes that can be read anywhere.
@@ -235,17 +278,7 @@ fn read_dynamic<B: Bytes + ?Sized>(
     segment: &ProgramHeader,
     ctx: Ctx,
 ) -> Result<(), ElfError> {
-    if segment.p_filesz > MAX_DYNAMIC {
-        return Err(ElfError::Bad("dynamic section too large"));
-    }
-    let length = usize::try_from(segment.p_filesz).expect("checked to be at most 1 MiB");
-    let section = exactly(bytes, segment.p_offset, length, "dynamic section outside the file")?;
-    let mut here = segment.clone();
-    here.p_offset = 0;
-    let entries = Dynamic::parse(&section, &[here], ctx)?.map(|dynamic| dynamic.dyns).unwrap_or_default();
-    let value = |tag| entries.iter().find(|entry| entry.d_tag == tag).map(|entry| entry.d_val);
-    let table = value(dynamic::DT_STRTAB).and_then(|address| file_offset(segments, address));
-    let mut names = Names { bytes, table, size: value(dynamic::DT_STRSZ).unwrap_or(0), left: MAX_NAMES };
+    let (entries, mut names) = dynamic_section(bytes, segments, segment, ctx)?;
     for entry in &entries {
         let mut name = || names.get(entry.d_val);
         match entry.d_tag {
@@ -264,6 +297,27 @@ fn read_dynamic<B: Bytes + ?Sized>(
         }
     }
     Ok(())
+}
+
+/// The entries of the dynamic section in `segment`, and the names that they point to.
+fn dynamic_section<'bytes, B: Bytes + ?Sized>(
+    bytes: &'bytes B,
+    segments: &[ProgramHeader],
+    segment: &ProgramHeader,
+    ctx: Ctx,
+) -> Result<(Vec<Dyn>, Names<'bytes, B>), ElfError> {
+    if segment.p_filesz > MAX_DYNAMIC {
+        return Err(ElfError::Bad("dynamic section too large"));
+    }
+    let length = usize::try_from(segment.p_filesz).expect("checked to be at most 1 MiB");
+    let section = exactly(bytes, segment.p_offset, length, "dynamic section outside the file")?;
+    let mut here = segment.clone();
+    here.p_offset = 0;
+    let entries = Dynamic::parse(&section, &[here], ctx)?.map(|dynamic| dynamic.dyns).unwrap_or_default();
+    let value = |tag| entries.iter().find(|entry| entry.d_tag == tag).map(|entry| entry.d_val);
+    let table = value(dynamic::DT_STRTAB).and_then(|address| file_offset(segments, address));
+    let names = Names { bytes, table, size: value(dynamic::DT_STRSZ).unwrap_or(0), left: MAX_NAMES };
+    Ok((entries, names))
 }
 
 /// The dynamic string table, read a name at a time: that of a C++ library can be many megabytes.
@@ -383,6 +437,16 @@ mod tests {
         assert!(elf.interpreter.unwrap().starts_with(b"/lib"));
         assert!(elf.needed.contains(&b"libc.so.6".to_vec()));
         assert_eq!(elf.soname, None);
+    }
+
+    #[test]
+    fn names_that_a_file_shares() {
+        let file = fs_err::File::open("/proc/self/exe").unwrap();
+        assert!(mentions(file.file(), &["no_such_function", "abort"]).unwrap());
+        // A part of a name is none, and what is only in the text is none either.
+        assert!(!mentions(file.file(), &["abor", "names_that_a_file_shares"]).unwrap());
+        let script = fs_err::File::open("/etc/passwd").unwrap();
+        assert!(matches!(mentions(script.file(), &["abort"]), Err(ElfError::NotElf)));
     }
 
     #[test]

@@ -7,9 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::PathBuf;
 
-use aho_corasick::AhoCorasick;
-
-use super::{FileSet, FilesError, Reason, What};
+use super::{FileSet, FilesError, Reason, What, rules};
 use crate::elf::{Environment, Role, Search, SearchError};
 use crate::path::{JailPath, escape};
 use crate::root::{Root, RootError};
@@ -39,49 +37,8 @@ pub(super) fn close(
             add_libraries(files, &mut search, &path)?;
         }
     }
-    add_baselines(files, root)?;
-    add_unwinder(files, &mut search, &done, root)
-}
-
-/// glibc opens `libgcc_s.so.1` by name when a thread is cancelled or ends by `pthread_exit(3)` (`__libc_unwind_link_get` in
-/// `misc/unwind-link.c`), and aborts if it is not there. Whether a run comes to that is often a matter of time, so what
-/// names one of the two functions gets it.
-fn add_unwinder(
-    files: &mut FileSet,
-    search: &mut Search<'_>,
-    executed: &BTreeSet<JailPath>,
-    root: &Root,
-) -> Result<(), FilesError> {
-    let libcs: Vec<JailPath> = files.wanted.keys().filter(|path| path.file_name() == b"libc.so.6").cloned().collect();
-    let beside = libcs.iter().filter_map(|libc| Some(libc.parent()?.join(b"libgcc_s.so.1")));
-    let missing: Vec<JailPath> = beside.filter(|unwinder| !files.contains(unwinder)).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let is_object = |path: &JailPath| executed.contains(path) || path.file_name().windows(3).any(|part| part == b".so");
-    let objects = files.wanted.iter().filter(|(path, wanted)| wanted.what == What::AsIs && is_object(path));
-    let mut others = objects.map(|(path, _)| path).filter(|path| !libcs.contains(path));
-    let Some(of) = others.find(|path| ends_threads(path, root)).cloned() else { return Ok(()) };
-    for unwinder in missing {
-        let reason = Reason::Rule { rule: "thread-unwinder".to_owned(), of: of.clone() };
-        if let Some(end) = add_spelled(files, root, unwinder.as_bytes(), &reason)? {
-            add_libraries(files, search, &end)?;
-        }
-    }
-    Ok(())
-}
-
-/// True for an ELF file that has the name of a function which ends a thread among its strings.
-fn ends_threads(path: &JailPath, root: &Root) -> bool {
-    let is_file = matches!(root.lstat(path), Ok(Some(facts)) if facts.is_file());
-    // One that cannot be read is told of when it is to be packed.
-    let Some(mut file) = is_file.then(|| root.open_file(path).ok()).flatten() else { return false };
-    let mut magic = [0; 4];
-    if file.read_exact(&mut magic).is_err() || magic != *b"\x7fELF" {
-        return false;
-    }
-    let names = AhoCorasick::new(["\0pthread_exit\0", "\0pthread_cancel\0"]).expect("two short patterns");
-    names.stream_find_iter(file).next().is_some_and(|found| found.is_ok())
+    rules::add_baselines(files, root)?;
+    rules::add_unwinder(files, &mut search, &done, root)
 }
 
 /// The interpreter of the script at `path`, whose content may be a `kept` one; `None` if it is no script.
@@ -107,7 +64,7 @@ pub fn interpreter(head: &[u8]) -> Option<&[u8]> {
 }
 
 /// Adds what `spelled` leads to, and the links on the way; the end, if something is there.
-fn add_spelled(
+pub(super) fn add_spelled(
     files: &mut FileSet,
     root: &Root,
     spelled: &[u8],
@@ -125,7 +82,7 @@ fn add_spelled(
 }
 
 /// Adds what the loader opens for an ELF file; anything else needs nothing.
-fn add_libraries(files: &mut FileSet, search: &mut Search<'_>, path: &JailPath) -> Result<(), FilesError> {
+pub(super) fn add_libraries(files: &mut FileSet, search: &mut Search<'_>, path: &JailPath) -> Result<(), FilesError> {
     // What only the run's environment made the loader find was opened in the run, and is known from there.
     let closure = match search.closure(path, &Environment::default()) {
         Ok(closure) => closure,
@@ -147,29 +104,6 @@ fn add_libraries(files: &mut FileSet, search: &mut Search<'_>, path: &JailPath) 
     Ok(())
 }
 
-/// glibc picks a library from `glibc-hwcaps` by the processor at hand: another one needs the plain copy.
-fn add_baselines(files: &mut FileSet, root: &Root) -> Result<(), FilesError> {
-    let variants: Vec<JailPath> = files.wanted.keys().filter(|path| baseline(path).is_some()).cloned().collect();
-    for variant in variants {
-        if let Some(plain) = baseline(&variant) {
-            let reason = Reason::Rule { rule: "hwcaps-baseline".to_owned(), of: variant };
-            add_spelled(files, root, plain.as_bytes(), &reason)?;
-        }
-    }
-    Ok(())
-}
-
-/// `/lib/glibc-hwcaps/x86-64-v3/libz.so.1` without the two directories that pick the variant.
-fn baseline(path: &JailPath) -> Option<JailPath> {
-    let names: Vec<&[u8]> = path.components().collect();
-    let at = names.iter().position(|&name| name == b"glibc-hwcaps")?;
-    if names.len() < at + 3 {
-        return None;
-    }
-    let plain = names[..at].iter().chain(&names[at + 2..]);
-    Some(plain.fold(JailPath::root(), |path, name| path.join(name)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,13 +115,5 @@ mod tests {
         assert_eq!(interpreter(b"#!python3\n"), None);
         assert_eq!(interpreter(b"#!"), None);
         assert_eq!(interpreter(b"\x7fELF"), None);
-    }
-
-    #[test]
-    fn variants_and_their_baseline() {
-        let path = |text: &str| JailPath::parse(text.as_bytes()).unwrap();
-        assert_eq!(baseline(&path("/usr/lib/glibc-hwcaps/x86-64-v3/libz.so.1")), Some(path("/usr/lib/libz.so.1")));
-        assert_eq!(baseline(&path("/usr/lib/glibc-hwcaps/x86-64-v3")), None);
-        assert_eq!(baseline(&path("/usr/lib/libz.so.1")), None);
     }
 }

@@ -10,6 +10,7 @@ mod gather;
 mod note;
 mod policy;
 mod reason;
+mod rules;
 mod secrets;
 mod special;
 

@@ -1,0 +1,87 @@
+//! What a jail needs though a run may not have come to it.
+//!
+//! In: the file set with its closure. Out: the same with what each rule adds, which says so ([`Reason::Rule`]). A rule is
+//! here only if a program was seen to fail without it. Each looks at every file alone, so that more files never need
+//! less, and the order of a run does not matter.
+
+use std::collections::BTreeSet;
+
+use super::closure::{add_libraries, add_spelled};
+use super::{FileSet, FilesError, Reason, What};
+use crate::elf::{Search, mentions};
+use crate::path::JailPath;
+use crate::root::Root;
+
+/// glibc picks a library from `glibc-hwcaps` by the processor at hand: another one needs the plain copy.
+pub(super) fn add_baselines(files: &mut FileSet, root: &Root) -> Result<(), FilesError> {
+    let variants: Vec<JailPath> = files.wanted.keys().filter(|path| baseline(path).is_some()).cloned().collect();
+    for variant in variants {
+        if let Some(plain) = baseline(&variant) {
+            let reason = Reason::Rule { rule: "hwcaps-baseline".to_owned(), of: variant };
+            add_spelled(files, root, plain.as_bytes(), &reason)?;
+        }
+    }
+    Ok(())
+}
+
+/// `/lib/glibc-hwcaps/x86-64-v3/libz.so.1` without the two directories that pick the variant.
+fn baseline(path: &JailPath) -> Option<JailPath> {
+    let names: Vec<&[u8]> = path.components().collect();
+    let at = names.iter().position(|&name| name == b"glibc-hwcaps")?;
+    if names.len() < at + 3 {
+        return None;
+    }
+    let plain = names[..at].iter().chain(&names[at + 2..]);
+    Some(plain.fold(JailPath::root(), |path, name| path.join(name)))
+}
+
+/// glibc opens `libgcc_s.so.1` by name when a thread is cancelled or ends by `pthread_exit(3)` (`__libc_unwind_link_get` in
+/// `misc/unwind-link.c`), and aborts if it is not there. Whether a run comes to that is often a matter of time, so what
+/// names one of the two functions gets it.
+pub(super) fn add_unwinder(
+    files: &mut FileSet,
+    search: &mut Search<'_>,
+    executed: &BTreeSet<JailPath>,
+    root: &Root,
+) -> Result<(), FilesError> {
+    let libcs: Vec<JailPath> = files.wanted.keys().filter(|path| path.file_name() == b"libc.so.6").cloned().collect();
+    let unwinders: Vec<JailPath> =
+        libcs.iter().filter_map(|libc| Some(libc.parent()?.join(b"libgcc_s.so.1"))).collect();
+    if unwinders.is_empty() {
+        return Ok(());
+    }
+    let is_object = |path: &JailPath| executed.contains(path) || path.file_name().windows(3).any(|part| part == b".so");
+    let objects = files.wanted.iter().filter(|(path, wanted)| wanted.what == What::AsIs && is_object(path));
+    let others = objects.map(|(path, _)| path).filter(|path| !libcs.contains(path) && !unwinders.contains(path));
+    let ending: Vec<JailPath> = others.filter(|path| ends_threads(path, root)).cloned().collect();
+    for of in ending {
+        let reason = Reason::Rule { rule: "thread-unwinder".to_owned(), of };
+        for unwinder in &unwinders {
+            if let Some(end) = add_spelled(files, root, unwinder.as_bytes(), &reason)? {
+                add_libraries(files, search, &end)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// True for an ELF file that has the name of a function which ends a thread among those it shares with other files.
+fn ends_threads(path: &JailPath, root: &Root) -> bool {
+    let is_file = matches!(root.lstat(path), Ok(Some(facts)) if facts.is_file());
+    // One that cannot be read is told of when it is to be packed.
+    let Some(file) = is_file.then(|| root.open_file(path).ok()).flatten() else { return false };
+    mentions(&file, &["pthread_exit", "pthread_cancel"]).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variants_and_their_baseline() {
+        let path = |text: &str| JailPath::parse(text.as_bytes()).unwrap();
+        assert_eq!(baseline(&path("/usr/lib/glibc-hwcaps/x86-64-v3/libz.so.1")), Some(path("/usr/lib/libz.so.1")));
+        assert_eq!(baseline(&path("/usr/lib/glibc-hwcaps/x86-64-v3")), None);
+        assert_eq!(baseline(&path("/usr/lib/libz.so.1")), None);
+    }
+}
