@@ -74,6 +74,8 @@ pub(crate) enum Kind {
     Listen,
     /// `fsconfig`, which takes a path for one of its commands.
     Fsconfig,
+    /// `quotactl`, which takes a second path for one of its commands.
+    Quotactl,
     /// The flags are in the first argument, or in memory for `clone3`.
     Clone,
     Clone3,
@@ -255,7 +257,7 @@ pub(crate) static CALLS: &[Call] = &[
     paths("swapon", [167, 87, 224], &[follow(cwd(0), Look)]),
     paths("swapoff", [168, 115, 225], &[follow(cwd(0), Look)]),
     paths("acct", [163, 51, 89], &[follow(cwd(0), Access::Write)]),
-    paths("quotactl", [179, 131, 60], &[follow(cwd(1), Look)]),
+    call("quotactl", [179, 131, 60], Kind::Quotactl),
     paths("mount", [165, 21, 40], &[follow(cwd(0), Look), follow(cwd(1), Mount)]),
     paths("umount", [NONE, 22, NONE], &[follow(cwd(0), Mount)]),
     paths("umount2", [166, 52, 39], &[follow(cwd(0), Mount)]),
@@ -332,6 +334,13 @@ mod tests {
         }
     }
 
+    /// The kernel's headers, and the column of the table that each stands for.
+    const HEADERS: [(usize, &str); 3] = [
+        (0, "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
+        (1, "/usr/include/x86_64-linux-gnu/asm/unistd_32.h"),
+        (2, "/usr/include/asm-generic/unistd.h"),
+    ];
+
     /// `#define __NR_name number` of a header; also a number that is given by another macro.
     fn header(path: &str) -> Option<Vec<(String, u32)>> {
         let text = fs_err::read_to_string(path).ok()?;
@@ -361,13 +370,8 @@ mod tests {
             .filter(|line| !line.starts_with('#'))
             .flat_map(str::split_whitespace)
             .collect();
-        let headers = [
-            (0, "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
-            (1, "/usr/include/x86_64-linux-gnu/asm/unistd_32.h"),
-            (2, "/usr/include/asm-generic/unistd.h"),
-        ];
         let mut compared = 0;
-        for (column, path) in headers {
+        for (column, path) in HEADERS {
             let Some(header) = header(path) else { continue };
             for (name, number) in header {
                 compared += 1;
@@ -385,6 +389,21 @@ mod tests {
             }
         }
         assert!(compared > 900, "the kernel's headers (linux-libc-dev) are needed: {compared} calls were compared");
+    }
+
+    /// The other way round: a row whose name is misspelled, or whose number belongs to nobody, would never stop a call.
+    #[test]
+    fn every_row_is_a_call_of_the_kernel() {
+        for (column, path) in HEADERS {
+            let Some(header) = header(path) else { continue };
+            let youngest = header.iter().map(|&(_, number)| number).max().unwrap_or_default();
+            // What is younger than the header is not in it.
+            for call in CALLS.iter().filter(|call| call.numbers[column] <= youngest) {
+                let is_known =
+                    header.iter().any(|(name, number)| (name.as_str(), *number) == (call.name, call.numbers[column]));
+                assert!(is_known, "`{}` in {path}", call.name);
+            }
+        }
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -55,6 +55,8 @@ pub(crate) type Memory<'a> = dyn Fn(u64, &mut [u8]) -> Result<(), Unread> + 'a;
 const AT_EMPTY_PATH: u64 = 0x1000;
 const RESOLVE_IN_ROOT: u64 = 0x10;
 const BPF_F_PATH_FD: u64 = 1 << 14;
+/// `include/uapi/linux/quota.h`; the lower eight bits of a command are the quota's type.
+const Q_QUOTAON: u32 = 0x0080_0002;
 const SECCOMP_FILTER_FLAG_NEW_LISTENER: u64 = 1 << 3;
 /// glibc, like the kernel's `UIO_MAXIOV`: no call takes more messages.
 const MESSAGES: u64 = 1024;
@@ -116,6 +118,19 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
             access: Access::Mount,
             follow: true,
         }),
+        Kind::Quotactl => {
+            let path = |address: u64| Asked::Path {
+                from: From::WorkingDirectory,
+                address,
+                access: Access::Look,
+                follow: true,
+            };
+            ask(path(arguments[1]));
+            // quotactl(2), Q_QUOTAON: the address is that of the quota file's path.
+            if (arguments[0] as u32) >> 8 == Q_QUOTAON {
+                ask(path(arguments[3]));
+            }
+        }
         Kind::Clone => clone(arguments[0], None, ask),
         Kind::Clone3 => {
             let mut flags = [0; 8];
