@@ -55,7 +55,7 @@ pub fn trace(
     let forwarding = Forwarding::start().map_err(TraceError::Thread)?;
     let started = spawn(command, SEIZE_OPTIONS, forwarding.mask())?;
     forwarding.to(started.process);
-    let mut engine = Engine::new(started.process, sink);
+    let mut engine = Engine::new(started.process, &forwarding, sink);
     let outcome = engine.run(options);
     if outcome.is_err() {
         engine.kill_all();
@@ -91,6 +91,7 @@ pub(crate) struct Engine<'a> {
     /// Tasks whose calls open what another thread may have put into their path, until they return.
     opening: HashMap<i32, Opening>,
     executed: bool,
+    signals: &'a Forwarding,
     sink: &'a mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 }
 
@@ -107,7 +108,7 @@ pub(crate) enum Verdict {
 }
 
 impl<'a> Engine<'a> {
-    fn new(main: i32, sink: &'a mut dyn FnMut(Event<'_>) -> ControlFlow<()>) -> Self {
+    fn new(main: i32, signals: &'a Forwarding, sink: &'a mut dyn FnMut(Event<'_>) -> ControlFlow<()>) -> Self {
         Self {
             machine: Machine::new(main),
             tables: ABIS.iter().map(|&(arch, abi)| (arch, (abi, Table::of(abi)))).collect(),
@@ -120,6 +121,7 @@ impl<'a> Engine<'a> {
             retraced: HashMap::new(),
             opening: HashMap::new(),
             executed: false,
+            signals,
             sink,
         }
     }
@@ -215,6 +217,9 @@ impl<'a> Engine<'a> {
             Step::Start => {
                 // Before or after its maker's stop: it is still with its maker's, or already under its own name.
                 let own = self.retraced.remove(&task);
+                if self.machine.is_first(task) {
+                    self.signals.stopped(false);
+                }
                 for retraced in own.iter().chain(self.retraced.values()) {
                     alive("restore the clone flags of", task, retraced.undo(task))?;
                 }
@@ -240,7 +245,13 @@ impl<'a> Engine<'a> {
                 self.go_on(task)
             }
             Step::Resume { signal } => alive("resume", task, sys::resume(task, signal)),
-            Step::Listen => alive("hold", task, sys::listen(task)),
+            Step::Listen => {
+                alive("hold", task, sys::listen(task))?;
+                if self.machine.is_first(task) {
+                    self.signals.stopped(true);
+                }
+                Ok(())
+            }
             Step::Gone { process } => {
                 self.places.remove(task);
                 self.retraced.remove(&task);

@@ -65,6 +65,11 @@ impl Machine {
         }
     }
 
+    /// True if `task` is in the program's first process.
+    pub(crate) fn is_first(&self, task: i32) -> bool {
+        self.process_of(task) == Some(self.main)
+    }
+
     /// True if nobody but one task is there.
     pub(crate) fn is_single(&self) -> bool {
         self.tasks.len() == 1

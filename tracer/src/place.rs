@@ -154,11 +154,18 @@ fn name_in(directory: i32, child: &FileStat) -> Result<Vec<u8>, Errno> {
 /// The process of `task` and the process that made it (`proc(5)`, `/proc/pid/status`); `None` if the task is gone.
 pub(crate) fn family(task: i32) -> Option<(i32, i32)> {
     let status = fs_read(&format!("/proc/{task}/status"))?;
-    let field = |name: &str| {
-        let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name.as_bytes()))?;
-        std::str::from_utf8(line).ok()?.trim().parse().ok()
-    };
-    Some((field("Tgid:")?, field("PPid:")?))
+    Some((field(&status, "Tgid:")?, field(&status, "PPid:")?))
+}
+
+/// The task that traces `process`, 0 if none does; `None` if the process is gone.
+pub(crate) fn tracer_of(process: i32) -> Option<i32> {
+    field(&fs_read(&format!("/proc/{process}/status"))?, "TracerPid:")
+}
+
+/// A number in `/proc/pid/status`.
+fn field(status: &[u8], name: &str) -> Option<i32> {
+    let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name.as_bytes()))?;
+    std::str::from_utf8(line).ok()?.trim().parse().ok()
 }
 
 /// The arguments of the program that `process` runs.

@@ -1,20 +1,53 @@
 //! Signals for the tracer are signals for the program.
 //!
-//! While a program is traced, a thread takes the signals that end a tracer and passes them on. What a terminal sends
-//! reaches the whole process group anyway and is only kept from ending the tracer. The second one ends it at once; its
-//! tasks go with it (`PTRACE_O_EXITKILL`).
+//! While a program is traced, a thread takes the signals that end or stop a tracer and passes them on. What a terminal
+//! sends reaches the whole process group anyway and is only kept from ending the tracer. The second one ends it at once;
+//! its tasks go with it (`PTRACE_O_EXITKILL`).
+//!
+//! A tracer that stops at Ctrl-Z together with its program leaves the program where it heard of the signal: its handler,
+//! which would have restored the terminal, would run only after `fg`, and stop it once more. So the tracer goes on, and
+//! stops after the program has. A program that stops for itself alone does not stop the tracer: whoever wakes it may not
+//! know of the tracer, which it needs to wake.
 
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use crate::sys;
+use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid, gettid};
 
-const PASSED: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
+use crate::place;
+use crate::sys::{self, Heard};
+
+/// All that the thread takes.
+const TAKEN: &[i32] = &[
+    libc::SIGINT,
+    libc::SIGTERM,
+    libc::SIGHUP,
+    libc::SIGQUIT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGCONT,
+];
 
 /// Of these the second one ends the tracer.
 const ENDING: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGQUIT];
+
+/// These stop the tracer once the program has stopped.
+const STOPPING: &[i32] = &[libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+
+/// A sender that tells both the tracer and its group, as `timeout` does, has told it once: both within this time.
+const ONCE: Duration = Duration::from_millis(100);
+
+/// How long the others of the group have for what they do before they stop, as restoring the terminal.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// A program that has not stopped by then does not stop.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Passes signals on until dropped.
 #[derive(Debug)]
@@ -28,6 +61,8 @@ pub(crate) struct Forwarding {
 struct Shared {
     /// To whom; 0 until the program is started.
     process: AtomicI32,
+    /// It stands in a group-stop.
+    is_stopped: AtomicBool,
     over: AtomicBool,
 }
 
@@ -37,10 +72,10 @@ impl Forwarding {
     /// # Errors
     /// There is no thread to be had.
     pub(crate) fn start() -> std::io::Result<Self> {
-        let before = sys::block(PASSED);
+        let before = sys::block(TAKEN);
         let shared = Arc::new(Shared::default());
-        let theirs = Arc::clone(&shared);
-        match std::thread::Builder::new().spawn(move || forward(&theirs)) {
+        let (theirs, tracer) = (Arc::clone(&shared), gettid());
+        match std::thread::Builder::new().spawn(move || Listener::new(theirs, tracer).listen()) {
             Ok(thread) => Ok(Self { shared, thread: Some(thread), before }),
             Err(error) => {
                 sys::set_mask(&before);
@@ -58,6 +93,11 @@ impl Forwarding {
     pub(crate) fn to(&self, process: i32) {
         self.shared.process.store(process, Ordering::SeqCst);
     }
+
+    /// The program has stopped, or goes on.
+    pub(crate) fn stopped(&self, is_stopped: bool) {
+        self.shared.is_stopped.store(is_stopped, Ordering::SeqCst);
+    }
 }
 
 impl Drop for Forwarding {
@@ -72,22 +112,84 @@ impl Drop for Forwarding {
     }
 }
 
-fn forward(shared: &Shared) {
-    let mut ending = false;
-    loop {
-        let Some((signal, by_kernel)) = sys::wait_signal(PASSED) else { continue };
-        if shared.over.load(Ordering::SeqCst) {
-            return;
+/// What the thread knows.
+struct Listener {
+    shared: Arc<Shared>,
+    /// The thread that traces.
+    tracer: Pid,
+    /// The last signal that somebody sent, and when.
+    last: Option<(Heard, Instant)>,
+    is_ending: bool,
+    /// A signal to stop, since when.
+    stop: Option<(i32, Instant)>,
+}
+
+impl Listener {
+    fn new(shared: Arc<Shared>, tracer: Pid) -> Self {
+        Self { shared, tracer, last: None, is_ending: false, stop: None }
+    }
+
+    fn listen(mut self) {
+        loop {
+            let heard = sys::wait_signal(TAKEN, self.stop.map(|_| LAST_WORDS));
+            if self.shared.over.load(Ordering::SeqCst) {
+                return;
+            }
+            match heard {
+                Some(heard) => self.take(heard),
+                None => self.stop_after_the_program(),
+            }
+        }
+    }
+
+    fn take(&mut self, heard: Heard) {
+        let Heard { signal, sender } = heard;
+        if STOPPING.contains(&signal) {
+            self.stop.get_or_insert((signal, Instant::now()));
+        }
+        if signal == libc::SIGCONT {
+            self.stop = None;
+        }
+        if let Some(sender) = sender {
+            // What the program sends to its group is not for whoever traces it.
+            if place::tracer_of(sender) == Some(self.tracer.as_raw()) {
+                return;
+            }
+            let is_echo = self.last.is_some_and(|(last, when)| last == heard && when.elapsed() < ONCE);
+            self.last = Some((heard, Instant::now()));
+            if is_echo {
+                return;
+            }
         }
         if ENDING.contains(&signal) {
-            if ending {
+            if self.is_ending {
                 sys::exit_now(128 + signal);
             }
-            ending = true;
+            self.is_ending = true;
         }
-        let process = shared.process.load(Ordering::SeqCst);
-        if !by_kernel && process != 0 {
+        let process = self.shared.process.load(Ordering::SeqCst);
+        if process != 0 && !(sender.is_none() && has_heard(process, signal)) {
             sys::kill(process, signal);
         }
     }
+
+    /// Stops this process as the program was stopped; it goes on from here.
+    fn stop_after_the_program(&mut self) {
+        let Some((signal, since)) = self.stop else { return };
+        if self.shared.is_stopped.load(Ordering::SeqCst) {
+            self.stop = None;
+            sys::stop_self(signal);
+        } else if since.elapsed() > PATIENCE {
+            self.stop = None;
+        }
+    }
+}
+
+/// True if a signal that the kernel sent us has reached `process` as well: what a terminal sends goes to a group; but
+/// of a terminal that hangs up, only the first process of the session hears (`drivers/tty/tty_jobctrl.c`,
+/// `tty_signal_session_leader`).
+fn has_heard(process: i32, signal: i32) -> bool {
+    let is_in_our_group = getpgid(Some(Pid::from_raw(process))).is_ok_and(|group| group == getpgrp());
+    let leads_session = getsid(None).is_ok_and(|session| session == getpid());
+    is_in_our_group && !(signal == libc::SIGHUP && leads_session)
 }

@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -346,19 +347,46 @@ pub(crate) fn set_mask(mask: &libc::sigset_t) {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, ptr::null_mut()) };
 }
 
-/// Waits for one of `signals`, which must be blocked: its number, and whether the kernel itself sent it (a terminal's
-/// Ctrl-C, which reaches the whole process group).
-pub(crate) fn wait_signal(signals: &[i32]) -> Option<(i32, bool)> {
+/// A signal, and who sent it: `None` for the kernel itself (a terminal's Ctrl-C, which reaches the whole process group).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Heard {
+    pub(crate) signal: i32,
+    pub(crate) sender: Option<i32>,
+}
+
+/// Waits for one of `signals`, which must be blocked; `None` if none came in time.
+pub(crate) fn wait_signal(signals: &[i32], timeout: Option<Duration>) -> Option<Heard> {
     let mut set = MaybeUninit::uninit();
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    // SAFETY: sigemptyset initialises `set`; `info` is a valid place.
+    let timeout = timeout.map(|timeout| libc::timespec {
+        tv_sec: timeout.as_secs() as libc::time_t,
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: sigemptyset initialises `set`; `info` is a valid place, and `timeout` null or one. The kernel fills `info`
+    // with a sender for all signals that a process sends (sigaction(2), "si_code").
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         for &signal in signals {
             libc::sigaddset(set.as_mut_ptr(), signal);
         }
-        let signal = libc::sigwaitinfo(set.as_ptr(), info.as_mut_ptr());
-        (signal > 0).then(|| (signal, info.assume_init().si_code > 0))
+        let signal = libc::sigtimedwait(set.as_ptr(), info.as_mut_ptr(), timeout);
+        let info = info.assume_init();
+        (signal > 0).then(|| Heard { signal, sender: (info.si_code <= 0).then(|| info.si_pid()) })
+    }
+}
+
+/// Stops this process by `signal`, which is blocked, unless it is ignored; goes on when SIGCONT comes.
+pub(crate) fn stop_self(signal: i32) {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises `set`; the others change or read it. The signal's default action stops the process
+    // before kill returns, as this thread can take it (kill(2), "NOTES").
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), signal);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut());
+        libc::kill(libc::getpid(), signal);
+        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut());
     }
 }
 

@@ -1,0 +1,351 @@
+//! `minjail trace` at a terminal, in a shell with job control, as a person uses it; and signals sent to it.
+
+mod support;
+
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::Pid;
+use support::{TestContext, limited, outcome_of};
+
+/// Nothing here takes a tenth of this.
+const AT_MOST: Duration = Duration::from_secs(30);
+
+/// A terminal, a program in a session of its own on it, and what it has shown so far.
+struct Terminal {
+    keys: OwnedFd,
+    hangs_up: Arc<AtomicBool>,
+    shown: Receiver<Vec<u8>>,
+    screen: String,
+    /// How much of the screen was expected already.
+    read: usize,
+    session: Child,
+}
+
+impl Terminal {
+    fn of(context: &TestContext, program: &str, arguments: &[&str]) -> Self {
+        // Not by openpty, which lets every child of this process inherit both ends.
+        let keys = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).expect("there are terminals");
+        grantpt(&keys).and_then(|()| unlockpt(&keys)).expect("it is ours");
+        let name = ptsname_r(&keys).expect("it has a name");
+        let options = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let end = || Stdio::from(open(name.as_str(), options, Mode::empty()).expect("it was just made"));
+        let mut session = limited("setsid");
+        session.args(["--ctty", "--wait", program]).args(arguments).current_dir(context.work());
+        session.env("PS1", "$ ").env("MINJAIL", support::minjail()).env("TERM", "dumb").env("HOME", context.work());
+        let session = session.stdin(end()).stdout(end()).stderr(end()).spawn().expect("setsid is there");
+        let keys = OwnedFd::from(keys);
+        let mut screen = std::fs::File::from(keys.try_clone().expect("there are descriptors"));
+        let (sender, shown) = channel();
+        let hangs_up = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&hangs_up);
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while !over.load(Ordering::SeqCst) {
+                let mut waits = [PollFd::new(screen.as_fd(), PollFlags::POLLIN)];
+                if !matches!(poll(&mut waits, PollTimeout::from(20u8)), Ok(1)) {
+                    continue;
+                }
+                // EIO when the last program on the terminal is gone.
+                let Ok(count @ 1..) = screen.read(&mut bytes) else { return };
+                let _ = sender.send(bytes[..count].to_vec());
+            }
+        });
+        Self { keys, hangs_up, shown, screen: String::new(), read: 0, session }
+    }
+
+    /// An interactive shell, ready for a command.
+    fn shell(context: &TestContext) -> Self {
+        let mut terminal = Self::of(context, "bash", &["--norc", "--noprofile", "--noediting", "-i"]);
+        terminal.expect("$ ");
+        // What is typed is not to be taken for what is said.
+        terminal.press("stty -echo; echo si\"\"lent\n");
+        terminal.expect("silent");
+        terminal.expect("$ ");
+        terminal
+    }
+
+    fn press(&self, keys: &str) {
+        nix::unistd::write(&self.keys, keys.as_bytes()).expect("the terminal takes keys");
+    }
+
+    /// Waits until the screen shows `text`, behind what was expected before.
+    #[track_caller]
+    fn expect(&mut self, text: &str) {
+        let start = Instant::now();
+        loop {
+            if let Some(at) = self.screen[self.read..].find(text) {
+                self.read += at + text.len();
+                return;
+            }
+            match self.shown.recv_timeout(AT_MOST.saturating_sub(start.elapsed())) {
+                Ok(bytes) => self.screen.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(error) => panic!("{error}: no {text:?} on the screen:\n{}", self.screen),
+            }
+        }
+    }
+
+    /// The number that stands behind `word` on the screen.
+    #[track_caller]
+    fn number(&mut self, word: &str) -> i32 {
+        self.expect(word);
+        let from = self.read;
+        self.expect("\n");
+        self.screen[from..self.read].trim().parse().expect("a number")
+    }
+
+    /// Leaves the shell, and waits until nobody holds the terminal any more: all that was on the screen.
+    #[track_caller]
+    fn leave(mut self) -> String {
+        self.press("exit\n");
+        self.rest();
+        self.session.wait().expect("it is a child of ours");
+        self.screen
+    }
+
+    /// Closes the window.
+    fn hang_up(mut self) {
+        self.hangs_up.store(true, Ordering::SeqCst);
+        // The thread's end of the terminal is closed when its end of the channel is.
+        self.rest();
+        drop(self.keys);
+        self.session.wait().expect("it is a child of ours");
+    }
+
+    #[track_caller]
+    fn rest(&mut self) {
+        loop {
+            match self.shown.recv_timeout(AT_MOST) {
+                Ok(bytes) => self.screen.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => panic!("somebody still holds the terminal:\n{}", self.screen),
+            }
+        }
+    }
+}
+
+/// Waits until `process` neither runs nor stands.
+#[track_caller]
+fn is_gone(process: i32) {
+    let start = Instant::now();
+    loop {
+        let stat = fs_err::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        if matches!(state, None | Some('Z' | 'X')) {
+            return;
+        }
+        assert!(start.elapsed() < AT_MOST, "{process} is in state {state:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until there is something at `path`.
+#[track_caller]
+fn is_there(path: &std::path::Path) {
+    let start = Instant::now();
+    while !path.exists() {
+        assert!(start.elapsed() < AT_MOST, "{} does not come", path.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What a traced program runs in the working directory; `$MINJAIL` stands in the environment.
+fn typed(program: &str) -> String {
+    format!("\"$MINJAIL\" trace --quiet --force -t ../t.trace -- {program}\n")
+}
+
+#[test]
+fn ctrl_z_stops_and_fg_goes_on() {
+    let context = TestContext::new();
+    let mut terminal = Terminal::shell(&context);
+    terminal.press(&typed("sh -c 'echo ready; while read word; do echo got $word; done; exit 3'"));
+    terminal.expect("ready");
+    for word in ["one", "two", "three"] {
+        terminal.press(&format!("{word}\n"));
+        terminal.expect(&format!("got {word}"));
+        terminal.press("\x1a");
+        terminal.expect("Stopped");
+        terminal.expect("$ ");
+        terminal.press("jobs; fg\n");
+        terminal.expect("Stopped");
+        terminal.expect("trace");
+    }
+    terminal.press("last\n");
+    terminal.expect("got last");
+    terminal.press("\x04");
+    terminal.expect("$ ");
+    terminal.press("echo status $?\n");
+    assert_eq!(terminal.number("status "), 3);
+    terminal.leave();
+    assert!(context.path("t.trace").is_dir());
+}
+
+/// As an editor does, which gives the terminal back before it stops.
+#[test]
+fn a_program_that_handles_ctrl_z_stops_once() {
+    let context = TestContext::new();
+    context.lay_out(&[(
+        "editor.py",
+        "import os, signal, sys
+def suspend(*_):
+    print('restores the terminal', flush=True)
+    signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    os.kill(0, signal.SIGTSTP)
+    signal.signal(signal.SIGTSTP, suspend)
+    print('takes the terminal', flush=True)
+signal.signal(signal.SIGTSTP, suspend)
+print('ready', flush=True)
+for line in sys.stdin:
+    print('got', line.strip(), flush=True)
+",
+    )]);
+    let mut terminal = Terminal::shell(&context);
+    // The first process is not the one that handles it.
+    for command in ["python3 editor.py", "sh -c 'python3 editor.py; exit 0'"] {
+        terminal.press(&typed(command));
+        terminal.expect("ready");
+        for _ in 0..3 {
+            terminal.press("\x1a");
+            terminal.expect("restores the terminal");
+            terminal.expect("Stopped");
+            terminal.expect("$ ");
+            terminal.press("fg\n");
+            terminal.expect("takes the terminal");
+            terminal.press("word\n");
+            terminal.expect("got word");
+        }
+        terminal.press("\x04");
+        terminal.expect("$ ");
+    }
+    let screen = terminal.leave();
+    assert_eq!(screen.matches("restores").count(), 6, "{screen}");
+    assert_eq!(screen.matches("Stopped").count(), 6, "{screen}");
+}
+
+#[test]
+fn ctrl_c_reaches_the_program_and_the_trace_is_written() {
+    let context = TestContext::new();
+    let mut terminal = Terminal::shell(&context);
+    terminal.press(&typed("sh -c 'trap \"echo caught; exit 5\" INT; echo ready; while :; do sleep 0.1; done'"));
+    terminal.expect("ready");
+    terminal.press("\x03");
+    terminal.expect("caught");
+    terminal.expect("$ ");
+    terminal.press("echo status $?\n");
+    assert_eq!(terminal.number("status "), 5);
+    assert!(context.path("t.trace").is_dir());
+    let screen = terminal.leave();
+    assert_eq!(screen.matches("caught").count(), 1, "once: {screen}");
+}
+
+#[test]
+fn a_second_ctrl_c_ends_minjail_at_once() {
+    let context = TestContext::new();
+    let mut terminal = Terminal::shell(&context);
+    terminal.press(&typed("sh -c 'trap \"echo caught\" INT; echo process $$; while :; do sleep 0.1; done'"));
+    let program = terminal.number("process ");
+    terminal.press("\x03");
+    terminal.expect("caught");
+    terminal.press("\x03");
+    terminal.expect("$ ");
+    terminal.press("echo status $?\n");
+    assert_eq!(terminal.number("status "), 128 + 2);
+    is_gone(program);
+    terminal.leave();
+    assert!(!context.path("t.trace").exists(), "half a trace is none");
+}
+
+#[test]
+fn a_terminal_that_hangs_up() {
+    let script = "trap 'echo hung > up; exit 0' HUP; echo ready; while :; do sleep 0.1; done";
+    // minjail as the first process of the session, as under `ssh -t`; and under a shell.
+    for is_first in [true, false] {
+        let context = TestContext::new();
+        let mut terminal = if is_first {
+            let trace = context.text("t.trace");
+            Terminal::of(&context, support::minjail(), &["trace", "-t", &trace, "--", "sh", "-c", script])
+        } else {
+            let terminal = Terminal::shell(&context);
+            terminal.press(&typed(&format!("sh -c \"{script}\"")));
+            terminal
+        };
+        terminal.expect("ready");
+        terminal.hang_up();
+        is_there(&context.path("work/up"));
+        is_there(&context.path("t.trace/trace.jsonl"));
+    }
+}
+
+/// `minjail trace` of a shell script, once that has said the number of its process.
+fn started(context: &TestContext, script: &str) -> (Child, i32) {
+    let mut command = Command::new(support::minjail());
+    command.args(["trace", "--quiet", "--force", "-t", "../t.trace", "--", "sh", "-c", script]);
+    let mut child =
+        command.current_dir(context.work()).stdout(Stdio::piped()).spawn().expect("minjail was built for this test");
+    let mut said = Vec::new();
+    let mut output = child.stdout.take().expect("it is piped");
+    let mut byte = [0];
+    while output.read(&mut byte).expect("it is a pipe") == 1 && byte[0] != b'\n' {
+        said.push(byte[0]);
+    }
+    (child, String::from_utf8_lossy(&said).trim().parse().expect("a number"))
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it was not waited for");
+}
+
+#[test]
+fn signals_to_minjail_reach_the_program() {
+    for (sent, name) in [(Signal::SIGTERM, "TERM"), (Signal::SIGHUP, "HUP"), (Signal::SIGINT, "INT")] {
+        let context = TestContext::new();
+        let script = format!("trap 'exit 6' {name}; echo $$; while :; do sleep 0.1; done");
+        let (mut child, program) = started(&context, &script);
+        signal(&child, sent);
+        assert_eq!(child.wait().expect("it is a child of ours").code(), Some(6), "{name}");
+        is_gone(program);
+        assert!(context.path("t.trace").is_dir(), "{name}");
+    }
+}
+
+/// It tells minjail, and then minjail's group, which is the same signal twice.
+#[test]
+fn timeout_ends_the_program_and_keeps_the_trace() {
+    for _ in 0..5 {
+        let context = TestContext::new();
+        let mut command = context.command("timeout");
+        command.args(["0.3", support::minjail(), "trace", "--quiet", "-t", "../t.trace", "--", "sleep", "1000"]);
+        assert_eq!(outcome_of(&mut command).status, 124);
+        // minjail itself may still be at it.
+        is_there(&context.path("t.trace/trace.jsonl"));
+    }
+}
+
+#[test]
+fn nothing_outlives_a_killed_minjail() {
+    // Running, stopped, a daemon in a session of its own, and one that stands in a call that waits.
+    for script in [
+        "echo $$; while :; do :; done",
+        "echo $$; kill -STOP $$; sleep 1000",
+        "setsid sh -c 'echo $$; sleep 1000' & wait",
+        "(sleep 0.1; echo $$) & cat fifo",
+    ] {
+        let context = TestContext::new();
+        let fifo = context.path("work/fifo");
+        nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).expect("the directory can be written");
+        let (mut child, program) = started(&context, script);
+        signal(&child, Signal::SIGKILL);
+        child.wait().expect("it is a child of ours");
+        is_gone(program);
+    }
+}
