@@ -41,7 +41,7 @@ const ENDING: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGQUIT];
 const STOPPING: &[i32] = &[libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
 
 /// A sender that tells both the tracer and its group, as `timeout` does, has told it once: both within this time.
-const ONCE: Duration = Duration::from_millis(100);
+const ONCE: Duration = Duration::from_millis(200);
 
 /// How long the others of the group have for what they do before they stop, as restoring the terminal.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -102,6 +102,8 @@ impl Forwarding {
 
 impl Drop for Forwarding {
     fn drop(&mut self) {
+        // Its number may be another's by now.
+        self.to(0);
         self.shared.over.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
             sys::kill_thread(thread.as_pthread_t(), libc::SIGUSR1);
@@ -122,33 +124,43 @@ struct Listener {
     is_ending: bool,
     /// A signal to stop, since when.
     stop: Option<(i32, Instant)>,
+    /// Somebody has sent SIGCONT.
+    wake: bool,
 }
 
 impl Listener {
     fn new(shared: Arc<Shared>, tracer: Pid) -> Self {
-        Self { shared, tracer, last: None, is_ending: false, stop: None }
+        Self { shared, tracer, last: None, is_ending: false, stop: None, wake: false }
     }
 
     fn listen(mut self) {
         loop {
-            let heard = sys::wait_signal(TAKEN, self.stop.map(|_| LAST_WORDS));
-            if self.shared.over.load(Ordering::SeqCst) {
-                return;
-            }
-            match heard {
+            let is_over = self.shared.over.load(Ordering::SeqCst);
+            // What came for the program, and the echo of it, must not end what follows.
+            let echo = || self.last.map_or(Duration::ZERO, |(_, when)| ONCE.saturating_sub(when.elapsed()));
+            let is_waiting = self.stop.is_some() || self.wake;
+            let timeout = if is_over { Some(echo()) } else { is_waiting.then_some(LAST_WORDS) };
+            match sys::wait_signal(TAKEN, timeout) {
                 Some(heard) => self.take(heard),
-                None => self.stop_after_the_program(),
+                None if is_over => return,
+                None => self.follow_the_program(),
             }
         }
     }
 
     fn take(&mut self, heard: Heard) {
         let Heard { signal, sender } = heard;
+        // What wakes this thread at the end.
+        if sender == Some(getpid().as_raw()) {
+            return;
+        }
         if STOPPING.contains(&signal) {
             self.stop.get_or_insert((signal, Instant::now()));
+            self.wake = false;
         }
         if signal == libc::SIGCONT {
-            self.stop = None;
+            (self.stop, self.wake) = (None, sender.is_some());
+            return;
         }
         if let Some(sender) = sender {
             // What the program sends to its group is not for whoever traces it.
@@ -173,14 +185,19 @@ impl Listener {
         }
     }
 
-    /// Stops this process as the program was stopped; it goes on from here.
-    fn stop_after_the_program(&mut self) {
-        let Some((signal, since)) = self.stop else { return };
-        if self.shared.is_stopped.load(Ordering::SeqCst) {
-            self.stop = None;
-            sys::stop_self(signal);
-        } else if since.elapsed() > PATIENCE {
-            self.stop = None;
+    /// Stops this process as the program was stopped, and goes on from here; or wakes the program as this process was
+    /// woken, if it was not woken by the same. A SIGCONT too many would take back a later signal to stop.
+    fn follow_the_program(&mut self) {
+        let is_stopped = self.shared.is_stopped.load(Ordering::SeqCst);
+        if let Some((signal, since)) = self.stop {
+            if is_stopped {
+                self.stop = None;
+                sys::stop_self(signal);
+            } else if since.elapsed() > PATIENCE {
+                self.stop = None;
+            }
+        } else if std::mem::take(&mut self.wake) && is_stopped {
+            sys::kill(self.shared.process.load(Ordering::SeqCst), libc::SIGCONT);
         }
     }
 }

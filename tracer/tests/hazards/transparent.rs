@@ -236,7 +236,7 @@ fn a_second_one_ends_the_tracer_at_once() {
     // The same again from the same sender within a moment is the same signal, as `timeout` sends it.
     while patient.tracer.try_wait().unwrap().is_none() {
         patient.signal(Signal::SIGTERM);
-        std::thread::sleep(Duration::from_millis(150));
+        std::thread::sleep(Duration::from_millis(250));
     }
     assert_eq!(patient.tracer.wait().unwrap().code(), Some(128 + 15));
     assert!(gone(patient.program));
