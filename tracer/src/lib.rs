@@ -32,6 +32,9 @@ mod spawn;
 mod status;
 mod stops;
 mod sys;
+#[cfg(test)]
+#[path = "../../fuzz/src/tasks.rs"]
+mod tasks;
 mod walk;
 
 pub use engine::{Options, Outcome, trace};

@@ -138,6 +138,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// The fuzzer goes on from these (`docs/fuzzing.md`).
+    #[test]
+    fn seeds_of_the_fuzzer() {
+        let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/tasks");
+        for seed in fs_err::read_dir(seeds).unwrap() {
+            crate::tasks::tasks(&fs_err::read(seed.unwrap().path()).unwrap());
+        }
+    }
+
     #[test]
     fn stopped_stays_stopped_and_signals_pass() {
         let mut machine = Machine::new(10);

@@ -1,0 +1,7 @@
+#![no_main]
+
+#[path = "../src/readers.rs"]
+#[allow(dead_code)]
+mod readers;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| readers::ld_cache(bytes));
