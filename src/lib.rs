@@ -1,6 +1,7 @@
 //! minjail runs a program under a tracer, sees every file it touches, and packs exactly those files into a small,
 //! deterministic container image. `docs/design.md` is the map of the house.
 
+pub mod cache;
 pub mod cli;
 pub mod elf;
 pub mod files;

@@ -18,6 +18,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("tree", &["manifest", "path", "publish", "root"]),
     ("layer", &["manifest", "path", "root", "tree"]),
     ("image", &["layer", "manifest", "path", "publish", "root", "tree"]),
+    ("cache", &["image", "manifest", "path", "publish", "root", "tree"]),
     ("jail", &["path", "profile", "root", "tree"]),
     ("report", &["files", "jail", "manifest", "path", "trace"]),
     ("profile", &["path"]),

@@ -6,7 +6,8 @@ use anstyle::{AnsiColor, Style};
 
 use super::exit::Exit;
 use super::locate::LocateError;
-use crate::elf::CacheError;
+use crate::cache::CacheError;
+use crate::elf::CacheError as LdCacheError;
 use crate::files::FilesError;
 use crate::image::{ImageError, OutputError, ReadError};
 use crate::jail::JailError;
@@ -257,9 +258,16 @@ impl From<LoadError> for Failure {
     }
 }
 
+impl From<LdCacheError> for Failure {
+    fn from(error: LdCacheError) -> Self {
+        Self::new(error)
+    }
+}
+
 impl From<CacheError> for Failure {
     fn from(error: CacheError) -> Self {
-        Self::new(error)
+        let hint = error.hint();
+        Self::new(error).maybe_hint(hint)
     }
 }
 

@@ -13,6 +13,7 @@ macro_rules! say {
 }
 
 mod build;
+mod cache;
 mod check;
 mod choices;
 mod diff;
@@ -76,6 +77,7 @@ enum Command {
     Build(build::Arguments),
     Slim(slim::Arguments),
     Unpack(unpack::Arguments),
+    Cache(cache::Arguments),
     Run(run::Arguments),
     Why(why::Arguments),
     WhyNot(why_not::Arguments),
@@ -115,6 +117,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Build(arguments) => build::run(&arguments),
         Command::Slim(arguments) => slim::run(&arguments),
         Command::Unpack(arguments) => unpack::run(&arguments),
+        Command::Cache(arguments) => cache::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
         Command::WhyNot(arguments) => why_not::run(&arguments),

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use super::cache::Unpacked;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::pack::{Packing, Prepared, architecture};
@@ -14,7 +15,7 @@ use super::trace::machine;
 use crate::image::oci::{ImageConfig, RunConfig};
 use crate::image::{Image, Input};
 use crate::manifest::Entry;
-use crate::path::JailPath;
+use crate::path::{JailPath, escape};
 use crate::profile::{Profile, Workload};
 use crate::root::Root;
 use crate::slim::{self, Account, Asked};
@@ -25,6 +26,7 @@ use crate::tree::Notes;
 /// The image's own command is run, as the image's user, in a jail made of the image; no root, no daemon, no network. An
 /// image that exposes a port is a server: it is ready when it listens there, and then stopped. What else it is to be
 /// asked, a profile says.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The image, or a directory as `rootfs:DIR`, or `-`: an archive on standard input
@@ -37,6 +39,10 @@ pub(super) struct Arguments {
     /// Run the workloads of this profile in place of the image's command
     #[arg(short, long, value_name = "PROFILE", conflicts_with = "command")]
     profile: Option<String>,
+
+    /// Unpack the image for this one time: see `minjail cache`
+    #[arg(long)]
+    no_cache: bool,
 
     #[command(flatten)]
     packing: Packing,
@@ -70,17 +76,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         return Err(Failure::usage("nothing to build: no output is named").hint("name one with `-o`, as `-o oci:DIR`"));
     }
     let input = Input::parse(&arguments.image)?;
-    let scratch;
+    let (unpacked, tree);
     let ground = if let Some(directory) = input.rootfs() {
         Whole { tree: directory, config: RunConfig::default(), owners: None }
     } else {
         let image = Image::open(&input, &arguments.reading.get())?;
         check_machine(image.config.as_ref())?;
-        scratch = tempfile::Builder::new().prefix("minjail-slim-").tempdir().map_err(Failure::new)?;
-        let notes = image.unpack(scratch.path())?;
-        let owners = (notes != Notes::default()).then(|| image.entries()).transpose()?;
+        let name = escape(arguments.image.as_encoded_bytes());
+        unpacked = Unpacked::of(&image, &name, arguments.no_cache, prepared.quiet)?;
+        tree = unpacked.tree();
+        let owners = (unpacked.notes() != Notes::default()).then(|| unpacked.entries(&image)).transpose()?;
         let config = image.config.and_then(|config| config.config).unwrap_or_default();
-        Whole { tree: scratch.path(), config, owners }
+        Whole { tree: &tree, config, owners }
     };
     ground.slim(arguments, profile, &prepared)?;
     Ok(Exit::Success)

@@ -172,7 +172,31 @@ impl Image {
     /// # Errors
     /// A layer is damaged, has other content than the configuration says, or has a name that is refused.
     pub fn unpack(&self, directory: &Path) -> Result<Notes, ReadError> {
+        self.unpack_counted(directory).map(|(notes, _)| notes)
+    }
+
+    /// As [`unpack`](Self::unpack), and says what of the limits was used up.
+    ///
+    /// # Errors
+    /// See [`unpack`](Self::unpack).
+    pub fn unpack_counted(&self, directory: &Path) -> Result<(Notes, Limits), ReadError> {
         unpack::unpack(self, directory)
+    }
+
+    /// # Errors
+    /// The image was opened for less than what was `used` when the same layers were unpacked.
+    pub fn allows(&self, used: Limits) -> Result<(), ReadError> {
+        self.limits.check(used)
+    }
+
+    /// For each layer, the lowest first, the digest of its bytes as they lie there, which were read and checked, and the
+    /// one that the configuration names of them uncompressed.
+    ///
+    /// # Errors
+    /// A layer whose digest nobody has named cannot be read.
+    pub fn layer_digests(&self) -> Result<Vec<(Digest, Option<Digest>)>, ReadError> {
+        let digest = |layer: &ImageLayer| layer.digest.map_or_else(|| layer.part.digest(), Ok);
+        self.layers.iter().map(|layer| Ok((digest(layer)?, layer.diff_id))).collect()
     }
 }
 

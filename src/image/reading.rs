@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 use super::oci::{Platform, host_architecture};
 use super::read::ReadError;
 use crate::layer::untar::{Member, MemberKind};
@@ -17,7 +19,7 @@ pub struct Reading {
 }
 
 /// What an image may have at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Of all layers together, uncompressed, in bytes.
     pub size: u64,
@@ -28,6 +30,18 @@ pub struct Limits {
 impl Limits {
     /// Above what images have that are meant to be used, and below what fills a machine's memory.
     pub const USUAL: Self = Self { size: 64 << 30, entries: 1_000_000 };
+
+    /// # Errors
+    /// `used` is more than this.
+    pub(super) fn check(self, used: Self) -> Result<(), ReadError> {
+        if used.size > self.size {
+            return Err(ReadError::TooMuch { limit: self.size });
+        }
+        if used.entries > self.entries {
+            return Err(ReadError::TooMany { limit: self.entries });
+        }
+        Ok(())
+    }
 }
 
 impl Default for Limits {
@@ -67,14 +81,12 @@ impl Budget {
     /// # Errors
     /// More was taken than there is.
     pub(super) fn check(&self) -> Result<(), ReadError> {
-        let Limits { size, entries } = self.limits;
-        if self.size.load(Ordering::Relaxed) > size {
-            return Err(ReadError::TooMuch { limit: size });
-        }
-        if self.entries.load(Ordering::Relaxed) > entries {
-            return Err(ReadError::TooMany { limit: entries });
-        }
-        Ok(())
+        self.limits.check(self.used())
+    }
+
+    /// What was taken so far.
+    pub(super) fn used(&self) -> Limits {
+        Limits { size: self.size.load(Ordering::Relaxed), entries: self.entries.load(Ordering::Relaxed) }
     }
 }
 

@@ -158,20 +158,24 @@ impl Part {
         if self.size != size {
             return Err(ReadError::WrongSize { name: self.name.clone(), expected: size, found: self.size });
         }
+        let found = self.digest()?;
+        if found != *digest {
+            return Err(ReadError::WrongDigest { name: self.name.clone(), expected: *digest, found });
+        }
+        Ok(())
+    }
+
+    /// Of the bytes as they lie there.
+    pub(super) fn digest(&self) -> Result<Digest, ReadError> {
         let mut reader = self.reader();
         let mut hasher = Hasher::default();
         let mut buffer = vec![0; 1 << 18];
         loop {
             match reader.read(&mut buffer).map_err(|source| self.failed(source))? {
-                0 => break,
+                0 => return Ok(hasher.finish().0),
                 count => hasher.update(&buffer[..count]),
             }
         }
-        let (found, _) = hasher.finish();
-        if found != *digest {
-            return Err(ReadError::WrongDigest { name: self.name.clone(), expected: *digest, found });
-        }
-        Ok(())
     }
 
     /// The JSON document that the part is, and its digest.

@@ -9,14 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::read::{Image, ReadError};
-use super::reading::Budget;
+use super::reading::{Budget, Limits};
 use super::stream::Members;
 use crate::layer::untar::{Member, MemberKind};
 use crate::path::{JailPath, escape};
 use crate::root::{Root, is_carried};
 use crate::tree::{Chroot, Metadata, Node, Notes};
 
-pub(super) fn unpack(image: &Image, directory: &Path) -> Result<Notes, ReadError> {
+pub(super) fn unpack(image: &Image, directory: &Path) -> Result<(Notes, Limits), ReadError> {
     let mut ground = Ground { chroot: Chroot::open(directory)?, root: Root::open(directory)?, fresh: BTreeSet::new() };
     let metadata = Metadata { mode: 0o755, ..Metadata::default() };
     ground.chroot.make(&JailPath::root(), metadata, Node::Directory)?;
@@ -29,7 +29,7 @@ pub(super) fn unpack(image: &Image, directory: &Path) -> Result<Notes, ReadError
         }
         members.finish()?;
     }
-    Ok(ground.chroot.finish()?)
+    Ok((ground.chroot.finish()?, budget.used()))
 }
 
 /// Where layers are applied.

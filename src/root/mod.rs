@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{FileStat, Mode, fstat};
 
 use crate::path::{Facts, JailPath};
 
@@ -71,9 +71,16 @@ impl Root {
     /// # Errors
     /// Anything but `ENOENT` and `ENOTDIR`.
     pub fn lstat(&self, path: &JailPath) -> Result<Option<Facts>, RootError> {
+        Ok(self.stat(path)?.and_then(|stat| Facts::from_stat(&stat)))
+    }
+
+    /// As [`lstat`](Self::lstat), with all that the kernel says.
+    ///
+    /// # Errors
+    /// Anything but `ENOENT` and `ENOTDIR`.
+    pub fn stat(&self, path: &JailPath) -> Result<Option<FileStat>, RootError> {
         let Some(node) = self.node(path, "look at")? else { return Ok(None) };
-        let stat = fstat(&node).map_err(|errno| self.error("look at", path, errno))?;
-        Ok(Facts::from_stat(&stat))
+        fstat(&node).map(Some).map_err(|errno| self.error("look at", path, errno))
     }
 
     /// The text of the link at `path`.

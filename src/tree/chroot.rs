@@ -16,6 +16,7 @@ use nix::sys::stat::{
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
+use serde::{Deserialize, Serialize};
 
 use super::TreeError;
 use crate::manifest::Entry;
@@ -69,7 +70,7 @@ pub enum Node<'a> {
 }
 
 /// How many nodes are not as they should be, for want of privilege.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notes {
     /// Nodes that belong to who made them instead of to their owner.
     pub owners: u64,
