@@ -16,10 +16,10 @@ use std::process::{Command, Output as Finished};
 use minjail::files::Reasons;
 use minjail::image::{Image, Input, Options, Output, Reading, Reference, Written, write_all};
 use minjail::layer::Compression;
-use minjail::manifest::{Config, Entry, FORMAT, Kind, Manifest, Packing, Source, Sources};
+use minjail::manifest::{Config, Digest, Entry, FORMAT, Kind, Manifest, Packing, Seal, Source, Sources};
 use minjail::path::JailPath;
 use minjail::root::Root;
-use minjail::tree::{Digest, Tree};
+use minjail::tree::Tree;
 
 const BUSYBOX: &str = "/usr/bin/busybox";
 
@@ -32,7 +32,7 @@ fn busybox() -> Option<(Manifest, Sources)> {
     let Ok(busybox) = fs_err::read(BUSYBOX) else {
         return skipped(&format!("there is no {BUSYBOX}"));
     };
-    let made = |content: &[u8]| Kind::File { size: content.len() as u64, sha256: Digest::of(content).hex() };
+    let made = |content: &[u8]| Kind::File { size: content.len() as u64, sha256: Seal::of(Digest::of(content)) };
     let long = [b"/data/".as_slice(), &[b'd'; 120], b"/", &[b'f'; 120]].concat();
     let odd = [b"/data/raw\xff ".as_slice(), &[b'r'; 120]].concat();
     let files: [(&[u8], &[u8]); 4] =

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error as _;
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,11 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use minjail::files::{FileSet, Reason, Reasons, Wanted, Was, What};
 use minjail::manifest::{
-    Config, DrawError, DrawNote, DrawnUp, Entry, FORMAT, Given, Kind, Manifest, Packages, Packing, ParseError, Source,
-    draw_up,
+    Config, Digest, DrawError, DrawNote, DrawnUp, Entry, FORMAT, Given, Kind, Manifest, Packages, Packing, ParseError,
+    Seal, Source, draw_up,
 };
 use minjail::path::{Facts, FileType, JailPath};
 use minjail::root::Root;
+use minjail::tree::{Tree, TreeError};
 use proptest::prelude::*;
 
 const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -54,27 +56,38 @@ impl Ground {
         self.files.wanted.insert(jail(path), Wanted { what, reasons });
     }
 
+    /// Draws the manifest up, and reads every content.
     fn draw(&self) -> Result<DrawnUp, DrawError> {
-        self.draw_with(2, &|_, _| {})
+        let drawn = self.look()?;
+        self.read(&drawn, 2, &|_, _| {}).unwrap();
+        Ok(drawn)
     }
 
-    fn draw_with(&self, threads: usize, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<DrawnUp, DrawError> {
-        let root = Root::open(&self.directory.path().join("root")).unwrap();
+    fn root(&self) -> Root {
+        Root::open(&self.directory.path().join("root")).unwrap()
+    }
+
+    fn read(&self, drawn: &DrawnUp, threads: usize, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<(), TreeError> {
+        let tree = Tree { manifest: &drawn.manifest, sources: &drawn.sources, root: &self.root() };
+        tree.seal(NonZeroUsize::new(threads).unwrap(), progress)
+    }
+
+    /// Draws the manifest up, and reads nothing.
+    fn look(&self) -> Result<DrawnUp, DrawError> {
+        let root = self.root();
         let packages = Packages::read(&root).unwrap();
         let mut files = self.files.clone();
         files.hold();
         let stored = fs_err::read_dir(self.directory.path().join("store")).unwrap().map(|entry| entry.unwrap().path());
         let store = stored.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), path)).collect();
         draw_up(Given {
-            files: &files,
+            files,
             root: &root,
             store: &store,
             packages: &packages,
             epoch: 1_700_000_000,
             packing: Packing::default(),
             config: Config { architecture: "amd64".into(), working_dir: "/".into(), ..Config::default() },
-            threads: NonZeroUsize::new(threads).unwrap(),
-            progress,
         })
     }
 }
@@ -97,6 +110,11 @@ fn was(content: &str) -> What {
     What::Was(Box::new(Was { facts, content: Some(content.to_owned()), target: None }))
 }
 
+/// The digest of `abc`.
+fn abc() -> Seal {
+    Seal::of(Digest::from_hex(ABC).unwrap())
+}
+
 fn entry<'a>(drawn: &'a DrawnUp, path: &str) -> &'a Entry {
     drawn.manifest.entries.iter().find(|entry| entry.path == jail(path)).unwrap()
 }
@@ -115,9 +133,10 @@ fn parents_are_there_as_they_are_in_the_root() {
     assert_eq!(paths(&drawn), ["/", "/usr", "/usr/lib", "/usr/lib/a"]);
     assert_eq!(entry(&drawn, "/usr").mode, 0o2751);
     assert_eq!(entry(&drawn, "/usr").reasons, [Reason::Holds { child: jail("/usr/lib") }].into());
-    assert_eq!(entry(&drawn, "/usr/lib/a").kind, Kind::File { size: 3, sha256: ABC.into() });
+    assert_eq!(entry(&drawn, "/usr/lib/a").kind, Kind::File { size: 3, sha256: abc() });
     assert!(drawn.manifest.entries.iter().all(|entry| entry.mtime == 1_700_000_000));
-    assert_eq!(drawn.sources, [(jail("/usr/lib/a"), Source::Root)].into());
+    assert!(matches!(drawn.sources[&jail("/usr/lib/a")], Source::Root(Some(_))));
+    assert_eq!(drawn.sources.len(), 1);
     assert_eq!(Manifest::parse(&drawn.manifest.to_json()).unwrap(), drawn.manifest);
 }
 
@@ -133,7 +152,7 @@ fn of_hard_links_the_first_is_the_file() {
     }
     let drawn = ground.draw().unwrap();
     let link = Kind::HardLink { to: jail("/a/three") };
-    assert_eq!(entry(&drawn, "/a/three").kind, Kind::File { size: 3, sha256: ABC.into() });
+    assert_eq!(entry(&drawn, "/a/three").kind, Kind::File { size: 3, sha256: abc() });
     assert_eq!((&entry(&drawn, "/a/two").kind, &entry(&drawn, "/z/one").kind), (&link, &link));
     assert_eq!(drawn.sources.len(), 1);
 }
@@ -184,7 +203,7 @@ fn what_is_not_as_it_is_in_the_root() {
     let mode = |path| entry(&drawn, path).mode;
     assert_eq!((mode("/etc/passwd"), mode("/new/made"), mode("/new")), (0o640, 0o644, 0o755));
     assert_eq!((mode("/var/run"), mode("/tmp"), mode("/proc")), (0o711, 0o1777, 0o755));
-    assert_eq!(entry(&drawn, "/var/now").kind, Kind::File { size: 3, sha256: ABC.into() });
+    assert_eq!(entry(&drawn, "/var/now").kind, Kind::File { size: 3, sha256: abc() });
     assert_eq!(drawn.sources[&jail("/etc/passwd")], Source::Made(b"root".to_vec()));
     let stored = ground.directory.path().join("store").join(ABC);
     assert_eq!(drawn.sources[&jail("/var/gone")], Source::Stored(stored));
@@ -208,7 +227,9 @@ fn errors_name_the_path() {
     ground.want("/lost", was(ABC));
     assert!(matches!(ground.draw(), Err(DrawError::Lost { path, .. }) if path == jail("/lost")));
     fs_err::write(ground.directory.path().join("store").join(ABC), "abd").unwrap();
-    assert!(matches!(ground.draw(), Err(DrawError::Damaged { path, .. }) if path == jail("/lost")));
+    let drawn = ground.look().unwrap();
+    let error = ground.read(&drawn, 1, &|_, _| {}).unwrap_err();
+    assert!(matches!(&error, TreeError::Changed { path, how } if path.ends_with(ABC) && how.contains(ABC)), "{error}");
 }
 
 #[test]
@@ -219,8 +240,16 @@ fn a_file_that_changes_meanwhile_is_an_error() {
     ground.want("/first", What::AsIs);
     ground.want("/second", What::AsIs);
     // All files are looked at before the first byte is hashed, and one thread takes them in order.
-    let change = |_, _| fs_err::write(ground.at("second"), "abcd").unwrap();
-    assert!(matches!(ground.draw_with(1, &change), Err(DrawError::Changed { path }) if path == jail("/second")));
+    let changed = |content: &'static str| {
+        ground.file("second", "abc");
+        let drawn = ground.look().unwrap();
+        let change = |_, _| fs_err::write(ground.at("second"), content).unwrap();
+        let TreeError::Changed { path, how } = ground.read(&drawn, 1, &change).unwrap_err() else { panic!() };
+        assert!(path.ends_with("/second"), "{path}");
+        how
+    };
+    assert_eq!(changed("abcd"), "it had 3 bytes and now has 4");
+    assert_eq!(changed("ABC"), "it was written to");
 }
 
 #[test]
@@ -236,10 +265,13 @@ fn the_number_of_threads_changes_nothing() {
         assert!(done <= total);
         last.fetch_max(done, Ordering::Relaxed);
     };
-    let one = ground.draw_with(1, &progress).unwrap();
+    let one = ground.look().unwrap();
+    ground.read(&one, 1, &progress).unwrap();
     assert_eq!(last.load(Ordering::Relaxed), (0..200).map(|number| number * number).sum::<u64>());
     for threads in [2, 8] {
-        assert_eq!(ground.draw_with(threads, &|_, _| {}).unwrap(), one);
+        let other = ground.look().unwrap();
+        ground.read(&other, threads, &|_, _| {}).unwrap();
+        assert_eq!(other, one);
     }
 }
 
@@ -347,7 +379,7 @@ fn manifest_of(entries: Vec<(&str, Kind)>) -> Manifest {
 
 #[test]
 fn what_does_not_hold_together_is_refused() {
-    let file = || Kind::File { size: 3, sha256: ABC.into() };
+    let file = || Kind::File { size: 3, sha256: abc() };
     let refused = |entries| Manifest::parse(&manifest_of(entries).to_json()).unwrap_err();
     let root = ("/", Kind::Directory);
     assert!(matches!(refused(vec![]), ParseError::NoRoot));
@@ -358,10 +390,6 @@ fn what_does_not_hold_together_is_refused() {
         (vec![root.clone(), ("/b", file()), ("/a", file())], "`/a` is out of order in the manifest"),
         (vec![root.clone(), ("/a/b", file())], "the directory of `/a/b` is not in the manifest"),
         (vec![root.clone(), ("/a", file()), ("/a/b", file())], "the directory of `/a/b` is not in the manifest"),
-        (
-            vec![root.clone(), ("/a", Kind::File { size: 0, sha256: "ABC".into() })],
-            "`ABC`, given for `/a`, is not a SHA-256",
-        ),
         (
             vec![root.clone(), ("/a", Kind::HardLink { to: jail("/b") }), ("/b", file())],
             "`/a` is a hard link to `/b`, which is not a file before it",
@@ -381,6 +409,9 @@ fn what_does_not_hold_together_is_refused() {
     for (good, bad) in [(r#""uid": 0"#, r#""uid": 0, "gids": []"#), (r#""path": "/a""#, r#""path": "//a""#)] {
         assert!(matches!(Manifest::parse(&text.replace(good, bad)), Err(ParseError::Fields { .. })), "{bad}");
     }
+    let text = manifest_of(vec![root.clone(), ("/a", file())]).to_json();
+    let error = Manifest::parse(&text.replace(ABC, "ABC")).unwrap_err();
+    assert!(error.source().unwrap().to_string().starts_with("`ABC` is not a SHA-256"), "{error:?}");
     let other =
         manifest_of(vec![root]).to_json().replace(r#""minjail-format": 1"#, r#""minjail-format": 99, "new": 1"#);
     assert!(matches!(Manifest::parse(&other), Err(ParseError::Format { found: 99 })));
@@ -389,7 +420,7 @@ fn what_does_not_hold_together_is_refused() {
 
 #[test]
 fn the_form_of_the_text() {
-    let text = manifest_of(vec![("/", Kind::Directory), ("/a", Kind::File { size: 3, sha256: ABC.into() })]).to_json();
+    let text = manifest_of(vec![("/", Kind::Directory), ("/a", Kind::File { size: 3, sha256: abc() })]).to_json();
     let expected = format!(
         r#"{{
   "minjail-format": 1,
@@ -461,7 +492,7 @@ proptest! {
 
     #[test]
     fn broken_texts_are_refused_or_read(at in any::<prop::sample::Index>(), byte in 32_u8..127) {
-        let mut text = manifest_of(vec![("/", Kind::Directory), ("/a", Kind::File { size: 3, sha256: ABC.into() })]).to_json().into_bytes();
+        let mut text = manifest_of(vec![("/", Kind::Directory), ("/a", Kind::File { size: 3, sha256: abc() })]).to_json().into_bytes();
         let at = at.index(text.len());
         text[at] = byte;
         if let Ok(manifest) = Manifest::parse(std::str::from_utf8(&text).unwrap()) {

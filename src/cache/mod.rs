@@ -19,10 +19,10 @@ use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
 use crate::image::{Image, ReadError};
-use crate::manifest::Entry;
+use crate::manifest::{Digest, Entry, Hasher};
 use crate::path::escape;
 use crate::publish::{PublishError, Stage, remove_all};
-use crate::tree::{Digest, Hasher, Notes};
+use crate::tree::Notes;
 use seal::Seal;
 
 /// A directory of unpacked images.

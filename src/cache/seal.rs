@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{CacheError, failed};
 use crate::image::{Limits, ReadError};
-use crate::manifest::Entry;
+use crate::manifest::{Digest, Entry, Hasher};
 use crate::path::JailPath;
 use crate::publish::Stage;
 use crate::root::Root;
-use crate::tree::{Digest, Hasher, Notes};
+use crate::tree::Notes;
 
 const NAME: &str = "seal.json";
 

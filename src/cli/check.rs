@@ -78,7 +78,7 @@ fn check_system(mut lock: Manifest, directory: &Path) -> Result<(Vec<Difference>
     let made: BTreeSet<_> = lock.made_paths().cloned().collect();
     let mut files = lock.files(&root, &BTreeMap::new())?;
     files.wanted.retain(|path, _| !made.contains(path));
-    let present = draw_directory(&files, &root, &Packages::read(&root)?, lock.packing.mtime)?;
+    let present = draw_directory(files, &root, &Packages::read(&root)?, lock.packing.mtime)?;
     lock.entries.retain(|entry| !made.contains(&entry.path));
     let aspects = Aspects { packing: false, config: false, times: false, ..Aspects::ALL };
     Ok((diff(&lock, &present, aspects), made.len()))

@@ -15,6 +15,7 @@ use crate::manifest::{DrawError, ParseError};
 use crate::profile::LoadError;
 use crate::root::RootError;
 use crate::trace::{RecordError, TraceError};
+use crate::tree::TreeError;
 use minjail_tracer::{SpawnError, TraceError as TracerError};
 
 /// A failure, ready to be told.
@@ -197,6 +198,13 @@ impl From<FilesError> for Failure {
 
 impl From<DrawError> for Failure {
     fn from(error: DrawError) -> Self {
+        let hint = error.hint();
+        Self::new(error).maybe_hint(hint)
+    }
+}
+
+impl From<TreeError> for Failure {
+    fn from(error: TreeError) -> Self {
         let hint = error.hint();
         Self::new(error).maybe_hint(hint)
     }

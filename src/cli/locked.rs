@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::build::{Arguments, from_traces};
 use super::failure::Failure;
-use super::pack::{Draft, Prepared, draw_up};
-use crate::manifest::{Aspects, Difference, DrawnUp, Manifest, Packages, diff};
+use super::pack::{Draft, Prepared, seal};
+use crate::manifest::{self, Aspects, Difference, DrawnUp, Given, Manifest, Packages, diff};
 use crate::report::summary::LeftOut;
 use crate::root::Root;
 use crate::trace::Trace;
@@ -18,7 +18,8 @@ pub(super) fn build(path: &Path, arguments: &Arguments, mut prepared: Prepared) 
         redraw(&lock, arguments, &prepared)?
     } else {
         // What has changed since the trace stops the drawing at the first path; the lock tells of all of them.
-        from_traces(arguments, &prepared).or_else(|failure| {
+        let drawn = from_traces(arguments, &prepared).and_then(|draft| sealed(draft, &prepared));
+        drawn.or_else(|failure| {
             let now = redraw(&lock, arguments, &prepared)?;
             if diff(&lock, &now.manifest, Aspects::ALL).is_empty() { Err(failure) } else { Ok(now) }
         })?
@@ -34,6 +35,12 @@ pub(super) fn build(path: &Path, arguments: &Arguments, mut prepared: Prepared) 
     draft.publish(&prepared)
 }
 
+/// The same with every content read, as it must be to be compared.
+fn sealed(draft: Draft, prepared: &Prepared) -> Result<Draft, Failure> {
+    seal(&draft.tree(), prepared.quiet)?;
+    Ok(draft)
+}
+
 /// What the lock's paths are now.
 fn redraw(lock: &Manifest, arguments: &Arguments, prepared: &Prepared) -> Result<Draft, Failure> {
     let root = Root::open(arguments.root.as_deref().unwrap_or(Path::new("/")))?;
@@ -43,11 +50,11 @@ fn redraw(lock: &Manifest, arguments: &Arguments, prepared: &Prepared) -> Result
     };
     let files = lock.files(&root, &store)?;
     let packages = Packages::read(&root)?;
-    let packing = crate::manifest::Packing { name: lock.packing.name.clone(), ..prepared.packing.clone() };
+    let packing = manifest::Packing { name: lock.packing.name.clone(), ..prepared.packing.clone() };
     let config = lock.config.clone();
-    let DrawnUp { manifest, sources, .. } =
-        draw_up(&files, &root, &packages, &store, lock.epoch, packing, config, prepared.quiet)?;
-    Ok(Draft {
+    let given = Given { files, root: &root, store: &store, packages: &packages, epoch: lock.epoch, packing, config };
+    let DrawnUp { manifest, sources, .. } = manifest::draw_up(given)?;
+    let draft = Draft {
         manifest,
         sources,
         root,
@@ -55,7 +62,8 @@ fn redraw(lock: &Manifest, arguments: &Arguments, prepared: &Prepared) -> Result
         notes: Vec::new(),
         gaps: std::collections::BTreeMap::new(),
         left_out: LeftOut::default(),
-    })
+    };
+    sealed(draft, prepared)
 }
 
 /// Tells of every difference.

@@ -286,12 +286,13 @@ impl Needed {
         Ok(Self { files, root, store, config, packing, notes, gaps, left_out })
     }
 
-    /// Reads and hashes it.
+    /// Looks at it.
     pub(super) fn draw(self, prepared: &Prepared) -> Result<Draft, Failure> {
         let Self { files, root, store, config, packing, notes, gaps, left_out } = self;
         let packages = Packages::read(&root)?;
-        let DrawnUp { mut manifest, sources, .. } =
-            draw_up(&files, &root, &packages, &store, prepared.epoch, packing, config, prepared.quiet)?;
+        let (store, epoch) = (&store, prepared.epoch);
+        let given = Given { files, root: &root, store, packages: &packages, epoch, packing, config };
+        let DrawnUp { mut manifest, sources, .. } = manifest::draw_up(given)?;
         if prepared.packing.layers == Layers::Packages {
             manifest.layer_by_packages();
         }
@@ -341,36 +342,19 @@ impl Draft {
         locks: &[PathBuf],
         prepared: &Prepared,
     ) -> Result<Vec<summary::Output>, Failure> {
-        let tree = Tree { manifest: &self.manifest, sources: &self.sources, root: &self.root };
-        write(&tree, outputs, locks, prepared)
+        write(&self.tree(), outputs, locks, prepared)
+    }
+
+    pub(super) fn tree(&self) -> Tree<'_> {
+        Tree { manifest: &self.manifest, sources: &self.sources, root: &self.root }
     }
 }
 
-/// Draws up the manifest of `files`, telling how far the hashing is.
-#[expect(clippy::too_many_arguments, reason = "each is one thing that a manifest is drawn up from")]
-pub(super) fn draw_up(
-    files: &FileSet,
-    root: &Root,
-    packages: &Packages,
-    store: &BTreeMap<String, PathBuf>,
-    epoch: i64,
-    packing: manifest::Packing,
-    config: Config,
-    quiet: bool,
-) -> Result<DrawnUp, Failure> {
+/// Reads all contents of a tree, telling how far the hashing is.
+pub(super) fn seal(tree: &Tree<'_>, quiet: bool) -> Result<(), Failure> {
     let progress = Progress::new("hashing", quiet);
-    let drawn = manifest::draw_up(Given {
-        files,
-        root,
-        store,
-        packages,
-        epoch,
-        packing,
-        config,
-        threads: threads(),
-        progress: &|done, total| progress.show(done, total),
-    })?;
-    Ok(drawn)
+    tree.seal(threads(), &|done, total| progress.show(done, total))?;
+    Ok(())
 }
 
 fn write(

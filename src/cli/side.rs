@@ -7,16 +7,16 @@ use std::path::Path;
 use super::choices::Chosen;
 use super::failure::Failure;
 use super::locked::read_lock;
-use super::pack::threads;
-use super::progress::Progress;
+use super::pack::seal;
 use super::run::run_config;
 use crate::files::{self, FileSet, Reasons, Wanted, What};
 use crate::image::{Image, Input, Reading};
-use crate::manifest::{self, Aspects, Config, FORMAT, Given, Manifest, Packages, Packing, Times};
+use crate::manifest::{self, Aspects, Config, DrawnUp, FORMAT, Given, Manifest, Packages, Packing, Times};
 use crate::path::JailPath;
 use crate::profile;
 use crate::root::Root;
 use crate::trace::Trace;
+use crate::tree::Tree;
 
 /// One of the things that are compared.
 pub(super) struct Side {
@@ -70,21 +70,12 @@ fn of_trace(directory: &Path, like: Option<&Manifest>) -> Result<Side, Failure> 
     let (files, _) = files::needed(&trace, &root, &chosen.policy)?;
     let packages = Packages::read(&root)?;
     let (epoch, packing) = like.map_or((0, Packing::default()), |lock| (lock.epoch, lock.packing.clone()));
-    let progress = Progress::new("hashing", false);
-    let drawn = manifest::draw_up(Given {
-        files: &files,
-        root: &root,
-        store: &trace.store,
-        packages: &packages,
-        epoch,
-        packing,
-        config: super::pack::config(&trace, lead, &profile::Image::default(), &chosen)?,
-        threads: threads(),
-        progress: &|done, total| progress.show(done, total),
-    })?;
+    let config = super::pack::config(&trace, lead, &profile::Image::default(), &chosen)?;
+    let given = Given { files, root: &root, store: &trace.store, packages: &packages, epoch, packing, config };
+    let manifest = draw_and_read(given)?;
     // Which times an image gets is not the trace's to say.
     let knows = Aspects { packing: false, times: like.is_some(), ..Aspects::ALL };
-    Ok(Side { manifest: drawn.manifest, knows })
+    Ok(Side { manifest, knows })
 }
 
 pub(super) fn of_image(image: &Image) -> Result<Side, Failure> {
@@ -110,29 +101,27 @@ fn of_directory(root: &Root) -> Result<Side, Failure> {
     }
     // What an ordinary user has unpacked is his, all of it, whatever the lock says.
     let owned_by_root = root.lstat(&JailPath::root())?.is_some_and(|facts| facts.uid == 0);
-    let manifest = draw_directory(&files, root, &Packages::default(), Times::Keep)?;
+    let manifest = draw_directory(files, root, &Packages::default(), Times::Keep)?;
     let knows = Aspects { packing: false, config: false, packages: false, owners: owned_by_root, times: true };
     Ok(Side { manifest, knows })
 }
 
 /// Draws up `files` of `root` as they lie there.
 pub(super) fn draw_directory(
-    files: &FileSet,
+    files: FileSet,
     root: &Root,
     packages: &Packages,
     times: Times,
 ) -> Result<Manifest, Failure> {
-    let progress = Progress::new("hashing", false);
-    let drawn = manifest::draw_up(Given {
-        files,
-        root,
-        store: &BTreeMap::new(),
-        packages,
-        epoch: 0,
-        packing: Packing { mtime: times, ..Packing::default() },
-        config: Config::default(),
-        threads: threads(),
-        progress: &|done, total| progress.show(done, total),
-    })?;
-    Ok(drawn.manifest)
+    let (store, config) = (&BTreeMap::new(), Config::default());
+    let packing = Packing { mtime: times, ..Packing::default() };
+    draw_and_read(Given { files, root, store, packages, epoch: 0, packing, config })
+}
+
+/// Draws up a manifest and reads every content that it lists, as it must be to be compared.
+fn draw_and_read(given: Given<'_>) -> Result<Manifest, Failure> {
+    let root = given.root;
+    let DrawnUp { manifest, sources, .. } = manifest::draw_up(given)?;
+    seal(&Tree { manifest: &manifest, sources: &sources, root }, false)?;
+    Ok(manifest)
 }

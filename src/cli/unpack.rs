@@ -67,7 +67,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 fn write(manifest: &Manifest, tree: &Path, outputs: &[Output], arguments: &Arguments) -> Result<(), Failure> {
     let root = Root::open(tree)?;
     let files = manifest.entries.iter().filter(|entry| matches!(entry.kind, Kind::File { .. }));
-    let sources: Sources = files.map(|entry| (entry.path.clone(), Source::Root)).collect();
+    let sources: Sources = files.map(|entry| (entry.path.clone(), Source::Root(None))).collect();
     let standard_output = std::io::stdout().as_fd().try_clone_to_owned().map_err(Failure::new)?;
     let options = image::Options {
         compression: arguments.compression,

@@ -46,8 +46,8 @@ pub struct Reasons(Vec<Reason>);
 impl Reasons {
     pub fn insert(&mut self, reason: Reason) {
         if let Err(place) = self.0.binary_search(&reason) {
-            if self.0.is_empty() {
-                // Most have no second one.
+            if self.0.len() < 4 {
+                // Most have one or two, and a vector that grows by itself has room for four at once.
                 self.0.reserve_exact(1);
             }
             self.0.insert(place, reason);

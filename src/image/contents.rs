@@ -13,9 +13,9 @@ use super::reading::Budget;
 use super::stream::Members;
 use super::unpack::{has, metadata, parse};
 use crate::layer::untar::{Member, MemberKind};
-use crate::manifest::{Entry, Kind, Reasons};
+use crate::manifest::{Digest, Entry, Hasher, Kind, Reasons, Seal};
 use crate::path::{JailPath, escape};
-use crate::tree::{Hasher, Metadata};
+use crate::tree::Metadata;
 
 /// As many links as the kernel follows on the way of one path (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
@@ -37,7 +37,7 @@ pub(super) fn entries(image: &Image) -> Result<Vec<Entry>, ReadError> {
 /// A member of a layer, and the SHA-256 of its content if it is a file.
 struct Hashed {
     member: Member,
-    sha256: Option<String>,
+    sha256: Option<Digest>,
 }
 
 /// What each layer has; the layers are read on all cores.
@@ -77,12 +77,12 @@ fn members(layer: &ImageLayer, budget: &Arc<Budget>) -> Result<Vec<Hashed>, Read
 }
 
 /// Reads a file's content to its end.
-fn hash(members: &mut Members<'_>) -> Result<String, ReadError> {
+fn hash(members: &mut Members<'_>) -> Result<Digest, ReadError> {
     let mut hasher = Hasher::default();
     let mut buffer = vec![0; 1 << 17];
     loop {
         match members.read_some(&mut buffer)? {
-            0 => return Ok(hasher.finish().0.hex()),
+            0 => return Ok(hasher.finish().0),
             count => hasher.update(&buffer[..count]),
         }
     }
@@ -148,7 +148,7 @@ impl Stack {
         let Metadata { mode, uid, gid, mtime, xattrs } = metadata(&member).map_err(refused)?;
         let kind = match &member.kind {
             MemberKind::Directory => Kind::Directory,
-            MemberKind::File => Kind::File { size: member.size, sha256: sha256.expect("files are hashed") },
+            MemberKind::File => Kind::File { size: member.size, sha256: Seal::of(sha256.expect("files are hashed")) },
             MemberKind::Symlink(target) if target.is_empty() || target.contains(&0) => {
                 return Err(refused("it is a link to nothing"));
             }

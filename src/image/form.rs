@@ -12,8 +12,8 @@ use super::reference::{Reference, Tag};
 use super::write::{Ended, Options};
 use super::{ImageError, failed};
 use crate::layer::{Layer, tar};
+use crate::manifest::Digest;
 use crate::publish::{Stage, sync};
-use crate::tree::Digest;
 
 /// An output that was begun. Standard output has no [`Stage`].
 ///

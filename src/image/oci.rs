@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::date::rfc3339;
 use super::reference::{Reference, Tag};
 use crate::layer::Layer;
+use crate::manifest::Digest;
 use crate::manifest::{self, Manifest};
-use crate::tree::Digest;
 
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";

@@ -10,9 +10,10 @@ use super::reference::{Reference, Tag};
 use super::store::{Part, Store};
 use super::{contents, unpack};
 use crate::layer::untar::UntarError;
+use crate::manifest::Digest;
 use crate::manifest::Entry;
 use crate::root::RootError;
-use crate::tree::{Digest, Notes, TreeError};
+use crate::tree::{Notes, TreeError};
 
 /// An image that was opened: its documents are read, and its blobs are there and have the right digests.
 #[derive(Debug)]

@@ -13,9 +13,9 @@ use super::output::Target;
 use super::read::ReadError;
 use super::reading::Limits;
 use crate::layer::untar::{MemberKind, Untar};
+use crate::manifest::{Digest, Hasher};
 use crate::path::{JailPath, escape};
 use crate::root::Root;
-use crate::tree::{Digest, Hasher};
 
 /// The largest JSON document that is read: far above what images have.
 const MAX_DOCUMENT: u64 = 16 << 20;

@@ -13,7 +13,7 @@ use flate2::read::MultiGzDecoder;
 use super::read::{ImageLayer, ReadError};
 use super::reading::Budget;
 use crate::layer::untar::{Member, Untar, UntarError};
-use crate::tree::{Digest, Hasher};
+use crate::manifest::{Digest, Hasher};
 
 /// What passes from thread to thread at once, in bytes.
 const BLOCK: usize = 1 << 20;

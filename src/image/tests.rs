@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::layer::Compression;
+use crate::manifest::Digest;
 use crate::manifest::{Entry, Kind};
-use crate::tree::Digest;
 use crate::tree::sample::{Sample, any_tree};
 
 fn write_one(sample: &Sample, output: &Output, options: &Options<'_>) -> Result<Written, ImageError> {

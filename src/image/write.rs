@@ -11,9 +11,9 @@ use super::oci;
 use super::output::Output;
 use super::reference::Reference;
 use crate::layer::{self, Compression, Layer, Sink};
-use crate::manifest::{Entry, Kind};
+use crate::manifest::{Digest, Entry, Kind};
 use crate::publish::{Stage, Turn};
-use crate::tree::{Digest, Notes, Tree};
+use crate::tree::{Notes, Tree};
 
 /// How images are written.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +72,7 @@ pub fn write_all(
     check_distinct(outputs, locks)?;
     let parts = Parts::of(tree)?;
     config(tree, Vec::new())?;
-    let lock = |path: &PathBuf| Stage::whole(path, options.force, |writer| tree.manifest.write_json(writer));
+    let lock = |path: &PathBuf| Stage::file(path, options.force);
     let locks = locks.iter().map(lock).collect::<Result<Vec<_>, _>>()?;
     let begun =
         outputs.iter().map(|output| Begun::new(output, parts.layers.len(), options)).collect::<Result<Vec<_>, _>>()?;
@@ -83,6 +83,15 @@ pub fn write_all(
         done += bytes;
         progress(Progress { done, total });
     })?;
+
+    if outputs.is_empty() {
+        tree.seal(options.threads, &|_, _| ())?;
+    }
+    // The contents have given the manifest their digests on the way.
+    let fill = |(stage, file): (Stage, fs_err::File)| {
+        stage.fill(file, |writer| tree.manifest.write_json(writer)).map(|()| stage)
+    };
+    let locks = locks.into_iter().map(fill).collect::<Result<Vec<_>, _>>()?;
 
     let stages = locks.iter().chain(ended.iter().filter_map(|ended| ended.stage.as_ref()));
     let _turn = Turn::take(stages.map(Stage::target))?;

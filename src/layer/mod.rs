@@ -17,7 +17,8 @@ use std::fmt;
 use std::io;
 use std::str::FromStr;
 
-use crate::tree::{Digest, TreeError};
+use crate::manifest::Digest;
+use crate::tree::TreeError;
 
 pub use pack::{Sink, pack};
 pub use produce::size;

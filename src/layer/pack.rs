@@ -12,8 +12,8 @@ use flate2::Crc;
 use super::compress::{Deflated, GZIP_HEADER, deflate, gzip_trailer};
 use super::produce::produce;
 use super::{Compression, Layer, LayerError};
-use crate::manifest::Entry;
-use crate::tree::{Digest, Hasher, Tree};
+use crate::manifest::{Digest, Entry, Hasher};
+use crate::tree::Tree;
 
 /// How many blocks of 1 MiB wait between two threads.
 const QUEUE: usize = 1;

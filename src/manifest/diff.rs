@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::digest::{Digest, Seal};
 use super::model::{Config, Entry, Kind, Manifest};
 use crate::path::{JailPath, escape};
 
@@ -58,7 +59,8 @@ impl Aspects {
     pub const ALL: Self = Self { packing: true, config: true, packages: true, owners: true, times: true };
 }
 
-/// What differs between `from` and `to`: first the packing and the configuration, then the entries by path.
+/// What differs between `from` and `to`, of which all contents were read: first the packing and the configuration, then the
+/// entries by path.
 pub fn diff(from: &Manifest, to: &Manifest, aspects: Aspects) -> Vec<Difference> {
     let mut found = Vec::new();
     let general = general(from, to, aspects);
@@ -118,7 +120,7 @@ fn compare(one: &Entry, other: &Entry, aspects: Aspects) -> Vec<Aspect> {
     match (&one.kind, &other.kind) {
         (Kind::File { size, sha256 }, Kind::File { size: other_size, sha256: other_sha256 }) => {
             changed.note("size", size, other_size);
-            changed.note("content", format_args!("sha256:{sha256}"), format_args!("sha256:{other_sha256}"));
+            changed.note("content", read(sha256), read(other_sha256));
         }
         (Kind::Symlink { target }, Kind::Symlink { target: other }) => {
             changed.note("target", escape(target), escape(other));
@@ -144,6 +146,11 @@ fn compare(one: &Entry, other: &Entry, aspects: Aspects) -> Vec<Aspect> {
         changed.note("layer", one.layer, other.layer);
     }
     changed.into_aspects()
+}
+
+/// The digest of a content that is compared.
+fn read(seal: &Seal) -> Digest {
+    seal.get().expect("contents are compared when both sides were read")
 }
 
 fn metadata(one: &Entry, other: &Entry, aspects: Aspects, changed: &mut Changed) {

@@ -1,22 +1,22 @@
-//! From the file set to the manifest: facts, link texts, attributes and digests of every path that is wanted.
+//! From the file set to the manifest: facts, link texts and attributes of every path that is wanted. Contents are looked
+//! at and not read: their digests come when the image is written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use super::digest::{self, Job, Mtime};
-use super::model::{Config, Entry, FORMAT, Kind, Manifest, Source, Sources};
+use super::digest::{Digest, Seal};
+use super::model::{Config, Entry, FORMAT, Kind, Manifest, Seen, Source, Sources};
 use super::packages::Packages;
 use super::packing::{Made, Packing, Times};
 use super::times;
-use crate::files::{FileSet, OMITTED, Reason, Wanted, Was, What};
+use crate::files::{FileSet, OMITTED, Reason, Reasons, Wanted, Was, What};
 use crate::path::{Facts, FileType, JailPath};
 use crate::root::{Root, RootError};
 
 /// What a manifest is drawn up from.
 pub struct Given<'a> {
-    pub files: &'a FileSet,
+    pub files: FileSet,
     pub root: &'a Root,
     /// Where the contents from before the run are, by SHA-256.
     pub store: &'a BTreeMap<String, PathBuf>,
@@ -26,15 +26,12 @@ pub struct Given<'a> {
     pub epoch: i64,
     pub packing: Packing,
     pub config: Config,
-    /// How many threads hash. The result does not depend on it.
-    pub threads: NonZeroUsize,
-    /// Told how many bytes are hashed, of how many, now and then and from any thread.
-    pub progress: &'a (dyn Fn(u64, u64) + Sync),
 }
 
 /// A manifest, and what goes with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrawnUp {
+    /// Its contents are not sealed yet, but for those that the trace has kept.
     pub manifest: Manifest,
     pub sources: Sources,
     /// Sorted.
@@ -57,14 +54,8 @@ pub enum DrawError {
     Missing { path: JailPath },
     #[error("`{parent}`, which `{path}` is in, is not a directory")]
     Parent { path: JailPath, parent: JailPath },
-    #[error("`{path}` changed while it was read")]
-    Changed { path: JailPath },
-    #[error("failed to read the content of `{path}`")]
-    Read { path: JailPath, source: io::Error },
     #[error("the trace has lost `{sha256}`, the earlier content of `{path}`")]
     Lost { path: JailPath, sha256: String },
-    #[error("the trace's copy of the earlier content of `{path}` is damaged: it is not `{sha256}`")]
-    Damaged { path: JailPath, sha256: String },
 }
 
 /// Draws up the manifest of `given.files`.
@@ -72,95 +63,75 @@ pub enum DrawError {
 /// Of several names of one file the first is the file, the others are hard links to it.
 ///
 /// # Errors
-/// Something wanted is not there, not readable, or changes while it is read; a wanted path is below what is no directory.
+/// Something wanted is not there, or cannot be looked at; a wanted path is below what is no directory.
 pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
-    let timed = match given.packing.mtime {
-        Times::Packaged => timed(&given)?,
+    let Given { files, root, store, packages, epoch, packing, config } = given;
+    let timed = match packing.mtime {
+        Times::Packaged => timed(&files, packages, root)?,
         Times::Fixed | Times::Clamp | Times::Keep => BTreeSet::new(),
     };
-    let mut drawing =
-        Drawing { given: &given, timed, drafts: BTreeMap::new(), inodes: BTreeMap::new(), notes: Vec::new() };
-    for (path, wanted) in &given.files.wanted {
+    let mut drawing = Drawing {
+        root,
+        store,
+        packages,
+        epoch,
+        times: packing.mtime,
+        timed,
+        entries: Vec::with_capacity(files.wanted.len()),
+        sources: Sources::new(),
+        made: BTreeMap::new(),
+        inodes: BTreeMap::new(),
+        notes: Vec::new(),
+    };
+    // What is drawn up leaves the file set: of a large image there need not be two lists.
+    for (path, wanted) in files.wanted {
         drawing.add(path, wanted)?;
     }
-    drawing.check_parents()?;
-    let Drawing { mut drafts, mut notes, .. } = drawing;
-    let jobs: Vec<Job<'_>> = drafts
-        .iter()
-        .filter_map(|(path, draft)| {
-            let Content { source, size, seen } = draft.content.as_ref()?;
-            Some(Job { path, source, size: *size, seen: *seen })
-        })
-        .collect();
-    let digests = digest::all(&jobs, given.root, given.threads, given.progress)?;
-    let mut sources = Sources::new();
-    for (path, sha256) in digests {
-        let draft = drafts.get_mut(&path).expect("digests are of drafts");
-        let Content { source, size, .. } = draft.content.take().expect("only contents are hashed");
-        if let Some(What::Was(was)) = given.files.wanted.get(&path).map(|wanted| &wanted.what) {
-            if let Some(expected) = was.content.as_ref().filter(|expected| **expected != sha256) {
-                return Err(DrawError::Damaged { path, sha256: expected.clone() });
-            }
-        }
-        draft.entry.kind = Kind::File { size, sha256 };
-        sources.insert(path, source);
-    }
+    let Drawing { mut entries, sources, made, mut notes, .. } = drawing;
+    entries.shrink_to_fit();
+    check_parents(&entries)?;
     notes.sort();
-    let entries: Vec<Entry> = drafts.into_values().map(|draft| draft.entry).collect();
-    let made = made(given.files, &sources, &entries);
-    let Given { epoch, packing, config, .. } = given;
     let manifest = Manifest { minjail_format: FORMAT, epoch, packing, config, verified: None, made, entries };
     Ok(DrawnUp { manifest, sources, notes })
 }
 
-fn was_only_listed(wanted: &Wanted) -> bool {
-    !wanted.reasons.is_empty() && wanted.reasons.iter().all(|reason| matches!(reason, Reason::Listed { .. }))
+fn was_only_listed(reasons: &Reasons) -> bool {
+    !reasons.is_empty() && reasons.iter().all(|reason| matches!(reason, Reason::Listed { .. }))
 }
 
 /// The files that keep their time though no package brought them.
-fn timed(given: &Given<'_>) -> Result<BTreeSet<JailPath>, RootError> {
-    let paths = given.files.wanted.keys();
-    let mut timed = times::compiled(paths.clone(), given.root)?;
-    timed.extend(times::mirrors(paths, |path| given.packages.owner(path).is_some(), given.root)?);
+fn timed(files: &FileSet, packages: &Packages, root: &Root) -> Result<BTreeSet<JailPath>, RootError> {
+    let paths = files.wanted.keys();
+    let mut timed = times::compiled(paths.clone(), root)?;
+    timed.extend(times::mirrors(paths, |path| packages.owner(path).is_some(), root)?);
     Ok(timed)
 }
 
-/// What is not as the root has it, as the manifest writes it down.
-fn made(files: &FileSet, sources: &Sources, entries: &[Entry]) -> BTreeMap<JailPath, Made> {
-    let size =
-        |path: &JailPath| match entries.binary_search_by(|entry| entry.path.cmp(path)).map(|at| &entries[at].kind) {
-            Ok(Kind::File { size, .. }) => usize::try_from(*size).unwrap_or(usize::MAX),
-            _ => 0,
-        };
-    let contents = sources.iter().filter_map(|(path, source)| match source {
-        Source::Made(bytes) => Some((path.clone(), Made::File(bytes.clone()))),
-        Source::Zeros => Some((path.clone(), Made::File(vec![0; size(path)]))),
-        Source::Root | Source::Stored(_) => None,
-    });
-    let empty = files.wanted.iter().filter(|(_, wanted)| wanted.what == What::EmptyDirectory);
-    contents.chain(empty.map(|(path, _)| (path.clone(), Made::Directory))).collect()
-}
-
-/// An entry whose content, if it has one, is not hashed yet.
-struct Draft {
-    entry: Entry,
-    content: Option<Content>,
-}
-
-struct Content {
-    source: Source,
-    size: u64,
-    /// Of a file in the root: its time when it was looked at.
-    seen: Option<Mtime>,
+fn check_parents(entries: &[Entry]) -> Result<(), DrawError> {
+    for entry in entries {
+        let Some(parent) = entry.path.parent() else { continue };
+        let at = entries.binary_search_by(|other| other.path.cmp(&parent));
+        if at.map(|at| &entries[at].kind) != Ok(&Kind::Directory) {
+            return Err(DrawError::Parent { path: entry.path.clone(), parent });
+        }
+    }
+    Ok(())
 }
 
 struct Drawing<'a> {
-    given: &'a Given<'a>,
+    root: &'a Root,
+    store: &'a BTreeMap<String, PathBuf>,
+    packages: &'a Packages,
+    epoch: i64,
+    times: Times,
     /// Files whose time others go by, though no package brought them.
     timed: BTreeSet<JailPath>,
-    drafts: BTreeMap<JailPath, Draft>,
-    /// The first path of each inode that has several.
-    inodes: BTreeMap<(u64, u64, String), JailPath>,
+    entries: Vec<Entry>,
+    sources: Sources,
+    /// What is not as the root has it, as the manifest writes it down.
+    made: BTreeMap<JailPath, Made>,
+    /// The entry of the first name of each inode that has several.
+    inodes: BTreeMap<(u64, u64, String), usize>,
     notes: Vec<DrawNote>,
 }
 
@@ -182,209 +153,172 @@ impl Owner {
     }
 }
 
+/// What an entry is to become.
+struct Draft {
+    kind: Kind,
+    owner: Owner,
+    /// The attributes are those of what is in the root.
+    has_attributes: bool,
+    mtime: i64,
+}
+
 impl DrawError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Missing { .. } | Self::Changed { .. } | Self::Parent { .. } => {
+            Self::Missing { .. } | Self::Parent { .. } => {
                 Some("trace again, and let nothing else change the files before the image is built")
             }
-            Self::Lost { .. } | Self::Damaged { .. } => Some("trace again: the trace was changed after it was made"),
-            Self::Root(RootError { source, .. }) | Self::Read { source, .. }
-                if source.kind() == io::ErrorKind::PermissionDenied =>
-            {
+            Self::Lost { .. } => Some("trace again: the trace was changed after it was made"),
+            Self::Root(RootError { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("the image needs this file: run minjail as a user who may read it")
             }
-            Self::Root(_) | Self::Read { .. } => None,
+            Self::Root(_) => None,
         }
     }
 }
-
 impl Drawing<'_> {
-    fn add(&mut self, path: &JailPath, wanted: &Wanted) -> Result<(), DrawError> {
-        let facts = self.given.root.lstat(path)?;
-        match &wanted.what {
-            What::AsIs => match facts {
-                Some(facts) => {
-                    self.add_as_is(path, wanted, &facts)?;
-                    self.set_time(path, &facts);
-                }
-                // It was seen in a listing and is gone since: nobody had asked for more than its name.
-                None if was_only_listed(wanted) => {}
-                None => return Err(DrawError::Missing { path: path.clone() }),
+    fn add(&mut self, path: JailPath, wanted: Wanted) -> Result<(), DrawError> {
+        let Wanted { what, reasons } = wanted;
+        let facts = self.root.lstat(&path)?;
+        let draft = match (what, facts) {
+            (What::AsIs, Some(facts)) => match self.as_is(&path, &facts)? {
+                Some(draft) => draft,
+                None => return Ok(()),
             },
-            What::Was(was) => {
-                self.add_as_was(path, wanted, was)?;
-                self.set_time(path, &was.facts);
+            // It was seen in a listing and is gone since: nobody had asked for more than its name.
+            (What::AsIs, None) if was_only_listed(&reasons) => return Ok(()),
+            (What::Was(was), _) => self.as_was(&path, &was)?,
+            (What::Hollow, Some(facts)) if facts.is_file() => self.hollow(&path, &facts),
+            (What::AsIs | What::Hollow, _) => return Err(DrawError::Missing { path }),
+            (What::Sealed, facts) => self.file_of_ours(&path, facts.as_ref(), Vec::new()),
+            (What::Made(bytes), facts) => {
+                self.made.insert(path.clone(), Made::File(bytes.clone()));
+                self.file_of_ours(&path, facts.as_ref(), bytes)
             }
-            What::Hollow => match facts {
-                Some(facts) if facts.is_file() => {
-                    let owner = Owner::of(&facts);
-                    self.add_file(path, wanted, owner, Some(&facts), Source::Zeros, facts.size)?;
-                    self.set_time(path, &facts);
-                }
-                _ => return Err(DrawError::Missing { path: path.clone() }),
-            },
-            What::Sealed => {
-                let facts = facts.filter(Facts::is_file);
-                self.add_made(path, wanted, facts.as_ref(), &[])?;
-            }
-            What::EmptyDirectory => {
-                let is_temporary = matches!(path.as_bytes(), b"/tmp" | b"/var/tmp");
-                let usual = Owner::root(if is_temporary { 0o1777 } else { 0o755 });
-                let facts = facts.filter(Facts::is_directory);
-                self.draft(path, wanted, Kind::Directory, facts.as_ref().map_or(usual, Owner::of), facts.as_ref())?;
-            }
-            What::Made(bytes) => {
-                let facts = facts.filter(Facts::is_file);
-                self.add_made(path, wanted, facts.as_ref(), bytes)?;
-            }
-            What::Placeholder => {
+            (What::EmptyDirectory, facts) => self.mount_point(&path, facts.as_ref()),
+            (What::Placeholder, _) => {
                 let kind = Kind::Symlink { target: OMITTED.as_bytes().to_vec() };
-                self.draft(path, wanted, kind, Owner::root(0o777), None)?;
+                Draft { kind, owner: Owner::root(0o777), has_attributes: false, mtime: self.epoch }
             }
-        }
-        Ok(())
+        };
+        self.put(path, draft, reasons)
     }
 
-    /// Gives an entry its time; of several names of one file the first says it.
-    fn set_time(&mut self, path: &JailPath, facts: &Facts) {
-        let packaged = self.given.packages.owner(path).is_some() || self.timed.contains(path);
-        let mut time = times::of(self.given.packing.mtime, facts, self.given.epoch, packaged);
-        if let Some(Draft { entry: Entry { kind: Kind::HardLink { to }, .. }, .. }) = self.drafts.get(path) {
-            time = self.drafts.get(to).map_or(time, |first| first.entry.mtime);
-        }
-        // A socket has no entry.
-        if let Some(draft) = self.drafts.get_mut(path) {
-            draft.entry.mtime = time;
-        }
-    }
-
-    fn add_as_is(&mut self, path: &JailPath, wanted: &Wanted, facts: &Facts) -> Result<(), DrawError> {
+    /// What the root has there; `None` for a socket.
+    fn as_is(&mut self, path: &JailPath, facts: &Facts) -> Result<Option<Draft>, DrawError> {
         let kind = match facts.file_type {
             FileType::File => {
-                if let Some(first) = self.other_name(path, facts, "") {
-                    return self.draft(path, wanted, Kind::HardLink { to: first }, Owner::of(facts), None);
+                if let Some(link) = self.other_name(facts, "") {
+                    return Ok(Some(link));
                 }
-                return self.add_file(path, wanted, Owner::of(facts), Some(facts), Source::Root, facts.size);
+                self.file(path, facts.size, Source::Root(Some(seen(facts))))
             }
             FileType::Socket => {
                 self.notes.push(DrawNote::Socket { path: path.clone() });
-                return Ok(());
+                return Ok(None);
             }
             FileType::Directory => Kind::Directory,
-            FileType::Symlink => Kind::Symlink { target: self.given.root.read_link(path)? },
+            FileType::Symlink => Kind::Symlink { target: self.root.read_link(path)? },
             FileType::Fifo => Kind::Fifo,
             FileType::CharDevice => Kind::CharDevice { major: major(facts), minor: minor(facts) },
             FileType::BlockDevice => Kind::BlockDevice { major: major(facts), minor: minor(facts) },
         };
-        self.draft(path, wanted, kind, Owner::of(facts), Some(facts))
+        let mtime = self.time(path, facts);
+        Ok(Some(Draft { kind, owner: Owner::of(facts), has_attributes: true, mtime }))
     }
 
-    /// The first name of a file that has several, if that is another one.
+    /// What the run changed, by what the trace kept of it.
+    fn as_was(&mut self, path: &JailPath, was: &Was) -> Result<Draft, DrawError> {
+        let facts = &was.facts;
+        let (kind, has_attributes) = match (facts.file_type, &was.target, &was.content) {
+            (FileType::File, _, Some(sha256)) => {
+                if let Some(link) = self.other_name(facts, sha256) {
+                    return Ok(link);
+                }
+                let stored = self.store.get(sha256).zip(Digest::from_hex(sha256));
+                let (stored, digest) =
+                    stored.ok_or_else(|| DrawError::Lost { path: path.clone(), sha256: sha256.clone() })?;
+                self.sources.insert(path.clone(), Source::Stored(stored.clone()));
+                (Kind::File { size: facts.size, sha256: Seal::of(digest) }, false)
+            }
+            (FileType::File, ..) => (self.file(path, facts.size, Source::Root(Some(seen(facts)))), true),
+            (FileType::Directory, ..) => (Kind::Directory, false),
+            (FileType::Symlink, Some(target), _) => (Kind::Symlink { target: target.clone() }, false),
+            (FileType::Fifo, ..) => (Kind::Fifo, false),
+            _ => return Err(DrawError::Missing { path: path.clone() }),
+        };
+        Ok(Draft { kind, owner: Owner::of(facts), has_attributes, mtime: self.time(path, facts) })
+    }
+
+    /// A file that was never opened: of its content only the size is the root's.
+    fn hollow(&mut self, path: &JailPath, facts: &Facts) -> Draft {
+        let zeros = vec![0; usize::try_from(facts.size).unwrap_or(usize::MAX)];
+        self.made.insert(path.clone(), Made::File(zeros));
+        let kind = self.file(path, facts.size, Source::Zeros);
+        Draft { kind, owner: Owner::of(facts), has_attributes: true, mtime: self.time(path, facts) }
+    }
+
+    /// A content of minjail's own; owner, mode and attributes are those of the file in the root, if there is one.
+    fn file_of_ours(&mut self, path: &JailPath, facts: Option<&Facts>, bytes: Vec<u8>) -> Draft {
+        let facts = facts.filter(|facts| facts.is_file());
+        let kind = self.file(path, bytes.len() as u64, Source::Made(bytes));
+        let owner = facts.map_or(Owner::root(0o644), Owner::of);
+        Draft { kind, owner, has_attributes: facts.is_some(), mtime: self.epoch }
+    }
+
+    fn mount_point(&mut self, path: &JailPath, facts: Option<&Facts>) -> Draft {
+        self.made.insert(path.clone(), Made::Directory);
+        let is_temporary = matches!(path.as_bytes(), b"/tmp" | b"/var/tmp");
+        let usual = Owner::root(if is_temporary { 0o1777 } else { 0o755 });
+        let facts = facts.filter(|facts| facts.is_directory());
+        let owner = facts.map_or(usual, Owner::of);
+        Draft { kind: Kind::Directory, owner, has_attributes: facts.is_some(), mtime: self.epoch }
+    }
+
+    /// A file whose content is read later.
+    fn file(&mut self, path: &JailPath, size: u64, source: Source) -> Kind {
+        self.sources.insert(path.clone(), source);
+        Kind::File { size, sha256: Seal::default() }
+    }
+
+    /// The time of what is not minjail's own.
+    fn time(&self, path: &JailPath, facts: &Facts) -> i64 {
+        let packaged = self.packages.owner(path).is_some() || self.timed.contains(path);
+        times::of(self.times, facts, self.epoch, packaged)
+    }
+
+    /// A hard link to the first name of a file that has several; `None` if this is the first, whose entry comes next.
+    /// The first name says the time.
     ///
     /// `kept` is the digest of what the trace kept of it, and empty for a file that the root has: the number of an inode
     /// that was freed since may belong to another file by now.
-    fn other_name(&mut self, path: &JailPath, facts: &Facts, kept: &str) -> Option<JailPath> {
+    fn other_name(&mut self, facts: &Facts, kept: &str) -> Option<Draft> {
         if facts.nlink < 2 {
             return None;
         }
         let identity = (facts.dev, facts.ino, kept.to_owned());
-        if let Some(first) = self.inodes.get(&identity) {
-            return Some(first.clone());
-        }
-        self.inodes.entry(identity).or_insert_with(|| path.clone());
-        None
-    }
-
-    /// What the run changed, by what the trace kept of it.
-    fn add_as_was(&mut self, path: &JailPath, wanted: &Wanted, was: &Was) -> Result<(), DrawError> {
-        let facts = &was.facts;
-        let kind = match (facts.file_type, &was.target, &was.content) {
-            (FileType::File, _, Some(sha256)) => {
-                if let Some(first) = self.other_name(path, facts, sha256) {
-                    return self.draft(path, wanted, Kind::HardLink { to: first }, Owner::of(facts), None);
-                }
-                let stored = self.given.store.get(sha256);
-                let stored = stored.ok_or_else(|| DrawError::Lost { path: path.clone(), sha256: sha256.clone() })?;
-                let source = Source::Stored(stored.clone());
-                return self.add_file(path, wanted, Owner::of(facts), None, source, facts.size);
-            }
-            (FileType::File, ..) => {
-                let source = Source::Root;
-                return self.add_file(path, wanted, Owner::of(facts), Some(facts), source, facts.size);
-            }
-            (FileType::Directory, ..) => Kind::Directory,
-            (FileType::Symlink, Some(target), _) => Kind::Symlink { target: target.clone() },
-            (FileType::Fifo, ..) => Kind::Fifo,
-            _ => return Err(DrawError::Missing { path: path.clone() }),
+        let Some(&first) = self.inodes.get(&identity) else {
+            self.inodes.insert(identity, self.entries.len());
+            return None;
         };
-        self.draft(path, wanted, kind, Owner::of(facts), None)
+        let Entry { path, mtime, .. } = &self.entries[first];
+        let kind = Kind::HardLink { to: path.clone() };
+        Some(Draft { kind, owner: Owner::of(facts), has_attributes: false, mtime: *mtime })
     }
 
-    /// A content of minjail's own; owner and mode are those of the file in the root, if there is one.
-    fn add_made(
-        &mut self,
-        path: &JailPath,
-        wanted: &Wanted,
-        facts: Option<&Facts>,
-        bytes: &[u8],
-    ) -> Result<(), DrawError> {
-        let owner = facts.map_or(Owner::root(0o644), Owner::of);
-        self.add_file(path, wanted, owner, facts, Source::Made(bytes.to_vec()), bytes.len() as u64)
-    }
-
-    fn add_file(
-        &mut self,
-        path: &JailPath,
-        wanted: &Wanted,
-        owner: Owner,
-        facts: Option<&Facts>,
-        source: Source,
-        size: u64,
-    ) -> Result<(), DrawError> {
-        self.draft(path, wanted, Kind::File { size, sha256: String::new() }, owner, facts)?;
-        self.drafts.get_mut(path).expect("it was just put there").content =
-            Some(Content { source, size, seen: facts.map(Mtime::of) });
+    fn put(&mut self, path: JailPath, draft: Draft, reasons: Reasons) -> Result<(), DrawError> {
+        let Draft { kind, owner: Owner { mode, uid, gid }, has_attributes, mtime } = draft;
+        let package = if kind == Kind::Directory { None } else { self.packages.owner(&path) };
+        let package = package.map(ToString::to_string);
+        let xattrs = if has_attributes { self.root.xattrs(&path)? } else { BTreeMap::new() };
+        self.entries.push(Entry { path, kind, mode, uid, gid, mtime, xattrs, package, layer: 0, reasons });
         Ok(())
     }
+}
 
-    /// Takes an entry; `facts` only if the attributes of what is in the root are its own.
-    fn draft(
-        &mut self,
-        path: &JailPath,
-        wanted: &Wanted,
-        kind: Kind,
-        owner: Owner,
-        facts: Option<&Facts>,
-    ) -> Result<(), DrawError> {
-        let package = if kind == Kind::Directory { None } else { self.given.packages.owner(path) };
-        let entry = Entry {
-            path: path.clone(),
-            kind,
-            mode: owner.mode,
-            uid: owner.uid,
-            gid: owner.gid,
-            mtime: self.given.epoch,
-            xattrs: if facts.is_some() { self.given.root.xattrs(path)? } else { BTreeMap::new() },
-            package: package.map(ToString::to_string),
-            layer: 0,
-            reasons: wanted.reasons.clone(),
-        };
-        self.drafts.insert(path.clone(), Draft { entry, content: None });
-        Ok(())
-    }
-
-    fn check_parents(&self) -> Result<(), DrawError> {
-        for path in self.drafts.keys() {
-            let Some(parent) = path.parent() else { continue };
-            let holds = self.drafts.get(&parent).is_some_and(|draft| draft.entry.kind == Kind::Directory);
-            if !holds {
-                return Err(DrawError::Parent { path: path.clone(), parent });
-            }
-        }
-        Ok(())
-    }
+fn seen(facts: &Facts) -> Seen {
+    Seen { mtime: facts.mtime, mtime_nsec: facts.mtime_nsec }
 }
 
 fn major(facts: &Facts) -> u64 {

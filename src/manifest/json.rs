@@ -26,8 +26,6 @@ pub enum ParseError {
     Order { path: JailPath },
     #[error("the directory of `{path}` is not in the manifest")]
     NoParent { path: JailPath },
-    #[error("`{sha256}`, given for `{path}`, is not a SHA-256")]
-    Digest { path: JailPath, sha256: String },
     #[error("`{path}` is a hard link to `{to}`, which is not a file before it")]
     HardLink { path: JailPath, to: JailPath },
     #[error("`{path}` is a link that leads to an impossible path")]
@@ -40,16 +38,19 @@ pub enum ParseError {
 
 impl Manifest {
     /// The manifest as JSON: indented, ordered, with one newline at the end. Equal manifests give equal bytes.
+    ///
+    /// # Panics
+    /// A content was not read yet: see [`Seal`](super::Seal).
     pub fn to_json(&self) -> String {
         let mut bytes = Vec::new();
-        self.write_json(&mut bytes).expect("writing to memory cannot fail");
+        self.write_json(&mut bytes).expect("all contents were read, and writing to memory cannot fail");
         String::from_utf8(bytes).expect("JSON is UTF-8")
     }
 
     /// Writes what [`Self::to_json`] gives.
     ///
     /// # Errors
-    /// What the writer says.
+    /// What the writer says; a content was not read yet.
     pub fn write_json(&self, mut writer: impl Write) -> io::Result<()> {
         serde_json::to_writer_pretty(&mut writer, self)?;
         writer.write_all(b"\n")
@@ -98,9 +99,6 @@ fn check(entries: &[Entry]) -> Result<(), ParseError> {
             }
         }
         match &entry.kind {
-            Kind::File { sha256, .. } if !is_digest(sha256) => {
-                return Err(ParseError::Digest { path: path(), sha256: sha256.clone() });
-            }
             Kind::HardLink { to } if !matches!(before.get(to), Some(Kind::File { .. })) => {
                 return Err(ParseError::HardLink { path: path(), to: to.clone() });
             }
@@ -134,9 +132,9 @@ fn check_layers(entries: &[Entry]) -> Result<(), ParseError> {
 /// An entry is flattened, and serde cannot refuse unknown fields of such a struct: what comes out is compared with what
 /// went in. A path that is not in its one form (`/a//b`) is found by the same.
 fn check_fields(manifest: &Manifest, text: &str) -> Result<(), ParseError> {
-    let written: Written = serde_json::from_str(text)?;
+    let written: Written<'_> = serde_json::from_str(text)?;
     for (entry, written) in manifest.entries.iter().zip(written.entries) {
-        if serde_json::to_value(entry)? != written {
+        if serde_json::to_value(entry)? != serde_json::from_str::<serde_json::Value>(written.get())? {
             return Err(ParseError::Fields { path: entry.path.clone() });
         }
     }
@@ -144,11 +142,8 @@ fn check_fields(manifest: &Manifest, text: &str) -> Result<(), ParseError> {
 }
 
 #[derive(Deserialize)]
-struct Written {
-    entries: Vec<serde_json::Value>,
-}
-
-/// True for the form in which manifests and traces write a SHA-256: 64 lower-case digits.
-pub(super) fn is_digest(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+struct Written<'a> {
+    /// Each as its text: as values, those of a large manifest would take many times the memory of the manifest.
+    #[serde(borrow)]
+    entries: Vec<&'a serde_json::value::RawValue>,
 }

@@ -175,14 +175,14 @@ impl Manifest {
 mod tests {
     use super::*;
     use crate::files::Reasons;
-    use crate::manifest::{Config, FORMAT, Made, Packing};
+    use crate::manifest::{Config, Digest, FORMAT, Made, Packing, Seal};
 
     fn path(text: &str) -> JailPath {
         JailPath::parse(text.as_bytes()).unwrap()
     }
 
     fn file(size: u64) -> Kind {
-        Kind::File { size, sha256: "0".repeat(64) }
+        Kind::File { size, sha256: Seal::of(Digest::of(b"")) }
     }
 
     /// A manifest of these paths, each of a package or of none.

@@ -1,7 +1,8 @@
 //! The manifest, also called the lock: the sorted, hashed list of what goes into an image, with its metadata.
 //!
 //! In: a file set and the root. Out: a [`Manifest`] whose JSON is canonical, and the [`Sources`] of its contents. This
-//! room reads and hashes contents; it writes none.
+//! room looks at files and reads no contents: a digest stands in the manifest when its content was read, once, on the way
+//! into the image (see [`Seal`]).
 
 mod diff;
 mod digest;
@@ -16,9 +17,10 @@ mod times;
 
 pub use crate::files::Reasons;
 pub use diff::{Aspect, Aspects, Change, Difference, diff};
+pub use digest::{Digest, Hasher, Seal};
 pub use draw::{DrawError, DrawNote, DrawnUp, Given, draw_up};
 pub use json::ParseError;
 pub use layers::{Layers, UnknownLayers};
-pub use model::{Config, Entry, FORMAT, Kind, Manifest, Source, Sources};
+pub use model::{Config, Entry, FORMAT, Kind, Manifest, Seen, Source, Sources};
 pub use packages::{Package, PackageShare, PackageSystem, Packages};
 pub use packing::{Made, Packing, Times, UnknownTimes};

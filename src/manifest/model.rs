@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::digest::Seal;
 use super::packing::{Made, Packing};
 use crate::files::Reasons;
 use crate::path::JailPath;
@@ -100,8 +101,8 @@ pub enum Kind {
     File {
         /// In bytes.
         size: u64,
-        /// Of the content, in hexadecimal.
-        sha256: String,
+        /// Of the content.
+        sha256: Seal,
     },
     /// Another name of the file at `to`, which sorts before this one and is a [`Kind::File`].
     HardLink {
@@ -123,14 +124,22 @@ pub enum Kind {
     },
 }
 
+/// The time of a file's content when it was looked at. A content with another time is not the one that was meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Seconds since 1970.
+    pub mtime: i64,
+    pub mtime_nsec: u32,
+}
+
 /// Where the content of each [`Kind::File`] comes from.
 pub type Sources = BTreeMap<JailPath, Source>;
 
 /// Where a content comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// The file at the same path below the root.
-    Root,
+    /// The file at the same path below the root, as it was when somebody looked at it, if anybody did.
+    Root(Option<Seen>),
     /// A file of the trace's store.
     Stored(PathBuf),
     /// Nothing but zeros, as many as the file is long.

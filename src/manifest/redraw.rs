@@ -42,9 +42,12 @@ impl Manifest {
             (Kind::File { .. }, Some(Made::File(bytes))) => What::Made(bytes.clone()),
             (Kind::Directory, Some(Made::Directory)) => What::EmptyDirectory,
             (Kind::Symlink { target }, _) if target == OMITTED.as_bytes() => What::Placeholder,
-            (Kind::File { size, sha256 }, _) if store.contains_key(sha256) => {
-                What::Was(Box::new(Was { facts: facts(entry, *size), content: Some(sha256.clone()), target: None }))
-            }
+            (Kind::File { size, sha256 }, _) => match sha256.get().map(|digest| digest.hex()) {
+                Some(hex) if store.contains_key(&hex) => {
+                    What::Was(Box::new(Was { facts: facts(entry, *size), content: Some(hex), target: None }))
+                }
+                _ => What::AsIs,
+            },
             _ => What::AsIs,
         }
     }

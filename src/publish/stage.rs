@@ -48,11 +48,16 @@ impl Stage {
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<Self, PublishError> {
         let (stage, file) = Self::file(target, force)?;
+        stage.fill(file, write)?;
+        Ok(stage)
+    }
+
+    /// Gives its file, which is the one that [`Self::file`] made, the content that `write` writes, and brings it to the disk.
+    pub fn fill(&self, file: File, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), PublishError> {
         let mut buffer = BufWriter::new(file);
         let written = write(&mut buffer).and_then(|()| buffer.into_inner().map_err(io::IntoInnerError::into_error));
-        let file = written.map_err(|source| PublishError::failed("write", target, source))?;
-        file.sync_all().map_err(|source| PublishError::failed("write to disk", target, source))?;
-        Ok(stage)
+        let file = written.map_err(|source| PublishError::failed("write", &self.target, source))?;
+        file.sync_all().map_err(|source| PublishError::failed("write to disk", &self.target, source))
     }
 
     /// Makes an empty directory that is to become `target`, which, if it is to be replaced, must be one of which

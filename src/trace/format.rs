@@ -86,6 +86,10 @@ fn read_runs(path: &Path) -> Result<Vec<Run>, TraceError> {
     if runs.is_empty() {
         return Err(TraceError::Empty { path: path.to_path_buf() });
     }
+    for run in &mut runs {
+        // A list that grew has room for up to as many again.
+        run.touches.shrink_to_fit();
+    }
     Ok(runs)
 }
 

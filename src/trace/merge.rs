@@ -218,7 +218,7 @@ mod tests {
         let kept = at.with_extension("kept");
         fs_err::create_dir(&kept).unwrap();
         let mut keep = |content: u8| {
-            let digest = crate::tree::Digest::of(&[content]).hex();
+            let digest = crate::manifest::Digest::of(&[content]).hex();
             fs_err::write(kept.join(&digest), [content]).unwrap();
             store.insert(digest.clone(), kept.join(&digest));
             digest

@@ -1,16 +1,18 @@
-//! Contents, checked against the manifest as they pass.
+//! Contents, checked against the manifest, or sealed in it, as they pass.
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 
-use super::{Digest, Hasher, Tree, TreeError};
-use crate::manifest::{Entry, Kind, Source};
+use super::{Tree, TreeError};
+use crate::manifest::{Entry, Hasher, Kind, Seal, Seen, Source};
 use crate::path::escape;
 
 /// The content of one file.
 ///
-/// The last bytes are handed out only after size and digest were found to be the manifest's: whoever has all bytes has
-/// the right bytes.
+/// The last bytes are handed out only after size and digest were found to be the manifest's, and the file's time that of
+/// when it was looked at: whoever has all bytes has the right bytes. Whoever is the first to have them gives the manifest
+/// its digest.
 #[derive(Debug)]
 pub struct Content<'a> {
     body: Body<'a>,
@@ -18,7 +20,9 @@ pub struct Content<'a> {
     path: String,
     size: u64,
     left: u64,
-    sha256: String,
+    sha256: &'a Seal,
+    /// Of a file in the root that was looked at.
+    seen: Option<Seen>,
     hasher: Hasher,
 }
 
@@ -30,15 +34,17 @@ enum Body<'a> {
 }
 
 impl<'a> Content<'a> {
-    pub(super) fn open(tree: &Tree<'a>, entry: &Entry) -> Result<Self, TreeError> {
+    pub(super) fn open(tree: &Tree<'a>, entry: &'a Entry) -> Result<Self, TreeError> {
         let Kind::File { size, sha256 } = &entry.kind else {
             return Err(TreeError::NoSource { path: entry.path.to_string() });
         };
+        let mut seen_before = None;
         let (body, path) = match tree.sources.get(&entry.path) {
             None => return Err(TreeError::NoSource { path: entry.path.to_string() }),
             Some(Source::Made(bytes)) => (Body::Made(bytes), entry.path.to_string()),
             Some(Source::Zeros) => (Body::Zeros(io::repeat(0).take(*size)), entry.path.to_string()),
-            Some(Source::Root) => {
+            Some(Source::Root(seen)) => {
+                seen_before = *seen;
                 let path = escape(entry.path.below(tree.root.path()).as_os_str().as_encoded_bytes());
                 (Body::File(tree.root.open_file(&entry.path)?), path)
             }
@@ -53,8 +59,8 @@ impl<'a> Content<'a> {
             }
         };
         let hasher = Hasher::default();
-        let mut content = Self { body, path, size: *size, left: *size, sha256: sha256.clone(), hasher };
-        content.check_size()?;
+        let mut content = Self { body, path, size: *size, left: *size, sha256, seen: seen_before, hasher };
+        content.check_file()?;
         if *size == 0 {
             content.check_end()?;
         }
@@ -82,8 +88,8 @@ impl<'a> Content<'a> {
         Ok(count)
     }
 
-    /// Sees early, before anything is written, that the file is no longer one or has another size.
-    fn check_size(&self) -> Result<(), TreeError> {
+    /// Sees early, before anything is written, that the file is no longer one or has another size or time.
+    fn check_file(&self) -> Result<(), TreeError> {
         let Body::File(file) = &self.body else { return Ok(()) };
         let metadata = file.metadata().map_err(|source| self.failed("look at", source))?;
         if !metadata.is_file() {
@@ -92,6 +98,10 @@ impl<'a> Content<'a> {
         if metadata.len() != self.size {
             return Err(self.changed(format!("it had {} bytes and now has {}", self.size, metadata.len())));
         }
+        let now = (metadata.mtime(), metadata.mtime_nsec());
+        if self.seen.is_some_and(|seen| now != (seen.mtime, i64::from(seen.mtime_nsec))) {
+            return Err(self.changed("it was written to".to_owned()));
+        }
         Ok(())
     }
 
@@ -99,11 +109,11 @@ impl<'a> Content<'a> {
         if self.read_body(&mut [0])? != 0 {
             return Err(self.changed(format!("it had {} bytes and now has more", self.size)));
         }
+        // What was written to while it was read may be a mixture that was never there.
+        self.check_file()?;
         let (digest, _) = std::mem::take(&mut self.hasher).finish();
-        if Digest::from_hex(&self.sha256) != Some(digest) {
-            return Err(self.changed(format!("its sha256 was {} and now is {}", self.sha256, digest.hex())));
-        }
-        Ok(())
+        let sealed = self.sha256.set(digest);
+        sealed.map_err(|was| self.changed(format!("its sha256 was {} and now is {}", was.hex(), digest.hex())))
     }
 
     fn read_body(&mut self, buffer: &mut [u8]) -> Result<usize, TreeError> {

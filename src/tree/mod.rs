@@ -1,13 +1,14 @@
 //! The tree of an image: what the manifest lists, with the contents at hand.
 //!
 //! In: a [`Manifest`], the [`Sources`] of its contents and the [`Root`] that they are below. Out: contents that are
-//! checked against the manifest as they are read ([`Tree::open`]), and a chroot directory ([`Tree::write_to`]). This
+//! checked against the manifest, or give it their digest, as they are read ([`Tree::open`], [`Tree::seal`]), and a chroot
+//! directory ([`Tree::write_to`]). This
 //! room knows nothing of archives or images; [`Chroot`], which makes things below a held directory, also serves those
 //! who unpack them.
 
 mod chroot;
 mod content;
-mod digest;
+mod seal;
 
 use std::io;
 use std::path::Path;
@@ -17,7 +18,6 @@ use crate::root::{Root, RootError};
 
 pub use chroot::{Chroot, Metadata, Node, Notes};
 pub use content::Content;
-pub use digest::{Digest, Hasher};
 
 /// A manifest with its contents at hand.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +30,7 @@ pub struct Tree<'a> {
 /// A content could not be read as the manifest says, or something could not be made on disk.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
-    #[error("`{path}` has changed since the manifest was drawn up: {how}")]
+    #[error("`{path}` has changed since it was looked at: {how}")]
     Changed { path: String, how: String },
     #[error("the manifest lists the file `{path}`, but not where its content comes from")]
     NoSource { path: String },
@@ -56,6 +56,11 @@ impl TreeError {
             Self::Failed { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("make room on that file system, or write to another")
             }
+            Self::Failed { source, .. } | Self::Root(RootError { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Some("the image needs this file: run minjail as a user who may read it")
+            }
             _ => None,
         }
     }
@@ -66,7 +71,7 @@ impl<'a> Tree<'a> {
     ///
     /// # Errors
     /// The content cannot be opened, or its size is no longer the manifest's.
-    pub fn open(&self, entry: &Entry) -> Result<Content<'a>, TreeError> {
+    pub fn open(&self, entry: &'a Entry) -> Result<Content<'a>, TreeError> {
         Content::open(self, entry)
     }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::{Digest, Tree};
-use crate::manifest::{Config, Entry, FORMAT, Kind, Manifest, Packing, Reasons, Source, Sources};
+use super::Tree;
+use crate::manifest::{Config, Digest, Entry, FORMAT, Kind, Manifest, Packing, Reasons, Seal, Source, Sources};
 use crate::path::{FileType, JailPath};
 pub(crate) use crate::publish::remove_all;
 use crate::root::Root;
@@ -79,7 +79,7 @@ impl Sample {
     }
 
     fn file_at(mut self, at: &JailPath, content: &[u8]) -> Self {
-        let kind = Kind::File { size: content.len() as u64, sha256: Digest::of(content).hex() };
+        let kind = Kind::File { size: content.len() as u64, sha256: Seal::of(Digest::of(content)) };
         self.sources.insert(at.clone(), Source::Made(content.to_vec()));
         self.with_path(at, kind)
     }
