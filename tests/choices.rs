@@ -99,6 +99,19 @@ fn more_files_by_path_glob_and_package() {
     assert!(refused.status == 125 && refused.stderr.contains("relative/path"), "{refused}");
 }
 
+/// That a listing showed a name does not keep away what is needed for another reason.
+#[test]
+fn more_files_of_a_listed_directory() {
+    let libraries = "/usr/lib/x86_64-linux-gnu";
+    let traced = Traced::new(&format!("ls d {libraries} > seen; python3 -I -c pass"), |work| {
+        write(work, &[("d/a.conf", "a"), ("d/b.txt", "b")]);
+    });
+    let pattern = format!("{}/d/a.conf", support::text(&traced.context.work()));
+    let built = traced.build("tree", &["--include", &pattern]);
+    assert_eq!((built.text("d/a.conf"), built.link("d/b.txt")), ("a".to_owned(), OMITTED.to_owned()));
+    assert!(built.at(&format!("{libraries}/libgcc_s.so.1")).is_file(), "python3 ends its threads with it");
+}
+
 #[test]
 fn an_included_program_runs() {
     let context = TestContext::new();

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use minjail::files::{FileSet, Policy, needed};
+use minjail::files::{FileSet, Policy, Rule, Switch, needed};
 use minjail::path::{Facts, JailPath};
 use minjail::root::Root;
 use minjail::trace::{Access, FORMAT, Found, Header, Run, Touch, Trace};
 use proptest::prelude::*;
 
 /// Programs, scripts and data of a Debian machine; those that are not here are left out.
-const CANDIDATES: [&str; 15] = [
+const CANDIDATES: [&str; 20] = [
     "/usr/bin/dash",
     "/usr/bin/bash",
     "/usr/bin/perl",
@@ -26,6 +26,12 @@ const CANDIDATES: [&str; 15] = [
     "/etc/services",
     "/etc/ld.so.cache",
     "/usr/lib/os-release",
+    // What traits go by.
+    "/etc/nsswitch.conf",
+    "/usr/lib/x86_64-linux-gnu/libc.so.6",
+    "/usr/lib/x86_64-linux-gnu/gconv/gconv-modules.cache",
+    "/usr/share/zoneinfo/Etc/UTC",
+    "/usr/lib/terminfo/v/vt100",
 ];
 
 fn path(text: &str) -> JailPath {
@@ -72,7 +78,10 @@ fn trace(touches: Vec<Touch>) -> Trace {
 
 fn files(touches: Vec<Touch>) -> FileSet {
     let root = Root::open(Path::new("/")).expect("there is a root");
-    needed(&trace(touches), &root, &Policy::default()).expect("everything is there and readable").0
+    // Every rule is on, so that what is shown holds for each.
+    let rules = Rule::ALL.into_iter().map(|rule| (rule, Switch::On)).collect();
+    let policy = Policy { rules, ..Policy::default() };
+    needed(&trace(touches), &root, &policy).expect("everything is there and readable").0
 }
 
 fn paths(files: &FileSet) -> BTreeSet<&JailPath> {

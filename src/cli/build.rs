@@ -28,7 +28,7 @@ pub(super) struct Arguments {
 
     /// Build what this lock says, byte for byte, from the traces or from the lock alone; if anything differs, say what
     /// and build nothing
-    #[arg(long, value_name = "LOCK", conflicts_with_all = ["compression", "layers", "mtime"])]
+    #[arg(long, value_name = "LOCK", conflicts_with_all = ["compression", "layers", "mtime", "rules"])]
     locked: Option<PathBuf>,
 
     /// The directory that plays `/` [default: the one that was traced]

@@ -3,9 +3,9 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::failure::Failure;
-use crate::files::{Accounts, Listing, Pattern, Policy, StatOnly, is_secret_variable};
+use crate::files::{Accounts, Listing, Pattern, Policy, Rule, Rules, StatOnly, Switch, is_secret_variable};
 use crate::path::JailPath;
-use crate::profile::Files;
+use crate::profile::{Files, UnknownWord};
 
 /// What of the files a user may choose.
 #[derive(Debug, clap::Args)]
@@ -35,9 +35,20 @@ pub(super) struct Choices {
     #[arg(long, value_name = "WHAT", value_parser = Pattern::parse)]
     exclude: Vec<Pattern>,
 
+    /// Switch a rule that adds what no run touched; `minjail rules` lists them; may be given several times
+    #[arg(long = "rule", value_name = "NAME=on|off", value_parser = switched)]
+    rules: Vec<(Rule, Switch)>,
+
     /// Pack this although it looks like a secret: a path, or `env:NAME` for a variable
     #[arg(long, value_name = "PATH")]
     allow_secret: Vec<String>,
+}
+
+/// `NAME=on` or `NAME=off`.
+fn switched(text: &str) -> Result<(Rule, Switch), String> {
+    let (name, switch) = text.split_once('=').ok_or("give `NAME=on` or `NAME=off`")?;
+    let rule = name.parse().map_err(|error: UnknownWord| error.to_string())?;
+    Ok((rule, switch.parse().map_err(|error: UnknownWord| error.to_string())?))
 }
 
 /// [`Choices`] that were checked.
@@ -59,6 +70,7 @@ impl Choices {
             stat_only: self.stat_only.or(profile.stat_only).unwrap_or_default(),
             listing: self.listing.or(profile.listing).unwrap_or_default(),
             accounts: self.accounts.or(profile.accounts).unwrap_or_default(),
+            rules: self.rules.iter().copied().collect::<Rules>().on(profile.rules.clone()),
             include: patterns(&profile.include, &self.include)?,
             exclude: patterns(&profile.exclude, &self.exclude)?,
             ..Policy::default()

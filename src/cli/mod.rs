@@ -30,6 +30,7 @@ mod prove;
 mod proven;
 mod reading;
 mod rehearse;
+mod rules;
 mod run;
 mod side;
 mod slim;
@@ -84,6 +85,7 @@ enum Command {
     Merge(merge::Arguments),
     Verify(verify::Arguments),
     Profile(profile::Arguments),
+    Rules(rules::Arguments),
     /// Run a workload for another minjail
     #[command(name = rehearse::RUNNER, hide = true)]
     Workload {
@@ -125,6 +127,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Workload { order } => Ok(rehearse::runner(&order)),
         Command::Profile(arguments) => profile::run(&arguments),
+        Command::Rules(arguments) => Ok(rules::run(&arguments)),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::choices::{Choices, Chosen};
 use super::failure::Failure;
 use super::progress::Progress;
-use crate::files::{self, FileSet, Note};
+use crate::files::{self, FileSet, Note, Rules};
 use crate::image::{self, Output, Reference, Target};
 use crate::layer::{BLOCK_SIZE, Compression};
 use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Layers, Manifest, Packages, Sources, Times};
@@ -83,16 +83,17 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Takes from a lock how the image is made: epoch, times, and compression.
+    /// Takes from a lock how the image is made: epoch, times, rules, and compression.
     pub(super) fn follow(&mut self, lock: &Manifest) -> Result<(), Failure> {
         self.epoch = lock.epoch;
         self.compression = lock.packing.compression.parse().map_err(Failure::new)?;
-        self.packing = packing(self.compression, lock.packing.layers, lock.packing.mtime);
+        self.chosen.policy.rules = lock.packing.rules.clone();
+        self.packing = packing(self.compression, lock.packing.layers, lock.packing.mtime, &self.chosen.policy.rules);
         Ok(())
     }
 }
 
-fn packing(compression: Compression, layers: Layers, mtime: Times) -> manifest::Packing {
+fn packing(compression: Compression, layers: Layers, mtime: Times, rules: &Rules) -> manifest::Packing {
     manifest::Packing {
         name: String::new(),
         compression: compression.to_string(),
@@ -100,6 +101,7 @@ fn packing(compression: Compression, layers: Layers, mtime: Times) -> manifest::
         block_size: BLOCK_SIZE as u64,
         layers,
         mtime,
+        rules: rules.clone(),
     }
 }
 
@@ -137,17 +139,18 @@ impl Packing {
         for path in outputs.iter().filter_map(path_of).chain(locks.iter().map(PathBuf::as_path)) {
             check_target(path, self.force)?;
         }
+        let chosen = self.choices.check(profile)?;
         Ok(Prepared {
             outputs,
             locks,
             force: self.force,
-            packing: packing(self.compression, layers, mtime),
+            packing: packing(self.compression, layers, mtime, &chosen.policy.rules),
             compression: self.compression,
             allow_gaps: self.allow_gaps,
             quiet: self.quiet,
             json: self.json,
             epoch: epoch()?,
-            chosen: self.choices.check(profile)?,
+            chosen,
             standard_output: std::io::stdout().as_fd().try_clone_to_owned().map_err(Failure::new)?,
         })
     }

@@ -21,22 +21,34 @@ pub(super) fn include(files: &mut FileSet, patterns: &[Pattern], root: &Root) ->
             return Err(FilesError::Nothing { pattern: pattern.text.clone() });
         }
         let reason = Reason::Included { pattern: pattern.text.clone() };
-        for path in found {
-            // The way to it, and what it leads to if it is a link; a dangling one is packed as it is.
-            let walk = root.resolve(&JailPath::root(), path.as_bytes(), true)?;
-            for link in walk.links {
-                files.add(link.path, What::AsIs, reason.clone());
-            }
-            let Some(facts) = walk.facts else { continue };
-            if facts.file_type == FileType::Socket || is_kernels(&walk.end) {
-                continue;
-            }
-            let name = walk.end.file_name();
-            if facts.is_file() && (facts.mode & 0o111 != 0 || name.windows(3).any(|part| part == b".so")) {
-                objects.push(walk.end.clone());
-            }
-            files.add(walk.end, What::AsIs, reason.clone());
+        objects.extend(add_found(files, found, &reason, root)?);
+    }
+    Ok(objects)
+}
+
+/// Adds what was `found` below the root; returns the executables and libraries among it.
+pub(super) fn add_found(
+    files: &mut FileSet,
+    found: BTreeSet<JailPath>,
+    reason: &Reason,
+    root: &Root,
+) -> Result<Vec<JailPath>, RootError> {
+    let mut objects = Vec::new();
+    for path in found {
+        // The way to it, and what it leads to if it is a link; a dangling one is packed as it is.
+        let walk = root.resolve(&JailPath::root(), path.as_bytes(), true)?;
+        for link in walk.links {
+            files.add(link.path, What::AsIs, reason.clone());
         }
+        let Some(facts) = walk.facts else { continue };
+        if facts.file_type == FileType::Socket || is_kernels(&walk.end) {
+            continue;
+        }
+        let name = walk.end.file_name();
+        if facts.is_file() && (facts.mode & 0o111 != 0 || name.windows(3).any(|part| part == b".so")) {
+            objects.push(walk.end.clone());
+        }
+        files.add(walk.end, What::AsIs, reason.clone());
     }
     Ok(objects)
 }
@@ -101,13 +113,7 @@ pub(super) fn stat_only(files: &mut FileSet, looked_at: &BTreeSet<JailPath>, cho
 fn named(pattern: &Pattern, root: &Root) -> Result<BTreeSet<JailPath>, FilesError> {
     let mut found = BTreeSet::new();
     match &pattern.kind {
-        PatternKind::Path(path) => {
-            let walk = root.resolve(&JailPath::root(), path.as_bytes(), false)?;
-            if walk.facts.is_some() {
-                found.insert(path.clone());
-                below(&walk.end, root, &mut found)?;
-            }
-        }
+        PatternKind::Path(path) => found = whole(path, root)?,
         PatternKind::Glob(glob, start) => {
             let mut all = BTreeSet::from([start.clone()]);
             below(start, root, &mut all)?;
@@ -117,6 +123,17 @@ fn named(pattern: &Pattern, root: &Root) -> Result<BTreeSet<JailPath>, FilesErro
             }
         }
         PatternKind::Package(name) => found = package(name, root)?,
+    }
+    Ok(found)
+}
+
+/// `path`, if it is there, and everything below it.
+pub(super) fn whole(path: &JailPath, root: &Root) -> Result<BTreeSet<JailPath>, RootError> {
+    let mut found = BTreeSet::new();
+    let walk = root.resolve(&JailPath::root(), path.as_bytes(), false)?;
+    if walk.facts.is_some() {
+        found.insert(path.clone());
+        below(&walk.end, root, &mut found)?;
     }
     Ok(found)
 }

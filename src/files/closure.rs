@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::PathBuf;
 
-use super::{FileSet, FilesError, Reason, What, rules};
+use super::rules::{add_baselines, add_unwinder};
+use super::{FileSet, FilesError, Reason, Rule, Rules, What};
 use crate::elf::{Environment, Role, Search, SearchError};
 use crate::path::{JailPath, escape};
 use crate::root::{Root, RootError};
@@ -18,6 +19,7 @@ pub(super) fn close(
     executed: Vec<JailPath>,
     store: &BTreeMap<String, PathBuf>,
     root: &Root,
+    rules: &Rules,
 ) -> Result<(), FilesError> {
     let mut search = Search::new(root)?;
     let mut todo = executed;
@@ -37,8 +39,13 @@ pub(super) fn close(
             add_libraries(files, &mut search, &path)?;
         }
     }
-    rules::add_baselines(files, root)?;
-    rules::add_unwinder(files, &mut search, &done, root)
+    if rules.is_on(Rule::HwcapsBaseline) {
+        add_baselines(files, root)?;
+    }
+    if rules.is_on(Rule::ThreadUnwinder) {
+        add_unwinder(files, &mut search, &done, root)?;
+    }
+    Ok(())
 }
 
 /// The interpreter of the script at `path`, whose content may be a `kept` one; `None` if it is no script.

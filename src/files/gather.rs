@@ -159,7 +159,6 @@ impl Touched<'_> {
 
 /// What of all that the jail needs, and what a person should know.
 pub(super) fn wanted(
-    trace: &Trace,
     gathered: &Gathered<'_>,
     root: &Root,
     listing: Listing,
@@ -187,19 +186,8 @@ pub(super) fn wanted(
             }
         }
     }
-    for run in &trace.runs {
-        let rule = |rule: &str| Reason::Rule { rule: rule.to_owned(), of: run.header.program.clone() };
-        files.add(run.header.directory.clone(), What::AsIs, rule("working-directory"));
-        for mount_point in MOUNT_POINTS {
-            let path = JailPath::parse(mount_point).expect("an absolute path");
-            files.add(path, What::EmptyDirectory, rule("mount-point"));
-        }
-    }
     Ok((files, notes))
 }
-
-/// Where the runtime mounts what the kernel makes up.
-const MOUNT_POINTS: [&[u8]; 3] = [b"/dev", b"/proc", b"/sys"];
 
 /// Devices that every runtime provides (OCI runtime-spec, "Default Devices"), and what they link to.
 const PROVIDED: [&str; 13] =

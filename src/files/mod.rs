@@ -13,8 +13,9 @@ mod reason;
 mod rules;
 mod secrets;
 mod special;
+mod traits;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::elf::{CacheError, SearchError};
 use crate::path::{Facts, JailPath};
@@ -24,7 +25,7 @@ use crate::trace::{Trace, is_temporary};
 pub use closure::interpreter;
 pub use gather::REPAIR;
 pub use note::Note;
-pub use policy::{Accounts, Listing, Pattern, PatternError, Policy, StatOnly};
+pub use policy::{Accounts, Listing, Pattern, PatternError, Policy, Purpose, Rule, Rules, StatOnly, Switch};
 pub use reason::{Reason, Reasons};
 pub use secrets::is_secret_variable;
 
@@ -53,10 +54,22 @@ pub enum FilesError {
 /// The root cannot be read, is not as the trace found it, or two runs found it different.
 pub fn needed(trace: &Trace, root: &Root, policy: &Policy) -> Result<(FileSet, Vec<Note>), FilesError> {
     let touched = gather::gather(trace)?;
-    let (mut files, mut notes) = gather::wanted(trace, &touched, root, policy.listing)?;
+    let (mut files, mut notes) = gather::wanted(&touched, root, policy.listing)?;
+    rules::add_places(&mut files, trace, &policy.rules);
     let mut objects: Vec<JailPath> = touched.executed().cloned().collect();
     objects.extend(choose::include(&mut files, &policy.include, root)?);
-    closure::close(&mut files, objects, &trace.store, root)?;
+    let mut closed = BTreeSet::new();
+    loop {
+        closed.extend(objects.iter().cloned());
+        closure::close(&mut files, objects, &trace.store, root, &policy.rules)?;
+        let known = files.wanted.len();
+        objects = traits::add(&mut files, &policy.rules, root)?;
+        objects.retain(|object| !closed.contains(object));
+        if objects.is_empty() && files.wanted.len() == known {
+            break;
+        }
+    }
+    rules::add_sources(&mut files, policy, root)?;
     // From here on less is wanted, never more: what is left out brings nothing with it, and nothing brings it back.
     choose::exclude(&mut files, &policy.exclude, root, &mut notes)?;
     choose::stat_only(&mut files, &touched.looked_at(), policy.stat_only);
@@ -85,11 +98,13 @@ pub struct FileSet {
 }
 
 impl FileSet {
-    /// Adds a reason for `path`; `what` counts only if the path is new, or wanted as it is so far.
+    /// Adds a reason for `path`; `what` counts only if the path is new, or wanted as it is so far, or was only a name in a
+    /// listing.
     pub fn add(&mut self, path: JailPath, what: What, reason: Reason) {
         let wanted =
             self.wanted.entry(path).or_insert_with(|| Wanted { what: What::AsIs, reasons: Reasons::default() });
-        if wanted.what == What::AsIs {
+        let was_only_a_name = wanted.what == What::Placeholder && !matches!(reason, Reason::Listed { .. });
+        if wanted.what == What::AsIs || was_only_a_name {
             wanted.what = what;
         }
         wanted.reasons.insert(reason);

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use globset::{GlobBuilder, GlobMatcher};
 
 use crate::path::JailPath;
-pub use crate::profile::{Accounts, Listing, StatOnly};
+pub use crate::profile::{Accounts, Listing, Purpose, Rule, Rules, StatOnly, Switch};
 
 /// The choices.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +16,8 @@ pub struct Policy {
     pub stat_only: StatOnly,
     pub listing: Listing,
     pub accounts: Accounts,
+    /// The rules that were switched.
+    pub rules: Rules,
     /// Packed besides what the runs touched.
     pub include: Vec<Pattern>,
     /// Not packed, whatever the runs did.

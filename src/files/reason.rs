@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::path::JailPath;
+use crate::profile::Rule;
 
 /// One reason; a path may have several.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -32,6 +33,11 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// That `rule` adds it, on account of `of`.
+    pub(super) fn rule(rule: Rule, of: JailPath) -> Self {
+        Self::Rule { rule: rule.name().to_owned(), of }
+    }
+
     /// True if a run would miss the path itself, and not only its name or what is behind it.
     pub fn is_use(&self) -> bool {
         matches!(self, Self::Touched { .. } | Self::OnTheWay { .. } | Self::Interpreter { .. } | Self::Library { .. })

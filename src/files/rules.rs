@@ -1,4 +1,5 @@
-//! What a jail needs though a run may not have come to it.
+//! What a jail needs though a run may not have come to it: the rules that are needs. What another run may want is in
+//! `traits`.
 //!
 //! In: the file set with its closure. Out: the same with what each rule adds, which says so ([`Reason::Rule`]). A rule is
 //! here only if a program was seen to fail without it. Each looks at every file alone, so that more files never need
@@ -7,17 +8,63 @@
 use std::collections::BTreeSet;
 
 use super::closure::{add_libraries, add_spelled};
-use super::{FileSet, FilesError, Reason, What};
+use super::{FileSet, FilesError, Policy, Reason, Rule, Rules, StatOnly, What};
 use crate::elf::{Search, mentions};
 use crate::path::JailPath;
 use crate::root::Root;
+use crate::trace::{Header, Trace};
+
+/// Where the runtime mounts what the kernel makes up.
+const MOUNT_POINTS: [&[u8]; 3] = [b"/dev", b"/proc", b"/sys"];
+
+/// The directories without which a program is not started, whatever it does.
+pub(super) fn add_places(files: &mut FileSet, trace: &Trace, rules: &Rules) {
+    for Header { program, directory, .. } in trace.runs.iter().map(|run| &run.header) {
+        if rules.is_on(Rule::WorkingDirectory) {
+            files.add(directory.clone(), What::AsIs, Reason::rule(Rule::WorkingDirectory, program.clone()));
+        }
+        if rules.is_on(Rule::MountPoint) {
+            for mount_point in MOUNT_POINTS {
+                let path = JailPath::parse(mount_point).expect("an absolute path");
+                files.add(path, What::EmptyDirectory, Reason::rule(Rule::MountPoint, program.clone()));
+            }
+        }
+    }
+}
+
+/// Python loads a compiled module only if its source is there, with the size and the time that it was compiled from, and
+/// takes a directory for its library only if that has `os.py` (`Modules/getpath.py`); both it only looks at. They are in
+/// the set already, and without a reason more they would be left out as what was only looked at.
+pub(super) fn add_sources(files: &mut FileSet, policy: &Policy, root: &Root) -> Result<(), FilesError> {
+    if policy.stat_only == StatOnly::Full || !policy.rules.is_on(Rule::PythonSource) {
+        return Ok(());
+    }
+    let compiled: Vec<JailPath> = files.wanted.keys().filter(|path| source(path).is_some()).cloned().collect();
+    for of in compiled {
+        let Some(source) = source(&of) else { continue };
+        let landmark = source.parent().filter(|package| package.file_name() == b"encodings");
+        let landmark = landmark.and_then(|package| Some(package.parent()?.join(b"os.py")));
+        for path in [Some(source), landmark].into_iter().flatten() {
+            add_spelled(files, root, path.as_bytes(), &Reason::rule(Rule::PythonSource, of.clone()))?;
+        }
+    }
+    Ok(())
+}
+
+/// What a compiled file was compiled from: `json/__init__.py` of `json/__pycache__/__init__.cpython-311.pyc` (PEP 3147).
+fn source(compiled: &JailPath) -> Option<JailPath> {
+    let cache = compiled.parent().filter(|cache| cache.file_name() == b"__pycache__")?;
+    let stem = compiled.file_name().strip_suffix(b".pyc")?;
+    let name = stem.split(|&byte| byte == b'.').next()?;
+    Some(cache.parent()?.join(&[name, b".py"].concat()))
+}
 
 /// glibc picks a library from `glibc-hwcaps` by the processor at hand: another one needs the plain copy.
 pub(super) fn add_baselines(files: &mut FileSet, root: &Root) -> Result<(), FilesError> {
     let variants: Vec<JailPath> = files.wanted.keys().filter(|path| baseline(path).is_some()).cloned().collect();
     for variant in variants {
         if let Some(plain) = baseline(&variant) {
-            let reason = Reason::Rule { rule: "hwcaps-baseline".to_owned(), of: variant };
+            let reason = Reason::rule(Rule::HwcapsBaseline, variant);
             add_spelled(files, root, plain.as_bytes(), &reason)?;
         }
     }
@@ -55,7 +102,7 @@ pub(super) fn add_unwinder(
     let others = objects.map(|(path, _)| path).filter(|path| !libcs.contains(path) && !unwinders.contains(path));
     let ending: Vec<JailPath> = others.filter(|path| ends_threads(path, root)).cloned().collect();
     for of in ending {
-        let reason = Reason::Rule { rule: "thread-unwinder".to_owned(), of };
+        let reason = Reason::rule(Rule::ThreadUnwinder, of);
         for unwinder in &unwinders {
             if let Some(end) = add_spelled(files, root, unwinder.as_bytes(), &reason)? {
                 add_libraries(files, search, &end)?;
@@ -76,6 +123,14 @@ fn ends_threads(path: &JailPath, root: &Root) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn compiled_files_and_their_source() {
+        let path = |text: &str| JailPath::parse(text.as_bytes()).unwrap();
+        assert_eq!(source(&path("/lib/json/__pycache__/tool.cpython-311.opt-1.pyc")), Some(path("/lib/json/tool.py")));
+        assert_eq!(source(&path("/lib/json/tool.pyc")), None);
+        assert_eq!(source(&path("/lib/__pycache__/tool.py")), None);
+    }
 
     #[test]
     fn variants_and_their_baseline() {

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::layers::Layers;
+use crate::files::Rules;
 
 /// How the entries become an image: all that its digests depend on besides the entries and the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub struct Packing {
     #[serde(default)]
     pub layers: Layers,
     pub mtime: Times,
+    /// The rules that were switched for the entries, to choose them again from the same traces.
+    #[serde(default, skip_serializing_if = "Rules::is_empty")]
+    pub rules: Rules,
 }
 
 /// Which times the entries get.

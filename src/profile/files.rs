@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::rules::Rules;
+
 /// The choices; what is left out has its default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -20,6 +22,8 @@ pub struct Files {
     pub exclude: Vec<String>,
     #[serde(default)]
     pub allow_secrets: Vec<String>,
+    #[serde(default)]
+    pub rules: Rules,
     #[serde(default)]
     pub mtime: Option<Mtime>,
     #[serde(default)]
@@ -40,6 +44,7 @@ impl Files {
             include: join(below.include, self.include),
             exclude: join(below.exclude, self.exclude),
             allow_secrets: join(below.allow_secrets, self.allow_secrets),
+            rules: self.rules.on(below.rules),
             mtime: self.mtime.or(below.mtime),
             layers: self.layers.or(below.layers),
         }
@@ -107,8 +112,8 @@ pub enum Accounts {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{word}` is none of {known}")]
 pub struct UnknownWord {
-    word: String,
-    known: &'static str,
+    pub(super) word: String,
+    pub(super) known: &'static str,
 }
 
 macro_rules! words {

@@ -8,6 +8,7 @@ mod files;
 mod load;
 mod model;
 mod reference;
+mod rules;
 mod shipped;
 
 pub use files::{Accounts, Division, Files, Listing, Mtime, StatOnly, UnknownWord};
@@ -17,4 +18,5 @@ pub use model::{
     Workload,
 };
 pub use reference::{page, schema};
+pub use rules::{Purpose, Rule, Rules, Switch};
 pub use shipped::{SHIPPED, Shipped, shipped};

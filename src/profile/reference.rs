@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::files::{Accounts, Listing, StatOnly};
+use super::rules::{Rule, Switch};
 
 /// One key of a profile.
 struct Field {
@@ -22,10 +23,15 @@ enum Form {
     Text,
     Texts,
     TextMap,
-    Integer { least: u64, most: u64 },
+    Integer {
+        least: u64,
+        most: u64,
+    },
     Command,
     Commands,
     OneOf(&'static [&'static str]),
+    /// Which of these are on, and which are off.
+    Switches(&'static [&'static str]),
     Section(&'static str),
     SectionList(&'static str),
     SectionMap(&'static str),
@@ -201,6 +207,12 @@ const FIELDS: &[Field] = &[
     may("files", "allow-secrets", Form::Texts, "What is packed although it looks like a secret: paths, or `env:NAME`."),
     may(
         "files",
+        "rules",
+        Form::Switches(&Rule::WORDS),
+        "Rules that are switched on or off, each by its name ([rules.md](rules.md)).",
+    ),
+    may(
+        "files",
         "mtime",
         Form::OneOf(&["fixed", "clamp", "packaged", "keep"]),
         "Which times files get; else `packaged`: those of packages keep theirs.",
@@ -275,6 +287,13 @@ fn form_schema(form: Form) -> Value {
         Form::Command => command,
         Form::Commands => json!({ "type": "array", "items": command }),
         Form::OneOf(words) => json!({ "enum": words }),
+        Form::Switches(names) => {
+            // What `on` is in YAML depends on its version.
+            let switch = json!({ "enum": [Switch::WORDS[0], Switch::WORDS[1], true, false] });
+            let properties: Map<String, Value> =
+                names.iter().map(|name| ((*name).to_owned(), switch.clone())).collect();
+            json!({ "type": "object", "properties": properties, "additionalProperties": false })
+        }
         Form::Section(name) => section(name),
         Form::SectionList(name) => json!({ "type": "array", "items": section(name) }),
         Form::SectionMap(name) => json!({ "type": "object", "additionalProperties": section(name) }),
@@ -322,6 +341,7 @@ fn form_words(form: Form) -> String {
         Form::Command => "a list of arguments, or a line for `/bin/sh -c`".to_owned(),
         Form::Commands => "a list of commands".to_owned(),
         Form::OneOf(words) => format!("`{}`", words.join("`, `")),
+        Form::Switches(names) => format!("`on` or `off` by name: `{}`", names.join("`, `")),
         Form::Section(name) => format!("[{name}](#{name})"),
         Form::SectionList(name) => format!("a list of [{name}](#{name})"),
         Form::SectionMap(name) => format!("[{name}](#{name})s by name"),
