@@ -6,6 +6,7 @@ pub mod cli;
 pub mod elf;
 pub mod files;
 pub mod image;
+pub mod init;
 pub mod jail;
 pub mod layer;
 pub mod manifest;

@@ -25,6 +25,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("workload", &["files", "jail", "path", "profile", "trace"]),
     ("sbom", &["manifest", "path", "root"]),
     ("sign", &["manifest", "path"]),
+    ("init", &["image", "path", "profile", "trace"]),
     ("slim", &["image", "manifest", "path", "profile"]),
 ];
 

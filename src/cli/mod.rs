@@ -20,6 +20,7 @@ mod diff;
 mod doctor;
 mod exit;
 mod failure;
+mod init;
 mod locate;
 mod locked;
 mod merge;
@@ -76,6 +77,7 @@ const STYLES: Styles = Styles::styled()
 enum Command {
     Trace(trace::Arguments),
     Build(build::Arguments),
+    Init(init::Arguments),
     Slim(slim::Arguments),
     Unpack(unpack::Arguments),
     Cache(cache::Arguments),
@@ -117,6 +119,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Trace(arguments) => trace::run(arguments),
         Command::Build(arguments) => build::run(&arguments),
+        Command::Init(arguments) => init::run(&arguments),
         Command::Slim(arguments) => slim::run(&arguments),
         Command::Unpack(arguments) => unpack::run(&arguments),
         Command::Cache(arguments) => cache::run(&arguments),

@@ -19,7 +19,7 @@ use crate::workload::{self, Observation, Order, Place};
 pub(super) const RUNNER: &str = "__workload";
 
 /// Where a program without a `PATH` of its own looks: what docker sets.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A runner's whole life. Its failure is told by the director.
 pub(super) fn runner(order: &Path) -> Exit {

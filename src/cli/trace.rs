@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use minjail_tracer::{Credentials, Options, Outcome};
+use minjail_tracer::{Credentials, Event, Options, Outcome};
 use nix::unistd::{Gid, Group, Uid, User, getgroups};
 
 use super::exit::Exit;
@@ -28,9 +28,20 @@ pub(super) struct Arguments {
     #[command(flatten)]
     packing: Packing,
 
+    #[command(flatten)]
+    running: Running,
+
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// How the program is run.
+#[derive(Debug, clap::Args)]
+pub(super) struct Running {
     /// Run the program as this user (and group), by name or number
     #[arg(long, value_name = "UID[:GID]")]
-    user: Option<String>,
+    pub(super) user: Option<String>,
 
     /// Run the program in this directory
     #[arg(long, value_name = "DIR")]
@@ -46,20 +57,16 @@ pub(super) struct Arguments {
     /// How long processes that outlive the program are followed before they are ended, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     grace: u64,
-
-    /// The program and its arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
-    command: Vec<OsString>,
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let prepared = arguments.packing.prepare()?;
-    let workload = Workload::new(&arguments)?;
+    let workload = Workload::new(&arguments.running, &arguments.command)?;
     let name = workload.name();
     let target = arguments.trace.unwrap_or_else(|| PathBuf::from(format!("{name}.trace")));
 
     prepared.reserve_standard_output()?;
-    let (outcome, tally) = workload.trace(&target, Duration::from_secs(arguments.grace))?;
+    let (outcome, tally) = workload.trace(&target, &arguments.running.options(), |_| {})?;
     if prepared.outputs.is_empty() {
         pack::tell_of_trace(&tally, &target, &prepared);
     } else {
@@ -73,14 +80,20 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
 }
 
 /// A program about to be traced.
-struct Workload {
-    command: minjail_tracer::Command,
-    header: Header,
+pub(super) struct Workload {
+    pub(super) command: minjail_tracer::Command,
+    pub(super) header: Header,
+}
+
+impl Running {
+    pub(super) fn options(&self) -> Options {
+        Options { grace: Some(Duration::from_secs(self.grace)), ..Options::default() }
+    }
 }
 
 impl Workload {
-    fn new(arguments: &Arguments) -> Result<Self, Failure> {
-        let typed = arguments.command.first().filter(|name| !name.is_empty());
+    pub(super) fn new(arguments: &Running, command: &[OsString]) -> Result<Self, Failure> {
+        let typed = command.first().filter(|name| !name.is_empty());
         let typed = typed.ok_or_else(|| {
             Failure::usage("the command is empty")
                 .exit(Exit::NotFound)
@@ -104,7 +117,7 @@ impl Workload {
             trace_format: FORMAT,
             workload: file_name(&program),
             program: lexical(&absolute)?,
-            command: arguments.command.iter().map(|argument| escape(argument.as_bytes())).collect(),
+            command: command.iter().map(|argument| escape(argument.as_bytes())).collect(),
             env: image_environment(&environment, &named)?,
             directory: JailPath::parse(directory.as_os_str().as_bytes()).map_err(Failure::new)?,
             uid,
@@ -115,7 +128,7 @@ impl Workload {
         };
         let command = minjail_tracer::Command {
             program,
-            arguments: arguments.command.clone(),
+            arguments: command.to_vec(),
             environment: environment.into_iter().collect(),
             directory: arguments.workdir.clone(),
             credentials,
@@ -124,14 +137,23 @@ impl Workload {
         Ok(Self { command, header })
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         self.header.workload.clone()
     }
 
-    fn trace(&self, target: &Path, grace: Duration) -> Result<(Outcome, Tally), Failure> {
+    /// Traces it; `look` sees every event too.
+    pub(super) fn trace(
+        &self,
+        target: &Path,
+        options: &Options,
+        mut look: impl FnMut(&Event<'_>),
+    ) -> Result<(Outcome, Tally), Failure> {
         let mut recorder = Recorder::start(self.header.clone(), &self.header.root, &std::env::temp_dir())?;
-        let options = Options { grace: Some(grace) };
-        let outcome = match minjail_tracer::trace(&self.command, &options, &mut |event| recorder.take(&event)) {
+        let traced = minjail_tracer::trace(&self.command, options, &mut |event| {
+            look(&event);
+            recorder.take(&event)
+        });
+        let outcome = match traced {
             Ok(outcome) => outcome,
             Err(error) => return Err(recorder.failure().map_or_else(|| error.into(), Failure::from)),
         };

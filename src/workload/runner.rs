@@ -221,8 +221,10 @@ fn follow(
     let mut programs = std::collections::HashMap::new();
     let tell = |word: &Word| send(&mut *writer.lock().expect("nobody panics while writing"), word);
     let mut broken = None;
-    let outcome =
-        minjail_tracer::trace(command, &Options { grace: Some(Duration::from_secs(order.grace)) }, &mut |event| {
+    let outcome = minjail_tracer::trace(
+        command,
+        &Options { grace: Some(Duration::from_secs(order.grace)), ..Options::default() },
+        &mut |event| {
             if let Event::Exec { process, loaded, .. } = &event {
                 let _ = program.compare_exchange(0, *process, Ordering::SeqCst, Ordering::SeqCst);
                 programs.insert(*process, loaded.first().map(|path| escape(path)).unwrap_or_default());
@@ -236,7 +238,8 @@ fn follow(
                 return ControlFlow::Break(());
             }
             sink(&event)
-        });
+        },
+    );
     match (outcome, broken) {
         (_, Some(error)) => Err(RunError::Speak(error)),
         (Err(error), None) => Err(error.into()),

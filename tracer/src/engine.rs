@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -31,6 +33,8 @@ pub struct Options {
     /// How long processes that outlive the program's first one are followed before they are ended, by SIGTERM and, two
     /// seconds later, by SIGKILL. `None`: until they end by themselves.
     pub grace: Option<Duration>,
+    /// Takes the number of the first signal, of those that ask for an end, that came for the program; 0 until then.
+    pub told_to_end: Arc<AtomicI32>,
 }
 
 /// How the program ended.
@@ -52,7 +56,7 @@ pub fn trace(
     options: &Options,
     sink: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> Result<Outcome, TraceError> {
-    let forwarding = Forwarding::start().map_err(TraceError::Thread)?;
+    let forwarding = Forwarding::start(Arc::clone(&options.told_to_end)).map_err(TraceError::Thread)?;
     let started = spawn(command, SEIZE_OPTIONS, forwarding.mask())?;
     forwarding.to(started.process);
     let mut engine = Engine::new(started.process, &forwarding, sink);

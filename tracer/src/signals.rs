@@ -64,16 +64,19 @@ struct Shared {
     /// It stands in a group-stop.
     is_stopped: AtomicBool,
     over: AtomicBool,
+    /// The first of [`ENDING`] that came; 0 until then.
+    told_to_end: Arc<AtomicI32>,
 }
 
 impl Forwarding {
-    /// Starts to take signals, for this process and all threads that are started from now on.
+    /// Starts to take signals, for this process and all threads that are started from now on; `told_to_end` gets the first
+    /// that asks for an end.
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub(crate) fn start() -> std::io::Result<Self> {
+    pub(crate) fn start(told_to_end: Arc<AtomicI32>) -> std::io::Result<Self> {
         let before = sys::block(TAKEN);
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { told_to_end, ..Shared::default() });
         let (theirs, tracer) = (Arc::clone(&shared), gettid());
         match std::thread::Builder::new().spawn(move || Listener::new(theirs, tracer).listen()) {
             Ok(thread) => Ok(Self { shared, thread: Some(thread), before }),
@@ -178,6 +181,7 @@ impl Listener {
                 sys::exit_now(128 + signal);
             }
             self.is_ending = true;
+            self.shared.told_to_end.store(signal, Ordering::SeqCst);
         }
         let process = self.shared.process.load(Ordering::SeqCst);
         if process != 0 && !(sender.is_none() && has_heard(process, signal)) {

@@ -128,7 +128,7 @@ impl Hazard {
             parents: BTreeMap::new(),
             exits: BTreeSet::new(),
         };
-        let options = Options { grace: self.grace };
+        let options = Options { grace: self.grace, ..Options::default() };
         seen.outcome = trace(&command, &options, &mut |event| {
             self.note(&mut seen, event);
             ControlFlow::Continue(())

@@ -1,0 +1,196 @@
+//! `minjail init`: the draft of a profile, from one run, from an image, or from a Dockerfile.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use minjail_tracer::Event;
+use nix::unistd::Uid;
+
+use super::answer;
+use super::exit::Exit;
+use super::failure::Failure;
+use super::reading::Reading;
+use super::rehearse::PATH;
+use super::trace::{Running, Workload};
+use crate::image::oci::RunConfig;
+use crate::image::{Image, Input};
+use crate::init::{self, Draft};
+use crate::path::escape;
+use crate::profile;
+use crate::trace::Trace;
+
+/// Draft a profile: from one run of a program, from an image, or from a Dockerfile
+///
+/// A program is run once, under the tracer, with no input and with the environment that the profile will name; a server
+/// until Ctrl-C. What it listened to, where it made files and how it ended is in the profile, and what only a person can
+/// know stands there as a comment.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Where the profile goes, `-` for standard output [default: <program>.yaml in the working directory]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Take from this image how it is run; nothing is run
+    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["dockerfile", "command"])]
+    image: Option<OsString>,
+
+    #[command(flatten)]
+    reading: Reading,
+
+    /// Take from this Dockerfile how its image is run; nothing is built
+    #[arg(long, value_name = "FILE", conflicts_with = "command")]
+    dockerfile: Option<PathBuf>,
+
+    /// The stage of the Dockerfile, by name or number [default: the last]
+    #[arg(long, value_name = "STAGE", requires = "dockerfile")]
+    target: Option<String>,
+
+    /// What an `ARG` of the Dockerfile is; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", requires = "dockerfile", value_parser = pair)]
+    build_arg: Vec<(String, String)>,
+
+    #[command(flatten)]
+    running: Running,
+
+    /// The program and its arguments
+    #[arg(last = true, required_unless_present_any = ["image", "dockerfile"], value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').ok_or_else(|| "it has no `=`".to_owned())?;
+    Ok((pair.0.to_owned(), pair.1.to_owned()))
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    if let Some(file) = arguments.output.as_deref() {
+        refuse_old(file)?;
+    }
+    if let Some(image) = &arguments.image {
+        let opened = Image::open(&Input::parse(image)?, &arguments.reading.get())?;
+        let config = opened.config.and_then(|config| config.config).unwrap_or_default();
+        let origin = format!("`minjail init --image {}`", escape(image.as_encoded_bytes()));
+        return write(&from_config(&config, &origin)?, arguments);
+    }
+    if let Some(file) = &arguments.dockerfile {
+        return write(&from_dockerfile(file, arguments)?, arguments);
+    }
+    let workload = Workload::new(&arguments.running, &arguments.command)?;
+    if arguments.output.is_none() {
+        refuse_old(&default_file(&workload.name()))?;
+    }
+    // The program's own words must not get into a profile that goes to standard output.
+    let standard_output = std::io::stdout().as_fd().try_clone_to_owned().map_err(Failure::new)?;
+    let draft = from_run(workload, arguments)?;
+    nix::unistd::dup2_stdout(standard_output).map_err(Failure::new)?;
+    write(&draft, arguments)
+}
+
+fn from_config(config: &RunConfig, origin: &str) -> Result<Draft, Failure> {
+    let draft = init::told(config, origin);
+    let mut draft = draft.map_err(|error| {
+        Failure::usage(format!("no profile can be made of {origin}: {error}"))
+            .hint("draft one from a run: `minjail init -- CMD`")
+    })?;
+    if draft.env.get("PATH").is_some_and(|path| path == PATH) {
+        draft.env.remove("PATH");
+    }
+    Ok(draft)
+}
+
+fn from_dockerfile(file: &Path, arguments: &Arguments) -> Result<Draft, Failure> {
+    let text = fs_err::read_to_string(file)
+        .map_err(|error| Failure::new(error).hint("name a Dockerfile that you may read with `--dockerfile`"))?;
+    let given: BTreeMap<String, String> = arguments.build_arg.iter().cloned().collect();
+    let stage = init::read_dockerfile(&text, arguments.target.as_deref(), &given).map_err(|error| {
+        let text = format!("`{}` cannot be read as a Dockerfile: {error}", file.display());
+        Failure::usage(text).hint("correct it there, or draft from the built image: `minjail init --image`")
+    })?;
+    let mut draft = from_config(&stage.config, &format!("`minjail init --dockerfile {}`", file.display()))?;
+    draft.notes.extend(stage.notes);
+    if let Some(base) = stage.base {
+        draft.notes.push(format!(
+            "What the base image `{base}` says of itself (an entrypoint, variables, a user) is not in the Dockerfile, and \
+             not here: `minjail init --image` reads it from a built image."
+        ));
+    }
+    Ok(draft)
+}
+
+/// Runs the program as a build will run it, and drafts from what it did.
+fn from_run(mut workload: Workload, arguments: &Arguments) -> Result<Draft, Failure> {
+    // As a workload without `PATH` of its own finds its programs.
+    let path = workload.header.env.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned()).clone();
+    let environment = workload.header.env.iter().map(|(name, value)| (name.into(), value.into()));
+    workload.command.environment = environment.collect();
+    let nothing = fs_err::File::open("/dev/null").map_err(Failure::new)?;
+    nix::unistd::dup2_stdin(nothing.file()).map_err(Failure::new)?;
+    if arguments.output.as_deref() == Some(Path::new("-")) {
+        nix::unistd::dup2_stdout(std::io::stderr()).map_err(Failure::new)?;
+    }
+    let scratch = tempfile::Builder::new().prefix("minjail-init-").tempdir().map_err(Failure::new)?;
+    let target = scratch.path().join("run.trace");
+    let options = arguments.running.options();
+    let start = Instant::now();
+    let mut busy = Duration::ZERO;
+    workload.trace(&target, &options, |event| {
+        if matches!(event, Event::Touch(_) | Event::Exec { .. }) {
+            busy = start.elapsed();
+        }
+    })?;
+    let trace = Trace::read(std::slice::from_ref(&target))?;
+    let stopped_by = Some(options.told_to_end.load(Ordering::SeqCst)).filter(|signal| *signal != 0);
+    let run = init::Run {
+        trace: &trace.runs[0],
+        stopped_by,
+        busy_seconds: busy.as_secs(),
+        seconds: start.elapsed().as_secs(),
+        is_root: Uid::effective().is_root(),
+    };
+    let words: Vec<String> =
+        arguments.command.iter().map(|argument| escape(argument.as_encoded_bytes()).replace('\n', " ")).collect();
+    let mut draft = init::seen(&run, &format!("`minjail init -- {}`", words.join(" "))).map_err(|error| {
+        Failure::new(error).hint("see that the program works by itself; a server is to be ended by Ctrl-C")
+    })?;
+    if path == PATH {
+        draft.env.remove("PATH");
+    }
+    draft.user.clone_from(&arguments.running.user);
+    Ok(draft)
+}
+
+fn default_file(program: &str) -> PathBuf {
+    PathBuf::from(format!("{program}.yaml"))
+}
+
+fn refuse_old(file: &Path) -> Result<(), Failure> {
+    if file != Path::new("-") && file.symlink_metadata().is_ok() {
+        return Err(Failure::usage(format!("`{}` exists already", file.display()))
+            .hint("name another file with `-o`, or remove this one"));
+    }
+    Ok(())
+}
+
+/// Writes the profile, if it is one.
+fn write(draft: &Draft, arguments: &Arguments) -> Result<Exit, Failure> {
+    let program = Path::new(&draft.run[0]).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let file = arguments.output.clone().unwrap_or_else(|| default_file(&program));
+    let to_standard_output = file == Path::new("-");
+    let name = if to_standard_output { default_file(&program) } else { file.clone() };
+    let text = draft.text(&name.display().to_string());
+    profile::load(&name.display().to_string(), &|name, _| Ok((name.to_owned(), text.clone())))?;
+    if to_standard_output {
+        answer(&text);
+        return Ok(Exit::Success);
+    }
+    let created = fs_err::OpenOptions::new().write(true).create_new(true).open(&file);
+    let written = created.and_then(|mut created| created.write_all(text.as_bytes()));
+    written.map_err(|error| Failure::new(error).hint("name a file that can be made with `-o`"))?;
+    say!("minjail: wrote {}: complete it, then `minjail build {} -o oci:DIR`", file.display(), file.display());
+    Ok(Exit::Success)
+}

@@ -1,0 +1,77 @@
+//! From what an image says of itself, or what its Dockerfile says, to a draft.
+
+use super::draft::{Described, Draft, Readiness};
+use crate::image::oci::RunConfig;
+use crate::profile::StopSignal;
+
+/// There is nothing to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it does not say what to run")]
+pub struct NoCommand;
+
+/// The draft of an image that is run as `config` says. Its server is taken for ready at its lowest TCP port.
+///
+/// # Errors
+/// The configuration names no command.
+pub fn told(config: &RunConfig, origin: &str) -> Result<Draft, NoCommand> {
+    let entrypoint = config.entrypoint.clone().unwrap_or_default();
+    let cmd = config.cmd.clone().unwrap_or_default();
+    let run: Vec<String> = entrypoint.iter().chain(&cmd).cloned().collect();
+    if run.first().is_none_or(String::is_empty) {
+        return Err(NoCommand);
+    }
+    let mut draft = Draft { origin: origin.to_owned(), run, ..Draft::default() };
+    for variable in config.env.iter().flatten() {
+        let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+        draft.env.insert(name.to_owned(), value.to_owned());
+    }
+    let said = |word: &Option<String>| word.clone().filter(|word| !word.is_empty());
+    draft.cwd = said(&config.working_dir).filter(|directory| directory.starts_with('/') && directory != "/");
+    let spelled = |port: &String| if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
+    let ports = config.exposed_ports.iter().flatten().map(|(port, _)| spelled(port));
+    draft.image = Described {
+        // An empty one too: else the first workload's program would be put before the arguments.
+        entrypoint: Some(entrypoint),
+        cmd: (!cmd.is_empty()).then_some(cmd),
+        user: said(&config.user),
+        ports: ports.collect(),
+        volumes: config.volumes.iter().flatten().map(|(volume, _)| volume.clone()).collect(),
+        labels: config.labels.clone().unwrap_or_default(),
+        ..Described::default()
+    };
+    let volumes = draft.image.volumes.clone();
+    draft.image.volumes.retain(|volume| volume.starts_with('/'));
+    draft.notes.extend(
+        volumes
+            .difference(&draft.image.volumes)
+            .map(|volume| format!("The volume `{volume}` is no absolute path, and is left out.")),
+    );
+    if let Some(user) = &draft.image.user {
+        draft.notes.push(format!(
+            "It runs as `{user}`. `minjail slim` runs the workload as that user by itself; for `minjail build`, on this \
+             machine's own files, name one of this machine's users as the workload's `user`."
+        ));
+    }
+    draft.tcp = draft.image.ports.iter().filter_map(|port| tcp(port)).collect();
+    draft.ready = draft.tcp.first().map(|port| Readiness::Port(*port));
+    stop(config, &mut draft);
+    Ok(draft)
+}
+
+fn stop(config: &RunConfig, draft: &mut Draft) {
+    let Some(name) = config.stop_signal.as_deref().filter(|name| !name.is_empty()) else { return };
+    match StopSignal::parse(name) {
+        Some(signal) => {
+            draft.image.stop_signal = Some(signal);
+            draft.stop = Some(signal);
+        }
+        None => draft
+            .notes
+            .push(format!("It is to be stopped by `{name}`, which is none of the signals that minjail sends.")),
+    }
+}
+
+/// The port of `80/tcp`.
+fn tcp(port: &str) -> Option<u16> {
+    port.strip_suffix("/tcp")?.parse().ok()
+}
