@@ -80,8 +80,6 @@ fn busybox() -> Option<(Manifest, Sources)> {
         }
     };
     let config = Config {
-        volumes: BTreeSet::new(),
-        stop_signal: None,
         architecture: if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }.to_owned(),
         entrypoint: vec!["/bin/cat".to_owned()],
         cmd: vec!["/data/msg".to_owned()],
@@ -90,6 +88,7 @@ fn busybox() -> Option<(Manifest, Sources)> {
         user: "0:0".to_owned(),
         exposed_ports: BTreeSet::from(["80/tcp".to_owned()]),
         labels: BTreeMap::from([("org.example.made-by".to_owned(), "a test".to_owned())]),
+        ..Config::default()
     };
     let entries = kinds.into_iter().map(entry).collect();
     Some((

@@ -58,6 +58,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let profile = arguments.profile.as_deref().map(profile::load).transpose()?;
     let files = profile.as_ref().map(|profile| profile.files.clone()).unwrap_or_default();
+    arguments.packing.refuse_kept_layers()?;
     let prepared = arguments.packing.prepare_for(&files, arguments.locked.as_deref())?;
     if prepared.outputs.is_empty() {
         return Err(Failure::usage("nothing to build: no output is named").hint("name one with `-o`, as `-o oci:DIR`"));

@@ -40,8 +40,8 @@ pub(super) struct Packing {
     #[arg(long, value_name = "HOW", default_value = "gzip")]
     compression: Compression,
 
-    /// Into which layers files go: `one` for all; or `packages`, one for each large package of the distribution, so that
-    /// images share them [default: one]
+    /// Into which layers files go: `one` for all; `packages`, one for each large package of the distribution, so that
+    /// images share them; or `keep`, of an image, those that they were in [default: one]
     #[arg(long, value_name = "HOW")]
     layers: Option<Layers>,
 
@@ -108,7 +108,17 @@ fn packing(compression: Compression, layers: Layers, mtime: Times, rules: &Rules
 impl Packing {
     /// Refuses what cannot come to anything, before a program runs.
     pub(super) fn prepare(&self) -> Result<Prepared, Failure> {
+        self.refuse_kept_layers()?;
         self.prepare_for(&Files::default(), None)
+    }
+
+    /// Only an image has layers.
+    pub(super) fn refuse_kept_layers(&self) -> Result<(), Failure> {
+        if self.layers == Some(Layers::Keep) {
+            return Err(Failure::usage("there are no layers to keep: what is packed is not from an image")
+                .hint("give `--layers one` or `--layers packages`"));
+        }
+        Ok(())
     }
 
     /// As [`prepare`](Self::prepare), on top of what a profile says, and but for the lock that is built from, which stays
@@ -124,11 +134,6 @@ impl Packing {
             Some(Mtime::Keep) => Times::Keep,
             Some(Mtime::Packaged) | None => Times::Packaged,
         });
-        if layers == Layers::Keep {
-            return Err(Failure::usage("there are no layers to keep: what is packed is not from an image")
-                .hint("give `--layers one` or `--layers packages`"));
-        }
-
         let outputs = self.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
         let mut locks: Vec<PathBuf> = match &self.lock {
             Some(lock) => vec![lock.clone()],
@@ -429,6 +434,7 @@ pub(super) fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chose
         volumes: image.volumes.clone(),
         stop_signal: image.stop_signal.map(StopSignal::name),
         labels: labels.into_iter().chain(added(&image.labels)).collect(),
+        ..Config::default()
     })
 }
 

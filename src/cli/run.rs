@@ -110,6 +110,7 @@ pub(super) fn run_config(config: RunConfig) -> Config {
         volumes: config.volumes.unwrap_or_default().into_keys().collect(),
         stop_signal: config.stop_signal.filter(|signal| !signal.is_empty()),
         labels: config.labels.unwrap_or_default(),
+        healthcheck: config.healthcheck,
         ..Config::default()
     }
 }

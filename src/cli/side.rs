@@ -83,7 +83,9 @@ pub(super) fn of_image(image: &Image) -> Result<Side, Failure> {
     let config = image.config.clone();
     let architecture = config.as_ref().map(|config| config.architecture.clone()).unwrap_or_default();
     let known = config.is_some();
-    let config = Config { architecture, ..config.and_then(|config| config.config).map(run_config).unwrap_or_default() };
+    let variant = config.as_ref().and_then(|config| config.variant.clone());
+    let config =
+        Config { architecture, variant, ..config.and_then(|config| config.config).map(run_config).unwrap_or_default() };
     let (made, packing) = (BTreeMap::new(), Packing::default());
     let manifest = Manifest { minjail_format: FORMAT, epoch: 0, packing, config, verified: None, made, entries };
     Ok(Side { manifest, knows: Aspects { packing: false, packages: false, config: known, ..Aspects::ALL } })

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::cache::Unpacked;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::pack::{Packing, Prepared, architecture};
+use super::pack::{Draft, Packing, Prepared, architecture};
 use super::profile;
 use super::proven::{self, Ground, Proving};
 use super::reading::Reading;
@@ -14,7 +14,7 @@ use super::rehearse::Rehearsal;
 use super::trace::machine;
 use crate::image::oci::{ImageConfig, RunConfig};
 use crate::image::{Image, Input};
-use crate::manifest::Entry;
+use crate::manifest::{Entry, Layers};
 use crate::path::{JailPath, escape};
 use crate::profile::{Profile, Workload};
 use crate::root::Root;
@@ -63,6 +63,10 @@ pub(super) struct Arguments {
     #[arg(long)]
     keep_failed: bool,
 
+    /// Run this program in place of the image's entrypoint, with no arguments but those after `--`
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "profile")]
+    entrypoint: Option<String>,
+
     /// The arguments for the image's entrypoint, or the command where it has none; else the image's own
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
@@ -78,16 +82,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let input = Input::parse(&arguments.image)?;
     let (unpacked, tree);
     let ground = if let Some(directory) = input.rootfs() {
-        Whole { tree: directory, config: RunConfig::default(), owners: None }
+        arguments.packing.refuse_kept_layers()?;
+        Whole { tree: directory, image: None, run: RunConfig::default(), entries: Vec::new(), is_owned: true }
     } else {
         let image = Image::open(&input, &arguments.reading.get())?;
         check_machine(image.config.as_ref())?;
         let name = escape(arguments.image.as_encoded_bytes());
         unpacked = Unpacked::of(&image, &name, arguments.no_cache, prepared.quiet)?;
         tree = unpacked.tree();
-        let owners = (unpacked.notes() != Notes::default()).then(|| unpacked.entries(&image)).transpose()?;
-        let config = image.config.and_then(|config| config.config).unwrap_or_default();
-        Whole { tree: &tree, config, owners }
+        let is_owned = unpacked.notes() == Notes::default();
+        let wants_entries = !is_owned || prepared.packing.layers == Layers::Keep;
+        let entries = if wants_entries { unpacked.entries(&image)? } else { Vec::new() };
+        let run = image.config.as_ref().and_then(|config| config.config.clone()).unwrap_or_default();
+        Whole { tree: &tree, image: image.config, run, entries, is_owned }
     };
     ground.slim(arguments, profile, &prepared)?;
     Ok(Exit::Success)
@@ -96,22 +103,33 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 /// The whole image, unpacked.
 struct Whole<'a> {
     tree: &'a Path,
-    config: RunConfig,
-    /// What the image says of its files, if the tree does not.
-    owners: Option<Vec<Entry>>,
+    /// `None` for a directory, and a bare layer.
+    image: Option<ImageConfig>,
+    /// How it is run.
+    run: RunConfig,
+    /// What the image says of its files, if the tree does not, or if their layers are asked for.
+    entries: Vec<Entry>,
+    /// The tree says of the files what the image says.
+    is_owned: bool,
 }
 
 impl Whole<'_> {
     fn slim(&self, arguments: &Arguments, profile: Option<Profile>, prepared: &Prepared) -> Result<(), Failure> {
         let account = self.account()?;
-        let asked = Asked::of(&self.config, &arguments.command);
-        let (workloads, image) = if let Some(profile) = profile {
+        let asked = Asked::of(&self.run, arguments.entrypoint.as_deref(), &arguments.command);
+        let is_own = profile.is_none();
+        let (workloads, mut image) = if let Some(profile) = profile {
             (profile.workloads, profile.image)
         } else {
             let workload = self.own(&asked, arguments, prepared)?;
             let program = Path::new(&workload.run.0[0]).file_name().unwrap_or_default();
             (vec![(program.to_string_lossy().into_owned(), workload)], crate::profile::Image::default())
         };
+        let inside = |(name, workload): (String, Workload)| (name, slim::inside(&self.run, workload));
+        let workloads: Vec<(String, Workload)> = workloads.into_iter().map(inside).collect();
+        if is_own {
+            (image.entrypoint, image.cmd) = (Some(asked.entrypoint.clone()), Some(asked.cmd.clone()));
+        }
         let rehearsals = workloads.iter().map(|(name, workload)| self.rehearsal(name, workload, &account));
         let rehearsals = rehearsals.collect::<Result<Vec<_>, _>>()?;
         let proving = Proving {
@@ -119,21 +137,28 @@ impl Whole<'_> {
             rounds: if arguments.repair { arguments.rounds } else { 0 },
             keep_failed: arguments.keep_failed,
         };
-        let is_own = arguments.profile.is_none();
         proven::build(&rehearsals, &Ground::Tree(self.tree), &image, &proving, prepared, |draft| {
-            if is_own {
-                slim::carry_over(&mut draft.manifest.config, &self.config, &asked);
-            }
-            if let Some(owners) = &self.owners {
-                slim::adopt(&mut draft.manifest, owners);
-            }
+            self.finish(draft, prepared.packing.layers);
             Ok(())
         })
     }
 
+    /// Gives a manifest what the image itself says.
+    fn finish(&self, draft: &mut Draft, layers: Layers) {
+        if !self.is_owned {
+            slim::adopt(&mut draft.manifest, &self.entries);
+        }
+        let keeps = layers == Layers::Keep;
+        let left = if keeps { slim::keep_layers(&mut draft.manifest, &self.entries) } else { Vec::new() };
+        if let Some(image) = &self.image {
+            slim::carry_over(&mut draft.manifest.config, image, &self.run);
+            draft.manifest.config.history = slim::history(image, &left);
+        }
+    }
+
     /// The workload that the image itself stands for.
     fn own(&self, asked: &Asked, arguments: &Arguments, prepared: &Prepared) -> Result<Workload, Failure> {
-        let workload = slim::workload(&self.config, asked, !arguments.command.is_empty());
+        let workload = slim::workload(&self.run, asked, !arguments.command.is_empty());
         let workload = workload.map_err(|error| {
             Failure::new(error).hint("name a command after `--`, or say with `-p PROFILE` how it is run")
         })?;
@@ -176,7 +201,7 @@ impl Whole<'_> {
             }
             Ok(content)
         };
-        let user = self.config.user.as_deref().unwrap_or_default();
+        let user = self.run.user.as_deref().unwrap_or_default();
         slim::account(user, &read(b"/etc/passwd")?, &read(b"/etc/group")?)
             .map_err(|error| Failure::new(error).hint("give the image's user as numbers, `uid:gid`"))
     }

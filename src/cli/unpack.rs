@@ -12,13 +12,13 @@ use super::reading::Reading;
 use super::side::of_image;
 use crate::image::{self, Image, Input, Output, Reference, write_all};
 use crate::layer::Compression;
-use crate::manifest::{Kind, Manifest, Source, Sources};
+use crate::manifest::{Kind, Layers, Manifest, Source, Sources};
 use crate::root::Root;
 use crate::tree::Tree;
 
 /// Read an image and write it in another form: as `rootfs:DIR`, to look inside, or as an image; nothing is run
 ///
-/// The layers become one, with what they amount to; owners, modes, times and the configuration are the image's.
+/// The layers become one, with what they amount to, unless they are kept; owners, modes, times and the configuration are the image's.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The image, or `-`: an archive on standard input
@@ -40,6 +40,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "HOW", default_value = "gzip")]
     compression: Compression,
 
+    /// Into which layers files go: `one` for all; or `keep`, those that they were in, with what is left of these
+    #[arg(long, value_name = "HOW", default_value = "one")]
+    layers: Layers,
+
     /// Say nothing but errors
     #[arg(long, short)]
     quiet: bool,
@@ -50,13 +54,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     for path in outputs.iter().filter_map(path_of) {
         check_target(path, arguments.force)?;
     }
+    if arguments.layers == Layers::Packages {
+        return Err(Failure::usage("`unpack` does not look which package a file is of")
+            .hint("give `--layers one` or `--layers keep`"));
+    }
     let input = Input::parse(&arguments.image)?;
     if let Some(directory) = input.rootfs() {
         return Err(Failure::usage(format!("`{}` is a directory already, and not an image", directory.display()))
             .hint("`minjail slim` makes an image of what a program in it needs"));
     }
     let image = Image::open(&input, &arguments.reading.get())?;
-    let manifest = of_image(&image)?.manifest;
+    let mut manifest = of_image(&image)?.manifest;
+    let keeps = arguments.layers == Layers::Keep;
+    manifest.assign_layers(|entry| if keeps { entry.layer } else { 0 });
     let scratch = tempfile::Builder::new().prefix("minjail-unpack-").tempdir().map_err(Failure::new)?;
     image.unpack(scratch.path())?;
     write(&manifest, scratch.path(), &outputs, arguments)?;

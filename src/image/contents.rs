@@ -23,10 +23,11 @@ const MAX_LINKS: usize = 40;
 pub(super) fn entries(image: &Image) -> Result<Vec<Entry>, ReadError> {
     let mut stack = Stack::default();
     // No layer need name it, and no image is without it.
-    stack.place(JailPath::root(), directory(JailPath::root())).expect("nothing is there yet");
+    stack.place(JailPath::root(), directory(JailPath::root(), 0)).expect("nothing is there yet");
     let budget = Arc::new(Budget::new(image.limits));
-    for members in all_members(&image.layers, &budget) {
+    for (layer, members) in (0..).zip(all_members(&image.layers, &budget)) {
         stack.fresh.clear();
+        stack.layer = layer;
         for hashed in members? {
             stack.apply(hashed)?;
         }
@@ -94,6 +95,8 @@ struct Stack {
     nodes: BTreeMap<JailPath, Node>,
     /// How many files there were.
     inodes: usize,
+    /// The present layer's number.
+    layer: u32,
     /// What the present layer made: its own whiteouts do not concern that.
     fresh: BTreeSet<JailPath>,
 }
@@ -107,10 +110,10 @@ struct Node {
 }
 
 /// A directory that no layer describes.
-fn directory(path: JailPath) -> Node {
+fn directory(path: JailPath, layer: u32) -> Node {
     let (kind, mode, xattrs) = (Kind::Directory, 0o755, BTreeMap::new());
     let reasons = Reasons::default();
-    let entry = Entry { path, kind, mode, uid: 0, gid: 0, mtime: 0, xattrs, package: None, layer: 0, reasons };
+    let entry = Entry { path, kind, mode, uid: 0, gid: 0, mtime: 0, xattrs, package: None, layer, reasons };
     Node { entry, inode: None }
 }
 
@@ -168,7 +171,8 @@ impl Stack {
             self.inodes += 1;
             self.inodes
         });
-        let entry = Entry { path: path.clone(), kind, mode, uid, gid, mtime, xattrs, package, layer: 0, reasons };
+        let entry =
+            Entry { path: path.clone(), kind, mode, uid, gid, mtime, xattrs, package, layer: self.layer, reasons };
         self.place(path, Node { entry, inode }).map_err(refused)
     }
 
@@ -188,8 +192,14 @@ impl Stack {
     }
 
     /// Puts a node at a path, in place of what is there; a directory keeps what is in it.
-    fn place(&mut self, path: JailPath, node: Node) -> Result<(), &'static str> {
+    fn place(&mut self, path: JailPath, mut node: Node) -> Result<(), &'static str> {
         if let Some(there) = self.nodes.get(&path) {
+            // A layer repeats the directories that it puts something in: one that stays as it was is from below.
+            if (Entry { layer: node.entry.layer, ..there.entry.clone() }) == node.entry
+                && node.entry.kind == Kind::Directory
+            {
+                node.entry.layer = there.entry.layer;
+            }
             let are_directories = there.entry.kind == Kind::Directory && node.entry.kind == Kind::Directory;
             if path.is_root() && !are_directories {
                 return Err("it would replace the root directory");
@@ -215,7 +225,7 @@ impl Stack {
                 None => {}
             }
             self.fresh.insert(path.clone());
-            self.nodes.insert(path.clone(), directory(path));
+            self.nodes.insert(path.clone(), directory(path, self.layer));
         }
         Ok(())
     }

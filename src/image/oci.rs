@@ -5,13 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::date::rfc3339;
 use super::reference::{Reference, Tag};
 use crate::layer::Layer;
-use crate::manifest::Digest;
-use crate::manifest::{self, Manifest};
+use crate::manifest::{self, Digest, Healthcheck, Manifest, Step};
 
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -78,6 +77,8 @@ pub struct ImageConfig {
     pub architecture: String,
     pub os: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<RunConfig>,
     pub rootfs: RootFs,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,6 +108,8 @@ pub struct RunConfig {
     pub labels: Option<BTreeMap<String, String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
 }
 
 /// `{}`: how the specification spells a set, as a map to nothing.
@@ -121,13 +124,25 @@ pub struct RootFs {
     pub diff_ids: Vec<Digest>,
 }
 
-/// How a layer came to be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// How a layer came to be, or what else was done to the image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// Of a step that made no layer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "or_false")]
+    pub empty_layer: bool,
+}
+
+/// `null` is what is left out.
+fn or_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Option::<bool>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// One image of the `manifest.json` of a docker archive.
@@ -159,14 +174,35 @@ pub(super) fn text(document: &impl Serialize) -> Vec<u8> {
 pub(super) fn image_config(manifest: &Manifest, diff_ids: Vec<Digest>) -> Option<ImageConfig> {
     let created = rfc3339(manifest.epoch)?;
     let created_by = format!("minjail (format {})", manifest.minjail_format);
+    let own = History { created: Some(created.clone()), created_by: Some(created_by), ..History::default() };
+    let history = history(&manifest.config.history, &own, diff_ids.len());
     Some(ImageConfig {
-        created: Some(created.clone()),
+        created: Some(created),
         architecture: manifest.config.architecture.clone(),
         os: "linux".to_owned(),
+        variant: manifest.config.variant.clone(),
         config: Some(run_config(&manifest.config)),
-        history: Some(vec![History { created: Some(created), created_by: Some(created_by) }; diff_ids.len()]),
+        history: Some(history),
         rootfs: RootFs { kind: "layers".to_owned(), diff_ids },
     })
+}
+
+/// The steps that came before, each with its layer if one is left of it, and `own` for each layer that none of them made:
+/// as many as there are layers, in their order, made some.
+fn history(steps: &[Step], own: &History, layers: usize) -> Vec<History> {
+    let mut history = Vec::new();
+    let mut next = 0;
+    for step in steps {
+        let Step { created, created_by, author, comment, layer } = step.clone();
+        let layer = layer.map(|layer| layer as usize).filter(|layer| (next..layers).contains(layer));
+        if let Some(layer) = layer {
+            history.extend(vec![own.clone(); layer - next]);
+            next = layer + 1;
+        }
+        history.push(History { created, created_by, author, comment, empty_layer: layer.is_none() });
+    }
+    history.extend(vec![own.clone(); layers - next]);
+    history
 }
 
 fn run_config(config: &manifest::Config) -> RunConfig {
@@ -185,6 +221,7 @@ fn run_config(config: &manifest::Config) -> RunConfig {
         cmd: list(&config.cmd),
         working_dir: word(&config.working_dir),
         labels: (!config.labels.is_empty()).then(|| config.labels.clone()),
+        healthcheck: config.healthcheck.clone(),
     }
 }
 

@@ -157,7 +157,8 @@ impl Image {
         Ok(Self { limits: reading.limits, ..image? })
     }
 
-    /// What the layers, one over the other, amount to, sorted by path; every content is read and hashed.
+    /// What the layers, one over the other, amount to, sorted by path, each with the layer that it is from; every content
+    /// is read and hashed.
     ///
     /// # Errors
     /// A layer is damaged, has other content than the configuration says, or has a name that is refused.

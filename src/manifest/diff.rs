@@ -206,6 +206,8 @@ fn config(one: &Config, other: &Config, changed: &mut Changed) {
     changed.note("volumes", json(&one.volumes), json(&other.volumes));
     changed.note("stop-signal", json(&one.stop_signal), json(&other.stop_signal));
     changed.note("labels", json(&one.labels), json(&other.labels));
+    changed.note("variant", json(&one.variant), json(&other.variant));
+    changed.note("healthcheck", json(&one.healthcheck), json(&other.healthcheck));
 }
 
 /// A list or map, for a person.

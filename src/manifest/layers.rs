@@ -81,7 +81,9 @@ impl Manifest {
     /// A hard link is always in the layer of the file that it is another name of: not every engine finds a link's target
     /// in a lower layer. A directory that holds something is in the lowest layer that has any of it, and is repeated in
     /// the others.
-    pub fn assign_layers<K: Ord + Clone>(&mut self, key: impl Fn(&Entry) -> K) {
+    ///
+    /// The keys of the layers, the lowest first.
+    pub fn assign_layers<K: Ord + Clone>(&mut self, key: impl Fn(&Entry) -> K) -> Vec<K> {
         let mut keys: BTreeMap<JailPath, K> = BTreeMap::new();
         for entry in &self.entries {
             let own = match &entry.kind {
@@ -104,11 +106,12 @@ impl Manifest {
                 None => drop(lowest.insert(parent, own.clone())),
             }
         }
-        let numbers: BTreeSet<&K> = keys.values().collect();
-        let numbers: BTreeMap<&K, u32> = numbers.into_iter().zip(0..).collect();
+        let layers: BTreeSet<&K> = keys.values().collect();
+        let numbers: BTreeMap<&K, u32> = layers.iter().copied().zip(0..).collect();
         for entry in &mut self.entries {
             entry.layer = numbers[&keys[&entry.path]];
         }
+        layers.into_iter().cloned().collect()
     }
 
     /// Puts each package of the distribution of which the image has a mebibyte or more into a layer of its own, in the

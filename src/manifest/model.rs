@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Seal;
+use super::origin::{Healthcheck, Step};
 use super::packing::{Made, Packing};
 use crate::files::Reasons;
 use crate::path::JailPath;
@@ -42,6 +43,9 @@ pub struct Manifest {
 pub struct Config {
     /// The architecture as GOARCH spells it: `amd64`, `arm64`, `386`.
     pub architecture: String,
+    /// Of the architecture, as `v7` of `arm`; of an image that was made from another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entrypoint: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -63,6 +67,11 @@ pub struct Config {
     pub stop_signal: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
+    /// Of the image that this one was made from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Step>,
 }
 
 /// One path of the image.

@@ -4,25 +4,30 @@
 //! file what the image says. This room reads nothing and runs nothing.
 
 mod accounts;
+mod history;
 mod workload;
 
 use std::collections::BTreeMap;
 
-use crate::image::oci::RunConfig;
+use crate::image::oci::{ImageConfig, RunConfig};
 use crate::manifest::{Config, Entry, Kind, Manifest};
 use crate::path::JailPath;
 
 pub use accounts::{Account, AccountError, account};
-pub use workload::{Asked, SlimError, workload};
+pub use history::{history, keep_layers};
+pub use workload::{Asked, SlimError, inside, workload};
 
-/// Carries over what of an image's configuration no run shows.
-pub fn carry_over(config: &mut Config, from: &RunConfig, asked: &Asked) {
-    config.entrypoint.clone_from(&asked.entrypoint);
-    config.cmd.clone_from(&asked.cmd);
-    config.exposed_ports.extend(from.exposed_ports.iter().flatten().map(|(port, _)| port.clone()));
-    config.volumes = from.volumes.iter().flatten().map(|(volume, _)| volume.clone()).collect();
-    config.stop_signal = from.stop_signal.clone().filter(|signal| !signal.is_empty());
-    for (name, value) in from.labels.iter().flatten() {
+/// Carries over what of an image's configuration no run shows: of `from`, what is said of the image, and of `run`, how it
+/// is run. What the configuration says already counts.
+pub fn carry_over(config: &mut Config, from: &ImageConfig, run: &RunConfig) {
+    // Programs for i386 run on x86_64: the machine that ran them does not say whom they are for.
+    config.architecture.clone_from(&from.architecture);
+    config.variant.clone_from(&from.variant);
+    config.exposed_ports.extend(run.exposed_ports.iter().flatten().map(|(port, _)| port.clone()));
+    config.volumes.extend(run.volumes.iter().flatten().map(|(volume, _)| volume.clone()));
+    let signal = run.stop_signal.clone().filter(|signal| !signal.is_empty());
+    config.stop_signal = config.stop_signal.take().or(signal);
+    for (name, value) in run.labels.iter().flatten() {
         config.labels.entry(name.clone()).or_insert_with(|| value.clone());
     }
 }

@@ -1,5 +1,7 @@
 //! From an image's configuration to the workload that it stands for.
 
+use std::collections::BTreeMap;
+
 use crate::image::oci::RunConfig;
 use crate::profile::{Command, Ready, Stop, StopSignal, Workload};
 
@@ -20,10 +22,13 @@ pub enum SlimError {
 }
 
 impl Asked {
-    /// `command`, if there is one, stands for the image's `Cmd`, as with `docker run`.
-    pub fn of(config: &RunConfig, command: &[String]) -> Self {
-        let cmd = if command.is_empty() { config.cmd.clone().unwrap_or_default() } else { command.to_vec() };
-        Self { entrypoint: config.entrypoint.clone().unwrap_or_default(), cmd }
+    /// `command`, if there is one, stands for the image's `Cmd`, and `entrypoint` for both its `Entrypoint` and its `Cmd`,
+    /// as with `docker run`.
+    pub fn of(config: &RunConfig, entrypoint: Option<&str>, command: &[String]) -> Self {
+        let cmd = config.cmd.clone().filter(|_| entrypoint.is_none() && command.is_empty());
+        let cmd = cmd.unwrap_or_else(|| command.to_vec());
+        let own = config.entrypoint.clone().unwrap_or_default();
+        Self { entrypoint: entrypoint.map_or(own, |program| vec![program.to_owned()]), cmd }
     }
 }
 
@@ -39,10 +44,7 @@ pub fn workload(config: &RunConfig, asked: &Asked, is_other: bool) -> Result<Wor
     }
     let ports = config.exposed_ports.iter().flatten().filter_map(|(port, _)| tcp(port));
     let port = ports.min().filter(|_| !is_other);
-    let variables = config.env.iter().flatten().filter_map(|variable| variable.split_once('='));
     let mut workload = Workload::new(Command(run));
-    workload.env = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    workload.cwd = config.working_dir.clone().filter(|directory| !directory.is_empty());
     workload.ready = port.map(|port| Ready { port: Some(port), ..Ready::default() });
     let named = config.stop_signal.as_deref().filter(|signal| !signal.is_empty());
     if let Some(name) = named {
@@ -50,6 +52,17 @@ pub fn workload(config: &RunConfig, asked: &Asked, is_other: bool) -> Result<Wor
         workload.stop = Stop { signal, command: None };
     }
     Ok(workload)
+}
+
+/// A workload as it is run in an image: with the image's variables and in its directory, where it names no others.
+pub fn inside(config: &RunConfig, mut workload: Workload) -> Workload {
+    let variables = config.env.iter().flatten().filter_map(|variable| variable.split_once('='));
+    let mut env: BTreeMap<String, String> =
+        variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    env.append(&mut workload.env);
+    workload.env = env;
+    workload.cwd = workload.cwd.or_else(|| config.working_dir.clone().filter(|directory| !directory.is_empty()));
+    workload
 }
 
 /// The port of `80/tcp` or `80`; nothing connects to the ports of other protocols.
@@ -75,21 +88,23 @@ mod tests {
             r#"{"Entrypoint": ["/start"], "Cmd": ["-f"], "Env": ["A=b=c"], "WorkingDir": "/srv", "StopSignal": "SIGQUIT",
                 "ExposedPorts": {"443/tcp": {}, "80/tcp": {}, "53/udp": {}}}"#,
         );
-        let server = workload(&config, &Asked::of(&config, &[]), false).unwrap();
+        let server = inside(&config, workload(&config, &Asked::of(&config, None, &[]), false).unwrap());
         assert_eq!(server.run.0, ["/start", "-f"]);
         assert_eq!(server.env.get("A").map(String::as_str), Some("b=c"));
         assert_eq!(server.cwd.as_deref(), Some("/srv"));
         assert_eq!(server.ready.and_then(|ready| ready.port), Some(80));
         assert_eq!(server.stop.signal, StopSignal::Quit);
-        let other = workload(&config, &Asked::of(&config, &["-h".to_owned()]), true).unwrap();
+        let other = workload(&config, &Asked::of(&config, None, &["-h".to_owned()]), true).unwrap();
         assert_eq!((other.run.0, other.ready), (vec!["/start".to_owned(), "-h".to_owned()], None));
+        let alone = Asked::of(&config, Some("/other"), &[]);
+        assert_eq!((alone.entrypoint, alone.cmd), (vec!["/other".to_owned()], vec![]));
     }
 
     #[test]
     fn what_cannot_be_run() {
         let empty = RunConfig::default();
-        assert_eq!(workload(&empty, &Asked::of(&empty, &[]), false), Err(SlimError::NoCommand));
+        assert_eq!(workload(&empty, &Asked::of(&empty, None, &[]), false), Err(SlimError::NoCommand));
         let odd = config(r#"{"Cmd": ["/bin/true"], "StopSignal": "SIGODD"}"#);
-        assert_eq!(workload(&odd, &Asked::of(&odd, &[]), false), Err(SlimError::Signal("SIGODD".to_owned())));
+        assert_eq!(workload(&odd, &Asked::of(&odd, None, &[]), false), Err(SlimError::Signal("SIGODD".to_owned())));
     }
 }

@@ -133,8 +133,12 @@ pub(crate) fn blob(parts: &mut Parts, media_type: &str, bytes: Vec<u8>) -> serde
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 pub(crate) fn oci(layers: &[Vec<u8>], compression: Compression) -> Parts {
+    oci_of(config(layers), layers, compression)
+}
+
+pub(crate) fn oci_of(config: Vec<u8>, layers: &[Vec<u8>], compression: Compression) -> Parts {
     let mut parts = Parts::from([("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec())]);
-    let config = blob(&mut parts, "application/vnd.oci.image.config.v1+json", config(layers));
+    let config = blob(&mut parts, "application/vnd.oci.image.config.v1+json", config);
     let layers: Vec<_> =
         layers.iter().map(|layer| blob(&mut parts, compression.media_type(), compression.compress(layer))).collect();
     let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
@@ -146,7 +150,10 @@ pub(crate) fn oci(layers: &[Vec<u8>], compression: Compression) -> Parts {
 }
 
 pub(crate) fn docker(layers: &[Vec<u8>], compression: Compression) -> Parts {
-    let config = config(layers);
+    docker_of(config(layers), layers, compression)
+}
+
+pub(crate) fn docker_of(config: Vec<u8>, layers: &[Vec<u8>], compression: Compression) -> Parts {
     let name = format!("{}.json", sha256(&config));
     let names: Vec<String> = (0..layers.len()).map(|number| format!("{number}/layer.tar")).collect();
     let manifest = serde_json::json!([{"Config": name, "RepoTags": ["x:latest"], "Layers": names}]);

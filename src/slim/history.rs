@@ -1,0 +1,75 @@
+//! What is left of an image's history: every step stays, and says whether a layer is left of it.
+
+use std::collections::BTreeMap;
+
+use crate::image::oci::{History, ImageConfig};
+use crate::manifest::{Entry, FORMAT, Manifest, Step};
+use crate::path::JailPath;
+
+/// The layer of what the image does not have: above all that it has.
+const TOP: u32 = u32::MAX;
+
+/// Puts each entry into the layer that it was in, and what minjail made itself on top. The layers of the image that are
+/// left, the lowest first.
+pub fn keep_layers(manifest: &mut Manifest, image: &[Entry]) -> Vec<u32> {
+    let layers: BTreeMap<&JailPath, u32> = image.iter().map(|entry| (&entry.path, entry.layer)).collect();
+    let made = manifest.made.clone();
+    let key = |entry: &Entry| layers.get(&entry.path).copied().filter(|_| !made.contains_key(&entry.path));
+    manifest.assign_layers(|entry| key(entry).unwrap_or(TOP))
+}
+
+/// The steps by which an image came to be; `left` are its layers that are left, as [`keep_layers`] tells.
+pub fn history(image: &ImageConfig, left: &[u32]) -> Vec<Step> {
+    let steps = image.history.as_deref().unwrap_or_default();
+    let layers = steps.iter().filter(|step| !step.empty_layer).count();
+    // One that has not a step for each layer does not say which step made which.
+    let is_whole = layers == image.rootfs.diff_ids.len();
+    let mut next = 0..;
+    let step = |step: &History| {
+        let own = if step.empty_layer { None } else { next.next() };
+        let layer = left.iter().position(|left| Some(*left) == own).filter(|_| is_whole);
+        let cut = format!("cut by minjail (format {FORMAT})");
+        let comment = match (&step.comment, layer) {
+            (comment, None) => comment.clone(),
+            (None, Some(_)) => Some(cut),
+            (Some(comment), Some(_)) => Some(format!("{comment}; {cut}")),
+        };
+        Step {
+            created: step.created.clone(),
+            created_by: step.created_by.clone(),
+            author: step.author.clone(),
+            comment,
+            layer: layer.map(|layer| layer as u32),
+        }
+    };
+    steps.iter().map(step).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(history: &str, layers: usize) -> ImageConfig {
+        let digests = vec![format!("\"sha256:{}\"", "0".repeat(64)); layers].join(",");
+        let text = format!(
+            r#"{{"architecture": "amd64", "os": "linux", "history": {history}, "rootfs": {{"type": "layers", "diff_ids": [{digests}]}}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn steps_say_what_is_left_of_them() {
+        let text = r#"[{"created_by": "a"}, {"created_by": "b", "empty_layer": true}, {"created_by": "c", "comment": "d"}, {"created_by": "e"}]"#;
+        let told = |image: &ImageConfig, left: &[u32]| {
+            let steps = history(image, left);
+            steps.into_iter().map(|step| (step.layer, step.comment)).collect::<Vec<_>>()
+        };
+        let (whole, cut) = (config(text, 3), "cut by minjail (format 1)".to_owned());
+        let said = Some("d".to_owned());
+        assert_eq!(told(&whole, &[]), [(None, None), (None, None), (None, said.clone()), (None, None)]);
+        let some = [(None, None), (None, None), (Some(0), Some(format!("d; {cut}"))), (Some(1), Some(cut))];
+        assert_eq!(told(&whole, &[1, 2, TOP]), some);
+        assert_eq!(told(&config(text, 2), &[0, 1])[0], (None, None), "nobody knows which step made which layer");
+        assert_eq!(history(&config("null", 1), &[0]), []);
+    }
+}
