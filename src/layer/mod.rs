@@ -54,8 +54,8 @@ pub enum Compression {
 impl Compression {
     /// gzip at the level that gzip itself takes without options.
     pub const GZIP: Self = Self::Gzip(6);
-    /// zstd at the level that zstd itself takes without options.
-    pub const ZSTD: Self = Self::Zstd(3);
+    /// zstd at the level which, with a window of 2 MiB, takes the time of `zstd -3` with two digests made beside it.
+    pub const ZSTD: Self = Self::Zstd(2);
 
     /// Who compresses, with the version; empty for [`Compression::None`]. The bytes that come out are this one's, and
     /// another release may make others of the same layer.

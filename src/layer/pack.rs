@@ -16,7 +16,11 @@ use crate::manifest::{Digest, Entry, Hasher};
 use crate::tree::Tree;
 
 /// How many blocks of 1 MiB wait between two threads.
-const QUEUE: usize = 1;
+const QUEUE: usize = 4;
+
+/// Below this level zstd looks back less far than a layer is worth, and gets the window of this level.
+const WIDE_WINDOW_LEVEL: i32 = 3;
+const WINDOW_LOG: u32 = 21;
 
 /// How many threads one compression gets at most: each holds blocks, and a machine with a hundred cores shall not need
 /// more than 256 MiB either.
@@ -245,6 +249,9 @@ fn write_zstd(blocks: &Receiver<Block>, out: Hashed<'_>, level: i32, threads: No
     let workers = u32::try_from(threads.get().min(MAX_ZSTD_THREADS)).expect("the limit is small");
     let mut encoder = zstd::Encoder::new(out, level).map_err(LayerError::Compress)?;
     encoder.multithread(workers).map_err(LayerError::Compress)?;
+    if level < WIDE_WINDOW_LEVEL {
+        encoder.window_log(WINDOW_LOG).map_err(LayerError::Compress)?;
+    }
     for block in blocks {
         encoder.write_all(&block.bytes).map_err(LayerError::Write)?;
         if block.last {
