@@ -10,6 +10,7 @@ use super::profile;
 use super::proven::{self, Ground, Proving};
 use super::rehearse::Rehearsal;
 use crate::profile::{Image, Profile, StopSignal};
+use crate::report::coverage::Coverage;
 use crate::root::Root;
 use crate::trace::Trace;
 
@@ -37,6 +38,10 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     packing: Packing,
+
+    /// Repeat all workloads until so many repetitions in a row use no new file; at most 50 times
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, conflicts_with = "traces")]
+    until_stable: u32,
 
     /// Do not run the workloads in a jail; the lock says so
     #[arg(long, conflicts_with_all = ["traces", "repair", "keep_failed"])]
@@ -80,14 +85,16 @@ pub(super) fn from_traces(arguments: &Arguments, prepared: &Prepared) -> Result<
     };
     let root = Root::open(arguments.root.as_deref().unwrap_or(&lead.root))?;
     let needed = Needed::of(&trace, &lead, root, &Image::default(), prepared)?;
+    let estimate = (trace.runs.len() > 1).then(|| Coverage::of(&trace.runs).estimate()).flatten();
     drop(trace);
-    needed.draw(prepared)
+    Ok(Draft { coverage: estimate, ..needed.draw(prepared)? })
 }
 
 fn from_profile(profile: &Profile, arguments: &Arguments, prepared: &Prepared) -> Result<(), Failure> {
     let rehearsals = profile.workloads.iter().map(|(name, workload)| Rehearsal::new(name, workload, None));
     let rehearsals = rehearsals.collect::<Result<Vec<_>, _>>()?;
     let proving = Proving {
+        until_stable: arguments.until_stable,
         verify: !arguments.no_verify,
         rounds: if arguments.repair { arguments.rounds } else { 0 },
         keep_failed: arguments.keep_failed,

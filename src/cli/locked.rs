@@ -62,6 +62,7 @@ fn redraw(lock: &Manifest, arguments: &Arguments, prepared: &Prepared) -> Result
         notes: Vec::new(),
         gaps: std::collections::BTreeMap::new(),
         left_out: LeftOut::default(),
+        coverage: None,
     };
     sealed(draft, prepared)
 }

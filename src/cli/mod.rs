@@ -20,6 +20,7 @@ mod diff;
 mod doctor;
 mod exit;
 mod failure;
+mod gather;
 mod init;
 mod locate;
 mod locked;

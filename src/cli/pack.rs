@@ -15,6 +15,7 @@ use crate::layer::{BLOCK_SIZE, Compression};
 use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Layers, Manifest, Packages, Sources, Times};
 use crate::path::unescape;
 use crate::profile::{Division, Files, Image, Mtime, StopSignal};
+use crate::report::coverage::Estimate;
 use crate::report::summary::{self, LeftOut, Summary, gap_sentence};
 use crate::root::Root;
 use crate::trace::{Access, Found, Gap, Header, Protocol, Tally, Touch, Trace};
@@ -304,7 +305,7 @@ impl Needed {
         if prepared.packing.layers == Layers::Packages {
             manifest.layer_by_packages();
         }
-        Ok(Draft { manifest, sources, root, packages, notes, gaps, left_out })
+        Ok(Draft { manifest, sources, root, packages, notes, gaps, left_out, coverage: None })
     }
 }
 
@@ -317,6 +318,8 @@ pub(super) struct Draft {
     pub(super) notes: Vec<Note>,
     pub(super) gaps: BTreeMap<Gap, u64>,
     pub(super) left_out: LeftOut,
+    /// What several runs say of the next one.
+    pub(super) coverage: Option<Estimate>,
 }
 
 impl Draft {
@@ -336,6 +339,7 @@ impl Draft {
             installed_bytes: share.touched_size,
         };
         summary.left_out = self.left_out;
+        summary.coverage.clone_from(&self.coverage);
         summary.notes.clone_from(&self.notes);
         summary.gaps.clone_from(&self.gaps);
         summary.locks = prepared.locks.iter().map(|lock| lock.display().to_string()).collect();

@@ -6,15 +6,17 @@
 use std::path::Path;
 
 use super::failure::Failure;
+use super::gather::{Gathered, gather};
 use super::pack::{self, Draft, Needed, Prepared};
 use super::prove::{Model, Verdict, repair, try_out, unproved};
 use super::rehearse::{Rehearsal, scratch};
 use crate::profile::Image;
 use crate::root::Root;
-use crate::trace::Trace;
 
 /// How hard an image is proved.
 pub(super) struct Proving {
+    /// How many turns of all workloads in a row must bring no new file; 0: each workload is run once.
+    pub(super) until_stable: u32,
     pub(super) verify: bool,
     /// How often what was missing is added, and everything tried again; 0: never.
     pub(super) rounds: u32,
@@ -43,17 +45,12 @@ pub(super) fn build(
 ) -> Result<(), Failure> {
     let states: Vec<String> = rehearsals.iter().flat_map(|rehearsal| rehearsal.workload.state.clone()).collect();
     let scratch = scratch(&states)?;
-    let mut models = Vec::new();
-    let mut traces = Vec::new();
-    for (index, rehearsal) in rehearsals.iter().enumerate() {
-        let target = scratch.path().join(format!("{index}.trace"));
-        models.push(trace(rehearsal, ground, &target)?);
-        traces.push(target);
-    }
-    let mut trace = Trace::read(&traces)?;
+    let Gathered { mut trace, models, estimate } =
+        gather(rehearsals, ground, proving.until_stable, scratch.path(), prepared)?;
     let lead = &rehearsals[0].header;
     for round in 0.. {
         let mut draft = Needed::of(&trace, lead, Root::open(&lead.root)?, image, prepared)?.draw(prepared)?;
+        draft.coverage.clone_from(&estimate);
         finish(&mut draft)?;
         draft.manifest.verified = Some(proving.verify);
         if !proving.verify {
@@ -83,32 +80,6 @@ pub(super) fn build(
         trace.runs.sort();
     }
     unreachable!("the loop returns in its last round")
-}
-
-/// Runs a workload where everything is there, and refuses one that does not even there do what its profile says.
-fn trace(rehearsal: &Rehearsal<'_>, ground: &Ground<'_>, target: &Path) -> Result<Model, Failure> {
-    let observation = match ground {
-        Ground::Host => rehearsal.on_host(target)?,
-        Ground::Tree(tree) => rehearsal.in_jail(tree, Some(target))?,
-    };
-    if observation.faults.is_empty() {
-        return Ok(Model::of(&observation));
-    }
-    for line in String::from_utf8_lossy(&observation.stderr).lines() {
-        say!("minjail: it wrote: {}", crate::path::escape(line.as_bytes()));
-    }
-    let faults: Vec<String> = observation.faults.iter().map(ToString::to_string).collect();
-    let (place, hint) = match ground {
-        Ground::Host => {
-            ("on the host", "see that the program works, and that the profile says what it does; then build again")
-        }
-        Ground::Tree(_) => (
-            "in a jail of the whole image",
-            "see that `minjail run` runs it; a profile, with `-p`, says when a server is ready and what to expect",
-        ),
-    };
-    let text = format!("the workload `{}` failed {place}: {}", rehearsal.header.workload, faults.join("; "));
-    Err(Failure::usage(text).hint(hint))
 }
 
 fn prove(rehearsals: &[Rehearsal<'_>], models: &[Model], tree: &Path, draft: &Draft) -> Result<Vec<Verdict>, Failure> {

@@ -47,6 +47,10 @@ pub(super) struct Arguments {
     #[command(flatten)]
     packing: Packing,
 
+    /// Repeat what is run until so many repetitions in a row use no new file; at most 50 times
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    until_stable: u32,
+
     /// Do not run the program again in a jail of the result; the lock says so
     #[arg(long, conflicts_with_all = ["repair", "keep_failed"])]
     no_verify: bool,
@@ -133,6 +137,7 @@ impl Whole<'_> {
         let rehearsals = workloads.iter().map(|(name, workload)| self.rehearsal(name, workload, &account));
         let rehearsals = rehearsals.collect::<Result<Vec<_>, _>>()?;
         let proving = Proving {
+            until_stable: arguments.until_stable,
             verify: !arguments.no_verify,
             rounds: if arguments.repair { arguments.rounds } else { 0 },
             keep_failed: arguments.keep_failed,

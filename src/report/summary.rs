@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
+use super::coverage::Estimate;
 use crate::files::{Note, OMITTED};
 use crate::manifest::{Entry, Kind, Manifest};
 use crate::path::JailPath;
@@ -25,6 +26,9 @@ pub struct Summary {
     /// Names that a listing showed and nobody touched: dangling links to [`OMITTED`].
     pub names_only: u64,
     pub left_out: LeftOut,
+    /// What the runs say of the next one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<Estimate>,
     /// The largest files, the largest first.
     pub largest: Vec<Large>,
     pub packages: Packages,
@@ -106,6 +110,7 @@ impl Summary {
             links: 0,
             names_only: 0,
             left_out: LeftOut::default(),
+            coverage: None,
             largest: Vec::new(),
             packages: Packages::default(),
             notes: Vec::new(),
@@ -148,6 +153,9 @@ impl Summary {
             text.line("from", &self.origin());
         }
         self.tell_left_out(&mut text);
+        if let Some(coverage) = &self.coverage {
+            text.line("seen", &coverage.to_string());
+        }
         self.tell_notes(&mut text);
         for (index, output) in self.outputs.iter().enumerate() {
             let label = if index == 0 { "wrote" } else { "" };

@@ -1,0 +1,99 @@
+//! Runs workloads where they have everything, until nothing new comes: what the image is built from.
+//!
+//! In: the workloads, and the ground that they run on. Out: one trace of all runs that brought something, how each workload did,
+//! and what the runs say of the next one.
+
+use std::path::Path;
+
+use super::failure::Failure;
+use super::pack::Prepared;
+use super::prove::Model;
+use super::proven::Ground;
+use super::rehearse::Rehearsal;
+use crate::report::coverage::{Coverage, Estimate};
+use crate::trace::Trace;
+
+/// Workloads whose runs do not become stable are repeated so often, and no more.
+const MOST_TURNS: u32 = 50;
+
+/// What the runs came to.
+pub(super) struct Gathered {
+    pub(super) trace: Trace,
+    /// How each workload did in its first run.
+    pub(super) models: Vec<Model>,
+    pub(super) estimate: Option<Estimate>,
+}
+
+/// Runs every workload once, and then, if `until_stable` is not 0, all of them again and again, until so many turns have
+/// brought no new file.
+pub(super) fn gather(
+    rehearsals: &[Rehearsal<'_>],
+    ground: &Ground<'_>,
+    until_stable: u32,
+    scratch: &Path,
+    prepared: &Prepared,
+) -> Result<Gathered, Failure> {
+    let is_told = !prepared.quiet && !prepared.json;
+    let mut gathered = Gathered { trace: Trace::default(), models: Vec::new(), estimate: None };
+    let mut coverage = Coverage::default();
+    let (mut quiet_turns, mut turn) = (0, 0);
+    while turn == 0 || quiet_turns < until_stable {
+        if turn > MOST_TURNS {
+            say!("minjail: after {MOST_TURNS} repetitions the workloads still use new files now and then");
+            break;
+        }
+        let mut new = 0;
+        for (index, rehearsal) in rehearsals.iter().enumerate() {
+            let target = scratch.join(format!("{turn}-{index}.trace"));
+            let model = trace(rehearsal, ground, &target)?;
+            let read = Trace::read(std::slice::from_ref(&target))?;
+            let brought = coverage.add(&read.runs[0]);
+            new += brought.new;
+            if is_told && (turn == 0 || brought.new > 0) {
+                say!("minjail: {brought}");
+            }
+            if turn == 0 {
+                gathered.models.push(model);
+            }
+            // What brings nothing is not kept: it may have found changed what an earlier run has changed.
+            if turn == 0 || brought.new > 0 {
+                gathered.trace.runs.extend(read.runs);
+                gathered.trace.store.extend(read.store);
+            } else {
+                fs_err::remove_dir_all(&target).map_err(Failure::new)?;
+            }
+        }
+        turn += 1;
+        quiet_turns = if new == 0 { quiet_turns + 1 } else { 0 };
+    }
+    gathered.trace.runs.sort();
+    gathered.trace.runs.dedup();
+    gathered.estimate = coverage.estimate();
+    Ok(gathered)
+}
+
+/// Runs a workload where everything is there, and refuses one that does not even there do what its profile says.
+fn trace(rehearsal: &Rehearsal<'_>, ground: &Ground<'_>, target: &Path) -> Result<Model, Failure> {
+    let observation = match ground {
+        Ground::Host => rehearsal.on_host(target)?,
+        Ground::Tree(tree) => rehearsal.in_jail(tree, Some(target))?,
+    };
+    if observation.faults.is_empty() {
+        return Ok(Model::of(&observation));
+    }
+    for line in String::from_utf8_lossy(&observation.stderr).lines() {
+        say!("minjail: it wrote: {}", crate::path::escape(line.as_bytes()));
+    }
+    let faults: Vec<String> = observation.faults.iter().map(ToString::to_string).collect();
+    let (place, hint) = match ground {
+        Ground::Host => {
+            ("on the host", "see that the program works, and that the profile says what it does; then build again")
+        }
+        Ground::Tree(_) => (
+            "in a jail of the whole image",
+            "see that `minjail run` runs it; a profile, with `-p`, says when a server is ready and what to expect",
+        ),
+    };
+    let text = format!("the workload `{}` failed {place}: {}", rehearsal.header.workload, faults.join("; "));
+    Err(Failure::usage(text).hint(hint))
+}
