@@ -34,9 +34,9 @@ pub(super) fn add_places(files: &mut FileSet, trace: &Trace, rules: &Rules) {
 
 /// Python loads a compiled module only if its source is there, with the size and the time that it was compiled from, and
 /// takes a directory for its library only if that has `os.py` (`Modules/getpath.py`); both it only looks at. They are in
-/// the set already, and without a reason more they would be left out as what was only looked at.
+/// the set already, and without a reason more they would be left out as what was only looked at. Hollow ones will do.
 pub(super) fn add_sources(files: &mut FileSet, policy: &Policy, root: &Root) -> Result<(), FilesError> {
-    if policy.stat_only == StatOnly::Full || !policy.rules.is_on(Rule::PythonSource) {
+    if policy.stat_only != StatOnly::Omit || !policy.rules.is_on(Rule::PythonSource) {
         return Ok(());
     }
     let compiled: Vec<JailPath> = files.wanted.keys().filter(|path| source(path).is_some()).cloned().collect();

@@ -74,8 +74,8 @@ rules! {
     "python-modules" => PythonModules, Trait,
         "Of the standard library of a Python that ran everything: another run may import other modules.";
     "python-source" => PythonSource, Need,
-        "Where files that were only looked at are hollow or left out: the source of a compiled Python file that was read, and \
-         `os.py`, by which Python knows its library.";
+        "Where files that were only looked at are left out: the source of a compiled Python file that was read, and `os.py`, \
+         by which Python knows its library.";
     "terminfo-all" => TerminfoAll, Trait,
         "The descriptions of all terminals, where one was looked for.";
     "thread-unwinder" => ThreadUnwinder, Need,
