@@ -146,7 +146,7 @@ impl Workload {
         &self,
         target: &Path,
         options: &Options,
-        mut look: impl FnMut(&Event<'_>),
+        mut look: impl FnMut(&Event<'_>) + Send,
     ) -> Result<(Outcome, Tally), Failure> {
         let mut recorder = Recorder::start(self.header.clone(), &self.header.root, &std::env::temp_dir())?;
         let traced = minjail_tracer::trace(&self.command, options, &mut |event| {

@@ -325,7 +325,9 @@ pub fn gap_sentence(gap: Gap) -> &'static str {
         Gap::X32 => "x32 calls were answered with ENOSYS",
         Gap::Memory => "a path in the program's memory could not be read",
         Gap::Handle => "a file was opened by handle, and its path could not be found",
-        Gap::Supervisor => "the program set up a seccomp supervisor, which hides calls",
+        Gap::Supervisor => {
+            "the program asked for a seccomp supervisor, which hides calls, or was told that it cannot have one"
+        }
         Gap::MountNamespace => "in a mount namespace of the program's own, a path led to another file",
         Gap::LongPath => "a descriptor's path was longer than the kernel tells",
         Gap::Rewritten => "a thread rewrote a path while a file was opened for writing",

@@ -210,7 +210,7 @@ fn follow(
     order: &Order,
     command: &Command,
     stream: &UnixStream,
-    sink: &mut dyn FnMut(&Event<'_>) -> ControlFlow<()>,
+    sink: &mut (dyn FnMut(&Event<'_>) -> ControlFlow<()> + Send),
 ) -> Result<Ending, RunError> {
     let writer = Arc::new(Mutex::new(stream.try_clone().map_err(RunError::Speak)?));
     let program = Arc::new(AtomicI32::new(0));

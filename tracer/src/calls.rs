@@ -35,6 +35,18 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// True if the call asks what is there, and neither changes nor opens anything, nor ever waits for anything: whoever
+    /// makes it cannot tell if it ran twice.
+    pub(crate) fn only_asks(&self) -> bool {
+        match self.kind {
+            Kind::Listing => true,
+            Kind::Paths(paths) => {
+                paths.iter().all(|path| path.access == Look) && !matches!(self.name, "swapon" | "swapoff")
+            }
+            _ => false,
+        }
+    }
+
     /// True if the call returns a descriptor of what its path leads to.
     pub(crate) fn opens(&self) -> bool {
         matches!(self.kind, Kind::Open { .. } | Kind::OpenHow) || self.name == "creat"

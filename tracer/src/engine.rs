@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
+use std::sync::{Arc, Mutex};
+use std::thread::Scope;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -17,13 +18,16 @@ use crate::event::{Event, Gap};
 use crate::filter::ABIS;
 use crate::inspect::Opening;
 use crate::known::{Change, Known};
+use crate::listener::{Listener, lock};
 use crate::machine::{End, Machine, Step};
 use crate::place::{self, Executables, Places};
 use crate::reaper::Reaper;
 use crate::retrace::{self, Retraced};
 use crate::signals::Forwarding;
-use crate::spawn::{Command, spawn};
+use crate::spawn::{Command, Started, spawn};
+use crate::status::Stop;
 use crate::stops::Stops;
+use crate::sys::WaitingCall;
 use crate::walk::Walker;
 use crate::{TraceError, memory, status, sys};
 
@@ -44,30 +48,88 @@ pub enum Outcome {
     Killed(i32),
 }
 
+/// Who is told of the events.
+pub type Sink<'a> = dyn FnMut(Event<'_>) -> ControlFlow<()> + Send + 'a;
+
 /// Runs `command` and everything that it starts, and tells `sink` what they hand to the kernel.
 ///
-/// The sink is called on this thread while the task in question stands still, before its call runs: files are still as
-/// the program will find them. If it breaks, everything that is traced is killed.
+/// The sink is called by one thread at a time while the task in question stands still, before its call runs: files are
+/// still as the program will find them. If it breaks, everything that is traced is killed.
 ///
 /// # Errors
 /// The program cannot be started or traced, or uses ptrace itself.
-pub fn trace(
-    command: &Command,
-    options: &Options,
-    sink: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
-) -> Result<Outcome, TraceError> {
+pub fn trace(command: &Command, options: &Options, sink: &mut Sink<'_>) -> Result<Outcome, TraceError> {
     let forwarding = Forwarding::start(Arc::clone(&options.told_to_end)).map_err(TraceError::Thread)?;
-    let started = spawn(command, SEIZE_OPTIONS, forwarding.mask())?;
+    let mut started = spawn(command, SEIZE_OPTIONS, forwarding.mask())?;
     forwarding.to(started.process);
-    let mut engine = Engine::new(started.process, &forwarding, sink);
-    let outcome = engine.run(options);
-    if outcome.is_err() {
-        engine.kill_all();
-    }
-    let outcome = outcome?;
+    let engine = Mutex::new(Engine::new(started.process, &forwarding, sink));
+    let outcome = std::thread::scope(|scope| {
+        let outcome = run(&engine, scope, &mut started, options);
+        if outcome.is_err() {
+            lock(&engine).kill_all();
+        }
+        outcome
+    })?;
     match started.failure(command) {
-        Some(failure) if !engine.executed => Err(failure.into()),
+        Some(failure) if !lock(&engine).executed => Err(failure.into()),
         _ => Ok(outcome),
+    }
+}
+
+/// Takes in what the tasks do, until none is left.
+fn run<'scope, 'env>(
+    engine: &'scope Mutex<Engine<'env>>,
+    scope: &'scope Scope<'scope, 'env>,
+    started: &mut Started,
+    options: &Options,
+) -> Result<Outcome, TraceError> {
+    let mut reaper = None;
+    let mut stops = Stops::default();
+    let mut is_single = true;
+    let mut has_begun = false;
+    loop {
+        let (task, raw) = match stops.next(!is_single) {
+            Ok(stopped) => stopped,
+            Err(Errno::ECHILD) => break,
+            Err(errno) => return Err(TraceError::Wait(errno)),
+        };
+        let Some(stop) = status::decode(raw) else { continue };
+        let mut engine_now = lock(engine);
+        if stop == Stop::Seccomp && !has_begun {
+            has_begun = true;
+            if let Some(descriptor) = started.listener() {
+                let listener = Listener::take(task, descriptor).map_err(|source| TraceError::Ptrace {
+                    step: "take the listener of",
+                    task,
+                    source,
+                })?;
+                engine_now.listens = true;
+                std::thread::Builder::new()
+                    .spawn_scoped(scope, move || listener.serve(engine))
+                    .map_err(TraceError::Thread)?;
+            }
+        }
+        let told = engine_now.stopped(task, stop);
+        if let Some(failure) = engine_now.failure.take() {
+            return Err(failure);
+        }
+        is_single = engine_now.machine.is_single();
+        let has_changed = told?;
+        if let (None, Some(_), Some(grace)) = (&reaper, engine_now.machine.end(), options.grace) {
+            reaper = Some(Reaper::start(grace).map_err(TraceError::Thread)?);
+        } else if !has_changed {
+            continue;
+        }
+        if let Some(reaper) = &reaper {
+            reaper.alive(engine_now.machine.processes());
+        }
+    }
+    let mut engine = lock(engine);
+    match (engine.failure.take(), engine.machine.end()) {
+        (Some(failure), _) => Err(failure),
+        (None, Some(End::Exited { code })) => Ok(Outcome::Exited(code)),
+        (None, Some(End::Killed { signal })) => Ok(Outcome::Killed(signal)),
+        (None, None) => Err(TraceError::Wait(Errno::ECHILD)),
     }
 }
 
@@ -95,8 +157,13 @@ pub(crate) struct Engine<'a> {
     /// Tasks whose calls open what another thread may have put into their path, until they return.
     opening: HashMap<i32, Opening>,
     executed: bool,
+    /// A second thread hears of calls that only ask.
+    listens: bool,
+    /// Why it could not go on.
+    failure: Option<TraceError>,
+    is_over: bool,
     signals: &'a Forwarding,
-    sink: &'a mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    sink: &'a mut Sink<'a>,
 }
 
 /// How a task goes on after its call was looked at.
@@ -112,7 +179,7 @@ pub(crate) enum Verdict {
 }
 
 impl<'a> Engine<'a> {
-    fn new(main: i32, signals: &'a Forwarding, sink: &'a mut dyn FnMut(Event<'_>) -> ControlFlow<()>) -> Self {
+    fn new(main: i32, signals: &'a Forwarding, sink: &'a mut Sink<'a>) -> Self {
         Self {
             machine: Machine::new(main),
             tables: ABIS.iter().map(|&(arch, abi)| (arch, (abi, Table::of(abi)))).collect(),
@@ -125,42 +192,56 @@ impl<'a> Engine<'a> {
             retraced: HashMap::new(),
             opening: HashMap::new(),
             executed: false,
+            listens: false,
+            failure: None,
+            is_over: false,
             signals,
             sink,
         }
     }
 
-    fn run(&mut self, options: &Options) -> Result<Outcome, TraceError> {
-        let mut reaper = None;
-        let mut stops = Stops::default();
-        loop {
-            let (task, raw) = match stops.next(!self.machine.is_single()) {
-                Ok(stopped) => stopped,
-                Err(Errno::ECHILD) => break,
-                Err(errno) => return Err(TraceError::Wait(errno)),
-            };
-            let Some(stop) = status::decode(raw) else { continue };
-            match self.known.settle(task) {
-                Some(Change::Names) => self.forget_names(),
-                Some(Change::Places) => self.places.forget(),
-                None => {}
-            }
-            let is_new = self.meet(task)?;
-            let step = self.machine.step(task, stop);
-            self.take(task, step)?;
-            if let (None, Some(_), Some(grace)) = (&reaper, self.machine.end(), options.grace) {
-                reaper = Some(Reaper::start(grace).map_err(TraceError::Thread)?);
-            } else if !is_new && !matches!(step, Step::Gone { .. } | Step::Born) {
-                continue;
-            }
-            if let Some(reaper) = &reaper {
-                reaper.alive(self.machine.processes());
+    /// Takes in one stop, or end; true if there may be other processes now.
+    fn stopped(&mut self, task: i32, stop: Stop) -> Result<bool, TraceError> {
+        self.settle(task);
+        let is_new = self.meet(task)?;
+        let step = self.machine.step(task, stop);
+        self.take(task, step)?;
+        Ok(is_new || matches!(step, Step::Gone { .. } | Step::Born))
+    }
+
+    /// Takes in a call that waits; with what it is to be refused, if not let run.
+    pub(crate) fn hear(&mut self, call: &WaitingCall) -> Option<Errno> {
+        self.settle(call.task);
+        // One that nobody knows any more is gone, and whoever broke off wants to hear no more.
+        let process = self.machine.process_of(call.task)?;
+        if self.is_over {
+            return None;
+        }
+        match self.listen(call, process) {
+            Ok(Verdict::Run) => None,
+            Ok(_) => Some(Errno::ENOSYS),
+            Err(failure) => {
+                self.fail(failure);
+                None
             }
         }
-        match self.machine.end() {
-            Some(End::Exited { code }) => Ok(Outcome::Exited(code)),
-            Some(End::Killed { signal }) => Ok(Outcome::Killed(signal)),
-            None => Err(TraceError::Wait(Errno::ECHILD)),
+    }
+
+    /// Has the thread that waits for the tasks fail, which hears of their end.
+    pub(crate) fn fail(&mut self, failure: TraceError) {
+        self.is_over = true;
+        self.failure.get_or_insert(failure);
+        for process in self.machine.processes() {
+            sys::kill(process, libc::SIGKILL);
+        }
+    }
+
+    /// `task` is heard of again: its last call is over.
+    fn settle(&mut self, task: i32) {
+        match self.known.settle(task) {
+            Some(Change::Names) => self.forget_names(),
+            Some(Change::Places) => self.places.forget(),
+            None => {}
         }
     }
 
@@ -248,7 +329,12 @@ impl<'a> Engine<'a> {
                 }
                 self.go_on(task)
             }
-            Step::Resume { signal } => alive("resume", task, sys::resume(task, signal)),
+            Step::Resume { signal } => {
+                if self.listens {
+                    alive("mend the call of", task, retrace::restart(task, &self.tables))?;
+                }
+                alive("resume", task, sys::resume(task, signal))
+            }
             Step::Listen => {
                 alive("hold", task, sys::listen(task))?;
                 if self.machine.is_first(task) {
@@ -306,6 +392,7 @@ impl<'a> Engine<'a> {
 
     /// Ends everything that is traced, and waits until it is gone.
     fn kill_all(&mut self) {
+        self.is_over = true;
         for process in self.machine.processes() {
             sys::kill(process, libc::SIGKILL);
         }

@@ -114,7 +114,8 @@ pub enum Gap {
     Memory,
     /// A file was opened by handle, and its path could not be found.
     Handle,
-    /// The program set up a seccomp supervisor, which answers calls before the tracer sees them.
+    /// The program asked for a seccomp supervisor, which would answer calls before the tracer sees them; while the tracer
+    /// listens itself, the kernel refuses it.
     Supervisor,
     /// In a mount namespace of the program's own, a path led to another file than it does outside.
     MountNamespace,

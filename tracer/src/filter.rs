@@ -1,6 +1,7 @@
 //! The seccomp filter: which calls stop.
 //!
-//! In: the table of calls. Out: a BPF program. Everything that can be decided by the call's number alone is, so that
+//! In: the table of calls. Out: BPF programs: one that makes every such call a stop, and one that has those which only
+//! ask wait for an answer instead (`SECCOMP_RET_USER_NOTIF`). Everything that can be decided by the call's number alone is, so that
 //! the kernel's bitmap of always-allowed calls applies (`kernel/seccomp.c`, `seccomp_cache_prepare`); the few looks at
 //! arguments come last.
 
@@ -41,6 +42,7 @@ const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
 const ALLOW: sock_filter = sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW };
 const STOP: sock_filter = sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_TRACE | MARK as u32 };
+const WAIT: sock_filter = sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_USER_NOTIF };
 
 // Offsets in `struct seccomp_data`.
 const NUMBER: u32 = 0;
@@ -60,11 +62,20 @@ const fn unless_equal(value: u32, skip: u8) -> sock_filter {
     sock_filter { code: EQUAL, jt: 0, jf: skip, k: value }
 }
 
+/// How a call is heard of that only asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// It stops, as all others do.
+    Stop,
+    /// It waits for the answer of whoever holds the filter's listener.
+    Wait,
+}
+
 /// The filter for the interfaces of this machine.
-pub(crate) fn program() -> Vec<sock_filter> {
+pub(crate) fn program(asks: Asks) -> Vec<sock_filter> {
     let mut program = vec![load(ARCH)];
     for &(arch, abi) in ABIS {
-        let section = section(abi);
+        let section = section(abi, asks);
         // Sections are longer than a conditional jump reaches.
         program.push(sock_filter { code: EQUAL, jt: 1, jf: 0, k: arch });
         let always = (libc::BPF_JMP | libc::BPF_JA) as u16;
@@ -77,7 +88,7 @@ pub(crate) fn program() -> Vec<sock_filter> {
     program
 }
 
-fn section(abi: Abi) -> Vec<sock_filter> {
+fn section(abi: Abi, asks: Asks) -> Vec<sock_filter> {
     let mut section = vec![load(NUMBER)];
     if abi == Abi::X86_64 {
         section.push(sock_filter { code: ANY_BIT, jt: 0, jf: 1, k: X32_BIT });
@@ -87,7 +98,7 @@ fn section(abi: Abi) -> Vec<sock_filter> {
         CALLS.iter().filter(|call| call.numbers[abi as usize] != NONE).partition(|call| call.kind.argument_decides());
     for call in plain {
         section.push(unless_equal(call.numbers[abi as usize], 1));
-        section.push(STOP);
+        section.push(if asks == Asks::Wait && call.only_asks() { WAIT } else { STOP });
     }
     for call in looks {
         let check = check(&call.kind);
@@ -161,7 +172,7 @@ mod tests {
     }
 
     fn stops(arch: u32, number: u32, arguments: [u64; 6]) -> bool {
-        match run(&program(), arch, number, arguments) {
+        match run(&program(Asks::Stop), arch, number, arguments) {
             libc::SECCOMP_RET_ALLOW => false,
             result => {
                 assert_eq!(result, libc::SECCOMP_RET_TRACE | u32::from(MARK));
@@ -200,6 +211,17 @@ mod tests {
 
     #[cfg(target_arch = "x86_64")]
     #[test]
+    fn calls_that_only_ask_may_wait() {
+        let result = |number| run(&program(Asks::Wait), ARCH_X86_64, number, [0; 6]);
+        let stop = libc::SECCOMP_RET_TRACE | u32::from(MARK);
+        // newfstatat, access, getdents64; openat, execve, unlink, swapon; read.
+        assert_eq!([262, 21, 217].map(result), [libc::SECCOMP_RET_USER_NOTIF; 3]);
+        assert_eq!([257, 59, 87, 167].map(result), [stop; 4]);
+        assert_eq!(result(0), libc::SECCOMP_RET_ALLOW);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
     fn unknown_interfaces_stop() {
         assert!(stops(ARCH_X86_64, X32_BIT | 1, [0; 6]));
         assert!(stops(0x1234, 0, [0; 6]));
@@ -207,6 +229,6 @@ mod tests {
 
     #[test]
     fn the_kernel_takes_its_length() {
-        assert!(program().len() < 4096);
+        assert!([Asks::Stop, Asks::Wait].iter().all(|&asks| program(asks).len() < 4096));
     }
 }

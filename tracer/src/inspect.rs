@@ -8,7 +8,7 @@
 
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, readlink};
@@ -21,9 +21,10 @@ use crate::event::{Access, Event, Found, Gap, Protocol, Touch, Walk};
 use crate::filter::{MARK, X32_BIT};
 use crate::known::Change;
 use crate::memory::{self, Unread};
-use crate::place::{self, Place};
+use crate::place::Place;
 use crate::retrace::Retraced;
 use crate::script;
+use crate::sys::{SyscallEntry, WaitingCall};
 use crate::walk::{Asker, Blocked, Walked};
 use crate::{look, sys};
 
@@ -72,6 +73,17 @@ impl Engine<'_> {
             // A filter of the program's own asks for a tracer. It has none: seccomp(2) then says ENOSYS.
             return Ok(Verdict::Refuse);
         }
+        self.look_up(task, process, entry)
+    }
+
+    /// Looks at a call that waits.
+    pub(crate) fn listen(&mut self, call: &WaitingCall, process: i32) -> Result<Verdict, TraceError> {
+        let WaitingCall { task, arch, number, arguments, .. } = *call;
+        // Nothing that only asks is compared with where the stack ends.
+        self.look_up(task, process, SyscallEntry { arch, number, arguments, data: 0, stack: 0 })
+    }
+
+    fn look_up(&mut self, task: i32, process: i32, entry: SyscallEntry) -> Result<Verdict, TraceError> {
         let Some((abi, table)) = self.tables.get(&entry.arch) else {
             return Ok(Verdict::Refuse);
         };
@@ -178,7 +190,7 @@ impl Engine<'_> {
         let Opening { asking, access, end } = opening;
         let Ok(Some(descriptor)) = sys::syscall_result(asking.task) else { return Ok(()) };
         let Ok(descriptor) = i32::try_from(descriptor) else { return Ok(()) };
-        let Ok(open) = place::descriptor(asking.task, descriptor) else { return Ok(()) };
+        let Ok(open) = self.places.descriptor(asking.task, descriptor) else { return Ok(()) };
         if open.path == end || open.is_deleted || !open.path.starts_with(b"/") {
             return Ok(());
         }
@@ -195,7 +207,7 @@ impl Engine<'_> {
         if access == Access::Enter {
             self.unsettle(asking.task, Change::Places);
         }
-        match place::descriptor(asking.task, descriptor) {
+        match self.places.descriptor(asking.task, descriptor) {
             Ok(open) if open.path.starts_with(b"/") && !open.is_deleted => self.at(asking, open.path, access),
             Ok(_) => Ok(()),
             Err(errno) => self.hidden(asking.process, errno),
@@ -220,7 +232,7 @@ impl Engine<'_> {
     fn touch(&mut self, asking: Asking, used: Use) -> Result<Option<Vec<u8>>, TraceError> {
         let Asking { task, process, entry, .. } = asking;
         let settled = self.known.is_settled();
-        let start = self.places.of(task, settled).and_then(|place| start(task, used.from, place, &self.spelled));
+        let start = self.start(task, used.from, settled);
         let (place, from) = match start {
             Ok(start) => start,
             Err(errno) => return self.hidden(process, errno).map(|()| None),
@@ -261,6 +273,30 @@ impl Engine<'_> {
             self.unsettle(task, change);
         }
         Ok(end)
+    }
+
+    /// Where `self.spelled` starts from, and the place that it is seen in.
+    fn start(&mut self, task: i32, from: From, settled: bool) -> Result<(Arc<Place>, Start), Errno> {
+        let place = self.places.of(task, settled)?;
+        match from {
+            From::Root(directory) => {
+                let root = match directory {
+                    libc::AT_FDCWD => place.directory.clone(),
+                    descriptor => self.directory(task, descriptor)?,
+                };
+                Ok((Arc::new(Place { root: root.clone(), directory: root, ..*place }), Start::WorkingDirectory))
+            }
+            // The kernel looks at the descriptor only for a relative path.
+            From::Descriptor(descriptor) if !self.spelled.starts_with(b"/") => {
+                Ok((place, Start::Directory(self.directory(task, descriptor)?)))
+            }
+            _ => Ok((place, Start::WorkingDirectory)),
+        }
+    }
+
+    fn directory(&mut self, task: i32, descriptor: i32) -> Result<Vec<u8>, Errno> {
+        let open = self.places.descriptor(task, descriptor)?;
+        if open.path.starts_with(b"/") { Ok(open.path) } else { Err(Errno::ENOTDIR) }
     }
 
     fn tell_touch(
@@ -377,29 +413,6 @@ impl Start {
             Self::Directory(path) => path,
         }
     }
-}
-
-/// Where a path starts from, and the place that it is seen in.
-fn start(task: i32, from: From, place: Rc<Place>, spelled: &[u8]) -> Result<(Rc<Place>, Start), Errno> {
-    match from {
-        From::Root(directory) => {
-            let root = match directory {
-                libc::AT_FDCWD => place.directory.clone(),
-                descriptor => path_of(task, descriptor)?,
-            };
-            Ok((Rc::new(Place { root: root.clone(), directory: root, ..*place }), Start::WorkingDirectory))
-        }
-        // The kernel looks at the descriptor only for a relative path.
-        From::Descriptor(descriptor) if !spelled.starts_with(b"/") => {
-            Ok((place, Start::Directory(path_of(task, descriptor)?)))
-        }
-        _ => Ok((place, Start::WorkingDirectory)),
-    }
-}
-
-fn path_of(task: i32, descriptor: i32) -> Result<Vec<u8>, Errno> {
-    let open = place::descriptor(task, descriptor)?;
-    if open.path.starts_with(b"/") { Ok(open.path) } else { Err(Errno::ENOTDIR) }
 }
 
 fn found(path: &[u8]) -> Found {

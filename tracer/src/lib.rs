@@ -6,10 +6,12 @@
 //!
 //! What the program can notice all the same: `TracerPid` and the `Seccomp` lines of `/proc/self/status`; that it cannot
 //! enter seccomp's strict mode, since a process with a filter never can (`seccomp(2)`); that `io_uring` and x32 are
-//! not there; and without root's rights, `no_new_privs`.
+//! not there; without root's rights, `no_new_privs`; that it cannot have a seccomp listener of its own (EBUSY); and that
+//! a filter of its own which hands a question such as stat to a tracer, though there is none for it, does not end with
+//! ENOSYS.
 //!
 //! One seccomp filter stops only the calls that take paths, once, at entry (`SECCOMP_RET_TRACE`, then
-//! `PTRACE_CONT`). The heart is pure: a raw wait status becomes a `status::Stop`, and the `machine` says how the
+//! `PTRACE_CONT`); those that only ask wait for a second thread instead, which costs less (see `listener`). The heart is pure: a raw wait status becomes a `status::Stop`, and the `machine` says how the
 //! task goes on. `pete` gives the tasks' registers; waiting and resuming are our own, since pete's `wait` polls with a
 //! growing delay and loses tasks on real-time signals, on exec from a thread that is not the leader, and on SIGKILL.
 
@@ -20,6 +22,7 @@ mod event;
 mod filter;
 mod inspect;
 mod known;
+mod listener;
 mod look;
 mod machine;
 mod memory;
@@ -37,7 +40,7 @@ mod sys;
 mod tasks;
 mod walk;
 
-pub use engine::{Options, Outcome, trace};
+pub use engine::{Options, Outcome, Sink, trace};
 pub use event::{Access, Event, Found, Gap, Link, Protocol, Touch, Walk};
 pub use spawn::{Command, Credentials, SpawnError};
 

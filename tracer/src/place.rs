@@ -1,12 +1,13 @@
 //! Where a task stands: its root, its working directory, its descriptors, as `/proc` shows them.
 
 use std::collections::HashMap;
-use std::os::fd::AsRawFd;
+use std::ffi::OsString;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat, readlink};
+use nix::fcntl::{OFlag, open, openat, readlink, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstat, stat};
 use nix::unistd::read;
 
@@ -24,9 +25,11 @@ pub(crate) struct Place {
 /// The places of the tasks, remembered until somebody moves.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
-    places: HashMap<i32, Rc<Place>>,
+    remembered: HashMap<i32, Arc<Place>>,
     /// The tracer's own mount namespace, once a task may have another one.
     own_namespace: Option<u64>,
+    /// The directory of descriptors of the task that was asked for last: it is asked for again and again.
+    last: Option<(i32, OwnedFd)>,
 }
 
 impl Places {
@@ -34,19 +37,40 @@ impl Places {
     ///
     /// # Errors
     /// `ENOENT` or `ESRCH` if the task is gone, else the tracer may not know.
-    pub(crate) fn of(&mut self, task: i32, may_remember: bool) -> Result<Rc<Place>, Errno> {
-        if let Some(place) = self.places.get(&task) {
-            return Ok(Rc::clone(place));
+    pub(crate) fn of(&mut self, task: i32, may_remember: bool) -> Result<Arc<Place>, Errno> {
+        if let Some(place) = self.remembered.get(&task) {
+            return Ok(Arc::clone(place));
         }
         let namespace = match self.own_namespace {
             Some(own) => Some(namespace(task)?).filter(|&namespace| namespace != own),
             None => None,
         };
-        let place = Rc::new(Place { root: link(task, "root")?.path, directory: link(task, "cwd")?.path, namespace });
+        let place = Arc::new(Place { root: link(task, "root")?.path, directory: link(task, "cwd")?.path, namespace });
         if may_remember {
-            self.places.insert(task, Rc::clone(&place));
+            self.remembered.insert(task, Arc::clone(&place));
         }
         Ok(place)
+    }
+
+    /// What is open at `descriptor` of `task`.
+    ///
+    /// # Errors
+    /// `ENOENT` if nothing is, `ENAMETOOLONG` if its path cannot be found out, else the tracer may not know.
+    pub(crate) fn descriptor(&mut self, task: i32, descriptor: i32) -> Result<Open, Errno> {
+        let directory = match self.last.take() {
+            Some((last, directory)) if last == task => directory,
+            _ => {
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+                open(format!("/proc/{task}/fd").as_str(), flags, Mode::empty())?
+            }
+        };
+        let text = readlinkat(&directory, descriptor.to_string().as_str());
+        match text {
+            // Also when the task is gone, and its number another's.
+            Err(Errno::ENOENT | Errno::ESRCH) => {}
+            _ => self.last = Some((task, directory)),
+        }
+        described(text, || format!("/proc/{task}/fd/{descriptor}"))
     }
 
     /// A task is about to get a mount namespace that is not the tracer's.
@@ -57,12 +81,15 @@ impl Places {
 
     /// Somebody has moved, and threads and `CLONE_FS` relatives with it.
     pub(crate) fn forget(&mut self) {
-        self.places.clear();
+        self.remembered.clear();
     }
 
     /// `task` is gone, and its id may be given to another.
     pub(crate) fn remove(&mut self, task: i32) {
-        self.places.remove(&task);
+        self.remembered.remove(&task);
+        if self.last.as_ref().is_some_and(|(last, _)| *last == task) {
+            self.last = None;
+        }
     }
 }
 
@@ -79,23 +106,20 @@ pub(crate) struct Open {
     pub(crate) is_deleted: bool,
 }
 
-/// What is open at `descriptor`.
-///
-/// # Errors
-/// `ENOENT` if nothing is, `ENAMETOOLONG` if its path cannot be found out, else the tracer may not know.
-pub(crate) fn descriptor(task: i32, descriptor: i32) -> Result<Open, Errno> {
-    link(task, &format!("fd/{descriptor}"))
-}
-
 fn link(task: i32, name: &str) -> Result<Open, Errno> {
     let door = format!("/proc/{task}/{name}");
-    let mut path = match readlink(door.as_str()) {
+    described(readlink(door.as_str()), || door)
+}
+
+/// From the text of a link of `/proc/PID`, its `door`, to what it says.
+fn described(text: Result<OsString, Errno>, door: impl FnOnce() -> String) -> Result<Open, Errno> {
+    let mut path = match text {
         Ok(text) => text.into_vec(),
-        Err(Errno::ENAMETOOLONG) => return climb(&door),
+        Err(Errno::ENAMETOOLONG) => return climb(&door()),
         Err(errno) => return Err(errno),
     };
     // proc(5), /proc/pid/cwd: what was removed since has this appended; but it may be a part of the name.
-    let is_deleted = path.ends_with(b" (deleted)") && !leads_to(&door, &path);
+    let is_deleted = path.ends_with(b" (deleted)") && !leads_to(&door(), &path);
     if is_deleted {
         path.truncate(path.len() - b" (deleted)".len());
     }

@@ -3,11 +3,13 @@
 //! `CLONE_UNTRACED` is taken off while the kernel looks at the call, and put back in the register or the memory where it
 //! stood, in the parent when its call returns and in the child before it runs.
 
+use std::collections::BTreeMap;
+
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use pete::{Registers, Tracee};
 
-use crate::calls::Abi;
+use crate::calls::{Abi, Call, Table};
 use crate::filter::CLONE_UNTRACED;
 use crate::{memory, sys};
 
@@ -59,6 +61,32 @@ impl Retraced {
         }
         Ok(())
     }
+}
+
+/// Has a call that only asks begin anew after a signal that stops `task` now: it waited for its listener, and would end
+/// with EINTR, which it never does (`arch/x86/kernel/signal.c`, `handle_signal`: ERESTARTSYS is restarted only for
+/// handlers that want it, ERESTARTNOINTR always).
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn restart(task: i32, tables: &BTreeMap<u32, (Abi, Table)>) -> Result<(), Errno> {
+    // include/linux/errno.h
+    const ERESTARTSYS: i64 = 512;
+    const ERESTARTNOINTR: i64 = 513;
+    let mut registers = registers(task)?;
+    if registers.rax.cast_signed() != -ERESTARTSYS {
+        return Ok(());
+    }
+    let Some((_, table)) = tables.get(&sys::interface(task)?) else { return Ok(()) };
+    if table.get(registers.orig_rax).is_some_and(Call::only_asks) {
+        registers.rax = (-ERESTARTNOINTR).cast_unsigned();
+        set_registers(task, registers)?;
+    }
+    Ok(())
+}
+
+/// Here no call waits for a listener.
+#[cfg(target_arch = "aarch64")]
+pub(crate) fn restart(_task: i32, _tables: &BTreeMap<u32, (Abi, Table)>) -> Result<(), Errno> {
+    Ok(())
 }
 
 /// Lets `task`, which stands at the entry of a call, go on without it, as if the kernel did not have the call.

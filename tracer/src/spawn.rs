@@ -15,8 +15,9 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
-use crate::filter;
-use crate::sys::{self, Child, ChildStep, Identity};
+use crate::filter::{self, Asks};
+use crate::listener;
+use crate::sys::{self, Child, ChildStep, Identity, REPORT};
 
 /// A program to run.
 #[derive(Debug, Clone)]
@@ -67,7 +68,7 @@ pub enum SpawnError {
 #[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) process: i32,
-    failure: std::fs::File,
+    reports: std::fs::File,
 }
 
 /// Starts `command`, seized with `options`, about to execute.
@@ -84,21 +85,23 @@ pub(crate) fn spawn(command: &Command, options: i32, mask: &libc::sigset_t) -> R
         .collect::<Result<Vec<_>, _>>()?;
     let directory =
         command.directory.as_ref().map(|path| text(path.clone().into_os_string().into_vec())).transpose()?;
-    let filter = filter::program();
+    let filter = filter::program(Asks::Stop);
+    let waiting = listener::CAN_LISTEN.then(|| filter::program(Asks::Wait));
 
     let (ready, go) = pipe2(OFlag::O_CLOEXEC).map_err(SpawnError::Fork)?;
-    let (failure, report) = pipe2(OFlag::O_CLOEXEC).map_err(SpawnError::Fork)?;
+    let (reports, report) = pipe2(OFlag::O_CLOEXEC).map_err(SpawnError::Fork)?;
     let child = Child {
         program: &program,
         arguments: &pointers(&arguments),
         environment: &pointers(&environment),
         directory: directory.as_deref(),
         identity: command.credentials.as_ref().map(|who| Identity { uid: who.uid, gid: who.gid, groups: &who.groups }),
+        waiting: waiting.as_deref(),
         filter: &filter,
         mask,
         ready: ready.as_fd(),
         go: go.as_fd(),
-        failure: report.as_fd(),
+        report: report.as_fd(),
     };
     let process = sys::fork(&child).map_err(SpawnError::Fork)?;
     drop(report);
@@ -112,16 +115,31 @@ pub(crate) fn spawn(command: &Command, options: i32, mask: &libc::sigset_t) -> R
         nix::unistd::setpgid(process, process).map_err(SpawnError::Fork)?;
     }
     nix::unistd::write(&go, b"!").map_err(SpawnError::Fork)?;
-    Ok(Started { process, failure: failure.into() })
+    Ok(Started { process, reports: reports.into() })
 }
 
 impl Started {
+    /// The descriptor of the filter's listener in the process, which stands at its first `execve`; `None`: it has none.
+    pub(crate) fn listener(&mut self) -> Option<i32> {
+        let (step, descriptor) = self.report()?;
+        (step == ChildStep::Listener as u8 && descriptor >= 0).then_some(descriptor)
+    }
+
+    fn report(&mut self) -> Option<(u8, i32)> {
+        let mut report = [0; REPORT];
+        self.reports.read_exact(&mut report).ok()?;
+        let [step, a, b, c, d] = report;
+        Some((step, i32::from_ne_bytes([a, b, c, d])))
+    }
+
     /// Why the program never ran, once its process is gone.
     pub(crate) fn failure(mut self, command: &Command) -> Option<SpawnError> {
-        let mut report = [0; 2];
-        self.failure.read_exact(&mut report).ok()?;
-        let source = Errno::from_raw(i32::from(report[1]));
-        Some(match report[0] {
+        let (mut step, mut errno) = self.report()?;
+        if step == ChildStep::Listener as u8 {
+            (step, errno) = self.report()?;
+        }
+        let source = Errno::from_raw(errno);
+        Some(match step {
             step if step == ChildStep::Directory as u8 => {
                 SpawnError::Directory { path: command.directory.clone().unwrap_or_default(), source }
             }

@@ -130,6 +130,11 @@ pub(crate) fn listen(task: i32) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
+/// Through which interface `task` has entered the kernel, at any stop: `AUDIT_ARCH_*`.
+pub(crate) fn interface(task: i32) -> Result<u32, Errno> {
+    syscall_info(task).map(|info| info.arch)
+}
+
 /// `PTRACE_GET_SYSCALL_INFO` at a seccomp stop; `None` if the task stands elsewhere.
 pub(crate) fn syscall_entry(task: i32) -> Result<Option<SyscallEntry>, Errno> {
     let info = syscall_info(task)?;
@@ -210,6 +215,8 @@ pub(crate) struct Child<'a> {
     pub(crate) environment: &'a [*const libc::c_char],
     pub(crate) directory: Option<&'a CStr>,
     pub(crate) identity: Option<Identity<'a>>,
+    /// The filter with which calls that only ask wait for an answer; where the kernel does not take it, `filter` is used.
+    pub(crate) waiting: Option<&'a [libc::sock_filter]>,
     pub(crate) filter: &'a [libc::sock_filter],
     /// The signal mask that the program is to start with.
     pub(crate) mask: &'a libc::sigset_t,
@@ -217,8 +224,8 @@ pub(crate) struct Child<'a> {
     pub(crate) ready: BorrowedFd<'a>,
     /// The tracer's end of that pipe: the child's copy of it would keep the pipe open.
     pub(crate) go: BorrowedFd<'a>,
-    /// Where a failure is reported: step and errno, two bytes each way.
-    pub(crate) failure: BorrowedFd<'a>,
+    /// Where [`Report`]s go.
+    pub(crate) report: BorrowedFd<'a>,
 }
 
 /// Who the program is to run as.
@@ -229,7 +236,10 @@ pub(crate) struct Identity<'a> {
     pub(crate) groups: &'a [libc::gid_t],
 }
 
-/// The steps of the child that can fail, as it reports them.
+/// What the child reports: a step, and its errno, or for `Listener` the descriptor (-1: none).
+pub(crate) const REPORT: usize = 5;
+
+/// The steps of the child, as it reports them: those that fail, and the one that does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum ChildStep {
@@ -237,6 +247,7 @@ pub(crate) enum ChildStep {
     Filter = 2,
     Identity = 3,
     Exec = 4,
+    Listener = 5,
 }
 
 /// Forks, and runs `child` in the new process, whose id is returned.
@@ -278,9 +289,13 @@ unsafe fn run(child: &Child<'_>) -> ! {
                 fail(child, ChildStep::Directory);
             }
         }
-        if !install(child.filter) {
-            fail(child, ChildStep::Filter);
-        }
+        let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+        let listener = match child.waiting.and_then(|filter| install(filter, flags)) {
+            Some(listener) => listener,
+            None if install(child.filter, 0).is_some() => -1,
+            None => fail(child, ChildStep::Filter),
+        };
+        report(child, ChildStep::Listener, listener);
         if let Some(identity) = child.identity {
             if libc::setgroups(identity.groups.len(), identity.groups.as_ptr()) != 0
                 || libc::setresgid(identity.gid, identity.gid, identity.gid) != 0
@@ -295,22 +310,25 @@ unsafe fn run(child: &Child<'_>) -> ! {
 }
 
 /// Installs the filter; with no_new_privs only where the kernel insists on it (`seccomp(2)`: EACCES without
-/// `CAP_SYS_ADMIN`), so that setuid programs keep working under a privileged tracer.
+/// `CAP_SYS_ADMIN`), so that setuid programs keep working under a privileged tracer. What the kernel returns for these
+/// flags, if it does not fail.
 ///
 /// # Safety
 /// As for [`run`].
-unsafe fn install(filter: &[libc::sock_filter]) -> bool {
+unsafe fn install(filter: &[libc::sock_filter], flags: libc::c_ulong) -> Option<i32> {
     let length = filter.len() as libc::c_ushort;
     let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
     // SAFETY: `program` points to `length` instructions, which the kernel only reads.
     unsafe {
         // seccomp(2): without SPEC_ALLOW, a filter switches off speculation for the program.
-        let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
-        let set = || libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) == 0;
-        if set() {
-            return true;
+        let flags = flags | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+        let set = || libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) as i32;
+        let mut result = set();
+        let is_refused = result < 0 && Errno::last() == Errno::EACCES;
+        if is_refused && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 {
+            result = set();
         }
-        Errno::last() == Errno::EACCES && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && set()
+        (result >= 0).then_some(result)
     }
 }
 
@@ -318,12 +336,69 @@ unsafe fn install(filter: &[libc::sock_filter]) -> bool {
 /// As for [`run`].
 unsafe fn fail(child: &Child<'_>, step: ChildStep) -> ! {
     let errno = Errno::last_raw();
-    let report = [step as u8, u8::try_from(errno).unwrap_or(0)];
-    // SAFETY: `report` is two bytes long.
+    // SAFETY: as for this function; _exit takes a number and runs nothing.
     unsafe {
-        libc::write(child.failure.as_raw_fd(), report.as_ptr().cast(), report.len());
+        report(child, step, errno);
         libc::_exit(127)
     }
+}
+
+/// # Safety
+/// As for [`run`].
+unsafe fn report(child: &Child<'_>, step: ChildStep, value: i32) {
+    let [a, b, c, d] = value.to_ne_bytes();
+    let report: [u8; REPORT] = [step as u8, a, b, c, d];
+    // SAFETY: `report` is as long as is said.
+    unsafe { libc::write(child.report.as_raw_fd(), report.as_ptr().cast(), report.len()) };
+}
+
+/// A call that waits for an answer (`seccomp_unotify(2)`).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WaitingCall {
+    pub(crate) id: u64,
+    /// As this process sees it; 0 if it does not.
+    pub(crate) task: i32,
+    /// `AUDIT_ARCH_*`.
+    pub(crate) arch: u32,
+    pub(crate) number: u64,
+    pub(crate) arguments: [u64; 6],
+}
+
+/// Has the kernel run whoever waits where its waker runs (`SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`, since Linux 6.6);
+/// without, it works as well.
+pub(crate) fn wake_nearby(listener: BorrowedFd<'_>) {
+    // SAFETY: the third argument is a number.
+    unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, 1u64) };
+}
+
+/// The next call that waits; blocks until there is one. ENOENT: there was one, and it is gone.
+pub(crate) fn receive_call(listener: BorrowedFd<'_>) -> Result<WaitingCall, Errno> {
+    let mut call = MaybeUninit::<libc::seccomp_notif>::zeroed();
+    // SAFETY: `call` is a zeroed struct, as the kernel wants it, and of the size that the request's number says.
+    let result = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, call.as_mut_ptr()) };
+    Errno::result(result)?;
+    // SAFETY: all bytes were zeroed, which is a value of this struct of integers, and the kernel wrote all of them.
+    let call = unsafe { call.assume_init() };
+    Ok(WaitingCall {
+        id: call.id,
+        task: call.pid.cast_signed(),
+        arch: call.data.arch,
+        // As PTRACE_GET_SYSCALL_INFO shows it.
+        number: u64::from(call.data.nr.cast_unsigned()),
+        arguments: call.data.args,
+    })
+}
+
+/// Lets a call that waits run, or answers it with `refusal`. An error means that it is gone.
+pub(crate) fn answer_call(listener: BorrowedFd<'_>, id: u64, refusal: Option<Errno>) -> Result<(), Errno> {
+    let (error, flags) = match refusal {
+        Some(errno) => (-(errno as i32), 0),
+        None => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
+    };
+    let mut answer = libc::seccomp_notif_resp { id, val: 0, error, flags };
+    // SAFETY: `answer` is the struct that the request's number says.
+    let result = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) };
+    Errno::result(result).map(drop)
 }
 
 /// Blocks `signals` for this thread; the mask from before.

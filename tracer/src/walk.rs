@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag};
@@ -54,7 +54,7 @@ pub(crate) enum Blocked {
 /// Walks paths, and remembers directories that were walked.
 #[derive(Debug, Default)]
 pub(crate) struct Walker {
-    directories: HashMap<Vec<u8>, Rc<Directory>>,
+    directories: HashMap<Vec<u8>, Arc<Directory>>,
 }
 
 /// A directory that a path led to.
@@ -107,15 +107,15 @@ impl Walker {
         from: &[u8],
         parent: &[u8],
         may_remember: bool,
-    ) -> Result<Rc<Directory>, Walked> {
+    ) -> Result<Arc<Directory>, Walked> {
         if parent.is_empty() {
             let (end, links, passed) = (from.to_vec(), Vec::new(), Vec::new());
-            return Ok(Rc::new(Directory { end, links, passed, is_personal: false }));
+            return Ok(Arc::new(Directory { end, links, passed, is_personal: false }));
         }
         let from = if parent.starts_with(b"/") { &asker.place.root } else { from };
         let key = [&asker.place.root, &b"\0"[..], from, b"\0", parent].concat();
         if let Some(directory) = self.directories.get(&key) {
-            return Ok(Rc::clone(directory));
+            return Ok(Arc::clone(directory));
         }
         let walked = Steps::new(asker, from, parent).finish(parent, true);
         match &walked.walk.found {
@@ -124,12 +124,12 @@ impl Walker {
             _ => return Err(walked),
         }
         let Walked { walk: Walk { links, passed, end, .. }, is_personal, .. } = walked;
-        let directory = Rc::new(Directory { end, links, passed, is_personal });
+        let directory = Arc::new(Directory { end, links, passed, is_personal });
         if may_remember && !is_personal && asker.place.namespace.is_none() {
             if self.directories.len() >= LIMIT {
                 self.directories.clear();
             }
-            self.directories.insert(key, Rc::clone(&directory));
+            self.directories.insert(key, Arc::clone(&directory));
         }
         Ok(directory)
     }

@@ -85,6 +85,23 @@ fn signals_of_every_kind() {
 }
 
 #[test]
+fn questions_are_not_interrupted() {
+    for (flags, statfs) in [(&[][..], "statfs"), (&["-m32"], "statfs64")] {
+        let hazard =
+            Hazard::with_flags("interrupted", flags).file("file").file("tested").file("mounted").link("link", "file");
+        hazard.run().is(&[
+            "open Read . there",
+            "stat Look file there",
+            "stat Look none missing",
+            "access Look tested there",
+            "readlink Look link there",
+            &format!("{statfs} Look mounted there"),
+            "getdents64 List . there",
+        ]);
+    }
+}
+
+#[test]
 fn setuid_of_all_threads() {
     for _ in 0..REPEATS {
         Hazard::new("threaded_setuid").run().is(&["access Look busy missing", "access Look after missing"]);
