@@ -69,6 +69,7 @@ impl Ground {
         command.args([&context.text("work/busybox"), "cat", "one", "two"]);
         outcome_of(&mut command).success();
         fs_err::create_dir(context.path("out")).expect("it is ours");
+        fs_err::create_dir(context.path("tmp")).expect("it is ours");
         let mut ground = Self { context, expected: (Vec::new(), Vec::new()) };
         outcome_of(&mut ground.build(limited(minjail()))).success();
         ground.expected = ground.outputs().expect("both were built");
@@ -255,6 +256,7 @@ fn traced(ground: &Ground, file: &str) -> Command {
     let mut command = Command::new(minjail());
     command.args(["trace", "-q", "--force", "-t", &at("out/app.trace"), "-o", &format!("oci:{}:1", at("out/layout"))]);
     command.args(["--", &at("work/busybox"), "cat", file]).current_dir(ground.context.work());
+    command.env("TMPDIR", at("tmp"));
     command
 }
 
@@ -284,6 +286,7 @@ fn killed_while_it_traces_it_leaves_the_old_or_the_new() {
     }
     outcome_of(&mut traced(&ground, "one")).success();
     assert_eq!(ground.leftovers(), [""; 0], "in {}", at("out"));
+    assert_eq!(names_in(&ground.context.path("tmp")), [""; 0], "in {}", at("tmp"));
     outcome_of(&mut ground.context.minjail(&["check", "-q", &format!("oci:{}:1", at("out/layout"))])).success();
 }
 

@@ -10,6 +10,7 @@ use super::reading::bytes;
 use crate::cache::{Cache, CacheError, Kept, Listed};
 use crate::image::Image;
 use crate::manifest::Entry;
+use crate::publish::Scratch;
 use crate::report::summary::size;
 use crate::tree::Notes;
 
@@ -110,7 +111,7 @@ fn limit() -> Result<u64, Failure> {
 pub(super) enum Unpacked {
     Kept(Kept),
     /// For this one time.
-    Scratch(tempfile::TempDir, Notes),
+    Scratch(Scratch, Notes),
 }
 
 impl Unpacked {
@@ -129,7 +130,7 @@ impl Unpacked {
                 }
             }
         }
-        let scratch = tempfile::Builder::new().prefix("minjail-slim-").tempdir().map_err(Failure::new)?;
+        let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-slim-")?;
         let notes = image.unpack(scratch.path())?;
         Ok(Self::Scratch(scratch, notes))
     }

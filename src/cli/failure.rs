@@ -13,6 +13,7 @@ use crate::image::{ImageError, OutputError, ReadError};
 use crate::jail::JailError;
 use crate::manifest::{DrawError, ParseError};
 use crate::profile::LoadError;
+use crate::publish::PublishError;
 use crate::root::RootError;
 use crate::trace::{RecordError, TraceError};
 use crate::tree::TreeError;
@@ -198,6 +199,13 @@ impl From<FilesError> for Failure {
 
 impl From<DrawError> for Failure {
     fn from(error: DrawError) -> Self {
+        let hint = error.hint();
+        Self::new(error).maybe_hint(hint)
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
         let hint = error.hint();
         Self::new(error).maybe_hint(hint)
     }

@@ -12,6 +12,7 @@ use super::locate::locate;
 use super::trace::{credentials, lexical, machine, own_groups};
 use crate::path::{JailPath, escape};
 use crate::profile::{Network, Workload};
+use crate::publish::Scratch;
 use crate::trace::{FORMAT, Header};
 use crate::workload::{self, Observation, Order, Place};
 
@@ -106,14 +107,14 @@ impl<'a> Rehearsal<'a> {
 }
 
 /// A directory that no state directory hides.
-pub(super) fn scratch(state: &[String]) -> Result<tempfile::TempDir, Failure> {
+pub(super) fn scratch(state: &[String]) -> Result<Scratch, Failure> {
     let bases = [std::env::temp_dir(), PathBuf::from("/var/tmp")];
     let is_hidden = |base: &Path| state.iter().any(|hidden| base.starts_with(hidden));
     let base = bases.iter().find(|base| !is_hidden(base)).ok_or_else(|| {
         Failure::usage("the state directories hide every directory for temporary files")
             .hint("set TMPDIR to a directory that is none of them")
     })?;
-    tempfile::Builder::new().prefix("minjail-").tempdir_in(base).map_err(Failure::new)
+    Ok(Scratch::new(base, ".minjail-jail-")?)
 }
 
 /// The program's path in the tree, as `execvp(3)` would find it; a program that is not there is told of by the run.

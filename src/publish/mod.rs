@@ -2,10 +2,12 @@
 //! given their name by one rename.
 //!
 //! In: where an output is to be, and what it is made of. Out: the output, or nothing. [`Stage`] is one output that is
-//! being made, [`Turn`] the right to give several of them their names with nobody else between, [`remove_all`] takes a
-//! tree away. This room knows nothing of what the outputs are.
+//! being made, [`Turn`] the right to give several of them their names with nobody else between, [`Scratch`] a directory
+//! for what is needed meanwhile, [`remove_all`] takes a tree away. This room knows nothing of what the outputs are.
 
+mod held;
 mod remove;
+mod scratch;
 mod stage;
 mod turn;
 
@@ -18,6 +20,7 @@ use crate::path::escape;
 
 pub use remove::remove_all;
 pub(crate) use remove::remove_below;
+pub use scratch::Scratch;
 pub use stage::{Stage, sync};
 pub use turn::Turn;
 

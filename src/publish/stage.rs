@@ -3,9 +3,8 @@
 //! Whoever makes one holds a lock on it. One that nobody holds was left by a minjail that was killed; the next one that
 //! makes the same output removes it.
 
-use std::fs::TryLockError;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +13,8 @@ use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::unistd::syncfs;
 
-use super::{PublishError, directory_of, is_at, remove_all, show};
+use super::held::{make, remove_abandoned};
+use super::{PublishError, directory_of, remove_all, show};
 
 /// What is being made. Dropped before [`publish`](Self::publish) it leaves nothing behind.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Stage {
     fn make<T>(
         target: &Path,
         force: bool,
-        mut create: impl FnMut(&Path) -> io::Result<T>,
+        create: impl FnMut(&Path) -> io::Result<T>,
     ) -> Result<(Self, T), PublishError> {
         let parent = directory_of(target);
         let Some(name) = target.file_name() else {
@@ -90,21 +90,8 @@ impl Stage {
         prefix.extend_from_slice(&name.as_bytes()[..name.len().min(200)]);
         prefix.extend_from_slice(b".minjail-");
         remove_abandoned(&parent, &prefix);
-        let made = tempfile::Builder::new()
-            .prefix(&std::ffi::OsString::from_vec(prefix))
-            .make_in(&parent, |path| {
-                let made = create(path)?;
-                match hold(path) {
-                    Ok(held) => Ok((made, held)),
-                    Err(error) => {
-                        // What is lost to somebody else is his to remove; removing it twice does no harm.
-                        let _ = remove_all(path);
-                        Err(error)
-                    }
-                }
-            })
-            .map_err(|source| PublishError::failed("make", target, source))?;
-        let ((made, held), path) = made.keep().map_err(|error| PublishError::failed("make", target, error.error))?;
+        let (made, held, path) =
+            make(&parent, &prefix, create).map_err(|source| PublishError::failed("make", target, source))?;
         Ok((Self { path, target: target.to_owned(), parent, force, armed: true, _held: held }, made))
     }
 
@@ -145,46 +132,6 @@ impl Drop for Stage {
         if self.armed {
             // The error that brought us here is the one to report.
             let _ = remove_all(&self.path);
-        }
-    }
-}
-
-/// Locks what was just made at `path`. `None` where the file system has no locks.
-///
-/// Between making and locking, somebody who removes what nobody holds may have come first: then this is an error for
-/// which `tempfile` takes another name.
-fn hold(path: &Path) -> io::Result<Option<std::fs::File>> {
-    let lost = || io::Error::from(io::ErrorKind::AlreadyExists);
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(lost()),
-        // Some umasks take the right to read one's own files away.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
-        opened => opened?,
-    };
-    let (file, _) = file.into_parts();
-    match file.try_lock() {
-        Ok(()) if is_at(&file, path) => Ok(Some(file)),
-        Ok(()) | Err(TryLockError::WouldBlock) => Err(lost()),
-        Err(TryLockError::Error(_)) => Ok(None),
-    }
-}
-
-/// Removes what killed minjails have left of the same output. That something cannot be removed stops nobody.
-fn remove_abandoned(parent: &Path, prefix: &[u8]) {
-    let Ok(entries) = fs_err::read_dir(parent) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        // `tempfile` puts six letters and digits behind the prefix.
-        let random = name.as_bytes().strip_prefix(prefix);
-        if !random.is_some_and(|random| random.len() == 6 && random.iter().all(u8::is_ascii_alphanumeric)) {
-            continue;
-        }
-        let path = entry.path();
-        let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
-        let opened = std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(&path);
-        let held = opened.ok().filter(|file| file.try_lock().is_ok());
-        if held.is_some_and(|held| is_at(&held, &path)) {
-            let _ = remove_all(&path);
         }
     }
 }

@@ -19,13 +19,13 @@ use super::rights::Refusals;
 use super::store::Store;
 use super::write::publish;
 use crate::path::{Facts, JailPath, escape};
-use crate::publish::PublishError;
+use crate::publish::{PublishError, Scratch};
 use crate::root::{Root, RootError};
 
 /// Takes the events of one run.
 #[derive(Debug)]
 pub struct Recorder {
-    directory: tempfile::TempDir,
+    directory: Scratch,
     records: BufWriter<fs_err::File>,
     listening: BTreeSet<Listening>,
     /// Where it is on this machine.
@@ -80,7 +80,7 @@ impl Recorder {
     /// `scratch` cannot be written.
     pub fn start(header: Header, top: &Path, scratch: &Path) -> Result<Self, RecordError> {
         let failed = |source| RecordError::Write { path: scratch.to_path_buf(), source };
-        let directory = tempfile::Builder::new().prefix(".minjail-trace-").tempdir_in(scratch).map_err(failed)?;
+        let directory = Scratch::new(scratch, ".minjail-trace-")?;
         let file = fs_err::File::create(directory.path().join(RECORDS)).map_err(failed)?;
         let store = Store::new(directory.path().join(STORE));
         let root = Root::open(top)?;
