@@ -22,7 +22,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("jail", &["path", "profile", "root", "tree"]),
     ("report", &["files", "jail", "manifest", "path", "trace"]),
     ("profile", &["path"]),
-    ("workload", &["files", "jail", "path", "profile", "trace"]),
+    ("workload", &["elf", "files", "jail", "path", "profile", "trace"]),
     ("sbom", &["manifest", "path", "root"]),
     ("sign", &["manifest", "path"]),
     ("init", &["image", "path", "profile", "trace"]),

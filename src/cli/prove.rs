@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::diagnose::{Diagnosis, Differing, diagnose};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::rehearse::Rehearsal;
-use crate::files::{OMITTED, REPAIR};
+use crate::files::REPAIR;
 use crate::path::{Facts, JailPath, escape};
 use crate::root::Root;
 use crate::trace::{Access, Ending, Found, Link, Program, Run, Touch};
-use crate::workload::{Fault, Missed, Observation};
+use crate::workload::{Fault, Observation, Sought};
 
 /// How a workload did on the host, to hold the jail against.
 pub(super) struct Model {
@@ -28,7 +29,8 @@ impl Model {
 pub(super) struct Verdict {
     pub(super) workload: String,
     faults: Vec<String>,
-    pub(super) culprits: Vec<Missed>,
+    pub(super) culprits: Vec<Sought>,
+    differing: Vec<Differing>,
     stderr: Vec<u8>,
 }
 
@@ -56,6 +58,9 @@ impl Verdict {
         if self.culprits.len() > SHOWN {
             say!("minjail: and {} more that were missing", self.culprits.len() - SHOWN);
         }
+        for Differing { sought, how } in self.differing.iter().take(SHOWN) {
+            say!("minjail: differs: `{}`, which `{}` used, {how}", sought.path, sought.program);
+        }
     }
 }
 
@@ -82,36 +87,16 @@ pub(super) fn try_out(
             faults.push("it wrote nothing to standard output, as it did on the host".to_owned());
         }
     }
-    let mut culprits = Vec::new();
+    let mut diagnosis = Diagnosis::default();
     if !faults.is_empty() {
-        culprits = missing(&observation.missed, &rehearsal.workload.state, root, &Root::open(tree)?)?;
+        diagnosis = diagnose(&observation, &rehearsal.workload.state, root, &Root::open(tree)?)?;
     }
-    Ok(Verdict { workload: rehearsal.header.workload.clone(), faults, culprits, stderr: observation.stderr })
-}
-
-/// What was looked for in vain and the root has, though the tree has not: the last first, each once.
-fn missing(missed: &[Missed], state: &[String], root: &Root, tree: &Root) -> Result<Vec<Missed>, Failure> {
-    let mut tops = ["/proc", "/sys", "/dev"].to_vec();
-    tops.extend(state.iter().map(String::as_str));
-    let tops: Vec<JailPath> = tops.iter().filter_map(|top| JailPath::parse(top.as_bytes()).ok()).collect();
-    let mut told = BTreeSet::new();
-    let mut culprits = Vec::new();
-    for missed in missed.iter().rev().filter(|missed| !tops.iter().any(|top| missed.path.starts_with(top))) {
-        if told.insert(&missed.path) && !has(tree, &missed.path)? && root.lstat(&missed.path)?.is_some() {
-            culprits.push(missed.clone());
-        }
-    }
-    Ok(culprits)
-}
-
-/// A name that a listing showed stands in the tree as a link to nowhere: that is not the thing itself.
-fn has(tree: &Root, path: &JailPath) -> Result<bool, Failure> {
-    let Some(facts) = tree.lstat(path)? else { return Ok(false) };
-    Ok(!facts.is_symlink() || tree.read_link(path)? != OMITTED.as_bytes())
+    let Diagnosis { missing: culprits, differing } = diagnosis;
+    Ok(Verdict { workload: rehearsal.header.workload.clone(), faults, culprits, differing, stderr: observation.stderr })
 }
 
 /// A run that touches what was missing, so that the next image has it and what it needs.
-pub(super) fn repair(rehearsal: &Rehearsal<'_>, culprits: &[Missed], root: &Root) -> Result<Run, Failure> {
+pub(super) fn repair(rehearsal: &Rehearsal<'_>, culprits: &[Sought], root: &Root) -> Result<Run, Failure> {
     let mut run = Run::new(rehearsal.header.clone());
     let programs: BTreeSet<&String> = culprits.iter().map(|culprit| &culprit.program).collect();
     for (id, path) in (1..).zip(&programs) {

@@ -1,14 +1,17 @@
-//! `minjail verify`: a profile's workloads in a jail made of an image.
+//! `minjail verify`: a profile's workloads in a jail made of an image; and the image with what they missed.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::exit::Exit;
 use super::failure::Failure;
+use super::mend::Broken;
+use super::pack::{Packing, Prepared};
 use super::profile;
-use super::prove::{Verdict, try_out, unproved};
+use super::prove::{Verdict, repair, try_out, unproved};
 use super::rehearse::Rehearsal;
 use crate::image::{Image, Input, Reading};
+use crate::profile::Profile;
 use crate::root::Root;
 
 /// Run a profile's workloads in a jail made of an image: do they do what the profile says?
@@ -22,31 +25,109 @@ pub(super) struct Arguments {
     #[arg(short, long, value_name = "PROFILE")]
     profile: String,
 
-    /// Say nothing but errors
-    #[arg(long, short)]
-    quiet: bool,
+    /// If a workload fails, add what it missed, from this machine, and try again; what works is written to `-o`
+    #[arg(long, requires = "outputs")]
+    repair: bool,
+
+    /// How often to try, at most
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "repair", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+
+    #[command(flatten)]
+    packing: Packing,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let profile = profile::load(&arguments.profile)?;
+    let prepared = arguments.packing.prepare()?;
+    if !prepared.outputs.is_empty() && !arguments.repair {
+        return Err(Failure::usage("`verify` writes nothing unless it repairs")
+            .hint("give `--repair` too; `minjail unpack` writes an image in another form"));
+    }
     let input = Input::parse(&arguments.image)?;
     let scratch = tempfile::Builder::new().prefix("minjail-verify-").tempdir().map_err(Failure::new)?;
-    let tree: &Path = if let Some(directory) = input.rootfs() {
-        directory
+    let (image, tree) = if let Some(directory) = input.rootfs() {
+        (None, directory.to_path_buf())
     } else {
-        Image::open(&input, &Reading::default())?.unpack(scratch.path())?;
-        scratch.path()
+        let image = Image::open(&input, &Reading::default())?;
+        let tree = scratch.path().join("tree");
+        fs_err::create_dir(&tree).map_err(Failure::new)?;
+        image.unpack(&tree)?;
+        (Some(image), tree)
     };
-    let root = Root::open(Path::new("/"))?;
+    let verdicts = verdicts(&profile, &tree, &prepared)?;
+    if verdicts.iter().all(Verdict::is_good) {
+        if arguments.repair && !prepared.quiet {
+            say!("minjail: there is nothing to repair, and nothing was written");
+        }
+        return Ok(Exit::Success);
+    }
+    if !arguments.repair {
+        let failure = unproved(&verdicts);
+        let has_culprits = verdicts.iter().any(|verdict| !verdict.culprits.is_empty());
+        let hint = "`--repair -o OUT` adds what was missing, from this machine";
+        return Err(if has_culprits { failure.hint(hint) } else { failure });
+    }
+    mend(arguments, &profile, &input, image.as_ref(), &tree, scratch.path(), prepared, verdicts)
+}
+
+/// Runs every workload in a jail made of `tree`, and tells what came of it.
+fn verdicts(profile: &Profile, tree: &Path, prepared: &Prepared) -> Result<Vec<Verdict>, Failure> {
+    let host = Root::open(Path::new("/"))?;
     let mut verdicts = Vec::new();
     for (name, workload) in &profile.workloads {
         let rehearsal = Rehearsal::new(name, workload, Some(tree))?;
-        let verdict = try_out(&rehearsal, tree, None, &root)?;
+        let verdict = try_out(&rehearsal, tree, None, &host)?;
         verdict.tell();
-        if verdict.is_good() && !arguments.quiet {
+        if verdict.is_good() && !prepared.quiet {
             say!("minjail: workload `{name}` does in the jail what the profile says");
         }
         verdicts.push(verdict);
     }
-    if verdicts.iter().all(Verdict::is_good) { Ok(Exit::Success) } else { Err(unproved(&verdicts)) }
+    Ok(verdicts)
+}
+
+/// Adds what was missing and tries again, until the image is proved, or nothing is left to add.
+#[expect(clippy::too_many_arguments, reason = "each is one thing that an image is mended from")]
+fn mend(
+    arguments: &Arguments,
+    profile: &Profile,
+    input: &Input,
+    image: Option<&Image>,
+    tree: &Path,
+    scratch: &Path,
+    mut prepared: Prepared,
+    mut failed: Vec<Verdict>,
+) -> Result<Exit, Failure> {
+    let host = Root::open(Path::new("/"))?;
+    let broken = Broken::read(&arguments.image, input, image, tree, &mut prepared)?;
+    let mut runs = Vec::new();
+    let mut entries = broken.manifest.entries.clone();
+    let mut now: PathBuf = tree.to_path_buf();
+    for round in 1..=arguments.rounds {
+        let before = runs.len();
+        for ((name, workload), verdict) in profile.workloads.iter().zip(&failed) {
+            if !verdict.culprits.is_empty() {
+                runs.push(repair(&Rehearsal::new(name, workload, Some(&now))?, &verdict.culprits, &host)?);
+            }
+        }
+        if runs.len() == before {
+            break;
+        }
+        let mut draft = broken.mended(&runs, &host)?;
+        // What looks like a secret is missed and not added: more rounds would not help.
+        if draft.manifest.entries == entries {
+            break;
+        }
+        entries.clone_from(&draft.manifest.entries);
+        now = scratch.join(format!("round{round}"));
+        draft.write_tree(&now, &prepared)?;
+        failed = verdicts(profile, &now, &prepared)?;
+        if failed.iter().all(Verdict::is_good) {
+            draft.manifest.verified = Some(true);
+            draft.publish(&prepared)?;
+            return Ok(Exit::Success);
+        }
+    }
+    Err(unproved(&failed))
 }

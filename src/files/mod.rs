@@ -28,6 +28,7 @@ pub use note::Note;
 pub use policy::{Accounts, Listing, Pattern, PatternError, Policy, Purpose, Rule, Rules, StatOnly, Switch};
 pub use reason::{Reason, Reasons};
 pub use secrets::is_secret_variable;
+pub use special::is_minjails;
 
 /// The file set could not be made.
 #[derive(Debug, thiserror::Error)]

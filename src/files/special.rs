@@ -20,6 +20,14 @@ const PLACEHOLDERS: [(&[u8], &[u8]); 4] = [
 
 const LD_CACHE: &[u8] = b"/etc/ld.so.cache";
 
+/// True for a file that images get in a form of minjail's own: what a runtime supplies, accounts, the loader's cache.
+pub fn is_minjails(path: &JailPath) -> bool {
+    let bytes = path.as_bytes();
+    PLACEHOLDERS.iter().any(|(known, _)| *known == bytes)
+        || accounts::FILES.iter().any(|(known, _)| *known == bytes)
+        || bytes == LD_CACHE
+}
+
 /// What a runtime supplies, under its own name and where a link of that name leads.
 pub(super) fn supplied(root: &Root) -> Result<BTreeSet<JailPath>, RootError> {
     let mut paths = BTreeSet::new();

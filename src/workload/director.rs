@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::neighbour::{self, CommandError};
 use super::runner::SOCKET;
-use super::wire::{Answer, Ask, GREETING, Missed, Order, Word, receive, send};
+use super::wire::{Answer, Ask, GREETING, Order, Sought, Word, receive, send};
 use crate::jail::{self, Namespaces};
 use crate::profile::{Command, Workload};
 use crate::trace::Ending;
@@ -28,7 +28,9 @@ pub struct Observation {
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
     /// Paths that were looked for and not found, each as often as it was told, in that order.
-    pub missed: Vec<Missed>,
+    pub missed: Vec<Sought>,
+    /// Files that were looked for and found, each once.
+    pub met: Vec<Sought>,
     /// Everything that was not as the profile wants it.
     pub faults: Vec<Fault>,
 }
@@ -319,6 +321,7 @@ impl Director {
                 self.seen.listening.insert(port);
             }
             Message::Word(Word::Missed(missed)) => observation.missed.push(missed),
+            Message::Word(Word::Met(met)) => observation.met.push(met),
             Message::Word(Word::Answer(answer)) => self.seen.answer = Some(answer),
             Message::Word(Word::Ended(ending)) => observation.ending = Some(ending),
             Message::Word(Word::Failed(why)) => observation.faults.push(Fault::NotRun(why)),

@@ -21,8 +21,9 @@ mod director;
 mod neighbour;
 mod probes;
 mod runner;
+mod tell;
 mod wire;
 
 pub use director::{DirectError, Fault, Observation, direct};
 pub use runner::{RunError, run};
-pub use wire::{Missed, Order, Place};
+pub use wire::{Order, Place, Sought};

@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use minjail_tracer::{Command, Credentials, Event, Found, Options, Outcome};
+use minjail_tracer::{Command, Credentials, Event, Options, Outcome};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::wire::{Answer, Ask, GREETING, Missed, Order, Place, Word, receive, send};
-use crate::files::OMITTED;
+use super::tell::Teller;
+use super::wire::{Answer, Ask, GREETING, Order, Place, Word, receive, send};
 use crate::jail::{self, Ended, Inside, Jail, JailError, Namespaces, Network, User};
-use crate::path::{JailPath, escape, unescape};
+use crate::path::unescape;
 use crate::trace::{Ending, RecordError, Recorder};
 
 /// The runner could not do its work.
@@ -218,22 +218,17 @@ fn follow(
     let reader = stream.try_clone().map_err(RunError::Speak)?;
     // It ends with this process.
     std::thread::spawn(move || attendant.attend(reader));
-    let mut programs = std::collections::HashMap::new();
+    let mut teller = Teller::new(matches!(order.place, Place::Jail { .. }));
     let tell = |word: &Word| send(&mut *writer.lock().expect("nobody panics while writing"), word);
     let mut broken = None;
     let outcome = minjail_tracer::trace(
         command,
         &Options { grace: Some(Duration::from_secs(order.grace)), ..Options::default() },
         &mut |event| {
-            if let Event::Exec { process, loaded, .. } = &event {
+            if let Event::Exec { process, .. } = &event {
                 let _ = program.compare_exchange(0, *process, Ordering::SeqCst, Ordering::SeqCst);
-                programs.insert(*process, loaded.first().map(|path| escape(path)).unwrap_or_default());
             }
-            if let Event::Fork { parent, child } = &event {
-                let same = programs.get(parent).cloned().unwrap_or_default();
-                programs.insert(*child, same);
-            }
-            if let Err(error) = word(&event, &programs).map_or(Ok(()), |word| tell(&word)) {
+            if let Err(error) = teller.words(&event).iter().try_for_each(&tell) {
                 broken = Some(error);
                 return ControlFlow::Break(());
             }
@@ -245,21 +240,6 @@ fn follow(
         (Err(error), None) => Err(error.into()),
         (Ok(Outcome::Exited(status)), None) => Ok(Ending::Exited(status)),
         (Ok(Outcome::Killed(signal)), None) => Ok(Ending::Killed(signal)),
-    }
-}
-
-/// What the director wants to know of an event.
-fn word(event: &Event<'_>, programs: &std::collections::HashMap<i32, String>) -> Option<Word> {
-    match event {
-        Event::Listen { port, protocol, .. } => Some(Word::Listening { port: *port, protocol: *protocol }),
-        Event::Touch(touch) if matches!(touch.walk.found, Found::Missing) => {
-            // A name that was left out is a link to nowhere: then the link is what was looked for.
-            let end =
-                if touch.walk.end == OMITTED.as_bytes() { &touch.walk.links.last()?.path } else { &touch.walk.end };
-            let path = JailPath::parse(end).ok()?;
-            Some(Word::Missed(Missed { path, program: programs.get(&touch.process).cloned().unwrap_or_default() }))
-        }
-        _ => None,
     }
 }
 

@@ -47,16 +47,18 @@ pub(super) enum Word {
         protocol: Protocol,
     },
     /// It could not find something.
-    Missed(Missed),
+    Missed(Sought),
+    /// It found a file.
+    Met(Sought),
     Answer(Answer),
     Ended(Ending),
     /// The runner itself failed.
     Failed(String),
 }
 
-/// A path that was looked for and not found.
+/// A path that was looked for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Missed {
+pub struct Sought {
     pub path: JailPath,
     /// The program that looked for it, as text.
     pub program: String,

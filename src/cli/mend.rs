@@ -1,0 +1,133 @@
+//! An image that lacked files, with these files: what `minjail verify --repair` writes.
+//!
+//! In: an image's manifest and its unpacked tree, and runs that touch what was missed in a jail of it. Out: the image with
+//! what these runs need of the host besides. What the image has already stays as it is.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::failure::Failure;
+use super::locked::read_lock;
+use super::pack::{Draft, Prepared, lock_beside, path_of};
+use super::side::{Side, of_image};
+use crate::files::{self, OMITTED, Policy};
+use crate::image::{Image, Input, Output};
+use crate::manifest::{self, DrawnUp, Entry, Given, Kind, Layers, Manifest, Packages, Source, Sources};
+use crate::path::JailPath;
+use crate::report::summary::LeftOut;
+use crate::root::Root;
+use crate::trace::{Run, Trace};
+
+/// What is to be mended.
+pub(super) struct Broken<'a> {
+    pub(super) manifest: Manifest,
+    /// Where it is unpacked.
+    pub(super) tree: &'a Path,
+}
+
+impl<'a> Broken<'a> {
+    /// What the lock beside the image says of it, or, without one, what it says itself.
+    pub(super) fn read(
+        name: &std::ffi::OsStr,
+        input: &Input,
+        image: Option<&Image>,
+        tree: &'a Path,
+        prepared: &mut Prepared,
+    ) -> Result<Self, Failure> {
+        let place = Output::parse(name).ok();
+        let lock = place.as_ref().and_then(path_of).map(lock_beside).filter(|lock| lock.is_file());
+        let mut manifest = match (lock, image) {
+            (Some(lock), _) => {
+                let lock = read_lock(&lock)?;
+                prepared.follow(&lock)?;
+                lock
+            }
+            (None, Some(image)) => of_image(image)?.manifest,
+            (None, None) => {
+                debug_assert!(input.rootfs().is_some(), "what is no image is a directory");
+                Side::read(name, None)?.manifest
+            }
+        };
+        let name = manifest.packing.name.clone();
+        manifest.packing = manifest::Packing { name, ..prepared.packing.clone() };
+        Ok(Self { manifest, tree })
+    }
+
+    /// The image with all that `runs` need of `host`.
+    pub(super) fn mended(&self, runs: &[Run], host: &Root) -> Result<Draft, Failure> {
+        let mut trace = Trace::default();
+        // The host's accounts are the host's, wherever the runs were made.
+        let from_host = |run: &Run| {
+            let mut run = run.clone();
+            run.header.root = "/".into();
+            run
+        };
+        trace.runs.extend(runs.iter().map(from_host));
+        trace.runs.sort();
+        let (files, notes) = files::needed(&trace, host, &Policy::default())?;
+        let packages = Packages::read(host)?;
+        let Manifest { epoch, packing, config, .. } = self.manifest.clone();
+        let store = std::collections::BTreeMap::new();
+        let given = Given { files, root: host, store: &store, packages: &packages, epoch, packing, config };
+        let DrawnUp { manifest: more, sources, .. } = manifest::draw_up(given)?;
+        let (manifest, sources) = joined(&self.manifest, &more, &sources, host);
+        Ok(Draft {
+            manifest,
+            sources,
+            root: Root::open(self.tree)?,
+            packages,
+            notes,
+            gaps: std::collections::BTreeMap::new(),
+            left_out: LeftOut::default(),
+            coverage: None,
+        })
+    }
+}
+
+/// The image's entries, and those of `more` at paths that the image has not, or as a name alone.
+fn joined(image: &Manifest, more: &Manifest, sources: &Sources, host: &Root) -> (Manifest, Sources) {
+    let is_name_only = |kind: &Kind| matches!(kind, Kind::Symlink { target } if target == OMITTED.as_bytes());
+    let kept: Vec<&Entry> = image.entries.iter().filter(|entry| !is_name_only(&entry.kind)).collect();
+    let known: BTreeSet<&JailPath> = kept.iter().map(|entry| &entry.path).collect();
+    let added: Vec<&Entry> = more.entries.iter().filter(|entry| !known.contains(&entry.path)).collect();
+    let new: BTreeSet<&JailPath> = added.iter().map(|entry| &entry.path).collect();
+    let mut all = Sources::new();
+    for entry in kept.iter().filter(|entry| matches!(entry.kind, Kind::File { .. })) {
+        all.insert(entry.path.clone(), Source::Root(None));
+    }
+    let mut manifest = image.clone();
+    manifest.entries = kept.into_iter().cloned().collect();
+    let names = image.entries.iter().filter(|entry| is_name_only(&entry.kind) && !new.contains(&entry.path));
+    manifest.entries.extend(names.cloned());
+    for entry in added {
+        let mut entry = entry.clone();
+        let mut content = entry.path.clone();
+        if let Kind::HardLink { to } = &entry.kind {
+            // The other name is the image's own: this one gets the content by itself.
+            if !new.contains(to) {
+                content = to.clone();
+                let other = more.entries.iter().find(|other| other.path == content);
+                entry.kind = other.expect("a hard link leads to an entry").kind.clone();
+            }
+        }
+        if let Some(source) = sources.get(&content).filter(|_| matches!(entry.kind, Kind::File { .. })) {
+            let source = match source {
+                // The tree that the others are read from is the image's.
+                Source::Root(_) => Source::Stored(content.below(host.path())),
+                other => other.clone(),
+            };
+            all.insert(entry.path.clone(), source);
+        }
+        if let Some(made) = more.made.get(&entry.path) {
+            manifest.made.insert(entry.path.clone(), made.clone());
+        }
+        manifest.entries.push(entry);
+    }
+    manifest.entries.sort_by(|one, other| one.path.cmp(&other.path));
+    if manifest.packing.layers == Layers::One {
+        manifest.assign_layers(|_| 0);
+    } else {
+        manifest.layer_as(image);
+    }
+    (manifest, all)
+}

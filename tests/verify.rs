@@ -1,0 +1,144 @@
+//! What `minjail verify` finds in an image that is not whole: what is missing, what the kernel itself misses, and what is
+//! there and differs; and what `--repair` makes of it.
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use support::{Outcome, TestContext, has, outcome_of, text};
+
+/// A profile that runs `command`, in the file `NAME.yaml`.
+fn profile(context: &TestContext, name: &str, command: &[&str], expect: &str) -> String {
+    let file = context.text(&format!("{name}.yaml"));
+    let command = serde_json::to_string(command).expect("it is plain text");
+    fs_err::write(&file, format!("workloads:\n  {name}:\n    run: {command}\n    expect: {expect}\n"))
+        .expect("the directory is ours");
+    file
+}
+
+fn minjail(context: &TestContext, arguments: &[&str]) -> Outcome {
+    outcome_of(&mut context.minjail(arguments))
+}
+
+/// An executable script in the working directory.
+fn script(context: &TestContext, name: &str, content: &str) -> String {
+    let path = context.work().join(name);
+    fs_err::write(&path, content).expect("the directory is ours");
+    fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("the directory is ours");
+    text(&path)
+}
+
+/// Where a path of the machine stands in the tree `tree`.
+fn in_tree(context: &TestContext, path: &str) -> PathBuf {
+    context.path("tree").join(&path[1..])
+}
+
+#[test]
+fn what_is_missing_is_added() {
+    let context = TestContext::new();
+    context.lay_out(&[("one", "1\n"), ("two", "2\n"), ("three", "3\n")]);
+    let [one, two, three] = ["one", "two", "three"].map(|name| text(&context.work().join(name)));
+    let small = profile(&context, "small", &["/bin/cat", &one], "{}");
+    // It ends at the first file that is missing, so that it takes two rounds; and another program, with its libraries.
+    let steps = format!("set -e; read x < {two}; read y < {three}; ls {one}; echo $x $y");
+    let large = profile(&context, "large", &["/bin/sh", "-c", &steps], "{stdout: {contains: \"2 3\"}}");
+    for (built, mended) in [("oci:image", "oci:whole"), ("rootfs:tree", "docker-archive:whole.tar")] {
+        let place = |output: &str| {
+            let (form, name) = output.split_once(':').expect("it has a form");
+            format!("{form}:{}", context.text(name))
+        };
+        let (built, mended) = (place(built), place(mended));
+        minjail(&context, &["build", &small, "-q", "-o", &built]).success();
+        if built.starts_with("oci:") {
+            fs_err::remove_file(context.path("image.lock")).expect("without a lock an image says itself what it has");
+        }
+        let outcome = minjail(&context, &["verify", &built, "-p", &large]);
+        assert_eq!(outcome.status, 3, "{outcome}");
+        assert!(outcome.stderr.contains("`--repair -o OUT` adds"), "{outcome}");
+        let few = minjail(&context, &["verify", &built, "-p", &large, "--repair", "--rounds", "1", "-o", &mended]);
+        assert_eq!(few.status, 3, "{few}");
+        let file = mended.split_once(':').expect("it has a form").1;
+        assert!(!Path::new(file).exists(), "what does not work is not written");
+        minjail(&context, &["verify", &built, "-p", &large, "--repair", "-o", &mended]).success();
+        minjail(&context, &["verify", &mended, "-p", &large]).success();
+        minjail(&context, &["verify", &mended, "-p", &small]).success();
+        let why = minjail(&context, &["why", &format!("{file}.lock"), &three]).success();
+        assert!(why.text().contains("--repair"), "{why}");
+        minjail(&context, &["check", &mended, "--lock", &format!("{file}.lock")]).success();
+        let ran = minjail(&context, &["run", "-q", &mended]).success();
+        assert_eq!(ran.text(), "1\n", "the image is still run as it was");
+        assert_eq!(minjail(&context, &["verify", &built, "-p", &large]).status, 3, "the image itself stays as it is");
+    }
+}
+
+#[test]
+fn what_cannot_be_added_is_told() {
+    let context = TestContext::new();
+    context.lay_out(&[("one", "1\n"), (".netrc", "machine x password y\n")]);
+    let [one, key] = ["one", ".netrc"].map(|name| text(&context.work().join(name)));
+    let small = profile(&context, "small", &["/bin/cat", &one], "{}");
+    let (tree, mended) = (format!("rootfs:{}", context.text("tree")), format!("rootfs:{}", context.text("mended")));
+    minjail(&context, &["build", &small, "-q", "-o", &tree]).success();
+    let large = profile(&context, "large", &["/bin/cat", &one, &key], "{}");
+    let outcome = minjail(&context, &["verify", &tree, "-p", &large, "--repair", "-o", &mended]);
+    assert_eq!(outcome.status, 3, "{outcome}");
+    assert!(outcome.stderr.contains(&format!("missing: `{key}`")) && !context.path("mended").exists(), "{outcome}");
+    let whole = minjail(&context, &["verify", &tree, "-p", &small, "--repair", "-o", &mended]).success();
+    assert!(whole.stderr.contains("nothing to repair"), "{whole}");
+    minjail(&context, &["verify", &tree, "-p", &small, "-o", &mended]).assert_refused(125, &["unless it repairs"]);
+}
+
+/// `execve` says only that the program is not there: the kernel looks for what it names by itself.
+#[test]
+fn what_the_kernel_opens_is_missed_too() {
+    if !has(&["perl"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let inner = script(&context, "inner", "#!/usr/bin/perl\nprint \"inner\\n\";\n");
+    let outer = script(&context, "outer", &format!("#!{inner}\n"));
+    let tree = format!("rootfs:{}", context.text("tree"));
+    let file = profile(&context, "scripts", &["/bin/sh", "-c", &format!("{outer}; {outer} && echo done")], "{}");
+    minjail(&context, &["build", &file, "-q", "-o", &tree]).success();
+    let without = |path: &str, told: &str| {
+        let aside = context.path("aside");
+        fs_err::rename(in_tree(&context, path), &aside).unwrap();
+        let outcome = minjail(&context, &["verify", &tree, "-p", &file]);
+        fs_err::rename(&aside, in_tree(&context, path)).unwrap();
+        assert_eq!(outcome.status, 3, "{path}: {outcome}");
+        assert!(outcome.stderr.contains(told), "{told:?} is not in {outcome}");
+    };
+    without(
+        "/usr/bin/perl",
+        "missing: `/usr/bin/perl`, looked for by `/usr/bin/dash`, the last thing that was missing",
+    );
+    without(&inner, &format!("missing: `{inner}`, looked for by `/usr/bin/dash`"));
+    let loader = fs_err::canonicalize("/lib64/ld-linux-x86-64.so.2").unwrap();
+    without(&text(&loader), "missing: `/lib64/ld-linux-x86-64.so.2`, looked for by `/usr/bin/dash`");
+}
+
+#[test]
+fn what_is_there_and_differs_is_told() {
+    let context = TestContext::new();
+    context.lay_out(&[("conf", "good\n"), ("other", "other\n"), ("sealed", "open\n")]);
+    let [conf, other, sealed] = ["conf", "other", "sealed"].map(|name| text(&context.work().join(name)));
+    let steps = format!("/bin/cat {other} {sealed}; /bin/grep -q good {conf}");
+    let file = profile(&context, "checks", &["/bin/sh", "-c", &steps], "{}");
+    let tree = format!("rootfs:{}", context.text("tree"));
+    minjail(&context, &["build", &file, "-q", "-o", &tree]).success();
+    let verify = || minjail(&context, &["verify", &tree, "-p", &file]);
+    verify().success();
+    fs_err::write(in_tree(&context, &conf), "evil\n").unwrap();
+    fs_err::set_permissions(in_tree(&context, &sealed), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let outcome = verify();
+    assert_eq!(outcome.status, 3, "{outcome}");
+    let grep = format!("differs: `{conf}`, which `/usr/bin/grep` used, has another content than on the host");
+    let mode = format!("differs: `{sealed}`, which `/usr/bin/cat` used, has the mode 0600, and 0644 on the host");
+    let lines: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("differs: ")).collect();
+    assert!(lines[0].contains(&grep), "the last thing that was used comes first\n{outcome}");
+    assert!(lines.iter().any(|line| line.contains(&mode)), "{outcome}");
+    assert!(!outcome.stderr.contains(&other), "what is the same is not told\n{outcome}");
+    fs_err::write(in_tree(&context, &conf), "longer than it was\n").unwrap();
+    assert!(verify().stderr.contains("has 19 bytes, and 5 on the host"));
+}
