@@ -8,6 +8,7 @@ use super::exit::Exit;
 use super::locate::LocateError;
 use crate::cache::CacheError;
 use crate::elf::CacheError as LdCacheError;
+use crate::elf::SearchError;
 use crate::files::FilesError;
 use crate::image::{ImageError, OutputError, ReadError};
 use crate::jail::JailError;
@@ -190,7 +191,7 @@ impl From<FilesError> for Failure {
             FilesError::Nothing { .. } => {
                 Some("is it spelled as in the root? a path and a glob start with `/`, a package is `deb:NAME`")
             }
-            FilesError::Root(error) => read_hint(error),
+            FilesError::Root(error) | FilesError::Search(SearchError::Root(error)) => error.hint(),
             FilesError::LdCache { .. } | FilesError::Search(_) => None,
         };
         Self::new(error).maybe_hint(hint)
@@ -226,7 +227,7 @@ impl From<ParseError> for Failure {
 
 impl From<RootError> for Failure {
     fn from(error: RootError) -> Self {
-        let hint = read_hint(&error);
+        let hint = error.hint();
         Self::new(error).maybe_hint(hint)
     }
 }
@@ -285,9 +286,4 @@ impl From<CacheError> for Failure {
         let hint = error.hint();
         Self::new(error).maybe_hint(hint)
     }
-}
-
-fn read_hint(error: &RootError) -> Option<&'static str> {
-    (error.source.kind() == std::io::ErrorKind::PermissionDenied)
-        .then_some("the image needs this file: run minjail as a user who may read it")
 }

@@ -2,7 +2,6 @@
 //! at and not read: their digests come when the image is written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::PathBuf;
 
 use super::digest::{Digest, Seal};
@@ -170,10 +169,7 @@ impl DrawError {
                 Some("trace again, and let nothing else change the files before the image is built")
             }
             Self::Lost { .. } => Some("trace again: the trace was changed after it was made"),
-            Self::Root(RootError { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
-                Some("the image needs this file: run minjail as a user who may read it")
-            }
-            Self::Root(_) => None,
+            Self::Root(error) => error.hint(),
         }
     }
 }

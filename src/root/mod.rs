@@ -42,6 +42,24 @@ pub struct RootError {
     pub source: io::Error,
 }
 
+impl RootError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match (self.step, self.source.raw_os_error()?) {
+            (OPEN_ROOT, libc::ENOENT | libc::ENOTDIR) => Some("name a directory that is there"),
+            (_, libc::EACCES | libc::EPERM) => Some("the image needs this file: run minjail as a user who may read it"),
+            (walk::FOLLOW, libc::ELOOP) => None,
+            // A path is read by name again and again, and was there, of that kind, a moment ago.
+            (_, libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EINVAL | libc::ESTALE) => {
+                Some("it has changed while minjail was at it: let nothing else change the files, and try again")
+            }
+            _ => None,
+        }
+    }
+}
+
+const OPEN_ROOT: &str = "open the root directory";
+
 impl Root {
     /// Holds `path`, which must be a directory.
     ///
@@ -51,11 +69,7 @@ impl Root {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         match nix::fcntl::open(path, flags, Mode::empty()) {
             Ok(directory) => Ok(Self { directory, path: path.to_path_buf() }),
-            Err(errno) => Err(RootError {
-                step: "open the root directory",
-                path: path.display().to_string(),
-                source: errno.into(),
-            }),
+            Err(errno) => Err(RootError { step: OPEN_ROOT, path: path.display().to_string(), source: errno.into() }),
         }
     }
 

@@ -8,6 +8,8 @@ use crate::path::{Facts, JailPath, escape};
 /// The kernel gives up after this many links (`path_resolution(7)`, `MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 
+pub(super) const FOLLOW: &str = "follow";
+
 /// A link met on the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
@@ -51,7 +53,7 @@ impl Root {
                     let target = self.read_link(&end)?;
                     if links.len() == MAX_LINKS {
                         let source = std::io::Error::from(Errno::ELOOP);
-                        return Err(RootError { step: "follow", path: escape(spelled), source });
+                        return Err(RootError { step: FOLLOW, path: escape(spelled), source });
                     }
                     links.push(Link { path: end.clone(), target: target.clone() });
                     end = if target.starts_with(b"/") {

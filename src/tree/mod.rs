@@ -56,11 +56,10 @@ impl TreeError {
             Self::Failed { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("make room on that file system, or write to another")
             }
-            Self::Failed { source, .. } | Self::Root(RootError { source, .. })
-                if source.kind() == io::ErrorKind::PermissionDenied =>
-            {
+            Self::Failed { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("the image needs this file: run minjail as a user who may read it")
             }
+            Self::Root(error) => error.hint(),
             _ => None,
         }
     }
