@@ -91,7 +91,8 @@ fn trace(rehearsal: &Rehearsal<'_>, ground: &Ground<'_>, target: &Path) -> Resul
         }
         Ground::Tree(_) => (
             "in a jail of the whole image",
-            "see that `minjail run` runs it; a profile, with `-p`, says when a server is ready and what to expect",
+            "see that `minjail run` runs it; `--for 30s` lets a server run so long, and a profile, with `-p`, says when it is \
+             ready and what to ask it",
         ),
     };
     let text = format!("the workload `{}` failed {place}: {}", rehearsal.header.workload, faults.join("; "));

@@ -10,6 +10,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::locate::locate;
 use super::trace::{credentials, lexical, machine, own_groups};
+use crate::jail::{self, Jail};
 use crate::path::{JailPath, escape};
 use crate::profile::{Network, Workload};
 use crate::publish::Scratch;
@@ -88,6 +89,20 @@ impl<'a> Rehearsal<'a> {
         let private = self.workload.network == Network::Private;
         let place = Place::Jail { tree: tree.to_path_buf(), trace: trace.map(Path::to_path_buf) };
         self.run(place, private, header)
+    }
+
+    /// What would not be quite as asked for in a jail made of `tree`.
+    pub(super) fn notes(&self, tree: &Path) -> Result<Vec<jail::Note>, Failure> {
+        let header = &self.header;
+        let private = self.workload.network == Network::Private;
+        let groups = if Uid::effective().is_root() { header.groups.clone() } else { Vec::new() };
+        Ok(jail::notes(&Jail {
+            tree: tree.to_path_buf(),
+            cwd: header.directory.clone(),
+            user: jail::User { uid: header.uid, gid: header.gid, groups },
+            network: if private { jail::Network::Private } else { jail::Network::Host },
+            hostname: "minjail".to_owned(),
+        })?)
     }
 
     fn run(&self, place: Place, private_network: bool, header: Header) -> Result<Observation, Failure> {

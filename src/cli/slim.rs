@@ -1,5 +1,6 @@
 //! `minjail slim`: an existing image, with only the files that its program needs.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -16,16 +17,16 @@ use crate::image::oci::{ImageConfig, RunConfig};
 use crate::image::{Image, Input};
 use crate::manifest::{Entry, Layers};
 use crate::path::{JailPath, escape};
-use crate::profile::{Profile, Workload};
+use crate::profile::{Moment, Profile, Ready, Seconds, Workload};
 use crate::root::Root;
 use crate::slim::{self, Account, Asked};
 use crate::tree::Notes;
 
 /// Make an existing image small: run it in a jail, keep what it needs, and prove the result
 ///
-/// The image's own command is run, as the image's user, in a jail made of the image; no root, no daemon, no network. An
-/// image that exposes a port is a server: it is ready when it listens there, and then stopped. What else it is to be
-/// asked, a profile says.
+/// The image's own command is run, as the image's user, in a jail made of the image; no root, no daemon, no network. A
+/// server is ready when the image's health check says so, else when it listens at the port that the image exposes, else
+/// when it listens somewhere and idles; then it is stopped. What else it is to be asked, a profile says.
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -66,6 +67,10 @@ pub(super) struct Arguments {
     /// If it fails in the jail, leave the tree beside each output, with `.failed` at the end
     #[arg(long)]
     keep_failed: bool,
+
+    /// Let it run so long, as `30s` or `5m`, and then stop it: for a server that nothing tells to be ready
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration, conflicts_with = "profile")]
+    span: Option<Seconds>,
 
     /// Run this program in place of the image's entrypoint, with no arguments but those after `--`
     #[arg(long, value_name = "PROGRAM", conflicts_with = "profile")]
@@ -136,6 +141,19 @@ impl Whole<'_> {
         }
         let rehearsals = workloads.iter().map(|(name, workload)| self.rehearsal(name, workload, &account));
         let rehearsals = rehearsals.collect::<Result<Vec<_>, _>>()?;
+        if !prepared.quiet {
+            let notes = rehearsals.iter().map(|rehearsal| rehearsal.notes(self.tree));
+            let notes = notes.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect::<BTreeSet<_>>();
+            for note in notes {
+                say!("note: {note}");
+            }
+        }
+        let is_checked = workloads
+            .iter()
+            .any(|(_, workload)| matches!(workload.ready.as_ref().map(Ready::moment), Some(Moment::Check(_))));
+        if self.run.healthcheck.is_some() && !is_checked && !prepared.quiet {
+            say!("note: the image's health check was not run, so that nobody knows what it needs: it is left out");
+        }
         let proving = Proving {
             until_stable: arguments.until_stable,
             verify: !arguments.no_verify,
@@ -144,6 +162,7 @@ impl Whole<'_> {
         };
         proven::build(&rehearsals, &Ground::Tree(self.tree), &image, &proving, prepared, |draft| {
             self.finish(draft, prepared.packing.layers);
+            draft.manifest.config.healthcheck = self.run.healthcheck.clone().filter(|_| is_checked);
             Ok(())
         })
     }
@@ -163,14 +182,18 @@ impl Whole<'_> {
 
     /// The workload that the image itself stands for.
     fn own(&self, asked: &Asked, arguments: &Arguments, prepared: &Prepared) -> Result<Workload, Failure> {
-        let workload = slim::workload(&self.run, asked, !arguments.command.is_empty());
+        let is_other = !arguments.command.is_empty() || arguments.entrypoint.is_some();
+        let workload = slim::workload(&self.run, asked, is_other, arguments.span);
         let workload = workload.map_err(|error| {
             Failure::new(error).hint("name a command after `--`, or say with `-p PROFILE` how it is run")
         })?;
-        if workload.ready.is_some() && !prepared.quiet {
+        let tried = match workload.ready.as_ref().map(Ready::moment) {
+            Some(Moment::Check(_)) => "its start, its health check and its end are",
+            _ => "its start and its end is",
+        };
+        if !prepared.quiet && !workload.ready.as_ref().is_some_and(Ready::may_end) {
             say!(
-                "minjail: the image is a server, and nothing but its start and its end is tried; a profile, with `-p`, says \
-                 what to ask it"
+                "minjail: the image is a server, and nothing but {tried} tried; a profile, with `-p`, says what to ask it"
             );
         }
         Ok(workload)
@@ -222,5 +245,33 @@ fn check_machine(config: Option<&ImageConfig>) -> Result<(), Failure> {
             Err(Failure::usage(text).hint(format!("slim it on a machine that runs {}", config.architecture)))
         }
         _ => Ok(()),
+    }
+}
+
+/// Seconds, or what stands before `s`, `m` or `h`.
+fn duration(text: &str) -> Result<Seconds, String> {
+    let (digits, unit) = match text.char_indices().next_back() {
+        Some((at, 's')) => (&text[..at], 1),
+        Some((at, 'm')) => (&text[..at], 60),
+        Some((at, 'h')) => (&text[..at], 3600),
+        _ => (text, 1),
+    };
+    let seconds = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit)).filter(|seconds| *seconds > 0);
+    seconds.map(Seconds).ok_or_else(|| "it is no time; one is spelled `30s`, `5m` or `1h`".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(
+            [duration("30"), duration("30s"), duration("2m"), duration("1h")],
+            [30, 30, 120, 3600].map(|s| Ok(Seconds(s)))
+        );
+        for text in ["", "s", "0", "0s", "-1", "1.5m", "1d", "99999999999999999999h", "5 m"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
     }
 }

@@ -99,7 +99,7 @@ pub enum Ended {
 }
 
 /// Something in the jail that is not quite as it was asked for, because the caller may not make it so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Note {
     /// Only one user and one group exist in there; files of all others show as those of `nobody`.
     OneUser,

@@ -7,6 +7,7 @@
 mod files;
 mod load;
 mod model;
+mod ready;
 mod reference;
 mod rules;
 mod shipped;
@@ -14,9 +15,9 @@ mod shipped;
 pub use files::{Accounts, Division, Files, Listing, Mtime, StatOnly, UnknownWord};
 pub use load::{LoadError, Mistake, load};
 pub use model::{
-    Check, Command, Expect, Http, Image, Moment, Network, Probe, Profile, Ready, Seconds, Stop, StopSignal, Tcp,
-    Workload,
+    Check, Command, Expect, Http, Image, Network, Probe, Profile, Seconds, Stop, StopSignal, Tcp, Workload,
 };
+pub use ready::{Moment, Ready};
 pub use reference::{page, schema};
 pub use rules::{Purpose, Rule, Rules, Switch};
 pub use shipped::{SHIPPED, Shipped, shipped};

@@ -9,6 +9,7 @@ use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::files::Files;
+use super::ready::Ready;
 
 /// A profile, as one file says it, or with what it extends taken in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -108,35 +109,6 @@ pub struct Check {
 /// A regular expression, in the syntax of the `regex` crate; `.` and classes match characters, not bytes.
 #[derive(Debug, Clone)]
 pub struct Regex(regex::bytes::Regex);
-
-/// When a server is ready: exactly one of these.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Ready {
-    #[serde(default)]
-    pub port: Option<u16>,
-    #[serde(default)]
-    pub socket: Option<String>,
-    #[serde(default)]
-    pub file: Option<String>,
-    #[serde(default)]
-    pub log: Option<String>,
-    #[serde(default)]
-    pub http: Option<Http>,
-    #[serde(default)]
-    pub command: Option<Command>,
-}
-
-/// A [`Ready`] of which exactly one thing was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment<'a> {
-    Port(u16),
-    Socket(&'a str),
-    File(&'a str),
-    Log(&'a str),
-    Http(&'a Http),
-    Command(&'a Command),
-}
 
 /// A question to a server: exactly one of these.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -335,7 +307,9 @@ impl Workload {
             return Some(format!("`{path}` is not an absolute path"));
         }
         if self.ready.as_ref().is_some_and(|ready| ready.given().len() != 1) {
-            return Some("`ready` wants exactly one of port, socket, file, log, http and command".to_owned());
+            return Some(
+                "`ready` wants exactly one of port, socket, file, log, http, command, check, idle and after".to_owned(),
+            );
         }
         if !self.probes.is_empty() && self.ready.is_none() {
             return Some("it has probes, but `ready` does not say when they can be asked".to_owned());
@@ -350,26 +324,6 @@ impl Workload {
             }
         }
         None
-    }
-}
-
-impl Ready {
-    /// What was given.
-    pub(super) fn given(&self) -> Vec<Moment<'_>> {
-        let all = [
-            self.port.map(Moment::Port),
-            self.socket.as_deref().map(Moment::Socket),
-            self.file.as_deref().map(Moment::File),
-            self.log.as_deref().map(Moment::Log),
-            self.http.as_ref().map(Moment::Http),
-            self.command.as_ref().map(Moment::Command),
-        ];
-        all.into_iter().flatten().collect()
-    }
-
-    /// The one thing that was given; loading has checked that it is one.
-    pub fn moment(&self) -> Moment<'_> {
-        self.given()[0]
     }
 }
 

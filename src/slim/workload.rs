@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::image::oci::RunConfig;
-use crate::profile::{Command, Ready, Stop, StopSignal, Workload};
+use crate::manifest::Healthcheck;
+use crate::profile::{Command, Ready, Seconds, Stop, StopSignal, Workload};
 
 /// What is executed: the image's own, or what the user wants in its place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,26 +33,54 @@ impl Asked {
     }
 }
 
-/// The workload that an image stands for. One that exposes a port is a server, ready when it listens there; what is run in
-/// place of the image's command (`is_other`) is taken for a program that ends by itself.
+/// For so many seconds a server must have touched nothing, to be taken for ready where nothing else says when it is.
+const IDLE: Seconds = Seconds(3);
+
+/// The workload that an image stands for, or what is run in place of the image's command (`is_other`). It is ready when its
+/// time (`span`) is up, if it has one; else the image's own server is when its health check says so, or when it listens
+/// at the port that the image exposes; and anything else that listens, when it is idle. A program may as well end by itself.
 ///
 /// # Errors
 /// The image says nothing that could be run.
-pub fn workload(config: &RunConfig, asked: &Asked, is_other: bool) -> Result<Workload, SlimError> {
+pub fn workload(
+    config: &RunConfig,
+    asked: &Asked,
+    is_other: bool,
+    span: Option<Seconds>,
+) -> Result<Workload, SlimError> {
     let run: Vec<String> = asked.entrypoint.iter().chain(&asked.cmd).cloned().collect();
     if run.is_empty() {
         return Err(SlimError::NoCommand);
     }
+    let mut workload = Workload::new(Command(run));
     let ports = config.exposed_ports.iter().flatten().filter_map(|(port, _)| tcp(port));
     let port = ports.min().filter(|_| !is_other);
-    let mut workload = Workload::new(Command(run));
-    workload.ready = port.map(|port| Ready { port: Some(port), ..Ready::default() });
+    let check = config.healthcheck.as_ref().filter(|_| !is_other).and_then(check);
+    workload.ready = Some(match (span, check, port) {
+        (Some(span), ..) => {
+            workload.timeout.0 = workload.timeout.0.saturating_add(span.0);
+            Ready { after: Some(span), ..Ready::default() }
+        }
+        (None, Some(check), _) => Ready { check: Some(check), ..Ready::default() },
+        (None, None, Some(port)) => Ready { port: Some(port), ..Ready::default() },
+        (None, None, None) => Ready { idle: Some(IDLE), ..Ready::default() },
+    });
     let named = config.stop_signal.as_deref().filter(|signal| !signal.is_empty());
     if let Some(name) = named {
         let signal = StopSignal::parse(name).ok_or_else(|| SlimError::Signal(name.to_owned()))?;
         workload.stop = Stop { signal, command: None };
     }
     Ok(workload)
+}
+
+/// What a health check runs; `None` for one that is switched off.
+fn check(check: &Healthcheck) -> Option<Command> {
+    let words = check.test.as_deref()?;
+    match words.split_first()? {
+        (how, command) if how == "CMD" && !command.is_empty() => Some(Command(command.to_vec())),
+        (how, [line]) if how == "CMD-SHELL" => Some(Command(["/bin/sh", "-c", line].map(str::to_owned).to_vec())),
+        _ => None,
+    }
 }
 
 /// A workload as it is run in an image: with the image's variables and in its directory, where it names no others.
@@ -88,23 +117,47 @@ mod tests {
             r#"{"Entrypoint": ["/start"], "Cmd": ["-f"], "Env": ["A=b=c"], "WorkingDir": "/srv", "StopSignal": "SIGQUIT",
                 "ExposedPorts": {"443/tcp": {}, "80/tcp": {}, "53/udp": {}}}"#,
         );
-        let server = inside(&config, workload(&config, &Asked::of(&config, None, &[]), false).unwrap());
+        let server = inside(&config, workload(&config, &Asked::of(&config, None, &[]), false, None).unwrap());
         assert_eq!(server.run.0, ["/start", "-f"]);
         assert_eq!(server.env.get("A").map(String::as_str), Some("b=c"));
         assert_eq!(server.cwd.as_deref(), Some("/srv"));
         assert_eq!(server.ready.and_then(|ready| ready.port), Some(80));
         assert_eq!(server.stop.signal, StopSignal::Quit);
-        let other = workload(&config, &Asked::of(&config, None, &["-h".to_owned()]), true).unwrap();
-        assert_eq!((other.run.0, other.ready), (vec!["/start".to_owned(), "-h".to_owned()], None));
+        let other = workload(&config, &Asked::of(&config, None, &["-h".to_owned()]), true, None).unwrap();
+        assert_eq!(other.run.0, ["/start", "-h"]);
+        assert_eq!(other.ready.and_then(|ready| ready.idle), Some(IDLE));
         let alone = Asked::of(&config, Some("/other"), &[]);
         assert_eq!((alone.entrypoint, alone.cmd), (vec!["/other".to_owned()], vec![]));
     }
 
     #[test]
+    fn a_health_check_says_more_than_a_port_and_a_span_more_than_both() {
+        let ready = |check: &str, span| {
+            let text =
+                format!(r#"{{"Cmd": ["/x"], "ExposedPorts": {{"80": {{}}}}, "Healthcheck": {{"Test": {check}}}}}"#);
+            let config = config(&text);
+            workload(&config, &Asked::of(&config, None, &[]), false, span).unwrap().ready.unwrap()
+        };
+        let check = |check: &str| ready(check, None).check.map(|command| command.0);
+        assert_eq!(check(r#"["CMD", "/ask", "me"]"#), Some(vec!["/ask".to_owned(), "me".to_owned()]));
+        assert_eq!(
+            check(r#"["CMD-SHELL", "ask | grep me"]"#).map(|words| words[2].clone()),
+            Some("ask | grep me".to_owned())
+        );
+        for none in [r#"["NONE"]"#, "[]", "null", r#"["CMD"]"#, r#"["CMD-SHELL"]"#] {
+            assert_eq!(ready(none, None).port, Some(80), "{none}");
+        }
+        assert_eq!(ready(r#"["CMD", "/ask"]"#, Some(Seconds(5))).after, Some(Seconds(5)));
+    }
+
+    #[test]
     fn what_cannot_be_run() {
         let empty = RunConfig::default();
-        assert_eq!(workload(&empty, &Asked::of(&empty, None, &[]), false), Err(SlimError::NoCommand));
+        assert_eq!(workload(&empty, &Asked::of(&empty, None, &[]), false, None), Err(SlimError::NoCommand));
         let odd = config(r#"{"Cmd": ["/bin/true"], "StopSignal": "SIGODD"}"#);
-        assert_eq!(workload(&odd, &Asked::of(&odd, None, &[]), false), Err(SlimError::Signal("SIGODD".to_owned())));
+        assert_eq!(
+            workload(&odd, &Asked::of(&odd, None, &[]), false, None),
+            Err(SlimError::Signal("SIGODD".to_owned()))
+        );
     }
 }

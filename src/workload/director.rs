@@ -41,7 +41,13 @@ pub enum Fault {
     /// The runner's own words.
     NotRun(String),
     EndedBeforeReady(Ending),
-    NotReady(u64),
+    NotReady {
+        seconds: u64,
+        /// What was still wrong, where that is known.
+        why: Option<String>,
+    },
+    /// It may as well have ended: nobody knows whether it is a server.
+    NeitherEndedNorReady(u64),
     NotEnded(u64),
     NotStopped(u64),
     Status {
@@ -61,7 +67,13 @@ impl fmt::Display for Fault {
         match self {
             Self::NotRun(why) => write!(formatter, "it could not be run: {why}"),
             Self::EndedBeforeReady(ending) => write!(formatter, "it {ending} before it was ready"),
-            Self::NotReady(seconds) => write!(formatter, "it was not ready after {seconds} s"),
+            Self::NotReady { seconds, why: None } => write!(formatter, "it was not ready after {seconds} s"),
+            Self::NotReady { seconds, why: Some(why) } => {
+                write!(formatter, "it was not ready after {seconds} s: {why}")
+            }
+            Self::NeitherEndedNorReady(seconds) => {
+                write!(formatter, "after {seconds} s it had neither ended nor become an idle server")
+            }
             Self::NotEnded(seconds) => write!(formatter, "it had not ended, or answered, after {seconds} s"),
             Self::NotStopped(seconds) => write!(formatter, "it had not stopped {seconds} s after it was told to"),
             Self::Status { expected, found } => {
@@ -141,7 +153,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.closed || self.observation.ending.is_some() || !self.observation.faults.is_empty()
     }
 }
@@ -154,6 +166,8 @@ pub(super) struct Director {
     readers: Vec<JoinHandle<()>>,
     pub(super) seen: Seen,
     pub(super) deadline: Instant,
+    /// What was wrong when it was last asked whether the server is ready.
+    pub(super) not_ready: Option<String>,
 }
 
 impl Director {
@@ -193,14 +207,16 @@ impl Director {
             std::thread::spawn(move || hear(reader, &sender)),
         ];
         let deadline = Instant::now() + workload.timeout.duration();
-        Ok(Self { child, stream, namespaces, messages, readers, seen, deadline })
+        Ok(Self { child, stream, namespaces, messages, readers, seen, deadline, not_ready: None })
     }
 
     fn observe(mut self, workload: &Workload) -> Result<Observation, DirectError> {
         let timeout = workload.timeout.0;
         let mut faults = Vec::new();
+        let mut is_server = false;
         if let Some(ready) = &workload.ready {
             if self.become_ready(ready.moment())? {
+                is_server = true;
                 for (index, probe) in workload.probes.iter().enumerate() {
                     if let Some(what) = self.probe(probe)? {
                         faults.push(Fault::Probe { number: index + 1, what });
@@ -208,9 +224,11 @@ impl Director {
                 }
                 faults.extend(self.stop(workload)?);
             } else if let Some(ending) = self.seen.observation.ending {
-                faults.push(Fault::EndedBeforeReady(ending));
+                faults.extend((!ready.may_end()).then_some(Fault::EndedBeforeReady(ending)));
+            } else if !self.seen.is_over() && ready.may_end() {
+                faults.push(Fault::NeitherEndedNorReady(timeout));
             } else if !self.seen.is_over() {
-                faults.push(Fault::NotReady(timeout));
+                faults.push(Fault::NotReady { seconds: timeout, why: self.not_ready.take() });
             }
         } else if !self.wait_for(self.deadline, Seen::is_over) {
             faults.push(Fault::NotEnded(timeout));
@@ -219,7 +237,7 @@ impl Director {
         let mut observation = std::mem::take(&mut self.seen.observation);
         observation.faults.extend(faults);
         if observation.faults.is_empty() {
-            observation.faults = judge(workload, &observation);
+            observation.faults = judge(workload, &observation, is_server);
         }
         Ok(observation)
     }
@@ -259,11 +277,15 @@ impl Director {
 
     /// Puts a question to the runner.
     pub(super) fn ask(&mut self, ask: &Ask) -> Answer {
+        self.ask_until(self.deadline.max(Instant::now() + Duration::from_secs(1)), ask)
+    }
+
+    /// Puts a question to the runner, which is answered by then or not at all.
+    pub(super) fn ask_until(&mut self, deadline: Instant, ask: &Ask) -> Answer {
         self.seen.answer = None;
         if let Err(error) = send(&mut self.stream, ask) {
             return Answer::Refused(error.to_string());
         }
-        let deadline = self.deadline.max(Instant::now() + Duration::from_secs(1));
         self.wait_for(deadline, |seen| seen.answer.is_some() || seen.closed);
         self.seen.answer.take().unwrap_or_else(|| Answer::Refused("the workload has ended".to_owned()))
     }
@@ -337,11 +359,11 @@ impl Drop for Director {
     }
 }
 
-/// What is wrong with how a run ended and what it wrote.
-fn judge(workload: &Workload, observation: &Observation) -> Vec<Fault> {
+/// What is wrong with how a run ended, of a server that was stopped or of a program, and what it wrote.
+fn judge(workload: &Workload, observation: &Observation, is_server: bool) -> Vec<Fault> {
     let mut faults = Vec::new();
     let Some(found) = observation.ending else { return vec![Fault::NotRun("nobody saw its end".to_owned())] };
-    let expected = workload.expect.status.or((!workload.is_server()).then_some(0));
+    let expected = workload.expect.status.or((!is_server).then_some(0));
     if let Some(expected) = expected.filter(|expected| found != Ending::Exited(i32::from(*expected))) {
         faults.push(Fault::Status { expected, found });
     }

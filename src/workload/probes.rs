@@ -3,13 +3,19 @@
 use std::time::{Duration, Instant};
 
 use super::answer::{reply, request};
-use super::director::{DirectError, Director};
+use super::director::{DirectError, Director, Seen};
 use super::wire::{Answer, Ask};
 use crate::path::escape;
 use crate::profile::{Http, Moment, Probe, Tcp};
 
 /// Between two looks at what makes no event: a file, a socket's peer, an answer, a command.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+
+/// A check is a program of the workload's own, and costs it time.
+const BETWEEN_CHECKS: Duration = Duration::from_millis(100);
+
+/// In seconds: what docker allows a health check that does not say.
+const LONGEST_CHECK: u64 = 30;
 
 impl Director {
     /// Waits until the server is ready; `false` if it ends, or the time is up.
@@ -33,16 +39,43 @@ impl Director {
                 let output = director.neighbour(command, director.patience())?;
                 Ok(output.is_ok_and(|output| output.status.success()))
             }),
+            Moment::Check(command) => self.until_each(BETWEEN_CHECKS, |director| {
+                let seconds = director.patience().as_secs().clamp(1, LONGEST_CHECK);
+                // It is killed when its time is over, which is an answer too.
+                let deadline = Instant::now() + Duration::from_secs(seconds + 5);
+                let answer = director.ask_until(deadline, &Ask::Check { command: command.0.clone(), seconds });
+                let is_well = answer == Answer::Yes;
+                if let Answer::Refused(why) = answer {
+                    director.not_ready = Some(format!("its check `{}`: {why}", escape(command.0.join(" ").as_bytes())));
+                }
+                Ok(is_well)
+            }),
+            Moment::Idle(seconds) => self.until_each(BETWEEN_CHECKS, |director| {
+                let is_server = !director.seen.listening.is_empty();
+                Ok(is_server && director.ask(&Ask::Idle { seconds: seconds.0 }) == Answer::Yes)
+            }),
+            Moment::After(seconds) => {
+                let end = Instant::now() + seconds.duration();
+                Ok(!self.wait_for(end.min(self.deadline), Seen::is_over))
+            }
         }
     }
 
     /// Looks whenever something was told, and every few milliseconds.
     fn until(&mut self, is_ready: impl Fn(&mut Self) -> Result<bool, DirectError>) -> Result<bool, DirectError> {
+        self.until_each(BETWEEN_LOOKS, is_ready)
+    }
+
+    fn until_each(
+        &mut self,
+        pause: Duration,
+        is_ready: impl Fn(&mut Self) -> Result<bool, DirectError>,
+    ) -> Result<bool, DirectError> {
         while !self.is_over() && Instant::now() < self.deadline {
             if is_ready(self)? {
                 return Ok(true);
             }
-            let next = (Instant::now() + BETWEEN_LOOKS).min(self.deadline);
+            let next = (Instant::now() + pause).min(self.deadline);
             let listening = self.seen.listening.len();
             self.wait_for(next, |seen| seen.listening.len() != listening);
         }

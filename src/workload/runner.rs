@@ -1,20 +1,15 @@
 //! The runner: traces the program in its place, tells what it sees, and asks in the workload's stead.
 
-use std::io::{BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use minjail_tracer::{Command, Credentials, Event, Options, Outcome};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
-use super::tell::Teller;
-use super::wire::{Answer, Ask, GREETING, Order, Place, Word, receive, send};
+use super::desk::Desk;
+use super::wire::{GREETING, Order, Place, Word, send};
 use crate::jail::{self, Ended, Inside, Jail, JailError, Namespaces, Network, User};
 use crate::path::unescape;
 use crate::trace::{Ending, RecordError, Recorder};
@@ -64,7 +59,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
 }
 
 /// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -86,20 +81,16 @@ fn on_host(order: &Order, stream: &UnixStream, target: &Path) -> Result<Ending, 
         })?;
     }
     // It holds the root as the program will see it.
-    let mut recorder = Recorder::start(order.header.clone(), &order.header.root, &order.scratch)?;
+    let recorder = Recorder::start(order.header.clone(), &order.header.root, &order.scratch)?;
     let private = if order.private_network { Namespaces::network() } else { Ok(Namespaces::default()) };
     hello(stream, &private.map_err(RunError::Speak)?)?;
     let header = &order.header;
     let credentials = Credentials { uid: header.uid, gid: header.gid, groups: header.groups.clone() };
     let is_own = nix::unistd::geteuid().as_raw() == header.uid && !nix::unistd::geteuid().is_root();
     let command = command(order, (!is_own).then_some(credentials))?;
-    let outcome = follow(order, &command, stream, &mut |event| recorder.take(event));
-    let outcome = match outcome {
-        Err(error) => return Err(recorder.failure().map_or(error, RunError::Record)),
-        Ok(outcome) => outcome,
-    };
-    recorder.finish(outcome, target)?;
-    Ok(outcome)
+    let (ending, recorder) = follow(order, &command, stream, Some(recorder), &mut |_| ControlFlow::Continue(()))?;
+    recorder.map_or(Ok(()), |recorder| recorder.finish(ending, target).map(drop))?;
+    Ok(ending)
 }
 
 /// `None`: the ending was told by the jail's first process.
@@ -151,7 +142,7 @@ impl Door {
 /// The first process of the jail.
 fn confined(order: &Order, inside: &Inside<'_>, stream: &UnixStream, door: Option<&Door>) -> Result<Ending, RunError> {
     let start = |door: &Door| Recorder::start(order.header.clone(), Path::new("/"), &door.path());
-    let mut recorder = door.map(start).transpose()?;
+    let recorder = door.map(start).transpose()?;
     hello(stream, &Namespaces::own(order.private_network).map_err(RunError::Speak)?)?;
     let credentials = inside.user().map(|User { uid, gid, groups }| Credentials { uid, gid, groups });
     let command = Command { directory: None, ..command(order, credentials)? };
@@ -159,23 +150,19 @@ fn confined(order: &Order, inside: &Inside<'_>, stream: &UnixStream, door: Optio
     // checking"). Until the program's exec no process of the jail is there to look; then it hides again.
     show_first_process(true)?;
     let mut is_hidden = false;
-    let outcome = follow(order, &command, stream, &mut |event| {
+    let (ending, recorder) = follow(order, &command, stream, recorder, &mut |event| {
         if !is_hidden && matches!(event, Event::Exec { .. }) {
             is_hidden = true;
             if show_first_process(false).is_err() {
                 return ControlFlow::Break(());
             }
         }
-        recorder.as_mut().map_or(ControlFlow::Continue(()), |recorder| recorder.take(event))
-    });
-    match (outcome, recorder, door) {
-        (Ok(ending), Some(recorder), Some(door)) => {
-            recorder.finish(ending, &door.path().join(&door.name))?;
-            Ok(ending)
-        }
-        (Err(error), Some(mut recorder), _) => Err(recorder.failure().map_or(error, RunError::Record)),
-        (outcome, ..) => outcome,
+        ControlFlow::Continue(())
+    })?;
+    if let (Some(recorder), Some(door)) = (recorder, door) {
+        recorder.finish(ending, &door.path().join(&door.name))?;
     }
+    Ok(ending)
 }
 
 fn show_first_process(shown: bool) -> Result<(), RunError> {
@@ -205,111 +192,31 @@ fn command(order: &Order, credentials: Option<Credentials>) -> Result<Command, R
     })
 }
 
-/// Traces the program, tells what is worth telling, and lets an attendant answer the director meanwhile.
+/// Traces the program, tells what is worth telling, and lets an attendant answer the director meanwhile. How it ended, and
+/// the record; `watch` sees each event first.
 fn follow(
     order: &Order,
     command: &Command,
     stream: &UnixStream,
-    sink: &mut (dyn FnMut(&Event<'_>) -> ControlFlow<()> + Send),
-) -> Result<Ending, RunError> {
-    let writer = Arc::new(Mutex::new(stream.try_clone().map_err(RunError::Speak)?));
-    let program = Arc::new(AtomicI32::new(0));
-    let attendant = Attendant { writer: Arc::clone(&writer), program: Arc::clone(&program) };
-    let reader = stream.try_clone().map_err(RunError::Speak)?;
+    recorder: Option<Recorder>,
+    watch: &mut (dyn FnMut(&Event<'_>) -> ControlFlow<()> + Send),
+) -> Result<(Ending, Option<Recorder>), RunError> {
+    let confined = matches!(order.place, Place::Jail { .. });
+    let desk = Arc::new(Desk::new(command, confined, stream, recorder).map_err(RunError::Speak)?);
+    let (attendant, reader) = (Arc::clone(&desk), stream.try_clone().map_err(RunError::Speak)?);
     // It ends with this process.
     std::thread::spawn(move || attendant.attend(reader));
-    let mut teller = Teller::new(matches!(order.place, Place::Jail { .. }));
-    let tell = |word: &Word| send(&mut *writer.lock().expect("nobody panics while writing"), word);
-    let mut broken = None;
-    let outcome = minjail_tracer::trace(
-        command,
-        &Options { grace: Some(Duration::from_secs(order.grace)), ..Options::default() },
-        &mut |event| {
-            if let Event::Exec { process, .. } = &event {
-                let _ = program.compare_exchange(0, *process, Ordering::SeqCst, Ordering::SeqCst);
-            }
-            if let Err(error) = teller.words(&event).iter().try_for_each(&tell) {
-                broken = Some(error);
-                return ControlFlow::Break(());
-            }
-            sink(&event)
-        },
-    );
-    match (outcome, broken) {
-        (_, Some(error)) => Err(RunError::Speak(error)),
-        (Err(error), None) => Err(error.into()),
-        (Ok(Outcome::Exited(status)), None) => Ok(Ending::Exited(status)),
-        (Ok(Outcome::Killed(signal)), None) => Ok(Ending::Killed(signal)),
-    }
-}
-
-/// Answers the director.
-struct Attendant {
-    writer: Arc<Mutex<UnixStream>>,
-    program: Arc<AtomicI32>,
-}
-
-impl Attendant {
-    fn attend(&self, stream: UnixStream) {
-        let mut reader = BufReader::new(stream);
-        while let Ok(Some(ask)) = receive(&mut reader) {
-            let answer = match ask {
-                Ask::Signal(number) => self.signal(number),
-                Ask::Kill => self.signal(libc::SIGKILL),
-                Ask::Exchange { port, send, until, milliseconds } => {
-                    exchange(port, send.as_bytes(), until.as_deref(), Duration::from_millis(milliseconds))
-                }
-                Ask::Port(port) => {
-                    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-                    yes(TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_ok())
-                }
-                Ask::Socket(path) => yes(UnixStream::connect(path).is_ok()),
-                Ask::File(path) => yes(Path::new(&path).exists()),
-            };
-            let mut writer = self.writer.lock().expect("nobody panics while writing");
-            if send(&mut *writer, &Word::Answer(answer)).is_err() {
-                break;
-            }
-        }
-        // Without a director nobody would stop the program.
-        self.signal(libc::SIGKILL);
-    }
-
-    fn signal(&self, number: i32) -> Answer {
-        let program = self.program.load(Ordering::SeqCst);
-        let signal = Signal::try_from(number).ok().filter(|_| program != 0);
-        yes(signal.is_some_and(|signal| kill(Pid::from_raw(program), signal).is_ok()))
-    }
-}
-
-fn yes(is: bool) -> Answer {
-    if is { Answer::Yes } else { Answer::No }
-}
-
-fn exchange(port: u16, text: &[u8], until: Option<&str>, patience: Duration) -> Answer {
-    match try_exchange(port, text, until, Instant::now() + patience) {
-        Ok(received) => Answer::Received(received),
-        Err(error) => Answer::Refused(error.to_string()),
-    }
-}
-
-fn try_exchange(port: u16, text: &[u8], until: Option<&str>, deadline: Instant) -> std::io::Result<Vec<u8>> {
-    let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut stream = TcpStream::connect_timeout(&address, left())?;
-    stream.set_write_timeout(Some(left()))?;
-    stream.write_all(text)?;
-    let mut received = Vec::new();
-    let mut buffer = [0; 8192];
-    loop {
-        stream.set_read_timeout(Some(left()))?;
-        match stream.read(&mut buffer)? {
-            0 => return Ok(received),
-            count => received.extend_from_slice(&buffer[..count]),
-        }
-        let is_there = |until: &str| received.windows(until.len().max(1)).any(|window| window == until.as_bytes());
-        if until.is_some_and(is_there) {
-            return Ok(received);
-        }
+    let options = Options { grace: Some(Duration::from_secs(order.grace)), confined, ..Options::default() };
+    let outcome = minjail_tracer::trace(command, &options, &mut |event| {
+        if watch(&event).is_break() { ControlFlow::Break(()) } else { desk.take(&event) }
+    });
+    let (mut recorder, broken) = desk.close();
+    let failure = recorder.as_mut().and_then(Recorder::failure);
+    match (outcome, broken, failure) {
+        (_, Some(error), _) => Err(RunError::Speak(error)),
+        (_, None, Some(failure)) => Err(RunError::Record(failure)),
+        (Err(error), None, None) => Err(error.into()),
+        (Ok(Outcome::Exited(status)), None, None) => Ok((Ending::Exited(status), recorder)),
+        (Ok(Outcome::Killed(signal)), None, None) => Ok((Ending::Killed(signal), recorder)),
     }
 }

@@ -79,6 +79,10 @@ pub(super) enum Ask {
     Socket(String),
     /// Is there such a file?
     File(String),
+    /// Run this beside the program, in its place, traced: does it end with status 0 within this time?
+    Check { command: Vec<String>, seconds: u64 },
+    /// Has nothing been touched for so long?
+    Idle { seconds: u64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -39,6 +39,12 @@ pub struct Options {
     pub grace: Option<Duration>,
     /// Takes the number of the first signal, of those that ask for an end, that came for the program; 0 until then.
     pub told_to_end: Arc<AtomicI32>,
+    /// It runs beside what this process traces already on another thread, and may look at this process: it starts without
+    /// any descriptor of it, without its streams, and this process may be undumpable (`PR_SET_DUMPABLE(2const)`).
+    pub beside: bool,
+    /// It starts in a user namespace in which this process has no right to look at what hides, as a process does that has
+    /// changed its user (`PR_SET_DUMPABLE(2const)`): until it executes something it is kept from hiding.
+    pub confined: bool,
 }
 
 /// How the program ended.
@@ -60,7 +66,7 @@ pub type Sink<'a> = dyn FnMut(Event<'_>) -> ControlFlow<()> + Send + 'a;
 /// The program cannot be started or traced, or uses ptrace itself.
 pub fn trace(command: &Command, options: &Options, sink: &mut Sink<'_>) -> Result<Outcome, TraceError> {
     let forwarding = Forwarding::start(Arc::clone(&options.told_to_end)).map_err(TraceError::Thread)?;
-    let mut started = spawn(command, SEIZE_OPTIONS, forwarding.mask())?;
+    let mut started = spawn(command, SEIZE_OPTIONS, forwarding.mask(), options)?;
     forwarding.to(started.process);
     let engine = Mutex::new(Engine::new(started.process, &forwarding, sink));
     let outcome = std::thread::scope(|scope| {

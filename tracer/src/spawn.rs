@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
+use crate::engine::Options;
 use crate::filter::{self, Asks};
 use crate::listener;
 use crate::sys::{self, Child, ChildStep, Identity, REPORT};
@@ -71,8 +72,13 @@ pub(crate) struct Started {
     reports: std::fs::File,
 }
 
-/// Starts `command`, seized with `options`, about to execute.
-pub(crate) fn spawn(command: &Command, options: i32, mask: &libc::sigset_t) -> Result<Started, SpawnError> {
+/// Starts `command`, seized with `ptrace_options`, about to execute.
+pub(crate) fn spawn(
+    command: &Command,
+    ptrace_options: i32,
+    mask: &libc::sigset_t,
+    options: &Options,
+) -> Result<Started, SpawnError> {
     let text = |bytes: Vec<u8>| {
         CString::new(bytes).map_err(|error| SpawnError::Nul(String::from_utf8_lossy(&error.into_vec()).into_owned()))
     };
@@ -102,10 +108,18 @@ pub(crate) fn spawn(command: &Command, options: i32, mask: &libc::sigset_t) -> R
         ready: ready.as_fd(),
         go: go.as_fd(),
         report: report.as_fd(),
+        beside: options.beside,
+        confined: options.confined,
     };
     let process = sys::fork(&child).map_err(SpawnError::Fork)?;
     drop(report);
-    if let Err(errno) = sys::seize(process, options) {
+    let mut reports = std::fs::File::from(reports);
+    if options.beside {
+        // A copy of a process that hides hides from its tracer too, until it has shown itself. If it has died, seizing says
+        // so.
+        let _ = reports.read_exact(&mut [0; REPORT]);
+    }
+    if let Err(errno) = sys::seize(process, ptrace_options) {
         sys::kill(process, libc::SIGKILL);
         let _ = sys::wait_any();
         return Err(SpawnError::Seize(errno));
@@ -115,7 +129,7 @@ pub(crate) fn spawn(command: &Command, options: i32, mask: &libc::sigset_t) -> R
         nix::unistd::setpgid(process, process).map_err(SpawnError::Fork)?;
     }
     nix::unistd::write(&go, b"!").map_err(SpawnError::Fork)?;
-    Ok(Started { process, reports: reports.into() })
+    Ok(Started { process, reports })
 }
 
 impl Started {

@@ -226,6 +226,10 @@ pub(crate) struct Child<'a> {
     pub(crate) go: BorrowedFd<'a>,
     /// Where [`Report`]s go.
     pub(crate) report: BorrowedFd<'a>,
+    /// It gives up what it has of its parent, shows itself, and reports that before anything else.
+    pub(crate) beside: bool,
+    /// Its tracer can see it only while it shows itself.
+    pub(crate) confined: bool,
 }
 
 /// Who the program is to run as.
@@ -239,7 +243,7 @@ pub(crate) struct Identity<'a> {
 /// What the child reports: a step, and its errno, or for `Listener` the descriptor (-1: none).
 pub(crate) const REPORT: usize = 5;
 
-/// The steps of the child, as it reports them: those that fail, and the one that does not.
+/// The steps of the child, as it reports them: those that fail, and two that do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum ChildStep {
@@ -248,6 +252,7 @@ pub(crate) enum ChildStep {
     Identity = 3,
     Exec = 4,
     Listener = 5,
+    Shown = 6,
 }
 
 /// Forks, and runs `child` in the new process, whose id is returned.
@@ -256,6 +261,20 @@ pub(crate) fn fork(child: &Child<'_>) -> Result<i32, Errno> {
     match Errno::result(unsafe { libc::fork() })? {
         0 => unsafe { run(child) },
         process => Ok(process),
+    }
+}
+
+/// Closes every descriptor from 3 up but two.
+///
+/// # Safety
+/// Only in a freshly forked child, which uses no other descriptor any more.
+unsafe fn close_all_but(one: i32, other: i32) {
+    let (low, high) = (one.min(other).cast_unsigned(), one.max(other).cast_unsigned());
+    for (first, last) in [(3, low.wrapping_sub(1)), (low + 1, high.wrapping_sub(1)), (high + 1, u32::MAX)] {
+        if first <= last {
+            // SAFETY: close_range takes numbers alone; what is closed is nobody's, as the caller has promised.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
     }
 }
 
@@ -269,6 +288,17 @@ unsafe fn run(child: &Child<'_>) -> ! {
         }
         libc::sigprocmask(libc::SIG_SETMASK, child.mask, ptr::null_mut());
         libc::close(child.go.as_raw_fd());
+        if child.beside {
+            let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+            for stream in 0..3 {
+                if libc::dup2(null, stream) < 0 {
+                    libc::close(stream);
+                }
+            }
+            close_all_but(child.ready.as_raw_fd(), child.report.as_raw_fd());
+            libc::prctl(libc::PR_SET_DUMPABLE, 1);
+            report(child, ChildStep::Shown, 0);
+        }
         let mut byte = 0u8;
         let is_ready = loop {
             match libc::read(child.ready.as_raw_fd(), (&raw mut byte).cast(), 1) {
@@ -302,6 +332,10 @@ unsafe fn run(child: &Child<'_>) -> ! {
                 || libc::setresuid(identity.uid, identity.uid, identity.uid) != 0
             {
                 fail(child, ChildStep::Identity);
+            }
+            // Whoever changes his user is hidden from then on (`commit_creds` in kernel/cred.c).
+            if child.confined {
+                libc::prctl(libc::PR_SET_DUMPABLE, 1);
             }
         }
         libc::execve(child.program.as_ptr(), child.arguments.as_ptr(), child.environment.as_ptr());

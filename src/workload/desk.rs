@@ -1,0 +1,212 @@
+//! The runner's desk: what the tracers of a workload and the attendant, who answers the director, share.
+//!
+//! The program is traced on the runner's first thread. A check that runs beside it, in its place, is traced on the
+//! attendant's: what it touches is in the same record.
+
+use std::io::{self, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::ops::ControlFlow;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use minjail_tracer::{Command, Event, Options, Outcome};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+use super::tell::Teller;
+use super::wire::{Answer, Ask, Word, receive, send};
+use crate::trace::{Ending, Recorder};
+
+/// What is shared.
+pub(super) struct Desk {
+    /// What a check is run as: the program's own command.
+    command: Command,
+    /// The program is in a jail.
+    is_confined: bool,
+    /// The program's process; 0 until it has executed something.
+    program: AtomicI32,
+    writer: Mutex<UnixStream>,
+    seen: Mutex<Seen>,
+}
+
+/// What the tracers have told.
+struct Seen {
+    recorder: Option<Recorder>,
+    teller: Teller,
+    last_event: Instant,
+    broken: Option<io::Error>,
+}
+
+impl Desk {
+    /// # Errors
+    /// The stream cannot be shared.
+    pub(super) fn new(
+        command: &Command,
+        is_confined: bool,
+        stream: &UnixStream,
+        recorder: Option<Recorder>,
+    ) -> io::Result<Self> {
+        let (teller, last_event) = (Teller::new(is_confined), Instant::now());
+        Ok(Self {
+            command: command.clone(),
+            is_confined,
+            program: AtomicI32::new(0),
+            writer: Mutex::new(stream.try_clone()?),
+            seen: Mutex::new(Seen { recorder, teller, last_event, broken: None }),
+        })
+    }
+
+    /// Takes an event of the program.
+    pub(super) fn take(&self, event: &Event<'_>) -> ControlFlow<()> {
+        if let Event::Exec { process, .. } = event {
+            let _ = self.program.compare_exchange(0, *process, Ordering::SeqCst, Ordering::SeqCst);
+        }
+        self.record(event)
+    }
+
+    /// Takes an event of whatever is traced.
+    fn record(&self, event: &Event<'_>) -> ControlFlow<()> {
+        let mut seen = self.seen.lock().expect("nobody panics while recording");
+        seen.last_event = Instant::now();
+        if let Err(error) = seen.teller.words(event).iter().try_for_each(|word| self.tell(word)) {
+            seen.broken = Some(error);
+            return ControlFlow::Break(());
+        }
+        seen.recorder.as_mut().map_or(ControlFlow::Continue(()), |recorder| recorder.take(event))
+    }
+
+    /// The record, and why the director could not be told, if that was so; nothing is recorded any more.
+    pub(super) fn close(&self) -> (Option<Recorder>, Option<io::Error>) {
+        let mut seen = self.seen.lock().expect("nobody panics while recording");
+        (seen.recorder.take(), seen.broken.take())
+    }
+
+    fn tell(&self, word: &Word) -> io::Result<()> {
+        send(&mut *self.writer.lock().expect("nobody panics while writing"), word)
+    }
+
+    /// Answers the director, until there is none.
+    pub(super) fn attend(&self, stream: UnixStream) {
+        let mut reader = BufReader::new(stream);
+        while let Ok(Some(ask)) = receive(&mut reader) {
+            if self.tell(&Word::Answer(self.answer(ask))).is_err() {
+                break;
+            }
+        }
+        // Without a director nobody would stop the program.
+        self.signal(libc::SIGKILL);
+    }
+
+    fn answer(&self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Signal(number) => self.signal(number),
+            Ask::Kill => self.signal(libc::SIGKILL),
+            Ask::Exchange { port, send, until, milliseconds } => {
+                exchange(port, send.as_bytes(), until.as_deref(), Duration::from_millis(milliseconds))
+            }
+            Ask::Port(port) => {
+                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                yes(TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_ok())
+            }
+            Ask::Socket(path) => yes(UnixStream::connect(path).is_ok()),
+            Ask::File(path) => yes(Path::new(&path).exists()),
+            Ask::Check { command, seconds } => self.check(&command, Duration::from_secs(seconds)),
+            Ask::Idle { seconds } => {
+                let seen = self.seen.lock().expect("nobody panics while recording");
+                yes(seen.last_event.elapsed() >= Duration::from_secs(seconds))
+            }
+        }
+    }
+
+    fn signal(&self, number: i32) -> Answer {
+        let program = self.program.load(Ordering::SeqCst);
+        let signal = Signal::try_from(number).ok().filter(|_| program != 0);
+        yes(signal.is_some_and(|signal| kill(Pid::from_raw(program), signal).is_ok()))
+    }
+
+    /// Runs a command beside the program, in its place, traced as it is; what it writes is not kept.
+    fn check(&self, command: &[String], patience: Duration) -> Answer {
+        let Some(program) = command.first() else { return Answer::Refused("the check is empty".to_owned()) };
+        let command = Command {
+            program: self.locate(program),
+            arguments: command.iter().map(Into::into).collect(),
+            leads_group: true,
+            ..self.command.clone()
+        };
+        let options =
+            Options { grace: Some(Duration::ZERO), beside: true, confined: self.is_confined, ..Options::default() };
+        let process = AtomicI32::new(0);
+        let (is_over, wait) = channel::<()>();
+        let outcome = std::thread::scope(|scope| {
+            let process = &process;
+            scope.spawn(move || {
+                // The sender is dropped when it is over.
+                if wait.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+                    let process = process.load(Ordering::SeqCst);
+                    let _ = (process != 0).then(|| killpg(Pid::from_raw(process), Signal::SIGKILL));
+                }
+            });
+            let outcome = minjail_tracer::trace(&command, &options, &mut |event| {
+                if let Event::Exec { process: executing, .. } = &event {
+                    let _ = process.compare_exchange(0, *executing, Ordering::SeqCst, Ordering::SeqCst);
+                }
+                self.record(&event)
+            });
+            drop(is_over);
+            outcome
+        });
+        match outcome {
+            Ok(Outcome::Exited(0)) => Answer::Yes,
+            Ok(Outcome::Exited(status)) => Answer::Refused(Ending::Exited(status).to_string()),
+            Ok(Outcome::Killed(signal)) => Answer::Refused(Ending::Killed(signal).to_string()),
+            Err(error) => Answer::Refused(super::runner::chain(&error)),
+        }
+    }
+
+    /// The program's path, as `execvp(3)` would find it.
+    fn locate(&self, program: &str) -> PathBuf {
+        if program.contains('/') {
+            return PathBuf::from(program);
+        }
+        let path = self.command.environment.iter().find(|(name, _)| name == "PATH");
+        let path = path.map(|(_, value)| value.to_string_lossy().into_owned()).unwrap_or_default();
+        let found = path.split(':').map(|directory| Path::new(directory).join(program)).find(|path| path.exists());
+        found.unwrap_or_else(|| PathBuf::from(program))
+    }
+}
+
+fn yes(is: bool) -> Answer {
+    if is { Answer::Yes } else { Answer::No }
+}
+
+fn exchange(port: u16, text: &[u8], until: Option<&str>, patience: Duration) -> Answer {
+    match try_exchange(port, text, until, Instant::now() + patience) {
+        Ok(received) => Answer::Received(received),
+        Err(error) => Answer::Refused(error.to_string()),
+    }
+}
+
+fn try_exchange(port: u16, text: &[u8], until: Option<&str>, deadline: Instant) -> io::Result<Vec<u8>> {
+    let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, left())?;
+    stream.set_write_timeout(Some(left()))?;
+    stream.write_all(text)?;
+    let mut received = Vec::new();
+    let mut buffer = [0; 8192];
+    loop {
+        stream.set_read_timeout(Some(left()))?;
+        match stream.read(&mut buffer)? {
+            0 => return Ok(received),
+            count => received.extend_from_slice(&buffer[..count]),
+        }
+        let is_there = |until: &str| received.windows(until.len().max(1)).any(|window| window == until.as_bytes());
+        if until.is_some_and(is_there) {
+            return Ok(received);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Servers in images: when one is ready by its health check, its idling or its time, and what is said of those that are not.
+
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+mod support;
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use support::crafted::{Compression, lay_out, oci_of, sha256, tar};
+use support::{Outcome, TestContext, has, outcome_of};
+
+/// An image of busybox and two pages, run as `config` says.
+fn image(context: &TestContext, config: &Value) -> String {
+    let busybox = fs_err::read("/bin/busybox").unwrap();
+    let mut layer = tar().directory("bin/").member(b'0', "bin/busybox", "", &busybox);
+    for name in ["sh", "httpd", "wget", "grep", "sleep", "cat", "ls"] {
+        layer = layer.symlink(&format!("bin/{name}"), "busybox");
+    }
+    layer = layer.directory("www/").file("www/asked", "hello\n").file("www/other", "unasked\n");
+    let layer = layer.directory("dev/").directory("tmp/").end();
+    let document = json!({
+        "architecture": "amd64", "os": "linux", "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layer))]},
+    });
+    let place = context.path("image");
+    let _ = fs_err::remove_dir_all(&place);
+    lay_out(&oci_of(document.to_string().into_bytes(), &[layer], Compression::Plain), &place);
+    format!("oci:{}", context.text("image"))
+}
+
+fn slim(context: &TestContext, image: &str, arguments: &[&str]) -> Outcome {
+    let out = format!("oci:{}", context.text("out"));
+    outcome_of(&mut context.minjail(&[&["slim", image, "--force", "-o", &out], arguments].concat()))
+}
+
+fn lock(context: &TestContext) -> Value {
+    serde_json::from_slice(&fs_err::read(context.path("out.lock")).unwrap()).unwrap()
+}
+
+/// True if the slimmed image has the path, and not only its name.
+fn has_whole(lock: &Value, path: &str) -> bool {
+    lock["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|entry| entry["path"] == path && entry["target"] != "/.minjail-omitted")
+}
+
+const HTTPD: &str = "/bin/httpd -f -p 8080 -h /www";
+
+#[test]
+fn a_health_check_is_run_inside_and_stays_with_the_image() {
+    if !has(&["/bin/busybox"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let check = json!({"Test": ["CMD-SHELL", "/bin/wget -q -O - http://127.0.0.1:8080/asked | /bin/grep -q hello"], "Interval": 5_000_000_000_i64});
+    let config = json!({"Cmd": ["/bin/sh", "-c", format!("exec {HTTPD}")], "Healthcheck": check, "User": "33:33", "ExposedPorts": {"8080/tcp": {}}});
+    let image = image(&context, &config);
+    let told = slim(&context, &image, &[]);
+    assert!(told.stderr.contains("its health check and its end are tried"), "{told}");
+    told.success();
+    let lock = lock(&context);
+    assert_eq!(lock["config"]["healthcheck"], check);
+    assert_eq!(lock["verified"], true);
+    for path in ["/bin/wget", "/bin/grep", "/www/asked"] {
+        assert!(has_whole(&lock, path), "the health check needs {path}");
+    }
+    assert!(!has_whole(&lock, "/www/other") && !has_whole(&lock, "/bin/cat"), "nobody needs these");
+    // With something else in its place it is not run, and so not promised.
+    let other = slim(&context, &image, &["--for", "1s", "--", "/bin/sh", "-c", HTTPD]);
+    assert!(other.stderr.contains("it is left out"), "{other}");
+    other.success();
+    assert_eq!(self::lock(&context)["config"]["healthcheck"], Value::Null);
+}
+
+#[test]
+fn a_check_that_fails_says_how() {
+    if !has(&["/bin/busybox"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let image = image(&context, &json!({"Cmd": ["/bin/true"]}));
+    let profile = |check: &str| {
+        let text = format!(
+            "workloads:\n  serve: {{run: [/bin/sh, -c, 'exec {HTTPD}'], timeout: 4, ready: {{check: {check}}}}}\n"
+        );
+        fs_err::write(context.path("profile.yaml"), text).unwrap();
+        slim(&context, &image, &["-p", &context.text("profile.yaml")])
+    };
+    profile("[/bin/grep, -q, bye, /www/asked]").assert_refused(
+        125,
+        &["it was not ready after 4 s", "its check `/bin/grep -q bye /www/asked`: ended with status 1"],
+    );
+    profile("[/bin/none]").assert_refused(125, &["its check `/bin/none`", "No such file"]);
+    profile("[sleep, '60']").assert_refused(125, &["its check `sleep 60`: was killed by signal 9"]);
+    // It is no nearer to the jail's first process than the program is, and has nothing of it.
+    let apart = "/bin/ls -l /proc/1/fd 2>&1 | /bin/grep -q 'Permission denied'";
+    let bare = "test $(/bin/ls /proc/self/fd | /bin/busybox wc -l) = 4";
+    let alone = format!("\"{apart} && {bare}\"");
+    profile(&format!("[/bin/sh, -c, {alone}]")).success();
+    profile("[grep, -q, hello, /www/asked]").success();
+    assert!(has_whole(&lock(&context), "/bin/grep"));
+    assert!(!context.listing().iter().any(|name| name.contains("minjail-")), "{:?}", context.listing());
+}
+
+#[test]
+fn what_listens_and_idles_is_a_server() {
+    if !has(&["/bin/busybox"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let image =
+        image(&context, &json!({"Entrypoint": ["/bin/sh", "-c"], "Cmd": [format!("cat /www/asked; exec {HTTPD}")]}));
+    slim(&context, &image, &["-q"]).success();
+    assert!(has_whole(&lock(&context), "/bin/httpd"));
+    assert_eq!(lock(&context)["config"]["exposed-ports"], json!(["8080/tcp"]));
+    // One that ends by itself is none, and its status counts.
+    slim(&context, &image, &["-q", "--", "sleep 1; /bin/cat /www/other"]).success();
+    assert!(has_whole(&lock(&context), "/www/other") && !has_whole(&lock(&context), "/bin/httpd"));
+    slim(&context, &image, &["-q", "--", "exit 4"]).assert_refused(125, &["ended with status 4"]);
+}
+
+#[test]
+fn what_neither_ends_nor_listens_is_given_a_time() {
+    if !has(&["/bin/busybox"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let config = json!({"Cmd": ["/bin/sh", "-c", "trap 'cat /www/other; exit 0' TERM; while :; do sleep 1; done"]});
+    let image = image(&context, &config);
+    let start = Instant::now();
+    slim(&context, &image, &["-q", "--for", "2s"]).success();
+    // It is traced so long, and proved so long.
+    assert!(start.elapsed().as_secs() >= 4);
+    assert!(has_whole(&lock(&context), "/www/other"), "its end is traced too");
+    let text = "workloads:\n  wait: {run: [/bin/sleep, '100'], timeout: 3, grace: 1, ready: {idle: 1}}\n";
+    fs_err::write(context.path("profile.yaml"), text).unwrap();
+    let told = slim(&context, &image, &["-p", &context.text("profile.yaml")]);
+    told.assert_refused(125, &["after 3 s it had neither ended nor become an idle server", "`--for 30s`"]);
+}
