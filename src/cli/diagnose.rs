@@ -10,6 +10,7 @@ use super::failure::Failure;
 use crate::files::{OMITTED, is_minjails};
 use crate::path::{Facts, JailPath};
 use crate::root::Root;
+use crate::trace::is_temporary;
 use crate::workload::{Observation, Sought};
 
 /// A file that is in the jail, and is not as the root has it.
@@ -24,6 +25,8 @@ pub(super) struct Diagnosis {
     /// What was looked for in vain and the root has: the last first, since what a program looked for just before it ended
     /// is most likely what it ended for.
     pub(super) missing: Vec<Sought>,
+    /// Names that the root has in a directory that was listed, and the tree has not.
+    pub(super) unlisted: Vec<Sought>,
     /// What minjail puts into each image in a form of its own comes last.
     pub(super) differing: Vec<Differing>,
 }
@@ -52,6 +55,9 @@ pub(super) fn diagnose(
             diagnosis.differing.push(Differing { sought: met.clone(), how });
         }
     }
+    for listed in observation.listed.iter().rev().filter(counts).filter(|listed| !is_temporary(&listed.path)) {
+        diagnosis.unlisted.extend(unlisted(listed, root, tree));
+    }
     diagnosis.differing.sort_by_key(|differing| is_minjails(&differing.sought.path));
     Ok(diagnosis)
 }
@@ -69,6 +75,14 @@ fn is_lost(path: &JailPath, root: &Root, tree: &Root) -> Result<bool, Failure> {
         Ok(is_link && tree.read_link(&ours.end)? == OMITTED.as_bytes())
     };
     Ok(end(root, false)?.facts.is_some() && (ours.facts.is_none() || is_name_only()?))
+}
+
+/// The names that a listing does not show in the jail; none where one of the two cannot be listed.
+fn unlisted(listed: &Sought, root: &Root, tree: &Root) -> Vec<Sought> {
+    let (Ok(theirs), Ok(ours)) = (root.list(&listed.path), tree.list(&listed.path)) else { return Vec::new() };
+    let shown: BTreeSet<Vec<u8>> = ours.into_iter().collect();
+    let names = theirs.into_iter().filter(|name| !shown.contains(name));
+    names.map(|name| Sought { path: listed.path.join(&name), program: listed.program.clone() }).collect()
 }
 
 /// How the file in the tree differs from the root's; `None` if it does not, or one of them is not there.

@@ -30,6 +30,7 @@ pub(super) struct Verdict {
     pub(super) workload: String,
     faults: Vec<String>,
     pub(super) culprits: Vec<Sought>,
+    unlisted: Vec<Sought>,
     differing: Vec<Differing>,
     stderr: Vec<u8>,
 }
@@ -57,6 +58,9 @@ impl Verdict {
         }
         if self.culprits.len() > SHOWN {
             say!("minjail: and {} more that were missing", self.culprits.len() - SHOWN);
+        }
+        for name in self.unlisted.iter().take(SHOWN) {
+            say!("minjail: not listed: `{}`, in a directory that `{}` listed", name.path, name.program);
         }
         for Differing { sought, how } in self.differing.iter().take(SHOWN) {
             say!("minjail: differs: `{}`, which `{}` used, {how}", sought.path, sought.program);
@@ -91,8 +95,15 @@ pub(super) fn try_out(
     if !faults.is_empty() {
         diagnosis = diagnose(&observation, &rehearsal.workload.state, root, &Root::open(tree)?)?;
     }
-    let Diagnosis { missing: culprits, differing } = diagnosis;
-    Ok(Verdict { workload: rehearsal.header.workload.clone(), faults, culprits, differing, stderr: observation.stderr })
+    let Diagnosis { missing: culprits, unlisted, differing } = diagnosis;
+    Ok(Verdict {
+        workload: rehearsal.header.workload.clone(),
+        faults,
+        culprits,
+        unlisted,
+        differing,
+        stderr: observation.stderr,
+    })
 }
 
 /// A run that touches what was missing, so that the next image has it and what it needs.

@@ -31,6 +31,8 @@ pub struct Observation {
     pub missed: Vec<Sought>,
     /// Files that were looked for and found, each once.
     pub met: Vec<Sought>,
+    /// Directories that were listed, each once.
+    pub listed: Vec<Sought>,
     /// Everything that was not as the profile wants it.
     pub faults: Vec<Fault>,
 }
@@ -344,6 +346,7 @@ impl Director {
             }
             Message::Word(Word::Missed(missed)) => observation.missed.push(missed),
             Message::Word(Word::Met(met)) => observation.met.push(met),
+            Message::Word(Word::Listed(listed)) => observation.listed.push(listed),
             Message::Word(Word::Answer(answer)) => self.seen.answer = Some(answer),
             Message::Word(Word::Ended(ending)) => observation.ending = Some(ending),
             Message::Word(Word::Failed(why)) => observation.faults.push(Fault::NotRun(why)),

@@ -60,21 +60,25 @@ impl Teller {
                 let missed = JailPath::parse(end).map(|path| Word::Missed(Sought { path, program: program() }));
                 missed.into_iter().collect()
             }
-            Found::There(stat)
-                if self.in_jail && SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG =>
-            {
+            Found::There(stat) if self.in_jail => {
+                let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+                let make: fn(Sought) -> Word = match (kind, touch.access) {
+                    (SFlag::S_IFREG, _) => Word::Met,
+                    (SFlag::S_IFDIR, Access::List) => Word::Listed,
+                    _ => return Vec::new(),
+                };
                 let mut words = Vec::new();
                 if touch.access == Access::Execute {
                     words.extend(missing_loader(&touch.walk.end).map(Word::Missed));
                 }
                 let path = JailPath::parse(&touch.walk.end).ok();
                 if let Some(path) = path.filter(|path| !self.found.contains(path)) {
-                    words.push(Word::Met(Sought { path: path.clone(), program: program() }));
+                    words.push(make(Sought { path: path.clone(), program: program() }));
                     self.found.insert(path);
                 }
                 words
             }
-            _ => Vec::new(),
+            Found::There(_) | Found::Unknown(_) => Vec::new(),
         }
     }
 }

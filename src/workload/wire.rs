@@ -50,6 +50,8 @@ pub(super) enum Word {
     Missed(Sought),
     /// It found a file.
     Met(Sought),
+    /// It listed a directory.
+    Listed(Sought),
     Answer(Answer),
     Ended(Ending),
     /// The runner itself failed.
