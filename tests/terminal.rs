@@ -254,6 +254,31 @@ fn ctrl_c_reaches_the_program_and_the_trace_is_written() {
     assert_eq!(screen.matches("caught").count(), 1, "once: {screen}");
 }
 
+/// A profile's workload leads a process group of its own, which the terminal does not tell.
+#[test]
+fn ctrl_c_in_a_build_reaches_the_workload() {
+    let context = TestContext::new();
+    let profile = "workloads:
+  waits:
+    run: [/bin/sh, -c, \"trap 'echo $$ > caught; exit 7' INT; echo $$ > started; while :; do sleep 0.1; done\"]
+    cwd: WORK
+";
+    fs_err::write(context.path("app.yaml"), profile.replace("WORK", &context.text("work"))).expect("it is ours");
+    let mut terminal = Terminal::shell(&context);
+    terminal.press("\"$MINJAIL\" build --quiet ../app.yaml -o rootfs:../out\n");
+    is_there(&context.path("work/started"));
+    terminal.press("\x03");
+    terminal.expect("$ ");
+    terminal.press("echo status $?\n");
+    let status = terminal.number("status ");
+    let process = fs_err::read_to_string(context.path("work/caught")).expect("the workload has heard of it");
+    is_gone(process.trim().parse().expect("a number"));
+    let screen = terminal.leave();
+    assert!(status == 125 && screen.contains("interrupted by signal 2"), "{status}, {screen}");
+    assert!(!context.path("out").exists(), "what was broken off is not built: {screen}");
+    assert_eq!(context.listing().iter().filter(|name| name.contains("minjail")).count(), 0, "{screen}");
+}
+
 #[test]
 fn a_second_ctrl_c_ends_minjail_at_once() {
     let context = TestContext::new();

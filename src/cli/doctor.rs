@@ -99,6 +99,7 @@ fn tracing() -> Finding {
         directory: None,
         credentials: None,
         leads_group: false,
+        parent_death_signal: 0,
     };
     let mut touches = 0;
     let quiet = QuietOutput::start();

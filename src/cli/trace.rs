@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use minjail_tracer::{Credentials, Event, Options, Outcome};
+use nix::sys::prctl::get_pdeathsig;
 use nix::unistd::{Gid, Group, Uid, User, getgroups};
 
 use super::exit::Exit;
@@ -133,6 +134,7 @@ impl Workload {
             directory: arguments.workdir.clone(),
             credentials,
             leads_group: false,
+            parent_death_signal: get_pdeathsig().ok().flatten().map_or(0, |signal| signal as i32),
         };
         Ok(Self { command, header })
     }

@@ -7,10 +7,13 @@ use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use minjail_tracer::Forwarding;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::neighbour::{self, CommandError};
@@ -93,6 +96,8 @@ impl fmt::Display for Fault {
 pub enum DirectError {
     #[error("failed to {step}")]
     Step { step: &'static str, source: std::io::Error },
+    #[error("interrupted by signal {0}")]
+    Interrupted(i32),
     #[error("the command `{command}` of {which} failed: {fault}")]
     Around { which: &'static str, command: String, fault: String },
 }
@@ -162,6 +167,9 @@ impl Seen {
 
 pub(super) struct Director {
     child: Child,
+    /// What asks minjail to end is for the workload.
+    signals: Forwarding,
+    told_to_end: Arc<AtomicI32>,
     stream: UnixStream,
     pub(super) namespaces: Namespaces,
     messages: Receiver<Message>,
@@ -187,8 +195,11 @@ impl Director {
         runner.args(arguments).arg(&file).stdin(Stdio::from(input.into_parts().0));
         // In a group of its own: a server that ends its group when it stops, as Apache does, would end minjail with it.
         jail::tie(&mut runner);
+        let told_to_end = Arc::new(AtomicI32::new(0));
+        let signals = Forwarding::while_waiting(Arc::clone(&told_to_end)).map_err(step("start a thread"))?;
         let mut child =
             runner.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(step("start the runner"))?;
+        signals.to(child.id().cast_signed());
         let stdout = child.stdout.take().expect("it is piped");
         let stderr = child.stderr.take().expect("it is piped");
         let (sender, messages) = channel();
@@ -209,7 +220,7 @@ impl Director {
             std::thread::spawn(move || hear(reader, &sender)),
         ];
         let deadline = Instant::now() + workload.timeout.duration();
-        Ok(Self { child, stream, namespaces, messages, readers, seen, deadline, not_ready: None })
+        Ok(Self { child, signals, told_to_end, stream, namespaces, messages, readers, seen, deadline, not_ready: None })
     }
 
     fn observe(mut self, workload: &Workload) -> Result<Observation, DirectError> {
@@ -236,6 +247,10 @@ impl Director {
             faults.push(Fault::NotEnded(timeout));
         }
         self.end();
+        match self.told_to_end.load(Ordering::SeqCst) {
+            0 => {}
+            signal => return Err(DirectError::Interrupted(signal)),
+        }
         let mut observation = std::mem::take(&mut self.seen.observation);
         observation.faults.extend(faults);
         if observation.faults.is_empty() {
@@ -269,6 +284,8 @@ impl Director {
             // With the tracer everything goes that it traces.
             let _ = self.child.kill();
         }
+        // Its number may be another's afterwards.
+        self.signals.to(0);
         let _ = self.child.wait();
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
         for reader in self.readers.drain(..) {

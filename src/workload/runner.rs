@@ -189,6 +189,7 @@ fn command(order: &Order, credentials: Option<Credentials>) -> Result<Command, R
         directory: Some(order.header.directory.below(Path::new("/"))),
         credentials,
         leads_group: true,
+        parent_death_signal: 0,
     })
 }
 

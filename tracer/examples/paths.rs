@@ -7,6 +7,7 @@
 use std::ops::ControlFlow;
 
 use minjail_tracer::{Command, Event, Found, Options, Outcome, trace};
+use nix::sys::prctl::get_pdeathsig;
 
 fn main() {
     let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -24,6 +25,7 @@ fn main() {
         directory: None,
         credentials: None,
         leads_group: false,
+        parent_death_signal: get_pdeathsig().ok().flatten().map_or(0, |signal| signal as i32),
         arguments,
     };
     let mut count = 0;

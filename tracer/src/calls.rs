@@ -99,6 +99,8 @@ pub(crate) enum Kind {
     Namespace,
     /// `bpf`, which takes a path for two of its commands.
     Bpf,
+    /// `perf_event_open`, which takes the path of a program that is to be probed.
+    PerfEvent,
 }
 
 /// A path argument and the descriptor that it is relative to.
@@ -283,6 +285,7 @@ pub(crate) static CALLS: &[Call] = &[
     paths("mount_setattr", [442, 442, 442], &[keep_if(at(0, 1), Mount, 2, AT_SYMLINK_NOFOLLOW)]),
     call("fsconfig", [431, 431, 431], Kind::Fsconfig),
     call("bpf", [321, 357, 280], Kind::Bpf),
+    call("perf_event_open", [298, 336, 241], Kind::PerfEvent),
 
     // Sockets.
     call("connect", [42, 362, 203], Kind::Address { address: 1, access: Access::Connect }),

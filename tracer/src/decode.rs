@@ -34,6 +34,8 @@ pub(crate) enum Asked {
     MountNamespace,
     /// A file by handle: the descriptor of something on its filesystem, and where the handle is.
     Handle { mount: i32, address: u64, access: Access },
+    /// A perf event of a kind that the machine has a name for: if that is `uprobe`, this is a path in memory.
+    Probe { kind: u32, address: u64 },
     /// A seccomp supervisor.
     Supervisor,
     /// ptrace by the program itself.
@@ -57,6 +59,8 @@ const RESOLVE_IN_ROOT: u64 = 0x10;
 const BPF_F_PATH_FD: u64 = 1 << 14;
 /// `include/uapi/linux/quota.h`; the lower eight bits of a command are the quota's type.
 const Q_QUOTAON: u32 = 0x0080_0002;
+/// `include/uapi/linux/perf_event.h`: from here on, kinds are numbered as the kernel starts.
+const PERF_TYPE_MAX: u32 = 6;
 const SECCOMP_FILTER_FLAG_NEW_LISTENER: u64 = 1 << 3;
 /// glibc, like the kernel's `UIO_MAXIOV`: no call takes more messages.
 const MESSAGES: u64 = 1024;
@@ -154,6 +158,15 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
             let flags = if entry.call.name == "unshare" { arguments[0] } else { arguments[1] };
             if flags & CLONE_NEWNS != 0 || (entry.call.name == "setns" && flags == 0) {
                 ask(Asked::MountNamespace);
+            }
+        }
+        Kind::PerfEvent => {
+            // struct perf_event_attr of the first version: kind, size, ..., and the path in the place of `config1`.
+            let mut attributes = [0; 64];
+            memory(arguments[0], &mut attributes)?;
+            let (kind, address) = (half(&attributes, 0) as u32, word(&attributes, 56));
+            if kind >= PERF_TYPE_MAX && address != 0 {
+                ask(Asked::Probe { kind, address });
             }
         }
         Kind::Bpf => {

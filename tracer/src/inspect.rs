@@ -21,7 +21,7 @@ use crate::event::{Access, Event, Found, Gap, Protocol, Touch, Walk};
 use crate::filter::{MARK, X32_BIT};
 use crate::known::Change;
 use crate::memory::{self, Unread};
-use crate::place::Place;
+use crate::place::{self, Place};
 use crate::retrace::Retraced;
 use crate::script;
 use crate::sys::{SyscallEntry, WaitingCall};
@@ -153,6 +153,14 @@ impl Engine<'_> {
                 }
             }
             Asked::Handle { mount, address, access } => self.handle(asking, mount, address, access)?,
+            Asked::Probe { kind, address } => match place::probe_kind() {
+                Ok(probe) if probe == Some(kind) => {
+                    let used = Use { from: From::WorkingDirectory, access: Access::Read, follow: true, verify: false };
+                    self.path(asking, address, used)?;
+                }
+                Ok(_) => {}
+                Err(_) => self.gap(process, Gap::Memory)?,
+            },
             Asked::Supervisor => self.gap(process, Gap::Supervisor)?,
             Asked::Nested => return Err(TraceError::Nested { task }),
         }

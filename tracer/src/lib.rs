@@ -42,6 +42,7 @@ mod walk;
 
 pub use engine::{Options, Outcome, Sink, trace};
 pub use event::{Access, Event, Found, Gap, Link, Protocol, Touch, Walk};
+pub use signals::Forwarding;
 pub use spawn::{Command, Credentials, SpawnError};
 
 /// The tracer could not do its work.

@@ -192,6 +192,19 @@ fn field(status: &[u8], name: &str) -> Option<i32> {
     std::str::from_utf8(line).ok()?.trim().parse().ok()
 }
 
+/// The number of perf events that probe a program, if this kernel has them (`perf_event_open(2)`).
+///
+/// # Errors
+/// The tracer may not know.
+pub(crate) fn probe_kind() -> Result<Option<u32>, Errno> {
+    let directory = "/sys/bus/event_source/devices";
+    let text = fs_read(&format!("{directory}/uprobe/type"));
+    match text.and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok()) {
+        Some(kind) => Ok(Some(kind)),
+        None => look::lstat(directory.as_bytes()).map(|_| None),
+    }
+}
+
 /// The arguments of the program that `process` runs.
 pub(crate) fn arguments(process: i32) -> Vec<Vec<u8>> {
     let text = fs_read(&format!("/proc/{process}/cmdline")).unwrap_or_default();

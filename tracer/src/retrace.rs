@@ -5,11 +5,15 @@
 
 use std::collections::BTreeMap;
 
+#[cfg(target_arch = "aarch64")]
+use libc::user_regs_struct as Registers;
 use nix::errno::Errno;
-use nix::unistd::Pid;
+#[cfg(target_arch = "x86_64")]
 use pete::{Registers, Tracee};
 
-use crate::calls::{Abi, Call, Table};
+#[cfg(target_arch = "x86_64")]
+use crate::calls::Call;
+use crate::calls::{Abi, Table};
 use crate::filter::CLONE_UNTRACED;
 use crate::{memory, sys};
 
@@ -122,14 +126,28 @@ fn first_argument(registers: &mut Registers, abi: Abi) -> &mut u64 {
     return &mut registers.regs[0];
 }
 
+#[cfg(target_arch = "x86_64")]
 fn registers(task: i32) -> Result<Registers, Errno> {
     tracee(task).registers().map_err(|_| Errno::ESRCH)
 }
 
+#[cfg(target_arch = "x86_64")]
 fn set_registers(task: i32, registers: Registers) -> Result<(), Errno> {
     tracee(task).set_registers(registers).map_err(|_| Errno::ESRCH)
 }
 
+#[cfg(target_arch = "x86_64")]
 fn tracee(task: i32) -> Tracee {
-    Tracee::new(Pid::from_raw(task), None, pete::Stop::SyscallEnter)
+    Tracee::new(nix::unistd::Pid::from_raw(task), None, pete::Stop::SyscallEnter)
+}
+
+/// pete has none for this machine.
+#[cfg(target_arch = "aarch64")]
+fn registers(task: i32) -> Result<Registers, Errno> {
+    sys::registers(task)
+}
+
+#[cfg(target_arch = "aarch64")]
+fn set_registers(task: i32, registers: Registers) -> Result<(), Errno> {
+    sys::set_registers(task, registers)
 }

@@ -34,6 +34,9 @@ const TAKEN: &[i32] = &[
     libc::SIGCONT,
 ];
 
+/// All that it takes for whoever only waits for a program that has a tracer of its own.
+const TAKEN_WHILE_WAITING: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGUSR1];
+
 /// Of these the second one ends the tracer.
 const ENDING: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGQUIT];
 
@@ -51,7 +54,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Passes signals on until dropped.
 #[derive(Debug)]
-pub(crate) struct Forwarding {
+pub struct Forwarding {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     before: libc::sigset_t,
@@ -75,10 +78,22 @@ impl Forwarding {
     /// # Errors
     /// There is no thread to be had.
     pub(crate) fn start(told_to_end: Arc<AtomicI32>) -> std::io::Result<Self> {
-        let before = sys::block(TAKEN);
+        Self::of(TAKEN, told_to_end)
+    }
+
+    /// The same for a process that traces nothing itself, and waits for one that does: signals to stop stop it, as ever.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn while_waiting(told_to_end: Arc<AtomicI32>) -> std::io::Result<Self> {
+        Self::of(TAKEN_WHILE_WAITING, told_to_end)
+    }
+
+    fn of(taken: &'static [i32], told_to_end: Arc<AtomicI32>) -> std::io::Result<Self> {
+        let before = sys::block(taken);
         let shared = Arc::new(Shared { told_to_end, ..Shared::default() });
         let (theirs, tracer) = (Arc::clone(&shared), gettid());
-        match std::thread::Builder::new().spawn(move || Listener::new(theirs, tracer).listen()) {
+        match std::thread::Builder::new().spawn(move || Listener::new(taken, theirs, tracer).listen()) {
             Ok(thread) => Ok(Self { shared, thread: Some(thread), before }),
             Err(error) => {
                 sys::set_mask(&before);
@@ -93,7 +108,7 @@ impl Forwarding {
     }
 
     /// Passes signals on to `process` from now on.
-    pub(crate) fn to(&self, process: i32) {
+    pub fn to(&self, process: i32) {
         self.shared.process.store(process, Ordering::SeqCst);
     }
 
@@ -119,6 +134,7 @@ impl Drop for Forwarding {
 
 /// What the thread knows.
 struct Listener {
+    taken: &'static [i32],
     shared: Arc<Shared>,
     /// The thread that traces.
     tracer: Pid,
@@ -132,8 +148,8 @@ struct Listener {
 }
 
 impl Listener {
-    fn new(shared: Arc<Shared>, tracer: Pid) -> Self {
-        Self { shared, tracer, last: None, is_ending: false, stop: None, wake: false }
+    fn new(taken: &'static [i32], shared: Arc<Shared>, tracer: Pid) -> Self {
+        Self { taken, shared, tracer, last: None, is_ending: false, stop: None, wake: false }
     }
 
     fn listen(mut self) {
@@ -143,7 +159,7 @@ impl Listener {
             let echo = || self.last.map_or(Duration::ZERO, |(_, when)| ONCE.saturating_sub(when.elapsed()));
             let is_waiting = self.stop.is_some() || self.wake;
             let timeout = if is_over { Some(echo()) } else { is_waiting.then_some(LAST_WORDS) };
-            match sys::wait_signal(TAKEN, timeout) {
+            match sys::wait_signal(self.taken, timeout) {
                 Some(heard) => self.take(heard),
                 None if is_over => return,
                 None => self.follow_the_program(),

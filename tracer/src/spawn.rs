@@ -36,6 +36,9 @@ pub struct Command {
     /// Whether it leads a process group of its own, as a service does; else it is in this process's. Programs that
     /// signal their group, as Apache does when it stops, then do not reach whoever traces them.
     pub leads_group: bool,
+    /// The signal that it gets when its parent, the thread that traces it, ends; 0: none (`PR_SET_PDEATHSIG`). Who stands in
+    /// for the program at its own parent's side inherits that one's.
+    pub parent_death_signal: i32,
 }
 
 /// A user, its group and all its groups.
@@ -104,6 +107,7 @@ pub(crate) fn spawn(
         identity: command.credentials.as_ref().map(|who| Identity { uid: who.uid, gid: who.gid, groups: &who.groups }),
         waiting: waiting.as_deref(),
         filter: &filter,
+        parent_death_signal: command.parent_death_signal,
         mask,
         ready: ready.as_fd(),
         go: go.as_fd(),

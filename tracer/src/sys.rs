@@ -83,6 +83,27 @@ pub(crate) fn set_call(task: i32, mut number: i32) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
+/// The registers of `task`, which stands still (`NT_PRSTATUS`).
+#[cfg(target_arch = "aarch64")]
+pub(crate) fn registers(task: i32) -> Result<libc::user_regs_struct, Errno> {
+    let mut registers = MaybeUninit::<libc::user_regs_struct>::zeroed();
+    let mut all = libc::iovec { iov_base: registers.as_mut_ptr().cast(), iov_len: size_of_val(&registers) };
+    // SAFETY: the kernel writes at most `iov_len` bytes to `registers`, which is so long.
+    let result = unsafe { libc::ptrace(libc::PTRACE_GETREGSET, task, libc::NT_PRSTATUS as usize, &raw mut all) };
+    Errno::result(result)?;
+    // SAFETY: all bytes were zeroed, which is a value of this struct of integers, and the kernel wrote more of them.
+    Ok(unsafe { registers.assume_init() })
+}
+
+/// Sets them.
+#[cfg(target_arch = "aarch64")]
+pub(crate) fn set_registers(task: i32, mut registers: libc::user_regs_struct) -> Result<(), Errno> {
+    let mut all = libc::iovec { iov_base: (&raw mut registers).cast(), iov_len: size_of_val(&registers) };
+    // SAFETY: the kernel reads `iov_len` bytes from `registers`, which is so long.
+    let result = unsafe { libc::ptrace(libc::PTRACE_SETREGSET, task, libc::NT_PRSTATUS as usize, &raw mut all) };
+    Errno::result(result).map(drop)
+}
+
 /// The task that `task`, at its event stop, has just made (`PTRACE_GETEVENTMSG`).
 pub(crate) fn made_task(task: i32) -> Result<i32, Errno> {
     let mut message: libc::c_ulong = 0;
@@ -131,6 +152,7 @@ pub(crate) fn listen(task: i32) -> Result<(), Errno> {
 }
 
 /// Through which interface `task` has entered the kernel, at any stop: `AUDIT_ARCH_*`.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn interface(task: i32) -> Result<u32, Errno> {
     syscall_info(task).map(|info| info.arch)
 }
@@ -218,6 +240,8 @@ pub(crate) struct Child<'a> {
     /// The filter with which calls that only ask wait for an answer; where the kernel does not take it, `filter` is used.
     pub(crate) waiting: Option<&'a [libc::sock_filter]>,
     pub(crate) filter: &'a [libc::sock_filter],
+    /// What is sent when the parent ends; 0: nothing.
+    pub(crate) parent_death_signal: i32,
     /// The signal mask that the program is to start with.
     pub(crate) mask: &'a libc::sigset_t,
     /// A byte comes from it when the tracer is ready; without one, there is no tracer any more.
@@ -338,6 +362,8 @@ unsafe fn run(child: &Child<'_>) -> ! {
                 libc::prctl(libc::PR_SET_DUMPABLE, 1);
             }
         }
+        // After the change of identity, which clears it (PR_SET_PDEATHSIG(2const)).
+        libc::prctl(libc::PR_SET_PDEATHSIG, child.parent_death_signal as libc::c_ulong, 0, 0, 0);
         libc::execve(child.program.as_ptr(), child.arguments.as_ptr(), child.environment.as_ptr());
         fail(child, ChildStep::Exec)
     }

@@ -118,6 +118,7 @@ impl Hazard {
             directory: Some(self.path().to_owned()),
             credentials: None,
             leads_group: false,
+            parent_death_signal: 0,
         };
         let mut seen = Seen {
             outcome: Outcome::Exited(-1),

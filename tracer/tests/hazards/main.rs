@@ -7,5 +7,7 @@
 mod calls;
 mod hazard;
 mod paths;
+#[path = "../../../tests/support/skip.rs"]
+mod skip;
 mod tasks;
 mod transparent;

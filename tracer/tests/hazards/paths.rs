@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use minjail_tracer::{Gap, Outcome};
 
 use crate::hazard::{Hazard, build};
+use crate::skip::skip;
 
 #[test]
 fn links() {
@@ -195,6 +196,37 @@ fn unix_sockets() {
 }
 
 #[test]
+fn what_is_watched() {
+    let hazard = Hazard::new("watched").file("dir/file").link("link", "dir/file");
+    let seen = hazard.run();
+    if seen.outcome == Outcome::Exited(77) {
+        return skip("fanotify needs root, and a kernel that has it");
+    }
+    seen.is(&[
+        "open Read dir there",
+        "fanotify_mark Look dir/file there",
+        "fanotify_mark Look link there",
+        "fanotify_mark Look dir/file there link@",
+        "fanotify_mark Look dir/none missing",
+        "open Read dir/file there",
+    ]);
+}
+
+#[test]
+fn what_is_probed() {
+    let seen = Hazard::new("probed").file("file").run();
+    if seen.outcome == Outcome::Exited(77) {
+        return skip("the kernel has no uprobes to be had by perf_event_open");
+    }
+    seen.is(&[
+        "open Read /sys/devices/uprobe/type there /sys/bus/event_source/devices/uprobe@",
+        "perf_event_open Read file there",
+        "perf_event_open Read none missing",
+        "perf_event_open Read PROGRAM there",
+    ]);
+}
+
+#[test]
 fn listings() {
     Hazard::new("listing").file("one/a").file("two/b").link("link", "two").run().is(&[
         "open Read one there",
@@ -253,32 +285,36 @@ fn another_mount_namespace() {
 #[test]
 fn scripts_of_scripts() {
     let program = build("undumpable", &[]).display().to_string();
-    let hazard = Hazard::of("/bin/sh".into()).arguments(&["-c", "./4; exec ./by-env"]);
+    let hazard = Hazard::of("/bin/sh".into()).arguments(&["-c", "./5 && ! ./6 2>&- && exec ./by-env"]);
     let absolute = hazard.path().join("1").display().to_string();
     let hazard = hazard
         .script("1", &format!("#!{program} ends-here\n"))
         .script("2", &format!("#! \t{absolute}\n"))
         .script("3", "#!./2 x\n")
         .script("4", "#!link\n")
+        .script("5", "#!./4\n")
+        // The kernel follows five (`fs/exec.c`, `exec_binprm`).
+        .script("6", "#!./5\n")
         .script("by-env", &format!("#!/usr/bin/env {program}\n"))
         .link("link", "3");
     let seen = hazard.run();
     assert_eq!(seen.outcome, Outcome::Exited(0));
     let of_shell = |touch: &&String| touch.starts_with("execve") && !touch.contains("/bin/sh@");
     let seen: Vec<_> = seen.touches.iter().filter(of_shell).cloned().collect();
-    let mut expected = ["1 there", "2 there", "3 there link@", "4 there", "by-env there", "/usr/bin/env there"]
-        .map(|end| format!("execve Execute {end}"))
-        .to_vec();
+    let mut expected =
+        ["1 there", "2 there", "3 there link@", "4 there", "5 there", "6 there", "by-env there", "/usr/bin/env there"]
+            .map(|end| format!("execve Execute {end}"))
+            .to_vec();
     expected.push(format!("execve Execute {program} there"));
     expected.sort();
     assert_eq!(seen, expected);
 }
 
-/// By the machine's `binfmt_misc`; where that cannot be had, there is nothing to test.
+/// By the machine's `binfmt_misc`.
 #[test]
 fn programs_for_an_interpreter_of_the_machine() {
     let machine = tempfile::tempdir().unwrap();
-    let Ok(_mounted) = Mount::of("binfmt_misc", machine.path()) else { return };
+    let Ok(_mounted) = Mount::of("binfmt_misc", machine.path()) else { return skip("binfmt_misc cannot be mounted") };
     let name = format!("minjail-hazard-{}", std::process::id());
     let interpreter = build("undumpable", &[]);
     let rule = format!(":{name}:E::{name}::{}:", interpreter.display());

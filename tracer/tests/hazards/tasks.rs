@@ -110,7 +110,7 @@ fn setuid_of_all_threads() {
 
 #[test]
 fn stopped_stays_stopped() {
-    for _ in 0..5 {
+    for _ in 0..REPEATS {
         Hazard::new("job_control").run().is(&["access Look child missing"]);
     }
 }
@@ -177,7 +177,7 @@ fn one_who_moved_does_not_make_all_paths_new() {
 fn a_path_that_another_thread_rewrites() {
     let names: Vec<String> = (0..100).flat_map(|round| ["a", "b"].map(|letter| format!("{round}-{letter}"))).collect();
     let mut raced = 0;
-    for _ in 0..5 {
+    for _ in 0..REPEATS {
         let hazard = names.iter().fold(Hazard::new("rewritten"), Hazard::file);
         let seen = hazard.run();
         assert_eq!(seen.outcome, Outcome::Exited(0));

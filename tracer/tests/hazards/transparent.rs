@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::hazard::build;
+use crate::skip::skip;
 
 /// The tracer as a program: `cargo test` has built it beside the tests, unless it was asked for these tests alone.
 fn tracer() -> PathBuf {
@@ -103,17 +104,17 @@ fn everything_that_is_inherited() {
         };
         let (plain, traced) = (run(&program), run(&tracer()));
         let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
-        // Without root's rights a filter needs no_new_privs (seccomp(2)); the parent's death is told by the parent.
+        // Without root's rights a filter needs no_new_privs (seccomp(2)).
         let but = |text: String| {
             let unavoidable = |line: &&str| !(wrapper.contains("reuid") && line.contains("no_new"));
             let lines: Vec<&str> =
                 text.lines().filter(unavoidable).filter(|line| !line.starts_with("NoNewPrivs")).collect();
-            let lines = lines.join("\n");
-            if wrapper.contains("pdeathsig") { lines.replace("death 1 ", "death 0 ") } else { lines }
+            lines.join("\n")
         };
         let (leader, seen) = (wrapper.contains("setsid"), but(text(&traced)));
         let expected = but(text(&plain));
         let expected = if leader { expected.replace("leader 1 session 1", "leader 0 session 0") } else { expected };
+        assert!(!wrapper.contains("pdeathsig") || expected.contains("death 1 "), "{expected}");
         assert!(expected.lines().count() > 40, "{wrapper}: {}", String::from_utf8_lossy(&plain.stderr));
         let difference: Vec<_> = std::iter::zip(expected.lines(), seen.lines()).filter(|(a, b)| a != b).collect();
         assert!(seen == expected, "{wrapper}: {difference:#?} {}", String::from_utf8_lossy(&traced.stderr));
@@ -123,7 +124,7 @@ fn everything_that_is_inherited() {
 #[test]
 fn setuid_and_capabilities_of_files() {
     if !nix::unistd::geteuid().is_root() {
-        return;
+        return skip("only root can make setuid programs of root");
     }
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     fs_err::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -228,6 +229,25 @@ fn signals_to_the_tracer_reach_the_program() {
     }
 }
 
+/// What the kernel sends to a process whose parent ends reaches the program, with the tracer between the two.
+#[test]
+fn the_end_of_the_parent() {
+    let program = build("patient", &[]);
+    for tracer in [String::new(), format!("{} --quiet", tracer().display())] {
+        // The shell ends when it has read a line; whoever it started must hear of that.
+        let script = format!("setpriv --pdeathsig USR1 {tracer} {} 1 & read line", program.display());
+        let mut shell = Command::new("/bin/bash");
+        let mut shell = shell.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(shell.stdout.take().unwrap());
+        let program = ready(&mut output);
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
+        assert_eq!(line(&mut output), format!("got {}", libc::SIGUSR1), "`{tracer}`");
+        assert_eq!(output.read_to_string(&mut String::new()).unwrap(), 0, "once");
+        assert!(gone(program));
+    }
+}
+
 #[test]
 fn a_second_one_ends_the_tracer_at_once() {
     let mut patient = Patient::start("9");
@@ -289,7 +309,7 @@ fn a_terminal() {
 #[test]
 fn without_root_what_is_hidden_is_a_gap() {
     if !nix::unistd::geteuid().is_root() {
-        return;
+        return skip("only root can become somebody else");
     }
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     fs_err::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();

@@ -1,0 +1,51 @@
+//! What a trace cannot see is counted in it, told, and keeps an image from being made unless the user says otherwise.
+
+mod support;
+
+use support::{TestContext, needs_root, outcome_of};
+
+/// Traces a hazard: its gap is in the trace and keeps the image away, but not with `--allow-gaps`.
+#[track_caller]
+fn is_counted(hazard: &str, arguments: &[&str], gap: &str, sentence: &str) {
+    let context = TestContext::new();
+    let program = context.text("program");
+    let source = format!("{}/fixtures/hazards/{hazard}.c", env!("CARGO_MANIFEST_DIR"));
+    outcome_of(context.command("gcc").args(["-O1", "-static", "-pthread", "-o", &program, &source])).success();
+    let output = format!("docker-archive:{}", context.text("image.tar"));
+    let run = |more: &[&str]| {
+        // Each run starts from an empty directory.
+        context.lay_out(&[]);
+        let mut command = context.minjail(&["trace", "--force", "-t", &context.text("app.trace"), "-o", &output]);
+        outcome_of(command.args(more).args(["--", &program]).args(arguments))
+    };
+    let refused = run(&[]);
+    assert_eq!(refused.status, 125, "{refused}");
+    assert!(refused.stderr.contains(sentence) && refused.stderr.contains("--allow-gaps"), "{refused}");
+    assert!(!context.path("image.tar").exists(), "no image is made of it");
+    let records = fs_err::read_to_string(context.path("app.trace/trace.jsonl")).expect("the trace is kept");
+    let end = records.lines().last().unwrap_or_default();
+    assert!(end.contains(&format!(r#""gaps":{{"{gap}":"#)), "{end}");
+    let counted = records.lines().filter(|line| line.contains(&format!(r#""gap":"{gap}""#))).count();
+    assert!(end.contains(&format!(r#""{gap}":{counted}}}"#)), "{counted} times, and at the end: {end}");
+
+    let allowed = run(&["--allow-gaps"]);
+    assert_eq!(allowed.status, 0, "{allowed}");
+    assert!(context.path("image.tar").exists());
+}
+
+#[test]
+fn a_handle_of_a_file_without_a_name() {
+    if needs_root("open_by_handle_at") {
+        is_counted("unnamed", &[], "handle", "opened by handle");
+    }
+}
+
+#[test]
+fn a_path_that_is_longer_than_the_kernel_tells() {
+    is_counted("far", &[], "long-path", "longer than the kernel tells");
+}
+
+#[test]
+fn a_path_that_is_rewritten_while_a_file_is_opened_for_writing() {
+    is_counted("rewritten", &["write"], "rewritten", "rewrote a path");
+}
