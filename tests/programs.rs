@@ -4,7 +4,7 @@
 mod support;
 
 use support::program::Program;
-use support::{TestContext, limited, needs_root, outcome_of};
+use support::{TestContext, has, limited, needs_root, outcome_of};
 
 #[test]
 fn python_with_ssl_sqlite_zones_and_a_locale() {
@@ -180,6 +180,59 @@ fn a_static_program() {
         ..Program::default()
     }
     .prove(&TestContext::new());
+}
+
+/// Go's own runtime and no C library: docker's client, which keeps its contexts in files.
+#[test]
+fn a_static_program_written_in_go() {
+    if !needs_root("podman") || !has(&["docker"]) {
+        return;
+    }
+    let script = "docker context create there --docker host=unix:///there.sock > /dev/null
+docker context inspect there --format '{{ .Name }} {{ .Endpoints.docker.Host }}'
+docker context rm there
+docker --host unix:///nowhere.sock version > seen 2>&1 || echo $? \"$(grep -c 'Cannot connect' seen)\"
+";
+    Program {
+        argv: &["sh", "contexts.sh"],
+        inputs: &[("contexts.sh", script)],
+        says: "there unix:///there.sock\n",
+        form: "oci",
+        ..Program::default()
+    }
+    .prove(&TestContext::new());
+}
+
+/// Go with a C library beside it.
+#[test]
+fn a_program_written_in_go() {
+    if !needs_root("podman") || !has(&["skopeo"]) {
+        return;
+    }
+    Program {
+        argv: &["skopeo", "manifest-digest", "manifest.json"],
+        inputs: &[("manifest.json", "{\"schemaVersion\": 2}\n")],
+        says: "sha256:",
+        form: "oci-archive",
+        ..Program::default()
+    }
+    .prove(&TestContext::new());
+}
+
+#[test]
+fn ffmpeg_makes_and_reads_clips() {
+    if !needs_root("podman") || !has(&["ffmpeg", "ffprobe"]) {
+        return;
+    }
+    let script = "set -e
+ffmpeg -v error -f lavfi -i testsrc=duration=1:size=64x48:rate=5 -f lavfi -i sine=duration=1 -threads 1 -y a.mkv
+ffmpeg -v error -i a.mkv -c:v libvpx -c:a libopus -threads 1 -y b.webm
+ffmpeg -v error -i b.webm -vf scale=32:24,drawgrid=w=8:h=8 -frames:v 1 -y c.png
+ffprobe -v error -show_entries stream=codec_name,width,height -of csv=p=0 b.webm
+ffprobe -v error -show_entries stream=codec_name,width,height -of csv=p=0 c.png
+";
+    Program { argv: &["sh", "clips.sh"], inputs: &[("clips.sh", script)], says: "png,32,24", ..Program::default() }
+        .prove(&TestContext::new());
 }
 
 #[test]

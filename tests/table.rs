@@ -337,3 +337,21 @@ fn ten_thousand_files() {
     let count: usize = (0..100).map(|part| support::names_in(&built.at(&format!("d/{part}"))).len()).sum();
     assert_eq!(count, 10_000);
 }
+
+/// Read by `ldconfig` itself, it names every library of the image that the machine's own cache names, and no other.
+#[test]
+fn the_library_cache_names_the_libraries_of_the_image() {
+    let built = tree("python3 -I -c 'import ssl, sqlite3'; curl --version > /dev/null", |_| {});
+    let listed = |cache: &Path| -> Vec<(String, String)> {
+        let mut ldconfig = limited("/sbin/ldconfig");
+        let text = outcome_of(ldconfig.args(["-p", "-C"]).arg(cache)).success().text();
+        let lines = text.lines().filter_map(|line| line.trim().split_once(" => "));
+        lines.map(|(name, path)| (name.to_owned(), path.to_owned())).collect()
+    };
+    let ours = listed(&built.at("/etc/ld.so.cache"));
+    let mut expected = listed(Path::new("/etc/ld.so.cache"));
+    assert!(expected.len() > ours.len(), "the machine has more");
+    expected.retain(|(_, path)| fs_err::metadata(built.at(path)).is_ok());
+    assert_eq!(ours, expected);
+    assert!(ours.iter().any(|(name, _)| name.starts_with("libssl.so")) && ours.len() > 10, "{ours:?}");
+}

@@ -16,10 +16,10 @@ use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Layers, Manifest, Pa
 use crate::path::unescape;
 use crate::profile::{Division, Files, Image, Mtime, StopSignal};
 use crate::report::coverage::Estimate;
-use crate::report::summary::{self, LeftOut, Summary, gap_sentence};
+use crate::report::summary::{self, Lacks, LeftOut, Summary, gap_sentence};
 use crate::root::Root;
 use crate::trace::{Access, Found, Gap, Header, Protocol, Tally, Touch, Trace};
-use crate::tree::Tree;
+use crate::tree::{Notes, Tree};
 
 /// What is built, and how it is told.
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
@@ -393,8 +393,15 @@ fn write(
             bytes: written.bytes,
             diff_ids: written.layers.iter().map(|layer| layer.diff_id.to_string()).collect(),
             id: written.config.map(|config| config.to_string()),
+            lacks: lacks(&written.notes),
         })
         .collect())
+}
+
+/// What a tree that was written is not; `None` if nothing is missing.
+pub(super) fn lacks(notes: &Notes) -> Option<Lacks> {
+    let Notes { owners, set_id, devices, xattrs } = *notes;
+    (*notes != Notes::default()).then_some(Lacks { owners, set_id, devices, xattrs })
 }
 
 pub(super) fn threads() -> NonZeroUsize {

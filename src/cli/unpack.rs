@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::exit::Exit;
 use super::failure::Failure;
-use super::pack::{check_target, path_of, threads};
+use super::pack::{check_target, lacks, path_of, threads};
 use super::progress::Progress;
 use super::reading::Reading;
 use super::side::of_image;
@@ -93,6 +93,9 @@ fn write(manifest: &Manifest, tree: &Path, outputs: &[Output], arguments: &Argum
     if !arguments.quiet {
         for written in written {
             say!("minjail: wrote {}: {} paths", written.output, manifest.entries.len());
+            if let Some(lacks) = lacks(&written.notes) {
+                say!("minjail: {}", lacks.sentence(&written.output.to_string()));
+            }
         }
     }
     Ok(())

@@ -91,6 +91,39 @@ pub struct Output {
     /// Of the image configuration: the image's ID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// What a tree is not, for want of root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<Lacks>,
+}
+
+/// How many paths of a tree are not as the lock says, since only root can make them so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Lacks {
+    /// They belong to who made the tree.
+    pub owners: u64,
+    /// Programs of these without their set-user-ID or set-group-ID bit.
+    pub set_id: u64,
+    /// Device nodes that are missing.
+    pub devices: u64,
+    /// Extended attributes that are missing.
+    pub xattrs: u64,
+}
+
+impl Lacks {
+    /// In words, of the output `name`.
+    pub fn sentence(&self, name: &str) -> String {
+        let parts = [
+            (self.owners, "path belongs to you and not to its owner", "paths belong to you and not to their owners"),
+            (self.set_id, "program is without its set-user-ID bit", "programs are without their set-user-ID bits"),
+            (self.devices, "device is missing", "devices are missing"),
+            (self.xattrs, "extended attribute is missing", "extended attributes are missing"),
+        ];
+        let parts = parts.iter().filter(|(count, ..)| *count > 0);
+        let parts: Vec<String> =
+            parts.map(|(count, one, many)| format!("{count} {}", if *count == 1 { one } else { many })).collect();
+        format!("{name} is not all that an image is, as only root can make it: {}", parts.join(", "))
+    }
 }
 
 /// How many of the largest files are named.
@@ -157,6 +190,11 @@ impl Summary {
             text.line("seen", &coverage.to_string());
         }
         self.tell_notes(&mut text);
+        for output in &self.outputs {
+            if let Some(lacks) = &output.lacks {
+                text.line("note", &lacks.sentence(&output.name));
+            }
+        }
         for (index, output) in self.outputs.iter().enumerate() {
             let label = if index == 0 { "wrote" } else { "" };
             let id = match output.diff_ids.as_slice() {

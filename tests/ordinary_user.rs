@@ -1,0 +1,178 @@
+//! The main promise without root: an ordinary user traces programs, builds images of them and runs these in the jail; and
+//! what only root can do with a tree is told.
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use support::{Outcome, TestContext, has, limited, minjail, needs_root, outcome_of, text};
+
+/// A place that belongs to `nobody`, with a minjail in it.
+struct Place {
+    context: TestContext,
+}
+
+impl Place {
+    fn new() -> Self {
+        let context = TestContext::new();
+        fs_err::set_permissions(context.path(""), PermissionsExt::from_mode(0o755)).expect("the directory is ours");
+        fs_err::create_dir_all(context.path("own")).expect("the directory can be written");
+        // The one under test may lie where other users get nowhere.
+        fs_err::copy(minjail(), context.path("minjail")).expect("the binary can be copied");
+        let place = Self { context };
+        place.give_away("own");
+        place
+    }
+
+    fn give_away(&self, name: &str) {
+        outcome_of(limited("chown").args(["-R", "65534:65534", &self.context.text(name)])).success();
+    }
+
+    fn lay_out(&self, inputs: &[(&str, &str)]) {
+        self.context.lay_out(inputs);
+        self.give_away("work");
+    }
+
+    /// `program`, run by `nobody` in the working directory.
+    fn command(&self, program: &str) -> Command {
+        let mut command = self.context.command("runuser");
+        command.args(["-u", "nobody", "--", program]);
+        command
+    }
+
+    fn minjail(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(&self.context.text("minjail"));
+        command.args(arguments);
+        command
+    }
+
+    /// A path among what the user makes.
+    fn own(&self, name: &str) -> String {
+        text(&self.context.path("own").join(name))
+    }
+}
+
+/// Natively, traced, and in the jail: all by an ordinary user.
+#[track_caller]
+fn prove(needs: &[&str], argv: &[&str], inputs: &[(&str, &str)], says: &str) {
+    if !needs_root("to become another user") || !has(needs) {
+        return;
+    }
+    let place = Place::new();
+    place.lay_out(inputs);
+    let native = outcome_of(place.command(argv[0]).args(&argv[1..])).success();
+    assert!(native.text().contains(says), "it does not say {says:?} natively\n{native}");
+    place.lay_out(inputs);
+    let image = format!("oci:{}", place.own("image"));
+    let traced = outcome_of(place.minjail(&["trace", "-t", &place.own("app.trace"), "-o", &image, "--"]).args(argv));
+    traced.assert_same_as(&native);
+    place.lay_out(&[]);
+    outcome_of(&mut place.minjail(&["run", &image])).assert_same_as(&native);
+}
+
+#[test]
+fn python_with_a_database() {
+    let script = "import json, os, sqlite3, ssl\nd = sqlite3.connect('n.db'); d.execute('create table n (n)')\n\
+                  d.execute('insert into n values (42)'); d.commit()\n\
+                  print(json.dumps(d.execute('select n from n').fetchall()), os.getuid())\n";
+    prove(&["python3"], &["/usr/bin/python3", "a.py"], &[("a.py", script)], "[[42]] 65534");
+}
+
+#[test]
+fn perl_ruby_and_php() {
+    let perl = "use JSON::PP; use Digest::SHA qw(sha1_hex); print encode_json([$<]), sha1_hex('x'), qq{\\n};";
+    prove(&["perl"], &["perl", "a.pl"], &[("a.pl", perl)], "[65534]");
+    let ruby = "require 'json'; require 'yaml'; require 'openssl'; puts JSON.generate([Process.uid]), YAML.dump([1])";
+    prove(&["ruby"], &["ruby", "a.rb"], &[("a.rb", ruby)], "[65534]");
+    let php =
+        "<?php echo json_encode([1]), date_create('@0')->setTimezone(new DateTimeZone('Asia/Tokyo'))->format('c');";
+    prove(&["php"], &["php", "a.php"], &[("a.php", php)], "1970-01-01T09:00:00+09:00");
+}
+
+#[test]
+fn node_and_java() {
+    let node = "console.log(process.getuid(), require('crypto').createHash('sha256').update('x').digest('hex'));";
+    prove(&["node"], &["node", "a.js"], &[("a.js", node)], "65534 2d711642");
+    prove(&["java"], &["java", "-Xshare:on", "-XshowSettings:properties", "-version"], &[], "");
+}
+
+#[test]
+fn git_and_gcc() {
+    let git = "set -e\ngit init -q a; cd a; echo x > x; git add x\n\
+               git -c user.name=A -c user.email=a@example.org commit -q -m first; cd ..\n\
+               git clone -q a b; git -C b log --format=%s\n";
+    prove(&["git"], &["sh", "git.sh"], &[("git.sh", git)], "first");
+    let code = "#include <stdio.h>\n#include <unistd.h>\nint main(void) { printf(\"%d\\n\", getuid()); return 0; }\n";
+    prove(&["gcc"], &["sh", "-c", "gcc -o a a.c && ./a"], &[("a.c", code)], "65534");
+}
+
+#[test]
+fn small_programs() {
+    let script = "iconv -f UTF-8 -t EUC-JP note.txt | od -c | head -n 2; getent passwd nobody; TZ=Asia/Tokyo date -d @0 +%T\n\
+                  tr a-z A-Z < note.txt | sort | tee sorted; id -u\n";
+    prove(&["iconv"], &["sh", "all.sh"], &[("all.sh", script), ("note.txt", "a note\n日本\n")], "09:00:00");
+    let page = ".TH NOTE 1\n.SH NAME\nnote \\- say it\n";
+    prove(&["man", "groff"], &["man", "-l", "-P", "cat", "./note.1"], &[("note.1", page)], "say it");
+}
+
+#[test]
+fn redis_and_imagemagick() {
+    let redis = "set -e\nredis-server --port 0 --unixsocket ./s --dir . > log &\nsleep 0.1\n\
+                 for _ in $(seq 100); do redis-cli -s ./s ping > pong 2>&1 && break; sleep 0.1; done\n\
+                 redis-cli -s ./s set name minjail; redis-cli -s ./s get name; redis-cli -s ./s shutdown nosave; wait\n";
+    prove(&["redis-server", "redis-cli"], &["sh", "redis.sh"], &[("redis.sh", redis)], "OK\nminjail\n");
+    let draw = "convert -size 40x30 gradient:red-blue a.png && identify -format '%m %wx%h\\n' a.png";
+    prove(&["convert"], &["sh", "-c", draw], &[], "PNG 40x30");
+}
+
+/// Owners, set-user-ID bits, devices and attributes of a tree are root's to make; an image has them as data.
+#[test]
+fn a_tree_is_what_it_may_be_and_an_image_is_complete() {
+    if !needs_root("owners and devices") || !has(&["setcap"]) {
+        return;
+    }
+    let place = Place::new();
+    place.lay_out(&[("setuid", "s"), ("capable", "c"), ("plain", "p")]);
+    let work = place.context.work();
+    let run = |program: &str, arguments: &[&str]| {
+        outcome_of(limited(program).args(arguments).current_dir(&work)).success();
+    };
+    run("mknod", &["device", "c", "1", "3"]);
+    run("chown", &["4321:8765", "setuid"]);
+    run("chmod", &["4755", "setuid"]);
+    run("setcap", &["cap_net_raw+ep", "capable"]);
+    let (trace, tree) = (place.own("app.trace"), format!("rootfs:{}", place.own("tree")));
+    let read = ["--", "sh", "-c", "cat setuid capable plain; test -e device"];
+    outcome_of(place.minjail(&["trace", "-q", "-t", &trace]).args(read)).success();
+    let build = |arguments: &[&str]| outcome_of(place.minjail(&["build", "-t", &trace]).args(arguments)).success();
+    let told = build(&["-o", &tree, "-o", &format!("layer:{}", place.own("nobodys.tar"))]).stderr;
+    for words in [
+        "own/tree is not all that an image is, as only root can make it: ",
+        " paths belong to you and not to their owners, 1 program is without its set-user-ID bit, 1 device is missing, \
+         1 extended attribute is missing",
+    ] {
+        assert!(told.contains(words), "{told}");
+    }
+    let at =
+        |name: &str| place.context.path("own/tree").join(work.join(name).strip_prefix("/").expect("it is absolute"));
+    let mode = |path: &Path| fs_err::symlink_metadata(path).map(|metadata| metadata.permissions().mode() & 0o7777).ok();
+    assert_eq!((mode(&at("setuid")), mode(&at("plain")), mode(&at("device"))), (Some(0o755), Some(0o644), None));
+    let summary = build(&["--json", "--force", "-o", &tree]).stderr;
+    let summary: serde_json::Value = serde_json::from_str(summary.lines().last().expect("a summary")).expect("JSON");
+    assert_eq!(summary["outputs"][0]["lacks"]["devices"], 1, "{summary}");
+
+    // Root makes the same layer, and a tree of which nothing is to be told.
+    let (roots, exact) = (format!("layer:{}", place.own("roots.tar")), format!("rootfs:{}", place.own("exact")));
+    let root: Outcome =
+        outcome_of(&mut place.context.minjail(&["build", "-t", &trace, "-o", &roots, "-o", &exact])).success();
+    assert!(!root.stderr.contains("only root"), "{root}");
+    let bytes = ["nobodys.tar", "roots.tar"].map(|name| fs_err::read(place.own(name)).expect("it was built"));
+    assert!(bytes[0] == bytes[1], "an ordinary user's image lacks something");
+    // And with `unpack`, of an image.
+    let image = format!("oci:{}", place.own("image"));
+    build(&["-q", "-o", &image]);
+    let unpacked = outcome_of(&mut place.minjail(&["unpack", &image, "-o", &format!("rootfs:{}", place.own("whole"))]));
+    assert!(unpacked.success().stderr.contains("1 program is without its set-user-ID bit"));
+}
