@@ -162,3 +162,45 @@ fn what_fails_in_the_small_image_is_not_published() {
     let whole = [&[image.as_str(), "-q", "--listing", "full"], &command[..]].concat();
     assert_eq!(slim(&context, &whole).success().text(), "");
 }
+
+/// What slimming has saved, of each package and in each directory: whoever knows of a file's package has a say.
+#[test]
+fn what_was_saved_is_told_by_package_and_directory() {
+    let context = TestContext::new();
+    let image = fat(&context, "oci");
+    let thin = format!("oci:{}", context.text("thin"));
+    slim(&context, &[&image, "-q", "-o", &thin]).success();
+    let diff = |arguments: &[&str]| outcome_of(&mut context.minjail(&[&["diff"], arguments].concat()));
+    let locks = [context.text("fat.lock"), context.text("thin.lock")];
+    let told = diff(&[&locks[0], &thin, "--by", "package,directory", "--json"]);
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    let group = |by: &str, name: &str| {
+        let groups = told[by].as_array().unwrap().iter();
+        groups.clone().find(|group| group["name"].as_str().unwrap().starts_with(name)).cloned().unwrap()
+    };
+    let perl = group("by-package", "deb:perl-base=");
+    let size = fs_err::metadata("/usr/bin/perl").unwrap().len();
+    assert!(perl["from"]["bytes"].as_u64().unwrap() >= size && perl["to"]["bytes"] == 0, "{perl}");
+    let coreutils = group("by-package", "deb:coreutils=");
+    assert_eq!(coreutils["from"], coreutils["to"], "the program needs all that the image has of it");
+    let bin = group("by-directory", "/usr/bin");
+    assert!(bin["from"]["bytes"].as_u64().unwrap() >= size + bin["to"]["bytes"].as_u64().unwrap(), "{bin}");
+    let text = diff(&[&locks[0], &locks[1], "--by", "directory"]);
+    let first = text.text().lines().nth(1).unwrap_or_default().to_owned();
+    assert!(text.status == 1 && first.ends_with("  /usr/bin") && first.contains(" MB"), "{text}");
+
+    // An image that has the distribution's database knows its packages by itself.
+    let root = context.path("root");
+    for (path, content) in [
+        ("var/lib/dpkg/status", "Package: note\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n\n"),
+        ("var/lib/dpkg/info/note.list", "/.\n/srv\n/srv/note\n"),
+        ("srv/note", "a note\n"),
+    ] {
+        fs_err::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+        fs_err::write(root.join(path), content).unwrap();
+    }
+    let of = |name: &str| format!("rootfs:{}", context.text(name));
+    fs_err::create_dir(context.path("empty")).unwrap();
+    let told = diff(&[&of("root"), &of("empty"), "--by", "package"]);
+    assert!(told.text().contains("      7 B       (1) ->       0 B       (0)  deb:note=1\n"), "{told}");
+}

@@ -1,14 +1,19 @@
 //! `minjail diff`: what differs between two locks, traces, images or directories.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::Write as _;
 
 use super::exit::Exit;
 use super::failure::Failure;
-use super::side::{Side, is_lock};
-use crate::manifest::{Change, Difference, diff};
+use super::side::{Side, is_lock, packages};
+use crate::manifest::{self, Change, Difference, Entry, Group, Manifest, Weight, diff};
+use crate::path::JailPath;
+use crate::report::summary::size;
 
 /// Say what differs between two locks, traces, images or rootfs: exit 1 if anything does
+///
+/// With `--by`, how much each side has: `minjail diff oci:big oci:small --by package --by directory`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// A lock, a trace, or an image as `-o` spells it
@@ -19,13 +24,24 @@ pub(super) struct Arguments {
     #[arg(value_name = "B")]
     to: OsString,
 
+    /// Tell how much of each package both have, or in each directory, and not every path
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    by: Vec<By>,
+
     /// Tell it as JSON
     #[arg(long)]
     json: bool,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+enum By {
+    Package,
+    Directory,
+}
+
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let Arguments { from, to, json } = arguments;
+    let Arguments { from, to, json, by } = arguments;
+    let names = [from, to];
     // A lock first: a trace is drawn up as the lock beside it was.
     let (from, to) = if is_lock(to) {
         let to = Side::read(to, None)?;
@@ -36,8 +52,71 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         (one, to)
     };
     let differences = diff(&from.manifest, &to.manifest, from.common(&to));
-    answer(&differences, *json);
+    if by.is_empty() {
+        answer(&differences, *json);
+    } else {
+        weigh(&from.manifest, &to.manifest, &names, by, *json)?;
+    }
     Ok(if differences.is_empty() { Exit::Success } else { Exit::No })
+}
+
+/// Tells how much both sides have of each package, or in each directory.
+fn weigh(from: &Manifest, to: &Manifest, names: &[&OsString], by: &[By], json: bool) -> Result<(), Failure> {
+    let mut tables = Vec::new();
+    for by in by.iter().copied().collect::<BTreeSet<_>>() {
+        let (name, groups) = match by {
+            By::Package => ("package", manifest::weigh(from, to, owners(&[from, to], names)?)),
+            By::Directory => ("directory", manifest::weigh(from, to, |entry| top(&entry.path))),
+        };
+        tables.push((name, groups));
+    }
+    if json {
+        let tables = tables.iter().map(|(name, groups)| (format!("by-{name}"), serde_json::json!(groups)));
+        super::answer(&format!("{}\n", serde_json::Value::Object(tables.collect())));
+        return Ok(());
+    }
+    let mut lines = Vec::new();
+    for (name, groups) in tables {
+        let cell = |weight: &Weight| format!("{:>9} {:>9}", size(weight.bytes), format!("({})", weight.files));
+        let total = |side: fn(&Group) -> Weight| {
+            groups.iter().map(side).fold(Weight::default(), |sum, weight| Weight {
+                files: sum.files + weight.files,
+                bytes: sum.bytes + weight.bytes,
+            })
+        };
+        let total = Group { name: "all".to_owned(), from: total(|group| group.from), to: total(|group| group.to) };
+        lines.push(format!("{:>19} -> {:>19}  {name}\n", "bytes   (files)", "bytes   (files)"));
+        for group in groups.iter().chain([&total]) {
+            lines.push(format!("{} -> {}  {}\n", cell(&group.from), cell(&group.to), group.name));
+        }
+    }
+    super::answer(&lines.concat());
+    Ok(())
+}
+
+/// Of which package a file is: a lock and a trace say it, and an image's and a directory's own databases.
+fn owners(manifests: &[&Manifest], names: &[&OsString]) -> Result<impl Fn(&Entry) -> String + use<>, Failure> {
+    let said = manifests.iter().flat_map(|manifest| &manifest.entries);
+    let mut said: BTreeMap<JailPath, String> =
+        said.filter_map(|entry| Some((entry.path.clone(), entry.package.clone()?))).collect();
+    for (name, manifest) in names.iter().zip(manifests) {
+        let Some(packages) = packages(name)? else { continue };
+        for entry in &manifest.entries {
+            let owner = packages.owner(&entry.path).map(ToString::to_string);
+            owner.map(|owner| said.entry(entry.path.clone()).or_insert(owner));
+        }
+    }
+    Ok(move |entry: &Entry| said.get(&entry.path).cloned().unwrap_or_else(|| "of no package".to_owned()))
+}
+
+/// The first two names of the directory that a path is in.
+fn top(path: &JailPath) -> String {
+    let above = path.parent().unwrap_or_else(JailPath::root);
+    let mut top = JailPath::root();
+    for name in above.components().take(2) {
+        top = top.join(name);
+    }
+    top.to_string()
 }
 
 /// Tells the differences on standard output: they are what was asked for. A closed pipe is no failure.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use super::cache::Unpacked;
 use super::choices::Chosen;
 use super::failure::Failure;
 use super::locked::read_lock;
@@ -59,6 +60,20 @@ impl Side {
 /// True for the name of a trace or a lock, which are files, and not of an image.
 pub(super) fn is_lock(name: &OsString) -> bool {
     Path::new(name).is_file()
+}
+
+/// The packages that the databases of an image or a directory know; `None` for a lock or a trace, whose entries say it.
+pub(super) fn packages(name: &OsStr) -> Result<Option<Packages>, Failure> {
+    if Path::new(name).exists() {
+        return Ok(None);
+    }
+    let input = Input::parse(name)?;
+    if let Some(directory) = input.rootfs() {
+        return Ok(Some(Packages::read(&Root::open(directory)?)?));
+    }
+    let image = Image::open(&input, &Reading::default())?;
+    let unpacked = Unpacked::of(&image, &name.to_string_lossy(), false, true)?;
+    Ok(Some(Packages::read(&Root::open(&unpacked.tree())?)?))
 }
 
 fn of_trace(directory: &Path, like: Option<&Manifest>) -> Result<Side, Failure> {

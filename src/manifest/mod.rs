@@ -15,6 +15,7 @@ mod packages;
 mod packing;
 mod redraw;
 mod times;
+mod weigh;
 
 pub use crate::files::Reasons;
 pub use diff::{Aspect, Aspects, Change, Difference, diff};
@@ -26,3 +27,4 @@ pub use model::{Config, Entry, FORMAT, Kind, Manifest, Seen, Source, Sources};
 pub use origin::{Healthcheck, Step};
 pub use packages::{Package, PackageShare, PackageSystem, Packages};
 pub use packing::{Made, Packing, Times, UnknownTimes};
+pub use weigh::{Group, Weight, weigh};
