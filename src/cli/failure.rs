@@ -18,6 +18,7 @@ use crate::publish::PublishError;
 use crate::root::RootError;
 use crate::trace::{RecordError, TraceError};
 use crate::tree::TreeError;
+use crate::workload::RunError;
 use minjail_tracer::{SpawnError, TraceError as TracerError};
 
 /// A failure, ready to be told.
@@ -157,6 +158,16 @@ impl From<JailError> for Failure {
         };
         let hint = error.hint();
         Self::new(error).exit(exit).maybe_hint(hint)
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Jail(error) => error.into(),
+            RunError::Record(error) => error.into(),
+            error => Self::new(error),
+        }
     }
 }
 

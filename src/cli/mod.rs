@@ -34,6 +34,7 @@ mod prove;
 mod proven;
 mod reading;
 mod rehearse;
+mod rooted;
 mod rules;
 mod run;
 mod side;

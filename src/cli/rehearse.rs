@@ -133,7 +133,7 @@ pub(super) fn scratch(state: &[String]) -> Result<Scratch, Failure> {
 }
 
 /// The program's path in the tree, as `execvp(3)` would find it; a program that is not there is told of by the run.
-fn locate_in(tree: &Path, typed: &str, path: &str, cwd: &str) -> PathBuf {
+pub(super) fn locate_in(tree: &Path, typed: &str, path: &str, cwd: &str) -> PathBuf {
     if typed.contains('/') {
         return Path::new(cwd).join(typed);
     }

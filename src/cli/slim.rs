@@ -124,7 +124,7 @@ struct Whole<'a> {
 
 impl Whole<'_> {
     fn slim(&self, arguments: &Arguments, profile: Option<Profile>, prepared: &Prepared) -> Result<(), Failure> {
-        let account = self.account()?;
+        let account = account_in(&Root::open(self.tree)?, self.run.user.as_deref().unwrap_or_default())?;
         let asked = Asked::of(&self.run, arguments.entrypoint.as_deref(), &arguments.command);
         let is_own = profile.is_none();
         let (workloads, mut image) = if let Some(profile) = profile {
@@ -216,23 +216,21 @@ impl Whole<'_> {
         }
         Ok(rehearsal)
     }
+}
 
-    /// Whom the image runs as.
-    fn account(&self) -> Result<Account, Failure> {
-        let root = Root::open(self.tree)?;
-        let read = |path: &[u8]| -> Result<Vec<u8>, Failure> {
-            let end = root.resolve(&JailPath::root(), path, true)?;
-            let mut content = Vec::new();
-            if end.facts.is_some_and(|facts| facts.is_file()) {
-                let mut file = root.open_file(&end.end)?;
-                std::io::Read::read_to_end(&mut file, &mut content).map_err(Failure::new)?;
-            }
-            Ok(content)
-        };
-        let user = self.run.user.as_deref().unwrap_or_default();
-        slim::account(user, &read(b"/etc/passwd")?, &read(b"/etc/group")?)
-            .map_err(|error| Failure::new(error).hint("give the image's user as numbers, `uid:gid`"))
-    }
+/// Whom `user` means by the accounts of a root.
+pub(super) fn account_in(root: &Root, user: &str) -> Result<Account, Failure> {
+    let read = |path: &[u8]| -> Result<Vec<u8>, Failure> {
+        let end = root.resolve(&JailPath::root(), path, true)?;
+        let mut content = Vec::new();
+        if end.facts.is_some_and(|facts| facts.is_file()) {
+            let mut file = root.open_file(&end.end)?;
+            std::io::Read::read_to_end(&mut file, &mut content).map_err(Failure::new)?;
+        }
+        Ok(content)
+    };
+    slim::account(user, &read(b"/etc/passwd")?, &read(b"/etc/group")?)
+        .map_err(|error| Failure::new(error).hint("give the user as numbers, `uid:gid`"))
 }
 
 /// Programs for another machine cannot be run here.

@@ -32,6 +32,12 @@ pub(super) struct Arguments {
     #[command(flatten)]
     running: Running,
 
+    /// Run the program in a jail of this directory, which plays `/`: a root that was made by other means
+    ///
+    /// It runs as the jail's root unless `--user` says otherwise, in `/` unless `--workdir` does.
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -46,14 +52,14 @@ pub(super) struct Running {
 
     /// Run the program in this directory
     #[arg(long, value_name = "DIR")]
-    workdir: Option<PathBuf>,
+    pub(super) workdir: Option<PathBuf>,
 
     /// Set a variable for the program and in the image; a name alone takes the value from the environment
     ///
     /// Without it the image gets `PATH`, `HOME`, `TZ`, the locale, and those by which loaders and interpreters find their
     /// files, as `LD_LIBRARY_PATH`, `PYTHONPATH`, `NODE_PATH` or `CLASSPATH`.
     #[arg(long = "env", short, value_name = "NAME[=VALUE]")]
-    env: Vec<OsString>,
+    pub(super) env: Vec<OsString>,
 
     /// How long processes that outlive the program are followed before they are ended, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
@@ -62,12 +68,19 @@ pub(super) struct Running {
 
 pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let prepared = arguments.packing.prepare()?;
-    let workload = Workload::new(&arguments.running, &arguments.command)?;
+    let workload = match &arguments.root {
+        Some(root) => Workload::rooted(root, &arguments.running, &arguments.command)?,
+        None => Workload::new(&arguments.running, &arguments.command)?,
+    };
     let name = workload.name();
     let target = arguments.trace.unwrap_or_else(|| PathBuf::from(format!("{name}.trace")));
 
     prepared.reserve_standard_output()?;
-    let (outcome, tally) = workload.trace(&target, &arguments.running.options(), |_| {})?;
+    let options = arguments.running.options();
+    let (outcome, tally) = match arguments.root {
+        Some(_) => workload.trace_rooted(&target, &options, prepared.quiet)?,
+        None => workload.trace(&target, &options, |_| {})?,
+    };
     if prepared.outputs.is_empty() {
         pack::tell_of_trace(&tally, &target, &prepared);
     } else {
@@ -169,7 +182,10 @@ impl Workload {
 }
 
 /// Adds what `--env` says to the environment; the names of it all.
-fn named(variables: &[OsString], environment: &mut BTreeMap<OsString, OsString>) -> Result<Vec<OsString>, Failure> {
+pub(super) fn named(
+    variables: &[OsString],
+    environment: &mut BTreeMap<OsString, OsString>,
+) -> Result<Vec<OsString>, Failure> {
     let mut names = Vec::new();
     for variable in variables {
         let bytes = variable.as_bytes();
@@ -240,7 +256,7 @@ const USUAL: [&str; 40] = [
 
 /// What of the environment the image gets: what programs need to find things and to speak a language, and what was
 /// named. Never all of it: it holds secrets.
-fn image_environment(
+pub(super) fn image_environment(
     environment: &BTreeMap<OsString, OsString>,
     named: &[OsString],
 ) -> Result<BTreeMap<String, String>, Failure> {

@@ -10,6 +10,8 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Touch as TracerTouch};
 
 use super::format::{RECORDS, Record, STORE, write_record};
@@ -47,7 +49,7 @@ pub struct Recorder {
 }
 
 /// What a run came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     pub touches: u64,
     pub programs: u32,

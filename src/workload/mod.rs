@@ -21,10 +21,12 @@ mod desk;
 mod director;
 mod neighbour;
 mod probes;
+mod rooted;
 mod runner;
 mod tell;
 mod wire;
 
 pub use director::{DirectError, Fault, Observation, direct};
+pub use rooted::trace_rooted;
 pub use runner::{RunError, run};
 pub use wire::{Order, Place, Sought};

@@ -27,6 +27,8 @@ pub enum RunError {
     Trace(#[from] minjail_tracer::TraceError),
     #[error(transparent)]
     Record(#[from] RecordError),
+    #[error("{0}")]
+    Inside(String),
     #[error("the argument `{0}` cannot be read back")]
     Argument(String),
     #[error("failed to set up {what}")]
@@ -120,13 +122,13 @@ fn in_jail(
 }
 
 /// Where a trace goes, held open so that it can be reached from a jail, which does not have its path.
-struct Door {
+pub(super) struct Door {
     directory: std::fs::File,
     name: std::ffi::OsString,
 }
 
 impl Door {
-    fn open(trace: &Path) -> Result<Self, RunError> {
+    pub(super) fn open(trace: &Path) -> Result<Self, RunError> {
         let failed = |source| RunError::SetUp { what: "the trace".to_owned(), source };
         let parent = trace.parent().unwrap_or(Path::new("/"));
         let name = trace.file_name().unwrap_or_default().to_owned();
@@ -134,8 +136,13 @@ impl Door {
     }
 
     /// `proc(5)`, `/proc/pid/fd`: the link leads to the directory itself, outside of this process's root too.
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.directory)))
+    }
+
+    /// The trace in it.
+    pub(super) fn target(&self) -> PathBuf {
+        self.path().join(&self.name)
     }
 }
 
@@ -160,12 +167,12 @@ fn confined(order: &Order, inside: &Inside<'_>, stream: &UnixStream, door: Optio
         ControlFlow::Continue(())
     })?;
     if let (Some(recorder), Some(door)) = (recorder, door) {
-        recorder.finish(ending, &door.path().join(&door.name))?;
+        recorder.finish(ending, &door.target())?;
     }
     Ok(ending)
 }
 
-fn show_first_process(shown: bool) -> Result<(), RunError> {
+pub(super) fn show_first_process(shown: bool) -> Result<(), RunError> {
     let set = nix::sys::prctl::set_dumpable(shown);
     set.map_err(|errno| RunError::SetUp { what: "the jail's first process".to_owned(), source: errno.into() })
 }

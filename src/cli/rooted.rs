@@ -1,0 +1,98 @@
+//! `minjail trace --root`: a program that is traced in another root.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use minjail_tracer::{Options, Outcome};
+
+use super::exit::Exit;
+use super::failure::Failure;
+use super::rehearse::{PATH, locate_in};
+use super::trace::{Running, Workload, image_environment, machine, named};
+use crate::jail::{self, Jail, Network, User};
+use crate::path::{JailPath, escape};
+use crate::root::Root;
+use crate::slim;
+use crate::trace::{Ending, FORMAT, Header, Tally};
+use crate::workload::trace_rooted;
+
+impl Workload {
+    /// A program in the directory `root`.
+    pub(super) fn rooted(root: &Path, arguments: &Running, command: &[OsString]) -> Result<Self, Failure> {
+        let top = fs_err::canonicalize(root).map_err(Failure::new)?;
+        let mut environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        let named = named(&arguments.env, &mut environment)?;
+        let path = environment.entry("PATH".into()).or_insert_with(|| PATH.into()).to_string_lossy().into_owned();
+        let directory = arguments.workdir.as_deref().unwrap_or(Path::new("/"));
+        let directory = JailPath::parse(directory.as_os_str().as_bytes())
+            .map_err(|error| Failure::new(error).hint("give the directory as it is in the root, from `/` on"))?;
+        let typed = command.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let program = locate_in(&top, &typed, &path, &directory.to_string());
+        let held = Root::open(&top)?;
+        let facts = held.resolve(&JailPath::root(), program.as_os_str().as_bytes(), true)?.facts;
+        let Some(facts) = facts.filter(|_| !typed.is_empty()) else {
+            let text = format!("`{}` has no program `{}`", root.display(), escape(typed.as_bytes()));
+            return Err(Failure::usage(text).exit(Exit::NotFound).hint("give its path as it is in the root"));
+        };
+        if !facts.is_file() || facts.mode & 0o111 == 0 {
+            let text = format!("`{}` of `{}` cannot be executed", escape(typed.as_bytes()), root.display());
+            return Err(Failure::usage(text).exit(Exit::CannotExecute).hint("is it the right file?"));
+        }
+        let account = super::slim::account_in(&held, arguments.user.as_deref().unwrap_or_default())?;
+        let slim::Account { uid, gid, groups } = account;
+        let header = Header {
+            trace_format: FORMAT,
+            workload: program.file_name().unwrap_or(OsStr::new("program")).to_string_lossy().into_owned(),
+            program: JailPath::parse(program.as_os_str().as_bytes()).map_err(Failure::new)?,
+            command: command.iter().map(|argument| escape(argument.as_bytes())).collect(),
+            env: image_environment(&environment, &named)?,
+            directory,
+            uid,
+            gid,
+            groups,
+            machine: machine(),
+            root: top,
+        };
+        let command = minjail_tracer::Command {
+            program,
+            arguments: command.to_vec(),
+            environment: environment.into_iter().collect(),
+            directory: None,
+            credentials: None,
+            leads_group: false,
+            parent_death_signal: 0,
+        };
+        Ok(Self { command, header })
+    }
+
+    /// Traces it in a jail of its root.
+    pub(super) fn trace_rooted(
+        &self,
+        target: &Path,
+        options: &Options,
+        quiet: bool,
+    ) -> Result<(Outcome, Tally), Failure> {
+        let header = &self.header;
+        let groups = if nix::unistd::geteuid().is_root() { header.groups.clone() } else { Vec::new() };
+        let jail = Jail {
+            tree: header.root.clone(),
+            cwd: header.directory.clone(),
+            user: User { uid: header.uid, gid: header.gid, groups },
+            network: Network::Host,
+            hostname: "minjail".to_owned(),
+        };
+        if !quiet {
+            for note in jail::notes(&jail)? {
+                say!("note: {note}");
+            }
+        }
+        let (ending, tally) = trace_rooted(&jail, header, &self.command, options, target)?;
+        let outcome = match ending {
+            Ending::Exited(status) => Outcome::Exited(status),
+            Ending::Killed(signal) => Outcome::Killed(signal),
+        };
+        Ok((outcome, tally))
+    }
+}

@@ -1,0 +1,95 @@
+//! `minjail trace --root`: a program traced in a directory that was made by other means, and built from it.
+
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+mod support;
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use support::{Outcome, TestContext, has, limited, minjail, needs_root, outcome_of, outcome_with_input, text};
+
+/// A root of busybox, where every program, account and page is another one than the host's.
+fn root(context: &TestContext) -> String {
+    let root = context.path("root");
+    for directory in ["bin", "etc", "srv"] {
+        fs_err::create_dir_all(root.join(directory)).unwrap();
+    }
+    fs_err::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    for name in ["sh", "cat", "id"] {
+        symlink("busybox", root.join("bin").join(name)).unwrap();
+    }
+    fs_err::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\nweb:x:33:34::/:/bin/sh\n").unwrap();
+    fs_err::write(root.join("etc/group"), "root:x:0:\nweb:x:34:\n").unwrap();
+    fs_err::write(root.join("srv/page"), "a page\n").unwrap();
+    text(&root)
+}
+
+fn trace(context: &TestContext, root: &str, arguments: &[&str]) -> Outcome {
+    let trace = context.text("app.trace");
+    outcome_of(&mut context.minjail(&[&["trace", "-q", "-t", &trace, "--root", root], arguments].concat()))
+}
+
+#[test]
+fn a_program_of_another_root_is_traced_and_built() {
+    if !has(&["/bin/busybox"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let root = root(&context);
+    let out = format!("oci:{}", context.text("out"));
+    let script = "cat /srv/page; id -u; exit 3";
+    let traced = trace(&context, &root, &["-o", &out, "--", "sh", "-c", script]);
+    assert!(traced.status == 3 && traced.text() == "a page\n0\n", "{traced}");
+    outcome_of(&mut context.minjail(&["run", "-q", &out])).assert_same_as(&traced);
+    // From the trace alone: it knows its root.
+    let again = format!("oci:{}", context.text("again"));
+    outcome_of(&mut context.minjail(&["build", "-q", "-t", &context.text("app.trace"), "-o", &again])).success();
+    assert_eq!(outcome_of(&mut context.minjail(&["diff", &out, &again])).status, 0);
+    // What the program writes is nowhere afterwards, and its input is the caller's.
+    let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "--root", &root]);
+    let fed = outcome_with_input(command.args(["--", "/bin/sh", "-c", "cat > /srv/new; cat /srv/new"]), b"fed");
+    assert!(fed.success().text() == "fed" && !context.path("root/srv/new").exists());
+    assert_eq!(trace(&context, &root, &["--", "sh", "-c", "kill -9 $$"]).status, 137);
+    if needs_root("another user in the jail") {
+        let web =
+            trace(&context, &root, &["--user", "web", "--workdir", "/srv", "--", "sh", "-c", "id -u; id -g; cat page"]);
+        assert_eq!(web.success().text(), "33\n34\na page\n");
+    }
+}
+
+#[test]
+fn what_cannot_be_traced_there_is_said() {
+    let context = TestContext::new();
+    let root = root(&context);
+    for (arguments, status, words) in [
+        (vec!["--", "/bin/none"], 127, "has no program `/bin/none`"),
+        (vec!["--", "python3"], 127, "has no program `python3`"),
+        (vec!["--user", "nobody", "--", "sh"], 125, "`nobody`"),
+        (vec!["--workdir", "srv", "--", "sh"], 125, "srv"),
+        (vec!["--", "/srv/page"], 126, "`/srv/page` of"),
+    ] {
+        trace(&context, &root, &arguments).assert_refused(status, &[words]);
+        assert!(!context.path("app.trace").exists(), "{arguments:?}");
+    }
+    trace(&context, &context.text("nowhere"), &["--", "sh"]).assert_refused(125, &["nowhere"]);
+}
+
+#[test]
+fn an_ordinary_user_traces_there_too() {
+    if !has(&["/bin/busybox", "runuser"]) || !needs_root("runuser") {
+        return;
+    }
+    let context = TestContext::new();
+    let root = root(&context);
+    let (theirs, binary) = (context.path("theirs"), context.text("minjail"));
+    fs_err::create_dir(&theirs).unwrap();
+    fs_err::set_permissions(&theirs, PermissionsExt::from_mode(0o777)).unwrap();
+    fs_err::set_permissions(context.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+    fs_err::copy(minjail(), &binary).unwrap();
+    let mut command = limited("runuser");
+    command.args(["-u", "nobody", "--", &binary, "trace", "-q", "-t", "app.trace", "--root", &root, "-o", "oci:out"]);
+    command.args(["--", "/bin/cat", "/srv/page"]).current_dir(&theirs);
+    assert_eq!(outcome_of(&mut command).success().text(), "a page\n");
+    let out = format!("oci:{}", text(&theirs.join("out")));
+    assert_eq!(outcome_of(&mut context.minjail(&["run", "-q", &out])).success().text(), "a page\n");
+}
