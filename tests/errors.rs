@@ -178,6 +178,29 @@ fn a_file_that_may_not_be_read() {
     assert!(left.iter().all(|name| name == "app.trace"), "something was left behind: {left:?}\n{outcome}");
 }
 
+/// Where nobody may look, nobody knows whether there is a program: that it is not there is not what is told.
+#[test]
+fn a_program_behind_a_closed_door() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    let directory = tempfile::Builder::new().prefix("minjail-").tempdir_in("/var/tmp").expect("it can be written");
+    let path = |name: &str| text(&directory.path().join(name));
+    fs_err::create_dir(path("closed")).expect("the directory is ours");
+    for (mode, name) in [("755", ""), ("700", "closed")] {
+        outcome_of(limited("chmod").args([mode, &path(name)])).success();
+    }
+    outcome_of(limited("cp").args([minjail(), &path("minjail")])).success();
+    let search_path = format!("PATH={}:/usr/bin:/bin", path("closed"));
+    let trace = |program: &str| {
+        let mut command = limited("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "env", &search_path, &path("minjail")]);
+        outcome_of(command.args(["trace", "-q", "-t", &path("app.trace"), "--", program]).current_dir("/"))
+    };
+    trace(&path("closed/program")).assert_refused(CANNOT_EXECUTE, &["closed/program", "Permission denied"]);
+    trace("no-such-program").assert_refused(NOT_FOUND, &["`no-such-program` was not found in PATH"]);
+}
+
 #[test]
 fn ptrace_is_forbidden() {
     if !needs_root("bwrap") {

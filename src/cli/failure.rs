@@ -112,7 +112,12 @@ impl From<LocateError> for Failure {
             LocateError::Machine { .. } => {
                 (Exit::CannotExecute, "trace it on a machine of its own kind, or with binfmt_misc and an emulator")
             }
-            LocateError::Unreadable { .. } => (Exit::CannotExecute, "run minjail as a user who may read it"),
+            LocateError::Unseen { source, .. } if source.kind() != std::io::ErrorKind::PermissionDenied => {
+                (Exit::CannotExecute, "nothing was run")
+            }
+            LocateError::Unseen { .. } | LocateError::Unreadable { .. } => {
+                (Exit::CannotExecute, "run minjail as a user who may read it")
+            }
         };
         Self::new(error).exit(exit).hint(hint)
     }

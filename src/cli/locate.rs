@@ -23,6 +23,8 @@ pub(super) enum LocateError {
     Machine { path: PathBuf, machine: &'static str },
     #[error("`{path}` needs the interpreter `{interpreter}`, which is not there")]
     Interpreter { path: PathBuf, interpreter: String },
+    #[error("failed to look at `{path}`")]
+    Unseen { path: PathBuf, source: io::Error },
     #[error("failed to read `{path}`")]
     Unreadable { path: PathBuf, source: io::Error },
 }
@@ -43,6 +45,8 @@ pub(super) fn locate(name: &OsStr, path_variable: Option<&OsStr>) -> Result<Path
         match check(&candidate) {
             Ok(()) => return Ok(candidate),
             Err(LocateError::NotFound { .. } | LocateError::Directory { .. }) => {}
+            // A directory of somebody else's in PATH is passed over, as shells do.
+            Err(LocateError::Unseen { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {}
             Err(error) => refused = refused.or(Some(error)),
         }
     }
@@ -51,7 +55,8 @@ pub(super) fn locate(name: &OsStr, path_variable: Option<&OsStr>) -> Result<Path
 
 fn check(path: &Path) -> Result<(), LocateError> {
     match fs_err::metadata(path) {
-        Err(_) => return Err(LocateError::NotFound { name: display(path), place: "" }),
+        Err(error) if is_missing(&error) => return Err(LocateError::NotFound { name: display(path), place: "" }),
+        Err(source) => return Err(LocateError::Unseen { path: path.to_path_buf(), source }),
         Ok(metadata) if metadata.is_dir() => return Err(LocateError::Directory { path: path.to_path_buf() }),
         Ok(_) => {}
     }
@@ -73,13 +78,19 @@ fn check(path: &Path) -> Result<(), LocateError> {
         },
         Err(_) => script_interpreter(file),
     };
-    match interpreter {
-        Some(interpreter) if !Path::new(OsStr::from_bytes(&interpreter)).exists() => {
+    let Some(interpreter) = interpreter else { return Ok(()) };
+    match fs_err::metadata(OsStr::from_bytes(&interpreter)) {
+        Err(error) if is_missing(&error) => {
             let interpreter = crate::path::escape(&interpreter);
             Err(LocateError::Interpreter { path: path.to_path_buf(), interpreter })
         }
+        // What else may be wrong with it, the kernel tells.
         _ => Ok(()),
     }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn script_interpreter(mut file: std::fs::File) -> Option<Vec<u8>> {
