@@ -25,7 +25,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("workload", &["elf", "files", "jail", "path", "profile", "trace"]),
     ("sbom", &["manifest", "path", "root"]),
     ("sign", &["manifest", "path"]),
-    ("init", &["image", "path", "profile", "trace"]),
+    ("init", &["image", "manifest", "path", "profile", "trace"]),
     ("slim", &["image", "manifest", "path", "profile"]),
 ];
 

@@ -161,7 +161,7 @@ fn a_server_at_a_socket_and_one_at_nothing() {
     let second = || fs_err::read(context.work().join("ready")).is_ok_and(|text| text.len() > 3);
     init_server(&context, &["/bin/sh", "-c", script], second);
     let profile = read(&context, "app.yaml");
-    assert!(profile.contains("\n    ready: {command: [sleep, \""), "{profile}");
+    assert!(profile.contains("\n    ready: {after: "), "{profile}");
     build(&context);
     assert!(context.path("out/usr/bin/id").exists(), "it had the time that it took");
 }
@@ -176,6 +176,7 @@ fn a_dockerfile() {
     let dockerfile = format!(
         "# syntax=docker/dockerfile:1\nARG RELEASE=12\nFROM debian:$RELEASE AS base\nARG PORT=8123\nENV PORT=${{PORT}} \\\n    GREETING=\"good day\"\n\
          FROM base AS other\nCMD [\"/usr/bin/false\"]\nFROM base\nRUN <<END\nUSER nobody\nEND\nWORKDIR {work}\nEXPOSE $PORT/tcp\n\
+         HEALTHCHECK --interval=30s --retries=2 CMD curl -sf http://127.0.0.1:$PORT/ > /dev/null\n\
          VOLUME /data\nSTOPSIGNAL SIGINT\nLABEL about='a server'\nENV MORE=$UNKNOWN\n\
          CMD /usr/bin/test \"$GREETING\" = 'good day' && exec /usr/bin/python3 -I -m http.server $PORT\n"
     );
@@ -193,6 +194,7 @@ fn a_dockerfile() {
         "  ports: [8123/tcp]",
         "  volumes: [/data]",
         "  stop-signal: INT",
+        "  healthcheck:\n    run: \"curl -sf http://127.0.0.1:$PORT/ > /dev/null\"\n    interval: 30\n    retries: 2",
         "  labels:\n    about: \"a server\"",
         &format!("    cwd: {work}"),
     ] {
@@ -206,6 +208,8 @@ fn a_dockerfile() {
     assert_eq!(config["env"]["GREETING"], "good day");
     assert!(config.get("entrypoint").is_none() && config["cmd"][0] == "/bin/sh", "{config}");
     assert_eq!(config["stop-signal"], "SIGINT");
+    assert_eq!(config["healthcheck"]["Test"][0], "CMD-SHELL");
+    assert!(context.path("out/usr/bin/curl").exists(), "the check is traced");
 
     fs_err::remove_file(context.path("app.yaml")).unwrap();
     init(&["--target", "other", "--build-arg", "PORT=99"]).success();

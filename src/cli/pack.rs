@@ -12,9 +12,9 @@ use super::progress::Progress;
 use crate::files::{self, FileSet, Note, Rules};
 use crate::image::{self, Output, Reference, Target};
 use crate::layer::{BLOCK_SIZE, Compression};
-use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Layers, Manifest, Packages, Sources, Times};
+use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Healthcheck, Layers, Manifest, Packages, Sources, Times};
 use crate::path::unescape;
-use crate::profile::{Division, Files, Image, Mtime, StopSignal};
+use crate::profile::{Division, Files, HealthCheck, Image, Mtime, Seconds, StopSignal};
 use crate::report::coverage::Estimate;
 use crate::report::summary::{self, Lacks, LeftOut, Summary, gap_sentence};
 use crate::root::Root;
@@ -435,7 +435,7 @@ pub(super) fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chose
     };
     let added = |map: &BTreeMap<String, String>| map.clone().into_iter().collect::<Vec<_>>();
     Ok(Config {
-        architecture: architecture(&lead.machine).to_owned(),
+        architecture: image.architecture.clone().unwrap_or_else(|| architecture(&lead.machine).to_owned()),
         entrypoint,
         cmd,
         env: variables.map(|(name, value)| (name.clone(), value.clone())).chain(added(&image.env)).collect(),
@@ -445,8 +445,24 @@ pub(super) fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chose
         volumes: image.volumes.clone(),
         stop_signal: image.stop_signal.map(StopSignal::name),
         labels: labels.into_iter().chain(added(&image.labels)).collect(),
+        healthcheck: image.healthcheck.as_ref().map(healthcheck),
         ..Config::default()
     })
+}
+
+/// A profile's health check as an image has it: times in nanoseconds.
+fn healthcheck(check: &HealthCheck) -> Healthcheck {
+    let nanoseconds = |seconds: Option<Seconds>| {
+        seconds.map(|seconds| i64::try_from(seconds.duration().as_nanos()).unwrap_or(i64::MAX))
+    };
+    Healthcheck {
+        test: Some(check.test()),
+        interval: nanoseconds(check.interval),
+        timeout: nanoseconds(check.timeout),
+        start_period: nanoseconds(check.start_period),
+        retries: check.retries.map(i64::from),
+        ..Healthcheck::default()
+    }
 }
 
 /// `uname -m` as GOARCH spells it (OCI image-spec, config.md, "architecture").

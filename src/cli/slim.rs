@@ -162,7 +162,8 @@ impl Whole<'_> {
         };
         proven::build(&rehearsals, &Ground::Tree(self.tree), &image, &proving, prepared, |draft| {
             self.finish(draft, prepared.packing.layers);
-            draft.manifest.config.healthcheck = self.run.healthcheck.clone().filter(|_| is_checked);
+            let config = &mut draft.manifest.config;
+            config.healthcheck = config.healthcheck.take().or(self.run.healthcheck.clone().filter(|_| is_checked));
             Ok(())
         })
     }

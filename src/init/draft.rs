@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::yaml;
-use crate::profile::StopSignal;
+use crate::profile::{HealthCheck, Seconds, StopSignal};
 
 /// What is known of a profile before a person has looked at it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,6 +46,7 @@ pub struct Described {
     pub volumes: BTreeSet<String>,
     pub stop_signal: Option<StopSignal>,
     pub labels: BTreeMap<String, String>,
+    pub healthcheck: Option<HealthCheck>,
 }
 
 /// How one can tell that a server is ready.
@@ -53,6 +54,8 @@ pub struct Described {
 pub enum Readiness {
     Port(u16),
     Socket(String),
+    /// Its health check says it.
+    Check(Vec<String>),
     /// Nothing tells; after so many seconds it did nothing new.
     After(u64),
 }
@@ -114,6 +117,7 @@ impl Draft {
                 return;
             }
             Some(Readiness::Port(port)) => text.line(2, &format!("ready: {{port: {port}}}")),
+            Some(Readiness::Check(check)) => text.line(2, &format!("ready: {{check: {}}}", command(check))),
             Some(Readiness::Socket(path)) => text.line(2, &format!("ready: {{socket: {}}}", yaml::text(path))),
             Some(Readiness::After(seconds)) => {
                 text.comment(
@@ -121,7 +125,7 @@ impl Draft {
                     "Nothing told that it was ready: it is taken for ready when it has run as long as it did something new. \
                      Better is a log line, `ready: {log: TEXT}`, or a file, `ready: {file: PATH}`.",
                 );
-                text.line(2, &format!("ready: {{command: [sleep, \"{seconds}\"]}}"));
+                text.line(2, &format!("ready: {{after: {seconds}}}"));
             }
         }
         text.comment(
@@ -185,6 +189,7 @@ impl Draft {
         lines.extend(sets.iter().filter_map(set));
         let signal = image.stop_signal.map(StopSignal::name);
         lines.extend(signal.map(|name| format!("stop-signal: {}", name.trim_start_matches("SIG"))));
+        lines.extend(image.healthcheck.as_ref().map(healthcheck));
         if !lines.is_empty() {
             text.line(0, "image:");
         }
@@ -198,6 +203,19 @@ impl Draft {
             text.suggestion(0, &format!("  volumes: {}", yaml::list(own)));
         }
     }
+}
+
+fn healthcheck(check: &HealthCheck) -> String {
+    let seconds = |key: &str, seconds: Option<Seconds>| seconds.map(|seconds| format!("    {key}: {}", seconds.0));
+    let lines = [
+        Some("healthcheck:".to_owned()),
+        Some(format!("    run: {}", command(&check.run.0))),
+        seconds("interval", check.interval),
+        seconds("timeout", check.timeout),
+        seconds("start-period", check.start_period),
+        check.retries.map(|retries| format!("    retries: {retries}")),
+    ];
+    lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
 
 /// A line for the shell is written as one.

@@ -2,7 +2,8 @@
 
 use super::draft::{Described, Draft, Readiness};
 use crate::image::oci::RunConfig;
-use crate::profile::StopSignal;
+use crate::manifest::Healthcheck;
+use crate::profile::{Command, HealthCheck, Seconds, StopSignal};
 
 /// There is nothing to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +38,7 @@ pub fn told(config: &RunConfig, origin: &str) -> Result<Draft, NoCommand> {
         ports: ports.collect(),
         volumes: config.volumes.iter().flatten().map(|(volume, _)| volume.clone()).collect(),
         labels: config.labels.clone().unwrap_or_default(),
+        healthcheck: config.healthcheck.as_ref().and_then(healthcheck),
         ..Described::default()
     };
     let volumes = draft.image.volumes.clone();
@@ -53,7 +55,8 @@ pub fn told(config: &RunConfig, origin: &str) -> Result<Draft, NoCommand> {
         ));
     }
     draft.tcp = draft.image.ports.iter().filter_map(|port| tcp(port)).collect();
-    draft.ready = draft.tcp.first().map(|port| Readiness::Port(*port));
+    let check = draft.image.healthcheck.as_ref().map(|check| Readiness::Check(check.run.0.clone()));
+    draft.ready = draft.tcp.first().map(|port| Readiness::Port(*port)).or(check);
     stop(config, &mut draft);
     Ok(draft)
 }
@@ -69,6 +72,31 @@ fn stop(config: &RunConfig, draft: &mut Draft) {
             .notes
             .push(format!("It is to be stopped by `{name}`, which is none of the signals that minjail sends.")),
     }
+}
+
+/// An image's health check as a profile has it; `None` for one that is switched off. Parts of seconds are rounded up.
+fn healthcheck(check: &Healthcheck) -> Option<HealthCheck> {
+    let words = check.test.as_deref()?;
+    let run = match words.split_first()? {
+        (how, command) if how == "CMD" && command.first().is_some_and(|program| !program.is_empty()) => {
+            command.to_vec()
+        }
+        (how, [line]) if how == "CMD-SHELL" && !line.trim().is_empty() => {
+            ["/bin/sh", "-c", line].map(str::to_owned).to_vec()
+        }
+        _ => return None,
+    };
+    let seconds = |nanoseconds: Option<i64>| {
+        let nanoseconds = u64::try_from(nanoseconds?).ok().filter(|nanoseconds| *nanoseconds > 0)?;
+        Some(Seconds(nanoseconds.div_ceil(1_000_000_000)))
+    };
+    Some(HealthCheck {
+        run: Command(run),
+        interval: seconds(check.interval),
+        timeout: seconds(check.timeout),
+        start_period: seconds(check.start_period),
+        retries: check.retries.and_then(|retries| u32::try_from(retries).ok()).filter(|retries| *retries > 0),
+    })
 }
 
 /// The port of `80/tcp`.

@@ -80,6 +80,16 @@ pub fn load(name: &str, read: Read<'_>) -> Result<Profile, LoadError> {
     if whole.workloads.is_empty() {
         return Err(LoadError::Nonsense { file, fault: "it has no workloads".to_owned() });
     }
+    if let Some(check) = &whole.image.healthcheck {
+        let (name, first) = &mut whole.workloads[0];
+        if !first.is_server() {
+            let fault = format!(
+                "the image has a health check, and its first workload, `{name}`, is no server: it has no `ready`"
+            );
+            return Err(LoadError::Nonsense { file, fault });
+        }
+        first.check = Some(check.run.clone());
+    }
     Ok(whole)
 }
 
@@ -166,6 +176,8 @@ mod tests {
     fn what_cannot_be_meant_is_refused() {
         for (text, fault) in [
             ("workloads: {}\n", "no workloads"),
+            ("workloads: {a: {run: x}}\nimage: {healthcheck: {run: check}}\n", "`a`, is no server"),
+            ("workloads: {a: {run: x}}\nimage: {architecture: x86-64}\n", "`x86-64` is no name"),
             ("workloads: {a: {run: x, ready: {}}}\n", "exactly one"),
             ("workloads: {a: {run: x, ready: {port: 1, log: y}}}\n", "exactly one"),
             ("workloads: {a: {run: x, state: [var]}}\n", "absolute"),

@@ -5,6 +5,7 @@
 //! This room runs nothing and reads no file: whoever loads a profile hands over a way to read texts by name.
 
 mod files;
+mod image;
 mod load;
 mod model;
 mod ready;
@@ -13,10 +14,9 @@ mod rules;
 mod shipped;
 
 pub use files::{Accounts, Division, Files, Listing, Mtime, StatOnly, UnknownWord};
+pub use image::{HealthCheck, Image};
 pub use load::{LoadError, Mistake, load};
-pub use model::{
-    Check, Command, Expect, Http, Image, Network, Probe, Profile, Seconds, Stop, StopSignal, Tcp, Workload,
-};
+pub use model::{Check, Command, Expect, Http, Network, Probe, Profile, Seconds, Stop, StopSignal, Tcp, Workload};
 pub use ready::{Moment, Ready};
 pub use reference::{page, schema};
 pub use rules::{Purpose, Rule, Rules, Switch};

@@ -1,6 +1,6 @@
 //! What a profile says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::files::Files;
+use super::image::Image;
 use super::ready::Ready;
 
 /// A profile, as one file says it, or with what it extends taken in.
@@ -63,6 +64,10 @@ pub struct Workload {
     pub teardown: Vec<Command>,
     #[serde(default)]
     pub state: Vec<String>,
+    /// The image's health check, which must succeed once this server is ready. No key of a workload's: it is said of the image,
+    /// and its first workload gets it.
+    #[serde(skip)]
+    pub check: Option<Command>,
 }
 
 /// A command: a list of arguments, or a string for `/bin/sh -c`.
@@ -182,30 +187,6 @@ pub enum StopSignal {
     Kill,
 }
 
-/// How the image is described; what is left out is taken from the first workload.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Image {
-    #[serde(default)]
-    pub entrypoint: Option<Vec<String>>,
-    #[serde(default)]
-    pub cmd: Option<Vec<String>>,
-    #[serde(default)]
-    pub env: BTreeMap<String, String>,
-    #[serde(default)]
-    pub workdir: Option<String>,
-    #[serde(default)]
-    pub user: Option<String>,
-    #[serde(default)]
-    pub ports: BTreeSet<String>,
-    #[serde(default)]
-    pub volumes: BTreeSet<String>,
-    #[serde(default)]
-    pub stop_signal: Option<StopSignal>,
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-}
-
 fn a_minute() -> Seconds {
     Seconds(60)
 }
@@ -229,7 +210,7 @@ fn ok() -> u16 {
 impl Profile {
     /// This profile on top of `below`: what is said here counts, what is not said is taken from there. A workload
     /// replaces the one of the same name as a whole.
-    pub(super) fn on(mut self, below: Self) -> Self {
+    pub(super) fn on(self, below: Self) -> Self {
         let mut workloads = below.workloads;
         for (name, workload) in self.workloads {
             match workloads.iter_mut().find(|(known, _)| *known == name) {
@@ -237,36 +218,20 @@ impl Profile {
                 None => workloads.push((name, workload)),
             }
         }
-        let join = |mut lower: BTreeMap<String, String>, upper: BTreeMap<String, String>| {
-            lower.extend(upper);
-            lower
-        };
-        self.image.ports.extend(below.image.ports);
-        self.image.volumes.extend(below.image.volumes);
         Self {
             extends: None,
             description: self.description.or(below.description),
             packages: below.packages.into_iter().chain(self.packages).collect(),
             workloads,
             files: self.files.on(below.files),
-            image: Image {
-                entrypoint: self.image.entrypoint.or(below.image.entrypoint),
-                cmd: self.image.cmd.or(below.image.cmd),
-                env: join(below.image.env, self.image.env),
-                workdir: self.image.workdir.or(below.image.workdir),
-                user: self.image.user.or(below.image.user),
-                ports: self.image.ports,
-                volumes: self.image.volumes,
-                stop_signal: self.image.stop_signal.or(below.image.stop_signal),
-                labels: join(below.image.labels, self.image.labels),
-            },
+            image: self.image.on(below.image),
         }
     }
 
     /// What cannot be meant, though its form is right; for a person.
     pub(super) fn nonsense(&self) -> Option<String> {
-        if let Some(volume) = self.image.volumes.iter().find(|volume| !volume.starts_with('/')) {
-            return Some(format!("the volume `{volume}` is not an absolute path"));
+        if let Some(fault) = self.image.nonsense() {
+            return Some(fault);
         }
         self.workloads
             .iter()
@@ -293,6 +258,7 @@ impl Workload {
             setup: Vec::new(),
             teardown: Vec::new(),
             state: Vec::new(),
+            check: None,
         }
     }
 

@@ -49,6 +49,10 @@ const SECTIONS: &[(&str, &str)] = &[
     ("tcp", "Text sent to a TCP port of 127.0.0.1, and what must come back."),
     ("stop", "How a server is stopped."),
     ("files", "What the image gets where a trace leaves a choice. A flag of the command line counts before it."),
+    (
+        "healthcheck",
+        "How an engine learns whether a container is well; where a time is left out, the engine has its own. Docker's engine heeds it, and podman in an image of docker's form.",
+    ),
     ("image", "How the image is described. What is left out is taken from the first workload and from the trace."),
 ];
 
@@ -250,6 +254,28 @@ const FIELDS: &[Field] = &[
     ),
     may("image", "ports", Form::Texts, "Ports added to those at which the workloads listened, as `80/tcp`."),
     may("image", "labels", Form::TextMap, "Labels."),
+    may(
+        "image",
+        "healthcheck",
+        Form::Section("healthcheck"),
+        "The health check. It is run beside the first workload, once that is ready, traced as that is, and must succeed, in the jail too.",
+    ),
+    may(
+        "image",
+        "architecture",
+        Form::Text,
+        "The architecture, as `amd64`, `arm64` or `386`; else that of the machine that was traced on.",
+    ),
+    must("healthcheck", "run", Form::Command, "What is run in the container; status 0 says that it is well."),
+    may("healthcheck", "interval", SECONDS, "Seconds from one check to the next."),
+    may("healthcheck", "timeout", SECONDS, "Seconds that a check may take."),
+    may("healthcheck", "start-period", SECONDS, "Seconds from the start in which a failure does not count."),
+    may(
+        "healthcheck",
+        "retries",
+        Form::Integer { least: 1, most: u32::MAX as u64 },
+        "So many failures in a row make it unwell.",
+    ),
 ];
 
 /// The JSON Schema of profiles, for editors.
@@ -388,7 +414,8 @@ mod tests {
             ("tcp", taken::<model::Tcp>()),
             ("stop", taken::<model::Stop>()),
             ("files", taken::<crate::profile::Files>()),
-            ("image", taken::<model::Image>()),
+            ("image", taken::<crate::profile::Image>()),
+            ("healthcheck", taken::<crate::profile::HealthCheck>()),
         ];
         assert_eq!(model.len(), SECTIONS.len());
         for (section, keys) in model {

@@ -1,6 +1,6 @@
 //! The closing summary: what was packed, from where, what was not, and what to do next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::coverage::Estimate;
 use crate::files::{Note, OMITTED};
-use crate::manifest::{Entry, Kind, Manifest};
-use crate::path::JailPath;
+use crate::manifest::{Config, Entry, Kind, Manifest};
+use crate::path::{JailPath, escape};
 use crate::trace::Gap;
 
 /// What a build came to.
@@ -25,6 +25,8 @@ pub struct Summary {
     pub links: u64,
     /// Names that a listing showed and nobody touched: dangling links to [`OMITTED`].
     pub names_only: u64,
+    /// How the image is run.
+    pub image: Config,
     pub left_out: LeftOut,
     /// What the runs say of the next one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,6 +144,7 @@ impl Summary {
             directories: 0,
             links: 0,
             names_only: 0,
+            image: manifest.config.clone(),
             left_out: LeftOut::default(),
             coverage: None,
             largest: Vec::new(),
@@ -185,6 +188,7 @@ impl Summary {
         if self.packages.count > 0 {
             text.line("from", &self.origin());
         }
+        tell_image(&self.image, &mut text);
         self.tell_left_out(&mut text);
         if let Some(coverage) = &self.coverage {
             text.line("seen", &coverage.to_string());
@@ -288,6 +292,38 @@ impl Summary {
         for (index, next) in next.iter().enumerate() {
             text.line(if index == 0 { "next" } else { "" }, next);
         }
+    }
+}
+
+/// How the image is run, as far as it says it.
+fn tell_image(image: &Config, text: &mut Text) {
+    let command: Vec<String> = image.entrypoint.iter().chain(&image.cmd).map(|word| escape(word.as_bytes())).collect();
+    if command.is_empty() {
+        return;
+    }
+    text.line("runs", &shortened(&command.join(" ")));
+    let list = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(", ");
+    let check = image.healthcheck.as_ref().and_then(|check| check.test.as_ref());
+    let parts = [
+        (!image.user.is_empty()).then(|| format!("as {}", image.user)),
+        (!image.working_dir.is_empty()).then(|| format!("in {}", image.working_dir)),
+        (!image.architecture.is_empty()).then(|| format!("for {}", image.architecture)),
+        (!image.exposed_ports.is_empty()).then(|| format!("ports {}", list(&image.exposed_ports))),
+        (!image.volumes.is_empty()).then(|| format!("volumes {}", list(&image.volumes))),
+        image.stop_signal.as_ref().map(|signal| format!("stopped by {signal}")),
+        check.map(|test| {
+            format!("checked by {}", shortened(&escape(test.get(1..).unwrap_or_default().join(" ").as_bytes())))
+        }),
+    ];
+    text.line("", &parts.into_iter().flatten().collect::<Vec<_>>().join("; "));
+}
+
+/// The beginning of a line that may be a whole script.
+fn shortened(line: &str) -> String {
+    const MOST: usize = 100;
+    match line.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
     }
 }
 

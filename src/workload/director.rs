@@ -20,7 +20,7 @@ use super::neighbour::{self, CommandError};
 use super::runner::SOCKET;
 use super::wire::{Answer, Ask, GREETING, Order, Sought, Word, receive, send};
 use crate::jail::{self, Namespaces};
-use crate::profile::{Command, Workload};
+use crate::profile::{Command, Moment, Workload};
 use crate::trace::Ending;
 
 /// What came of a run.
@@ -60,6 +60,8 @@ pub enum Fault {
         found: Ending,
     },
     Stdout(String),
+    /// The image's health check.
+    Check(String),
     Probe {
         number: usize,
         what: String,
@@ -85,6 +87,7 @@ impl fmt::Display for Fault {
                 write!(formatter, "it {found}, and status {expected} was expected")
             }
             Self::Stdout(fault) => write!(formatter, "its standard output {fault}"),
+            Self::Check(why) => write!(formatter, "the health check failed: {why}"),
             Self::Probe { number, what } => write!(formatter, "probe {number}: {what}"),
             Self::Stop(why) => write!(formatter, "the command that stops it failed: {why}"),
         }
@@ -230,6 +233,7 @@ impl Director {
         if let Some(ready) = &workload.ready {
             if self.become_ready(ready.moment())? {
                 is_server = true;
+                faults.extend(self.health(workload)?);
                 for (index, probe) in workload.probes.iter().enumerate() {
                     if let Some(what) = self.probe(probe)? {
                         faults.push(Fault::Probe { number: index + 1, what });
@@ -257,6 +261,15 @@ impl Director {
             observation.faults = judge(workload, &observation, is_server);
         }
         Ok(observation)
+    }
+
+    /// Runs the image's health check, if it has one, until it succeeds or the time is up, as an engine would.
+    fn health(&mut self, workload: &Workload) -> Result<Option<Fault>, DirectError> {
+        let Some(check) = &workload.check else { return Ok(None) };
+        if self.become_ready(Moment::Check(check))? {
+            return Ok(None);
+        }
+        Ok(Some(Fault::Check(self.not_ready.take().unwrap_or_else(|| "the server has ended".to_owned()))))
     }
 
     /// Tells the server to stop, and waits for its end.

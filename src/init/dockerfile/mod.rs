@@ -4,6 +4,7 @@
 //! what a Dockerfile alone does not tell: what its base image says, and variables that only a build knows. Nothing is
 //! built, and no image is looked at. The instructions are those of Docker's reference (Dockerfile reference, 1.10).
 
+mod health;
 mod lines;
 mod stage;
 mod words;
@@ -38,7 +39,7 @@ pub enum DockerfileError {
 }
 
 /// Instructions that say nothing about how the image is run.
-const PASSED_OVER: [&str; 6] = ["RUN", "COPY", "ADD", "ONBUILD", "MAINTAINER", "HEALTHCHECK"];
+const PASSED_OVER: [&str; 5] = ["RUN", "COPY", "ADD", "ONBUILD", "MAINTAINER"];
 
 /// Reads the last stage, or the one that is `wanted` by name or number; `arguments` are what `--build-arg` gives.
 ///
@@ -124,6 +125,18 @@ mod tests {
     }
 
     #[test]
+    fn health_checks() {
+        let check = |text: &str| stage(&format!("FROM x\nHEALTHCHECK {text}\n")).config.healthcheck;
+        let full = "--interval=1m30s --timeout=500ms --start-period=2h --retries=3 CMD [\"curl\", \"-f\"]";
+        let full = check(full).unwrap();
+        assert_eq!(full.test.unwrap(), ["CMD", "curl", "-f"]);
+        assert_eq!((full.interval, full.timeout), (Some(90_000_000_000), Some(500_000_000)));
+        assert_eq!((full.start_period, full.retries), (Some(7_200_000_000_000), Some(3)));
+        assert_eq!(check("CMD curl $HOST || exit 1").unwrap().test.unwrap(), ["CMD-SHELL", "curl $HOST || exit 1"]);
+        assert_eq!(check("NONE").unwrap().test.unwrap(), ["NONE"]);
+    }
+
+    #[test]
     fn stages_stand_on_each_other() {
         let text = "ARG VERSION=12\nFROM debian:$VERSION AS base\nENV A=1\nUSER app\nCMD [\"base\"]\n\
                     FROM golang AS build\nENV B=1\nCMD [\"build\"]\nFROM base\nENV C=$A$B\nENTRYPOINT [\"last\"]\n";
@@ -161,6 +174,8 @@ mod tests {
             ("FROM x\nUSER\n", "line 2: `USER` says nothing"),
             ("# nothing\n", "it has no `FROM`"),
             ("FROM x\nSHELL bash\n", "line 2: `SHELL` wants a list"),
+            ("FROM x\nHEALTHCHECK --interval=soon CMD y\n", "line 2: `soon` is no time, as `30s`"),
+            ("FROM x\nHEALTHCHECK curl y\n", "line 2: `HEALTHCHECK` wants `CMD`"),
             ("FROM x\nEXPOSE http\n", "line 2: `http` is no port"),
         ] {
             let error = read(text, None, &BTreeMap::new()).unwrap_err().to_string();

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use super::health;
 use super::words::{Expanded, Value, expand, words};
 use super::{DockerfileError, Stage};
 use crate::image::oci::{Empty, RunConfig};
 
 /// Instructions that say how the image is run.
-pub(super) const KEYWORDS: [&str; 10] =
-    ["ENV", "LABEL", "WORKDIR", "USER", "EXPOSE", "VOLUME", "STOPSIGNAL", "SHELL", "ENTRYPOINT", "CMD"];
+pub(super) const KEYWORDS: [&str; 11] =
+    ["HEALTHCHECK", "ENV", "LABEL", "WORKDIR", "USER", "EXPOSE", "VOLUME", "STOPSIGNAL", "SHELL", "ENTRYPOINT", "CMD"];
 
 /// What a build sets by itself once an `ARG` names it, from the machine (Dockerfile reference, "Automatic platform ARGs").
 const PLATFORM: [&str; 8] = [
@@ -141,6 +142,7 @@ impl<'a> Reading<'a> {
                     list.ok_or_else(|| mistake("`SHELL` wants a list, as [\"/bin/bash\", \"-c\"]".to_owned()))?;
                 self.open().shell = Some(list);
             }
+            "HEALTHCHECK" => self.config().healthcheck = Some(health::read(rest).map_err(mistake)?),
             "ENTRYPOINT" | "CMD" => self.command(keyword, rest, list),
             "VOLUME" => {
                 for word in list.unwrap_or_else(|| words(rest, self.escape)) {

@@ -1,0 +1,94 @@
+//! What a profile says of the image, beyond its files: in the image, in the summary, and, of a health check, in the proof.
+
+mod support;
+
+use support::podman::Podman;
+use support::{Outcome, TestContext, needs_root, outcome_of, text};
+
+fn build(context: &TestContext, profile: &str, output: &str, more: &[&str]) -> Outcome {
+    let file = context.text("app.yaml");
+    fs_err::write(&file, profile).expect("the directory is ours");
+    outcome_of(&mut context.minjail(&[&["build", &file, "-o", output][..], more].concat()))
+}
+
+/// A server whose image is checked by `check`.
+fn profile(context: &TestContext, check: &str) -> String {
+    context.lay_out(&[("page", "hello")]);
+    format!(
+        "workloads:\n  serve:\n    run: [/usr/bin/python3, -I, -m, http.server, '8000']\n    cwd: {}\n    ready: {{port: 8000}}\n    \
+         timeout: 20\nimage:\n  user: '0:0'\n  volumes: [/data]\n  stop-signal: INT\n  labels: {{about: a server}}\n  healthcheck:\n    \
+         run: {check}\n    interval: 30\n    start-period: 5\n    retries: 2\n",
+        text(&context.work())
+    )
+}
+
+const CHECK: &str = "[/usr/bin/curl, -sf, -o, /dev/null, 'http://127.0.0.1:8000/page']";
+
+#[test]
+fn a_health_check_is_traced_and_proved() {
+    if !needs_root("a network of its own for the traced run") {
+        return;
+    }
+    let context = TestContext::new();
+    let (tree, profile) = (format!("rootfs:{}", context.text("tree")), profile(&context, CHECK));
+    let outcome = build(&context, &profile, &tree, &[]).success();
+    for words in [
+        "runs  /usr/bin/python3 -I -m http.server 8000\n",
+        &format!("as 0:0; in {}; for amd64; ports 8000/tcp; volumes /data; stopped by SIGINT", text(&context.work())),
+        "; checked by /usr/bin/curl -sf -o /dev/null http://127.0.0.1:8000/page\n",
+    ] {
+        assert!(outcome.stderr.contains(words), "{words:?} is not in\n{outcome}");
+    }
+    let curl = context.path("tree/usr/bin/curl");
+    assert!(curl.exists(), "the image has what its check needs");
+    fs_err::remove_file(curl).unwrap();
+    let verdict = outcome_of(&mut context.minjail(&["verify", &tree, "-p", &context.text("app.yaml")]));
+    assert_eq!(verdict.status, 3, "{verdict}");
+    assert!(
+        verdict.stderr.contains("the health check failed") && verdict.stderr.contains("/usr/bin/curl"),
+        "{verdict}"
+    );
+}
+
+#[test]
+fn a_health_check_that_fails_stops_the_build() {
+    if !needs_root("a network of its own for the traced run") {
+        return;
+    }
+    let context = TestContext::new();
+    let tree = format!("rootfs:{}", context.text("tree"));
+    let profile = profile(&context, "exit 7").replace("timeout: 20", "timeout: 3");
+    let outcome = build(&context, &profile, &tree, &[]);
+    assert_eq!(outcome.status, 125, "{outcome}");
+    assert!(outcome.stderr.contains("failed on the host: the health check failed"), "{outcome}");
+    assert!(!context.path("tree").exists());
+}
+
+#[test]
+fn engines_see_what_a_profile_says() {
+    if !needs_root("podman") {
+        return;
+    }
+    let context = TestContext::new();
+    let image = format!("docker-archive:{}:localhost/minjail/checked:1", context.text("image.tar"));
+    build(&context, &profile(&context, CHECK), &image, &["-q"]).success();
+    let podman = Podman::new();
+    let id = podman.pull(&context, &image);
+    let shown = podman.inspect(&id);
+    assert_eq!(shown["Architecture"], "amd64");
+    let check = if shown["Healthcheck"].is_object() { &shown["Healthcheck"] } else { &shown["HealthCheck"] };
+    assert_eq!(check["Test"][0], "CMD", "{shown}");
+    assert_eq!((&check["Interval"], &check["Retries"]), (&30_000_000_000_i64.into(), &2.into()), "{check}");
+    assert_eq!(shown["Config"]["StopSignal"], "SIGINT");
+    assert_eq!(shown["Config"]["Labels"]["about"], "a server");
+}
+
+#[test]
+fn an_architecture_can_be_named() {
+    let context = TestContext::new();
+    let tree = format!("rootfs:{}", context.text("tree"));
+    let profile = "workloads: {main: {run: [/usr/bin/id]}}\nimage: {architecture: '386'}\n";
+    build(&context, profile, &tree, &["-q"]).success();
+    let lock = fs_err::read_to_string(context.path("tree.lock")).unwrap();
+    assert!(lock.contains("\"architecture\": \"386\""));
+}
