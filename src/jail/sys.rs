@@ -8,7 +8,7 @@ use std::process::Command;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::unistd::Pid;
 
@@ -126,10 +126,14 @@ pub(super) fn join_before_exec(command: &mut Command, namespaces: Vec<OwnedFd>) 
 }
 
 /// Lets the process that `command` will start be killed when the thread that starts it ends (`PR_SET_PDEATHSIG`,
-/// `prctl(2)`).
+/// `prctl(2)`). It blocks no signal, though its starter may, who hands them on to it.
 pub(super) fn die_with_starter(command: &mut Command) {
-    // SAFETY: between fork and exec the closure makes one prctl call, which neither allocates nor locks.
-    unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)) };
+    let alone = || {
+        SigSet::empty().thread_set_mask()?;
+        Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)
+    };
+    // SAFETY: between fork and exec the closure makes two plain calls, which neither allocate nor lock.
+    unsafe { command.pre_exec(alone) };
 }
 
 /// Takes a descriptor that a message has just brought (`SCM_RIGHTS`, `unix(7)`).

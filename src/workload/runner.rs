@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use minjail_tracer::{Command, Credentials, Event, Options, Outcome};
+use nix::sys::signal::{SigSet, SigmaskHow};
 
 use super::desk::Desk;
 use super::wire::{GREETING, Order, Place, Word, send};
@@ -212,8 +213,10 @@ fn follow(
     let confined = matches!(order.place, Place::Jail { .. });
     let desk = Arc::new(Desk::new(command, confined, stream, recorder).map_err(RunError::Speak)?);
     let (attendant, reader) = (Arc::clone(&desk), stream.try_clone().map_err(RunError::Speak)?);
-    // It ends with this process.
+    // It ends with this process, and must not take the signals that the tracer waits for.
+    let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(|errno| RunError::Speak(errno.into()))?;
     std::thread::spawn(move || attendant.attend(reader));
+    mask.thread_set_mask().map_err(|errno| RunError::Speak(errno.into()))?;
     let options = Options { grace: Some(Duration::from_secs(order.grace)), confined, ..Options::default() };
     let outcome = minjail_tracer::trace(command, &options, &mut |event| {
         if watch(&event).is_break() { ControlFlow::Break(()) } else { desk.take(&event) }
