@@ -1,7 +1,7 @@
 //! `/etc/passwd` and its relatives, without the people of the machine at hand.
 //!
 //! Kept are those that own a file in the image or that the run took, and, unless the policy says `used`, system accounts
-//! (`login.defs(5)`: below 1000, and 65534, nobody); with `full`, all. Passwords are locked unless they are allowed.
+//! (`login.defs(5)`: below 1000, and 65534, nobody), each user with his group; with `full`, all. Passwords are locked unless they are allowed.
 
 use std::collections::BTreeSet;
 
@@ -51,13 +51,18 @@ pub(super) struct Names {
 impl Names {
     /// Reads the contents of `passwd` and `group`.
     pub(super) fn new(passwd: &[u8], group: &[u8], kept: &Kept) -> Self {
-        let names = |text: &[u8], ids: &BTreeSet<u32>| {
+        let lines = |text: &'_ [u8], ids: &BTreeSet<u32>| -> Vec<Vec<Vec<u8>>> {
             let lines = text.split(|&byte| byte == b'\n').filter(|line| has_kept_id(line, ids, kept.choice));
-            lines.map(|line| fields(line)[0].to_vec()).collect()
+            lines.map(|line| fields(line).into_iter().map(<[u8]>::to_vec).collect()).collect()
         };
+        let users = lines(passwd, &kept.uids);
+        // Whoever becomes a user becomes one of his group, and asks for both by name.
+        let of_users = users.iter().filter_map(|fields| number(fields.get(3)?));
+        let gids = of_users.chain(kept.gids.iter().copied()).collect();
+        let names = |lines: Vec<Vec<Vec<u8>>>| lines.into_iter().map(|mut fields| fields.swap_remove(0)).collect();
         Self {
-            users: names(passwd, &kept.uids),
-            groups: names(group, &kept.gids),
+            users: names(users),
+            groups: names(lines(group, &gids)),
             everyone: kept.choice == Accounts::Full,
             hashes: kept.hashes.clone(),
         }
@@ -112,8 +117,12 @@ fn fields(line: &[u8]) -> Vec<&[u8]> {
     line.split(|&byte| byte == b':').collect()
 }
 
+fn number(field: &[u8]) -> Option<u32> {
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
 fn has_kept_id(line: &[u8], ids: &BTreeSet<u32>, choice: Accounts) -> bool {
-    let id = fields(line).get(2).and_then(|field| std::str::from_utf8(field).ok()?.parse::<u32>().ok());
+    let id = fields(line).get(2).and_then(|field| number(field));
     let is_system = |id: u32| choice != Accounts::Used && (id < 1000 || id == 65534);
     choice == Accounts::Full || id.is_some_and(|id| is_system(id) || ids.contains(&id))
 }
@@ -160,7 +169,9 @@ mod tests {
     #[test]
     fn groups_forget_them_too() {
         let (group, left_out) = names().filter(File::Groups, GROUP);
-        assert_eq!((group.as_slice(), left_out), (&b"root:x:0:\nsudo:x:27:ben\n"[..], 2));
+        assert_eq!((group.as_slice(), left_out), (&b"root:x:0:\nsudo:x:27:ben\nben:x:1001:\n"[..], 1));
+        let (group, _) = chosen(Accounts::Used).filter(File::Groups, GROUP);
+        assert_eq!(group, b"ben:x:1001:\n", "a user keeps his group");
     }
 
     #[test]
