@@ -404,7 +404,7 @@ pub fn gap_sentence(gap: Gap) -> &'static str {
         }
         Gap::MountNamespace => "in a mount namespace of the program's own, a path led to another file",
         Gap::LongPath => "a descriptor's path was longer than the kernel tells",
-        Gap::Rewritten => "a thread rewrote a path while a file was opened for writing",
+        Gap::Rewritten => "another thread rewrote a path, or moved, while a file was opened for writing or removed",
     }
 }
 

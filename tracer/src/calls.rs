@@ -47,6 +47,11 @@ impl Call {
         }
     }
 
+    /// True if the call changes what its paths lead to.
+    pub(crate) fn changes(&self) -> bool {
+        matches!(self.kind, Kind::Paths(_)) && !self.opens() && !self.only_asks()
+    }
+
     /// True if the call returns a descriptor of what its path leads to.
     pub(crate) fn opens(&self) -> bool {
         matches!(self.kind, Kind::Open { .. } | Kind::OpenHow) || self.name == "creat"

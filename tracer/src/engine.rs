@@ -16,11 +16,11 @@ use crate::calls::{Abi, Table};
 use crate::decode::Asked;
 use crate::event::{Event, Gap};
 use crate::filter::ABIS;
-use crate::inspect::Opening;
 use crate::known::{Change, Known};
 use crate::listener::{Listener, lock};
 use crate::machine::{End, Machine, Step};
 use crate::place::{self, Executables, Places};
+use crate::race::{Changing, Raced, Races};
 use crate::reaper::Reaper;
 use crate::retrace::{self, Retraced};
 use crate::signals::Forwarding;
@@ -160,8 +160,11 @@ pub(crate) struct Engine<'a> {
     pub(crate) spelled: Vec<u8>,
     /// Tasks whose calls lost `CLONE_UNTRACED`, until they return, and their children, until they start.
     retraced: HashMap<i32, Retraced>,
-    /// Tasks whose calls open what another thread may have put into their path, until they return.
-    opening: HashMap<i32, Opening>,
+    /// Tasks whose calls take a path that another thread may rewrite, until they return.
+    raced: HashMap<i32, Raced>,
+    /// The paths of the call under examination that are such.
+    pub(crate) changing: Vec<Changing>,
+    pub(crate) races: Races,
     executed: bool,
     /// A second thread hears of calls that only ask.
     listens: bool,
@@ -180,8 +183,8 @@ pub(crate) enum Verdict {
     Refuse,
     /// Without `CLONE_UNTRACED`.
     Retrace(Retraced),
-    /// Until it has opened something.
-    Verify(Opening),
+    /// Until it returns.
+    Verify(Raced),
 }
 
 impl<'a> Engine<'a> {
@@ -196,7 +199,9 @@ impl<'a> Engine<'a> {
             asked: Vec::new(),
             spelled: Vec::with_capacity(memory::PATH_MAX),
             retraced: HashMap::new(),
-            opening: HashMap::new(),
+            raced: HashMap::new(),
+            changing: Vec::new(),
+            races: Races::default(),
             executed: false,
             listens: false,
             failure: None,
@@ -244,6 +249,7 @@ impl<'a> Engine<'a> {
 
     /// `task` is heard of again: its last call is over.
     fn settle(&mut self, task: i32) {
+        self.races.settle(task);
         match self.known.settle(task) {
             Some(Change::Names) => self.forget_names(),
             Some(Change::Places) => self.places.forget(),
@@ -260,6 +266,7 @@ impl<'a> Engine<'a> {
         let Some((process, parent)) = place::family(task) else { return Ok(false) };
         self.machine.adopt(task, process);
         if process == task {
+            self.races.born(task, parent);
             self.tell(Event::Fork { parent, child: process })?;
         }
         Ok(true)
@@ -277,6 +284,7 @@ impl<'a> Engine<'a> {
             return Ok(true);
         }
         self.machine.adopt(task, task);
+        self.races.born(task, maker);
         self.tell(Event::Fork { parent, child: task })?;
         Ok(true)
     }
@@ -289,8 +297,8 @@ impl<'a> Engine<'a> {
                     alive("skip a call of", task, retrace::skip(task))?;
                     self.go_on(task)
                 }
-                Verdict::Verify(opening) => {
-                    self.opening.insert(task, opening);
+                Verdict::Verify(raced) => {
+                    self.raced.insert(task, raced);
                     self.go_on(task)
                 }
                 Verdict::Retrace(retraced) => {
@@ -327,8 +335,8 @@ impl<'a> Engine<'a> {
                 self.go_on(task)
             }
             Step::Returned => {
-                if let Some(opening) = self.opening.remove(&task) {
-                    self.verify(opening)?;
+                if let Some(raced) = self.raced.remove(&task) {
+                    self.verify(raced)?;
                 }
                 if let Some(retraced) = self.retraced.remove(&task) {
                     alive("restore the clone flags of", task, retraced.undo(task))?;
@@ -351,7 +359,7 @@ impl<'a> Engine<'a> {
             Step::Gone { process } => {
                 self.places.remove(task);
                 self.retraced.remove(&task);
-                self.opening.remove(&task);
+                self.raced.remove(&task);
                 match process {
                     Some(process) => self.tell(Event::Exit { process }),
                     None => Ok(()),
@@ -365,7 +373,7 @@ impl<'a> Engine<'a> {
         // While places or names change, nothing is remembered. Alone, a task is heard of before it matters; among others
         // it might not be heard of again for long.
         let changes = self.known.is_unsettled_by(task) && !self.machine.is_single();
-        let returns = changes || self.retraced.contains_key(&task) || self.opening.contains_key(&task);
+        let returns = changes || self.retraced.contains_key(&task) || self.raced.contains_key(&task);
         let result = if returns { sys::resume_to_return(task) } else { sys::resume(task, 0) };
         alive("resume", task, result)
     }

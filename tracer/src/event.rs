@@ -121,6 +121,7 @@ pub enum Gap {
     MountNamespace,
     /// What a descriptor refers to has a path that is longer than the kernel tells.
     LongPath,
-    /// Another thread rewrote a path while the kernel took it, and what it led to was changed before it was seen.
+    /// Another thread rewrote a path, or changed the working directory, while the kernel took it, and what it led to was
+    /// changed before it was seen.
     Rewritten,
 }

@@ -1,10 +1,6 @@
 //! What a call at its entry asks for, found out and told.
 //!
-//! The kernel reads a path after the tracer has, so another thread can change it in between. Asking the kernel at the
-//! call's exit what it opened costs a second stop. That is paid only where it can matter: for a call that opens
-//! something, in a process with several threads, whose path does not stand in the caller's own stack frames. What is
-//! opened is then always told, and what was read too. What this does not cover: a call that only asks or removes, paths
-//! in memory that processes share without being threads, and a pointer into another thread's stack frames.
+//! What others may do to it meanwhile is in [`race`](crate::race).
 
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -22,6 +18,7 @@ use crate::filter::{MARK, X32_BIT};
 use crate::known::Change;
 use crate::memory::{self, Unread};
 use crate::place::{self, Place};
+use crate::race::{Changing, Raced};
 use crate::retrace::Retraced;
 use crate::script;
 use crate::sys::{SyscallEntry, WaitingCall};
@@ -31,33 +28,21 @@ use crate::{look, sys};
 /// The task that stands at the entry of a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asking {
-    task: i32,
-    process: i32,
-    entry: Entry,
+    pub(crate) task: i32,
+    pub(crate) process: i32,
+    pub(crate) entry: Entry,
     /// Where its stack ends.
-    stack: u64,
+    pub(crate) stack: u64,
 }
-
-/// A path this near to the end of a task's stack is in a function's own memory, which no other thread knows of.
-const OWN_STACK: u64 = 1 << 17;
 
 /// A path as a call uses it.
 #[derive(Debug, Clone, Copy)]
-struct Use {
-    from: From,
-    access: Access,
-    follow: bool,
-    /// What is opened is to be compared with where the path leads.
-    verify: bool,
-}
-
-/// A call under way that opens something.
-#[derive(Debug)]
-pub(crate) struct Opening {
-    asking: Asking,
-    access: Access,
-    /// Where its path led when it was read.
-    end: Vec<u8>,
+pub(crate) struct Use {
+    pub(crate) from: From,
+    pub(crate) access: Access,
+    pub(crate) follow: bool,
+    /// What became of the call is to be compared with where the path leads.
+    pub(crate) verify: bool,
 }
 
 impl Engine<'_> {
@@ -115,18 +100,25 @@ impl Engine<'_> {
             }
         }
         self.asked = all;
-        Ok(verdict)
+        let paths = std::mem::take(&mut self.changing);
+        Ok(if paths.is_empty() { verdict } else { Verdict::Verify(Raced::Changing { asking, paths }) })
     }
 
     fn answer(&mut self, asking: Asking, asked: Asked) -> Result<Verdict, TraceError> {
         let Asking { task, process, .. } = asking;
         match asked {
             Asked::Path { from, address, access, follow } => {
-                let is_shared = address.wrapping_sub(asking.stack) > OWN_STACK && self.machine.is_threaded(process);
-                let verify = is_shared && asking.entry.call.opens();
-                let end = self.path(asking, address, Use { from, access, follow, verify })?;
-                if let (true, Some(end)) = (verify, end) {
-                    return Ok(Verdict::Verify(Opening { asking, access, end }));
+                let call = asking.entry.call;
+                let verify = (call.opens() || call.changes()) && self.is_shared(asking, address);
+                let used = Use { from, access, follow, verify };
+                match self.path(asking, address, used)? {
+                    Some(end) if verify && call.opens() => {
+                        return Ok(Verdict::Verify(Raced::Opening { asking, access, end }));
+                    }
+                    Some(end) if verify => {
+                        self.changing.push(Changing { address, used, spelled: self.spelled.clone(), end });
+                    }
+                    _ => {}
                 }
             }
             Asked::Inline { path, access } => {
@@ -192,32 +184,35 @@ impl Engine<'_> {
         }
     }
 
-    /// The kernel reads a path again after the tracer has, and another thread may rewrite it in between: a call that has
-    /// opened something tells what it is.
-    pub(crate) fn verify(&mut self, opening: Opening) -> Result<(), TraceError> {
-        let Opening { asking, access, end } = opening;
-        let Ok(Some(descriptor)) = sys::syscall_result(asking.task) else { return Ok(()) };
-        let Ok(descriptor) = i32::try_from(descriptor) else { return Ok(()) };
-        let Ok(open) = self.places.descriptor(asking.task, descriptor) else { return Ok(()) };
-        if open.path == end || open.is_deleted || !open.path.starts_with(b"/") {
-            return Ok(());
-        }
-        // What it was before is no longer to be seen; devices do not change.
-        let is_file = matches!(found(&open.path), Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG);
-        if is_file && matches!(access, Access::Write | Access::Create) {
-            self.gap(asking.process, Gap::Rewritten)?;
-        }
-        self.at(asking, open.path, access)
-    }
-
     /// What is open at one of the task's descriptors.
     fn descriptor(&mut self, asking: Asking, descriptor: i32, access: Access) -> Result<(), TraceError> {
         if access == Access::Enter {
             self.unsettle(asking.task, Change::Places);
         }
         match self.places.descriptor(asking.task, descriptor) {
-            Ok(open) if open.path.starts_with(b"/") && !open.is_deleted => self.at(asking, open.path, access),
+            Ok(open) if open.path.starts_with(b"/") && !open.is_deleted => {
+                if access == Access::Enter {
+                    self.entering(asking, &open.path)?;
+                }
+                self.open_at(asking, descriptor, open.path, access)
+            }
             Ok(_) => Ok(()),
+            Err(errno) => self.hidden(asking.process, errno),
+        }
+    }
+
+    /// What is open at `descriptor`, which has this path as `/proc` tells it.
+    pub(crate) fn open_at(
+        &mut self,
+        asking: Asking,
+        descriptor: i32,
+        path: Vec<u8>,
+        access: Access,
+    ) -> Result<(), TraceError> {
+        let door = || format!("fd/{descriptor}");
+        match self.places.of(asking.task, self.known.is_settled()) {
+            Ok(place) if place.shows(asking.task, door, &path) => self.at(asking, path, access),
+            Ok(_) => self.gap(asking.process, Gap::MountNamespace),
             Err(errno) => self.hidden(asking.process, errno),
         }
     }
@@ -237,7 +232,7 @@ impl Engine<'_> {
     }
 
     /// Walks `self.spelled` and tells where it leads, unless that is known. Gives it back if it is to be verified.
-    fn touch(&mut self, asking: Asking, used: Use) -> Result<Option<Vec<u8>>, TraceError> {
+    pub(crate) fn touch(&mut self, asking: Asking, used: Use) -> Result<Option<Vec<u8>>, TraceError> {
         let Asking { task, process, entry, .. } = asking;
         let settled = self.known.is_settled();
         let start = self.start(task, used.from, settled);
@@ -251,7 +246,7 @@ impl Engine<'_> {
         let question = (access, follow, place.namespace, place.root.as_slice(), from.of(&place), spelled.as_slice());
         let mut change = changes(entry.call.name, access);
         let is_new = self.known.is_new(question);
-        if is_new || verify {
+        if is_new || verify || access == Access::Enter {
             let asker = Asker { process, task, place: &place };
             let Walked { walk, is_personal, stop } =
                 self.walker.walk(asker, from.of(&place), &spelled, follow, settled);
@@ -264,6 +259,9 @@ impl Engine<'_> {
             // A path that goes on behind a file is no more than a look at that file.
             let access = if stop == Some(Blocked::NoDirectory) { Access::Look } else { access };
             end = verify.then(|| walk.end.clone());
+            if access == Access::Enter {
+                self.entering(asking, &walk.end)?;
+            }
             let tell = if is_personal {
                 self.known.is_new((access, follow, spelled.as_slice(), task, walk.end.as_slice()))
             } else {
@@ -276,6 +274,9 @@ impl Engine<'_> {
                 }
             }
         }
+        if matches!(from, Start::WorkingDirectory) && !spelled.starts_with(b"/") {
+            self.relative(asking, used, &place, &spelled)?;
+        }
         self.spelled = spelled;
         if let Some(change) = change {
             self.unsettle(task, change);
@@ -286,6 +287,9 @@ impl Engine<'_> {
     /// Where `self.spelled` starts from, and the place that it is seen in.
     fn start(&mut self, task: i32, from: From, settled: bool) -> Result<(Arc<Place>, Start), Errno> {
         let place = self.places.of(task, settled)?;
+        if !place.shows(task, || "root".to_owned(), &place.root) {
+            return Err(Errno::EXDEV);
+        }
         match from {
             From::Root(directory) => {
                 let root = match directory {
@@ -296,7 +300,12 @@ impl Engine<'_> {
             }
             // The kernel looks at the descriptor only for a relative path.
             From::Descriptor(descriptor) if !self.spelled.starts_with(b"/") => {
-                Ok((place, Start::Directory(self.directory(task, descriptor)?)))
+                let directory = self.directory(task, descriptor)?;
+                let is_shown = place.shows(task, || format!("fd/{descriptor}"), &directory);
+                if is_shown { Ok((place, Start::Directory(directory))) } else { Err(Errno::EXDEV) }
+            }
+            _ if !self.spelled.starts_with(b"/") && !place.shows(task, || "cwd".to_owned(), &place.directory) => {
+                Err(Errno::EXDEV)
             }
             _ => Ok((place, Start::WorkingDirectory)),
         }
@@ -307,7 +316,7 @@ impl Engine<'_> {
         if open.path.starts_with(b"/") { Ok(open.path) } else { Err(Errno::ENOTDIR) }
     }
 
-    fn tell_touch(
+    pub(crate) fn tell_touch(
         &mut self,
         asking: Asking,
         place: &Place,
@@ -377,11 +386,13 @@ impl Engine<'_> {
     }
 
     /// The tracer could not see what the task sees.
-    fn hidden(&mut self, process: i32, errno: Errno) -> Result<(), TraceError> {
+    pub(crate) fn hidden(&mut self, process: i32, errno: Errno) -> Result<(), TraceError> {
         match errno {
             // The task is gone, or nothing is open at its descriptor (or no directory): its call comes to nothing.
             Errno::ENOENT | Errno::ESRCH | Errno::ENOTDIR => Ok(()),
             Errno::ENAMETOOLONG => self.gap(process, Gap::LongPath),
+            // Of our own: a place of a mount namespace that is not to be found in ours.
+            Errno::EXDEV => self.gap(process, Gap::MountNamespace),
             _ => self.gap(process, Gap::Memory),
         }
     }
@@ -423,7 +434,7 @@ impl Start {
     }
 }
 
-fn found(path: &[u8]) -> Found {
+pub(crate) fn found(path: &[u8]) -> Found {
     match look::lstat(path) {
         Ok(stat) => Found::There(Box::new(stat)),
         Err(Errno::ENOENT) => Found::Missing,

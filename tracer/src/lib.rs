@@ -27,6 +27,7 @@ mod look;
 mod machine;
 mod memory;
 mod place;
+mod race;
 mod reaper;
 mod retrace;
 mod script;

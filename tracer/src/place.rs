@@ -22,6 +22,14 @@ pub(crate) struct Place {
     pub(crate) namespace: Option<u64>,
 }
 
+impl Place {
+    /// True if `door`, a link of `/proc/TASK`, leads to what stands at `path` in the tracer's own view: in another mount
+    /// namespace a path may tell of something that is nowhere else.
+    pub(crate) fn shows(&self, task: i32, door: impl FnOnce() -> String, path: &[u8]) -> bool {
+        self.namespace.is_none() || leads_to(&format!("/proc/{task}/{}", door()), path)
+    }
+}
+
 /// The places of the tasks, remembered until somebody moves.
 #[derive(Debug, Default)]
 pub(crate) struct Places {

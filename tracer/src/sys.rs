@@ -113,6 +113,13 @@ pub(crate) fn made_task(task: i32) -> Result<i32, Errno> {
     Errno::result(result).map(|_| message as i32)
 }
 
+/// True if both tasks have one working directory (`CLONE_FS`), or if the kernel does not tell (`kcmp(2)`).
+pub(crate) fn share_directory(one: i32, other: i32) -> bool {
+    const KCMP_FS: libc::c_int = 3;
+    // SAFETY: kcmp takes numbers alone.
+    !matches!(unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_FS, 0, 0) }, 1..=3)
+}
+
 /// True if `task` is the first of its process: only then is there a thread of this number in a group of the same.
 pub(crate) fn is_process(task: i32) -> bool {
     // SAFETY: tgkill takes numbers alone; the signal 0 is none.

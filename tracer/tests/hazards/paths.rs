@@ -283,6 +283,23 @@ fn another_mount_namespace() {
 }
 
 #[test]
+fn a_root_in_another_mount_namespace() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root may mount");
+    }
+    let seen = Hazard::new("views").file("cell/etc/file").file("outer/etc/other").run();
+    assert_eq!(seen.outcome, Outcome::Exited(0));
+    // No path below `outer`, and none of the other root.
+    seen.touched(&[
+        "access Look before missing",
+        "mount Mount / there",
+        "mount Look cell there",
+        "mount Mount outer there",
+    ]);
+    assert!(seen.gaps.get(&Gap::MountNamespace).is_some_and(|&count| count >= 8), "{:?}", seen.gaps);
+}
+
+#[test]
 fn scripts_of_scripts() {
     let program = build("undumpable", &[]).display().to_string();
     let hazard = Hazard::of("/bin/sh".into()).arguments(&["-c", "./5 && ! ./6 2>&- && exec ./by-env"]);

@@ -191,3 +191,49 @@ fn a_path_that_another_thread_rewrites() {
     }
     assert!(raced > 0, "the race must have been lost once for this to say anything");
 }
+
+/// What is removed is told, or that it is not known.
+#[test]
+fn a_path_that_another_thread_rewrites_while_it_is_removed() {
+    let names: Vec<String> = (0..100).flat_map(|round| ["a", "b"].map(|letter| format!("{round}-{letter}"))).collect();
+    let (mut raced, mut unknown) = (0, 0);
+    for _ in 0..REPEATS / 5 {
+        let hazard = names.iter().fold(Hazard::new("rewritten").arguments(&["remove"]), Hazard::file);
+        let seen = hazard.run();
+        assert_eq!(seen.outcome, Outcome::Exited(0));
+        let got = seen.touches.iter().filter_map(|touch| touch.strip_prefix("access Look got-"));
+        let got: Vec<&str> = got.map(|rest| rest.strip_suffix(" missing").unwrap()).collect();
+        assert_eq!(got.len(), 100);
+        let is_told = |name: &&str| seen.touches.contains(&format!("unlink Remove {name} there"));
+        let untold = got.iter().filter(|name| !is_told(name)).count();
+        let gaps = seen.gaps.get(&Gap::Rewritten).copied().unwrap_or_default();
+        assert!(gaps >= untold, "{untold} were removed and not told, {gaps} gaps");
+        unknown += untold;
+        raced += gaps;
+    }
+    assert!(raced > 0 && unknown > 0, "the race must have been lost once for this to say anything");
+}
+
+/// A relative path is told from where its thread stands, and from where another one is about to go.
+#[test]
+fn a_thread_that_moves_the_others() {
+    let mut raced = 0;
+    for _ in 0..REPEATS / 5 {
+        let files = (0..200).flat_map(|round| ["one", "two"].map(|directory| format!("{directory}/{round}")));
+        let seen = files.fold(Hazard::new("moving"), Hazard::file).run();
+        assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+        let got = seen.touches.iter().filter_map(|touch| touch.strip_prefix("access Look got-"));
+        let got: Vec<String> = got.map(|rest| rest.strip_suffix(" missing").unwrap().replace('-', "/")).collect();
+        assert_eq!(got.len(), 200);
+        for name in got {
+            assert!(seen.touches.contains(&format!("open Read {name} there")), "{name} was opened and not told");
+        }
+        raced += seen
+            .touches
+            .iter()
+            .filter(|touch| touch.starts_with("open Read one/") || touch.starts_with("open Read two/"))
+            .count()
+            - 200;
+    }
+    assert!(raced > 0, "the race must have been lost once for this to say anything");
+}
