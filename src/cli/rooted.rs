@@ -21,7 +21,8 @@ use crate::workload::trace_rooted;
 impl Workload {
     /// A program in the directory `root`.
     pub(super) fn rooted(root: &Path, arguments: &Running, command: &[OsString]) -> Result<Self, Failure> {
-        let top = fs_err::canonicalize(root).map_err(Failure::new)?;
+        let top = fs_err::canonicalize(root)
+            .map_err(|error| Failure::new(error).hint("name a directory that has the program and all that it needs"))?;
         let mut environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
         let named = named(&arguments.env, &mut environment)?;
         let path = environment.entry("PATH".into()).or_insert_with(|| PATH.into()).to_string_lossy().into_owned();
