@@ -1,0 +1,189 @@
+//! What `docs/recipes.md` and `docs/ci.md` say, done as it stands there.
+
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+mod support;
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use support::{Outcome, TestContext, has, limited, minjail, needs_root, outcome_of, text};
+
+const HOME: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The commands of a recipe.
+fn recipe(name: &str) -> String {
+    let page = fs_err::read_to_string(Path::new(HOME).join("docs/recipes.md")).unwrap();
+    let block =
+        page.split_once(&format!("<!-- recipe: {name} -->\n```sh\n")).unwrap_or_else(|| panic!("no recipe {name}"));
+    block.1.split_once("```\n").unwrap().0.to_owned()
+}
+
+/// The YAML of a page, read.
+fn examples(page: &str) -> Vec<Value> {
+    let page = fs_err::read_to_string(Path::new(HOME).join("docs").join(page)).unwrap();
+    let blocks = page.split("```yaml\n").skip(1).map(|block| block.split_once("```\n").unwrap().0);
+    blocks.map(|block| serde_yaml::from_str(block).unwrap()).collect()
+}
+
+/// A shell that does `commands` in the test's own directory, where `minjail` is found by its name.
+fn shell(context: &TestContext, commands: &str) -> Command {
+    let bin = context.path("bin");
+    if !bin.exists() {
+        fs_err::create_dir(&bin).unwrap();
+        symlink(minjail(), bin.join("minjail")).unwrap();
+        let storage = format!(
+            "[storage]\ndriver = \"vfs\"\ngraphroot = \"{}\"\nrunroot = \"{}\"\n",
+            context.text("graph"),
+            context.text("run")
+        );
+        fs_err::write(context.path("storage.conf"), storage).unwrap();
+    }
+    let mut command = limited("sh");
+    command.args(["-euc", commands]).current_dir(context.work());
+    command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", text(&bin)));
+    command.env("HOME", context.work()).env("CONTAINERS_STORAGE_CONF", context.path("storage.conf"));
+    command
+}
+
+fn done(context: &TestContext, commands: &str) -> Outcome {
+    outcome_of(&mut shell(context, commands)).success()
+}
+
+/// What the Containerfile of the examples wants: a root, a program, and something that it does not need.
+fn project(context: &TestContext) {
+    let root = context.work().join("root");
+    for directory in ["bin", "srv", "usr/share"] {
+        fs_err::create_dir_all(root.join(directory)).unwrap();
+    }
+    fs_err::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    for name in ["sh", "cat"] {
+        symlink("busybox", root.join("bin").join(name)).unwrap();
+    }
+    fs_err::write(root.join("usr/share/unneeded"), "x".repeat(1_000_000)).unwrap();
+    fs_err::write(context.work().join("app.sh"), "echo from the image\n").unwrap();
+}
+
+#[test]
+fn buildah() {
+    if !has(&["buildah", "/bin/busybox"]) || !needs_root("buildah's store") {
+        return;
+    }
+    let context = TestContext::new();
+    project(&context);
+    let told = done(&context, &recipe("buildah")).text();
+    assert!(
+        told.ends_with("from the image\n") && told.contains("1.0 MB       (1) ->       0 B       (0)  /usr/share"),
+        "{told}"
+    );
+    let lock: Value = serde_json::from_slice(&fs_err::read(context.work().join("small.tar.lock")).unwrap()).unwrap();
+    assert_eq!(lock["config"]["user"], "1000:1000");
+    assert_eq!(lock["config"]["labels"]["org.example.name"], "app");
+}
+
+/// Without a mirror of Debian's at hand, the root is one of this machine's packages.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the tests that take long are asked for by this variable")]
+fn mmdebstrap() {
+    if !has(&["mmdebstrap"]) || !needs_root("a root with all its owners") {
+        return;
+    }
+    let context = TestContext::new();
+    let recipe = recipe("mmdebstrap");
+    let (first, rest) = recipe.split_once('\n').unwrap();
+    assert!(first.starts_with("mmdebstrap "));
+    if std::env::var_os("MINJAIL_TESTS_ALL").is_some() {
+        done(&context, first);
+    } else {
+        let script = format!("{HOME}/fixtures/roots/from-packages.py");
+        outcome_of(context.command(&script).args(["root", "perl-base"])).success();
+    }
+    assert_eq!(done(&context, rest).text(), "1970\n");
+    let lock: Value = serde_json::from_slice(&fs_err::read(context.work().join("small.lock")).unwrap()).unwrap();
+    let entries = lock["entries"].as_array().unwrap();
+    let package = |path: &str| entries.iter().find(|entry| entry["path"] == path).map(|entry| entry["package"].clone());
+    assert!(package("/usr/bin/perl").unwrap().as_str().unwrap().starts_with("deb:perl-base="));
+    assert_eq!(package("/usr/bin/apt"), None);
+}
+
+/// In a mount namespace of its own, since the store is `/nix` for all.
+#[test]
+fn nix() {
+    if !has(&["nix-build", "/bin/busybox"]) || !needs_root("a store of one's own") {
+        return;
+    }
+    let context = TestContext::new();
+    let (made, store) = (!Path::new("/nix").exists(), "mkdir -p /nix; mount -t tmpfs none /nix");
+    let built = format!("{store}; export NIX_CONFIG='build-users-group ='\n{}", recipe("nix"));
+    let mut command = limited("unshare");
+    let shell = shell(&context, &built);
+    command.args(["-m", "sh"]).args(shell.get_args().skip(3)).current_dir(context.work());
+    command.envs(shell.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let told = outcome_of(&mut command);
+    if made {
+        let _ = fs_err::remove_dir("/nix");
+    }
+    // The store path comes first.
+    assert!(told.success().text().ends_with("-hello\nhello\nhello\n"));
+    let lock: Value = serde_json::from_slice(&fs_err::read(context.work().join("small.lock")).unwrap()).unwrap();
+    let cat =
+        |entry: &&Value| entry["path"].as_str().unwrap().starts_with("/nix/store/") && entry["target"] == "busybox";
+    assert_eq!(lock["entries"].as_array().unwrap().iter().filter(cat).count(), 1, "the link of the store path");
+}
+
+#[test]
+fn virtual_environment() {
+    if !has(&["python3"]) {
+        return;
+    }
+    let context = TestContext::new();
+    assert_eq!(done(&context, &recipe("venv")).text(), "\"hello, venv\"\n".repeat(2));
+    let lock = fs_err::read_to_string(context.work().join("small.tar.lock")).unwrap();
+    assert!(lock.contains("greeting.py") && !lock.contains("site-packages/pip/__init__.py"));
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "cargo finds its toolchain by these variables")]
+fn cargo() {
+    let context = TestContext::new();
+    let cargo = Path::new(env!("CARGO")).parent().unwrap();
+    // Below this workspace the project would be taken for one of its members.
+    let elsewhere = tempfile::Builder::new().prefix("minjail-test-").tempdir_in("/var/tmp").unwrap();
+    let mut command = shell(&context, &recipe("cargo"));
+    command.current_dir(elsewhere.path());
+    command.env("PATH", format!("{}:{}:/usr/bin:/bin", text(cargo), context.text("bin")));
+    command.envs(std::env::var_os("RUSTUP_HOME").map(|value| ("RUSTUP_HOME", value)));
+    assert_eq!(outcome_of(&mut command).success().text(), "Hello, world!\n".repeat(2));
+}
+
+#[test]
+fn continuous_integration() {
+    if !has(&["buildah", "/bin/busybox"]) || !needs_root("buildah's store") {
+        return;
+    }
+    let examples = examples("ci.md");
+    let [github, gitlab] = examples.as_slice() else { panic!("two examples") };
+    let steps = github["jobs"]["image"]["steps"].as_array().unwrap();
+    // What a test's machine has done already, or may not.
+    let is_ours =
+        |step: &&Value| !["Install", "Allow user namespaces"].contains(&step["name"].as_str().unwrap_or_default());
+    let ours: Vec<&str> = steps.iter().filter(is_ours).filter_map(|step| step["run"].as_str()).collect();
+    let lines = |job: &str| gitlab[job]["script"].as_array().unwrap().iter().map(|line| line.as_str().unwrap());
+    let jobs: Vec<&str> = lines("build").chain(lines("slim")).collect();
+    for (steps, least) in [(ours, 4), (jobs, 5)] {
+        let context = TestContext::new();
+        project(&context);
+        let recipe = recipe("buildah");
+        let containerfile = format!("{}END\n", recipe.split_once("END\nbuildah").unwrap().0);
+        done(&context, &containerfile);
+        assert!(steps.len() >= least, "{steps:?}");
+        for step in steps {
+            done(&context, step);
+        }
+        let before = fs_err::metadata(context.work().join("app.tar")).unwrap().len();
+        let lock = fs_err::read_to_string(context.work().join("small.tar.lock")).unwrap();
+        assert!(before > 0 && lock.contains("\"verified\": true") && !lock.contains("unneeded"));
+    }
+}
