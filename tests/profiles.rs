@@ -2,7 +2,8 @@
 
 mod support;
 
-use support::{Outcome, TestContext, needs_root, outcome_of, text};
+use support::podman::Podman;
+use support::{Outcome, TestContext, has, needs_root, outcome_of, text};
 
 /// What `minjail build PROFILE -o rootfs:out` says, with a profile of this text.
 fn build(context: &TestContext, profile: &str, more: &[&str]) -> Outcome {
@@ -22,7 +23,7 @@ fn succeed(outcome: Outcome) {
     outcome.success();
 }
 
-/// The shipped profile, built as an image and verified again from there.
+/// The shipped profile, built as an image and verified again from there, in the jail and by podman.
 fn shipped(name: &str) {
     if !needs_root("a network of its own for the traced run") {
         return;
@@ -31,6 +32,11 @@ fn shipped(name: &str) {
     let image = format!("oci:{}", context.text("image"));
     succeed(outcome_of(&mut context.minjail(&["build", name, "-o", &image])));
     succeed(outcome_of(&mut context.minjail(&["verify", &image, "-p", name])));
+    if has(&["podman"]) {
+        let podman = Podman::new();
+        let verify = ["verify", &image, "-p", name, "--verify-with", "podman"];
+        succeed(outcome_of(context.minjail(&verify).envs(podman.environment())));
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::engine::Tool;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::locked;
@@ -46,6 +47,10 @@ pub(super) struct Arguments {
     /// Do not run the workloads in a jail; the lock says so
     #[arg(long, conflicts_with_all = ["traces", "repair", "keep_failed"])]
     no_verify: bool,
+
+    /// Let this run the image too, before it is written; may be given several times
+    #[arg(long, value_name = "ENGINE", conflicts_with_all = ["traces", "no_verify"])]
+    verify_with: Vec<Tool>,
 
     /// If a workload fails in the jail, add what it missed and try again
     #[arg(long, conflicts_with = "traces")]
@@ -98,6 +103,7 @@ fn from_profile(profile: &Profile, arguments: &Arguments, prepared: &Prepared) -
         verify: !arguments.no_verify,
         rounds: if arguments.repair { arguments.rounds } else { 0 },
         keep_failed: arguments.keep_failed,
+        tools: arguments.verify_with.clone(),
     };
     proven::build(&rehearsals, &Ground::Host, &image(profile), &proving, prepared, |_| Ok(()))
 }

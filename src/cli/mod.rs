@@ -19,6 +19,7 @@ mod choices;
 mod diagnose;
 mod diff;
 mod doctor;
+mod engine;
 mod exit;
 mod failure;
 mod gather;

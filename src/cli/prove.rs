@@ -28,6 +28,8 @@ impl Model {
 /// What came of one workload in the jail.
 pub(super) struct Verdict {
     pub(super) workload: String,
+    /// Where it was run.
+    pub(super) place: &'static str,
     faults: Vec<String>,
     pub(super) culprits: Vec<Sought>,
     unlisted: Vec<Sought>,
@@ -36,6 +38,19 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
+    /// What came of a workload that an engine has run: there nobody sees what it looked for.
+    pub(super) fn of_engine(workload: &str, engine: &'static str, observation: &Observation) -> Self {
+        Self {
+            workload: workload.to_owned(),
+            place: engine,
+            faults: observation.faults.iter().map(Fault::to_string).collect(),
+            culprits: Vec::new(),
+            unlisted: Vec::new(),
+            differing: Vec::new(),
+            stderr: observation.stderr.clone(),
+        }
+    }
+
     pub(super) fn is_good(&self) -> bool {
         self.faults.is_empty()
     }
@@ -47,7 +62,7 @@ impl Verdict {
             return;
         }
         for fault in &self.faults {
-            say!("minjail: in the jail, workload `{}`: {fault}", self.workload);
+            say!("minjail: in {}, workload `{}`: {fault}", self.place, self.workload);
         }
         for line in String::from_utf8_lossy(&self.stderr).lines().rev().take(LINES).collect::<Vec<_>>().iter().rev() {
             say!("minjail: it wrote: {}", escape(line.as_bytes()));
@@ -98,6 +113,7 @@ pub(super) fn try_out(
     let Diagnosis { missing: culprits, unlisted, differing } = diagnosis;
     Ok(Verdict {
         workload: rehearsal.header.workload.clone(),
+        place: "the jail",
         faults,
         culprits,
         unlisted,

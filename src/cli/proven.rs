@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use super::engine::Tool;
 use super::failure::Failure;
 use super::gather::{Gathered, gather};
 use super::pack::{self, Draft, Needed, Prepared};
@@ -22,6 +23,8 @@ pub(super) struct Proving {
     pub(super) rounds: u32,
     /// Leave the tree of an image that failed.
     pub(super) keep_failed: bool,
+    /// What is to run the image besides the jail.
+    pub(super) tools: Vec<Tool>,
 }
 
 /// Where the workloads have everything that they may need.
@@ -43,6 +46,7 @@ pub(super) fn build(
     prepared: &Prepared,
     finish: impl Fn(&mut Draft) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    proving.tools.iter().try_for_each(|tool| tool.check(rehearsals))?;
     let states: Vec<String> = rehearsals.iter().flat_map(|rehearsal| rehearsal.workload.state.clone()).collect();
     let scratch = scratch(&states)?;
     let Gathered { mut trace, models, estimate } =
@@ -60,6 +64,7 @@ pub(super) fn build(
         draft.write_tree(&tree, prepared)?;
         let verdicts = prove(rehearsals, &models, &tree, &draft)?;
         if verdicts.iter().all(Verdict::is_good) {
+            by_other_means(rehearsals, &proving.tools, &draft, &tree, scratch.path(), prepared)?;
             return draft.publish(prepared);
         }
         let runs = if round < proving.rounds { repairs(rehearsals, &verdicts, &draft)? } else { Vec::new() };
@@ -85,6 +90,32 @@ pub(super) fn build(
 fn prove(rehearsals: &[Rehearsal<'_>], models: &[Model], tree: &Path, draft: &Draft) -> Result<Vec<Verdict>, Failure> {
     let pairs = rehearsals.iter().zip(models);
     pairs.map(|(rehearsal, model)| try_out(rehearsal, tree, Some(model), &draft.root)).collect()
+}
+
+/// Lets each tool run the image.
+fn by_other_means(
+    rehearsals: &[Rehearsal<'_>],
+    tools: &[Tool],
+    draft: &Draft,
+    tree: &Path,
+    scratch: &Path,
+    prepared: &Prepared,
+) -> Result<(), Failure> {
+    for (index, tool) in tools.iter().enumerate() {
+        let place = scratch.join(format!("tool{index}"));
+        fs_err::create_dir(&place).map_err(Failure::new)?;
+        let loaded = if tool.has_images() {
+            tool.load(&draft.write_archive(&place.join("image.tar"), prepared)?, &place)?
+        } else {
+            tool.of_tree(tree)
+        };
+        let verdicts = loaded.verdicts(rehearsals, &place)?;
+        verdicts.iter().for_each(Verdict::tell);
+        if !verdicts.iter().all(Verdict::is_good) {
+            return Err(unproved(&verdicts));
+        }
+    }
+    Ok(())
 }
 
 /// What is to be added, as runs that touch it.

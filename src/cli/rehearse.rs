@@ -15,7 +15,7 @@ use crate::path::{JailPath, escape};
 use crate::profile::{Network, Workload};
 use crate::publish::Scratch;
 use crate::trace::{FORMAT, Header};
-use crate::workload::{self, Observation, Order, Place};
+use crate::workload::{self, Engine, Observation, Order, Place};
 
 /// The subcommand that a runner is called by.
 pub(super) const RUNNER: &str = "__workload";
@@ -89,6 +89,16 @@ impl<'a> Rehearsal<'a> {
         let private = self.workload.network == Network::Private;
         let place = Place::Jail { tree: tree.to_path_buf(), trace: trace.map(Path::to_path_buf) };
         self.run(place, private, header)
+    }
+
+    /// Runs it by a container engine.
+    pub(super) fn in_engine(&self, engine: Engine, private_network: bool) -> Result<Observation, Failure> {
+        self.run(Place::Engine(engine), private_network, self.header.clone())
+    }
+
+    /// The whole environment.
+    pub(super) fn environment(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.environment.iter()
     }
 
     /// What would not be quite as asked for in a jail made of `tree`.

@@ -159,6 +159,7 @@ impl Whole<'_> {
             verify: !arguments.no_verify,
             rounds: if arguments.repair { arguments.rounds } else { 0 },
             keep_failed: arguments.keep_failed,
+            tools: Vec::new(),
         };
         proven::build(&rehearsals, &Ground::Tree(self.tree), &image, &proving, prepared, |draft| {
             self.finish(draft, prepared.packing.layers);

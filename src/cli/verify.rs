@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::engine::{Tool, spelled};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::mend::Broken;
@@ -24,6 +25,10 @@ pub(super) struct Arguments {
     /// A profile: a file, or one of `minjail profile list`
     #[arg(short, long, value_name = "PROFILE")]
     profile: String,
+
+    /// Let this run the workloads in place of the jail; may be given several times
+    #[arg(long, value_name = "ENGINE", conflicts_with = "repair")]
+    verify_with: Vec<Tool>,
 
     /// If a workload fails, add what it missed, from this machine, and try again; what works is written to `-o`
     #[arg(long, requires = "outputs")]
@@ -55,6 +60,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         image.unpack(&tree)?;
         (Some(image), tree)
     };
+    if !arguments.verify_with.is_empty() {
+        return with_tools(arguments, &profile, &tree, scratch.path(), &prepared);
+    }
     let verdicts = verdicts(&profile, &tree, &prepared)?;
     if verdicts.iter().all(Verdict::is_good) {
         if arguments.repair && !prepared.quiet {
@@ -69,6 +77,34 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         return Err(if has_culprits { failure.hint(hint) } else { failure });
     }
     mend(arguments, &profile, &input, image.as_ref(), &tree, scratch.path(), prepared, verdicts)
+}
+
+/// Lets each tool run every workload.
+fn with_tools(
+    arguments: &Arguments,
+    profile: &Profile,
+    tree: &Path,
+    scratch: &Path,
+    prepared: &Prepared,
+) -> Result<Exit, Failure> {
+    let rehearsals = profile.workloads.iter().map(|(name, workload)| Rehearsal::new(name, workload, Some(tree)));
+    let rehearsals = rehearsals.collect::<Result<Vec<_>, _>>()?;
+    let mut verdicts = Vec::new();
+    for (index, tool) in arguments.verify_with.iter().enumerate() {
+        tool.check(&rehearsals)?;
+        let place = scratch.join(format!("tool{index}"));
+        fs_err::create_dir(&place).map_err(Failure::new)?;
+        let loaded =
+            if tool.has_images() { tool.load(&spelled(&arguments.image), &place)? } else { tool.of_tree(tree) };
+        for verdict in loaded.verdicts(&rehearsals, &place)? {
+            verdict.tell();
+            if verdict.is_good() && !prepared.quiet {
+                say!("minjail: workload `{}` does in {} what the profile says", verdict.workload, verdict.place);
+            }
+            verdicts.push(verdict);
+        }
+    }
+    if verdicts.iter().all(Verdict::is_good) { Ok(Exit::Success) } else { Err(unproved(&verdicts)) }
 }
 
 /// Runs every workload in a jail made of `tree`, and tells what came of it.

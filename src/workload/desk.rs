@@ -108,10 +108,7 @@ impl Desk {
             Ask::Exchange { port, send, until, milliseconds } => {
                 exchange(port, send.as_bytes(), until.as_deref(), Duration::from_millis(milliseconds))
             }
-            Ask::Port(port) => {
-                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-                yes(TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_ok())
-            }
+            Ask::Port(port) => yes(is_open(port)),
             Ask::Socket(path) => yes(UnixStream::connect(path).is_ok()),
             Ask::File(path) => yes(Path::new(&path).exists()),
             Ask::Check { command, seconds } => self.check(&command, Duration::from_secs(seconds)),
@@ -179,11 +176,17 @@ impl Desk {
     }
 }
 
-fn yes(is: bool) -> Answer {
+/// True if the TCP port takes connections.
+pub(super) fn is_open(port: u16) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_ok()
+}
+
+pub(super) fn yes(is: bool) -> Answer {
     if is { Answer::Yes } else { Answer::No }
 }
 
-fn exchange(port: u16, text: &[u8], until: Option<&str>, patience: Duration) -> Answer {
+pub(super) fn exchange(port: u16, text: &[u8], until: Option<&str>, patience: Duration) -> Answer {
     match try_exchange(port, text, until, Instant::now() + patience) {
         Ok(received) => Answer::Received(received),
         Err(error) => Answer::Refused(error.to_string()),

@@ -1,4 +1,4 @@
-//! Runs a workload as its profile says, traced, on the host or in a jail, and observes it.
+//! Runs a workload as its profile says, traced, on the host or in a jail, or by an engine, and observes it.
 //!
 //! In: an [`Order`] (what is executed, where, as whom) and the profile's words on readiness, probes and expectations.
 //! Out: an [`Observation`]: how it ended, what it wrote, what it looked for in vain, and every [`Fault`]. On the host a
@@ -19,6 +19,7 @@
 mod answer;
 mod desk;
 mod director;
+mod engine;
 mod neighbour;
 mod probes;
 mod rooted;
@@ -29,4 +30,4 @@ mod wire;
 pub use director::{DirectError, Fault, Observation, direct};
 pub use rooted::trace_rooted;
 pub use runner::{RunError, run};
-pub use wire::{Order, Place, Sought};
+pub use wire::{Engine, Order, Place, SIGNAL, Sought};

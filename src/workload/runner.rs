@@ -10,6 +10,7 @@ use minjail_tracer::{Command, Credentials, Event, Options, Outcome};
 use nix::sys::signal::{SigSet, SigmaskHow};
 
 use super::desk::Desk;
+use super::engine::in_engine;
 use super::wire::{GREETING, Order, Place, Word, send};
 use crate::jail::{self, Ended, Inside, Jail, JailError, Namespaces, Network, User};
 use crate::path::unescape;
@@ -49,6 +50,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     let stream = UnixStream::connect(order.scratch.join(SOCKET)).map_err(RunError::Speak)?;
     let ending = match &order.place {
         Place::Host { trace } => on_host(&order, &stream, trace).map(Some),
+        Place::Engine(engine) => in_engine(&order, &stream, engine).map(Some),
         Place::Jail { tree, trace } => in_jail(&order, &stream, tree.clone(), trace.as_deref()),
     };
     let last = match &ending {
@@ -179,7 +181,7 @@ pub(super) fn show_first_process(shown: bool) -> Result<(), RunError> {
 }
 
 /// The first message: the namespaces that commands of the host are to join.
-fn hello(stream: &UnixStream, namespaces: &Namespaces) -> Result<(), RunError> {
+pub(super) fn hello(stream: &UnixStream, namespaces: &Namespaces) -> Result<(), RunError> {
     namespaces.send(stream, GREETING).map_err(RunError::Speak)
 }
 

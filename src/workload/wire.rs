@@ -32,9 +32,23 @@ pub struct Order {
 pub enum Place {
     /// On the host; the trace is kept at this path.
     Host { trace: PathBuf },
+    /// In a container.
+    Engine(Engine),
     /// In a jail made of this tree; the trace, if one is wanted, is kept at that path of the host.
     Jail { tree: PathBuf, trace: Option<PathBuf> },
 }
+
+/// How a container engine runs a workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Engine {
+    pub command: Vec<String>,
+    /// What sends the program a signal, but for the signal's number, which comes in place of [`SIGNAL`]; empty if the program
+    /// is the child of the command's child, and hears signals itself.
+    pub kill: Vec<String>,
+}
+
+/// Stands for a signal's number.
+pub const SIGNAL: &str = "{signal}";
 
 /// The runner's first byte, with the namespaces to join; no message begins so.
 pub(super) const GREETING: u8 = b'!';

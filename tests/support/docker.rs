@@ -33,6 +33,11 @@ impl Docker {
         Self { _daemon: daemon, directory }
     }
 
+    /// Where clients find it, as `DOCKER_HOST` says it.
+    pub(crate) fn address(&self) -> String {
+        format!("unix://{}", text(&self.directory.path().join("socket")))
+    }
+
     /// `docker load`; returns the name under which docker then knows the image.
     pub(crate) fn load(&self, archive: &Path) -> String {
         let loaded = outcome_of(&mut self.docker(&["load", "--input", &text(archive)])).success();

@@ -79,6 +79,18 @@ impl Podman {
         images[0].clone()
     }
 
+    /// The variables by which a podman that somebody else calls uses this store.
+    pub(crate) fn environment(&self) -> [(&'static str, PathBuf); 3] {
+        let (store, run) = (text(&self.path("s")), text(&self.path("r")));
+        let conf = format!("[storage]\ndriver = \"vfs\"\ngraphroot = \"{store}\"\nrunroot = \"{run}\"\n");
+        fs_err::write(self.path("storage.conf"), conf).expect("the directory is ours");
+        [
+            ("CONTAINERS_CONF", self.path("containers.conf")),
+            ("CONTAINERS_STORAGE_CONF", self.path("storage.conf")),
+            ("HOME", PathBuf::from("/root")),
+        ]
+    }
+
     /// `podman ARGUMENT...` on this store.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = limited("podman");

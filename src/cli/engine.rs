@@ -1,0 +1,285 @@
+//! `--verify-with`: the workloads once more, run by a container engine.
+//!
+//! In: an image, as a file that engines read or as a directory, and the workloads. Out: verdicts. The image and its containers
+//! are taken away again.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::unistd::Uid;
+
+use super::exit::Exit;
+use super::failure::Failure;
+use super::prove::Verdict;
+use super::rehearse::Rehearsal;
+use crate::image::Output;
+use crate::profile::{Moment, Network};
+use crate::workload::{Engine, SIGNAL};
+
+/// Something besides minjail that runs images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(super) enum Tool {
+    Podman,
+    Docker,
+    Runc,
+    Bwrap,
+}
+
+/// An image that was handed to a tool.
+pub(super) struct Loaded {
+    tool: Tool,
+    /// What the tool calls it; for those that have no images, the directory.
+    name: String,
+    /// What takes it away again; empty if nothing has to.
+    forget: Vec<String>,
+}
+
+impl Tool {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Podman => "podman",
+            Self::Docker => "docker",
+            Self::Runc => "runc",
+            Self::Bwrap => "bwrap",
+        }
+    }
+
+    /// True if it reads images; the others run directories.
+    pub(super) fn has_images(self) -> bool {
+        matches!(self, Self::Podman | Self::Docker)
+    }
+
+    /// Refuses before anything is run what cannot come to anything.
+    pub(super) fn check(self, rehearsals: &[Rehearsal<'_>]) -> Result<(), Failure> {
+        let program = self.program();
+        match Command::new(program).arg("--version").output() {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => return Err(failed(&format!("{program} --version"), &output)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Failure::usage(format!("`{program}` is not installed"))
+                    .exit(Exit::NotFound)
+                    .hint("install it, or leave `--verify-with` out: the jail's proof needs nothing"));
+            }
+            Err(error) => return Err(Failure::new(error)),
+        }
+        for rehearsal in rehearsals {
+            let by = match rehearsal.workload.ready.as_ref().map(crate::profile::Ready::moment) {
+                Some(Moment::Socket(_)) => "socket",
+                Some(Moment::File(_)) => "file",
+                Some(Moment::Check(_)) => "check",
+                Some(Moment::Idle(_)) => "idle",
+                _ => continue,
+            };
+            let name = &rehearsal.header.workload;
+            let text = format!(
+                "whether the workload `{name}` is ready, its `{by}` says, which is inside of {program}'s container"
+            );
+            return Err(
+                Failure::usage(text).hint("say when it is ready by `port`, `http`, `log`, `command` or `after`")
+            );
+        }
+        Ok(())
+    }
+
+    /// Hands it an image that is spelled `FORM:PLACE`; `place` is an empty directory.
+    pub(super) fn load(self, image: &str, place: &Path) -> Result<Loaded, Failure> {
+        let program = self.program();
+        let file = image.strip_prefix("docker-archive:").map(|rest| rest.split(':').next().unwrap_or(rest));
+        let arguments = match (self, file) {
+            (Self::Podman, _) => vec!["pull", "--quiet", image],
+            (_, Some(file)) => vec!["load", "--quiet", "--input", file],
+            (_, None) => {
+                return Err(Failure::usage(format!("`{program}` does not read `{image}`"))
+                    .hint("it reads `docker-archive:FILE`: `minjail unpack` writes that"));
+            }
+        };
+        let mut command = Command::new(program);
+        if let (Self::Podman, Ok(Output::Oci { directory, tag })) = (self, Output::parse(image.as_ref())) {
+            // podman names an image after its directory, and refuses names with capitals.
+            let directory = std::path::absolute(directory).map_err(Failure::new)?;
+            fs_err::os::unix::fs::symlink(directory, place.join("image")).map_err(Failure::new)?;
+            let tag = tag.map(|tag| format!(":{tag}")).unwrap_or_default();
+            command.current_dir(place).args(["pull", "--quiet", &format!("oci:image{tag}")]);
+        } else {
+            command.args(&arguments);
+        }
+        let output = command.output().map_err(Failure::new)?;
+        if !output.status.success() {
+            return Err(failed(&format!("{program} {}", arguments.join(" ")), &output));
+        }
+        let said = String::from_utf8_lossy(&output.stdout);
+        let name = said.trim().lines().last().unwrap_or_default();
+        let name = name.rsplit(": ").next().unwrap_or(name).to_owned();
+        let forget = [program, "rmi", "--force", &name].map(str::to_owned).to_vec();
+        Ok(Loaded { tool: self, name, forget })
+    }
+
+    /// A tool that runs the directory `tree`, which it may change.
+    pub(super) fn of_tree(self, tree: &Path) -> Loaded {
+        Loaded { tool: self, name: tree.display().to_string(), forget: Vec::new() }
+    }
+}
+
+impl Loaded {
+    /// Runs the workloads; `scratch` is for what the tool keeps meanwhile.
+    pub(super) fn verdicts(&self, rehearsals: &[Rehearsal<'_>], scratch: &Path) -> Result<Vec<Verdict>, Failure> {
+        let verdicts = rehearsals.iter().enumerate().map(|(index, rehearsal)| {
+            let id = format!("minjail-{}-{index}", std::process::id());
+            let place = scratch.join(&id);
+            fs_err::create_dir(&place).map_err(Failure::new)?;
+            let private = rehearsal.workload.network == Network::Private
+                && Uid::effective().is_root()
+                && self.tool != Tool::Docker;
+            let engine = self.engine(rehearsal, &id, &place)?;
+            let observation = rehearsal.in_engine(engine, private);
+            self.clear(&id, &place);
+            Ok(Verdict::of_engine(&rehearsal.header.workload, self.tool.program(), &observation?))
+        });
+        verdicts.collect()
+    }
+
+    /// Takes away what an interrupted run may have left of a container.
+    fn clear(&self, id: &str, place: &Path) {
+        let state = place.join("state").display().to_string();
+        let arguments = match self.tool {
+            Tool::Podman | Tool::Docker => vec!["rm", "--force", id],
+            Tool::Runc => vec!["--root", &state, "delete", "--force", id],
+            Tool::Bwrap => return,
+        };
+        // It is gone already if all went well.
+        let _ = Command::new(self.tool.program()).args(arguments).output();
+    }
+
+    fn engine(&self, rehearsal: &Rehearsal<'_>, id: &str, place: &Path) -> Result<Engine, Failure> {
+        let program = self.tool.program();
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
+        match self.tool {
+            Tool::Podman | Tool::Docker => Ok(Engine {
+                command: self.run_command(rehearsal, id),
+                kill: words(&[program, "kill", "--signal", SIGNAL, id]),
+            }),
+            Tool::Runc => {
+                let bundle = self.bundle(rehearsal, place)?;
+                let state = place.join("state").display().to_string();
+                let command = words(&[program, "--root", &state, "run", "--bundle", &bundle, id]);
+                Ok(Engine { command, kill: words(&[program, "--root", &state, "kill", id, SIGNAL]) })
+            }
+            Tool::Bwrap => {
+                let tree = self.copy(place)?;
+                Ok(Engine { command: bwrap(rehearsal, &tree)?, kill: Vec::new() })
+            }
+        }
+    }
+
+    /// `podman run`, and `docker run`, which takes the same.
+    fn run_command(&self, rehearsal: &Rehearsal<'_>, id: &str) -> Vec<String> {
+        let header = &rehearsal.header;
+        let mut words: Vec<String> =
+            [self.tool.program(), "run", "--rm", "--interactive", "--pull=never", "--network=host"]
+                .map(str::to_owned)
+                .to_vec();
+        let options = [
+            ("--name", id.to_owned()),
+            ("--user", format!("{}:{}", header.uid, header.gid)),
+            ("--workdir", header.directory.to_string()),
+            ("--entrypoint", header.program.to_string()),
+        ];
+        words.extend(options.into_iter().flat_map(|(option, value)| [option.to_owned(), value]));
+        for (name, value) in rehearsal.environment() {
+            words.extend(["--env".to_owned(), format!("{name}={value}")]);
+        }
+        words.push(self.name.clone());
+        words.extend(rehearsal.workload.run.0.iter().skip(1).cloned());
+        words
+    }
+
+    /// A copy of the tree, so that one workload does not find what another has left.
+    fn copy(&self, place: &Path) -> Result<PathBuf, Failure> {
+        let copy = place.join("rootfs");
+        let output = Command::new("cp").arg("-a").arg(&self.name).arg(&copy).output().map_err(Failure::new)?;
+        if output.status.success() { Ok(copy) } else { Err(failed(&format!("cp -a {}", self.name), &output)) }
+    }
+
+    /// A runtime bundle: the tree, and how it is run (OCI runtime-spec, config.md).
+    fn bundle(&self, rehearsal: &Rehearsal<'_>, place: &Path) -> Result<String, Failure> {
+        self.copy(place)?;
+        let header = &rehearsal.header;
+        let mut args = vec![header.program.to_string()];
+        args.extend(rehearsal.workload.run.0.iter().skip(1).cloned());
+        let env: Vec<String> = rehearsal.environment().map(|(name, value)| format!("{name}={value}")).collect();
+        let capabilities = [
+            "CAP_CHOWN",
+            "CAP_DAC_OVERRIDE",
+            "CAP_FOWNER",
+            "CAP_FSETID",
+            "CAP_KILL",
+            "CAP_SETGID",
+            "CAP_SETUID",
+            "CAP_SETPCAP",
+            "CAP_NET_BIND_SERVICE",
+            "CAP_SYS_CHROOT",
+            "CAP_SETFCAP",
+        ];
+        let sets = ["bounding", "effective", "permitted"].map(|set| (set.to_owned(), serde_json::json!(capabilities)));
+        let mount = |target: &str, kind: &str, options: &[&str]| serde_json::json!({"destination": target, "type": kind, "source": kind, "options": options});
+        let config = serde_json::json!({
+            "ociVersion": "1.0.2",
+            "root": {"path": "rootfs"},
+            "process": {
+                "args": args, "env": env, "cwd": header.directory.to_string(), "terminal": false,
+                "user": {"uid": header.uid, "gid": header.gid, "additionalGids": header.groups},
+                "capabilities": sets.into_iter().collect::<serde_json::Map<_, _>>(),
+            },
+            "mounts": [
+                mount("/proc", "proc", &[]),
+                mount("/dev", "tmpfs", &["nosuid", "mode=755", "size=65536k"]),
+                mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+                mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777"]),
+            ],
+            "linux": {"namespaces": [{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}]},
+        });
+        fs_err::write(place.join("config.json"), config.to_string()).map_err(Failure::new)?;
+        Ok(place.display().to_string())
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        if let Some((program, arguments)) = self.forget.split_first() {
+            let _ = Command::new(program).args(arguments).output();
+        }
+    }
+}
+
+/// bubblewrap has no user but its caller, or, in a user namespace, any one.
+fn bwrap(rehearsal: &Rehearsal<'_>, tree: &Path) -> Result<Vec<String>, Failure> {
+    let header = &rehearsal.header;
+    if header.uid != 0 && Uid::effective().is_root() {
+        let text = format!("bubblewrap cannot run the workload `{}` as user {}", header.workload, header.uid);
+        return Err(Failure::usage(text).hint("verify with podman, docker or runc"));
+    }
+    let tree = tree.display().to_string();
+    let mut words =
+        vec!["bwrap", "--bind", &tree, "/", "--dev", "/dev", "--proc", "/proc", "--unshare-pid", "--unshare-ipc"];
+    words.extend(["--unshare-uts", "--die-with-parent", "--clearenv", "--chdir"]);
+    let mut words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+    words.push(header.directory.to_string());
+    for (name, value) in rehearsal.environment() {
+        words.extend(["--setenv".to_owned(), name.clone(), value.clone()]);
+    }
+    words.push(header.program.to_string());
+    words.extend(rehearsal.workload.run.0.iter().skip(1).cloned());
+    Ok(words)
+}
+
+fn failed(command: &str, output: &std::process::Output) -> Failure {
+    let said = crate::path::escape(output.stderr.trim_ascii());
+    Failure::usage(format!("`{command}` failed: {} {said}", output.status))
+        .hint("see that it works by itself; `--verify-with` uses it with its own settings")
+}
+
+/// As an argument of the command line is spelled.
+pub(super) fn spelled(image: &OsString) -> String {
+    image.to_string_lossy().into_owned()
+}

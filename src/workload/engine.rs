@@ -1,0 +1,102 @@
+//! A workload that a container engine runs: nothing is traced, and what can be asked is asked from outside.
+//!
+//! In: an engine's command line. Out: how it ended, told to the director, and answers meanwhile. The engine's client ends with
+//! the program's status. Signals go by the engine's own command; bubblewrap has none, and its program is the child of
+//! its child.
+
+use std::io::BufReader;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::desk::{exchange, is_open, yes};
+use super::runner::{RunError, hello};
+use super::wire::{Answer, Ask, Engine, Order, SIGNAL, Word, receive, send};
+use crate::jail::{self, Namespaces};
+use crate::trace::Ending;
+
+/// Runs the engine until its program has ended.
+pub(super) fn in_engine(order: &Order, stream: &UnixStream, engine: &Engine) -> Result<Ending, RunError> {
+    if order.private_network {
+        jail::leave_network().map_err(|source| RunError::SetUp { what: "a network".to_owned(), source })?;
+    }
+    let network = if order.private_network { Namespaces::network() } else { Ok(Namespaces::default()) };
+    hello(stream, &network.map_err(RunError::Speak)?)?;
+    let failed = |source| RunError::SetUp { what: format!("`{}`", engine.command[0]), source };
+    let mut child = Command::new(&engine.command[0]).args(&engine.command[1..]).spawn().map_err(failed)?;
+    let attendant = Attendant {
+        client: i32::try_from(child.id()).expect("the kernel's ids are ints"),
+        kill: engine.kill.clone(),
+        writer: Arc::new(Mutex::new(stream.try_clone().map_err(RunError::Speak)?)),
+    };
+    let reader = stream.try_clone().map_err(RunError::Speak)?;
+    // It ends with this process.
+    std::thread::spawn(move || attendant.attend(reader));
+    let status = child.wait().map_err(failed)?;
+    Ok(match status.signal() {
+        Some(signal) => Ending::Killed(signal),
+        None => Ending::Exited(status.code().unwrap_or_default()),
+    })
+}
+
+/// Answers the director.
+struct Attendant {
+    client: i32,
+    kill: Vec<String>,
+    writer: Arc<Mutex<UnixStream>>,
+}
+
+impl Attendant {
+    fn attend(&self, stream: UnixStream) {
+        let mut reader = BufReader::new(stream);
+        while let Ok(Some(ask)) = receive(&mut reader) {
+            let answer = self.answer(ask);
+            let mut writer = self.writer.lock().expect("nobody panics while writing");
+            if send(&mut *writer, &Word::Answer(answer)).is_err() {
+                break;
+            }
+        }
+        // Without a director nobody would stop the program.
+        self.signal(libc::SIGKILL);
+    }
+
+    fn answer(&self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Signal(number) => self.signal(number),
+            Ask::Kill => self.signal(libc::SIGKILL),
+            Ask::Exchange { port, send, until, milliseconds } => {
+                exchange(port, send.as_bytes(), until.as_deref(), Duration::from_millis(milliseconds))
+            }
+            Ask::Port(port) => yes(is_open(port)),
+            Ask::Socket(_) | Ask::File(_) | Ask::Check { .. } | Ask::Idle { .. } => {
+                Answer::Refused("nobody sees into the container".to_owned())
+            }
+        }
+    }
+
+    fn signal(&self, number: i32) -> Answer {
+        let number_text = number.to_string();
+        let words: Vec<&String> =
+            self.kill.iter().map(|word| if word == SIGNAL { &number_text } else { word }).collect();
+        if let Some((program, arguments)) = words.split_first() {
+            let output = Command::new(program).args(arguments).output();
+            return yes(output.is_ok_and(|output| output.status.success()));
+        }
+        let signal = Signal::try_from(number).ok();
+        yes(signal.is_some_and(|signal| kill(Pid::from_raw(self.program()), signal).is_ok()))
+    }
+
+    /// The child of the client's child; the client, while there is none.
+    fn program(&self) -> i32 {
+        let child_of = |process: i32| -> Option<i32> {
+            let children = fs_err::read_to_string(format!("/proc/{process}/task/{process}/children")).ok()?;
+            children.split_whitespace().next()?.parse().ok()
+        };
+        child_of(self.client).and_then(child_of).unwrap_or(self.client)
+    }
+}

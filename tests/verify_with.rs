@@ -1,0 +1,109 @@
+//! The proof by other means: the workloads of a profile, run by podman, docker, runc and bubblewrap.
+
+mod support;
+
+use support::docker::Docker;
+use support::podman::Podman;
+use support::{Outcome, TestContext, has, minjail, needs_root, outcome_of, text};
+
+/// What `minjail verify` says, with podman's store in a directory of its own.
+fn verify(context: &TestContext, podman: &Podman, image: &str, more: &[&str]) -> Outcome {
+    let arguments = [&["verify", image][..], more].concat();
+    outcome_of(context.minjail(&arguments).envs(podman.environment()))
+}
+
+#[test]
+fn a_server_in_podman_and_runc() {
+    if !needs_root("podman") || !has(&["podman", "runc", "redis-server"]) {
+        return;
+    }
+    let (context, podman) = (TestContext::new(), Podman::new());
+    let (image, tree) = (format!("oci:{}", context.text("image")), format!("rootfs:{}", context.text("tree")));
+    let arguments =
+        ["build", "redis", "-q", "-o", &image, "-o", &tree, "--verify-with", "podman", "--verify-with", "runc"];
+    outcome_of(context.minjail(&arguments).envs(podman.environment())).success();
+    let whole = verify(&context, &podman, &image, &["-p", "redis", "--verify-with", "podman", "--verify-with", "runc"]);
+    let told = whole.success().stderr;
+    for tool in ["podman", "runc"] {
+        assert!(told.contains(&format!("workload `serve` does in {tool} what the profile says")), "{told}");
+    }
+    for listed in ["images", "ps"] {
+        let mut command = std::process::Command::new("podman");
+        let listed = outcome_of(command.args([listed, "--all", "--quiet"]).envs(podman.environment())).success();
+        assert_eq!(listed.text(), "", "nothing is left in the store");
+    }
+    // Where the jail is not asked, the engine finds that something is missing.
+    fs_err::remove_file(context.path("tree/usr/lib/x86_64-linux-gnu/libc.so.6")).unwrap();
+    let broken = verify(&context, &podman, &tree, &["-p", "redis", "--verify-with", "runc"]);
+    assert_eq!(broken.status, 3, "{broken}");
+    assert!(
+        broken.stderr.contains("in runc, workload `serve`: it ended with status 127 before it was ready"),
+        "{broken}"
+    );
+    let refused = verify(&context, &podman, &tree, &["-p", "redis", "--verify-with", "podman"]);
+    refused.assert_refused(125, &["podman pull"]);
+}
+
+#[test]
+fn a_program_in_all_of_them() {
+    if !needs_root("dockerd") || !has(&["podman", "runc", "bwrap", "dockerd"]) {
+        return;
+    }
+    let (context, podman, docker) = (TestContext::new(), Podman::new(), Docker::start());
+    context.lay_out(&[("input", "4\n")]);
+    let file = context.text("app.yaml");
+    let profile = format!(
+        "workloads:\n  main:\n    run: [/bin/sh, -c, 'read n < input; cat; echo $n $WORD; pwd; exit 9', name]\n    cwd: {}\n    \
+         env: {{WORD: two words}}\n    stdin: given\n    expect: {{status: 9, stdout: {{matches: '^given4 two words\\n/'}}}}\n",
+        text(&context.work())
+    );
+    fs_err::write(&file, &profile).unwrap();
+    let image = format!("docker-archive:{}", context.text("image.tar"));
+    outcome_of(&mut context.minjail(&["build", &file, "-q", "-o", &image])).success();
+    let all = ["podman", "docker", "runc", "bwrap"].map(|tool| ["--verify-with", tool]).concat();
+    let with = |arguments: &[&str]| {
+        let mut command = context.minjail(&[&["verify", &image, "-p", &file][..], arguments].concat());
+        outcome_of(command.envs(podman.environment()).env("DOCKER_HOST", docker.address()))
+    };
+    with(&all).success();
+    fs_err::write(&file, profile.replace("status: 9", "status: 0")).unwrap();
+    for tool in ["podman", "docker", "runc", "bwrap"] {
+        let outcome = with(&["--verify-with", tool]);
+        assert_eq!(outcome.status, 3, "{outcome}");
+        let words = format!("in {tool}, workload `main`: it ended with status 9, and status 0 was expected");
+        assert!(outcome.stderr.contains(&words), "{outcome}");
+    }
+}
+
+#[test]
+fn a_server_in_bubblewrap() {
+    if !needs_root("a network of its own for the traced run") || !has(&["bwrap"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let tree = format!("rootfs:{}", context.text("tree"));
+    outcome_of(&mut context.minjail(&["build", "busybox-httpd", "-q", "-o", &tree, "--verify-with", "bwrap"]))
+        .success();
+    assert!(context.path("tree/bin/busybox").exists() || context.path("tree/usr/bin/busybox").exists());
+}
+
+#[test]
+fn what_no_engine_can_do_is_said_before_anything_runs() {
+    let context = TestContext::new();
+    let (file, tree) = (context.text("app.yaml"), format!("rootfs:{}", context.text("tree")));
+    let build = |profile: &str, more: &[&str]| {
+        fs_err::write(&file, profile).expect("the directory is ours");
+        let inner = [&[minjail(), "build", &file, "-o", &tree, "--verify-with", "runc"][..], more].concat();
+        outcome_of(context.command("/usr/bin/env").args(inner))
+    };
+    let program = "workloads: {main: {run: [/usr/bin/touch, ran]}}\n";
+    if has(&["runc"]) {
+        build("workloads: {main: {run: [/bin/sleep, '100'], ready: {file: /ready}}}\n", &[])
+            .assert_refused(125, &["its `file` says, which is inside of runc's container"]);
+    }
+    fs_err::write(&file, program).unwrap();
+    let arguments = ["PATH=/none", minjail(), "build", &file, "-o", &tree, "--verify-with", "runc"];
+    let missing = outcome_of(context.command("/usr/bin/env").args(arguments));
+    missing.assert_refused(127, &["`runc` is not installed"]);
+    assert!(!context.work().join("ran").exists() && !context.path("tree").exists());
+}
