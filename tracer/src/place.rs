@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use nix::fcntl::{OFlag, open, openat, readlink, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstat, stat};
 use nix::unistd::read;
 
-use crate::look;
+use crate::{look, sys};
 
 /// A task's root and working directory, absolute, as the tracer sees them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub(crate) struct Places {
     own_namespace: Option<u64>,
     /// The directory of descriptors of the task that was asked for last: it is asked for again and again.
     last: Option<(i32, OwnedFd)>,
+    /// The mappings of the task that was asked for them last, which are those of one program.
+    maps: Option<(i32, OwnedFd)>,
 }
 
 impl Places {
@@ -81,22 +83,33 @@ impl Places {
         described(text, || format!("/proc/{task}/fd/{descriptor}"))
     }
 
+    /// True if other processes may write to what `task` has at `address`. False where the kernel does not tell.
+    pub(crate) fn is_memory_shared(&mut self, task: i32, address: u64) -> bool {
+        if self.maps.as_ref().is_none_or(|(last, _)| *last != task) {
+            let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+            let maps = open(format!("/proc/{task}/maps").as_str(), flags, Mode::empty());
+            self.maps = maps.ok().map(|maps| (task, maps));
+        }
+        self.maps.as_ref().is_some_and(|(_, maps)| sys::is_mapping_shared(maps.as_fd(), address).unwrap_or(false))
+    }
+
     /// A task is about to get a mount namespace that is not the tracer's.
     pub(crate) fn expect_namespaces(&mut self) -> Result<(), Errno> {
         self.own_namespace = Some(namespace(nix::unistd::gettid().as_raw())?);
         Ok(())
     }
 
-    /// Somebody has moved, and threads and `CLONE_FS` relatives with it.
+    /// Somebody has moved or runs another program, and threads and `CLONE_FS` relatives with it.
     pub(crate) fn forget(&mut self) {
         self.remembered.clear();
+        self.maps = None;
     }
 
     /// `task` is gone, and its id may be given to another.
     pub(crate) fn remove(&mut self, task: i32) {
         self.remembered.remove(&task);
-        if self.last.as_ref().is_some_and(|(last, _)| *last == task) {
-            self.last = None;
+        for kept in [&mut self.last, &mut self.maps] {
+            kept.take_if(|(last, _)| *last == task);
         }
     }
 }

@@ -4,9 +4,10 @@
 //! directory (threads, and what `CLONE_FS` made) can move it. What was used is then told as well as what was read.
 //!
 //! Asking at a call's return what became of it costs a second stop. That is paid only where it can matter: for a call
-//! that opens or changes something, in a process with several threads, whose path does not stand in the caller's own stack
-//! frames. What this does not cover: a call that only asks, of which the last path read is told; paths in memory that
-//! processes share without being threads; and a pointer into another thread's stack frames.
+//! that opens or changes something, whose path does not stand in the caller's own stack frames, in a process with several
+//! threads or in memory that processes share. What this does not cover: a call that only asks, of which the path that was
+//! read is told; memory that processes share on Linux older than 6.11, or because one was made with `CLONE_VM`; and a
+//! pointer into another thread's stack frames.
 
 use std::collections::HashMap;
 
@@ -78,9 +79,12 @@ impl Races {
 }
 
 impl Engine<'_> {
-    /// True if other threads may rewrite what stands at `address`.
-    pub(crate) fn is_shared(&self, asking: Asking, address: u64) -> bool {
-        address.wrapping_sub(asking.stack) > OWN_STACK && self.machine.is_threaded(asking.process)
+    /// True if other threads, or processes, may rewrite what stands at `address`.
+    pub(crate) fn is_shared(&mut self, asking: Asking, address: u64) -> bool {
+        if address.wrapping_sub(asking.stack) <= OWN_STACK || self.machine.is_single() {
+            return false;
+        }
+        self.machine.is_threaded(asking.process) || self.places.is_memory_shared(asking.task, address)
     }
 
     /// What became of a call that has returned.

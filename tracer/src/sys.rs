@@ -113,6 +113,22 @@ pub(crate) fn made_task(task: i32) -> Result<i32, Errno> {
     Errno::result(result).map(|_| message as i32)
 }
 
+/// True if what is mapped at `address` is shared with other processes (`MAP_SHARED`); `maps` is the file of that name of a
+/// task (`PROCMAP_QUERY` of `include/uapi/linux/fs.h`, since Linux 6.11).
+pub(crate) fn is_mapping_shared(maps: BorrowedFd<'_>, address: u64) -> Result<bool, Errno> {
+    /// `struct procmap_query`, in words: its size, flags of the question, the address, start and end of the mapping, its
+    /// flags; the rest is about names.
+    const WORDS: usize = 13;
+    const PROCMAP_QUERY: libc::Ioctl = libc::_IOWR::<[u64; WORDS]>(b'f' as u32, 17);
+    const PROCMAP_QUERY_VMA_SHARED: u64 = 8;
+    let mut query = [0u64; WORDS];
+    query[0] = size_of_val(&query) as u64;
+    query[2] = address;
+    // SAFETY: `query` is as long as the request's number and its own first word say, and asks for no names.
+    Errno::result(unsafe { libc::ioctl(maps.as_raw_fd(), PROCMAP_QUERY, query.as_mut_ptr()) })?;
+    Ok(query[5] & PROCMAP_QUERY_VMA_SHARED != 0)
+}
+
 /// True if both tasks have one working directory (`CLONE_FS`), or if the kernel does not tell (`kcmp(2)`).
 pub(crate) fn share_directory(one: i32, other: i32) -> bool {
     const KCMP_FS: libc::c_int = 3;

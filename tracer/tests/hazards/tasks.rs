@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use minjail_tracer::{Gap, Outcome, TraceError};
 
 use crate::hazard::Hazard;
+use crate::skip::skip;
 
 /// What depends on a race is run so often.
 const REPEATS: usize = 50;
@@ -173,12 +174,12 @@ fn one_who_moved_does_not_make_all_paths_new() {
 }
 
 /// What is opened is told, though the path that the tracer read was another one by then.
-#[test]
-fn a_path_that_another_thread_rewrites() {
+#[track_caller]
+fn rewritten(arguments: &[&str], times: usize) {
     let names: Vec<String> = (0..100).flat_map(|round| ["a", "b"].map(|letter| format!("{round}-{letter}"))).collect();
     let mut raced = 0;
-    for _ in 0..REPEATS {
-        let hazard = names.iter().fold(Hazard::new("rewritten"), Hazard::file);
+    for _ in 0..times {
+        let hazard = names.iter().fold(Hazard::new("rewritten").arguments(arguments), Hazard::file);
         let seen = hazard.run();
         assert_eq!(seen.outcome, Outcome::Exited(0));
         let got = seen.touches.iter().filter_map(|touch| touch.strip_prefix("access Look got-"));
@@ -190,6 +191,21 @@ fn a_path_that_another_thread_rewrites() {
         raced += seen.touches.iter().filter(|touch| touch.starts_with("open")).count() - 100;
     }
     assert!(raced > 0, "the race must have been lost once for this to say anything");
+}
+
+#[test]
+fn a_path_that_another_thread_rewrites() {
+    rewritten(&[], REPEATS);
+}
+
+#[test]
+fn a_path_that_another_process_rewrites() {
+    let release = fs_err::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    if (numbers.next(), numbers.next()) < (Some(6), Some(11)) {
+        return skip("this kernel does not tell what is shared");
+    }
+    rewritten(&["process"], REPEATS / 5);
 }
 
 /// What is removed is told, or that it is not known.
