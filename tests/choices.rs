@@ -125,6 +125,31 @@ fn an_included_program_runs() {
     assert!(why.text().contains("included by /usr/bin/perl"), "{why}");
 }
 
+/// A script brings the interpreter of its interpreter, and what these need; a library what it needs.
+#[test]
+fn an_included_script_and_an_included_library_work() {
+    let traced = Traced::new("true", |work| {
+        write(work, &[("tool", "#!./way\n"), ("way", "#!/usr/bin/env -S perl -l\nprint 6 * 7;\n")]);
+        let work = support::text(work);
+        // The kernel wants an absolute path to be sure of it.
+        fs_err::write(format!("{work}/tool"), format!("#!{work}/way\n")).expect("the directory can be written");
+        for name in ["tool", "way"] {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            fs_err::set_permissions(format!("{work}/{name}"), mode).expect("the files are ours");
+        }
+    });
+    let tool = format!("{}/tool", support::text(&traced.context.work()));
+    let library = "/usr/lib/x86_64-linux-gnu/libssl.so.3";
+    let arguments = ["--include", &tool, "--include", library, "--include", "/usr/bin/perl"];
+    let built = traced.build("tree", &arguments);
+    for needed in ["/usr/bin/env", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3"] {
+        assert!(built.has(needed), "{needed} is needed by what was included");
+    }
+    let tree = format!("rootfs:{}", traced.context.text("tree"));
+    let ran = outcome_of(&mut traced.context.minjail(&["run", &tree, "--", &tool])).success();
+    assert_eq!(ran.text(), "42\n", "{ran}");
+}
+
 #[test]
 fn fewer_files() {
     let traced = Traced::new("cat used d/*.conf; test -e unused", |work| {

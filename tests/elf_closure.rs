@@ -18,7 +18,8 @@ use object::read::elf::{FileHeader, ProgramHeader as _};
 
 /// Every ELF file below the usual directories, sorted; each once, where its links end.
 fn elf_files() -> Vec<PathBuf> {
-    let mut todo = vec![PathBuf::from("/usr/bin"), "/usr/sbin".into(), "/usr/lib".into(), "/usr/libexec".into()];
+    let tops = ["bin", "sbin", "lib", "lib32", "libx32", "libexec", "games"];
+    let mut todo: Vec<PathBuf> = tops.iter().map(|top| Path::new("/usr").join(top)).collect();
     let mut found = BTreeSet::new();
     while let Some(directory) = todo.pop() {
         // Debug information in the shape of ELF files: the headers of a program, without its contents.
@@ -157,19 +158,30 @@ fn compare(files: &[PathBuf]) -> (usize, Vec<String>) {
 
 /// What the `object` crate reads, by way of sections where we go by segments.
 #[derive(Debug, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags of the file, each on its own")]
 struct Reading {
+    machine: u16,
+    little_endian: bool,
+    dynamic: bool,
     interpreter: Option<Vec<u8>>,
     needed: Vec<Vec<u8>>,
     rpath: Option<Vec<u8>>,
     runpath: Option<Vec<u8>>,
     soname: Option<Vec<u8>>,
+    audit: Vec<Vec<u8>>,
+    filter: Vec<Vec<u8>>,
+    auxiliary: Vec<Vec<u8>>,
+    no_default_libraries: bool,
+    pie: bool,
 }
 
 fn second_opinion<H: FileHeader<Endian = object::Endianness>>(bytes: &[u8]) -> Reading {
     let header = H::parse(bytes).unwrap();
     let endian = header.endian().unwrap();
-    let mut reading = Reading::default();
+    let mut reading =
+        Reading { machine: header.e_machine(endian).0, little_endian: header.is_little_endian(), ..Reading::default() };
     for segment in header.program_headers(endian, bytes).unwrap() {
+        reading.dynamic |= segment.p_type(endian) == numbers::PT_DYNAMIC;
         if let Some(interpreter) = segment.interpreter(endian, bytes).unwrap() {
             reading.interpreter = Some(interpreter.to_vec());
         }
@@ -182,6 +194,13 @@ fn second_opinion<H: FileHeader<Endian = object::Endianness>>(bytes: &[u8]) -> R
             numbers::DT_RPATH => reading.rpath = text(),
             numbers::DT_RUNPATH => reading.runpath = text(),
             numbers::DT_SONAME => reading.soname = text(),
+            numbers::DT_AUDIT | numbers::DT_DEPAUDIT => reading.audit.extend(text()),
+            numbers::DT_FILTER => reading.filter.extend(text()),
+            numbers::DT_AUXILIARY => reading.auxiliary.extend(text()),
+            numbers::DT_FLAGS_1 => {
+                reading.no_default_libraries = entry.val & numbers::DF_1_NODEFLIB.0 != 0;
+                reading.pie = entry.val & numbers::DF_1_PIE.0 != 0;
+            }
             _ => {}
         }
     }
@@ -197,11 +216,19 @@ fn another_reader_reads_the_same() {
         let from_file = elf::read_file(fs_err::File::open(file).unwrap().file()).unwrap();
         assert_eq!(elf, from_file, "{}", file.display());
         let ours = Reading {
+            machine: elf.machine,
+            little_endian: elf.little_endian,
+            dynamic: elf.dynamic,
             interpreter: elf.interpreter,
             needed: elf.needed,
             rpath: elf.rpath,
             runpath: elf.runpath,
             soname: elf.soname,
+            audit: elf.audit,
+            filter: elf.filter,
+            auxiliary: elf.auxiliary,
+            no_default_libraries: elf.no_default_libraries,
+            pie: elf.pie,
         };
         let theirs = match elf.class {
             Class::Bits32 => second_opinion::<numbers::FileHeader32<object::Endianness>>(&bytes),

@@ -232,6 +232,21 @@ fn the_lock_says_what_was_switched_and_is_followed() {
     assert!(refused.status == 125 && refused.stderr.contains("cannot be used with"), "{refused}");
 }
 
+/// The same rules on an image: what it has and its program did not use.
+#[test]
+fn an_image_made_small_keeps_what_a_rule_keeps() {
+    let traced = Traced::new("TZ=Asia/Tokyo date", |_| {});
+    traced.build("whole", &["--rule", "tz-all=on"]);
+    let whole = format!("rootfs:{}", traced.context.text("whole"));
+    for (name, switch, kept) in [("few", "off", false), ("all", "on", true)] {
+        let (tree, rule) = (format!("rootfs:{}", traced.context.text(name)), format!("tz-all={switch}"));
+        let mut slim = traced.context.minjail(&["slim", "-q", &whole, "-o", &tree, "--rule", &rule, "--"]);
+        outcome_of(slim.args(["/usr/bin/sh", "-c", "TZ=Asia/Tokyo date"])).success();
+        assert!(traced.context.path(name).join("usr/share/zoneinfo/Asia/Tokyo").exists());
+        assert_eq!(traced.context.path(name).join("usr/share/zoneinfo/Europe/Berlin").exists(), kept, "{rule}");
+    }
+}
+
 #[test]
 fn a_profile_switches_and_a_flag_counts_before_it() {
     let context = TestContext::new();
