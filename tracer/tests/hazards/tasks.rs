@@ -11,6 +11,12 @@ use crate::skip::skip;
 /// What depends on a race is run so often.
 const REPEATS: usize = 50;
 
+/// The same for what takes longer: so often in CI.
+#[expect(clippy::disallowed_methods, reason = "the test command speaks to the tests by this variable")]
+fn repeats() -> usize {
+    if std::env::var_os("MINJAIL_TESTS_NO_SKIP").is_some() { REPEATS } else { REPEATS / 10 }
+}
+
 #[test]
 fn children_of_every_kind() {
     let seen = Hazard::new("children").run();
@@ -111,7 +117,7 @@ fn setuid_of_all_threads() {
 
 #[test]
 fn stopped_stays_stopped() {
-    for _ in 0..REPEATS {
+    for _ in 0..repeats() {
         Hazard::new("job_control").run().is(&["access Look child missing"]);
     }
 }
@@ -195,7 +201,7 @@ fn rewritten(arguments: &[&str], times: usize) {
 
 #[test]
 fn a_path_that_another_thread_rewrites() {
-    rewritten(&[], REPEATS);
+    rewritten(&[], repeats());
 }
 
 #[test]
@@ -205,7 +211,7 @@ fn a_path_that_another_process_rewrites() {
     if (numbers.next(), numbers.next()) < (Some(6), Some(11)) {
         return skip("this kernel does not tell what is shared");
     }
-    rewritten(&["process"], REPEATS / 5);
+    rewritten(&["process"], repeats());
 }
 
 /// What is removed is told, or that it is not known.
@@ -213,7 +219,7 @@ fn a_path_that_another_process_rewrites() {
 fn a_path_that_another_thread_rewrites_while_it_is_removed() {
     let names: Vec<String> = (0..100).flat_map(|round| ["a", "b"].map(|letter| format!("{round}-{letter}"))).collect();
     let (mut raced, mut unknown) = (0, 0);
-    for _ in 0..REPEATS / 5 {
+    for _ in 0..repeats() {
         let hazard = names.iter().fold(Hazard::new("rewritten").arguments(&["remove"]), Hazard::file);
         let seen = hazard.run();
         assert_eq!(seen.outcome, Outcome::Exited(0));
@@ -234,7 +240,7 @@ fn a_path_that_another_thread_rewrites_while_it_is_removed() {
 #[test]
 fn a_thread_that_moves_the_others() {
     let mut raced = 0;
-    for _ in 0..REPEATS / 5 {
+    for _ in 0..repeats() {
         let files = (0..200).flat_map(|round| ["one", "two"].map(|directory| format!("{directory}/{round}")));
         let seen = files.fold(Hazard::new("moving"), Hazard::file).run();
         assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
