@@ -176,3 +176,39 @@ fn a_tree_is_what_it_may_be_and_an_image_is_complete() {
     let unpacked = outcome_of(&mut place.minjail(&["unpack", &image, "-o", &format!("rootfs:{}", place.own("whole"))]));
     assert!(unpacked.success().stderr.contains("1 program is without its set-user-ID bit"));
 }
+
+/// The proof needs no root either; and a draft is made of what the user may do.
+#[test]
+fn profiles_are_drafted_built_and_verified() {
+    if !needs_root("to become another user") || !has(&["python3", "git", "redis-server"]) {
+        return;
+    }
+    let place = Place::new();
+    place.lay_out(&[("page", "hello")]);
+    // In the host's network, since only root has another one: at a port that nobody has.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let port = free.expect("the loopback interface is there").port();
+    let profile = format!(
+        "workloads:\n  serve:\n    run: [/usr/bin/python3, -I, -m, http.server, '{port}']\n    cwd: {}\n    ready: {{port: {port}}}\n    \
+         probes:\n      - http: {{port: {port}, path: /page, text: {{equals: hello}}}}\n",
+        text(&place.context.work())
+    );
+    fs_err::write(place.context.path("app.yaml"), profile).expect("the directory is ours");
+    let (file, image) = (place.context.text("app.yaml"), format!("oci:{}", place.own("image")));
+    outcome_of(&mut place.minjail(&["build", &file, "-q", "-o", &image])).success();
+    outcome_of(&mut place.minjail(&["verify", &image, "-q", "-p", &file])).success();
+
+    // State directories that root has traced empty are as empty in anybody's jail.
+    for name in ["git", "redis"] {
+        let image = format!("oci:{}", place.own(name));
+        outcome_of(&mut place.context.minjail(&["build", name, "-q", "-o", &image])).success();
+        outcome_of(&mut place.minjail(&["verify", &image, "-q", "-p", name])).success();
+    }
+
+    let draft = place.own("draft.yaml");
+    let script = format!("echo made > {}/new; cat page", place.own(""));
+    outcome_of(&mut place.minjail(&["init", "-o", &draft, "--", "/bin/sh", "-c", &script])).success();
+    let drafted = fs_err::read_to_string(&draft).expect("it was drafted");
+    assert!(!drafted.contains("\n    state:") && drafted.contains("# state: "), "{drafted}");
+    outcome_of(&mut place.minjail(&["build", &draft, "-q", "-o", &format!("oci:{}", place.own("drafted"))])).success();
+}

@@ -167,6 +167,18 @@ fn repair_adds_what_was_missing() {
     assert!(String::from_utf8_lossy(&why.stdout).contains("--repair"), "{why}");
 }
 
+/// A secret is not packed, however often it is missed.
+#[test]
+fn repair_ends_where_nothing_new_is_missed() {
+    let context = TestContext::new();
+    let extra = text(&context.work().join(".netrc"));
+    fs_err::write(&extra, "machine x password y\n").unwrap();
+    let outcome = build(&context, &treacherous(&extra), &["--repair"]);
+    assert_eq!(outcome.status, 3, "{}", said(&outcome));
+    let rounds = said(&outcome).matches("in the jail, workload `main`: it ended").count();
+    assert_eq!(rounds, 2, "{}", said(&outcome));
+}
+
 #[test]
 fn what_was_not_verified_is_noted() {
     let context = TestContext::new();

@@ -3,6 +3,7 @@
 //! In: the workloads, and the ground that they run on: the host, or a tree that has everything. Out: images, published
 //! only if every workload did in the jail what it did before.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::engine::Tool;
@@ -52,6 +53,7 @@ pub(super) fn build(
     let Gathered { mut trace, models, estimate } =
         gather(rehearsals, ground, proving.until_stable, scratch.path(), prepared)?;
     let lead = &rehearsals[0].header;
+    let mut tried = BTreeSet::new();
     for round in 0.. {
         let mut draft = Needed::of(&trace, lead, Root::open(&lead.root)?, image, prepared)?.draw(prepared)?;
         draft.coverage.clone_from(&estimate);
@@ -67,7 +69,11 @@ pub(super) fn build(
             by_other_means(rehearsals, &proving.tools, &draft, &tree, scratch.path(), prepared)?;
             return draft.publish(prepared);
         }
-        let runs = if round < proving.rounds { repairs(rehearsals, &verdicts, &draft)? } else { Vec::new() };
+        // What was added before and is still missed, as a secret is, no further round will add.
+        let culprits = verdicts.iter().flat_map(|verdict| &verdict.culprits);
+        let new = culprits.filter(|culprit| tried.insert(culprit.path.clone())).count();
+        let goes_on = round < proving.rounds && new > 0;
+        let runs = if goes_on { repairs(rehearsals, &verdicts, &draft)? } else { Vec::new() };
         verdicts.iter().for_each(Verdict::tell);
         if runs.is_empty() {
             if proving.keep_failed {
