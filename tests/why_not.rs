@@ -28,6 +28,13 @@ fn what_is_missing_is_explained() {
     let perl = told(&trace, "/usr/bin/perl");
     assert!(perl.contains("it is from deb:perl-base=") && perl.contains("of which the image has nothing"), "{perl}");
     assert!(told(&lock, "/usr/bin/perl").contains("whether anything looked for it, a trace would tell"));
+    // A rule that is off may be what one looks for.
+    let zone = told(&trace, "/usr/share/zoneinfo/Europe/Berlin");
+    assert!(!zone.contains("rule"), "no zone was used: {zone}");
+    let (zones, date) = (context.text("zones.trace"), "TZ=Asia/Tokyo date > /dev/null");
+    outcome_of(&mut context.minjail(&["trace", "-q", "-t", &zones, "--", "sh", "-c", date])).success();
+    let zone = told(&zones, "/usr/share/zoneinfo/Europe/Berlin");
+    assert!(zone.contains("  rule tz-all would add it: `--rule tz-all=on`\n"), "{zone}");
     for source in [&trace, &lock] {
         let there = outcome_of(&mut context.minjail(&["why-not", source, &own("listed/seen")]));
         assert!(there.status == 1 && there.stderr.contains("is in the image: `minjail why` says why"), "{there}");

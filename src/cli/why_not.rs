@@ -6,7 +6,7 @@ use super::answer;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::locked::read_lock;
-use crate::files::{self, OMITTED};
+use crate::files::{self, FileSet, OMITTED, Purpose, Rule, Switch, What};
 use crate::manifest::{Kind, Packages};
 use crate::path::{Facts, JailPath};
 use crate::report::summary::size;
@@ -33,6 +33,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let known = Known::read(&arguments.source, arguments.root.as_deref())?;
     let packages = Packages::read(&known.root)?;
     let mut exit = Exit::Success;
+    // Each trait is a file set of its own: made only when it is asked for.
+    let mut traits = None;
     for path in &arguments.paths {
         let path = JailPath::parse(path.as_os_str().as_encoded_bytes())
             .map_err(|error| Failure::new(error).hint("give the path as it is in the image, from its root on"))?;
@@ -41,9 +43,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             exit = Exit::No;
             continue;
         }
+        if traits.is_none() {
+            traits = Some(known.traits()?);
+        }
         let mut lines = vec![path.to_string()];
         lines.extend(known.lookups(&path));
         lines.extend(known.ground(&path, &packages)?);
+        let adds = |files: &FileSet| files.wanted.get(&path).is_some_and(|wanted| !is_name(&wanted.what));
+        let adding = traits.iter().flatten().filter(|(_, files)| adds(files));
+        lines.extend(adding.map(|(rule, _)| format!("rule {0} would add it: `--rule {0}=on`", rule.name())));
         answer(&format!("{}\n", lines.join("\n  ")));
     }
     Ok(exit)
@@ -54,7 +62,7 @@ struct Known {
     /// Every path, and whether it is only a name.
     paths: Vec<(JailPath, bool)>,
     /// `None`: a lock does not tell.
-    runs: Option<Vec<Run>>,
+    trace: Option<Trace>,
     root: Root,
 }
 
@@ -64,13 +72,26 @@ impl Known {
             let entries = read_lock(source)?.entries.into_iter();
             let is_name = |kind: &Kind| matches!(kind, Kind::Symlink { target } if target == OMITTED.as_bytes());
             let paths = entries.map(|entry| (entry.path, is_name(&entry.kind))).collect();
-            return Ok(Self { paths, runs: None, root: Root::open(root.unwrap_or(Path::new("/")))? });
+            return Ok(Self { paths, trace: None, root: Root::open(root.unwrap_or(Path::new("/")))? });
         }
         let trace = Trace::read(&[source.to_path_buf()])?;
         let root = Root::open(root.unwrap_or(&trace.lead().root))?;
         let (files, _) = files::needed(&trace, &root, &files::Policy::default())?;
-        let paths = files.wanted.into_iter().map(|(path, wanted)| (path, wanted.what == files::What::Placeholder));
-        Ok(Self { paths: paths.collect(), runs: Some(trace.runs), root })
+        let paths = files.wanted.into_iter().map(|(path, wanted)| (path, is_name(&wanted.what))).collect();
+        Ok(Self { paths, trace: Some(trace), root })
+    }
+
+    /// What the image would have with each rule that is off.
+    fn traits(&self) -> Result<Vec<(Rule, FileSet)>, Failure> {
+        let Some(trace) = &self.trace else { return Ok(Vec::new()) };
+        let off = Rule::ALL.into_iter().filter(|rule| rule.purpose() == Purpose::Trait);
+        let with = off.map(|rule| {
+            let rules = [(rule, Switch::On)].into_iter().collect();
+            let policy = files::Policy { rules, ..files::Policy::default() };
+            let (files, _) = files::needed(trace, &self.root, &policy)?;
+            Ok((rule, files))
+        });
+        with.collect()
     }
 
     fn find(&self, path: &JailPath) -> Option<bool> {
@@ -86,7 +107,7 @@ impl Known {
     fn lookups(&self, path: &JailPath) -> Vec<String> {
         let name =
             (self.find(path) == Some(true)).then(|| "only its name is in the image: a listing showed it".to_owned());
-        let Some(runs) = &self.runs else {
+        let Some(Trace { runs, .. }) = &self.trace else {
             return name.into_iter().chain(["whether anything looked for it, a trace would tell".to_owned()]).collect();
         };
         let mut lines: Vec<String> = name.into_iter().collect();
@@ -124,6 +145,11 @@ impl Known {
         }
         Ok(lines)
     }
+}
+
+/// True for what is in an image only by its name.
+fn is_name(what: &What) -> bool {
+    *what == What::Placeholder
 }
 
 fn lookup(run: &Run, touch: &Touch) -> String {
