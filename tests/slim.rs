@@ -204,3 +204,22 @@ fn what_was_saved_is_told_by_package_and_directory() {
     let told = diff(&[&of("root"), &of("empty"), "--by", "package"]);
     assert!(told.text().contains("      7 B       (1) ->       0 B       (0)  deb:note=1\n"), "{told}");
 }
+
+/// An output that is given no name is called after the image, and not as it: loading it must not take the name away from the
+/// whole one.
+#[test]
+fn what_has_no_name_is_named_after_the_image() {
+    let context = TestContext::new();
+    let fat = format!("docker-archive:{}:localhost/team/app:1", context.text("fat"));
+    let thin = context.text("thin");
+    let trace = ["trace", "-q", "-t", &context.text("fat.trace"), "-o", &fat, "--", "/bin/true"];
+    outcome_of(&mut context.minjail(&trace)).success();
+    let names = |out: &str| {
+        slim(&context, &[&fat, "-q", "--force", "-o", out]).success();
+        let manifest = outcome_of(context.command("tar").args(["-xOf", &thin, "manifest.json"])).success().text();
+        let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+        manifest[0]["RepoTags"].clone()
+    };
+    assert_eq!(names(&format!("docker-archive:{thin}")), serde_json::json!(["app-slim:latest"]));
+    assert_eq!(names(&format!("docker-archive:{thin}:other:2")), serde_json::json!(["other:2"]));
+}

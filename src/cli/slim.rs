@@ -14,7 +14,7 @@ use super::reading::Reading;
 use super::rehearse::Rehearsal;
 use super::trace::machine;
 use crate::image::oci::{ImageConfig, RunConfig};
-use crate::image::{Image, Input};
+use crate::image::{Image, Input, Reference};
 use crate::manifest::{Entry, Layers};
 use crate::path::{JailPath, escape};
 use crate::profile::{Moment, Profile, Ready, Seconds, Workload};
@@ -92,7 +92,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let (unpacked, tree);
     let ground = if let Some(directory) = input.rootfs() {
         arguments.packing.refuse_kept_layers()?;
-        Whole { tree: directory, image: None, run: RunConfig::default(), entries: Vec::new(), is_owned: true }
+        Whole {
+            tree: directory,
+            name: None,
+            image: None,
+            run: RunConfig::default(),
+            entries: Vec::new(),
+            is_owned: true,
+        }
     } else {
         let image = Image::open(&input, &arguments.reading.get())?;
         check_machine(image.config.as_ref())?;
@@ -103,7 +110,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         let wants_entries = !is_owned || prepared.packing.layers == Layers::Keep;
         let entries = if wants_entries { unpacked.entries(&image)? } else { Vec::new() };
         let run = image.config.as_ref().and_then(|config| config.config.clone()).unwrap_or_default();
-        Whole { tree: &tree, image: image.config, run, entries, is_owned }
+        Whole { tree: &tree, name: image.name, image: image.config, run, entries, is_owned }
     };
     ground.slim(arguments, profile, &prepared)?;
     Ok(Exit::Success)
@@ -112,6 +119,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 /// The whole image, unpacked.
 struct Whole<'a> {
     tree: &'a Path,
+    /// What the image is called, if it says so.
+    name: Option<Reference>,
     /// `None` for a directory, and a bare layer.
     image: Option<ImageConfig>,
     /// How it is run.
@@ -173,6 +182,10 @@ impl Whole<'_> {
     fn finish(&self, draft: &mut Draft, layers: Layers) {
         if !self.is_owned {
             slim::adopt(&mut draft.manifest, &self.entries);
+        }
+        if let Some(name) = &self.name {
+            // Another name than the image's own, which loading the small one would take away from it.
+            draft.manifest.packing.name = format!("{}-slim", name.short());
         }
         let keeps = layers == Layers::Keep;
         let left = if keeps { slim::keep_layers(&mut draft.manifest, &self.entries) } else { Vec::new() };

@@ -22,6 +22,8 @@ pub struct Image {
     pub config: Option<ImageConfig>,
     /// Of the image manifest; of the OCI forms alone.
     pub manifest: Option<Digest>,
+    /// What the image says that it is called, beside a mere tag.
+    pub name: Option<Reference>,
     /// The lowest first.
     pub layers: Vec<ImageLayer>,
     pub(super) limits: Limits,
@@ -204,12 +206,16 @@ impl Image {
 
 fn bare_layer(part: Part) -> Image {
     let layer = ImageLayer { digest: None, size: part.size, diff_id: None, part };
-    Image { config: None, manifest: None, layers: vec![layer], limits: Limits::USUAL }
+    Image { config: None, manifest: None, name: None, layers: vec![layer], limits: Limits::USUAL }
 }
 
 fn oci_image(store: &Store, tag: Option<&Tag>, platform: Option<&Platform>) -> Result<Image, ReadError> {
     let (mut index, _) = required(store, "index.json")?.document::<Index>()?;
     let mut descriptor = choose(&index, tag, platform)?;
+    // containerd's annotation is a whole name; the specification's may be one.
+    let annotations = descriptor.annotations.clone().unwrap_or_default();
+    let whole = |name: &String| name.contains(['/', ':']).then(|| name.parse().ok()).flatten();
+    let name = [oci::CONTAINERD_NAME, oci::REF_NAME].iter().find_map(|key| annotations.get(*key).and_then(whole));
     // An index may point at indexes, for other platforms; nobody nests them deeply.
     for _ in 0..4 {
         if descriptor.media_type != oci::INDEX && descriptor.media_type != oci::DOCKER_LIST {
@@ -238,7 +244,7 @@ fn oci_image(store: &Store, tag: Option<&Tag>, platform: Option<&Platform>) -> R
             part,
         });
     }
-    Ok(Image { config: Some(config), manifest: Some(digest), layers, limits: Limits::USUAL })
+    Ok(Image { config: Some(config), manifest: Some(digest), name, layers, limits: Limits::USUAL })
 }
 
 fn docker_image(store: &Store, reference: Option<&Reference>) -> Result<Image, ReadError> {
@@ -274,7 +280,8 @@ fn docker_image(store: &Store, reference: Option<&Reference>) -> Result<Image, R
         let part = required(store, name)?;
         layers.push(ImageLayer { digest: None, size: part.size, diff_id: Some(*diff_id), part });
     }
-    Ok(Image { config: Some(config), manifest: None, layers, limits: Limits::USUAL })
+    let name = names(image).iter().find_map(|name| name.parse().ok());
+    Ok(Image { config: Some(config), manifest: None, name, layers, limits: Limits::USUAL })
 }
 
 /// The one image of an index that is meant.

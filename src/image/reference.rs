@@ -57,6 +57,11 @@ impl Reference {
         is_docker_tag(tag).then(|| Self { tag: tag.to_owned(), ..self.clone() })
     }
 
+    /// The last part of the name, which the image itself is called: `app` of `registry.example/team/app:1`.
+    pub fn short(&self) -> &str {
+        self.repository.rsplit('/').next().unwrap_or(&self.repository)
+    }
+
     /// The name as containerd wants it, with nothing left out: `docker.io/library/python3:latest`.
     pub fn full(&self) -> String {
         let Self { domain, repository, tag } = self;
@@ -189,6 +194,7 @@ mod tests {
             let reference: Reference = text.parse().unwrap();
             assert_eq!((reference.to_string().as_str(), reference.full().as_str()), (shown, full));
         }
+        assert_eq!("localhost:5000/a__b/c-d:X".parse::<Reference>().unwrap().short(), "c-d");
         for wrong in ["", "A", "a:", ":a", "a//b", "a___b", "a..b", "-a", "a:b:c", "a b", "x.y:z/a", "a@sha256:00"] {
             assert!(wrong.parse::<Reference>().is_err(), "{wrong}");
         }

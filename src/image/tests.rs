@@ -400,7 +400,7 @@ fn unpack_layers(layers: Vec<Hostile>) -> (tempfile::TempDir, Result<(), ReadErr
     let tree = directory.path().join("tree");
     fs_err::create_dir(&tree).unwrap();
     fs_err::write(directory.path().join("outside"), "safe").unwrap();
-    let mut image = Image { config: None, manifest: None, layers: Vec::new(), limits: Limits::USUAL };
+    let mut image = Image { config: None, manifest: None, name: None, layers: Vec::new(), limits: Limits::USUAL };
     for layer in layers {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&layer.bytes()).unwrap();
