@@ -16,7 +16,7 @@ fn profile(context: &TestContext, check: &str) -> String {
     context.lay_out(&[("page", "hello")]);
     format!(
         "workloads:\n  serve:\n    run: [/usr/bin/python3, -I, -m, http.server, '8000']\n    cwd: {}\n    ready: {{port: 8000}}\n    \
-         timeout: 20\nimage:\n  user: '0:0'\n  volumes: [/data]\n  stop-signal: INT\n  labels: {{about: a server}}\n  healthcheck:\n    \
+         timeout: 20\n    stop: {{signal: INT}}\nimage:\n  user: '0:0'\n  volumes: [/data]\n  stop-signal: INT\n  labels: {{about: a server}}\n  healthcheck:\n    \
          run: {check}\n    interval: 30\n    start-period: 5\n    retries: 2\n",
         text(&context.work())
     )
@@ -73,6 +73,13 @@ fn engines_see_what_a_profile_says() {
     let image = format!("docker-archive:{}:localhost/minjail/checked:1", context.text("image.tar"));
     build(&context, &profile(&context, CHECK), &image, &["-q"]).success();
     let podman = Podman::new();
+    let verify = |tool: &str| {
+        let (file, image) = (context.text("app.yaml"), format!("docker-archive:{}", context.text("image.tar")));
+        outcome_of(context.minjail(&["verify", &image, "-p", &file, "--verify-with", tool]).envs(podman.environment()))
+    };
+    verify("podman").success();
+    verify("runc").success();
+    verify("bwrap").assert_refused(125, &["health check"]);
     let id = podman.pull(&context, &image);
     let shown = podman.inspect(&id);
     assert_eq!(shown["Architecture"], "amd64");
@@ -81,6 +88,14 @@ fn engines_see_what_a_profile_says() {
     assert_eq!((&check["Interval"], &check["Retries"]), (&30_000_000_000_i64.into(), &2.into()), "{check}");
     assert_eq!(shown["Config"]["StopSignal"], "SIGINT");
     assert_eq!(shown["Config"]["Labels"]["about"], "a server");
+    // In the containers it is run too.
+    let other = profile(&context, "[/usr/bin/curl, -sf, 'http://127.0.0.1:8000/no-such-page']");
+    fs_err::write(context.path("app.yaml"), other.replace("timeout: 20", "timeout: 5")).unwrap();
+    for tool in ["podman", "runc"] {
+        let failed = verify(tool);
+        assert_eq!(failed.status, 3, "{failed}");
+        assert!(failed.stderr.contains(&format!("in {tool}, workload `serve`: the health check failed")), "{failed}");
+    }
 }
 
 #[test]

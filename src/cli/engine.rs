@@ -63,11 +63,17 @@ impl Tool {
             }
             Err(error) => return Err(Failure::new(error)),
         }
+        if self == Self::Bwrap && rehearsals.iter().any(|rehearsal| rehearsal.workload.check.is_some()) {
+            return Err(Failure::usage(
+                "bubblewrap runs nothing beside a program, and there is a health check to be run",
+            )
+            .hint("verify with podman, docker or runc"));
+        }
         for rehearsal in rehearsals {
             let by = match rehearsal.workload.ready.as_ref().map(crate::profile::Ready::moment) {
                 Some(Moment::Socket(_)) => "socket",
                 Some(Moment::File(_)) => "file",
-                Some(Moment::Check(_)) => "check",
+                Some(Moment::Check(_)) if self == Self::Bwrap => "check",
                 Some(Moment::Idle(_)) => "idle",
                 _ => continue,
             };
@@ -158,16 +164,18 @@ impl Loaded {
             Tool::Podman | Tool::Docker => Ok(Engine {
                 command: self.run_command(rehearsal, id),
                 kill: words(&[program, "kill", "--signal", SIGNAL, id]),
+                exec: words(&[program, "exec", id]),
             }),
             Tool::Runc => {
                 let bundle = self.bundle(rehearsal, place)?;
                 let state = place.join("state").display().to_string();
                 let command = words(&[program, "--root", &state, "run", "--bundle", &bundle, id]);
-                Ok(Engine { command, kill: words(&[program, "--root", &state, "kill", id, SIGNAL]) })
+                let kill = words(&[program, "--root", &state, "kill", id, SIGNAL]);
+                Ok(Engine { command, kill, exec: words(&[program, "--root", &state, "exec", id]) })
             }
             Tool::Bwrap => {
                 let tree = self.copy(place)?;
-                Ok(Engine { command: bwrap(rehearsal, &tree)?, kill: Vec::new() })
+                Ok(Engine { command: bwrap(rehearsal, &tree)?, kill: Vec::new(), exec: Vec::new() })
             }
         }
     }

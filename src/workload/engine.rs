@@ -15,9 +15,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::desk::{exchange, is_open, yes};
+use super::neighbour;
 use super::runner::{RunError, hello};
 use super::wire::{Answer, Ask, Engine, Order, SIGNAL, Word, receive, send};
 use crate::jail::{self, Namespaces};
+use crate::path::escape;
 use crate::trace::Ending;
 
 /// Runs the engine until its program has ended.
@@ -32,6 +34,7 @@ pub(super) fn in_engine(order: &Order, stream: &UnixStream, engine: &Engine) -> 
     let attendant = Attendant {
         client: i32::try_from(child.id()).expect("the kernel's ids are ints"),
         kill: engine.kill.clone(),
+        exec: engine.exec.clone(),
         writer: Arc::new(Mutex::new(stream.try_clone().map_err(RunError::Speak)?)),
     };
     let reader = stream.try_clone().map_err(RunError::Speak)?;
@@ -48,6 +51,8 @@ pub(super) fn in_engine(order: &Order, stream: &UnixStream, engine: &Engine) -> 
 struct Attendant {
     client: i32,
     kill: Vec<String>,
+    /// What runs a command beside it.
+    exec: Vec<String>,
     writer: Arc<Mutex<UnixStream>>,
 }
 
@@ -73,9 +78,22 @@ impl Attendant {
                 exchange(port, send.as_bytes(), until.as_deref(), Duration::from_millis(milliseconds))
             }
             Ask::Port(port) => yes(is_open(port)),
+            Ask::Check { command, seconds } if !self.exec.is_empty() => {
+                self.check(&command, Duration::from_secs(seconds))
+            }
             Ask::Socket(_) | Ask::File(_) | Ask::Check { .. } | Ask::Idle { .. } => {
                 Answer::Refused("nobody sees into the container".to_owned())
             }
+        }
+    }
+
+    fn check(&self, command: &[String], patience: Duration) -> Answer {
+        let mut process = Command::new(&self.exec[0]);
+        process.args(&self.exec[1..]).args(command);
+        match neighbour::finish(process, patience) {
+            Ok(output) if output.status.success() => Answer::Yes,
+            Ok(output) => Answer::Refused(format!("{} {}", output.status, escape(output.stderr.trim_ascii()))),
+            Err(error) => Answer::Refused(error.to_string()),
         }
     }
 

@@ -45,6 +45,8 @@ pub struct Engine {
     /// What sends the program a signal, but for the signal's number, which comes in place of [`SIGNAL`]; empty if the program
     /// is the child of the command's child, and hears signals itself.
     pub kill: Vec<String>,
+    /// What runs a command in the container, but for that; empty if nothing does.
+    pub exec: Vec<String>,
 }
 
 /// Stands for a signal's number.
