@@ -236,3 +236,20 @@ fn an_image() {
     let ran = outcome_of(&mut context.minjail(&["run", &slim])).success();
     assert_eq!(ran.text(), "hello");
 }
+
+#[test]
+fn users_that_it_becomes() {
+    if !needs_root("setpriv") {
+        return;
+    }
+    let context = TestContext::new();
+    let script = "/usr/bin/setpriv --reuid=65534 --regid=65534 --clear-groups /bin/cat /etc/os-release";
+    init(&context, &["/bin/sh", "-c", script]).success();
+    let profile = read(&context, "app.yaml");
+    assert!(profile.contains("\n    # It became nobody by itself.\n    # user: "), "{profile}");
+    let plain = outcome_of(&mut context.minjail(&["init", "-o", "-", "--", "/usr/bin/id"])).success();
+    assert!(!plain.text().contains("became"), "{plain}");
+    let named = ["init", "-o", "-", "--user", "nobody", "--", "/usr/bin/id"];
+    let named = outcome_of(&mut context.minjail(&named)).success().text();
+    assert!(named.contains("\n    user: nobody\n") && !named.contains("became"), "{named}");
+}

@@ -1,6 +1,6 @@
 //! `minjail init`: the draft of a profile, from one run, from an image, or from a Dockerfile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use minjail_tracer::Event;
-use nix::unistd::Uid;
+use minjail_tracer::{Event, Touch};
+use nix::unistd::{Uid, User};
 
 use super::answer;
 use super::exit::Exit;
@@ -138,9 +138,12 @@ fn from_run(mut workload: Workload, arguments: &Arguments) -> Result<Draft, Fail
     let options = arguments.running.options();
     let start = Instant::now();
     let mut busy = Duration::ZERO;
+    let mut users = Users::default();
     workload.trace(&target, &options, |event| {
-        if matches!(event, Event::Touch(_) | Event::Exec { .. }) {
+        if let Event::Touch(Touch { process, .. }) | Event::Exec { process, .. } | Event::Listen { process, .. } = event
+        {
             busy = start.elapsed();
+            users.look(*process);
         }
     })?;
     let trace = Trace::read(std::slice::from_ref(&target))?;
@@ -161,7 +164,39 @@ fn from_run(mut workload: Workload, arguments: &Arguments) -> Result<Draft, Fail
         draft.env.remove("PATH");
     }
     draft.user.clone_from(&arguments.running.user);
+    draft.other_users = users.besides(workload.header.uid);
     Ok(draft)
+}
+
+/// Who the processes ran as.
+#[derive(Default)]
+struct Users {
+    looks: u32,
+    uids: BTreeSet<u32>,
+}
+
+impl Users {
+    /// Looks at whom the process is now; what takes another user does so near its start.
+    fn look(&mut self, process: i32) {
+        const MOST_LOOKS: u32 = 5000;
+        self.looks += 1;
+        if self.looks > MOST_LOOKS {
+            return;
+        }
+        // proc(5), /proc/pid/status: real, effective, saved and file system user.
+        let status = fs_err::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+        self.uids.extend(line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u32>().ok()));
+    }
+
+    /// Their names, but for that of `own`.
+    fn besides(&self, own: u32) -> BTreeSet<String> {
+        let name = |uid: &u32| {
+            let known = User::from_uid(Uid::from_raw(*uid)).ok().flatten();
+            known.map_or_else(|| uid.to_string(), |user| user.name)
+        };
+        self.uids.iter().filter(|uid| **uid != own).map(name).collect()
+    }
 }
 
 fn default_file(program: &str) -> PathBuf {

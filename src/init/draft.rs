@@ -15,6 +15,8 @@ pub struct Draft {
     pub env: BTreeMap<String, String>,
     pub cwd: Option<String>,
     pub user: Option<String>,
+    /// Whom it became by itself.
+    pub other_users: BTreeSet<String>,
     /// A server: how it can be told that it is ready.
     pub ready: Option<Readiness>,
     pub stop: Option<StopSignal>,
@@ -103,6 +105,10 @@ impl Draft {
         }
         if let Some(cwd) = &self.cwd {
             text.line(2, &format!("cwd: {}", yaml::text(cwd)));
+        }
+        if !self.other_users.is_empty() {
+            let users: Vec<&str> = self.other_users.iter().map(String::as_str).collect();
+            text.comment(2, &format!("It became {} by itself.", users.join(", ")));
         }
         match &self.user {
             Some(user) => text.line(2, &format!("user: {}", yaml::text(user))),
