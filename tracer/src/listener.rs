@@ -1,6 +1,6 @@
 //! Calls that only ask, heard of without a stop.
 //!
-//! Two thirds of what a program hands to the kernel are questions: stat, access, readlink, getdents. To make each a stop
+//! Most of what a program hands to the kernel are questions: stat, access, readlink, getdents. To make each a stop
 //! of ptrace costs two wake-ups, on a quiet machine of another processor each. A call that waits for the answer of a
 //! listener (`seccomp_unotify(2)`) costs less, and the kernel wakes both where they are. So a second thread hears of
 //! these calls, through the same engine and in turns with the first one, and lets them run. All else stops: what opens,
