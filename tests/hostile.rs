@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use support::crafted::{Compression, Parts, archive, blob, docker, lay_out, oci, tar};
+use support::crafted::{Compression, MANIFEST, Parts, archive, blob, config, docker, lay_out, oci, oci_of, tar};
 use support::{Outcome, TestContext, outcome_of, text};
 
 /// A place to unpack to, and something outside that nobody may touch.
@@ -369,6 +369,81 @@ fn documents_and_what_they_name() {
     outcome_of(ground.context.command("mkfifo").arg(&fifo)).success();
     let outcome = ground.unpack_image("a FIFO", &format!("oci-archive:{fifo}"), &[]);
     Refused("is not a file").check("a FIFO", &outcome);
+}
+
+/// Configurations that are large or odd, layers that are elsewhere, and a socket where a blob should be.
+#[test]
+fn configurations_and_layers_of_other_kinds() {
+    let ground = Ground::new();
+    let layers = [tar().file("x", "x").end()];
+    let plain: serde_json::Value = serde_json::from_slice(&config(&layers)).expect("it was just written");
+    let with = |key: &str, value: serde_json::Value| {
+        let mut config = plain.clone();
+        config[key] = value;
+        oci_of(config.to_string().into_bytes(), &layers, Compression::Gzip)
+    };
+    let labels: BTreeMap<String, String> = (0..20_000).map(|at| (format!("label-{at}"), "x".repeat(100))).collect();
+    let steps = vec![serde_json::json!({"created_by": "\u{1b}[31m", "empty_layer": true}); 5_000];
+    for (case, parts, expected) in [
+        ("megabytes of labels", with("config", serde_json::json!({"Cmd": ["/x"], "Labels": labels})), Confined),
+        ("thousands of steps", with("history", serde_json::json!(steps)), Confined),
+        ("a step that is none", with("history", serde_json::json!(["x"])), Refused("failed to understand")),
+        (
+            "a check that is none",
+            with("config", serde_json::json!({"Healthcheck": {"Test": 7}})),
+            Refused("failed to understand"),
+        ),
+        (
+            "fewer layers than are named",
+            with("rootfs", serde_json::json!({"type": "layers", "diff_ids": []})),
+            Refused("its configuration lists 0"),
+        ),
+    ] {
+        expected.check(case, &ground.unpack(case, &parts, true, &[]));
+    }
+
+    // A layer that is to be fetched from elsewhere, and that is not there.
+    let mut parts = oci(&layers, Compression::Gzip);
+    let index: serde_json::Value = serde_json::from_slice(&parts["index.json"]).expect("it was just written");
+    let name = |digest: &serde_json::Value| format!("blobs/sha256/{}", &digest.as_str().expect("a digest")[7..]);
+    let mut manifest: serde_json::Value =
+        serde_json::from_slice(&parts[&name(&index["manifests"][0]["digest"])]).expect("it was just written");
+    let layer = manifest["layers"][0].clone();
+    parts.remove(&name(&layer["digest"]));
+    manifest["layers"][0]["mediaType"] = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip".into();
+    manifest["layers"][0]["urls"] = serde_json::json!(["https://elsewhere.example/layer", "file:///etc/passwd"]);
+    let manifest = blob(&mut parts, MANIFEST, manifest.to_string().into_bytes());
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": [manifest]});
+    parts.insert("index.json".to_owned(), index.to_string().into_bytes());
+    Refused("the image has no `blobs/sha256/")
+        .check("a foreign layer", &ground.unpack("a foreign layer", &parts, true, &[]));
+
+    // Nothing of another machine's image is run.
+    let parts = with("architecture", serde_json::json!("s390x"));
+    lay_out(&parts, &ground.context.path("image"));
+    let image = format!("oci:{}", ground.context.text("image"));
+    let slim = [
+        "slim",
+        "--platform",
+        "linux/s390x",
+        "--no-cache",
+        &image,
+        "-o",
+        &format!("oci:{}", ground.context.text("tree")),
+    ];
+    outcome_of(&mut ground.context.minjail(&slim)).assert_refused(125, &["the image is for s390x"]);
+    assert!(!ground.context.path("tree").exists());
+
+    let blobs = ground.context.path("image/blobs/sha256");
+    for name in support::names_in(&blobs) {
+        fs_err::remove_file(blobs.join(&name)).expect("it is there");
+        // The path of a socket has 108 bytes: it is made where it is short, and moved.
+        let short = tempfile::tempdir().expect("a directory for the socket");
+        let socket = std::os::unix::net::UnixListener::bind(short.path().join("s")).expect("a socket");
+        outcome_of(ground.context.command("mv").arg(short.path().join("s")).arg(blobs.join(&name))).success();
+        drop(socket);
+    }
+    Refused("the image has no `blobs/sha256/").check("sockets", &ground.unpack_image("sockets", &image, &[]));
 }
 
 /// Names in the archive around the parts are names, and nothing is unpacked by them.
