@@ -104,14 +104,17 @@ const APPLETS: &[&str] = &[
     "umount", "wc",
 ];
 
-/// Builds the example once. `cargo test --test jail` alone would leave it as it was.
+/// Builds the example once, as this test was built. `cargo test --test jail` alone would leave it as it was.
 fn example() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let status = Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "jail"]).status().unwrap();
-        assert!(status.success());
         let test = std::env::current_exe().unwrap();
-        test.ancestors().nth(2).unwrap().join("examples/jail")
+        let built = test.ancestors().nth(2).unwrap();
+        let profile = if built.ends_with("debug") { "dev" } else { "release" };
+        let arguments = ["build", "--quiet", "--profile", profile, "--example", "jail"];
+        let status = Command::new(env!("CARGO")).args(arguments).status().unwrap();
+        assert!(status.success());
+        built.join("examples/jail")
     })
 }
 
