@@ -4,12 +4,12 @@
 //! of ptrace costs two wake-ups, on a quiet machine of another processor each. A call that waits for the answer of a
 //! listener (`seccomp_unotify(2)`) costs less, and the kernel wakes both where they are. So a second thread hears of
 //! these calls, through the same engine and in turns with the first one, and lets them run. All else stops: what opens,
-//! executes, changes or makes tasks, and everything where the kernel is older than 5.19.
+//! executes, changes or makes tasks, and everything where the kernel is older than 5.19 or a container forbids it.
 //!
 //! A call that waits ends with EINTR if a signal comes before the listener has heard of it, which these calls never do
 //! otherwise; so that is mended where the signal stops the task.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
@@ -21,6 +21,12 @@ use crate::{TraceError, sys};
 /// On aarch64 an interrupted call cannot be mended from outside (`arch/arm64/kernel/signal.c`, `do_signal`, decides
 /// before the tracer hears of the signal).
 pub(crate) const CAN_LISTEN: bool = cfg!(target_arch = "x86_64");
+
+/// True if a listener could be taken from the process that installs the filter: containers may forbid it
+/// (`pidfd_getfd`, without `CAP_SYS_PTRACE`), and Linux before 5.6 does not have it.
+pub(crate) fn may_take(any: BorrowedFd<'_>) -> bool {
+    sys::copy_descriptor(nix::unistd::getpid().as_raw(), any.as_raw_fd()).is_ok()
+}
 
 /// Where calls wait.
 #[derive(Debug)]

@@ -95,10 +95,11 @@ pub(crate) fn spawn(
     let directory =
         command.directory.as_ref().map(|path| text(path.clone().into_os_string().into_vec())).transpose()?;
     let filter = filter::program(Asks::Stop);
-    let waiting = listener::CAN_LISTEN.then(|| filter::program(Asks::Wait));
 
     let (ready, go) = pipe2(OFlag::O_CLOEXEC).map_err(SpawnError::Fork)?;
     let (reports, report) = pipe2(OFlag::O_CLOEXEC).map_err(SpawnError::Fork)?;
+    let can_listen = listener::CAN_LISTEN && listener::may_take(ready.as_fd());
+    let waiting = can_listen.then(|| filter::program(Asks::Wait));
     let child = Child {
         program: &program,
         arguments: &pointers(&arguments),

@@ -306,6 +306,23 @@ fn a_terminal() {
     assert!(gone(program));
 }
 
+/// Where nobody may listen, every call is a stop, and the program sees no difference.
+#[test]
+fn where_a_container_forbids_to_listen() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(build("barred", &[]));
+    command.arg(tracer()).arg(build("own_filter", &[])).arg("listen").current_dir(directory.path());
+    let output = command.output().unwrap();
+    let seen = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{seen}");
+    let own = directory.path().display();
+    for told in
+        [format!("access Look missing {own}/before"), format!("Look missing {own}/after"), "gap: Supervisor".into()]
+    {
+        assert!(seen.contains(&told), "{told}: {seen}");
+    }
+}
+
 #[test]
 fn without_root_what_is_hidden_is_a_gap() {
     if !nix::unistd::geteuid().is_root() {
