@@ -1,7 +1,7 @@
 //! `minjail init`: the draft of a profile, from one run, from an image, or from a Dockerfile.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -140,11 +140,10 @@ fn from_run(mut workload: Workload, arguments: &Arguments) -> Result<Draft, Fail
     let mut busy = Duration::ZERO;
     let mut users = Users::default();
     workload.trace(&target, &options, |event| {
-        if let Event::Touch(Touch { process, .. }) | Event::Exec { process, .. } | Event::Listen { process, .. } = event
-        {
+        if matches!(event, Event::Touch(_) | Event::Exec { .. } | Event::Listen { .. }) {
             busy = start.elapsed();
-            users.look(*process);
         }
+        users.take(event);
     })?;
     let trace = Trace::read(std::slice::from_ref(&target))?;
     let stopped_by = Some(options.told_to_end.load(Ordering::SeqCst)).filter(|signal| *signal != 0);
@@ -155,8 +154,7 @@ fn from_run(mut workload: Workload, arguments: &Arguments) -> Result<Draft, Fail
         seconds: start.elapsed().as_secs(),
         is_root: Uid::effective().is_root(),
     };
-    let words: Vec<String> =
-        arguments.command.iter().map(|argument| escape(argument.as_encoded_bytes()).replace('\n', " ")).collect();
+    let words: Vec<String> = arguments.command.iter().map(|argument| shell_word(argument)).collect();
     let mut draft = init::seen(&run, &format!("`minjail init -- {}`", words.join(" "))).map_err(|error| {
         Failure::new(error).hint("see that the program works by itself; a server is to be ended by Ctrl-C")
     })?;
@@ -171,22 +169,32 @@ fn from_run(mut workload: Workload, arguments: &Arguments) -> Result<Draft, Fail
 /// Who the processes ran as.
 #[derive(Default)]
 struct Users {
-    looks: u32,
+    looks: usize,
+    running: BTreeSet<i32>,
     uids: BTreeSet<u32>,
 }
 
 impl Users {
-    /// Looks at whom the process is now; what takes another user does so near its start.
-    fn look(&mut self, process: i32) {
-        const MOST_LOOKS: u32 = 5000;
-        self.looks += 1;
-        if self.looks > MOST_LOOKS {
-            return;
+    /// Looks at whom every process is now, for a while: a server's workers take their user near their start, and may do nothing
+    /// afterwards that makes an event.
+    fn take(&mut self, event: &Event<'_>) {
+        const MOST_LOOKS: usize = 5000;
+        match event {
+            Event::Touch(Touch { process, .. }) | Event::Exec { process, .. } | Event::Listen { process, .. } => {
+                self.running.insert(*process);
+            }
+            Event::Fork { child, .. } => {
+                self.running.insert(*child);
+            }
+            Event::Exit { process } => {
+                self.running.remove(process);
+            }
+            Event::Gap { .. } => {}
         }
-        // proc(5), /proc/pid/status: real, effective, saved and file system user.
-        let status = fs_err::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-        self.uids.extend(line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u32>().ok()));
+        if self.looks < MOST_LOOKS {
+            self.looks += self.running.len();
+            self.uids.extend(self.running.iter().filter_map(|process| user_of(*process)));
+        }
     }
 
     /// Their names, but for that of `own`.
@@ -197,6 +205,20 @@ impl Users {
         };
         self.uids.iter().filter(|uid| **uid != own).map(name).collect()
     }
+}
+
+/// As it is typed in a shell.
+fn shell_word(argument: &OsStr) -> String {
+    let text = escape(argument.as_encoded_bytes()).replace('\n', " ");
+    let is_plain = |character: char| character.is_alphanumeric() || "/._-+=:,@%".contains(character);
+    if !text.is_empty() && text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// The effective user of a process (`proc(5)`, `/proc/pid/status`: real, effective, saved, and that of the file system).
+fn user_of(process: i32) -> Option<u32> {
+    let status = fs_err::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn default_file(program: &str) -> PathBuf {

@@ -30,6 +30,7 @@ pub fn told(config: &RunConfig, origin: &str) -> Result<Draft, NoCommand> {
     draft.cwd = said(&config.working_dir).filter(|directory| directory.starts_with('/') && directory != "/");
     let spelled = |port: &String| if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
     let ports = config.exposed_ports.iter().flatten().map(|(port, _)| spelled(port));
+    let labels = config.labels.clone().into_iter().flatten();
     draft.image = Described {
         // An empty one too: else the first workload's program would be put before the arguments.
         entrypoint: Some(entrypoint),
@@ -37,7 +38,8 @@ pub fn told(config: &RunConfig, origin: &str) -> Result<Draft, NoCommand> {
         user: said(&config.user),
         ports: ports.collect(),
         volumes: config.volumes.iter().flatten().map(|(volume, _)| volume.clone()).collect(),
-        labels: config.labels.clone().unwrap_or_default(),
+        // minjail gives each image its own.
+        labels: labels.filter(|(name, _)| !name.starts_with("org.minjail.")).collect(),
         healthcheck: config.healthcheck.as_ref().and_then(healthcheck),
         ..Described::default()
     };
@@ -48,7 +50,7 @@ pub fn told(config: &RunConfig, origin: &str) -> Result<Draft, NoCommand> {
             .difference(&draft.image.volumes)
             .map(|volume| format!("The volume `{volume}` is no absolute path, and is left out.")),
     );
-    if let Some(user) = &draft.image.user {
+    if let Some(user) = draft.image.user.as_ref().filter(|user| !is_root(user)) {
         draft.notes.push(format!(
             "It runs as `{user}`. `minjail slim` runs the workload as that user by itself; for `minjail build`, on this \
              machine's own files, name one of this machine's users as the workload's `user`."
@@ -72,6 +74,10 @@ fn stop(config: &RunConfig, draft: &mut Draft) {
             .notes
             .push(format!("It is to be stopped by `{name}`, which is none of the signals that minjail sends.")),
     }
+}
+
+fn is_root(user: &str) -> bool {
+    matches!(user.split(':').next(), Some("0" | "root"))
 }
 
 /// An image's health check as a profile has it; `None` for one that is switched off. Parts of seconds are rounded up.
