@@ -65,6 +65,11 @@ fn git() {
 }
 
 #[test]
+fn git_ssh() {
+    shipped("git-ssh");
+}
+
+#[test]
 fn apache2_php() {
     shipped("apache2-php");
 }

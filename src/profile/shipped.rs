@@ -14,6 +14,7 @@ pub const SHIPPED: &[Shipped] = &[
     Shipped { name: "busybox-httpd", text: include_str!("../../profiles/busybox-httpd.yaml") },
     Shipped { name: "ffmpeg", text: include_str!("../../profiles/ffmpeg.yaml") },
     Shipped { name: "git", text: include_str!("../../profiles/git.yaml") },
+    Shipped { name: "git-ssh", text: include_str!("../../profiles/git-ssh.yaml") },
     Shipped { name: "gunicorn", text: include_str!("../../profiles/gunicorn.yaml") },
     Shipped { name: "java-http", text: include_str!("../../profiles/java-http.yaml") },
     Shipped { name: "mariadb", text: include_str!("../../profiles/mariadb.yaml") },
