@@ -1,8 +1,7 @@
 //! The exit statuses of minjail: those that docker, env and timeout users know.
 
-use minjail_tracer::Outcome;
-
 use crate::jail::Ended;
+use crate::trace::Ending;
 
 /// How minjail ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,11 +50,11 @@ impl Exit {
     }
 }
 
-impl From<Outcome> for Exit {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Exited(status) => Self::Program(status as u8),
-            Outcome::Killed(signal) => Self::Signal(signal as u8),
+impl From<Ending> for Exit {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Exited(status) => Self::Program(status as u8),
+            Ending::Killed(signal) => Self::Signal(signal as u8),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use minjail_tracer::{Options, Outcome};
+use minjail_tracer::Options;
 
 use super::exit::Exit;
 use super::failure::Failure;
@@ -74,7 +74,7 @@ impl Workload {
         target: &Path,
         options: &Options,
         quiet: bool,
-    ) -> Result<(Outcome, Tally), Failure> {
+    ) -> Result<(Ending, Tally), Failure> {
         let header = &self.header;
         let groups = if nix::unistd::geteuid().is_root() { header.groups.clone() } else { Vec::new() };
         let jail = Jail {
@@ -89,11 +89,6 @@ impl Workload {
                 say!("note: {note}");
             }
         }
-        let (ending, tally) = trace_rooted(&jail, header, &self.command, options, target)?;
-        let outcome = match ending {
-            Ending::Exited(status) => Outcome::Exited(status),
-            Ending::Killed(signal) => Outcome::Killed(signal),
-        };
-        Ok((outcome, tally))
+        Ok(trace_rooted(&jail, header, &self.command, options, target)?)
     }
 }

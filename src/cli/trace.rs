@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use minjail_tracer::{Credentials, Event, Options, Outcome};
+use minjail_tracer::{Credentials, Event, Options};
 use nix::sys::prctl::get_pdeathsig;
 use nix::unistd::{Gid, Group, Uid, User, getgroups};
 
@@ -77,7 +77,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
 
     prepared.reserve_standard_output()?;
     let options = arguments.running.options();
-    let (outcome, tally) = match arguments.root {
+    let (ending, tally) = match arguments.root {
         Some(_) => workload.trace_rooted(&target, &options, prepared.quiet)?,
         None => workload.trace(&target, &options, |_| {})?,
     };
@@ -90,7 +90,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         drop(trace);
         needed.draw(&prepared)?.publish(&prepared)?;
     }
-    Ok(outcome.into())
+    Ok(ending.into())
 }
 
 /// A program about to be traced.
@@ -162,22 +162,18 @@ impl Workload {
         target: &Path,
         options: &Options,
         mut look: impl FnMut(&Event<'_>) + Send,
-    ) -> Result<(Outcome, Tally), Failure> {
+    ) -> Result<(Ending, Tally), Failure> {
         let mut recorder = Recorder::start(self.header.clone(), &self.header.root, &std::env::temp_dir())?;
         let traced = minjail_tracer::trace(&self.command, options, &mut |event| {
             look(&event);
             recorder.take(&event)
         });
-        let outcome = match traced {
-            Ok(outcome) => outcome,
+        let ending = match traced {
+            Ok(outcome) => outcome.into(),
             Err(error) => return Err(recorder.failure().map_or_else(|| error.into(), Failure::from)),
         };
-        let ending = match outcome {
-            Outcome::Exited(status) => Ending::Exited(status),
-            Outcome::Killed(signal) => Ending::Killed(signal),
-        };
         let tally = recorder.finish(ending, target)?;
-        Ok((outcome, tally))
+        Ok((ending, tally))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use minjail_tracer::{Access, Gap, Protocol};
+use minjail_tracer::{Access, Gap, Outcome, Protocol};
 use serde::{Deserialize, Serialize};
 
 use crate::path::{Facts, JailPath};
@@ -144,6 +144,15 @@ pub struct Listening {
 pub enum Ending {
     Exited(i32),
     Killed(i32),
+}
+
+impl From<Outcome> for Ending {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Exited(status) => Self::Exited(status),
+            Outcome::Killed(signal) => Self::Killed(signal),
+        }
+    }
 }
 
 impl std::fmt::Display for Ending {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use minjail_tracer::{Command, Event, Options, Outcome};
+use minjail_tracer::{Command, Event, Options};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
@@ -156,10 +156,9 @@ impl Desk {
             drop(is_over);
             outcome
         });
-        match outcome {
-            Ok(Outcome::Exited(0)) => Answer::Yes,
-            Ok(Outcome::Exited(status)) => Answer::Refused(Ending::Exited(status).to_string()),
-            Ok(Outcome::Killed(signal)) => Answer::Refused(Ending::Killed(signal).to_string()),
+        match outcome.map(Ending::from) {
+            Ok(Ending::Exited(0)) => Answer::Yes,
+            Ok(ending) => Answer::Refused(ending.to_string()),
             Err(error) => Answer::Refused(super::runner::chain(&error)),
         }
     }

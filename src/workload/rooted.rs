@@ -7,7 +7,7 @@ use std::io::{Read, Seek, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use minjail_tracer::{Command, Credentials, Event, Options, Outcome};
+use minjail_tracer::{Command, Credentials, Event, Options};
 use serde::{Deserialize, Serialize};
 
 use super::runner::{Door, RunError, chain, show_first_process};
@@ -83,8 +83,7 @@ fn confined(
         recorder.take(&event)
     });
     let ending = match outcome {
-        Ok(Outcome::Exited(status)) => Ending::Exited(status),
-        Ok(Outcome::Killed(signal)) => Ending::Killed(signal),
+        Ok(outcome) => outcome.into(),
         Err(error) => return Err(recorder.failure().map_or_else(|| error.into(), RunError::Record)),
     };
     let tally = recorder.finish(ending, &door.target())?;

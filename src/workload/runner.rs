@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use minjail_tracer::{Command, Credentials, Event, Options, Outcome};
+use minjail_tracer::{Command, Credentials, Event, Options};
 use nix::sys::signal::{SigSet, SigmaskHow};
 
 use super::desk::Desk;
@@ -229,7 +229,6 @@ fn follow(
         (_, Some(error), _) => Err(RunError::Speak(error)),
         (_, None, Some(failure)) => Err(RunError::Record(failure)),
         (Err(error), None, None) => Err(error.into()),
-        (Ok(Outcome::Exited(status)), None, None) => Ok((Ending::Exited(status), recorder)),
-        (Ok(Outcome::Killed(signal)), None, None) => Ok((Ending::Killed(signal), recorder)),
+        (Ok(outcome), None, None) => Ok((outcome.into(), recorder)),
     }
 }
