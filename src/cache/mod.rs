@@ -21,7 +21,7 @@ use nix::sys::time::TimeSpec;
 use crate::image::{Image, ReadError};
 use crate::manifest::{Digest, Entry, Hasher};
 use crate::path::escape;
-use crate::publish::{PublishError, Stage, remove_all};
+use crate::publish::{PublishError, Stage, is_at, remove_all};
 use crate::tree::Notes;
 use seal::Seal;
 
@@ -295,12 +295,6 @@ fn open(path: &Path) -> Result<Option<std::fs::File>, CacheError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed("open", path)(error)),
     }
-}
-
-fn is_at(file: &std::fs::File, path: &Path) -> bool {
-    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
-    let (held, named) = (file.metadata().map(identity), fs_err::symlink_metadata(path).map(identity));
-    matches!((held, named), (Ok(held), Ok(named)) if held == named)
 }
 
 fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CacheError + use<> {

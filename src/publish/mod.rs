@@ -79,7 +79,7 @@ fn directory_of(target: &Path) -> PathBuf {
 }
 
 /// True if the name `path` still leads to this file.
-fn is_at(file: &std::fs::File, path: &Path) -> bool {
+pub(crate) fn is_at(file: &std::fs::File, path: &Path) -> bool {
     let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
     let (held, named) = (file.metadata().map(identity), fs_err::symlink_metadata(path).map(identity));
     matches!((held, named), (Ok(held), Ok(named)) if held == named)
