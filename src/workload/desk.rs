@@ -91,14 +91,7 @@ impl Desk {
 
     /// Answers the director, until there is none.
     pub(super) fn attend(&self, stream: UnixStream) {
-        let mut reader = BufReader::new(stream);
-        while let Ok(Some(ask)) = receive(&mut reader) {
-            if self.tell(&Word::Answer(self.answer(ask))).is_err() {
-                break;
-            }
-        }
-        // Without a director nobody would stop the program.
-        self.signal(libc::SIGKILL);
+        attend(stream, |ask| self.answer(ask), |word| self.tell(word));
     }
 
     fn answer(&self, ask: Ask) -> Answer {
@@ -173,6 +166,22 @@ impl Desk {
         let found = path.split(':').map(|directory| Path::new(directory).join(program)).find(|path| path.exists());
         found.unwrap_or_else(|| PathBuf::from(program))
     }
+}
+
+/// Answers what the director asks, until there is none; `tell` tells it the answers.
+pub(super) fn attend(
+    stream: UnixStream,
+    answer: impl Fn(Ask) -> Answer,
+    mut tell: impl FnMut(&Word) -> io::Result<()>,
+) {
+    let mut reader = BufReader::new(stream);
+    while let Ok(Some(ask)) = receive(&mut reader) {
+        if tell(&Word::Answer(answer(ask))).is_err() {
+            break;
+        }
+    }
+    // Without a director nobody would stop the program.
+    answer(Ask::Kill);
 }
 
 /// True if the TCP port takes connections.

@@ -4,20 +4,18 @@
 //! the program's status. Signals go by the engine's own command; bubblewrap has none, and its program is the child of
 //! its child.
 
-use std::io::BufReader;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::desk::{exchange, is_open, yes};
+use super::desk::{attend, exchange, is_open, yes};
 use super::neighbour;
 use super::runner::{RunError, hello};
-use super::wire::{Answer, Ask, Engine, Order, SIGNAL, Word, receive, send};
+use super::wire::{Answer, Ask, Engine, Order, SIGNAL, send};
 use crate::jail::{self, Namespaces};
 use crate::path::escape;
 use crate::trace::Ending;
@@ -35,11 +33,11 @@ pub(super) fn in_engine(order: &Order, stream: &UnixStream, engine: &Engine) -> 
         client: i32::try_from(child.id()).expect("the kernel's ids are ints"),
         kill: engine.kill.clone(),
         exec: engine.exec.clone(),
-        writer: Arc::new(Mutex::new(stream.try_clone().map_err(RunError::Speak)?)),
     };
     let reader = stream.try_clone().map_err(RunError::Speak)?;
+    let mut writer = stream.try_clone().map_err(RunError::Speak)?;
     // It ends with this process.
-    std::thread::spawn(move || attendant.attend(reader));
+    std::thread::spawn(move || attend(reader, |ask| attendant.answer(ask), |word| send(&mut writer, word)));
     let status = child.wait().map_err(failed)?;
     Ok(match status.signal() {
         Some(signal) => Ending::Killed(signal),
@@ -53,23 +51,9 @@ struct Attendant {
     kill: Vec<String>,
     /// What runs a command beside it.
     exec: Vec<String>,
-    writer: Arc<Mutex<UnixStream>>,
 }
 
 impl Attendant {
-    fn attend(&self, stream: UnixStream) {
-        let mut reader = BufReader::new(stream);
-        while let Ok(Some(ask)) = receive(&mut reader) {
-            let answer = self.answer(ask);
-            let mut writer = self.writer.lock().expect("nobody panics while writing");
-            if send(&mut *writer, &Word::Answer(answer)).is_err() {
-                break;
-            }
-        }
-        // Without a director nobody would stop the program.
-        self.signal(libc::SIGKILL);
-    }
-
     fn answer(&self, ask: Ask) -> Answer {
         match ask {
             Ask::Signal(number) => self.signal(number),
