@@ -98,6 +98,10 @@ fn questions_are_not_interrupted() {
             Hazard::with_flags("interrupted", flags).file("file").file("tested").file("mounted").link("link", "file");
         hazard.run().is(&[
             "open Read . there",
+            "mknodat Create fifo missing",
+            "open Read file there",
+            "open Read unopened missing",
+            "open Read fifo there",
             "stat Look file there",
             "stat Look none missing",
             "access Look tested there",
@@ -105,6 +109,21 @@ fn questions_are_not_interrupted() {
             &format!("{statfs} Look mounted there"),
             "getdents64 List . there",
         ]);
+    }
+}
+
+#[test]
+fn opens_that_are_compared_when_they_return_are_not_interrupted() {
+    for arguments in [&[][..], &["woken"]] {
+        for _ in 0..repeats() {
+            let names = (0..10).flat_map(|number| ["a", "b"].map(|letter| format!("{letter}{number}")));
+            let hazard = Hazard::new("returning").arguments(arguments);
+            let hazard = names.clone().fold(hazard, |hazard, name| hazard.content(&name, &name));
+            let seen = hazard.run();
+            assert_eq!(seen.outcome, Outcome::Exited(0));
+            assert_eq!(seen.touches, names.map(|name| format!("open Read {name} there")).collect());
+            assert_eq!(seen.gaps, BTreeMap::new());
+        }
     }
 }
 
