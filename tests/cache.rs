@@ -26,7 +26,7 @@ fn slim(context: &TestContext, arguments: &[&str]) -> Outcome {
 
 fn says(context: &TestContext, said: &str) {
     let out = format!("oci:{}", context.text("out"));
-    assert_eq!(outcome_of(&mut context.minjail(&["run", "-q", &out])).success().text(), said);
+    assert_eq!(outcome_of(&mut context.minjail(&["run", "-q", "--no-cache", &out])).success().text(), said);
 }
 
 fn cache(context: &TestContext, arguments: &[&str]) -> serde_json::Value {
@@ -76,6 +76,35 @@ fn an_image_is_unpacked_once() {
     }
 }
 
+/// So it is by whatever runs it, each time with the same files.
+#[test]
+fn run_and_verify_use_what_is_kept() {
+    let context = TestContext::new();
+    let image = image(&context, "oci", "kept");
+    let run = |arguments: &[&str]| {
+        let outcome = outcome_of(&mut context.minjail(&[&["run", "-q", &image], arguments].concat()));
+        assert_eq!(outcome.success().text(), "kept");
+    };
+    run(&["--no-cache"]);
+    assert!(!roots(&context).exists());
+    run(&[]);
+    let list = cache(&context, &[]);
+    let entry = roots(&context).join(list["kept"][0]["name"].as_str().unwrap());
+    let first = inode(&entry);
+    let _held = fs_err::File::open(&entry).unwrap();
+    let note = context.text("note");
+    let text = format!("workloads:\n  say: {{run: [/bin/cat, {note}], expect: {{stdout: {{equals: kept}}}}}}\n");
+    fs_err::write(context.path("profile.yaml"), text).unwrap();
+    let profile = context.text("profile.yaml");
+    outcome_of(&mut context.minjail(&["verify", "-q", &image, "-p", &profile])).success();
+    run(&["--", "/bin/cat", &note]);
+    // What a program writes does not stay.
+    let outcome = outcome_of(&mut context.minjail(&["run", "-q", &image, "--", "/bin/cat", "/none"]));
+    assert_eq!(outcome.status, 1, "{outcome}");
+    slim(&context, &[&image]).success();
+    assert_eq!((inode(&entry), names_in(&roots(&context)).len()), (first, 1));
+}
+
 /// What is kept does not make a damaged image, or one that is too large, a good one.
 #[test]
 fn digests_and_limits_are_checked_all_the_same() {
@@ -104,7 +133,7 @@ fn several_at_once_share_one() {
             scope.spawn(move || {
                 let out = format!("oci:{}", context.text(&format!("out{number}")));
                 outcome_of(&mut context.minjail(&["slim", "-q", image, "-o", &out])).success();
-                assert_eq!(outcome_of(&mut context.minjail(&["run", "-q", &out])).success().text(), "shared");
+                assert_eq!(outcome_of(&mut context.minjail(&["run", "-q", "--no-cache", &out])).success().text(), "shared");
             });
         }
     });

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use support::crafted::{Compression, lay_out, oci_of, sha256, tar};
-use support::{Outcome, TestContext, has, outcome_of};
+use support::{Outcome, TestContext, has, needs_root, outcome_of};
 
 /// An image of busybox and two pages, run as `config` says.
 fn image(context: &TestContext, config: &Value) -> String {
@@ -75,6 +75,57 @@ fn a_health_check_is_run_inside_and_stays_with_the_image() {
     assert_eq!(self::lock(&context)["config"]["healthcheck"], Value::Null);
 }
 
+/// An engine looks a named user up in the image, and gives him his groups: the small image must allow that too.
+#[test]
+fn a_user_by_name_stays_one_with_his_groups() {
+    if !has(&["/bin/busybox"]) || !needs_root("setting groups") {
+        return;
+    }
+    let context = TestContext::new();
+    let busybox = fs_err::read("/bin/busybox").unwrap();
+    let layer = tar().directory("bin/").member(b'0', "bin/busybox", "", &busybox).symlink("bin/id", "busybox");
+    let layer = layer.directory("etc/").file("etc/passwd", "root:x:0:0::/:/bin/sh\nweb:x:33:34::/:/bin/false\n");
+    let layer = layer.file("etc/group", "root:x:0:\nweb:x:34:\nadm:x:4:web\nstaff:x:50:\n").end();
+    let image = |user: &str| {
+        let document = json!({
+            "architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/id", "-G"], "User": user},
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layer))]},
+        });
+        let place = context.path("image");
+        let _ = fs_err::remove_dir_all(&place);
+        lay_out(&oci_of(document.to_string().into_bytes(), &[layer.clone()], Compression::Plain), &place);
+        format!("oci:{}", context.text("image"))
+    };
+    let out = format!("oci:{}", context.text("out"));
+    for (user, groups, has_accounts) in
+        [("web", "34 4\n", true), ("33", "34 4\n", true), ("web:staff", "50\n", true), ("33:34", "34\n", false)]
+    {
+        let image = image(user);
+        let sorted = |text: String| {
+            let mut words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+            words.sort();
+            words
+        };
+        let groups = sorted(groups.to_owned());
+        assert_eq!(sorted(outcome_of(&mut context.minjail(&["run", "-q", &image])).success().text()), groups);
+        slim(&context, &image, &["-q"]).success();
+        assert_eq!(lock(&context)["config"]["user"], user);
+        assert_eq!(sorted(outcome_of(&mut context.minjail(&["run", "-q", &out])).success().text()), groups, "{user}");
+        for path in ["/etc/passwd", "/etc/group"] {
+            assert_eq!(has_whole(&lock(&context), path), has_accounts, "{user}: {path}");
+        }
+        if has_accounts {
+            let why = context.minjail(&["why", &context.text("out.lock"), "/etc/group"]);
+            let why = outcome_of(&mut { why }).success();
+            assert!(why.text().contains("rule image-user, for /bin/id"), "{why}");
+        }
+    }
+    slim(&context, &image("web"), &["-q", "--rule", "image-user=off"]).success();
+    assert!(!has_whole(&lock(&context), "/etc/passwd"));
+    let refused = outcome_of(&mut context.minjail(&["run", "-q", &out]));
+    refused.assert_refused(125, &["the user `web`, whom its /etc/passwd does not have", "uid:gid"]);
+}
+
 #[test]
 fn a_check_that_fails_says_how() {
     if !has(&["/bin/busybox"]) {
@@ -95,6 +146,13 @@ fn a_check_that_fails_says_how() {
     );
     profile("[/bin/none]").assert_refused(125, &["its check `/bin/none`", "No such file"]);
     profile("[sleep, '60']").assert_refused(125, &["its check `sleep 60`: was killed by signal 9"]);
+    // The image's own has the time that the image gives it, and is tried again: here the second one is quick.
+    let slow = "test -e /tmp/tried || { echo > /tmp/tried; exec sleep 60; }";
+    let slow = json!({"Test": ["CMD", "/bin/sh", "-c", slow], "Timeout": 1_000_000_000_i64});
+    let config = json!({"Cmd": ["/bin/sh", "-c", format!("exec {HTTPD}")], "Healthcheck": slow});
+    let start = Instant::now();
+    slim(&context, &self::image(&context, &config), &["-q"]).success();
+    assert!(start.elapsed().as_secs() < 25, "{:?}", start.elapsed());
     // It is no nearer to the jail's first process than the program is, and has nothing of it.
     let apart = "/bin/ls -l /proc/1/fd 2>&1 | /bin/grep -q 'Permission denied'";
     let bare = "test $(/bin/ls /proc/self/fd | /bin/busybox wc -l) = 4";

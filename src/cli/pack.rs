@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::choices::{Choices, Chosen};
 use super::failure::Failure;
 use super::progress::Progress;
-use crate::files::{self, FileSet, Note, Rules};
+use crate::files::{self, FileSet, Note, Policy, Rules};
 use crate::image::{self, Output, Reference, Target};
 use crate::layer::{BLOCK_SIZE, Compression};
 use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Healthcheck, Layers, Manifest, Packages, Sources, Times};
@@ -284,7 +284,8 @@ impl Needed {
         image: &Image,
         prepared: &Prepared,
     ) -> Result<Self, Failure> {
-        let (files, mut notes) = files::needed(trace, &root, &prepared.chosen.policy)?;
+        let policy = Policy { user: image.user.clone(), ..prepared.chosen.policy.clone() };
+        let (files, mut notes) = files::needed(trace, &root, &policy)?;
         let withheld = lead.env.iter().filter(|(name, value)| prepared.chosen.withholds(name, value));
         notes.extend(withheld.map(|(name, _)| Note::Variable { name: name.clone() }));
         notes.sort();

@@ -5,14 +5,18 @@ use std::path::Path;
 
 use nix::unistd::Uid;
 
+use super::cache::Unpacked;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::pack::lock_beside;
+use super::slim::account_in;
 use crate::image::oci::RunConfig;
 use crate::image::{Image, Input, Reading};
 use crate::jail::{self, Jail, Network, Program, User};
 use crate::manifest::{Config, Manifest};
 use crate::path::{JailPath, escape};
+use crate::root::Root;
+use crate::slim::Account;
 
 /// Run an image's command, or another one, in a jail: no root, no daemon
 #[derive(Debug, clap::Args)]
@@ -24,6 +28,10 @@ pub(super) struct Arguments {
     /// The network that the program sees: its own loopback, or the host's
     #[arg(long, value_name = "NET", default_value = "private")]
     net: Net,
+
+    /// Unpack the image for this one time: see `minjail cache`
+    #[arg(long)]
+    no_cache: bool,
 
     /// Say nothing but errors
     #[arg(long, short)]
@@ -42,21 +50,22 @@ enum Net {
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let input = Input::parse(&arguments.image)?;
-    let scratch;
+    let unpacked;
     let (tree, config) = if let Some(directory) = input.rootfs() {
         (directory.to_path_buf(), lock_config(directory)?)
     } else {
         let image = Image::open(&input, &Reading::default())?;
-        scratch = tempfile::Builder::new().prefix("minjail-run-").tempdir().map_err(Failure::new)?;
-        image.unpack(scratch.path())?;
-        (scratch.path().to_path_buf(), image.config.and_then(|config| config.config).map(run_config))
+        let name = escape(arguments.image.as_encoded_bytes());
+        unpacked = Unpacked::of(&image, &name, arguments.no_cache, arguments.quiet)?;
+        (unpacked.tree(), image.config.and_then(|config| config.config).map(run_config))
     };
     let config = config.unwrap_or_else(|| Config { working_dir: "/".to_owned(), ..Config::default() });
     let argv = command(arguments, &config)?;
+    let user = user(&tree, &config)?;
     let jail = Jail {
         tree,
         cwd: JailPath::parse(config.working_dir.as_bytes()).map_err(Failure::new)?,
-        user: user(&config)?,
+        user,
         network: match arguments.net {
             Net::Private => Network::Private,
             Net::Host => Network::Host,
@@ -115,17 +124,12 @@ pub(super) fn run_config(config: RunConfig) -> Config {
     }
 }
 
-/// `uid[:gid]`; where an image names nobody, root of the jail.
-fn user(config: &Config) -> Result<User, Failure> {
-    let bad = || {
-        Failure::usage(format!("the image's user `{}` is not a number", escape(config.user.as_bytes())))
-            .hint("minjail writes users as numbers; give the image one as `uid:gid`")
-    };
+/// Whom the image names, by its own accounts; where it names nobody, root of the jail.
+fn user(tree: &Path, config: &Config) -> Result<User, Failure> {
     if config.user.is_empty() {
         return Ok(User::default());
     }
-    let (uid, gid) = config.user.split_once(':').unwrap_or((&config.user, "0"));
-    let (uid, gid) = (uid.parse().map_err(|_| bad())?, gid.parse().map_err(|_| bad())?);
-    let groups = if Uid::effective().is_root() { vec![gid] } else { Vec::new() };
+    let Account { uid, gid, groups } = account_in(&Root::open(tree)?, &config.user)?;
+    let groups = if Uid::effective().is_root() { groups } else { Vec::new() };
     Ok(User { uid, gid, groups })
 }

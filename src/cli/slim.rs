@@ -145,6 +145,8 @@ impl Whole<'_> {
         };
         let inside = |(name, workload): (String, Workload)| (name, slim::inside(&self.run, workload));
         let workloads: Vec<(String, Workload)> = workloads.into_iter().map(inside).collect();
+        // As the image spells him: a name also says which groups he is a member of.
+        image.user = image.user.or_else(|| self.run.user.clone().filter(|user| !user.is_empty()));
         if is_own {
             (image.entrypoint, image.cmd) = (Some(asked.entrypoint.clone()), Some(asked.cmd.clone()));
         }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::cache::Unpacked;
 use super::engine::{Tool, spelled};
 use super::exit::Exit;
 use super::failure::Failure;
@@ -30,6 +31,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "ENGINE", conflicts_with = "repair")]
     verify_with: Vec<Tool>,
 
+    /// Unpack the image for this one time: see `minjail cache`
+    #[arg(long)]
+    no_cache: bool,
+
     /// If a workload fails, add what it missed, from this machine, and try again; what works is written to `-o`
     #[arg(long, requires = "outputs")]
     repair: bool,
@@ -51,14 +56,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     let input = Input::parse(&arguments.image)?;
     let scratch = tempfile::Builder::new().prefix("minjail-verify-").tempdir().map_err(Failure::new)?;
+    let unpacked;
     let (image, tree) = if let Some(directory) = input.rootfs() {
         (None, directory.to_path_buf())
     } else {
         let image = Image::open(&input, &Reading::default())?;
-        let tree = scratch.path().join("tree");
-        fs_err::create_dir(&tree).map_err(Failure::new)?;
-        image.unpack(&tree)?;
-        (Some(image), tree)
+        unpacked = Unpacked::of(&image, &spelled(&arguments.image), arguments.no_cache, prepared.quiet)?;
+        (Some(image), unpacked.tree())
     };
     if !arguments.verify_with.is_empty() {
         return with_tools(arguments, &profile, &tree, scratch.path(), &prepared);

@@ -57,6 +57,7 @@ pub fn needed(trace: &Trace, root: &Root, policy: &Policy) -> Result<(FileSet, V
     let touched = gather::gather(trace)?;
     let (mut files, mut notes) = gather::wanted(&touched, root, policy.listing)?;
     rules::add_places(&mut files, trace, &policy.rules);
+    rules::add_accounts(&mut files, trace, policy, root)?;
     let mut objects: Vec<JailPath> = touched.executed().cloned().collect();
     objects.extend(choose::include(&mut files, &policy.include, root)?);
     let mut closed = BTreeSet::new();

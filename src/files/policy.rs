@@ -22,6 +22,8 @@ pub struct Policy {
     pub include: Vec<Pattern>,
     /// Not packed, whatever the runs did.
     pub exclude: Vec<Pattern>,
+    /// As whom the image is run, where an engine has to look him up.
+    pub user: Option<String>,
     /// Secrets that are packed all the same.
     pub allowed_secrets: BTreeSet<JailPath>,
 }

@@ -17,6 +17,25 @@ use crate::trace::{Header, Trace};
 /// Where the runtime mounts what the kernel makes up.
 const MOUNT_POINTS: [&[u8]; 3] = [b"/dev", b"/proc", b"/sys"];
 
+/// Where engines look up an image's user (OCI image-spec, config.md, "User").
+const ACCOUNTS: [&[u8]; 2] = [b"/etc/passwd", b"/etc/group"];
+
+/// The accounts of an image's user, unless he is given by all the numbers that there are.
+pub(super) fn add_accounts(files: &mut FileSet, trace: &Trace, policy: &Policy, root: &Root) -> Result<(), FilesError> {
+    let is_looked_up = policy.user.as_deref().is_some_and(is_looked_up) && policy.rules.is_on(Rule::ImageUser);
+    for program in trace.runs.iter().map(|run| &run.header.program).filter(|_| is_looked_up) {
+        for path in ACCOUNTS {
+            add_spelled(files, root, path, &Reason::rule(Rule::ImageUser, program.clone()))?;
+        }
+    }
+    Ok(())
+}
+
+fn is_looked_up(user: &str) -> bool {
+    let is_number = |text: &str| text.parse::<u32>().is_ok();
+    !user.is_empty() && !user.split_once(':').is_some_and(|(user, group)| is_number(user) && is_number(group))
+}
+
 /// The directories without which a program is not started, whatever it does.
 pub(super) fn add_places(files: &mut FileSet, trace: &Trace, rules: &Rules) {
     for Header { program, directory, .. } in trace.runs.iter().map(|run| &run.header) {
@@ -130,6 +149,12 @@ mod tests {
         assert_eq!(source(&path("/lib/json/__pycache__/tool.cpython-311.opt-1.pyc")), Some(path("/lib/json/tool.py")));
         assert_eq!(source(&path("/lib/json/tool.pyc")), None);
         assert_eq!(source(&path("/lib/__pycache__/tool.py")), None);
+    }
+
+    #[test]
+    fn users_that_are_looked_up() {
+        assert_eq!(["web", "33", "web:33", "33:web", "33:"].map(is_looked_up), [true; 5]);
+        assert_eq!(["", "33:33", "0:0"].map(is_looked_up), [false; 3]);
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub(super) fn add(files: &mut FileSet, rules: &Rules, root: &Root) -> Result<Vec
                 continue;
             }
             Rule::HwcapsBaseline
+            | Rule::ImageUser
             | Rule::MountPoint
             | Rule::PythonSource
             | Rule::ThreadUnwinder

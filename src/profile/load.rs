@@ -89,6 +89,7 @@ pub fn load(name: &str, read: Read<'_>) -> Result<Profile, LoadError> {
             return Err(LoadError::Nonsense { file, fault });
         }
         first.check = Some(check.run.clone());
+        first.check_timeout = check.timeout;
     }
     Ok(whole)
 }

@@ -68,6 +68,9 @@ pub struct Workload {
     /// and its first workload gets it.
     #[serde(skip)]
     pub check: Option<Command>,
+    /// How long one run of the image's health check may take, if the image says so.
+    #[serde(skip)]
+    pub check_timeout: Option<Seconds>,
 }
 
 /// A command: a list of arguments, or a string for `/bin/sh -c`.
@@ -259,6 +262,7 @@ impl Workload {
             teardown: Vec::new(),
             state: Vec::new(),
             check: None,
+            check_timeout: None,
         }
     }
 

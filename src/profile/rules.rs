@@ -67,6 +67,9 @@ rules! {
         "Of a directory of glibc's character sets all, with their libraries: another run may convert from another one.";
     "hwcaps-baseline" => HwcapsBaseline, Need,
         "For a library of `glibc-hwcaps` the one beside it that runs on every processor.";
+    "image-user" => ImageUser, Need,
+        "`/etc/passwd` and `/etc/group` for an image whose user is not two numbers: engines look there for his number, his \
+         group and the groups that he is a member of.";
     "mount-point" => MountPoint, Need,
         "`/dev`, `/proc` and `/sys` as empty directories, where the runtime mounts what the kernel makes up.";
     "nss-services" => NssServices, Trait,

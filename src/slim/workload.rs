@@ -55,7 +55,14 @@ pub fn workload(
     let mut workload = Workload::new(Command(run));
     let ports = config.exposed_ports.iter().flatten().filter_map(|(port, _)| tcp(port));
     let port = ports.min().filter(|_| !is_other);
-    let check = config.healthcheck.as_ref().filter(|_| !is_other).and_then(check);
+    let asked = config.healthcheck.as_ref().filter(|_| !is_other);
+    let check = asked.and_then(check);
+    if let Some(asked) = asked.filter(|_| check.is_some() && span.is_none()) {
+        workload.check_timeout = asked.timeout.and_then(seconds);
+        // So long nobody holds it against the server that its check fails.
+        let start = asked.start_period.and_then(seconds).map_or(0, |period| period.0);
+        workload.timeout.0 = workload.timeout.0.saturating_add(start);
+    }
     workload.ready = Some(match (span, check, port) {
         (Some(span), ..) => {
             workload.timeout.0 = workload.timeout.0.saturating_add(span.0);
@@ -81,6 +88,12 @@ fn check(check: &Healthcheck) -> Option<Command> {
         (how, [line]) if how == "CMD-SHELL" => Some(Command(["/bin/sh", "-c", line].map(str::to_owned).to_vec())),
         _ => None,
     }
+}
+
+/// Nanoseconds, rounded up; `None` for 0, which stands for an engine's own choice.
+fn seconds(nanoseconds: i64) -> Option<Seconds> {
+    let nanoseconds = u64::try_from(nanoseconds).ok().filter(|&nanoseconds| nanoseconds > 0)?;
+    Some(Seconds(nanoseconds.div_ceil(1_000_000_000)))
 }
 
 /// A workload as it is run in an image: with the image's variables and in its directory, where it names no others.
@@ -148,6 +161,20 @@ mod tests {
             assert_eq!(ready(none, None).port, Some(80), "{none}");
         }
         assert_eq!(ready(r#"["CMD", "/ask"]"#, Some(Seconds(5))).after, Some(Seconds(5)));
+    }
+
+    #[test]
+    fn a_health_check_has_the_time_that_the_image_gives_it() {
+        let times = |text: &str| {
+            let config = config(&format!(r#"{{"Cmd": ["/x"], "Healthcheck": {{"Test": ["CMD", "/ask"]{text}}}}}"#));
+            let workload = workload(&config, &Asked::of(&config, None, &[]), false, None).unwrap();
+            (workload.check_timeout.map(|seconds| seconds.0), workload.timeout.0)
+        };
+        let usual = Workload::new(Command(vec!["/x".to_owned()])).timeout.0;
+        assert_eq!(times(""), (None, usual));
+        assert_eq!(times(r#", "Timeout": 0, "StartPeriod": 0"#), (None, usual));
+        assert_eq!(times(r#", "Timeout": 2500000000, "StartPeriod": 90000000000"#), (Some(3), usual + 90));
+        assert_eq!(times(r#", "Timeout": -1"#), (None, usual));
     }
 
     #[test]

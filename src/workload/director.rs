@@ -20,7 +20,7 @@ use super::neighbour::{self, CommandError};
 use super::runner::SOCKET;
 use super::wire::{Answer, Ask, GREETING, Order, Place, Sought, Word, receive, send};
 use crate::jail::{self, Namespaces};
-use crate::profile::{Command, Moment, Workload};
+use crate::profile::{Command, Moment, Seconds, Workload};
 use crate::trace::Ending;
 
 /// What came of a run.
@@ -179,6 +179,8 @@ pub(super) struct Director {
     readers: Vec<JoinHandle<()>>,
     pub(super) seen: Seen,
     pub(super) deadline: Instant,
+    /// How long one run of the image's health check may take, if the image says so.
+    pub(super) check_timeout: Option<Seconds>,
     /// A tracer tells where the program listens.
     pub(super) is_traced: bool,
     /// What was wrong when it was last asked whether the server is ready.
@@ -236,6 +238,7 @@ impl Director {
             readers,
             seen,
             deadline,
+            check_timeout: workload.check_timeout,
             is_traced,
             not_ready: None,
         })

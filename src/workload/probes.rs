@@ -6,7 +6,7 @@ use super::answer::{reply, request};
 use super::director::{DirectError, Director, Seen};
 use super::wire::{Answer, Ask};
 use crate::path::escape;
-use crate::profile::{Http, Moment, Probe, Tcp};
+use crate::profile::{Http, Moment, Probe, Seconds, Tcp};
 
 /// Between two looks at what makes no event: a file, a socket's peer, an answer, a command.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
@@ -14,8 +14,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// A check is a program of the workload's own, and costs it time.
 const BETWEEN_CHECKS: Duration = Duration::from_millis(100);
 
-/// In seconds: what docker allows a health check that does not say.
-const LONGEST_CHECK: u64 = 30;
+/// What docker allows a health check that does not say.
+const LONGEST_CHECK: Seconds = Seconds(30);
 
 impl Director {
     /// Waits until the server is ready; `false` if it ends, or the time is up.
@@ -41,7 +41,8 @@ impl Director {
                 Ok(output.is_ok_and(|output| output.status.success()))
             }),
             Moment::Check(command) => self.until_each(BETWEEN_CHECKS, |director| {
-                let seconds = director.patience().as_secs().clamp(1, LONGEST_CHECK);
+                let longest = director.check_timeout.unwrap_or(LONGEST_CHECK).0.max(1);
+                let seconds = director.patience().as_secs().clamp(1, longest);
                 // It is killed when its time is over, which is an answer too.
                 let deadline = Instant::now() + Duration::from_secs(seconds + 5);
                 let answer = director.ask_until(deadline, &Ask::Check { command: command.0.clone(), seconds });
