@@ -108,13 +108,19 @@ impl Root {
         Ok(text.as_bytes().to_vec())
     }
 
-    /// Opens the file at `path` for reading. A link as the last component is not followed, and a FIFO does not block.
+    /// Opens the file at `path` for reading. A link as the last component is not followed, and a FIFO does not block; the
+    /// time of access stays as it is, where this process may have it so.
     ///
     /// # Errors
     /// What `openat2(2)` says; `ELOOP` for a link.
     pub fn open_file(&self, path: &JailPath) -> Result<File, RootError> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        self.open_at(path, flags).map(File::from).map_err(|errno| self.error("open", path, errno))
+        let opened = match self.open_at(path, flags | OFlag::O_NOATIME) {
+            // open(2): it is for the owner alone.
+            Err(Errno::EPERM) => self.open_at(path, flags),
+            opened => opened,
+        };
+        opened.map(File::from).map_err(|errno| self.error("open", path, errno))
     }
 
     /// The names in the directory at `path`, sorted bytewise, without `.` and `..`.

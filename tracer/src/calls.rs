@@ -91,6 +91,8 @@ pub(crate) enum Kind {
     Listen,
     /// `fsconfig`, which takes a path for one of its commands.
     Fsconfig,
+    /// Gives a descriptor of a mount that is nowhere yet.
+    Fsmount,
     /// `quotactl`, which takes a second path for one of its commands.
     Quotactl,
     /// The flags are in the first argument, or in memory for `clone3`.
@@ -289,6 +291,7 @@ pub(crate) static CALLS: &[Call] = &[
     paths("fspick", [433, 433, 433], &[keep_if(at(0, 1), Look, 2, FSPICK_SYMLINK_NOFOLLOW)]),
     paths("mount_setattr", [442, 442, 442], &[keep_if(at(0, 1), Mount, 2, AT_SYMLINK_NOFOLLOW)]),
     call("fsconfig", [431, 431, 431], Kind::Fsconfig),
+    call("fsmount", [432, 432, 432], Kind::Fsmount),
     call("bpf", [321, 357, 280], Kind::Bpf),
     call("perf_event_open", [298, 336, 241], Kind::PerfEvent),
 

@@ -32,6 +32,8 @@ pub(crate) enum Asked {
     Refuse,
     /// The task, or the child that it makes, may see other files from now on.
     MountNamespace,
+    /// The task may have a descriptor of a mount that is in no namespace.
+    DetachedMount,
     /// A file by handle: the descriptor of something on its filesystem, and where the handle is.
     Handle { mount: i32, address: u64, access: Access },
     /// A perf event of a kind that the machine has a name for: if that is `uprobe`, this is a path in memory.
@@ -55,6 +57,7 @@ pub(crate) enum From {
 pub(crate) type Memory<'a> = dyn Fn(u64, &mut [u8]) -> Result<(), Unread> + 'a;
 
 const AT_EMPTY_PATH: u64 = 0x1000;
+const OPEN_TREE_CLONE: u64 = 1;
 const RESOLVE_IN_ROOT: u64 = 0x10;
 const BPF_F_PATH_FD: u64 = 1 << 14;
 /// `include/uapi/linux/quota.h`; the lower eight bits of a command are the quota's type.
@@ -81,6 +84,9 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
                     Links::FollowIf { flags, bit } => arguments[flags] & bit != 0,
                 };
                 ask(at(path.at, arguments, path.access, follow));
+            }
+            if entry.call.name.starts_with("open_tree") && arguments[2] & OPEN_TREE_CLONE != 0 {
+                ask(Asked::DetachedMount);
             }
         }
         Kind::Open { at: place, flags } => {
@@ -122,6 +128,7 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
             access: Access::Mount,
             follow: true,
         }),
+        Kind::Fsmount => ask(Asked::DetachedMount),
         Kind::Quotactl => {
             let path = |address: u64| Asked::Path {
                 from: From::WorkingDirectory,

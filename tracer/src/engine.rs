@@ -68,6 +68,8 @@ pub fn trace(command: &Command, options: &Options, sink: &mut Sink<'_>) -> Resul
     let forwarding = Forwarding::start(Arc::clone(&options.told_to_end)).map_err(TraceError::Thread)?;
     let mut started = spawn(command, SEIZE_OPTIONS, forwarding.mask(), options)?;
     forwarding.to(started.process);
+    // The program's bound is not one for what is written about it.
+    sys::lift_file_size();
     let engine = Mutex::new(Engine::new(started.process, &forwarding, sink));
     let outcome = std::thread::scope(|scope| {
         let outcome = run(&engine, scope, &mut started, options);
@@ -213,7 +215,7 @@ impl<'a> Engine<'a> {
 
     /// Takes in one stop, or end; true if there may be other processes now.
     fn stopped(&mut self, task: i32, stop: Stop) -> Result<bool, TraceError> {
-        self.settle(task);
+        self.settle(task)?;
         let is_new = self.meet(task)?;
         let step = self.machine.step(task, stop);
         self.take(task, step)?;
@@ -222,7 +224,9 @@ impl<'a> Engine<'a> {
 
     /// Takes in a call that waits; with what it is to be refused, if not let run.
     pub(crate) fn hear(&mut self, call: &WaitingCall) -> Option<Errno> {
-        self.settle(call.task);
+        if let Err(failure) = self.settle(call.task) {
+            self.fail(failure);
+        }
         // One that nobody knows any more is gone, and whoever broke off wants to hear no more.
         let process = self.machine.process_of(call.task)?;
         if self.is_over {
@@ -248,12 +252,18 @@ impl<'a> Engine<'a> {
     }
 
     /// `task` is heard of again: its last call is over.
-    fn settle(&mut self, task: i32) {
+    fn settle(&mut self, task: i32) -> Result<(), TraceError> {
         self.races.settle(task);
         match self.known.settle(task) {
-            Some(Change::Names) => self.forget_names(),
-            Some(Change::Places) => self.places.forget(),
-            None => {}
+            Some(Change::Names) => {
+                self.forget_names();
+                self.names_changed()
+            }
+            Some(Change::Places) => {
+                self.places.forget();
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 
@@ -395,6 +405,7 @@ impl<'a> Engine<'a> {
         self.places.forget();
         if change == Change::Names {
             self.walker.forget();
+            self.races.names_change(task);
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! What others may do to it meanwhile is in [`race`](crate::race).
 
-use std::io::Read;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -109,7 +109,10 @@ impl Engine<'_> {
         match asked {
             Asked::Path { from, address, access, follow } => {
                 let call = asking.entry.call;
-                let verify = (call.opens() || call.changes()) && self.is_shared(asking, address);
+                // Another thread may put something else in the place of a descriptor.
+                let by_descriptor = call.opens() && from != From::WorkingDirectory;
+                let is_changed = by_descriptor && self.machine.is_threaded(process);
+                let verify = (call.opens() || call.changes()) && (is_changed || self.is_shared(asking, address));
                 let used = Use { from, access, follow, verify };
                 match self.path(asking, address, used)? {
                     Some(end) if verify && call.opens() => {
@@ -141,6 +144,12 @@ impl Engine<'_> {
             Asked::MountNamespace => {
                 self.unsettle(task, Change::Places);
                 if self.places.expect_namespaces().is_err() {
+                    self.gap(process, Gap::MountNamespace)?;
+                }
+            }
+            Asked::DetachedMount => {
+                self.unsettle(task, Change::Places);
+                if self.places.expect_detached().is_err() {
                     self.gap(process, Gap::MountNamespace)?;
                 }
             }
@@ -194,11 +203,23 @@ impl Engine<'_> {
                 if access == Access::Enter {
                     self.entering(asking, &open.path)?;
                 }
-                self.open_at(asking, descriptor, open.path, access)
+                self.open_at(asking, descriptor, open.path, access)?;
+                self.executing(asking, descriptor, access)
             }
-            Ok(_) => Ok(()),
+            // A file that has no name, or has none any more, still names an interpreter.
+            Ok(_) => self.executing(asking, descriptor, access),
             Err(errno) => self.hidden(asking.process, errno),
         }
+    }
+
+    /// What is open at `descriptor` is executed, if that is the access.
+    fn executing(&mut self, asking: Asking, descriptor: i32, access: Access) -> Result<(), TraceError> {
+        if access != Access::Execute {
+            return Ok(());
+        }
+        let door = format!("/proc/{}/fd/{descriptor}", asking.task);
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        self.interpreters(asking, open(door.as_str(), flags, Mode::empty()).ok().map(std::fs::File::from))
     }
 
     /// What is open at `descriptor`, which has this path as `/proc` tells it.
@@ -246,10 +267,14 @@ impl Engine<'_> {
         let question = (access, follow, place.namespace, place.root.as_slice(), from.of(&place), spelled.as_slice());
         let mut change = changes(entry.call.name, access);
         let is_new = self.known.is_new(question);
-        if is_new || verify || access == Access::Enter {
+        let was_missing = !is_new && self.known.was_missing(question);
+        // What is executed has an interpreter, which may be another one by now.
+        if is_new || was_missing || verify || matches!(access, Access::Enter | Access::Execute) {
             let asker = Asker { process, task, place: &place };
             let Walked { walk, is_personal, stop } =
                 self.walker.walk(asker, from.of(&place), &spelled, follow, settled);
+            let is_missing = matches!(walk.found, Found::Missing);
+            self.known.note_missing(question, is_missing);
             if is_personal {
                 self.known.forget(question);
             }
@@ -265,17 +290,20 @@ impl Engine<'_> {
             let tell = if is_personal {
                 self.known.is_new((access, follow, spelled.as_slice(), task, walk.end.as_slice()))
             } else {
-                is_new
+                is_new || (was_missing && !is_missing)
             };
             if tell {
                 self.tell_touch(asking, &place, access, &spelled, &walk)?;
-                if access == Access::Execute {
-                    self.interpreters(asking, walk)?;
-                }
+            }
+            if access == Access::Execute {
+                self.interpreters(asking, image(&walk))?;
             }
         }
         if matches!(from, Start::WorkingDirectory) && !spelled.starts_with(b"/") {
             self.relative(asking, used, &place, &spelled)?;
+        }
+        if entry.call.opens() {
+            self.opening(asking, used, &place, from.of(&place), &spelled);
         }
         self.spelled = spelled;
         if let Some(change) = change {
@@ -331,20 +359,25 @@ impl Engine<'_> {
         self.tell(Event::Touch(Touch { process: asking.process, call, access, spelled, walk }))
     }
 
-    /// The interpreter of a script that is executed, and the interpreter's own: the kernel opens them by itself.
-    fn interpreters(&mut self, asking: Asking, script: Walk) -> Result<(), TraceError> {
-        let mut walk = script;
-        for _ in 0..script::LEVELS {
-            let Some(head) = head(&walk) else { return Ok(()) };
-            let Some(interpreter) = script::interpreter(&head) else { return Ok(()) };
+    /// The interpreter of what is executed, and the interpreter's own: the kernel opens them by itself.
+    fn interpreters(&mut self, asking: Asking, image: Option<std::fs::File>) -> Result<(), TraceError> {
+        let mut image = image;
+        for _ in 0..=script::LEVELS {
+            let Some(file) = image else { return Ok(()) };
+            let Some(interpreter) = interpreter(&file) else { return Ok(()) };
             // A relative one is relative to the working directory of whoever executes (`fs/binfmt_script.c`).
             let place = match self.places.of(asking.task, self.known.is_settled()) {
                 Ok(place) => place,
                 Err(errno) => return self.hidden(asking.process, errno),
             };
             let asker = Asker { process: asking.process, task: asking.task, place: &place };
-            walk = self.walker.walk(asker, &place.directory, interpreter, true, self.known.is_settled()).walk;
-            self.tell_touch(asking, &place, Access::Execute, interpreter, &walk)?;
+            let settled = self.known.is_settled();
+            let walk = self.walker.walk(asker, &place.directory, &interpreter, true, settled).walk;
+            let interpreter = interpreter.as_slice();
+            if self.known.is_new(("interpreter", place.root.as_slice(), interpreter, walk.end.as_slice())) {
+                self.tell_touch(asking, &place, Access::Execute, interpreter, &walk)?;
+            }
+            image = self::image(&walk);
         }
         Ok(())
     }
@@ -454,19 +487,32 @@ fn is_ours(walk: &Walk) -> bool {
     same_end && walk.links.iter().all(|link| look::target(&link.path).is_ok_and(|target| target == link.target))
 }
 
-/// The first bytes of a file that is there and can be read.
-fn head(walk: &Walk) -> Option<Vec<u8>> {
+/// A file that is there and can be read, or what is behind a door of `/proc`.
+fn image(walk: &Walk) -> Option<std::fs::File> {
     let Found::There(stat) = &walk.found else { return None };
-    if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
-        return None;
-    }
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = open(walk.end.as_slice(), flags | OFlag::O_NOATIME, Mode::empty());
+    let flags = match stat.st_mode & libc::S_IFMT {
+        libc::S_IFREG => OFlag::O_NOFOLLOW,
+        libc::S_IFLNK if walk.end.starts_with(b"/proc/") => OFlag::empty(),
+        _ => return None,
+    };
+    let flags = flags | OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     // open(2): O_NOATIME is for the owner alone.
-    let file = file.or_else(|_| open(walk.end.as_slice(), flags, Mode::empty())).ok()?;
-    let mut head = Vec::with_capacity(script::HEAD);
-    std::fs::File::from(file).take(script::HEAD as u64).read_to_end(&mut head).ok()?;
-    Some(head)
+    let file = open(walk.end.as_slice(), flags | OFlag::O_NOATIME, Mode::empty());
+    file.or_else(|_| open(walk.end.as_slice(), flags, Mode::empty())).ok().map(std::fs::File::from)
+}
+
+/// The interpreter that a script or an ELF file names.
+fn interpreter(file: &std::fs::File) -> Option<Vec<u8>> {
+    let mut head = [0; script::HEAD];
+    let length = file.read_at(&mut head, 0).ok()?;
+    let head = &head[..length];
+    if head.starts_with(b"#!") {
+        return script::interpreter(head).map(<[u8]>::to_vec);
+    }
+    script::elf_interpreter(&|offset, buffer| match head.get(usize::try_from(offset).ok()?..) {
+        Some(rest) if rest.len() >= buffer.len() => Some(buffer.copy_from_slice(&rest[..buffer.len()])),
+        _ => file.read_exact_at(buffer, offset).ok(),
+    })
 }
 
 fn is_link(found: &Found) -> bool {

@@ -22,6 +22,8 @@ pub(crate) enum Change {
 pub(crate) struct Known {
     /// Two independent keyed 64-bit hashes: 128 bits, which nobody can make collide without the keys.
     seen: HashSet<(u64, u64)>,
+    /// Of these, the ones that led to nothing: somebody whom nobody traces may make what was missing.
+    missing: HashSet<(u64, u64)>,
     keys: [RandomState; 2],
     /// Tasks that were let into a call which changes something, and have not been heard of since.
     unsettled: HashMap<i32, Change>,
@@ -29,29 +31,57 @@ pub(crate) struct Known {
 
 impl Known {
     pub(crate) fn new() -> Self {
-        Self { seen: HashSet::new(), keys: [RandomState::new(), RandomState::new()], unsettled: HashMap::new() }
+        Self {
+            seen: HashSet::new(),
+            missing: HashSet::new(),
+            keys: [RandomState::new(), RandomState::new()],
+            unsettled: HashMap::new(),
+        }
     }
 
     /// True if `question` is new, or may have another answer by now.
     pub(crate) fn is_new(&mut self, question: impl Hash + Copy) -> bool {
-        if self.unsettled.values().any(|&change| change == Change::Names) {
+        if self.are_names_changing() {
             return true;
         }
         if self.seen.len() >= LIMIT {
-            self.seen.clear();
+            self.clear();
         }
-        self.seen.insert((self.keys[0].hash_one(question), self.keys[1].hash_one(question)))
+        self.seen.insert(self.hash(question))
+    }
+
+    /// Remembers whether `question` led to nothing.
+    pub(crate) fn note_missing(&mut self, question: impl Hash + Copy, is_missing: bool) {
+        if is_missing {
+            self.missing.insert(self.hash(question));
+        } else if !self.missing.is_empty() {
+            self.missing.remove(&self.hash(question));
+        }
+    }
+
+    /// True if `question` led to nothing when it was asked last.
+    pub(crate) fn was_missing(&self, question: impl Hash + Copy) -> bool {
+        !self.missing.is_empty() && self.missing.contains(&self.hash(question))
+    }
+
+    fn hash(&self, question: impl Hash + Copy) -> (u64, u64) {
+        (self.keys[0].hash_one(question), self.keys[1].hash_one(question))
+    }
+
+    fn clear(&mut self) {
+        self.seen.clear();
+        self.missing.clear();
     }
 
     /// Forgets that `question` was asked: its answer is another one the next time.
     pub(crate) fn forget(&mut self, question: impl Hash + Copy) {
-        self.seen.remove(&(self.keys[0].hash_one(question), self.keys[1].hash_one(question)));
+        self.seen.remove(&self.hash(question));
     }
 
     /// `task` enters a call that changes something.
     pub(crate) fn unsettle(&mut self, task: i32, change: Change) {
         if change == Change::Names {
-            self.seen.clear();
+            self.clear();
         }
         let known = self.unsettled.entry(task).or_insert(change);
         *known = change.max(*known);
@@ -66,6 +96,11 @@ impl Known {
     /// True if `task` is in a call that changes something.
     pub(crate) fn is_unsettled_by(&self, task: i32) -> bool {
         self.unsettled.contains_key(&task)
+    }
+
+    /// True if a call that changes names is under way.
+    pub(crate) fn are_names_changing(&self) -> bool {
+        self.unsettled.values().any(|&change| change == Change::Names)
     }
 
     /// True while no call that changes places or names is under way.
@@ -92,6 +127,10 @@ mod tests {
         assert!(!known.is_new("a"));
         known.forget("a");
         assert!(known.is_new("a"));
+        known.note_missing("a", true);
+        assert!(known.was_missing("a") && !known.was_missing("b"));
+        known.note_missing("a", false);
+        assert!(!known.was_missing("a"));
     }
 
     #[test]

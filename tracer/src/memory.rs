@@ -1,6 +1,6 @@
 //! A task's memory, read without stopping at what is not mapped.
 
-use std::io::IoSliceMut;
+use std::io::{BufRead, IoSliceMut};
 
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
@@ -52,9 +52,24 @@ pub(crate) fn read(task: i32, address: u64, buffer: &mut [u8]) -> Result<(), Unr
     let remote = [RemoteIoVec { base, len: length }];
     match process_vm_readv(Pid::from_raw(task), &mut [IoSliceMut::new(buffer)], &remote) {
         Ok(read) if read == length => Ok(()),
+        Ok(_) | Err(Errno::EFAULT) if is_secret(task, address, length) => Err(Unread::Hidden),
         Ok(_) | Err(Errno::EFAULT | Errno::ESRCH) => Err(Unread::Refused),
         Err(_) => Err(Unread::Hidden),
     }
+}
+
+/// True if some of these bytes are in memory that the kernel reads and no other process can (`memfd_secret(2)`).
+fn is_secret(task: i32, address: u64, length: usize) -> bool {
+    let Ok(maps) = std::fs::File::open(format!("/proc/{task}/maps")) else { return false };
+    let end = address.saturating_add(length as u64);
+    let is_there = |line: &str| {
+        let (start, rest) = line.split_once('-')?;
+        let number = |text: &str| u64::from_str_radix(text, 16).ok();
+        let (start, stop) = (number(start)?, number(rest.split(' ').next()?)?);
+        Some(start < end && address < stop && line.contains(" /secretmem"))
+    };
+    // Paths in it may be no text; such a line is none of memory's.
+    std::io::BufReader::new(maps).lines().map_while(Result::ok).any(|line| is_there(&line) == Some(true))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::{look, sys};
 pub(crate) struct Place {
     pub(crate) root: Vec<u8>,
     pub(crate) directory: Vec<u8>,
-    /// The task's mount namespace, if that is not the tracer's.
+    /// The task's mount namespace, if that is not the tracer's, or if paths may lead to what is in none.
     pub(crate) namespace: Option<u64>,
 }
 
@@ -36,6 +36,10 @@ pub(crate) struct Places {
     remembered: HashMap<i32, Arc<Place>>,
     /// The tracer's own mount namespace, once a task may have another one.
     own_namespace: Option<u64>,
+    /// There may be mounts that are in no namespace: their paths tell nothing (`open_tree(2)`, `fsmount(2)`).
+    has_detached: bool,
+    /// Where the arguments and the environment of the process that was asked for last stand.
+    arguments: Option<(i32, (u64, u64))>,
     /// The directory of descriptors of the task that was asked for last: it is asked for again and again.
     last: Option<(i32, OwnedFd)>,
     /// The mappings of the task that was asked for them last, which are those of one program.
@@ -52,7 +56,7 @@ impl Places {
             return Ok(Arc::clone(place));
         }
         let namespace = match self.own_namespace {
-            Some(own) => Some(namespace(task)?).filter(|&namespace| namespace != own),
+            Some(own) => Some(namespace(task)?).filter(|&namespace| namespace != own || self.has_detached),
             None => None,
         };
         let place = Arc::new(Place { root: link(task, "root")?.path, directory: link(task, "cwd")?.path, namespace });
@@ -99,10 +103,27 @@ impl Places {
         Ok(())
     }
 
+    /// A task is about to get a descriptor of a mount that is in no namespace.
+    pub(crate) fn expect_detached(&mut self) -> Result<(), Errno> {
+        self.has_detached = true;
+        self.expect_namespaces()
+    }
+
+    /// True for what stands among the arguments and the environment with which `process` was executed.
+    pub(crate) fn is_argument(&mut self, process: i32, address: u64) -> bool {
+        let (start, end) = match self.arguments {
+            Some((last, range)) if last == process => range,
+            _ => arguments_of(process).unwrap_or_default(),
+        };
+        self.arguments = Some((process, (start, end)));
+        (start..end).contains(&address)
+    }
+
     /// Somebody has moved or runs another program, and threads and `CLONE_FS` relatives with it.
     pub(crate) fn forget(&mut self) {
         self.remembered.clear();
         self.maps = None;
+        self.arguments = None;
     }
 
     /// `task` is gone, and its id may be given to another.
@@ -112,6 +133,16 @@ impl Places {
             kept.take_if(|(last, _)| *last == task);
         }
     }
+}
+
+/// From the first argument to the end of the environment (`proc(5)`, `/proc/pid/stat`, fields 48 to 51).
+fn arguments_of(process: i32) -> Option<(u64, u64)> {
+    let stat = fs_read(&format!("/proc/{process}/stat"))?;
+    // The second field is a name in parentheses, which may have any byte in it.
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let mut fields = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().skip(45);
+    let start = fields.next()?.parse().ok()?;
+    Some((start, fields.nth(2)?.parse().ok()?))
 }
 
 fn namespace(task: i32) -> Result<u64, Errno> {

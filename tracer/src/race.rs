@@ -3,13 +3,17 @@
 //! The kernel reads a path after the tracer has, so another thread can change it in between; and who shares a working
 //! directory (threads, and what `CLONE_FS` made) can move it. What was used is then told as well as what was read.
 //!
+//! Who replaces a link while others open something through it makes two files of one path: both are told, where the path led
+//! before the change, and where it leads after it.
+//!
 //! Asking at a call's return what became of it costs a second stop. That is paid only where it can matter: for a call
 //! that opens or changes something, whose path does not stand in the caller's own stack frames, in a process with several
-//! threads or in memory that processes share. What this does not cover: a call that only asks, of which the path that was
+//! threads or in memory that processes share, or that is relative to a descriptor in a process with threads. What this does not cover: a call that only asks, of which the path that was
 //! read is told; memory that processes share on Linux older than 6.11, or because one was made with `CLONE_VM`; and a
 //! pointer into another thread's stack frames.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::TraceError;
 use crate::engine::Engine;
@@ -51,6 +55,20 @@ pub(crate) struct Races {
     entering: HashMap<i32, Vec<u8>>,
     /// Tasks in a call with a path that is relative to it.
     under_way: HashMap<i32, Relative>,
+    /// What tasks are about to open.
+    opening: HashMap<i32, Opening>,
+    /// What may have been opened while names were changing: before the change, or after it.
+    suspects: Vec<Opening>,
+}
+
+/// A path that is about to be opened, and where from.
+#[derive(Debug, Clone)]
+struct Opening {
+    asking: Asking,
+    used: Use,
+    place: Arc<Place>,
+    from: Vec<u8>,
+    spelled: Vec<u8>,
 }
 
 /// A relative path as a call uses it.
@@ -75,16 +93,29 @@ impl Races {
         if !self.under_way.is_empty() {
             self.under_way.remove(&task);
         }
+        if !self.opening.is_empty() {
+            self.opening.remove(&task);
+        }
+    }
+
+    /// `task` is about to change names: what others are about to open may lead elsewhere by then.
+    pub(crate) fn names_change(&mut self, task: i32) {
+        self.suspects.extend(self.opening.iter().filter(|(other, _)| **other != task).map(|(_, open)| open.clone()));
     }
 }
 
 impl Engine<'_> {
     /// True if other threads, or processes, may rewrite what stands at `address`.
     pub(crate) fn is_shared(&mut self, asking: Asking, address: u64) -> bool {
-        if address.wrapping_sub(asking.stack) <= OWN_STACK || self.machine.is_single() {
+        if self.machine.is_single() {
             return false;
         }
-        self.machine.is_threaded(asking.process) || self.places.is_memory_shared(asking.task, address)
+        let is_threaded = self.machine.is_threaded(asking.process);
+        if address.wrapping_sub(asking.stack) <= OWN_STACK {
+            // Above the first frames stand the arguments, which all threads know.
+            return is_threaded && asking.task == asking.process && self.places.is_argument(asking.process, address);
+        }
+        is_threaded || self.places.is_memory_shared(asking.task, address)
     }
 
     /// What became of a call that has returned.
@@ -176,6 +207,37 @@ impl Engine<'_> {
             self.tell_from(asking, used, place, &directory, spelled)?;
         }
         self.races.under_way.insert(asking.task, Relative { asking, used, spelled: spelled.to_vec() });
+        Ok(())
+    }
+
+    /// The task is about to open something, which others may be about to replace.
+    pub(crate) fn opening(&mut self, asking: Asking, used: Use, place: &Arc<Place>, from: &[u8], spelled: &[u8]) {
+        if self.machine.is_single() {
+            return;
+        }
+        let place = Arc::clone(place);
+        let opening = Opening { asking, used, place, from: from.to_vec(), spelled: spelled.to_vec() };
+        if self.known.are_names_changing() {
+            self.races.suspects.push(opening.clone());
+        }
+        self.races.opening.insert(asking.task, opening);
+    }
+
+    /// Names have changed: what was about to be opened meanwhile is told as it is now, too.
+    pub(crate) fn names_changed(&mut self) -> Result<(), TraceError> {
+        let suspects = std::mem::take(&mut self.races.suspects);
+        for suspect in &suspects {
+            let Opening { asking, used, place, from, spelled } = suspect;
+            let asker = Asker { process: asking.process, task: asking.task, place };
+            let walk = self.walker.walk(asker, from, spelled, used.follow, false).walk;
+            let is_there = matches!(walk.found, Found::There(_));
+            if is_there && self.known.is_new(("reopened", used.access, spelled.as_slice(), walk.end.as_slice())) {
+                self.tell_touch(*asking, place, used.access, spelled, &walk)?;
+            }
+        }
+        if self.known.are_names_changing() {
+            self.races.suspects = suspects;
+        }
         Ok(())
     }
 

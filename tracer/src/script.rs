@@ -1,4 +1,7 @@
-//! The first line of a script. Pure.
+//! What the kernel opens by itself for what is executed: the interpreter that a script's first line names, or an ELF
+//! file's program headers. Pure, but for the reader that it is given.
+
+use crate::memory::PATH_MAX;
 
 /// The kernel looks at so many bytes (`include/uapi/linux/binfmts.h`, `BINPRM_BUF_SIZE`).
 pub(crate) const HEAD: usize = 256;
@@ -23,9 +26,76 @@ pub(crate) fn interpreter(head: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// Reads at an offset into a buffer; `None` if that is not all there.
+pub(crate) type Reader<'a> = dyn Fn(u64, &mut [u8]) -> Option<()> + 'a;
+
+/// The interpreter that an ELF file names (`elf(5)`, `PT_INTERP`), as `fs/binfmt_elf.c` reads it: of at most `PATH_MAX`
+/// bytes, with a NUL at its end. `None` for any other file, one without an interpreter, and a damaged one.
+pub(crate) fn elf_interpreter(read: &Reader<'_>) -> Option<Vec<u8>> {
+    const PT_INTERP: u64 = 3;
+    // e_ident: magic, class, byte order.
+    let mut ident = [0; 6];
+    read(0, &mut ident)?;
+    let is_64 = match ident {
+        [0x7f, b'E', b'L', b'F', 1, 1 | 2] => false,
+        [0x7f, b'E', b'L', b'F', 2, 1 | 2] => true,
+        _ => return None,
+    };
+    let is_little = ident[5] == 1;
+    let number = |bytes: &[u8]| {
+        let add = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
+        if is_little { bytes.iter().rev().fold(0, add) } else { bytes.iter().fold(0, add) }
+    };
+    let at = |offset: u64, length: usize| {
+        let mut bytes = [0; 8];
+        read(offset, &mut bytes[..length])?;
+        Some(number(&bytes[..length]))
+    };
+    // e_phoff, e_phentsize and e_phnum; then of each header its p_type, p_offset and p_filesz.
+    let (table, size, count) =
+        if is_64 { (at(32, 8)?, at(54, 2)?, at(56, 2)?) } else { (at(28, 4)?, at(42, 2)?, at(44, 2)?) };
+    let (offset, length, width) = if is_64 { (8, 32, 8) } else { (4, 16, 4) };
+    for index in 0..count {
+        let header = table.checked_add(index * size)?;
+        if at(header, 4)? != PT_INTERP {
+            continue;
+        }
+        let (start, length) = (at(header.checked_add(offset)?, width)?, at(header.checked_add(length)?, width)?);
+        let length = usize::try_from(length).ok().filter(|length| (2..=PATH_MAX).contains(length))?;
+        let mut name = vec![0; length];
+        read(start, &mut name)?;
+        return (name.pop() == Some(0)).then(|| name.split(|&byte| byte == 0).next().map(<[u8]>::to_vec)).flatten();
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn elf_files() {
+        let interpreter = |bytes: &[u8]| {
+            elf_interpreter(&|offset, buffer| {
+                let start = usize::try_from(offset).ok()?;
+                buffer.copy_from_slice(bytes.get(start..start.checked_add(buffer.len())?)?);
+                Some(())
+            })
+        };
+        let shell = fs_err::read("/bin/sh").unwrap();
+        let named = interpreter(&shell).expect("it is linked dynamically");
+        assert!(named.starts_with(b"/lib") && std::path::Path::new(std::str::from_utf8(&named).unwrap()).exists());
+        for length in (0..400).chain([shell.len() / 2]) {
+            let _ = interpreter(&shell[..length]);
+        }
+        for at in 0..400 {
+            let mut damaged = shell.clone();
+            damaged[at] ^= 0xff;
+            let _ = interpreter(&damaged);
+        }
+        assert_eq!(interpreter(b"#!/bin/sh\n"), None);
+        assert_eq!(interpreter(b"\x7fELF\x02\x01"), None);
+    }
 
     #[test]
     fn lines() {

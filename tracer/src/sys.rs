@@ -548,6 +548,19 @@ pub(crate) fn stop_self(signal: i32) {
     }
 }
 
+/// Lifts the bound on the size of the files that this process writes (`RLIMIT_FSIZE` of `getrlimit(2)`) as far as it may.
+/// What was started before keeps the bound that it has.
+pub(crate) fn lift_file_size() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the struct, which the first call fills and the second one reads.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit);
+        }
+    }
+}
+
 /// Sends `signal` to a process; an error means that it is gone.
 pub(crate) fn kill(process: i32, signal: i32) {
     // SAFETY: kill takes numbers alone.

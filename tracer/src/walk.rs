@@ -55,6 +55,8 @@ pub(crate) enum Blocked {
 #[derive(Debug, Default)]
 pub(crate) struct Walker {
     directories: HashMap<Vec<u8>, Arc<Directory>>,
+    /// By device: is it a `/proc`, wherever that is mounted?
+    processes: HashMap<u64, bool>,
 }
 
 /// A directory that a path led to.
@@ -85,7 +87,7 @@ impl Walker {
         let name_start = spelled.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
         let (parent, name) = spelled.split_at(name_start);
         if matches!(name, b"" | b"." | b"..") {
-            return Steps::new(asker, from, spelled).finish(spelled, follow || name.is_empty());
+            return Steps::new(asker, from, spelled, &mut self.processes).finish(spelled, follow || name.is_empty());
         }
         let directory = match self.directory(asker, from, parent, may_remember) {
             Ok(directory) => directory,
@@ -97,7 +99,7 @@ impl Walker {
             }
         };
         let Directory { end, links, passed, is_personal } = Directory::clone(&directory);
-        Steps { asker, end, links, passed, is_personal }.finish(name, follow)
+        Steps { asker, end, links, passed, is_personal, processes: &mut self.processes }.finish(name, follow)
     }
 
     /// Where the directory part of a path leads; the walk so far if that is no directory.
@@ -117,7 +119,7 @@ impl Walker {
         if let Some(directory) = self.directories.get(&key) {
             return Ok(Arc::clone(directory));
         }
-        let walked = Steps::new(asker, from, parent).finish(parent, true);
+        let walked = Steps::new(asker, from, parent, &mut self.processes).finish(parent, true);
         match &walked.walk.found {
             Found::There(stat) if is(stat, SFlag::S_IFDIR) => {}
             Found::There(_) => return Err(Walked { stop: Some(Blocked::NoDirectory), ..walked }),
@@ -142,12 +144,13 @@ struct Steps<'a> {
     links: Vec<Link>,
     passed: Vec<Vec<u8>>,
     is_personal: bool,
+    processes: &'a mut HashMap<u64, bool>,
 }
 
 impl<'a> Steps<'a> {
-    fn new(asker: Asker<'a>, from: &[u8], spelled: &[u8]) -> Self {
+    fn new(asker: Asker<'a>, from: &[u8], spelled: &[u8], processes: &'a mut HashMap<u64, bool>) -> Self {
         let start = if spelled.starts_with(b"/") { &asker.place.root } else { from };
-        Self { asker, end: start.to_vec(), links: Vec::new(), passed: Vec::new(), is_personal: false }
+        Self { asker, end: start.to_vec(), links: Vec::new(), passed: Vec::new(), is_personal: false, processes }
     }
 
     fn finish(mut self, spelled: &[u8], follow: bool) -> Walked {
@@ -167,11 +170,13 @@ impl<'a> Steps<'a> {
                 name => push(&mut self.end, name),
             }
             match self.lstat() {
-                Ok(stat) if is(&stat, SFlag::S_IFLNK) && (follow || !todo.is_empty()) => match self.follow(&mut todo) {
-                    Ok(true) => {}
-                    Ok(false) => found = Some(stat),
-                    Err(errno) => return self.stopped(Found::Unknown(errno), Some(Blocked::Error)),
-                },
+                Ok(stat) if is(&stat, SFlag::S_IFLNK) && (follow || !todo.is_empty()) => {
+                    match self.follow(&stat, &mut todo) {
+                        Ok(true) => {}
+                        Ok(false) => found = Some(stat),
+                        Err(errno) => return self.stopped(Found::Unknown(errno), Some(Blocked::Error)),
+                    }
+                }
                 Ok(stat) => found = Some(stat),
                 Err(Errno::ENOENT) => return self.missing(&todo),
                 Err(errno) => return self.stopped(Found::Unknown(errno), Some(Blocked::Error)),
@@ -188,37 +193,59 @@ impl<'a> Steps<'a> {
 
     /// The path under which the tracer reaches `end`.
     fn reach(&self) -> Cow<'_, [u8]> {
-        let Asker { task, place, .. } = self.asker;
+        Self::reach_of(self.asker, &self.end)
+    }
+
+    /// The path under which the tracer reaches what `asker` has at `path`.
+    fn reach_of<'b>(asker: Asker<'_>, path: &'b [u8]) -> Cow<'b, [u8]> {
+        let Asker { task, place, .. } = asker;
         if place.namespace.is_none() {
-            return Cow::Borrowed(&self.end);
+            return Cow::Borrowed(path);
         }
         // proc(5), /proc/pid/root: the door to the task's own view, with its mounts.
-        let below = if place.root == b"/" { Some(&self.end[..]) } else { self.end.strip_prefix(&place.root[..]) };
+        let below = if place.root == b"/" { Some(path) } else { path.strip_prefix(&place.root[..]) };
         let door = format!("/proc/{task}/root/");
-        below.map_or(Cow::Borrowed(&self.end[..]), |below| [door.as_bytes(), below].concat().into())
+        below.map_or(Cow::Borrowed(path), |below| [door.as_bytes(), below].concat().into())
     }
 
     fn lstat(&self) -> Result<FileStat, Errno> {
         look::lstat(&self.reach())
     }
 
+    /// True if what is at `end` is a `/proc`'s, which leads each task somewhere else.
+    fn is_processes(&mut self, stat: &FileStat) -> bool {
+        if let Some(known) = self.processes.get(&stat.st_dev) {
+            return *known;
+        }
+        // A link's own filesystem is that of the directory that it is in.
+        let slash = self.end.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+        let directory = Steps::reach_of(self.asker, &self.end[..slash.max(1)]);
+        let is_proc = nix::sys::statfs::statfs(&*directory)
+            .is_ok_and(|filesystem| filesystem.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC);
+        self.processes.insert(stat.st_dev, is_proc);
+        is_proc
+    }
+
     /// Goes through the link at `end`; false if it is one of /proc that leads to no path.
-    fn follow(&mut self, todo: &mut Vec<Cow<'_, [u8]>>) -> Result<bool, Errno> {
+    fn follow(&mut self, stat: &FileStat, todo: &mut Vec<Cow<'_, [u8]>>) -> Result<bool, Errno> {
         if self.links.len() == MAX_LINKS {
             return Err(Errno::ELOOP);
         }
         let Asker { process, task, place } = self.asker;
+        let is_processes = self.is_processes(stat);
+        let name =
+            self.end.iter().rposition(|&byte| byte == b'/').map_or(&self.end[..], |slash| &self.end[slash + 1..]);
         // These lead each reader to itself.
-        let target = match self.end.as_slice() {
-            b"/proc/self" => process.to_string().into_bytes(),
-            b"/proc/thread-self" => format!("{process}/task/{task}").into_bytes(),
+        let target = match name {
+            b"self" if is_processes => process.to_string().into_bytes(),
+            b"thread-self" if is_processes => format!("{process}/task/{task}").into_bytes(),
             _ => look::target(&self.reach())?,
         };
-        self.is_personal |= self.end.starts_with(b"/proc/");
-        if is_magic(&self.end) {
+        self.is_personal |= is_processes;
+        if is_processes && is_magic(&target) {
             // proc(5): the link is a door to the object itself; its text is a path in the reader's view, or a mere name.
             let is_path = target.starts_with(b"/")
-                && std::str::from_utf8(&self.end).is_ok_and(|door| place::leads_to(door, &target));
+                && std::str::from_utf8(&self.reach()).is_ok_and(|door| place::leads_to(door, &target));
             if is_path {
                 self.end = target;
             }
@@ -256,7 +283,9 @@ impl<'a> Steps<'a> {
 
     fn stopped(self, found: Found, stop: Option<Blocked>) -> Walked {
         // What is below /proc/PID differs from task to task as well.
-        let is_personal = self.is_personal || self.end.starts_with(b"/proc/");
+        let is_of = |stat: &FileStat| self.processes.get(&stat.st_dev) == Some(&true);
+        let is_processes = self.end.starts_with(b"/proc/") || matches!(&found, Found::There(stat) if is_of(stat));
+        let is_personal = self.is_personal || is_processes;
         Walked { walk: Walk { links: self.links, passed: self.passed, end: self.end, found }, is_personal, stop }
     }
 }
@@ -265,10 +294,10 @@ fn there(stat: FileStat) -> Found {
     Found::There(Box::new(stat))
 }
 
-/// The doors of `/proc/PID/`: `cwd`, `root`, `exe`, and what is in `fd`, `map_files` and `ns`.
-fn is_magic(path: &[u8]) -> bool {
-    let mut names = path.split(|&byte| byte == b'/').skip(1);
-    names.next() == Some(b"proc") && names.next().is_some_and(|name| name.iter().all(u8::is_ascii_digit))
+/// True for the text of a door of `/proc/PID/` (`cwd`, `root`, `exe`, and what is in `fd`, `map_files` and `ns`): an
+/// absolute path, or a name like `pipe:[1]`. Its plain links, as `mounts` and `net`, are relative.
+fn is_magic(target: &[u8]) -> bool {
+    target.starts_with(b"/") || !target.contains(&b'/') && target.contains(&b':')
 }
 
 fn is(stat: &FileStat, file_type: SFlag) -> bool {

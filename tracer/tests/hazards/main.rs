@@ -11,3 +11,4 @@ mod paths;
 mod skip;
 mod tasks;
 mod transparent;
+mod unseen;

@@ -13,7 +13,7 @@ const REPEATS: usize = 50;
 
 /// The same for what takes longer: so often in CI.
 #[expect(clippy::disallowed_methods, reason = "the test command speaks to the tests by this variable")]
-fn repeats() -> usize {
+pub(crate) fn repeats() -> usize {
     if std::env::var_os("MINJAIL_TESTS_NO_SKIP").is_some() { REPEATS } else { REPEATS / 10 }
 }
 

@@ -1,0 +1,130 @@
+//! What happens behind a trace's back: others who make, replace and redirect what the program opens, and what has no path.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use minjail_tracer::{Gap, Outcome};
+
+use crate::hazard::{Hazard, Seen};
+use crate::paths::Mount;
+use crate::skip::skip;
+use crate::tasks::repeats;
+
+/// Every `got-NAME` that was asked for, as a name.
+fn got(seen: &Seen) -> Vec<String> {
+    assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+    let got = seen.touches.iter().filter_map(|touch| touch.strip_prefix("access Look got-"));
+    got.map(|rest| rest.strip_suffix(" missing").unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_file_that_somebody_else_makes_in_the_end() {
+    let hazard = Hazard::new("appearing");
+    let (asked, file) = (hazard.path().join("asked"), hazard.path().join("appears"));
+    let maker = std::thread::spawn(move || {
+        while !asked.exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        fs_err::write(file, "").unwrap();
+    });
+    let seen = hazard.run();
+    maker.join().unwrap();
+    seen.is(&["open Read appears missing", "mkdir Create asked missing", "open Read appears there"]);
+    assert!(seen.events < 20, "{}", seen.events);
+}
+
+#[test]
+fn another_proc() {
+    let place = tempfile::tempdir().unwrap();
+    let Ok(_mounted) = Mount::of("proc", place.path()) else { return skip("proc cannot be mounted") };
+    let hazard = Hazard::new("other_proc").file("file").file("inside/other");
+    let seen = hazard.arguments(&[place.path().to_str().unwrap()]).run();
+    assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+    for touch in ["open Read file there", "open Read inside/other there"] {
+        assert!(seen.touches.iter().any(|seen| seen.starts_with(touch)), "{touch}: {:#?}", seen.touches);
+    }
+}
+
+#[test]
+fn a_link_that_another_process_replaces() {
+    let mut names = BTreeSet::new();
+    for _ in 0..repeats() {
+        let hazard = (0..40).map(|number| format!("file{number}")).fold(Hazard::new("swapped"), Hazard::file);
+        let seen = hazard.link("link", "file0").run();
+        for name in got(&seen) {
+            let told = format!("open Read {name} there");
+            assert!(seen.touches.iter().any(|touch| touch.starts_with(&told)), "{name} was opened and not told");
+            names.insert(name);
+        }
+    }
+    assert!(names.len() > 10, "the link must have moved for this to say anything");
+}
+
+/// By a descriptor, and by the program's own argument.
+#[test]
+fn what_another_thread_redirects() {
+    for argument in ["-", "a/0"] {
+        for _ in 0..repeats() {
+            let files = (0..200).flat_map(|round| ["a", "b"].map(|letter| format!("{letter}/{round}")));
+            let seen = files.fold(Hazard::new("redirected").arguments(&[argument]), Hazard::file).run();
+            for name in got(&seen).iter().map(|name| name.replace('-', "/")) {
+                assert!(seen.touches.contains(&format!("open Read {name} there")), "{name} was opened and not told");
+            }
+        }
+    }
+}
+
+#[test]
+fn mounts_that_are_nowhere() {
+    let seen = Hazard::new("detached_mount").file("dir/file").run();
+    if seen.outcome == Outcome::Exited(77) {
+        return skip("open_tree is not allowed here");
+    }
+    assert_eq!(seen.outcome, Outcome::Exited(0));
+    assert_eq!(seen.gaps, BTreeMap::from([(Gap::MountNamespace, 1)]), "{:?}", seen.touches);
+}
+
+#[test]
+fn paths_in_secret_memory() {
+    let seen = Hazard::new("secret").file("file").run();
+    if seen.outcome == Outcome::Exited(77) {
+        return skip("this kernel has no secret memory");
+    }
+    assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::from([(Gap::Memory, 1)])));
+}
+
+/// The kernel finds it by itself: where the program stands, for what has no name, and wherever a link leads by then.
+#[test]
+fn interpreters_of_programs() {
+    let loader = Path::new("/lib64/ld-linux-x86-64.so.2");
+    if !loader.exists() {
+        return skip("this machine has another loader");
+    }
+    let hazard = Hazard::new("interpreted").directory("one").directory("two");
+    for directory in ["one", "two"] {
+        fs_err::copy(loader, hazard.path().join(directory).join("ld.so")).unwrap();
+    }
+    let hazard = hazard.link("current", "one");
+    let compile = |name: &str, interpreter: &str| {
+        let program = hazard.path().join(name);
+        let flag = format!("-Wl,--dynamic-linker={interpreter}");
+        let source = hazard.path().join("empty.c");
+        fs_err::write(&source, "int main(void) { return 0; }\n").unwrap();
+        let status = std::process::Command::new("gcc").args([&flag, "-o"]).arg(&program).arg(&source).status();
+        assert!(status.unwrap().success());
+        program.to_str().unwrap().to_owned()
+    };
+    let near = compile("near", "ld.so");
+    let linked = compile("linked", hazard.path().join("current/ld.so").to_str().unwrap());
+    let seen = hazard.arguments(&[&near, &linked]).run();
+    assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+    for touch in [
+        "execve Execute one/ld.so there",
+        "execve Execute two/ld.so there",
+        "execveat Execute one/ld.so there current@",
+        "execve Execute two/ld.so there current@",
+    ] {
+        assert!(seen.touches.contains(touch), "{touch}: {:#?}", seen.touches);
+    }
+}
