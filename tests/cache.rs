@@ -133,7 +133,10 @@ fn several_at_once_share_one() {
             scope.spawn(move || {
                 let out = format!("oci:{}", context.text(&format!("out{number}")));
                 outcome_of(&mut context.minjail(&["slim", "-q", image, "-o", &out])).success();
-                assert_eq!(outcome_of(&mut context.minjail(&["run", "-q", "--no-cache", &out])).success().text(), "shared");
+                assert_eq!(
+                    outcome_of(&mut context.minjail(&["run", "-q", "--no-cache", &out])).success().text(),
+                    "shared"
+                );
             });
         }
     });

@@ -42,7 +42,7 @@ impl Workload {
             return Err(Failure::usage(text).exit(Exit::CannotExecute).hint("is it the right file?"));
         }
         let account = super::slim::account_in(&held, arguments.user.as_deref().unwrap_or_default())?;
-        let slim::Account { uid, gid, groups } = account;
+        let slim::Account { uid, gid, groups, .. } = account;
         let header = Header {
             trace_format: FORMAT,
             workload: program.file_name().unwrap_or(OsStr::new("program")).to_string_lossy().into_owned(),

@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     };
     let config = config.unwrap_or_else(|| Config { working_dir: "/".to_owned(), ..Config::default() });
     let argv = command(arguments, &config)?;
-    let user = user(&tree, &config)?;
+    let (user, home) = user(&tree, &config)?;
     let jail = Jail {
         tree,
         cwd: JailPath::parse(config.working_dir.as_bytes()).map_err(Failure::new)?,
@@ -72,7 +72,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         },
         hostname: "minjail".to_owned(),
     };
-    let env = config.env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let mut env = config.env;
+    // As engines do.
+    env.entry("HOME".to_owned()).or_insert_with(|| home.unwrap_or_else(|| "/".to_owned()));
+    let env = env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
     if !arguments.quiet {
         for note in jail::notes(&jail)? {
             say!("note: {note}");
@@ -124,12 +127,12 @@ pub(super) fn run_config(config: RunConfig) -> Config {
     }
 }
 
-/// Whom the image names, by its own accounts; where it names nobody, root of the jail.
-fn user(tree: &Path, config: &Config) -> Result<User, Failure> {
+/// Whom the image names, by its own accounts; where it names nobody, root of the jail. And his home directory.
+fn user(tree: &Path, config: &Config) -> Result<(User, Option<String>), Failure> {
+    let Account { uid, gid, groups, home } = account_in(&Root::open(tree)?, &config.user)?;
     if config.user.is_empty() {
-        return Ok(User::default());
+        return Ok((User::default(), home));
     }
-    let Account { uid, gid, groups } = account_in(&Root::open(tree)?, &config.user)?;
     let groups = if Uid::effective().is_root() { groups } else { Vec::new() };
-    Ok(User { uid, gid, groups })
+    Ok((User { uid, gid, groups }, home))
 }

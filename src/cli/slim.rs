@@ -143,7 +143,8 @@ impl Whole<'_> {
             let program = Path::new(&workload.run.0[0]).file_name().unwrap_or_default();
             (vec![(program.to_string_lossy().into_owned(), workload)], crate::profile::Image::default())
         };
-        let inside = |(name, workload): (String, Workload)| (name, slim::inside(&self.run, workload));
+        let home = account.home.as_deref();
+        let inside = |(name, workload): (String, Workload)| (name, slim::inside(&self.run, home, workload));
         let workloads: Vec<(String, Workload)> = workloads.into_iter().map(inside).collect();
         // As the image spells him: a name also says which groups he is a member of.
         image.user = image.user.or_else(|| self.run.user.clone().filter(|user| !user.is_empty()));

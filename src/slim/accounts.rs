@@ -7,6 +7,8 @@ pub struct Account {
     pub gid: u32,
     /// The supplementary groups, `gid` among them; sorted.
     pub groups: Vec<u32>,
+    /// The home directory, if the accounts know the user and it is text.
+    pub home: Option<String>,
 }
 
 /// The image names somebody whom it does not know.
@@ -43,7 +45,8 @@ pub fn account(text: &str, passwd: &[u8], group: &[u8]) -> Result<Account, Accou
     }
     groups.sort_unstable();
     groups.dedup();
-    Ok(Account { uid, gid, groups })
+    let home = known.as_ref().and_then(|line| std::str::from_utf8(line[5]).ok()).filter(|home| home.starts_with('/'));
+    Ok(Account { uid, gid, groups, home: home.map(str::to_owned) })
 }
 
 /// The lines that have so many fields (`passwd(5)`, `group(5)`).
@@ -69,12 +72,13 @@ mod tests {
 
     #[test]
     fn names_and_numbers() {
-        let web = Account { uid: 33, gid: 34, groups: vec![4, 34] };
+        let home = Some("/".to_owned());
+        let web = Account { uid: 33, gid: 34, groups: vec![4, 34], home: home.clone() };
         assert_eq!(of("web"), Ok(web.clone()));
         assert_eq!(of("33"), Ok(web));
-        assert_eq!(of("web:adm"), Ok(Account { uid: 33, gid: 4, groups: vec![4] }));
-        assert_eq!(of("1000"), Ok(Account { uid: 1000, gid: 0, groups: vec![0] }));
-        assert_eq!(of("1000:1001"), Ok(Account { uid: 1000, gid: 1001, groups: vec![1001] }));
+        assert_eq!(of("web:adm"), Ok(Account { uid: 33, gid: 4, groups: vec![4], home }));
+        assert_eq!(of("1000"), Ok(Account { uid: 1000, gid: 0, groups: vec![0], home: None }));
+        assert_eq!(of("1000:1001"), Ok(Account { uid: 1000, gid: 1001, groups: vec![1001], home: None }));
         assert_eq!(of("").map(|root| (root.uid, root.gid)), Ok((0, 0)));
     }
 

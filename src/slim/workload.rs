@@ -96,12 +96,16 @@ fn seconds(nanoseconds: i64) -> Option<Seconds> {
     Some(Seconds(nanoseconds.div_ceil(1_000_000_000)))
 }
 
-/// A workload as it is run in an image: with the image's variables and in its directory, where it names no others.
-pub fn inside(config: &RunConfig, mut workload: Workload) -> Workload {
+/// A workload as it is run in an image: with the image's variables and in its directory, where it names no others. Engines
+/// give the image's own user his home directory as `HOME`, and so does this; `home`: where that is, if he has one.
+pub fn inside(config: &RunConfig, home: Option<&str>, mut workload: Workload) -> Workload {
     let variables = config.env.iter().flatten().filter_map(|variable| variable.split_once('='));
     let mut env: BTreeMap<String, String> =
         variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     env.append(&mut workload.env);
+    if workload.user.is_none() {
+        env.entry("HOME".to_owned()).or_insert_with(|| home.unwrap_or("/").to_owned());
+    }
     workload.env = env;
     workload.cwd = workload.cwd.or_else(|| config.working_dir.clone().filter(|directory| !directory.is_empty()));
     workload
@@ -130,9 +134,10 @@ mod tests {
             r#"{"Entrypoint": ["/start"], "Cmd": ["-f"], "Env": ["A=b=c"], "WorkingDir": "/srv", "StopSignal": "SIGQUIT",
                 "ExposedPorts": {"443/tcp": {}, "80/tcp": {}, "53/udp": {}}}"#,
         );
-        let server = inside(&config, workload(&config, &Asked::of(&config, None, &[]), false, None).unwrap());
+        let server = inside(&config, Some("/home/web"), workload(&config, &Asked::of(&config, None, &[]), false, None).unwrap());
         assert_eq!(server.run.0, ["/start", "-f"]);
         assert_eq!(server.env.get("A").map(String::as_str), Some("b=c"));
+        assert_eq!(server.env.get("HOME").map(String::as_str), Some("/home/web"));
         assert_eq!(server.cwd.as_deref(), Some("/srv"));
         assert_eq!(server.ready.and_then(|ready| ready.port), Some(80));
         assert_eq!(server.stop.signal, StopSignal::Quit);
