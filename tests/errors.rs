@@ -107,8 +107,20 @@ fn an_output_that_is_already_there() {
     fs_err::write(tree.join("precious"), "").expect("the directory is ours");
     let out = format!("rootfs:{}", text(&tree));
     refused(&context, &["build", "-t", &trace, "-o", &out], FAILED, &[&text(&tree), "--force"]);
-    outcome_of(&mut context.minjail(&["build", "--force", "-t", &trace, "-o", &out])).success();
-    assert!(!tree.join("precious").exists() && tree.join("etc/debian_version").exists());
+    // A directory is replaced only if it is empty, or minjail's own: beside that lies its lock, and no other tool's.
+    let forced = ["build", "--force", "-t", &trace, "-o", &out];
+    for lock in [None, Some("[packages]\n")] {
+        lock.into_iter()
+            .for_each(|lock| fs_err::write(context.path("tree.lock"), lock).expect("the directory is ours"));
+        refused(&context, &forced, FAILED, &[&text(&tree), "a directory of something else", "remove it yourself"]);
+        let run = ["trace", "--force", "-t", &trace, "-o", &out, "--", "touch", "ran"];
+        refused(&context, &run, FAILED, &["a directory of something else"]);
+    }
+    fs_err::remove_file(tree.join("precious")).expect("it was left alone");
+    outcome_of(&mut context.minjail(&forced)).success();
+    fs_err::write(tree.join("mine"), "").expect("the directory is ours");
+    outcome_of(&mut context.minjail(&forced)).success();
+    assert!(!tree.join("mine").exists() && tree.join("etc/debian_version").exists());
     let names = support::names_in(&context.path(""));
     let hidden: Vec<&String> = names.iter().filter(|name| name.starts_with('.') || name.contains("tmp")).collect();
     assert!(hidden.is_empty(), "something was left behind: {hidden:?}");

@@ -37,6 +37,13 @@ fn every_form_becomes_every_other() {
         let tree = format!("rootfs:{}", context.text("tree"));
         unpack(&context, &image, &tree).success();
         assert_eq!(diff(&context, &image, &tree).status, 0, "{}", diff(&context, &image, &tree));
+        // Its lock says how it is run, and that it is minjail's to replace.
+        outcome_of(&mut context.minjail(&["run", &tree])).assert_same_as(&expected);
+        outcome_of(&mut context.minjail(&["check", "-q", &tree])).success();
+        outcome_of(&mut context.minjail(&["unpack", &image, "-o", &tree, "--force"])).success();
+        fs_err::remove_file(context.path("tree.lock")).unwrap();
+        let forced = outcome_of(&mut context.minjail(&["unpack", &image, "-o", &tree, "--force"]));
+        forced.assert_refused(125, &["a directory of something else", "remove it yourself"]);
     }
 }
 
@@ -52,6 +59,7 @@ fn standard_input_is_an_archive_of_either_kind() {
         assert_eq!(diff(&context, &image, &out).status, 0, "{}", diff(&context, &image, &out));
         outcome_with_input(&mut context.minjail(&["slim", "-q", "-", "--force", "-o", &out]), &bytes).success();
         fs_err::remove_dir_all(context.path("tree")).unwrap();
+        fs_err::remove_file(context.path("tree.lock")).unwrap();
         let refused = outcome_with_input(&mut context.minjail(&["unpack", "-", "-o", &out]), &bytes[..5000]);
         refused.assert_refused(125, &["hint: "]);
         fs_err::remove_file(context.path("image")).unwrap();

@@ -8,9 +8,9 @@ use super::diff::answer;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::locked::read_lock;
-use super::pack::{lock_beside, path_of};
+use super::pack::path_of;
 use super::side::{Side, draw_directory};
-use crate::image::Output;
+use crate::image::{Output, lock_beside};
 use crate::manifest::{Aspects, Difference, Manifest, Packages, diff};
 use crate::root::Root;
 

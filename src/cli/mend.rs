@@ -8,10 +8,10 @@ use std::path::Path;
 
 use super::failure::Failure;
 use super::locked::read_lock;
-use super::pack::{Draft, Prepared, lock_beside, path_of};
+use super::pack::{Draft, Prepared, path_of};
 use super::side::{Side, of_image};
 use crate::files::{self, OMITTED, Policy};
-use crate::image::{Image, Input, Output};
+use crate::image::{Image, Input, Output, lock_beside};
 use crate::manifest::{self, DrawnUp, Entry, Given, Kind, Layers, Manifest, Packages, Source, Sources};
 use crate::path::JailPath;
 use crate::report::summary::LeftOut;

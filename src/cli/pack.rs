@@ -10,7 +10,7 @@ use super::choices::{Choices, Chosen};
 use super::failure::Failure;
 use super::progress::Progress;
 use crate::files::{self, FileSet, Note, Policy, Rules};
-use crate::image::{self, Output, Reference, Target};
+use crate::image::{self, Output, Reference, Target, check_replaceable, lock_beside};
 use crate::layer::{BLOCK_SIZE, Compression};
 use crate::manifest::{self, Config, DrawnUp, FORMAT, Given, Healthcheck, Layers, Manifest, Packages, Sources, Times};
 use crate::path::unescape;
@@ -94,7 +94,7 @@ impl Prepared {
     }
 }
 
-fn packing(compression: Compression, layers: Layers, mtime: Times, rules: &Rules) -> manifest::Packing {
+pub(super) fn packing(compression: Compression, layers: Layers, mtime: Times, rules: &Rules) -> manifest::Packing {
     manifest::Packing {
         name: String::new(),
         compression: compression.to_string(),
@@ -145,6 +145,7 @@ impl Packing {
         for path in outputs.iter().filter_map(path_of).chain(locks.iter().map(PathBuf::as_path)) {
             check_target(path, self.force)?;
         }
+        check_replaceable(&outputs)?;
         let chosen = self.choices.check(profile)?;
         Ok(Prepared {
             outputs,
@@ -170,13 +171,6 @@ impl Prepared {
         }
         Ok(())
     }
-}
-
-/// Where the lock of an output stands.
-pub(super) fn lock_beside(output: &Path) -> PathBuf {
-    let mut name = output.as_os_str().to_owned();
-    name.push(".lock");
-    PathBuf::from(name)
 }
 
 fn is_same_file(one: &Path, other: &Path) -> bool {
@@ -324,9 +318,9 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Writes the image as a tree alone.
-    pub(super) fn write_tree(&self, directory: &Path, prepared: &Prepared) -> Result<(), Failure> {
-        self.write(&[Output::Rootfs(directory.to_path_buf())], &[], prepared).map(drop)
+    /// Writes the image as a tree alone, and `locks`.
+    pub(super) fn write_tree(&self, directory: &Path, locks: &[PathBuf], prepared: &Prepared) -> Result<(), Failure> {
+        self.write(&[Output::Rootfs(directory.to_path_buf())], locks, prepared).map(drop)
     }
 
     /// Writes the image as an archive that engines read, and gives it as they spell it.

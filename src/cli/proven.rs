@@ -12,6 +12,7 @@ use super::gather::{Gathered, gather};
 use super::pack::{self, Draft, Needed, Prepared};
 use super::prove::{Model, Verdict, repair, try_out, unproved};
 use super::rehearse::{Rehearsal, scratch};
+use crate::image::lock_beside;
 use crate::profile::Image;
 use crate::root::Root;
 
@@ -63,7 +64,7 @@ pub(super) fn build(
             return draft.publish(prepared);
         }
         let tree = scratch.path().join(format!("tree{round}"));
-        draft.write_tree(&tree, prepared)?;
+        draft.write_tree(&tree, &[], prepared)?;
         let verdicts = prove(rehearsals, &models, &tree, &draft)?;
         if verdicts.iter().all(Verdict::is_good) {
             by_other_means(rehearsals, &proving.tools, &draft, &tree, scratch.path(), prepared)?;
@@ -138,8 +139,10 @@ fn keep(draft: &Draft, prepared: &Prepared) -> Result<(), Failure> {
     for output in prepared.outputs.iter().filter_map(pack::path_of) {
         let mut name = output.as_os_str().to_owned();
         name.push(".failed");
-        draft.write_tree(Path::new(&name), prepared)?;
-        say!("minjail: the tree that failed is in {}", Path::new(&name).display());
+        let tree = Path::new(&name);
+        // With its lock, by which `--force` knows it for minjail's the next time.
+        draft.write_tree(tree, &[lock_beside(tree)], prepared)?;
+        say!("minjail: the tree that failed is in {}", tree.display());
     }
     Ok(())
 }

@@ -2,23 +2,25 @@
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::exit::Exit;
 use super::failure::Failure;
-use super::pack::{check_target, lacks, path_of, threads};
+use super::pack::{check_target, lacks, packing, path_of, threads};
 use super::progress::Progress;
 use super::reading::Reading;
 use super::side::of_image;
-use crate::image::{self, Image, Input, Output, Reference, write_all};
+use crate::files::Rules;
+use crate::image::{self, Image, Input, Output, Reference, check_replaceable, lock_beside, write_all};
 use crate::layer::Compression;
-use crate::manifest::{Kind, Layers, Manifest, Source, Sources};
+use crate::manifest::{Kind, Layers, Manifest, Source, Sources, Times};
 use crate::root::Root;
 use crate::tree::Tree;
 
 /// Read an image and write it in another form: as `rootfs:DIR`, to look inside, or as an image; nothing is run
 ///
 /// The layers become one, with what they amount to, unless they are kept; owners, modes, times and the configuration are the image's.
+/// Beside a directory stands its lock, by which `minjail run` knows how it is run.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The image, or `-`: an archive on standard input
@@ -51,9 +53,13 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let outputs = arguments.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
-    for path in outputs.iter().filter_map(path_of) {
+    // An image says itself how it is run; for a directory its lock does.
+    let directories = outputs.iter().filter(|output| matches!(output, Output::Rootfs(_)));
+    let locks: Vec<PathBuf> = directories.filter_map(path_of).map(lock_beside).collect();
+    for path in outputs.iter().filter_map(path_of).chain(locks.iter().map(PathBuf::as_path)) {
         check_target(path, arguments.force)?;
     }
+    check_replaceable(&outputs)?;
     if arguments.layers == Layers::Packages {
         return Err(Failure::usage("`unpack` does not look which package a file is of")
             .hint("give `--layers one` or `--layers keep`"));
@@ -66,15 +72,22 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let image = Image::open(&input, &arguments.reading.get())?;
     let mut manifest = of_image(&image)?.manifest;
     let keeps = arguments.layers == Layers::Keep;
+    manifest.packing = packing(arguments.compression, arguments.layers, Times::Keep, &Rules::default());
     manifest.assign_layers(|entry| if keeps { entry.layer } else { 0 });
     let scratch = tempfile::Builder::new().prefix("minjail-unpack-").tempdir().map_err(Failure::new)?;
     image.unpack(scratch.path())?;
-    write(&manifest, scratch.path(), &outputs, arguments)?;
+    write(&manifest, scratch.path(), &outputs, &locks, arguments)?;
     Ok(Exit::Success)
 }
 
 /// Writes what the manifest lists, with contents from the unpacked `tree`.
-fn write(manifest: &Manifest, tree: &Path, outputs: &[Output], arguments: &Arguments) -> Result<(), Failure> {
+fn write(
+    manifest: &Manifest,
+    tree: &Path,
+    outputs: &[Output],
+    locks: &[PathBuf],
+    arguments: &Arguments,
+) -> Result<(), Failure> {
     let root = Root::open(tree)?;
     let files = manifest.entries.iter().filter(|entry| matches!(entry.kind, Kind::File { .. }));
     let sources: Sources = files.map(|entry| (entry.path.clone(), Source::Root(None))).collect();
@@ -89,7 +102,7 @@ fn write(manifest: &Manifest, tree: &Path, outputs: &[Output], arguments: &Argum
     };
     let progress = Progress::new("packing", arguments.quiet);
     let tree = Tree { manifest, sources: &sources, root: &root };
-    let written = write_all(&tree, outputs, &[], &options, &mut |at| progress.show(at.done, at.total))?;
+    let written = write_all(&tree, outputs, locks, &options, &mut |at| progress.show(at.done, at.total))?;
     if !arguments.quiet {
         for written in written {
             say!("minjail: wrote {}: {} paths", written.output, manifest.entries.len());

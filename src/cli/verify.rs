@@ -161,7 +161,7 @@ fn mend(
         }
         entries.clone_from(&draft.manifest.entries);
         now = scratch.join(format!("round{round}"));
-        draft.write_tree(&now, &prepared)?;
+        draft.write_tree(&now, &[], &prepared)?;
         failed = verdicts(profile, &now, &prepared)?;
         if failed.iter().all(Verdict::is_good) {
             draft.manifest.verified = Some(true);

@@ -9,6 +9,7 @@ use super::archive::{Archive, Later};
 use super::oci::{self, DockerImage};
 use super::output::{Output, Target};
 use super::reference::{Reference, Tag};
+use super::replace::is_layout_or_empty;
 use super::write::{Ended, Options};
 use super::{ImageError, failed};
 use crate::layer::{Layer, tar};
@@ -257,12 +258,6 @@ fn end_docker(
     let (file, bytes) = archive.finish()?;
     sync_file(&file, is_file)?;
     Ok(bytes)
-}
-
-/// An OCI layout, or nothing yet: what `--force` may replace without taking somebody's home directory away.
-fn is_layout_or_empty(directory: &Path) -> bool {
-    directory.join("oci-layout").is_file()
-        || fs_err::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 fn open(target: &Target, options: &Options<'_>) -> Result<(File, Option<Stage>), ImageError> {

@@ -13,6 +13,7 @@ mod output;
 mod read;
 mod reading;
 mod reference;
+mod replace;
 mod store;
 mod stream;
 mod unpack;
@@ -30,6 +31,7 @@ pub use output::{FORMS, Input, Output, OutputError, Target};
 pub use read::{Image, ImageLayer, ReadError};
 pub use reading::{Limits, NoPlatform, Reading};
 pub use reference::{Reference, ReferenceError, Tag};
+pub use replace::{check_replaceable, lock_beside};
 pub use write::{Options, Progress, Written, write_all};
 
 /// An image could not be written.

@@ -188,7 +188,7 @@ fn standard_output_gets_what_a_file_gets() {
 #[test]
 fn what_exists_is_replaced_only_by_force() {
     let sample = Sample::varied();
-    let small = Sample::new();
+    let small = Sample::new().file("/small", b"small");
     for form in ["rootfs:out", "layer:out", "oci:out", "oci-archive:out", "docker-archive:out"] {
         let place = Place::new();
         place.write(&small, form, &place.options()).unwrap();
@@ -199,7 +199,17 @@ fn what_exists_is_replaced_only_by_force() {
         );
         assert!(error.hint().unwrap().contains("--force"));
         let options = Options { force: true, ..place.options() };
+        if form == "rootfs:out" {
+            // By its lock alone a tree is known for minjail's.
+            let error = place.write(&sample, form, &options).unwrap_err();
+            assert!(matches!(error, ImageError::Publish(PublishError::InTheWay { .. })), "{error}");
+            small.tree().seal(NonZeroUsize::MIN, &|_, _| ()).unwrap();
+            fs_err::write(place.directory.path().join("out.lock"), small.manifest.to_json()).unwrap();
+        }
         place.write(&sample, form, &options).unwrap();
+        if form == "rootfs:out" {
+            fs_err::remove_file(place.directory.path().join("out.lock")).unwrap();
+        }
         assert_eq!(place.names(), ["out"]);
         if form == "rootfs:out" {
             assert_eq!(sample.differences(&place.directory.path().join("out")), [""; 0]);
@@ -219,7 +229,7 @@ fn force_takes_nothing_else_away() {
     let options = Options { force: true, ..place.options() };
     fs_err::create_dir(place.directory.path().join("home")).unwrap();
     fs_err::write(place.directory.path().join("home/letter"), "dear").unwrap();
-    for form in ["oci:home", "layer:home", "oci:home/letter", "rootfs:home/letter"] {
+    for form in ["oci:home", "rootfs:home", "layer:home", "oci:home/letter", "rootfs:home/letter"] {
         let error = place.write(&sample, form, &options).unwrap_err();
         assert!(matches!(error, ImageError::Publish(PublishError::InTheWay { .. })), "{form}: {error}");
     }

@@ -10,6 +10,7 @@ use super::form::Form;
 use super::oci;
 use super::output::Output;
 use super::reference::Reference;
+use super::replace::is_rootfs_or_empty;
 use crate::layer::{self, Compression, Layer, Sink};
 use crate::manifest::{Digest, Entry, Kind};
 use crate::publish::{Stage, Turn};
@@ -139,7 +140,9 @@ impl Begun {
             Ok(Packed { compression, form, layers: Vec::new() })
         };
         match output {
-            Output::Rootfs(directory) => Ok(Self::Rootfs(Stage::directory(directory, options.force, 0o700, |_| true)?)),
+            Output::Rootfs(directory) => {
+                Ok(Self::Rootfs(Stage::directory(directory, options.force, 0o700, is_rootfs_or_empty)?))
+            }
             Output::Layer(file) => packed(file.compression()).map(Self::Bare),
             Output::Oci { .. } | Output::OciArchive { .. } => packed(options.compression).map(Self::Image),
             Output::DockerArchive { .. } => packed(Compression::None).map(Self::Image),

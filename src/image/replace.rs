@@ -1,0 +1,67 @@
+//! What `--force` may replace: what minjail has written, and nothing of anybody else's.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::output::Output;
+use crate::path::escape;
+use crate::publish::PublishError;
+
+/// Where the lock of an output stands.
+pub fn lock_beside(output: &Path) -> PathBuf {
+    let mut name = output.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
+}
+
+/// Sees early whether the directories that stand where `outputs` go may be replaced.
+///
+/// # Errors
+/// One may not.
+pub fn check_replaceable(outputs: &[Output]) -> Result<(), PublishError> {
+    let bars = |output: &&Output| match output {
+        Output::Rootfs(directory) => is_foreign(directory, is_rootfs_or_empty),
+        Output::Oci { directory, .. } => is_foreign(directory, is_layout_or_empty),
+        _ => false,
+    };
+    match outputs.iter().find(bars).and_then(Output::path) {
+        Some(path) => {
+            let path = escape(path.as_os_str().as_encoded_bytes());
+            Err(PublishError::InTheWay { path, what: "a directory of something else" })
+        }
+        None => Ok(()),
+    }
+}
+
+fn is_foreign(directory: &Path, is_ours: fn(&Path) -> bool) -> bool {
+    let is_directory = fs_err::symlink_metadata(directory).is_ok_and(|metadata| metadata.is_dir());
+    is_directory && !is_ours(directory)
+}
+
+/// An OCI layout, or nothing yet: what may be replaced without taking somebody's home directory away.
+pub(super) fn is_layout_or_empty(directory: &Path) -> bool {
+    directory.join("oci-layout").is_file() || is_empty(directory)
+}
+
+/// A tree says nothing of who made it, but minjail leaves its lock beside each that it makes.
+pub(super) fn is_rootfs_or_empty(directory: &Path) -> bool {
+    is_lock(&lock_beside(directory)) || is_empty(directory)
+}
+
+fn is_empty(directory: &Path) -> bool {
+    fs_err::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// True for a file that begins as a lock does: other tools too call their files so.
+fn is_lock(path: &Path) -> bool {
+    if !fs_err::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        return false;
+    }
+    let mut start = Vec::new();
+    let read = fs_err::File::open(path).and_then(|file| file.take(64).read_to_end(&mut start));
+    read.is_ok() && start.trim_ascii_start().strip_prefix(b"{").map(<[u8]>::trim_ascii_start).is_some_and(begins)
+}
+
+fn begins(text: &[u8]) -> bool {
+    text.starts_with(b"\"minjail-format\"")
+}
