@@ -12,6 +12,7 @@ macro_rules! say {
     }};
 }
 
+mod apart;
 mod build;
 mod cache;
 mod check;

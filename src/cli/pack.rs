@@ -164,6 +164,11 @@ impl Packing {
 }
 
 impl Prepared {
+    /// Everything that will be written, by its place.
+    pub(super) fn places(&self) -> impl Iterator<Item = &Path> {
+        self.outputs.iter().filter_map(path_of).chain(self.locks.iter().map(PathBuf::as_path))
+    }
+
     /// Keeps standard output for the image, if one goes there: what the program prints goes to standard error instead.
     pub(super) fn reserve_standard_output(&self) -> Result<(), Failure> {
         if self.outputs.iter().any(|output| path_of(output).is_none()) {

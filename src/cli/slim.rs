@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 
+use super::apart::keep_apart;
 use super::cache::Unpacked;
 use super::exit::Exit;
 use super::failure::Failure;
@@ -89,6 +90,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         return Err(Failure::usage("nothing to build: no output is named").hint("name one with `-o`, as `-o oci:DIR`"));
     }
     let input = Input::parse(&arguments.image)?;
+    keep_apart(&input, prepared.places())?;
     let (unpacked, tree);
     let ground = if let Some(directory) = input.rootfs() {
         arguments.packing.refuse_kept_layers()?;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use super::apart::keep_apart;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::pack::{check_target, lacks, packing, path_of, threads};
@@ -69,6 +70,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("`{}` is a directory already, and not an image", directory.display()))
             .hint("`minjail slim` makes an image of what a program in it needs"));
     }
+    keep_apart(&input, outputs.iter().filter_map(path_of).chain(locks.iter().map(PathBuf::as_path)))?;
     let image = Image::open(&input, &arguments.reading.get())?;
     let mut manifest = of_image(&image)?.manifest;
     let keeps = arguments.layers == Layers::Keep;

@@ -139,6 +139,11 @@ impl Input {
         Output::parse(text).map(|output| Self(Some(output)))
     }
 
+    /// The file or directory that it is in; `None` for standard input.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.as_ref()?.path()
+    }
+
     /// The directory of a `rootfs:DIR`, to be used as it is.
     pub fn rootfs(&self) -> Option<&Path> {
         if let Some(Output::Rootfs(directory)) = &self.0 { Some(directory) } else { None }

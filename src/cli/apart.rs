@@ -1,0 +1,49 @@
+//! What is read and what is written must be apart: an output that takes its input's place destroys it.
+
+use std::path::{Path, PathBuf};
+
+use super::failure::Failure;
+use crate::image::Input;
+
+/// Refuses outputs and locks that would stand where the input stands, in it, or around it.
+pub(super) fn keep_apart<'a>(input: &Input, places: impl Iterator<Item = &'a Path>) -> Result<(), Failure> {
+    // Where there is no input, reading it will say so.
+    let Some(source) = input.path().and_then(|path| fs_err::canonicalize(path).ok()) else { return Ok(()) };
+    for place in places {
+        let text = place.display();
+        let trouble = match spellings(place).iter().find_map(|place| relation(&source, place)) {
+            None => continue,
+            Some(Relation::Same) => format!("the output `{text}` is the input itself"),
+            Some(Relation::Inside) => format!("the output `{text}` lies in the input `{}`", source.display()),
+            Some(Relation::Around) => format!("the input `{}` lies in the output `{text}`", source.display()),
+        };
+        return Err(Failure::usage(trouble).hint("give the output a place of its own: what is read stays as it is"));
+    }
+    Ok(())
+}
+
+enum Relation {
+    Same,
+    Inside,
+    Around,
+}
+
+fn relation(source: &Path, place: &Path) -> Option<Relation> {
+    if source == place {
+        Some(Relation::Same)
+    } else if source.starts_with(place) {
+        Some(Relation::Around)
+    } else if place.starts_with(source) && source != Path::new("/") {
+        // Where the whole machine is the input, every output lies in it.
+        Some(Relation::Inside)
+    } else {
+        None
+    }
+}
+
+/// Where an output is to be: by its own name, and where that leads if it is a link already.
+fn spellings(place: &Path) -> Vec<PathBuf> {
+    let parent = place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let own = fs_err::canonicalize(parent).ok().zip(place.file_name()).map(|(parent, name)| parent.join(name));
+    own.into_iter().chain(fs_err::canonicalize(place)).collect()
+}

@@ -1,0 +1,101 @@
+//! What `slim` and `unpack` take of other tools' images, what they refuse, and what they leave alone.
+
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::crafted::{Compression, archive, docker_of, lay_out, oci_of, sha256, tar};
+use support::{Outcome, TestContext, outcome_of};
+
+/// The one layer of the images here: a busybox that is all of it.
+fn layer() -> Vec<u8> {
+    let busybox = fs_err::read("/usr/bin/busybox").expect("busybox is installed");
+    tar()
+        .directory("bin/")
+        .member(b'0', "bin/busybox", "", &busybox)
+        .symlink("bin/sh", "busybox")
+        .directory("etc/")
+        .file("etc/passwd", "root:x:0:0::/:/bin/sh\n")
+        .end()
+}
+
+/// Its configuration: `more` over what every image has, `config` over how it is run.
+fn configuration(more: &Value, config: &Value) -> Vec<u8> {
+    let diff_id = format!("sha256:{}", sha256(&layer()));
+    let mut all = json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        "config": {"Cmd": ["/bin/busybox", "true"]}});
+    let put = |all: &mut Value, more: &Value| {
+        for (key, value) in more.as_object().expect("it is an object") {
+            all[key] = value.clone();
+        }
+    };
+    put(&mut all, more);
+    put(&mut all["config"], config);
+    all.to_string().into_bytes()
+}
+
+/// An image at `name`, in the form that is asked for, and how minjail is told of it.
+fn image(context: &TestContext, form: &str, name: &str, configuration: Vec<u8>) -> String {
+    let (layers, plain) = ([layer()], Compression::Plain);
+    let place = context.path(name);
+    match form {
+        "oci" => lay_out(&oci_of(configuration, &layers, plain), &place),
+        "oci-archive" => fs_err::write(place, archive(&oci_of(configuration, &layers, plain))).unwrap(),
+        _ => fs_err::write(place, archive(&docker_of(configuration, &layers, plain))).unwrap(),
+    }
+    format!("{form}:{}", context.text(name))
+}
+
+fn minjail(context: &TestContext, arguments: &[&str]) -> Outcome {
+    outcome_of(&mut context.minjail(arguments))
+}
+
+/// The configuration of the image in a layout.
+fn config_of(context: &TestContext, layout: &str) -> Value {
+    let read = |name: &str| -> Value {
+        serde_json::from_slice(&fs_err::read(context.path(layout).join(name)).unwrap()).unwrap()
+    };
+    let blob = |digest: &Value| read(&format!("blobs/{}", digest.as_str().unwrap().replace(':', "/")));
+    blob(&blob(&read("index.json")["manifests"][0]["digest"])["config"]["digest"])
+}
+
+#[test]
+fn the_input_is_never_the_output() {
+    let context = TestContext::new();
+    let plain = configuration(&json!({}), &json!({}));
+    for form in ["oci", "oci-archive", "docker-archive"] {
+        let image = image(&context, form, form, plain.clone());
+        let at = context.text(form);
+        fs_err::os::unix::fs::symlink(context.path(""), context.path("work").join(form)).unwrap();
+        let linked = format!("{form}:{form}/{form}");
+        for output in [&image, &linked, &format!("rootfs:{at}"), &format!("oci:{at}")] {
+            for command in ["slim", "unpack"] {
+                // A directory that is no layout is refused before that.
+                let outcome = minjail(&context, &[command, &image, "-q", "-o", output, "--force"]);
+                outcome.assert_refused(125, &["hint: "]);
+                if *output == image || *output == linked {
+                    outcome.assert_refused(125, &["is the input itself", "a place of its own"]);
+                }
+            }
+        }
+        minjail(&context, &["unpack", &image, "-q", "-o", &format!("layer:{}", context.text("whole")), "--force"])
+            .success();
+    }
+    let image = format!("oci:{}", context.text("oci"));
+    let inside = format!("oci-archive:{}", context.text("oci/small.tar"));
+    let file = format!("oci-archive:{}", context.text("oci-archive"));
+    minjail(&context, &["unpack", &image, "-o", &inside]).assert_refused(125, &["lies in the input"]);
+    let (out, lock) = (format!("layer:{}", context.text("out")), context.text("oci-archive"));
+    minjail(&context, &["slim", &file, "--force", "-o", &out, "--lock", &lock])
+        .assert_refused(125, &["is the input itself"]);
+
+    // A tree with its lock is minjail's own to replace, but not while it is read.
+    let tree = format!("rootfs:{}", context.text("tree"));
+    minjail(&context, &["unpack", &image, "-q", "-o", &tree]).success();
+    for output in [tree.clone(), format!("oci:{}", context.text("tree/out"))] {
+        let arguments = ["slim", &tree, "--force", "-o", &output, "--", "/bin/busybox", "true"];
+        minjail(&context, &arguments).assert_refused(125, &["the input", "a place of its own"]);
+    }
+    assert!(context.path("tree/bin/busybox").exists() && !context.path("tree/out").exists());
+}
