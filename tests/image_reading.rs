@@ -99,3 +99,15 @@ fn the_input_is_never_the_output() {
     }
     assert!(context.path("tree/bin/busybox").exists() && !context.path("tree/out").exists());
 }
+
+#[test]
+fn an_image_of_another_system_is_not_run() {
+    let context = TestContext::new();
+    let windows = configuration(&json!({"os": "windows"}), &json!({}));
+    for form in ["oci", "docker-archive"] {
+        let image = image(&context, form, form, windows.clone());
+        let out = format!("oci:{}", context.text("out"));
+        let outcome = minjail(&context, &["slim", &image, "-o", &out]);
+        outcome.assert_refused(125, &["the image is for windows, and this machine runs linux", "minjail unpack"]);
+    }
+}

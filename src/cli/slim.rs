@@ -253,11 +253,15 @@ pub(super) fn account_in(root: &Root, user: &str) -> Result<Account, Failure> {
         .map_err(|error| Failure::new(error).hint("give the user as numbers, `uid:gid`"))
 }
 
-/// Programs for another machine cannot be run here.
+/// Programs for another system or machine cannot be run here.
 fn check_machine(config: Option<&ImageConfig>) -> Result<(), Failure> {
     let own = machine();
     let own = architecture(&own);
     match config {
+        Some(config) if config.os != "linux" => {
+            Err(Failure::usage(format!("the image is for {}, and this machine runs linux", config.os))
+                .hint("`minjail unpack` writes it in another form; nothing is run for that"))
+        }
         Some(config) if config.architecture != own && !(own == "amd64" && config.architecture == "386") => {
             let text = format!("the image is for {}, and this machine runs {own}", config.architecture);
             Err(Failure::usage(text).hint(format!("slim it on a machine that runs {}", config.architecture)))
