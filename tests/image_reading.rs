@@ -111,3 +111,23 @@ fn an_image_of_another_system_is_not_run() {
         outcome.assert_refused(125, &["the image is for windows, and this machine runs linux", "minjail unpack"]);
     }
 }
+
+#[test]
+fn a_platform_counts_in_every_form() {
+    let context = TestContext::new();
+    let arm = configuration(&json!({"architecture": "arm", "variant": "v7"}), &json!({}));
+    for form in ["oci", "oci-archive", "docker-archive"] {
+        let image = image(&context, form, form, arm.clone());
+        let out = format!("layer:{}", context.text("out"));
+        let unpack = |platform: &str| {
+            minjail(&context, &["unpack", "-q", &image, "--force", "-o", &out, "--platform", platform])
+        };
+        for right in ["linux/arm", "linux/arm/v7"] {
+            unpack(right).success();
+        }
+        for wrong in ["linux/amd64", "linux/arm/v6", "windows/arm"] {
+            let words = format!("there is no image for {wrong}; there are: linux/arm/v7");
+            unpack(wrong).assert_refused(125, &[&words, "--platform"]);
+        }
+    }
+}

@@ -141,7 +141,7 @@ impl Image {
             Output::Layer(target) => Ok(bare_layer(part(target)?)),
             Output::Oci { directory, tag } => oci_image(&Store::directory(directory)?, tag.as_ref(), platform),
             Output::OciArchive { file, tag } => oci_image(&archive(file)?, tag.as_ref(), platform),
-            Output::DockerArchive { file, reference } => docker_image(&archive(file)?, reference.as_ref()),
+            Output::DockerArchive { file, reference } => docker_image(&archive(file)?, reference.as_ref(), platform),
         };
         Ok(Self { limits: reading.limits, ..image? })
     }
@@ -150,7 +150,7 @@ impl Image {
     fn from_standard_input(reading: &Reading) -> Result<Self, ReadError> {
         let store = Store::archive(Part::of(&Target::Standard, reading.limits)?, reading.limits)?;
         let image = if store.part("manifest.json")?.is_some() {
-            docker_image(&store, None)
+            docker_image(&store, None, reading.platform.as_ref())
         } else if store.part("index.json")?.is_some() {
             oci_image(&store, None, reading.platform.as_ref())
         } else {
@@ -226,9 +226,8 @@ fn oci_image(store: &Store, tag: Option<&Tag>, platform: Option<&Platform>) -> R
     }
     let (manifest, digest) = blob(store, &descriptor)?.document::<ImageManifest>()?;
     let (config, _) = blob(store, &manifest.config)?.document::<ImageConfig>()?;
-    let own = Platform { architecture: config.architecture.clone(), os: config.os.clone(), variant: None };
-    if let Some(wanted) = platform.filter(|wanted| descriptor.platform.is_none() && !own.is_for_machine_of(wanted)) {
-        return Err(ReadError::NoPlatform { wanted: wanted.clone(), known: own.to_string() });
+    if descriptor.platform.is_none() {
+        check_platform(&config, platform)?;
     }
     let diff_ids = &config.rootfs.diff_ids;
     if diff_ids.len() != manifest.layers.len() {
@@ -247,7 +246,24 @@ fn oci_image(store: &Store, tag: Option<&Tag>, platform: Option<&Platform>) -> R
     Ok(Image { config: Some(config), manifest: Some(digest), name, layers, limits: Limits::USUAL })
 }
 
-fn docker_image(store: &Store, reference: Option<&Reference>) -> Result<Image, ReadError> {
+/// Where nothing but the configuration says for whom an image is, that must be what was asked for.
+fn check_platform(config: &ImageConfig, wanted: Option<&Platform>) -> Result<(), ReadError> {
+    let Some(wanted) = wanted else { return Ok(()) };
+    let variant = config.variant.clone().filter(|variant| !variant.is_empty());
+    let own = Platform { architecture: config.architecture.clone(), os: config.os.clone(), variant };
+    // Many an image does not say its variant.
+    let is_other = wanted.variant.is_some() && own.variant.is_some() && own.variant != wanted.variant;
+    if is_other || !own.is_for_machine_of(wanted) {
+        return Err(ReadError::NoPlatform { wanted: wanted.clone(), known: own.to_string() });
+    }
+    Ok(())
+}
+
+fn docker_image(
+    store: &Store,
+    reference: Option<&Reference>,
+    platform: Option<&Platform>,
+) -> Result<Image, ReadError> {
     let (images, _) = required(store, "manifest.json")?.document::<Vec<DockerImage>>()?;
     let names = |image: &DockerImage| image.repo_tags.clone().unwrap_or_default();
     let known = || images.iter().flat_map(names).collect::<Vec<_>>().join(", ");
@@ -266,6 +282,7 @@ fn docker_image(store: &Store, reference: Option<&Reference>) -> Result<Image, R
     };
     let config_part = required(store, &image.config)?;
     let (config, found) = config_part.document::<ImageConfig>()?;
+    check_platform(&config, platform)?;
     // The name is the digest: `HEX.json` in older archives, `blobs/sha256/HEX` in newer ones.
     let stem = image.config.rsplit('/').next().unwrap_or(&image.config).trim_end_matches(".json");
     if let Some(expected) = Digest::from_hex(stem).filter(|expected| *expected != found) {
