@@ -131,3 +131,18 @@ fn a_platform_counts_in_every_form() {
         }
     }
 }
+
+#[test]
+fn sets_are_read_as_engines_read_them() {
+    let context = TestContext::new();
+    let sets = json!({"Volumes": {"/data": null, "/more": {"a": [1]}}, "ExposedPorts": {"80/tcp": null}});
+    let image = image(&context, "oci", "image", configuration(&json!({}), &sets));
+    let out = format!("oci:{}", context.text("out"));
+    minjail(&context, &["slim", "-q", &image, "-o", &out, "--", "/bin/busybox", "true"]).success();
+    let config = &config_of(&context, "out")["config"];
+    assert_eq!((&config["Volumes"], &config["ExposedPorts"]), (&json!({"/data": {}, "/more": {}}), &json!({"80/tcp": {}})));
+    minjail(&context, &["unpack", "-q", &image, "--force", "-o", &out]).success();
+    let odd = configuration(&json!({}), &json!({"Volumes": {"/data": "text"}}));
+    let image = self::image(&context, "oci", "odd", odd);
+    minjail(&context, &["unpack", &image, "-o", &format!("layer:{}", context.text("odd.tar"))]).assert_refused(125, &["hint"]);
+}

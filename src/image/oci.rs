@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::date::rfc3339;
@@ -113,8 +114,15 @@ pub struct RunConfig {
 }
 
 /// `{}`: how the specification spells a set, as a map to nothing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Empty {}
+
+/// Engines take `null` for it too, and an object with anything in it.
+impl<'de> Deserialize<'de> for Empty {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Option::<BTreeMap<String, IgnoredAny>>::deserialize(deserializer).map(|_| Self {})
+    }
+}
 
 /// The layers of an image, by their content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
