@@ -146,3 +146,15 @@ fn sets_are_read_as_engines_read_them() {
     let image = self::image(&context, "oci", "odd", odd);
     minjail(&context, &["unpack", &image, "-o", &format!("layer:{}", context.text("odd.tar"))]).assert_refused(125, &["hint"]);
 }
+
+#[test]
+fn a_working_directory_is_taken_by_the_letter() {
+    let context = TestContext::new();
+    let config = json!({"WorkingDir": "/etc/../bin//.", "Cmd": ["/bin/busybox", "pwd"]});
+    let image = image(&context, "oci", "image", configuration(&json!({}), &config));
+    assert_eq!(minjail(&context, &["run", &image]).success().text(), "/bin\n");
+    let out = format!("oci:{}", context.text("out"));
+    minjail(&context, &["slim", "-q", &image, "-o", &out]).success();
+    assert_eq!(config_of(&context, "out")["config"]["WorkingDir"], "/bin");
+    assert_eq!(minjail(&context, &["run", &out]).success().text(), "/bin\n");
+}

@@ -63,7 +63,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let (user, home) = user(&tree, &config)?;
     let jail = Jail {
         tree,
-        cwd: JailPath::parse(config.working_dir.as_bytes()).map_err(Failure::new)?,
+        cwd: JailPath::clean(config.working_dir.as_bytes()).map_err(Failure::new)?,
         user,
         network: match arguments.net {
             Net::Private => Network::Private,

@@ -65,6 +65,32 @@ impl JailPath {
         Ok(Self(path.into()))
     }
 
+    /// Takes an absolute path, folding `//`, `.` and, by the letter, `..`: what engines make of a working directory,
+    /// whatever links there are.
+    ///
+    /// ```
+    /// use minjail::path::JailPath;
+    ///
+    /// assert_eq!(JailPath::clean(b"/etc/../srv//app/./..")?.as_bytes(), b"/srv");
+    /// assert_eq!(JailPath::clean(b"/../..")?, JailPath::root());
+    /// # Ok::<(), minjail::path::PathError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A relative path, and a NUL byte.
+    pub fn clean(bytes: &[u8]) -> Result<Self, PathError> {
+        let mut names: Vec<&[u8]> = Vec::new();
+        for name in bytes.split(|&byte| byte == b'/') {
+            match name {
+                b".." => drop(names.pop()),
+                b"" | b"." => {}
+                _ => names.push(name),
+            }
+        }
+        let start: &[u8] = if bytes.starts_with(b"/") { b"/" } else { b"" };
+        Self::parse(&[start, &names.join(&b'/')].concat())
+    }
+
     /// The path as bytes, without a trailing slash except for `/` itself.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::image::oci::RunConfig;
 use crate::manifest::Healthcheck;
+use crate::path::JailPath;
 use crate::profile::{Command, Ready, Seconds, Stop, StopSignal, Workload};
 
 /// What is executed: the image's own, or what the user wants in its place.
@@ -107,8 +108,15 @@ pub fn inside(config: &RunConfig, home: Option<&str>, mut workload: Workload) ->
         env.entry("HOME".to_owned()).or_insert_with(|| home.unwrap_or("/").to_owned());
     }
     workload.env = env;
-    workload.cwd = workload.cwd.or_else(|| config.working_dir.clone().filter(|directory| !directory.is_empty()));
+    workload.cwd = workload.cwd.or_else(|| directory(config));
     workload
+}
+
+/// The image's working directory, by the letter, as engines take it. One that is no path at all fails where it is used.
+fn directory(config: &RunConfig) -> Option<String> {
+    let directory = config.working_dir.as_ref().filter(|directory| !directory.is_empty())?;
+    let clean = JailPath::clean(directory.as_bytes()).ok();
+    Some(clean.and_then(|path| String::from_utf8(path.as_bytes().to_vec()).ok()).unwrap_or_else(|| directory.clone()))
 }
 
 /// The port of `80/tcp` or `80`; nothing connects to the ports of other protocols.
