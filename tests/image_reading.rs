@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::{Value, json};
 use support::crafted::{Compression, archive, docker_of, lay_out, oci_of, sha256, tar};
 use support::{Outcome, TestContext, outcome_of};
@@ -157,4 +159,26 @@ fn a_working_directory_is_taken_by_the_letter() {
     minjail(&context, &["slim", "-q", &image, "-o", &out]).success();
     assert_eq!(config_of(&context, "out")["config"]["WorkingDir"], "/bin");
     assert_eq!(minjail(&context, &["run", &out]).success().text(), "/bin\n");
+}
+
+#[test]
+fn what_cannot_be_executed_is_told_from_what_is_not_there() {
+    let context = TestContext::new();
+    let image = image(&context, "oci", "image", configuration(&json!({}), &json!({})));
+    let tree = format!("rootfs:{}", context.text("tree"));
+    minjail(&context, &["unpack", "-q", &image, "-o", &tree]).success();
+    fs_err::set_permissions(context.path("tree/etc/passwd"), PermissionsExt::from_mode(0o644)).unwrap();
+    let out = format!("oci:{}", context.text("out"));
+    for (program, status) in [("/etc/passwd", 126), ("/etc", 126), ("/etc/nothing", 127), ("nothing", 127)] {
+        for image in [&image, &tree] {
+            // The image has every file with all its bits.
+            if image.starts_with("oci:") && program == "/etc/passwd" {
+                continue;
+            }
+            let outcome = minjail(&context, &["slim", image, "-o", &out, "--", program]);
+            outcome.assert_refused(status, &[program, "hint: "]);
+            assert!(!context.path("out").exists());
+        }
+        assert_eq!(minjail(&context, &["run", &tree, "--", program]).status, status);
+    }
 }

@@ -224,10 +224,15 @@ impl Whole<'_> {
         let mut rehearsal = Rehearsal::new(name, workload, Some(self.tree))?;
         let root = Root::open(self.tree)?;
         let program = rehearsal.header.program.clone();
-        if root.resolve(&JailPath::root(), program.as_bytes(), true)?.facts.is_none() {
+        let Some(facts) = root.resolve(&JailPath::root(), program.as_bytes(), true)?.facts else {
             return Err(Failure::usage(format!("the image has no program `{program}`"))
                 .exit(Exit::NotFound)
                 .hint("name another command after `--`; `minjail run IMAGE -- ls` shows what there is"));
+        };
+        if !facts.is_file() || facts.mode & 0o111 == 0 {
+            return Err(Failure::usage(format!("`{program}` of the image cannot be executed"))
+                .exit(Exit::CannotExecute)
+                .hint("is it the right file? name another command after `--`"));
         }
         if workload.user.is_none() {
             rehearsal.header.uid = own.uid;
