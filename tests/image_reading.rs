@@ -142,11 +142,15 @@ fn sets_are_read_as_engines_read_them() {
     let out = format!("oci:{}", context.text("out"));
     minjail(&context, &["slim", "-q", &image, "-o", &out, "--", "/bin/busybox", "true"]).success();
     let config = &config_of(&context, "out")["config"];
-    assert_eq!((&config["Volumes"], &config["ExposedPorts"]), (&json!({"/data": {}, "/more": {}}), &json!({"80/tcp": {}})));
+    assert_eq!(
+        (&config["Volumes"], &config["ExposedPorts"]),
+        (&json!({"/data": {}, "/more": {}}), &json!({"80/tcp": {}}))
+    );
     minjail(&context, &["unpack", "-q", &image, "--force", "-o", &out]).success();
     let odd = configuration(&json!({}), &json!({"Volumes": {"/data": "text"}}));
     let image = self::image(&context, "oci", "odd", odd);
-    minjail(&context, &["unpack", &image, "-o", &format!("layer:{}", context.text("odd.tar"))]).assert_refused(125, &["hint"]);
+    minjail(&context, &["unpack", &image, "-o", &format!("layer:{}", context.text("odd.tar"))])
+        .assert_refused(125, &["hint"]);
 }
 
 #[test]

@@ -117,6 +117,7 @@ impl ReadError {
             Self::NoPlatform { .. } => Some("choose one of these with `--platform OS/ARCH`"),
             Self::TooMuch { .. } => Some("if you trust it, `--max-size BYTES` allows more"),
             Self::TooMany { .. } => Some("if you trust it, `--max-entries N` allows more"),
+            Self::Document { .. } => Some("the image is damaged, or of a kind that minjail does not read"),
             Self::NoArchive => Some("pipe what `docker save`, `podman save` or `skopeo copy … oci-archive:` write"),
             Self::Tree(error) => error.hint(),
             _ => None,
@@ -259,11 +260,7 @@ fn check_platform(config: &ImageConfig, wanted: Option<&Platform>) -> Result<(),
     Ok(())
 }
 
-fn docker_image(
-    store: &Store,
-    reference: Option<&Reference>,
-    platform: Option<&Platform>,
-) -> Result<Image, ReadError> {
+fn docker_image(store: &Store, reference: Option<&Reference>, platform: Option<&Platform>) -> Result<Image, ReadError> {
     let (images, _) = required(store, "manifest.json")?.document::<Vec<DockerImage>>()?;
     let names = |image: &DockerImage| image.repo_tags.clone().unwrap_or_default();
     let known = || images.iter().flat_map(names).collect::<Vec<_>>().join(", ");
