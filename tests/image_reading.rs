@@ -186,3 +186,22 @@ fn what_cannot_be_executed_is_told_from_what_is_not_there() {
         assert_eq!(minjail(&context, &["run", &tree, "--", program]).status, status);
     }
 }
+
+#[test]
+fn every_signal_may_be_the_one_that_stops() {
+    let context = TestContext::new();
+    let out = format!("oci:{}", context.text("out"));
+    for signal in ["SIGRTMIN+3", "RTMIN+3", "37", "SIGPWR", "sigquit", "RTMAX-1"] {
+        let config = json!({"StopSignal": signal});
+        let _ = fs_err::remove_dir_all(context.path("image"));
+        let image = image(&context, "oci", "image", configuration(&json!({}), &config));
+        minjail(&context, &["slim", "-q", &image, "--force", "-o", &out]).success();
+        assert_eq!(config_of(&context, "out")["config"]["StopSignal"], signal);
+    }
+    // It is sent, too: else the program would end a long time later, by SIGKILL, and that is a failure.
+    let config = json!({"StopSignal": "SIGRTMIN+3", "Cmd": ["/bin/busybox", "sleep", "1000"]});
+    let image = image(&context, "oci", "server", configuration(&json!({}), &config));
+    minjail(&context, &["slim", "-q", &image, "--force", "-o", &out, "--for", "1"]).success();
+    let odd = self::image(&context, "oci", "odd", configuration(&json!({}), &json!({"StopSignal": "SIGODD"})));
+    minjail(&context, &["slim", &odd, "--force", "-o", &out]).assert_refused(125, &["`SIGODD`, which is no signal"]);
+}

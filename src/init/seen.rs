@@ -120,7 +120,7 @@ fn end(run: &Run<'_>, draft: &mut Draft) -> Result<(), SeenError> {
         (None, Some(socket)) => Readiness::Socket(socket),
         (None, None) => Readiness::After(run.busy_seconds + 1),
     });
-    draft.stop = Some(StopSignal::Term);
+    draft.stop = Some(StopSignal::TERM);
     Ok(())
 }
 

@@ -70,9 +70,7 @@ fn stop(config: &RunConfig, draft: &mut Draft) {
             draft.image.stop_signal = Some(signal);
             draft.stop = Some(signal);
         }
-        None => draft
-            .notes
-            .push(format!("It is to be stopped by `{name}`, which is none of the signals that minjail sends.")),
+        None => draft.notes.push(format!("It is to be stopped by `{name}`, which is no signal.")),
     }
 }
 

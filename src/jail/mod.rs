@@ -48,6 +48,7 @@ use crate::path::JailPath;
 
 pub use error::{JailError, Obstacle};
 pub use neighbour::{Namespaces, empty_directories, leave_network, tie};
+pub use sys::send_signal;
 
 /// The tree that a program is to be confined to, and how the world in there looks.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -24,6 +24,12 @@ pub(super) fn copy(namespaces: CloneFlags) -> Result<Option<Pid>, Errno> {
     Ok((pid.as_raw() != 0).then_some(pid))
 }
 
+/// Sends a signal; true if it has reached somebody. nix knows no real-time signals.
+pub fn send_signal(process: i32, number: i32) -> bool {
+    // SAFETY: kill takes any numbers, and touches no memory of this process.
+    unsafe { libc::kill(process, number) == 0 }
+}
+
 /// Ends this process at once: no destructors, no exit handlers, which belong to the process that it is a copy of.
 pub(super) fn exit(status: i32) -> ! {
     // SAFETY: _exit takes any number and does not return.

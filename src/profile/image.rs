@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::model::{Command, Seconds, StopSignal};
+use super::model::{Command, Seconds};
+use super::signal::StopSignal;
 
 /// How the image is described; what is left out is taken from the first workload.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

@@ -12,12 +12,14 @@ mod ready;
 mod reference;
 mod rules;
 mod shipped;
+mod signal;
 
 pub use files::{Accounts, Division, Files, Listing, Mtime, StatOnly, UnknownWord};
 pub use image::{HealthCheck, Image};
 pub use load::{LoadError, Mistake, load};
-pub use model::{Check, Command, Expect, Http, Network, Probe, Profile, Seconds, Stop, StopSignal, Tcp, Workload};
+pub use model::{Check, Command, Expect, Http, Network, Probe, Profile, Seconds, Stop, Tcp, Workload};
 pub use ready::{Moment, Ready};
 pub use reference::{page, schema};
 pub use rules::{Purpose, Rule, Rules, Switch};
 pub use shipped::{SHIPPED, Shipped, shipped};
+pub use signal::StopSignal;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::files::Files;
 use super::image::Image;
 use super::ready::Ready;
+use super::signal::StopSignal;
 
 /// A profile, as one file says it, or with what it extends taken in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -175,21 +176,6 @@ pub struct Stop {
     pub command: Option<Command>,
 }
 
-/// The signals by which servers are stopped.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum StopSignal {
-    #[default]
-    Term,
-    Int,
-    Quit,
-    Hup,
-    Usr1,
-    Usr2,
-    Winch,
-    Kill,
-}
-
 fn a_minute() -> Seconds {
     Seconds(60)
 }
@@ -346,47 +332,6 @@ impl Tcp {
 
 fn contains(text: &[u8], wanted: &[u8]) -> bool {
     wanted.is_empty() || text.windows(wanted.len()).any(|window| window == wanted)
-}
-
-impl StopSignal {
-    const ALL: [(&str, Self); 8] = [
-        ("TERM", Self::Term),
-        ("INT", Self::Int),
-        ("QUIT", Self::Quit),
-        ("HUP", Self::Hup),
-        ("USR1", Self::Usr1),
-        ("USR2", Self::Usr2),
-        ("WINCH", Self::Winch),
-        ("KILL", Self::Kill),
-    ];
-
-    /// By name, with or without `SIG`, or by number.
-    pub fn parse(text: &str) -> Option<Self> {
-        let name = text.strip_prefix("SIG").unwrap_or(text);
-        let number = text.parse().ok();
-        let is_it = |(known, signal): &&(&str, Self)| *known == name || Some(signal.number()) == number;
-        Self::ALL.iter().find(is_it).map(|(_, signal)| *signal)
-    }
-
-    /// Its name, as `SIGTERM`.
-    pub fn name(self) -> String {
-        let (name, _) = Self::ALL.iter().find(|(_, signal)| *signal == self).expect("all are in the list");
-        format!("SIG{name}")
-    }
-
-    /// Its number.
-    pub fn number(self) -> i32 {
-        match self {
-            Self::Term => libc::SIGTERM,
-            Self::Int => libc::SIGINT,
-            Self::Quit => libc::SIGQUIT,
-            Self::Hup => libc::SIGHUP,
-            Self::Usr1 => libc::SIGUSR1,
-            Self::Usr2 => libc::SIGUSR2,
-            Self::Winch => libc::SIGWINCH,
-            Self::Kill => libc::SIGKILL,
-        }
-    }
 }
 
 impl Seconds {

@@ -29,6 +29,7 @@ enum Form {
     },
     Command,
     Commands,
+    Signal,
     OneOf(&'static [&'static str]),
     /// Which of these are on, and which are off.
     Switches(&'static [&'static str]),
@@ -184,12 +185,7 @@ const FIELDS: &[Field] = &[
     must("tcp", "port", PORT, "The port."),
     may("tcp", "send", Form::Text, "What is sent."),
     must("tcp", "contains", Form::Text, "What must come back."),
-    may(
-        "stop",
-        "signal",
-        Form::OneOf(&["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH", "KILL"]),
-        "The signal that stops it; else `TERM`.",
-    ),
+    may("stop", "signal", Form::Signal, "The signal that stops it; else `TERM`."),
     may(
         "stop",
         "command",
@@ -249,7 +245,7 @@ const FIELDS: &[Field] = &[
     may(
         "image",
         "stop-signal",
-        Form::OneOf(&["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH", "KILL"]),
+        Form::Signal,
         "The signal by which engines stop the program; else that by which the first workload is stopped, if it is a server.",
     ),
     may("image", "ports", Form::Texts, "Ports added to those at which the workloads listened, as `80/tcp`."),
@@ -325,6 +321,7 @@ fn form_schema(form: Form) -> Value {
         Form::Integer { least, most } => json!({ "type": "integer", "minimum": least, "maximum": most }),
         Form::Command => command,
         Form::Commands => json!({ "type": "array", "items": command }),
+        Form::Signal => json!({ "type": ["string", "integer"] }),
         Form::OneOf(words) => json!({ "enum": words }),
         Form::Switches(names) => {
             // What `on` is in YAML depends on its version.
@@ -379,6 +376,7 @@ fn form_words(form: Form) -> String {
         Form::Integer { least, most } => format!("a number from {least} to {most}"),
         Form::Command => "a list of arguments, or a line for `/bin/sh -c`".to_owned(),
         Form::Commands => "a list of commands".to_owned(),
+        Form::Signal => "a signal's name or number: `QUIT`, `RTMIN+3`, `37`".to_owned(),
         Form::OneOf(words) => format!("`{}`", words.join("`, `")),
         Form::Switches(names) => format!("`on` or `off` by name: `{}`", names.join("`, `")),
         Form::Section(name) => format!("[{name}](#{name})"),

@@ -19,7 +19,7 @@ pub struct Asked {
 pub enum SlimError {
     #[error("the image does not say what to run")]
     NoCommand,
-    #[error("the image is to be stopped by `{0}`, which is none of the signals that minjail sends")]
+    #[error("the image is to be stopped by `{0}`, which is no signal")]
     Signal(String),
 }
 
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(server.env.get("HOME").map(String::as_str), Some("/home/web"));
         assert_eq!(server.cwd.as_deref(), Some("/srv"));
         assert_eq!(server.ready.and_then(|ready| ready.port), Some(80));
-        assert_eq!(server.stop.signal, StopSignal::Quit);
+        assert_eq!(Some(server.stop.signal), StopSignal::parse("QUIT"));
         let other = workload(&config, &Asked::of(&config, None, &["-h".to_owned()]), true, None).unwrap();
         assert_eq!(other.run.0, ["/start", "-h"]);
         assert_eq!(other.ready.and_then(|ready| ready.idle), Some(IDLE));

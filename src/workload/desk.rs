@@ -14,11 +14,12 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use minjail_tracer::{Command, Event, Options};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::tell::Teller;
 use super::wire::{Answer, Ask, Word, receive, send};
+use crate::jail::send_signal;
 use crate::trace::{Ending, Recorder};
 
 /// What is shared.
@@ -114,8 +115,7 @@ impl Desk {
 
     fn signal(&self, number: i32) -> Answer {
         let program = self.program.load(Ordering::SeqCst);
-        let signal = Signal::try_from(number).ok().filter(|_| program != 0);
-        yes(signal.is_some_and(|signal| kill(Pid::from_raw(program), signal).is_ok()))
+        yes(program != 0 && send_signal(program, number))
     }
 
     /// Runs a command beside the program, in its place, traced as it is; what it writes is not kept.

@@ -9,14 +9,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
 use super::desk::{attend, exchange, is_open, yes};
 use super::neighbour;
 use super::runner::{RunError, hello};
 use super::wire::{Answer, Ask, Engine, Order, SIGNAL, send};
-use crate::jail::{self, Namespaces};
+use crate::jail::{self, Namespaces, send_signal};
 use crate::path::escape;
 use crate::trace::Ending;
 
@@ -89,8 +86,7 @@ impl Attendant {
             let output = Command::new(program).args(arguments).output();
             return yes(output.is_ok_and(|output| output.status.success()));
         }
-        let signal = Signal::try_from(number).ok();
-        yes(signal.is_some_and(|signal| kill(Pid::from_raw(self.program()), signal).is_ok()))
+        yes(send_signal(self.program(), number))
     }
 
     /// The child of the client's child; the client, while there is none.
