@@ -205,3 +205,113 @@ fn every_signal_may_be_the_one_that_stops() {
     let odd = self::image(&context, "oci", "odd", configuration(&json!({}), &json!({"StopSignal": "SIGODD"})));
     minjail(&context, &["slim", &odd, "--force", "-o", &out]).assert_refused(125, &["`SIGODD`, which is no signal"]);
 }
+
+/// What only some engine knows, or nobody yet.
+fn odd() -> (Value, Value) {
+    let more = json!({
+        "author": "somebody", "created": "2023-05-06T07:08:09.123456789Z", "os.version": "1.2", "os.features": ["a"],
+        "docker_version": "27.1", "x-new": {"b": [1, null], "a": 2.5},
+        "history": [{"created": "2023-05-06T07:08:09Z", "created_by": "ADD all", "comment": "buildkit"},
+            {"created_by": "ENV Z=1", "empty_layer": true}],
+    });
+    let config = json!({
+        "Env": ["Z=1", "PATH=/bin", "BARE", "A=2"], "OnBuild": ["RUN true"], "Shell": ["/bin/sh", "-c"], "ArgsEscaped": true,
+        "NetworkDisabled": true, "MacAddress": "02:42:ac:11:00:02", "Domainname": "example.org", "Hostname": "h",
+        "Healthcheck": {"Test": ["NONE"]}, "Labels": {"b": "1", "a": "2"}, "StopSignal": "sigquit", "X": 1,
+    });
+    (more, config)
+}
+
+#[test]
+fn unpack_leaves_the_configuration_as_it_is() {
+    let context = TestContext::new();
+    let (mut more, config) = odd();
+    more["os"] = json!("plan9");
+    let own = configuration(&more, &config);
+    let original: Value = serde_json::from_slice(&own).unwrap();
+    let image = image(&context, "oci", "image", own);
+    let (mut from, tree) = (image.clone(), format!("rootfs:{}", context.text("tree")));
+    for (number, form) in ["oci", "docker-archive", "oci-archive", "oci"].into_iter().enumerate() {
+        let to = format!("{form}:{}", context.text(&format!("out{number}")));
+        minjail(&context, &["unpack", "-q", &from, "--platform", "plan9/amd64", "-o", &to]).success();
+        assert_eq!(minjail(&context, &["diff", &image, &to]).status, 0);
+        from = to;
+    }
+    // The layer is written anew, with what it amounts to.
+    let same = |layout: &str| {
+        let config = config_of(&context, layout);
+        let mut original = original.clone();
+        original["rootfs"] = config["rootfs"].clone();
+        assert_eq!(config, original, "{layout}");
+    };
+    ["out0", "out3"].map(same);
+    let index = |layout: &str| -> Value {
+        let index = fs_err::read(context.path(layout).join("index.json")).unwrap();
+        serde_json::from_slice::<Value>(&index).unwrap()["manifests"][0]["annotations"].clone()
+    };
+    for layout in ["out0", "out3"] {
+        assert_eq!(index(layout)["org.opencontainers.image.ref.name"], "v1", "the name stays too");
+    }
+    // The lock has all of it, so that the same image can be made from the tree.
+    minjail(&context, &["unpack", "-q", &image, "-o", &tree]).success();
+    let (lock, again) = (context.text("tree.lock"), format!("oci:{}", context.text("again")));
+    minjail(&context, &["build", "-q", "--locked", &lock, "--root", &context.text("tree"), "-o", &again]).success();
+    same("again");
+    let format = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/format1.py");
+    let told = outcome_of(context.command("python3").args([format, &lock, &context.text("tree")])).success().text();
+    let id = fs_err::read_dir(context.path("again/blobs/sha256")).unwrap();
+    let names: Vec<String> = id.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let config = told.lines().last().unwrap().trim_start_matches("sha256:").to_owned();
+    assert!(names.contains(&config), "a second implementation of the format agrees: {told}");
+}
+
+#[test]
+fn a_name_stays_with_the_image() {
+    let context = TestContext::new();
+    let image = image(&context, "docker-archive", "image.tar", configuration(&json!({}), &json!({})));
+    let out = |form: &str| format!("{form}:{}", context.text(&format!("out.{form}")));
+    for form in ["docker-archive", "oci-archive"] {
+        minjail(&context, &["unpack", "-q", &image, "-o", &out(form)]).success();
+    }
+    let read = |archive: &str, name: &str| -> Value {
+        let archive = context.text(&format!("out.{archive}"));
+        let bytes = context.command("tar").args(["-xOf", &archive, name]).output().unwrap().stdout;
+        serde_json::from_slice(&bytes).unwrap()
+    };
+    assert_eq!(read("docker-archive", "manifest.json")[0]["RepoTags"], json!(["x:latest"]));
+    let annotations = &read("oci-archive", "index.json")["manifests"][0]["annotations"];
+    assert_eq!(annotations["io.containerd.image.name"], "docker.io/library/x:latest");
+    let other = format!("{}:y:2", out("docker-archive"));
+    minjail(&context, &["unpack", "-q", &image, "--force", "-o", &other]).success();
+    assert_eq!(read("docker-archive", "manifest.json")[0]["RepoTags"], json!(["y:2"]));
+}
+
+#[test]
+fn slim_keeps_all_that_it_does_not_change() {
+    let context = TestContext::new();
+    let (more, config) = odd();
+    let own = configuration(&more, &config);
+    let original: Value = serde_json::from_slice(&own).unwrap();
+    let image = image(&context, "oci", "image", own);
+    let out = format!("oci:{}", context.text("out"));
+    let told = minjail(&context, &["slim", &image, "-o", &out]).success();
+    assert!(!told.stderr.contains("health check"), "{told}");
+    minjail(&context, &["check", "-q", &out]).success();
+    let small = config_of(&context, "out");
+    for (key, value) in original.as_object().unwrap() {
+        if !["config", "rootfs", "history", "created"].contains(&key.as_str()) {
+            assert_eq!(small[key], *value, "{key}");
+        }
+    }
+    for (key, value) in original["config"].as_object().unwrap() {
+        if key != "Labels" {
+            assert_eq!(small["config"][key], *value, "{key}");
+        }
+    }
+    assert_eq!(small["config"]["Labels"]["a"], "2");
+    assert_eq!(small["created"], "1970-01-01T00:00:00Z");
+    // What has nothing odd has nothing more in its lock.
+    let plain = self::image(&context, "oci", "plain", configuration(&json!({}), &json!({})));
+    minjail(&context, &["slim", "-q", "--force", &plain, "-o", &out]).success();
+    assert!(!fs_err::read_to_string(context.path("out.lock")).unwrap().contains("\"extra\""));
+}

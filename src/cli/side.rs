@@ -11,7 +11,7 @@ use super::locked::read_lock;
 use super::pack::seal;
 use super::run::run_config;
 use crate::files::{self, FileSet, Reasons, Wanted, What};
-use crate::image::{Image, Input, Reading};
+use crate::image::{Image, Input, Reading, carried};
 use crate::manifest::{self, Aspects, Config, DrawnUp, FORMAT, Given, Manifest, Packages, Packing, Times};
 use crate::path::JailPath;
 use crate::profile;
@@ -99,8 +99,9 @@ pub(super) fn of_image(image: &Image) -> Result<Side, Failure> {
     let architecture = config.as_ref().map(|config| config.architecture.clone()).unwrap_or_default();
     let known = config.is_some();
     let variant = config.as_ref().and_then(|config| config.variant.clone());
-    let config =
-        Config { architecture, variant, ..config.and_then(|config| config.config).map(run_config).unwrap_or_default() };
+    let run = config.as_ref().and_then(|config| config.config.clone()).map(run_config).unwrap_or_default();
+    let extra = config.as_ref().map(|config| carried(config, &run.env)).unwrap_or_default();
+    let config = Config { architecture, variant, extra, ..run };
     let (made, packing) = (BTreeMap::new(), Packing::default());
     let manifest = Manifest { minjail_format: FORMAT, epoch: 0, packing, config, verified: None, made, entries };
     Ok(Side { manifest, knows: Aspects { packing: false, packages: false, config: known, ..Aspects::ALL } })

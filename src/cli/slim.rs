@@ -16,7 +16,7 @@ use super::rehearse::Rehearsal;
 use super::trace::machine;
 use crate::image::oci::{ImageConfig, RunConfig};
 use crate::image::{Image, Input, Reference};
-use crate::manifest::{Entry, Layers};
+use crate::manifest::{Entry, Healthcheck, Layers};
 use crate::path::{JailPath, escape};
 use crate::profile::{Moment, Profile, Ready, Seconds, Workload};
 use crate::root::Root;
@@ -165,7 +165,8 @@ impl Whole<'_> {
         let is_checked = workloads
             .iter()
             .any(|(_, workload)| matches!(workload.ready.as_ref().map(Ready::moment), Some(Moment::Check(_))));
-        if self.run.healthcheck.is_some() && !is_checked && !prepared.quiet {
+        let is_off = self.run.healthcheck.as_ref().is_some_and(Healthcheck::is_off);
+        if self.run.healthcheck.is_some() && !is_checked && !is_off && !prepared.quiet {
             say!("note: the image's health check was not run, so that nobody knows what it needs: it is left out");
         }
         let proving = Proving {
@@ -178,7 +179,8 @@ impl Whole<'_> {
         proven::build(&rehearsals, &Ground::Tree(self.tree), &image, &proving, prepared, |draft| {
             self.finish(draft, prepared.packing.layers);
             let config = &mut draft.manifest.config;
-            config.healthcheck = config.healthcheck.take().or(self.run.healthcheck.clone().filter(|_| is_checked));
+            config.healthcheck =
+                config.healthcheck.take().or(self.run.healthcheck.clone().filter(|_| is_checked || is_off));
             Ok(())
         })
     }

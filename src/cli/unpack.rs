@@ -12,10 +12,11 @@ use super::progress::Progress;
 use super::reading::Reading;
 use super::side::of_image;
 use crate::files::Rules;
-use crate::image::{self, Image, Input, Output, Reference, check_replaceable, lock_beside, write_all};
+use crate::image::{self, Image, Input, Output, Reference, check_replaceable, difference, lock_beside, write_all};
 use crate::layer::Compression;
 use crate::manifest::{Kind, Layers, Manifest, Source, Sources, Times};
 use crate::root::Root;
+use crate::slim::whole_history;
 use crate::tree::Tree;
 
 /// Read an image and write it in another form: as `rootfs:DIR`, to look inside, or as an image; nothing is run
@@ -75,10 +76,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let mut manifest = of_image(&image)?.manifest;
     let keeps = arguments.layers == Layers::Keep;
     manifest.packing = packing(arguments.compression, arguments.layers, Times::Keep, &Rules::default());
-    manifest.assign_layers(|entry| if keeps { entry.layer } else { 0 });
+    let left = manifest.assign_layers(|entry| if keeps { entry.layer } else { 0 });
+    if let Some(config) = &image.config {
+        // Of several layers in one, none is left as it was.
+        let left = if keeps || image.layers.len() == 1 { left } else { Vec::new() };
+        manifest.config.history = whole_history(config, &left);
+        manifest.config.extra = difference(config, &manifest).expect("the epoch is 0, which has a date");
+    }
     let scratch = tempfile::Builder::new().prefix("minjail-unpack-").tempdir().map_err(Failure::new)?;
     image.unpack(scratch.path())?;
-    write(&manifest, scratch.path(), &outputs, &locks, arguments)?;
+    let tag = image.tag.as_ref();
+    let outputs: Vec<Output> = outputs.into_iter().map(|output| output.or_tagged(tag)).collect();
+    let unnamed = Reference::of_program(b"unpacked");
+    let tagged = || tag.and_then(|tag| tag.reference(&unnamed));
+    let name = image.name.clone().or_else(tagged).unwrap_or_else(|| unnamed.clone());
+    write(&manifest, scratch.path(), (&outputs, &locks), &name, arguments)?;
     Ok(Exit::Success)
 }
 
@@ -86,8 +98,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 fn write(
     manifest: &Manifest,
     tree: &Path,
-    outputs: &[Output],
-    locks: &[PathBuf],
+    (outputs, locks): (&[Output], &[PathBuf]),
+    name: &Reference,
     arguments: &Arguments,
 ) -> Result<(), Failure> {
     let root = Root::open(tree)?;
@@ -97,7 +109,7 @@ fn write(
     let options = image::Options {
         compression: arguments.compression,
         force: arguments.force,
-        name: &Reference::of_program(b"unpacked"),
+        name,
         threads: threads(),
         scratch: &std::env::temp_dir(),
         standard_output: standard_output.as_fd(),

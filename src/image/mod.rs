@@ -7,6 +7,7 @@
 mod archive;
 mod contents;
 mod date;
+mod extra;
 mod form;
 pub mod oci;
 mod output;
@@ -26,6 +27,7 @@ use crate::layer::LayerError;
 use crate::publish::{PublishError, io_hint};
 use crate::tree::TreeError;
 
+pub use extra::{carried, difference};
 pub use oci::Platform;
 pub use output::{FORMS, Input, Output, OutputError, Target};
 pub use read::{Image, ImageLayer, ReadError};

@@ -1,12 +1,13 @@
 //! The documents of an image: what the OCI image specification 1.1 and docker's archives have in JSON.
 //!
 //! Written, they are canonical: compact, the keys in the order of the fields here, maps in the order of their keys.
-//! Read, they take other tools' documents: unknown keys are passed over, and `null` is what is left out.
+//! Read, they take other tools' documents: unknown keys of a configuration are kept, others passed over, and `null` is what is left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::date::rfc3339;
 use super::reference::{Reference, Tag};
@@ -84,6 +85,9 @@ pub struct ImageConfig {
     pub rootfs: RootFs,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<Vec<History>>,
+    /// What minjail does not know.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
 }
 
 /// How the image is to be run.
@@ -111,6 +115,9 @@ pub struct RunConfig {
     pub stop_signal: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
+    /// What minjail does not know.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
 }
 
 /// `{}`: how the specification spells a set, as a map to nothing.
@@ -192,6 +199,7 @@ pub(super) fn image_config(manifest: &Manifest, diff_ids: Vec<Digest>) -> Option
         config: Some(run_config(&manifest.config)),
         history: Some(history),
         rootfs: RootFs { kind: "layers".to_owned(), diff_ids },
+        other: BTreeMap::new(),
     })
 }
 
@@ -230,6 +238,7 @@ fn run_config(config: &manifest::Config) -> RunConfig {
         working_dir: word(&config.working_dir),
         labels: (!config.labels.is_empty()).then(|| config.labels.clone()),
         healthcheck: config.healthcheck.clone(),
+        other: BTreeMap::new(),
     }
 }
 

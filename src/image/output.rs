@@ -103,6 +103,16 @@ impl Output {
         }
     }
 
+    /// With this tag, if it is of a form that has one and says none.
+    #[must_use]
+    pub fn or_tagged(self, name: Option<&Tag>) -> Self {
+        match self {
+            Self::Oci { directory, tag: None } => Self::Oci { directory, tag: name.cloned() },
+            Self::OciArchive { file, tag: None } => Self::OciArchive { file, tag: name.cloned() },
+            other => other,
+        }
+    }
+
     /// Where it goes; `None` is standard output.
     pub(super) fn path(&self) -> Option<&Path> {
         match self {

@@ -24,6 +24,8 @@ pub struct Image {
     pub manifest: Option<Digest>,
     /// What the image says that it is called, beside a mere tag.
     pub name: Option<Reference>,
+    /// What it is called in its layout, or the tag of its name.
+    pub tag: Option<Tag>,
     /// The lowest first.
     pub layers: Vec<ImageLayer>,
     pub(super) limits: Limits,
@@ -207,7 +209,7 @@ impl Image {
 
 fn bare_layer(part: Part) -> Image {
     let layer = ImageLayer { digest: None, size: part.size, diff_id: None, part };
-    Image { config: None, manifest: None, name: None, layers: vec![layer], limits: Limits::USUAL }
+    Image { config: None, manifest: None, name: None, tag: None, layers: vec![layer], limits: Limits::USUAL }
 }
 
 fn oci_image(store: &Store, tag: Option<&Tag>, platform: Option<&Platform>) -> Result<Image, ReadError> {
@@ -217,6 +219,7 @@ fn oci_image(store: &Store, tag: Option<&Tag>, platform: Option<&Platform>) -> R
     let annotations = descriptor.annotations.clone().unwrap_or_default();
     let whole = |name: &String| name.contains(['/', ':']).then(|| name.parse().ok()).flatten();
     let name = [oci::CONTAINERD_NAME, oci::REF_NAME].iter().find_map(|key| annotations.get(*key).and_then(whole));
+    let tag = annotations.get(oci::REF_NAME).and_then(|tag| tag.parse().ok());
     // An index may point at indexes, for other platforms; nobody nests them deeply.
     for _ in 0..4 {
         if descriptor.media_type != oci::INDEX && descriptor.media_type != oci::DOCKER_LIST {
@@ -244,7 +247,7 @@ fn oci_image(store: &Store, tag: Option<&Tag>, platform: Option<&Platform>) -> R
             part,
         });
     }
-    Ok(Image { config: Some(config), manifest: Some(digest), name, layers, limits: Limits::USUAL })
+    Ok(Image { config: Some(config), manifest: Some(digest), name, tag, layers, limits: Limits::USUAL })
 }
 
 /// Where nothing but the configuration says for whom an image is, that must be what was asked for.
@@ -295,7 +298,8 @@ fn docker_image(store: &Store, reference: Option<&Reference>, platform: Option<&
         layers.push(ImageLayer { digest: None, size: part.size, diff_id: Some(*diff_id), part });
     }
     let name = names(image).iter().find_map(|name| name.parse().ok());
-    Ok(Image { config: Some(config), manifest: None, name, layers, limits: Limits::USUAL })
+    let tag = name.as_ref().and_then(|name: &Reference| name.tag().parse().ok());
+    Ok(Image { config: Some(config), manifest: None, name, tag, layers, limits: Limits::USUAL })
 }
 
 /// The one image of an index that is meant.

@@ -57,6 +57,10 @@ impl Reference {
         is_docker_tag(tag).then(|| Self { tag: tag.to_owned(), ..self.clone() })
     }
 
+    pub fn tag(&self) -> &str {
+        &self.tag
+    }
+
     /// The last part of the name, which the image itself is called: `app` of `registry.example/team/app:1`.
     pub fn short(&self) -> &str {
         self.repository.rsplit('/').next().unwrap_or(&self.repository)

@@ -6,8 +6,8 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use super::ImageError;
+use super::extra::document;
 use super::form::Form;
-use super::oci;
 use super::output::Output;
 use super::reference::Reference;
 use super::replace::is_rootfs_or_empty;
@@ -261,8 +261,7 @@ fn pack(
 
 /// The canonical image configuration.
 fn config(tree: &Tree<'_>, diff_ids: Vec<Digest>) -> Result<Vec<u8>, ImageError> {
-    let config = oci::image_config(tree.manifest, diff_ids).ok_or(ImageError::Epoch(tree.manifest.epoch))?;
-    Ok(oci::text(&config))
+    document(tree.manifest, diff_ids).ok_or(ImageError::Epoch(tree.manifest.epoch))
 }
 
 fn check_distinct(outputs: &[Output], locks: &[PathBuf]) -> Result<(), ImageError> {

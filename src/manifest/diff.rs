@@ -208,6 +208,7 @@ fn config(one: &Config, other: &Config, changed: &mut Changed) {
     changed.note("labels", json(&one.labels), json(&other.labels));
     changed.note("variant", json(&one.variant), json(&other.variant));
     changed.note("healthcheck", json(&one.healthcheck), json(&other.healthcheck));
+    changed.note("extra", json(&one.extra.lasting()), json(&other.extra.lasting()));
 }
 
 /// A list or map, for a person.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Seal;
-use super::origin::{Healthcheck, Step};
+use super::origin::{Extra, Healthcheck, Step};
 use super::packing::{Made, Packing};
 use crate::files::Reasons;
 use crate::path::JailPath;
@@ -72,6 +72,9 @@ pub struct Config {
     /// Of the image that this one was made from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Step>,
+    /// Of that image too: what is said in no other field.
+    #[serde(default, skip_serializing_if = "Extra::is_empty")]
+    pub extra: Extra,
 }
 
 /// One path of the image.

@@ -18,8 +18,18 @@ pub fn keep_layers(manifest: &mut Manifest, image: &[Entry]) -> Vec<u32> {
     manifest.assign_layers(|entry| key(entry).unwrap_or(TOP))
 }
 
-/// The steps by which an image came to be; `left` are its layers that are left, as [`keep_layers`] tells.
+/// The steps by which an image came to be; `left` are its layers of which something is left, as [`keep_layers`] tells.
 pub fn history(image: &ImageConfig, left: &[u32]) -> Vec<Step> {
+    let cut = format!("cut by minjail (format {FORMAT})");
+    steps(image, left, Some(&cut))
+}
+
+/// As [`history`], of an image whose layers that are left are whole.
+pub fn whole_history(image: &ImageConfig, left: &[u32]) -> Vec<Step> {
+    steps(image, left, None)
+}
+
+fn steps(image: &ImageConfig, left: &[u32], cut: Option<&str>) -> Vec<Step> {
     let steps = image.history.as_deref().unwrap_or_default();
     let layers = steps.iter().filter(|step| !step.empty_layer).count();
     // One that has not a step for each layer does not say which step made which.
@@ -28,11 +38,10 @@ pub fn history(image: &ImageConfig, left: &[u32]) -> Vec<Step> {
     let step = |step: &History| {
         let own = if step.empty_layer { None } else { next.next() };
         let layer = left.iter().position(|left| Some(*left) == own).filter(|_| is_whole);
-        let cut = format!("cut by minjail (format {FORMAT})");
-        let comment = match (&step.comment, layer) {
+        let comment = match (&step.comment, cut.filter(|_| layer.is_some())) {
             (comment, None) => comment.clone(),
-            (None, Some(_)) => Some(cut),
-            (Some(comment), Some(_)) => Some(format!("{comment}; {cut}")),
+            (None, Some(cut)) => Some(cut.to_owned()),
+            (Some(comment), Some(cut)) => Some(format!("{comment}; {cut}")),
         };
         Step {
             created: step.created.clone(),

@@ -9,12 +9,13 @@ mod workload;
 
 use std::collections::BTreeMap;
 
+use crate::image::carried;
 use crate::image::oci::{ImageConfig, RunConfig};
 use crate::manifest::{Config, Entry, Kind, Manifest};
 use crate::path::JailPath;
 
 pub use accounts::{Account, AccountError, account};
-pub use history::{history, keep_layers};
+pub use history::{history, keep_layers, whole_history};
 pub use workload::{Asked, SlimError, inside, workload};
 
 /// Carries over what of an image's configuration no run shows: of `from`, what is said of the image, and of `run`, how it
@@ -30,6 +31,7 @@ pub fn carry_over(config: &mut Config, from: &ImageConfig, run: &RunConfig) {
     for (name, value) in run.labels.iter().flatten() {
         config.labels.entry(name.clone()).or_insert_with(|| value.clone());
     }
+    config.extra = carried(from, &config.env);
 }
 
 /// Gives every entry the owner, mode and attributes that the image's own entry has. An image that an ordinary user has
