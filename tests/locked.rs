@@ -149,6 +149,22 @@ fn what_the_run_changed_is_rebuilt_from_the_trace() {
     assert_eq!(digest(&context, "again"), digest(&context, "image"));
 }
 
+/// What the trace has kept of a file says nothing of its attributes: these are the file's, whenever it is built.
+#[test]
+fn what_the_run_gave_another_time_is_rebuilt_with_its_attributes() {
+    let context = TestContext::new();
+    context.lay_out(&[("state", "before\n")]);
+    outcome_of(context.command("setfattr").args(["-n", "user.word", "-v", "kept", "state"])).success();
+    let trace = context.text("app.trace");
+    let image = format!("oci:{}", context.text("image"));
+    let mut command = context.minjail(&["trace", "-q", "-t", &trace, "-o", &image]);
+    let touch = ["--lock", &context.text("app.lock"), "--", "/bin/touch", "-h", "state"];
+    outcome_of(command.args(touch)).success();
+    let again = format!("oci:{}", context.text("again"));
+    locked(&context, &["-t", &trace, "-o", &again]).success();
+    assert_eq!(digest(&context, "again"), digest(&context, "image"));
+}
+
 #[test]
 fn a_lock_says_which_layer_an_entry_is_in() {
     let context = TestContext::new();

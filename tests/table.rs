@@ -54,6 +54,44 @@ cp away.txt copy; mv copy away.txt";
     }
 }
 
+/// What a call by path does to times, mode, owner and attributes leaves the content alone: the file is there as it was.
+#[test]
+fn a_file_of_which_only_the_attributes_were_changed() {
+    let script = "touch -h -d @86400 touched; perl -e 'utime 7, 7, \"perl\"'
+python3 -I -c 'import os; os.utime(\"python\", (7, 7))'
+cat read > /dev/null; touch -h -d @86400 read; touch -h -d @86400 big
+chmod 600 mode; setfattr -n user.new -v x attribute; if [ $(id -u) = 0 ]; then chown 7:7 owner; fi
+touch -h -d @86400 written; echo new > written; touch -h -d @86400 link";
+    let names = ["touched", "perl", "python", "read", "mode", "attribute", "owner", "written"];
+    let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+    let traced = Traced::new(script, |work| {
+        for name in names {
+            write(work.join(name), name);
+        }
+        write(work.join("big"), &"big".repeat(100_000));
+        let mut set = limited("setfattr");
+        outcome_of(set.args(["-n", "user.old", "-v", "kept", "touched"]).current_dir(work)).success();
+        for name in names.iter().chain(&["big"]) {
+            fs_err::set_permissions(work.join(name), PermissionsExt::from_mode(0o640)).expect("it is ours");
+            let file = fs_err::OpenOptions::new().write(true).open(work.join(name)).expect("it is ours");
+            file.into_parts().0.set_modified(time).expect("it is ours");
+        }
+        symlink("touched", work.join("link")).expect("the directory can be written");
+    });
+    let built = traced.build("tree", &["--mtime", "keep"]);
+    let own = (0o640, nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    for name in names {
+        assert_eq!(built.text(name), name, "its content is untouched");
+        assert_eq!(owner(&built.at(name)), own, "{name} has the owner and mode from before the run");
+        assert_eq!(fs_err::metadata(built.at(name)).expect("it is there").mtime(), 1_000_000, "{name} has its time");
+    }
+    assert_eq!(built.text("big"), "big".repeat(100_000));
+    assert_eq!(built.link("link"), "touched");
+    let mut get = limited("getfattr");
+    let has = outcome_of(get.args(["--only-values", "-n", "user.old"]).arg(built.at("touched"))).success();
+    assert_eq!(has.text(), "kept", "an attribute stays");
+}
+
 #[test]
 fn a_file_that_was_changed_and_never_read() {
     let script =

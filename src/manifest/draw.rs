@@ -184,7 +184,7 @@ impl Drawing<'_> {
             },
             // It was seen in a listing and is gone since: nobody had asked for more than its name.
             (What::AsIs, None) if was_only_listed(&reasons) => return Ok(()),
-            (What::Was(was), _) => self.as_was(&path, &was)?,
+            (What::Was(was), facts) => self.as_was(&path, &was, facts.as_ref())?,
             (What::Hollow, Some(facts)) if facts.is_file() => self.hollow(&path, &facts),
             (What::AsIs | What::Hollow, _) => return Err(DrawError::Missing { path }),
             (What::Sealed, facts) => self.file_of_ours(&path, facts.as_ref(), Vec::new()),
@@ -225,8 +225,10 @@ impl Drawing<'_> {
     }
 
     /// What the run changed, by what the trace kept of it.
-    fn as_was(&mut self, path: &JailPath, was: &Was) -> Result<Draft, DrawError> {
+    fn as_was(&mut self, path: &JailPath, was: &Was, now: Option<&Facts>) -> Result<Draft, DrawError> {
         let facts = &was.facts;
+        // Of attributes the trace keeps none; those of another file that has the name by now are not the ones.
+        let is_there = now.is_some_and(|now| now.is_file() && (now.dev, now.ino) == (facts.dev, facts.ino));
         let (kind, has_attributes) = match (facts.file_type, &was.target, &was.content) {
             (FileType::File, _, Some(sha256)) => {
                 if let Some(link) = self.other_name(facts, sha256) {
@@ -236,7 +238,7 @@ impl Drawing<'_> {
                 let (stored, digest) =
                     stored.ok_or_else(|| DrawError::Lost { path: path.clone(), sha256: sha256.clone() })?;
                 self.sources.insert(path.clone(), Source::Stored(stored.clone()));
-                (Kind::File { size: facts.size, sha256: Seal::of(digest) }, false)
+                (Kind::File { size: facts.size, sha256: Seal::of(digest) }, is_there)
             }
             (FileType::File, ..) => (self.file(path, facts.size, Source::Root(Some(seen(facts)))), true),
             (FileType::Directory, ..) => (Kind::Directory, false),

@@ -249,10 +249,15 @@ impl Recorder {
         if record.refused.is_some() {
             return Ok(());
         }
-        let changes = matches!(record.access, Access::Write | Access::Create | Access::Remove | Access::Replace);
-        let vanishes = record.access == Access::Read && is_temporary(&record.path);
+        let hides = match record.access {
+            Access::Write | Access::Create | Access::Remove | Access::Replace => true,
+            // With another time nobody can tell any more whether a file still has the content that the run found.
+            Access::Attributes => sets_times(&record.call),
+            Access::Read => is_temporary(&record.path),
+            _ => false,
+        };
         // Only the first time: afterwards it may have the content that the run gave it.
-        if (changes || vanishes) && facts.is_file() && !record.made && self.kept.insert(record.path.clone()) {
+        if hides && facts.is_file() && !record.made && self.kept.insert(record.path.clone()) {
             record.before = self.keep(current, facts)?;
         }
         if record.access == Access::Remove {
@@ -310,6 +315,12 @@ impl Recorder {
         write_record(&mut self.records, record)
             .map_err(|source| RecordError::Write { path: self.directory.path().to_path_buf(), source })
     }
+}
+
+/// True for a call that sets a file's times: `utime(2)`, `utimensat(2)` and their kin. Others that change attributes leave
+/// the content and the mtime alone.
+fn sets_times(call: &str) -> bool {
+    call.starts_with("utime") || call == "futimesat"
 }
 
 /// True for a mount point of what the kernel makes up, and for all below: nothing there has a content from before.
