@@ -155,6 +155,22 @@ fn where_modules_are_found_goes_with_the_image() {
     assert_eq!(outcome_of(&mut context.minjail(&["run", &image])).success().text(), "red None\n");
 }
 
+/// What the run executed by `SHELL` is found by it in the jail too; what no run used is no shell that the image has.
+#[test]
+fn the_shell_that_a_program_runs_commands_by_goes_with_the_image() {
+    let context = TestContext::new();
+    for (name, script, there) in [
+        ("used", r#"exec "$SHELL" -c 'echo "${BASH:+hi} $SHELL"'"#, "hi /bin/bash\n"),
+        ("unused", "echo ${SHELL:-none}", "none\n"),
+    ] {
+        let image = format!("rootfs:{}", context.text(name));
+        let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "-o", &image]);
+        command.args(["--", "/bin/sh", "-c", script]).env("SHELL", "/bin/bash");
+        assert!(outcome_of(&mut command).success().text().contains("/bin/bash"));
+        assert_eq!(outcome_of(&mut context.minjail(&["run", &image])).success().text(), there);
+    }
+}
+
 /// Paths longer than `PATH_MAX`, which a program reaches one directory at a time: what lies there is read, rewritten and
 /// listed, and the image has it as it was.
 #[test]

@@ -17,6 +17,7 @@ mod build;
 mod cache;
 mod check;
 mod choices;
+mod configure;
 mod diagnose;
 mod diff;
 mod doctor;

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use super::apart::keep_apart;
 use super::cache::Unpacked;
+use super::configure::architecture;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::pack::{Draft, Packing, Prepared, architecture};
+use super::pack::{Draft, Packing, Prepared};
 use super::profile;
 use super::proven::{self, Ground, Proving};
 use super::reading::Reading;

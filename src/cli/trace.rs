@@ -57,7 +57,7 @@ pub(super) struct Running {
     /// Set a variable for the program and in the image; a name alone takes the value from the environment
     ///
     /// Without it the image gets `PATH`, `HOME`, `TZ`, the locale, and those by which loaders and interpreters find their
-    /// files, as `LD_LIBRARY_PATH`, `PYTHONPATH`, `NODE_PATH` or `CLASSPATH`.
+    /// files, as `LD_LIBRARY_PATH`, `PYTHONPATH`, `NODE_PATH` or `CLASSPATH`; and `SHELL`, if the program used what that names.
     #[arg(long = "env", short, value_name = "NAME[=VALUE]")]
     pub(super) env: Vec<OsString>,
 
@@ -206,8 +206,9 @@ pub(super) fn named(
 }
 
 /// Variables without which a program finds other files than it found when it was traced, or speaks another language:
-/// those of the C library, and those by which interpreters find modules and libraries their data.
-const USUAL: [&str; 40] = [
+/// those of the C library, and those by which interpreters find modules and libraries their data. `SHELL` is what many run
+/// commands by; the image gets it if the run used what it names.
+const USUAL: [&str; 41] = [
     "CLASSPATH",
     "CURL_CA_BUNDLE",
     "FONTCONFIG_FILE",
@@ -242,6 +243,7 @@ const USUAL: [&str; 40] = [
     "PYTHONHOME",
     "PYTHONPATH",
     "RUBYLIB",
+    "SHELL",
     "SSL_CERT_DIR",
     "SSL_CERT_FILE",
     "TCLLIBPATH",

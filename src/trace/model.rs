@@ -182,4 +182,12 @@ impl Run {
             ending: None,
         }
     }
+
+    /// True if a program of the run named `path`, so spelled, and found something that had been there before.
+    pub fn found(&self, path: &str) -> bool {
+        self.touches.iter().any(|touch| {
+            let spelled = touch.spelled.as_deref() == Some(path) || touch.path.as_bytes() == path.as_bytes();
+            spelled && !touch.made && matches!(touch.found, Found::There(_))
+        })
+    }
 }

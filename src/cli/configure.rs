@@ -1,0 +1,84 @@
+//! From a trace to the configuration of an image: what is run, how, and as whom.
+
+use std::collections::BTreeMap;
+
+use super::choices::Chosen;
+use super::failure::Failure;
+use crate::manifest::{Config, FORMAT, Healthcheck};
+use crate::path::unescape;
+use crate::profile::{HealthCheck, Image, Seconds, StopSignal};
+use crate::trace::{Header, Protocol, Trace};
+
+/// How the image is run: as the workload was, unless `image` says otherwise.
+pub(super) fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chosen) -> Result<Config, Failure> {
+    let mut arguments = lead.command.iter().skip(1);
+    let text = |argument: &String| {
+        unescape(argument).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
+            Failure::usage(format!("the argument `{argument}` is not UTF-8, and an image's command must be"))
+        })
+    };
+    let cmd = arguments.by_ref().map(text).collect::<Result<_, _>>()?;
+    let ports = trace.runs.iter().flat_map(|run| &run.listening);
+    let exposed_ports = ports.map(|listening| {
+        let protocol = if listening.protocol == Protocol::Tcp { "tcp" } else { "udp" };
+        format!("{}/{protocol}", listening.port)
+    });
+    let variables = lead.env.iter().filter(|(name, value)| !chosen.withholds(name, value));
+    let variables = variables.filter(|(name, value)| is_carried(trace, name, value));
+    let labels = [
+        ("org.minjail.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("org.minjail.format".to_owned(), FORMAT.to_string()),
+    ];
+    let entrypoint = vec![text(&lead.program.to_string())?];
+    let (entrypoint, cmd) = match (&image.entrypoint, &image.cmd) {
+        (None, None) => (entrypoint, cmd),
+        (None, Some(cmd)) => (entrypoint, cmd.clone()),
+        (Some(entrypoint), cmd) => (entrypoint.clone(), cmd.clone().unwrap_or_default()),
+    };
+    let added = |map: &BTreeMap<String, String>| map.clone().into_iter().collect::<Vec<_>>();
+    Ok(Config {
+        architecture: image.architecture.clone().unwrap_or_else(|| architecture(&lead.machine).to_owned()),
+        entrypoint,
+        cmd,
+        env: variables.map(|(name, value)| (name.clone(), value.clone())).chain(added(&image.env)).collect(),
+        working_dir: image.workdir.clone().map_or_else(|| text(&lead.directory.to_string()), Ok)?,
+        user: image.user.clone().unwrap_or_else(|| format!("{}:{}", lead.uid, lead.gid)),
+        exposed_ports: exposed_ports.chain(image.ports.iter().cloned()).collect(),
+        volumes: image.volumes.clone(),
+        stop_signal: image.stop_signal.map(StopSignal::name),
+        labels: labels.into_iter().chain(added(&image.labels)).collect(),
+        healthcheck: image.healthcheck.as_ref().map(healthcheck),
+        ..Config::default()
+    })
+}
+
+/// False for a variable that names a program which the runs had no use for: the image does not have it, and who finds the
+/// variable there would count on it.
+fn is_carried(trace: &Trace, name: &str, value: &str) -> bool {
+    name != "SHELL" || trace.runs.iter().any(|run| run.found(value))
+}
+
+/// A profile's health check as an image has it: times in nanoseconds.
+fn healthcheck(check: &HealthCheck) -> Healthcheck {
+    let nanoseconds = |seconds: Option<Seconds>| {
+        seconds.map(|seconds| i64::try_from(seconds.duration().as_nanos()).unwrap_or(i64::MAX))
+    };
+    Healthcheck {
+        test: Some(check.test()),
+        interval: nanoseconds(check.interval),
+        timeout: nanoseconds(check.timeout),
+        start_period: nanoseconds(check.start_period),
+        retries: check.retries.map(i64::from),
+        ..Healthcheck::default()
+    }
+}
+
+/// `uname -m` as GOARCH spells it (OCI image-spec, config.md, "architecture").
+pub(super) fn architecture(machine: &str) -> &str {
+    match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "i386" | "i486" | "i586" | "i686" => "386",
+        other => other,
+    }
+}
