@@ -49,6 +49,13 @@ fn the_image_of_cat_is_small_and_everything_in_it_has_a_reason() {
             }
         }
     }
+    for (path, link) in [("/lib64/ld-linux-x86-64.so.2", "/lib64"), ("/lib/x86_64-linux-gnu/libc.so.6", "/lib")] {
+        for source in ["app.lock", "app.trace"] {
+            let why = outcome_of(&mut context.minjail(&["why", &context.text(source), path])).success();
+            let way = format!("{path} is /usr{path}, by the link {link}\n/usr{path}\n  ");
+            assert!(why.text().starts_with(&way), "{source}: {why}");
+        }
+    }
     let absent = outcome_of(&mut context.minjail(&["why", &context.text("app.lock"), "/no/such/path"]));
     assert!(absent.status != 0 && absent.stderr.contains("/no/such/path"), "{absent}");
 }

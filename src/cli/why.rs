@@ -6,9 +6,10 @@ use super::answer;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::locked::read_lock;
-use crate::files;
+use crate::files::{self, What};
+use crate::manifest::Kind;
 use crate::path::JailPath;
-use crate::report::why::{AllReasons, explain};
+use crate::report::why::{AllReasons, Links, explain, follow};
 use crate::root::Root;
 use crate::trace::Trace;
 
@@ -25,13 +26,14 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let reasons = reasons(&arguments.source)?;
+    let (reasons, links) = read(&arguments.source)?;
     let mut exit = Exit::Success;
     for path in &arguments.paths {
         let path = JailPath::parse(path.as_os_str().as_encoded_bytes())
             .map_err(|error| Failure::new(error).hint("give the path as it is in the image, from its root on"))?;
-        if let Some(text) = explain(&reasons, &path) {
-            answer(&text);
+        let (end, passed) = follow(&links, &path).unwrap_or_else(|| (path.clone(), Vec::new()));
+        if let Some(text) = explain(&reasons, &end) {
+            answer(&format!("{}{text}", way(&path, &end, &passed)));
         } else {
             say!("`{path}` is not in the image: nothing that ran needed it");
             exit = Exit::No;
@@ -40,12 +42,44 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-fn reasons(source: &Path) -> Result<AllReasons, Failure> {
-    if source.is_dir() {
-        let trace = Trace::read(&[source.to_path_buf()])?;
-        let root = trace.runs.first().map_or_else(|| PathBuf::from("/"), |run| run.header.root.clone());
-        let (files, _) = files::needed(&trace, &Root::open(&root)?, &files::Policy::default())?;
-        return Ok(files.wanted.into_iter().map(|(path, wanted)| (path, wanted.reasons)).collect());
+/// By which links `path` is another one; nothing if it is none.
+fn way(path: &JailPath, end: &JailPath, passed: &[JailPath]) -> String {
+    let names: Vec<String> = passed.iter().map(ToString::to_string).collect();
+    match names.len() {
+        0 => String::new(),
+        1 => format!("{path} is {end}, by the link {}\n", names[0]),
+        _ => format!("{path} is {end}, by the links {}\n", names.join(", ")),
     }
-    Ok(read_lock(source)?.entries.into_iter().map(|entry| (entry.path, entry.reasons)).collect())
+}
+
+fn read(source: &Path) -> Result<(AllReasons, Links), Failure> {
+    let (mut all, mut links) = (AllReasons::new(), Links::new());
+    if !source.is_dir() {
+        for entry in read_lock(source)?.entries {
+            if let Kind::Symlink { target } = entry.kind {
+                links.insert(entry.path.clone(), target);
+            }
+            all.insert(entry.path, entry.reasons);
+        }
+        return Ok((all, links));
+    }
+    let trace = Trace::read(&[source.to_path_buf()])?;
+    let root = trace.runs.first().map_or_else(|| PathBuf::from("/"), |run| run.header.root.clone());
+    let root = Root::open(&root)?;
+    let (files, _) = files::needed(&trace, &root, &files::Policy::default())?;
+    for (path, wanted) in files.wanted {
+        links.extend(target(&path, &wanted.what, &root).map(|target| (path.clone(), target)));
+        all.insert(path, wanted.reasons);
+    }
+    Ok((all, links))
+}
+
+/// The text of the link that the image would have at `path`; `None` if that is no link.
+fn target(path: &JailPath, what: &What, root: &Root) -> Option<Vec<u8>> {
+    match what {
+        What::Was(was) => was.target.clone(),
+        // What cannot be looked at any more leads nowhere.
+        What::AsIs if root.lstat(path).ok()??.is_symlink() => root.read_link(path).ok(),
+        _ => None,
+    }
 }

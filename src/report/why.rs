@@ -9,6 +9,9 @@ use crate::path::JailPath;
 /// Every path of an image, with its reasons.
 pub type AllReasons = BTreeMap<JailPath, Reasons>;
 
+/// Every link of an image, with its text.
+pub type Links = BTreeMap<JailPath, Vec<u8>>;
+
 /// So many reasons of one kind are told one by one.
 const SHOWN: usize = 3;
 
@@ -36,6 +39,45 @@ pub fn explain(reasons: &AllReasons, path: &JailPath) -> Option<String> {
     let mut text = format!("{path}\n");
     tell(reasons, own, 1, &mut BTreeSet::from([path.clone()]), &mut text);
     Some(text)
+}
+
+/// So many links the kernel follows in one path (`path_resolution(7)`).
+const LINKS_AT_MOST: usize = 40;
+
+/// Where `path` is by the links above its last component, and these links; `None` if they go round in a circle.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use minjail::path::JailPath;
+/// use minjail::report::why::follow;
+///
+/// let path = |text: &str| JailPath::parse(text.as_bytes()).unwrap();
+/// let links = BTreeMap::from([(path("/bin"), b"usr/bin".to_vec())]);
+/// assert_eq!(follow(&links, &path("/bin/sh")), Some((path("/usr/bin/sh"), vec![path("/bin")])));
+/// assert_eq!(follow(&links, &path("/bin")), Some((path("/bin"), vec![])));
+/// ```
+pub fn follow(links: &Links, path: &JailPath) -> Option<(JailPath, Vec<JailPath>)> {
+    let reversed = |text: &[u8]| text.split(|&byte| byte == b'/').rev().map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let (mut at, mut passed) = (JailPath::root(), Vec::new());
+    let mut todo = reversed(path.as_bytes());
+    while let Some(name) = todo.pop() {
+        let next = match name.as_slice() {
+            b"" | b"." => continue,
+            b".." => at.parent().unwrap_or(at),
+            name => at.join(name),
+        };
+        let Some(text) = links.get(&next).filter(|_| !todo.is_empty()) else {
+            at = next;
+            continue;
+        };
+        if passed.len() == LINKS_AT_MOST {
+            return None;
+        }
+        at = if text.starts_with(b"/") { JailPath::root() } else { next.parent()? };
+        todo.extend(reversed(text));
+        passed.push(next);
+    }
+    Some((at, passed))
 }
 
 fn tell(all: &AllReasons, own: &Reasons, depth: usize, told: &mut BTreeSet<JailPath>, text: &mut String) {
