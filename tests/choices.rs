@@ -64,6 +64,26 @@ fn names_among_temporary_files() {
     let built = traced.build("tree", &[]);
     assert!(built.has(&format!("{own}/f")), "what was read is there");
     assert!(!built.has(other), "what was only seen in passing is not");
+    let note = "a listing of /tmp showed names that are not packed";
+    assert!(built.said.contains(note) && built.said.contains("`--include /tmp/NAME` packs one"), "{}", built.said);
+}
+
+/// A directory below a place for temporary files is somebody's, and its names are seen, gone or not.
+#[test]
+fn names_in_a_directory_below_temporary_files() {
+    let own = tempfile::Builder::new().prefix("minjail-own-").tempdir().expect("/tmp can be written");
+    write(own.path(), &[("sub/a", "a"), ("sub/gone", ""), ("sub/d/x", ""), ("sub/lost/x", ""), ("away/a", "")]);
+    let at = support::text(own.path());
+    let traced = Traced::new(&format!("ls {at}/sub > /dev/null; ls {at}/away; rm -r {at}/away"), |_| {});
+    fs_err::remove_file(own.path().join("sub/gone")).expect("it is ours");
+    fs_err::remove_dir_all(own.path().join("sub/lost")).expect("it is ours");
+    for listing in ["names", "full"] {
+        let built = traced.build(listing, &["--listing", listing]);
+        let seen = support::names_in(&built.at(&format!("{at}/sub")));
+        assert_eq!(seen, ["a", "d", "gone", "lost"], "as the run saw them");
+        assert_eq!(support::names_in(&built.at(&format!("{at}/away"))), ["a"]);
+        assert!(!built.said.contains("names that are not packed"), "{}", built.said);
+    }
 }
 
 #[test]

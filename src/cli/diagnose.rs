@@ -10,7 +10,7 @@ use super::failure::Failure;
 use crate::files::{OMITTED, is_minjails};
 use crate::path::{Facts, JailPath};
 use crate::root::Root;
-use crate::trace::is_temporary;
+use crate::trace::is_shared;
 use crate::workload::{Observation, Sought};
 
 /// A file that is in the jail, and is not as the root has it.
@@ -55,7 +55,8 @@ pub(super) fn diagnose(
             diagnosis.differing.push(Differing { sought: met.clone(), how });
         }
     }
-    for listed in observation.listed.iter().rev().filter(counts).filter(|listed| !is_temporary(&listed.path)) {
+    // What such a directory has on the host is other programs', and left out.
+    for listed in observation.listed.iter().rev().filter(counts).filter(|listed| !is_shared(&listed.path)) {
         diagnosis.unlisted.extend(unlisted(listed, root, tree));
     }
     diagnosis.differing.sort_by_key(|differing| is_minjails(&differing.sought.path));

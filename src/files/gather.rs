@@ -7,7 +7,7 @@ use super::special;
 use super::{FileSet, FilesError, Listing, Note, Reason, Reasons, Was, What};
 use crate::path::{Facts, FileType, JailPath, unescape};
 use crate::root::Root;
-use crate::trace::{Access, Found, Header, Run, Touch, Trace, is_kernels, is_temporary};
+use crate::trace::{Access, Found, Header, Run, Touch, Trace, is_kernels, is_shared, is_temporary};
 
 /// In place of a system call's name: what was missed in the jail and is to be added.
 pub const REPAIR: &str = "repair";
@@ -175,7 +175,7 @@ pub(super) fn wanted(
     }
     // After everything that was touched: a name that was only seen is there by name alone.
     for (path, touched) in &gathered.paths {
-        list(path, touched, root, listing, &mut files)?;
+        list(path, touched, root, listing, &mut files, &mut notes)?;
     }
     let ways = gathered.links.iter().chain(&gathered.passed).chain(&gathered.makings);
     for (path, reasons) in ways.filter(|(path, _)| !is_kernels(path)) {
@@ -292,14 +292,19 @@ fn list(
     root: &Root,
     listing: Listing,
     files: &mut FileSet,
+    notes: &mut Vec<Note>,
 ) -> Result<(), FilesError> {
     if listing == Listing::Opened {
         return Ok(());
     }
     let names = touched.names.iter().filter_map(|name| unescape(name));
-    // Where files come and go, what else is there is other programs' and not there tomorrow.
-    let is_noise = |child: &JailPath| is_kernels(child) || (is_temporary(child) && !files.contains(child));
-    let children: Vec<JailPath> = names.map(|name| path.join(&name)).filter(|child| !is_noise(child)).collect();
+    let names = names.map(|name| path.join(&name)).filter(|child| !is_kernels(child));
+    // Where everybody's files come and go, what nothing touched is other programs' and not there tomorrow.
+    let (children, noise): (Vec<JailPath>, Vec<JailPath>) =
+        names.partition(|child| !is_shared(path) || files.contains(child));
+    if noise.iter().any(|child| !child.file_name().starts_with(b".minjail-")) {
+        notes.push(Note::Names { path: path.clone() });
+    }
     for child in children {
         let what = match root.lstat(&child)? {
             _ if files.contains(&child) => What::AsIs,

@@ -26,4 +26,6 @@ pub enum Note {
     Variable { name: String },
     /// A file that was in a directory for temporary files before the run.
     Temporary { path: JailPath },
+    /// A listing of a directory where everybody's files come and go showed names that are not packed.
+    Names { path: JailPath },
 }

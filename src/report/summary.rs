@@ -389,6 +389,10 @@ fn sentence(note: &Note) -> String {
         Note::Temporary { path } => {
             format!("{path} was there before the run, in a place for temporary files; it is packed")
         }
+        Note::Names { path } => format!(
+            "a listing of {path} showed names that are not packed, as files of others come and go there; \
+             `--include {path}/NAME` packs one"
+        ),
     }
 }
 

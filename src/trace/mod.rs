@@ -19,4 +19,4 @@ pub use merge::Conflict;
 pub use minjail_tracer::{Access, Gap, Protocol};
 pub use model::{Ending, FORMAT, Found, Header, Link, Listening, Program, Run, Touch, Trace};
 pub use record::{RecordError, Recorder, Tally};
-pub(crate) use record::{is_kernels, is_temporary};
+pub(crate) use record::{is_kernels, is_shared, is_temporary};

@@ -336,3 +336,8 @@ pub(crate) fn is_temporary(path: &JailPath) -> bool {
         .iter()
         .any(|top| path.as_bytes().strip_prefix(*top).is_some_and(|rest| rest.starts_with(b"/")))
 }
+
+/// True for the directories in which every program puts what it needs for a while. What lies deeper has an owner.
+pub(crate) fn is_shared(path: &JailPath) -> bool {
+    matches!(path.as_bytes(), b"/tmp" | b"/var/tmp" | b"/run")
+}
