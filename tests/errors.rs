@@ -53,6 +53,18 @@ fn a_script_whose_interpreter_is_not_there() {
 }
 
 #[test]
+fn a_script_that_names_no_interpreter() {
+    let context = TestContext::new();
+    context.lay_out(&[("nosh", "echo ran\n"), ("bytes", "\0\0\0\0")]);
+    for name in ["nosh", "bytes"] {
+        make_executable(&context.work().join(name));
+    }
+    let words = ["failed to execute `./nosh`", "hint: it has no `#!` line", "`sh ./nosh`"];
+    refused(&context, &["trace", "--", "./nosh"], CANNOT_EXECUTE, &words);
+    refused(&context, &["trace", "--", "./bytes"], CANNOT_EXECUTE, &["hint: it is neither a program for this machine"]);
+}
+
+#[test]
 fn a_program_for_another_architecture() {
     let context = TestContext::new();
     let path = context.work().join("program");

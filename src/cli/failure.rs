@@ -5,7 +5,7 @@ use std::error::Error;
 use anstyle::{AnsiColor, Style};
 
 use super::exit::Exit;
-use super::locate::LocateError;
+use super::locate::{LocateError, is_bare_script};
 use crate::cache::CacheError;
 use crate::elf::CacheError as LdCacheError;
 use crate::elf::SearchError;
@@ -126,6 +126,15 @@ impl From<LocateError> for Failure {
 impl From<TracerError> for Failure {
     fn from(error: TracerError) -> Self {
         use nix::errno::Errno;
+        if let TracerError::Spawn(SpawnError::Exec { path, source: Errno::ENOEXEC }) = &error {
+            let hint = if is_bare_script(path) {
+                let path = path.display();
+                format!("it has no `#!` line that names its interpreter: write one, or run it as `sh {path}`")
+            } else {
+                "it is neither a program for this machine nor a script that starts with `#!`".to_owned()
+            };
+            return Self::new(error).exit(Exit::CannotExecute).hint(hint);
+        }
         let (exit, hint) = match &error {
             TracerError::Spawn(SpawnError::Exec { source: Errno::ENOENT, .. }) => (Exit::NotFound, None),
             TracerError::Spawn(SpawnError::Exec { .. }) => (Exit::CannotExecute, None),

@@ -89,6 +89,13 @@ fn check(path: &Path) -> Result<(), LocateError> {
     }
 }
 
+/// True for what begins as text without a line that names its interpreter: a shell runs it, and the kernel does not.
+pub(super) fn is_bare_script(path: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = fs_err::File::open(path).and_then(|file| file.take(255).read_to_end(&mut head));
+    read.is_ok() && !head.contains(&0) && interpreter(&head).is_none()
+}
+
 fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
