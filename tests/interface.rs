@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use support::podman::Podman;
@@ -153,6 +154,39 @@ fn where_modules_are_found_goes_with_the_image() {
     command.args(["--", "/usr/bin/python3", "-m", "colours"]).env("PYTHONPATH", &modules).env("HUE", "0");
     assert_eq!(outcome_of(&mut command).success().text(), "red 0\n");
     assert_eq!(outcome_of(&mut context.minjail(&["run", &image])).success().text(), "red None\n");
+}
+
+/// A program sees the name by which it was called, and says it.
+#[test]
+fn a_program_has_the_name_that_was_typed() {
+    let context = TestContext::new();
+    context.lay_out(&[("tool", "#!/bin/sh\necho $0\n"), ("d/tool", "#!/bin/sh\necho $0\n")]);
+    for name in ["tool", "d/tool"] {
+        fs_err::set_permissions(context.work().join(name), PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let (work, path) = (context.text("work"), format!("d:/usr/bin:{}", context.text("work/d")));
+    for (number, (typed, arguments, path, entrypoint)) in [
+        ("sh", &["-c", "echo $0; nonesuch; exit 3"][..], "/none:/usr/sbin:/usr/bin", "sh"),
+        ("./tool", &[], "/usr/bin", "./tool"),
+        ("d/../tool", &[], "/usr/bin", &format!("{work}/tool")),
+        ("/bin/sh", &["-c", "echo $0; nonesuch; exit 3"], "/usr/bin", "/bin/sh"),
+        // Not by a relative directory of PATH, which engines refuse.
+        ("tool", &[], &path, &format!("{work}/d/tool")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let image = format!("rootfs:{}", context.text(&number.to_string()));
+        let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "-o", &image]);
+        let traced = outcome_of(command.args(["--", typed]).args(arguments).env("PATH", path));
+        let lock = fs_err::read(context.path(&format!("{number}.lock"))).unwrap();
+        let lock: serde_json::Value = serde_json::from_slice(&lock).unwrap();
+        assert_eq!(lock["config"]["entrypoint"], serde_json::json!([entrypoint]), "{typed}");
+        let inside = outcome_of(&mut context.minjail(&["run", "-q", &image]));
+        if typed == entrypoint {
+            inside.assert_same_as(&traced);
+        }
+    }
 }
 
 /// What the run executed by `SHELL` is found by it in the jail too; what no run used is no shell that the image has.

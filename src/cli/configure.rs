@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::choices::Chosen;
 use super::failure::Failure;
 use crate::manifest::{Config, FORMAT, Healthcheck};
-use crate::path::unescape;
+use crate::path::{JailPath, unescape};
 use crate::profile::{HealthCheck, Image, Seconds, StopSignal};
 use crate::trace::{Header, Protocol, Trace};
 
@@ -29,7 +29,10 @@ pub(super) fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chose
         ("org.minjail.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         ("org.minjail.format".to_owned(), FORMAT.to_string()),
     ];
-    let entrypoint = vec![text(&lead.program.to_string())?];
+    let entrypoint = match lead.command.first().map(text).transpose()?.filter(|typed| leads_there(typed, lead, image)) {
+        Some(typed) => vec![typed],
+        None => vec![text(&lead.program.to_string())?],
+    };
     let (entrypoint, cmd) = match (&image.entrypoint, &image.cmd) {
         (None, None) => (entrypoint, cmd),
         (None, Some(cmd)) => (entrypoint, cmd.clone()),
@@ -56,6 +59,25 @@ pub(super) fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chose
 /// variable there would count on it.
 fn is_carried(trace: &Trace, name: &str, value: &str) -> bool {
     name != "SHELL" || trace.runs.iter().any(|run| run.found(value))
+}
+
+/// True if the image finds the program of `lead` by what was typed too, so that it can have this for its name: a shell
+/// says it in its messages, and busybox goes by it.
+///
+/// A directory of PATH before the program's had no such program, so the image has none there.
+fn leads_there(typed: &str, lead: &Header, image: &Image) -> bool {
+    let is_program = |path: &str| JailPath::parse(path.as_bytes()).is_ok_and(|path| path == lead.program);
+    if typed.starts_with('/') {
+        return false;
+    }
+    if typed.contains('/') {
+        return image.workdir.is_none() && is_program(&format!("{}/{typed}", lead.directory));
+    }
+    let is_kept = |path: &&String| image.env.get("PATH").is_none_or(|other| other == *path);
+    let Some(path) = lead.env.get("PATH").filter(is_kept) else { return false };
+    // Engines refuse what a relative directory of PATH leads to.
+    let mut absolute = path.split(':').take_while(|directory| directory.starts_with('/'));
+    absolute.any(|directory| is_program(&format!("{directory}/{typed}")))
 }
 
 /// A profile's health check as an image has it: times in nanoseconds.
