@@ -124,7 +124,7 @@ fn nothing_is_read_with_more_rights_than_the_users() {
     ]);
     let script = "cat open.txt; cat secret.txt; cat closed/inside.txt; ls -l secret.txt >/dev/null; exit 0";
     for (name, mode) in [("open.txt", 0o644), ("secret.txt", 0o600), ("closed", 0o700), ("closed/inside.txt", 0o644)] {
-        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        let permissions = PermissionsExt::from_mode(mode);
         fs_err::set_permissions(format!("{work}/{name}"), permissions).expect("the files are ours");
     }
     let (tree, trace) = (context.text("tree"), context.text("sh.trace"));

@@ -61,3 +61,33 @@ fn java_shares_its_classes() {
     let told = outcome_of(&mut context.minjail(&["run", "-q", &image])).success();
     assert!(told.stderr.contains("sharing"), "{told}");
 }
+
+/// What was made from a packaged file is up to date in the jail too, whenever and wherever the image is built.
+#[test]
+fn what_was_made_from_packaged_files_is_not_older_than_they_are() {
+    let context = TestContext::new();
+    let source = "/usr/share/common-licenses/GPL-3";
+    context.lay_out(&[("made", "made"), ("one", "1")]);
+    fs_err::hard_link(context.work().join("made"), context.work().join("name")).expect("it is ours");
+    let script =
+        format!("cat made name one > /dev/null; head -n 0 {source}; test {source} -nt made || echo up to date");
+    let build = |name: &str| {
+        let image = format!("rootfs:{}", context.text(name));
+        let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "-o", &image]);
+        let traced = outcome_of(command.args(["--", "/bin/sh", "-c", &script])).success();
+        outcome_of(&mut context.minjail(&["run", "-q", &image])).assert_same_as(&traced);
+    };
+    build("one");
+    let lock = |name: &str| fs_err::read_to_string(context.path(&format!("{name}.lock"))).expect("there is a lock");
+    let time = |name: &str| {
+        let file = context.path("one").join(context.work().join(name).strip_prefix("/").expect("it is absolute"));
+        fs_err::metadata(file).expect("it is there").modified().expect("it has a time")
+    };
+    let packaged = fs_err::metadata(source).and_then(|found| found.modified()).expect("it is there");
+    assert!(time("made") >= packaged && time("made") == time("one") && time("made") == time("name"));
+    // Its own time has no part in it.
+    let file = fs_err::OpenOptions::new().write(true).open(context.work().join("made")).expect("it is ours");
+    file.into_parts().0.set_modified(packaged + std::time::Duration::from_secs(3600)).expect("it is ours");
+    build("two");
+    assert_eq!(lock("one"), lock("two"));
+}

@@ -80,13 +80,15 @@ pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
         sources: Sources::new(),
         made: BTreeMap::new(),
         inodes: BTreeMap::new(),
+        unpackaged: Vec::new(),
         notes: Vec::new(),
     };
     // What is drawn up leaves the file set: of a large image there need not be two lists.
     for (path, wanted) in files.wanted {
         drawing.add(path, wanted)?;
     }
-    let Drawing { mut entries, sources, made, mut notes, .. } = drawing;
+    let Drawing { mut entries, sources, made, mut notes, unpackaged, .. } = drawing;
+    times::follow(&mut entries, &unpackaged);
     entries.shrink_to_fit();
     check_parents(&entries)?;
     notes.sort();
@@ -131,6 +133,8 @@ struct Drawing<'a> {
     made: BTreeMap<JailPath, Made>,
     /// The entry of the first name of each inode that has several.
     inodes: BTreeMap<(u64, u64, String), usize>,
+    /// The entries of files with a content of their own that have the epoch for want of a package. Ascending.
+    unpackaged: Vec<usize>,
     notes: Vec<DrawNote>,
 }
 
@@ -220,7 +224,7 @@ impl Drawing<'_> {
             FileType::CharDevice => Kind::CharDevice { major: major(facts), minor: minor(facts) },
             FileType::BlockDevice => Kind::BlockDevice { major: major(facts), minor: minor(facts) },
         };
-        let mtime = self.time(path, facts);
+        let mtime = self.time_of_own(path, facts);
         Ok(Some(Draft { kind, owner: Owner::of(facts), has_attributes: true, mtime }))
     }
 
@@ -246,7 +250,7 @@ impl Drawing<'_> {
             (FileType::Fifo, ..) => (Kind::Fifo, false),
             _ => return Err(DrawError::Missing { path: path.clone() }),
         };
-        Ok(Draft { kind, owner: Owner::of(facts), has_attributes, mtime: self.time(path, facts) })
+        Ok(Draft { kind, owner: Owner::of(facts), has_attributes, mtime: self.time_of_own(path, facts) })
     }
 
     /// A file that was never opened: of its content only the size is the root's.
@@ -280,10 +284,21 @@ impl Drawing<'_> {
         Kind::File { size, sha256: Seal::default() }
     }
 
+    /// [`Self::time`] of a file whose content is the root's, or was.
+    fn time_of_own(&mut self, path: &JailPath, facts: &Facts) -> i64 {
+        if self.times == Times::Packaged && facts.is_file() && !self.keeps_time(path) {
+            self.unpackaged.push(self.entries.len());
+        }
+        self.time(path, facts)
+    }
+
+    fn keeps_time(&self, path: &JailPath) -> bool {
+        self.packages.owner(path).is_some() || self.timed.contains(path)
+    }
+
     /// The time of what is not minjail's own.
     fn time(&self, path: &JailPath, facts: &Facts) -> i64 {
-        let packaged = self.packages.owner(path).is_some() || self.timed.contains(path);
-        times::of(self.times, facts, self.epoch, packaged)
+        times::of(self.times, facts, self.epoch, self.keeps_time(path))
     }
 
     /// A hard link to the first name of a file that has several; `None` if this is the first, whose entry comes next.
@@ -300,6 +315,9 @@ impl Drawing<'_> {
             self.inodes.insert(identity, self.entries.len());
             return None;
         };
+        if self.unpackaged.binary_search(&first).is_ok() {
+            self.unpackaged.push(self.entries.len());
+        }
         let Entry { path, mtime, .. } = &self.entries[first];
         let kind = Kind::HardLink { to: path.clone() };
         Some(Draft { kind, owner: Owner::of(facts), has_attributes: false, mtime: *mtime })

@@ -39,8 +39,8 @@ pub enum Times {
     /// The file's own, but the epoch if that is earlier.
     Clamp,
     /// A file that a distribution package brought, one whose compiled form names its time, and one that has the name and
-    /// the time of a package's keep their own;
-    /// everything else gets the epoch.
+    /// the time of a package's keep their own; another
+    /// file gets the newest time of a packaged one, if that is later than the epoch, and everything else the epoch.
     #[default]
     Packaged,
     /// The file's own.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 
+use super::model::{Entry, Kind};
 use super::packing::Times;
 use crate::path::{Facts, JailPath};
 use crate::root::{Root, RootError};
@@ -20,6 +21,20 @@ pub(super) fn of(times: Times, facts: &Facts, epoch: i64, packaged: bool) -> i64
         // time that a second machine would have too.
         Times::Packaged if packaged && facts.is_file() => facts.mtime,
         Times::Packaged => epoch,
+    }
+}
+
+/// Gives the entries at `unpackaged`, files that have the epoch since no package brought them, the newest time of a packaged
+/// file if that is later.
+///
+/// They are what was installed or made on the machine, often from packaged files. With the epoch all of them would be
+/// older than these, and who compares would make them anew: make, ninja, emacs. Their own times depend on the machine.
+pub(super) fn follow(entries: &mut [Entry], unpackaged: &[usize]) {
+    let packaged = entries.iter().filter(|entry| entry.package.is_some() && matches!(entry.kind, Kind::File { .. }));
+    let Some(newest) = packaged.map(|entry| entry.mtime).max() else { return };
+    for &index in unpackaged {
+        let entry = &mut entries[index];
+        entry.mtime = entry.mtime.max(newest);
     }
 }
 
