@@ -11,8 +11,16 @@ use tar::{EntryType, Header};
 
 use super::tar::padding;
 
-/// More than any name or set of attributes that Linux allows: names have 4 KiB, an attribute 64 KiB.
+/// More than any name or set of attributes that Linux allows: names have 4 KiB, an attribute 64 KiB. It bounds what one
+/// member's headers say together, and what all global ones do.
 const MAX_EXTENSION: u64 = 4 << 20;
+
+/// What starts the keys of extended attributes, and of what GNU tar says of sparse files.
+const XATTR: &[u8] = b"SCHILY.xattr.";
+const SPARSE: &[u8] = b"GNU.sparse.";
+
+/// What extended headers say, by key.
+type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Why a stream is no tar archive, or none that minjail reads.
 #[derive(Debug, thiserror::Error)]
@@ -72,13 +80,14 @@ pub struct Untar<R> {
     content: u64,
     /// The zeros behind it.
     padding: u64,
-    /// Records that hold for all that follows.
-    global: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Records that hold for all that follows, and how many bytes said so.
+    global: Records,
+    extended: u64,
 }
 
 impl<R: Read> Untar<R> {
     pub fn new(reader: R) -> Self {
-        Self { reader, at: 0, content: 0, padding: 0, global: BTreeMap::new() }
+        Self { reader, at: 0, content: 0, padding: 0, global: Records::new(), extended: 0 }
     }
 
     /// The next member; `None` at the end of the archive. What was not read of the present one's content is skipped.
@@ -86,20 +95,25 @@ impl<R: Read> Untar<R> {
     /// # Errors
     /// The stream cannot be read, is damaged, or has a member of a kind that no layer has.
     pub fn next_member(&mut self) -> Result<Option<Member>, UntarError> {
-        let mut records = self.global.clone();
-        let mut long_name = None;
-        let mut long_link = None;
+        let mut records = Records::new();
+        let (mut long_name, mut long_link) = (None, None);
+        let mut extended = 0;
         loop {
             self.skip(self.content + self.padding)?;
             (self.content, self.padding) = (0, 0);
             let Some(header) = self.header()? else { return Ok(None) };
             let size = numeric(&header.as_old().size).ok_or(UntarError::Damaged("a size is no number"))?;
             match header.entry_type() {
-                EntryType::XHeader => records.extend(parse_records(&self.extension(size)?)?),
+                EntryType::XHeader => {
+                    extended = bounded(extended, size)?;
+                    records.extend(parse_records(&self.extension(size)?)?);
+                }
                 EntryType::XGlobalHeader => {
+                    self.extended = bounded(self.extended, size)?;
                     let parsed = parse_records(&self.extension(size)?)?;
-                    self.global.extend(parsed.clone());
-                    records.extend(parsed);
+                    // What is said later counts, until a member's own header says something else.
+                    records.retain(|key, _| !parsed.contains_key(key));
+                    self.global.extend(parsed);
                 }
                 EntryType::GNULongName => long_name = Some(until_nul(self.extension(size)?)),
                 EntryType::GNULongLink => long_link = Some(until_nul(self.extension(size)?)),
@@ -157,9 +171,7 @@ impl<R: Read> Untar<R> {
     }
 
     fn extension(&mut self, size: u64) -> Result<Vec<u8>, UntarError> {
-        if size > MAX_EXTENSION {
-            return Err(UntarError::Unsupported("an extended header of more than 4 MiB"));
-        }
+        bounded(0, size)?;
         let mut bytes = vec![0; usize::try_from(size).expect("it is at most 4 MiB")];
         let mut filled = 0;
         while filled < bytes.len() {
@@ -172,21 +184,22 @@ impl<R: Read> Untar<R> {
     fn member(
         &mut self,
         header: &Header,
-        records: &BTreeMap<Vec<u8>, Vec<u8>>,
+        own: &Records,
         long_name: Option<Vec<u8>>,
         long_link: Option<Vec<u8>>,
     ) -> Result<Member, UntarError> {
-        if records.keys().any(|key| key.starts_with(b"GNU.sparse.")) {
+        if [own, &self.global].iter().any(|records| starting(records, SPARSE).next().is_some()) {
             return Err(UntarError::Unsupported("a sparse file"));
         }
-        let record = |key: &[u8]| records.get(key).filter(|value| !value.is_empty()).cloned();
+        let found = |key: &[u8]| own.get(key).or_else(|| self.global.get(key));
+        let record = |key: &[u8]| found(key).filter(|value| !value.is_empty()).cloned();
         let name = record(b"path").or(long_name).unwrap_or_else(|| header.path_bytes().into_owned());
         let link = || {
             let target = record(b"linkpath").or(long_link);
             target.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned)).unwrap_or_default()
         };
         let fields = header.as_old();
-        let number = |key: &[u8], field: &[u8]| match records.get(key) {
+        let number = |key: &[u8], field: &[u8]| match found(key) {
             Some(value) => parse(value).ok_or(UntarError::Damaged("a number in an extended header is none")),
             None => numeric(field).ok_or(UntarError::Damaged("a number in a header is none")),
         };
@@ -209,7 +222,7 @@ impl<R: Read> Untar<R> {
             _ => return Err(UntarError::Unsupported("a member of an unknown kind")),
         };
         let size = number(b"size", &fields.size)?;
-        let mtime = match records.get(b"mtime".as_slice()) {
+        let mtime = match found(b"mtime") {
             Some(value) => value.split(|&byte| byte == b'.').next().and_then(parse),
             None => numeric(&fields.mtime),
         };
@@ -223,7 +236,7 @@ impl<R: Read> Untar<R> {
             uid: number(b"uid", &fields.uid)?,
             gid: number(b"gid", &fields.gid)?,
             mtime: mtime.ok_or(UntarError::Damaged("a time is no number"))?,
-            xattrs: xattrs(records),
+            xattrs: xattrs(&self.global).chain(xattrs(own)).collect(),
             size,
             offset: self.at,
         })
@@ -288,18 +301,27 @@ fn parse<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
-fn xattrs(records: &BTreeMap<Vec<u8>, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
-    let named = records.iter().filter_map(|(key, value)| {
-        let name = std::str::from_utf8(key.strip_prefix(b"SCHILY.xattr.")?).ok()?;
-        Some((name.to_owned(), value.clone()))
-    });
-    named.collect()
+/// The attributes in records, by their names.
+fn xattrs(records: &Records) -> impl Iterator<Item = (String, Vec<u8>)> {
+    starting(records, XATTR)
+        .filter_map(|(key, value)| Some((std::str::from_utf8(&key[XATTR.len()..]).ok()?.to_owned(), value.clone())))
+}
+
+/// The records whose keys start so.
+fn starting<'a>(records: &'a Records, start: &'static [u8]) -> impl Iterator<Item = (&'a Vec<u8>, &'a Vec<u8>)> {
+    records.range(start.to_vec()..).take_while(move |(key, _)| key.starts_with(start))
+}
+
+/// How much extended headers say together, if that is not too much to remember.
+fn bounded(so_far: u64, size: u64) -> Result<u64, UntarError> {
+    let sum = so_far.saturating_add(size);
+    if sum > MAX_EXTENSION { Err(UntarError::Unsupported("an extended header of more than 4 MiB")) } else { Ok(sum) }
 }
 
 /// Takes `LENGTH KEY=VALUE` and a newline, again and again, where the length counts itself and the newline.
-fn parse_records(mut bytes: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, UntarError> {
+fn parse_records(mut bytes: &[u8]) -> Result<Records, UntarError> {
     const DAMAGED: UntarError = UntarError::Damaged("an extended header has a wrong record");
-    let mut records = BTreeMap::new();
+    let mut records = Records::new();
     while !bytes.is_empty() {
         let blank = bytes.iter().position(|&byte| byte == b' ').ok_or(DAMAGED)?;
         let length: usize = parse(&bytes[..blank]).ok_or(DAMAGED)?;
