@@ -169,10 +169,18 @@ impl Chroot {
         let name = CString::new(path.file_name()).expect("a jail path has no NUL");
         remove_below(self.parent(path)?.as_fd(), &name).map_err(|errno| self.failed("remove", path, errno))?;
         self.missing.remove(path);
-        if self.directories.contains_key(path) {
+        if self.directories.remove(path).is_some() {
             self.last = None;
-            self.directories.retain(|directory, _| !directory.starts_with(path));
-            self.missing.retain(|node| !node.starts_with(path));
+            // What is below a path sorts from `path/\x01` on, in one stretch.
+            let from = path.join(&[1]);
+            let is_below = |other: &&JailPath| other.starts_with(path);
+            let directories = self.directories.range(&from..).map(|(other, _)| other).take_while(is_below).cloned();
+            for directory in directories.collect::<Vec<_>>() {
+                self.directories.remove(&directory);
+            }
+            for node in self.missing.range(&from..).take_while(is_below).cloned().collect::<Vec<_>>() {
+                self.missing.remove(&node);
+            }
         }
         Ok(())
     }
