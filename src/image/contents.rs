@@ -3,33 +3,34 @@
 //! In: an [`Image`]. Out: the entries that a manifest of it would list. Nothing is written to disk, so owners, devices
 //! and attributes are told as the layers say them, whoever asks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::names::{check_target, hidden, parse, refused};
 use super::read::{Image, ImageLayer, ReadError};
 use super::reading::Budget;
+use super::shape::{Shape, Spot, Standing};
 use super::stream::Members;
-use super::unpack::{has, metadata, parse};
+use super::unpack::metadata;
 use crate::layer::untar::{Member, MemberKind};
 use crate::manifest::{Digest, Entry, Hasher, Kind, Reasons, Seal};
-use crate::path::{JailPath, escape};
+use crate::path::JailPath;
 use crate::tree::Metadata;
 
-/// As many links as the kernel follows on the way of one path (`path_resolution(7)`).
-const MAX_LINKS: usize = 40;
-
 pub(super) fn entries(image: &Image) -> Result<Vec<Entry>, ReadError> {
-    let mut stack = Stack::default();
-    // No layer need name it, and no image is without it.
-    stack.place(JailPath::root(), directory(JailPath::root(), 0)).expect("nothing is there yet");
     let budget = Arc::new(Budget::new(image.limits));
+    let root = JailPath::root();
+    // No layer need name it, and no image is without it.
+    let shape = Shape::new(directory(root.clone(), 0), budget.clone());
+    let mut stack = Stack { shape, budget: budget.clone(), inodes: 0, layer: 0, root };
     for (layer, members) in (0..).zip(all_members(&image.layers, &budget)) {
-        stack.fresh.clear();
+        stack.shape.start_layer();
         stack.layer = layer;
         for hashed in members? {
             stack.apply(hashed)?;
+            budget.check()?;
         }
     }
     Ok(stack.into_entries())
@@ -90,23 +91,32 @@ fn hash(members: &mut Members<'_>) -> Result<Digest, ReadError> {
 }
 
 /// What the layers so far amount to.
-#[derive(Default)]
 struct Stack {
-    nodes: BTreeMap<JailPath, Node>,
+    shape: Shape<Node>,
+    budget: Arc<Budget>,
     /// How many files there were.
     inodes: usize,
     /// The present layer's number.
     layer: u32,
-    /// What the present layer made: its own whiteouts do not concern that.
-    fresh: BTreeSet<JailPath>,
+    /// What every entry has for its path until all layers are applied.
+    root: JailPath,
 }
 
 /// What stands at a path. Names of one file share its number; a hard link becomes one only when all layers are
 /// applied, since the name that it was made from may be hidden or replaced by then.
-#[derive(Clone)]
 struct Node {
     entry: Entry,
     inode: Option<usize>,
+}
+
+impl Standing for Node {
+    fn is_directory(&self) -> bool {
+        self.entry.kind == Kind::Directory
+    }
+
+    fn target(&self) -> Option<&[u8]> {
+        if let Kind::Symlink { target } = &self.entry.kind { Some(target) } else { None }
+    }
 }
 
 /// A directory that no layer describes.
@@ -120,15 +130,18 @@ fn directory(path: JailPath, layer: u32) -> Node {
 impl Stack {
     /// Of several names of a file the first is the file, the others are hard links to it.
     fn into_entries(self) -> Vec<Entry> {
+        let mut nodes = self.shape.into_values();
+        nodes.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         let mut firsts: BTreeMap<usize, (JailPath, i64)> = BTreeMap::new();
-        let mut entries = Vec::with_capacity(self.nodes.len());
-        for (path, Node { mut entry, inode }) in self.nodes {
+        let mut entries = Vec::with_capacity(nodes.len());
+        for (path, Node { mut entry, inode }) in nodes {
+            entry.path = path;
             if let Some(inode) = inode {
                 if let Some((first, mtime)) = firsts.get(&inode) {
                     (entry.kind, entry.mtime) = (Kind::HardLink { to: first.clone() }, *mtime);
                     entry.xattrs.clear();
                 } else {
-                    firsts.insert(inode, (path, entry.mtime));
+                    firsts.insert(inode, (entry.path.clone(), entry.mtime));
                 }
             }
             entries.push(entry);
@@ -137,28 +150,23 @@ impl Stack {
     }
 
     fn apply(&mut self, Hashed { member, sha256 }: Hashed) -> Result<(), ReadError> {
-        let refused = |why| ReadError::Refused { name: escape(&member.name), why };
+        let refused = |why| refused(&member.name, why);
         let spelled = parse(&member.name).map_err(refused)?;
-        if let Some(hidden) = spelled.file_name().strip_prefix(b".wh.") {
-            if matches!(hidden, b"" | b"." | b"..") {
-                return Err(refused("it hides no name"));
-            }
-            let parent = spelled.parent().expect("a path with a name has a parent");
-            self.white_out(&self.resolve(&parent).map_err(refused)?, hidden);
-            return Ok(());
+        if let Some(hidden) = hidden(&spelled).map_err(refused)? {
+            return self.shape.white_out(&spelled, hidden, refused, |_| Ok(()));
         }
-        let path = self.locate(&spelled).map_err(refused)?;
+        let spot = self.shape.locate(&spelled).map_err(refused)?;
         let Metadata { mode, uid, gid, mtime, xattrs } = metadata(&member).map_err(refused)?;
         let kind = match &member.kind {
             MemberKind::Directory => Kind::Directory,
             MemberKind::File => Kind::File { size: member.size, sha256: Seal::of(sha256.expect("files are hashed")) },
-            MemberKind::Symlink(target) if target.is_empty() || target.contains(&0) => {
-                return Err(refused("it is a link to nothing"));
+            MemberKind::Symlink(target) => {
+                check_target(target).map_err(refused)?;
+                Kind::Symlink { target: target.clone() }
             }
-            MemberKind::Symlink(target) => Kind::Symlink { target: target.clone() },
             MemberKind::HardLink(target) => {
-                let node = self.linked(&path, target).map_err(refused)?;
-                return self.place(path, node).map_err(refused);
+                let node = self.linked(&spot, target).map_err(refused)?;
+                return self.place(&spot, node).map_err(refused);
             }
             MemberKind::Fifo => Kind::Fifo,
             &MemberKind::CharDevice { major, minor } => Kind::CharDevice { major: major.into(), minor: minor.into() },
@@ -171,122 +179,38 @@ impl Stack {
             self.inodes += 1;
             self.inodes
         });
-        let entry =
-            Entry { path: path.clone(), kind, mode, uid, gid, mtime, xattrs, package, layer: self.layer, reasons };
-        self.place(path, Node { entry, inode }).map_err(refused)
+        let (path, layer) = (self.root.clone(), self.layer);
+        let entry = Entry { path, kind, mode, uid, gid, mtime, xattrs, package, layer, reasons };
+        self.place(&spot, Node { entry, inode }).map_err(refused)
     }
 
     /// Another name for what `target` names, which must be there and no directory.
-    fn linked(&self, path: &JailPath, target: &[u8]) -> Result<Node, &'static str> {
-        let to = self.locate(&parse(target)?)?;
-        if to == *path {
+    fn linked(&self, spot: &Spot, target: &[u8]) -> Result<Node, &'static str> {
+        let to = self.shape.locate(&parse(target)?)?;
+        if to == *spot {
             return Err("it is a hard link to itself");
         }
-        let Some(Node { entry, inode }) = self.nodes.get(&to) else {
+        let Some(Node { entry, inode }) = self.shape.get(&to) else {
             return Err("it is a hard link to what is not there");
         };
         if entry.kind == Kind::Directory {
             return Err("it is a hard link to a directory");
         }
-        Ok(Node { entry: Entry { path: path.clone(), ..entry.clone() }, inode: *inode })
+        // A few bytes in a layer, and all that is known of the file is remembered once more.
+        self.budget.take_attributes(&entry.xattrs);
+        Ok(Node { entry: entry.clone(), inode: *inode })
     }
 
-    /// Puts a node at a path, in place of what is there; a directory keeps what is in it.
-    fn place(&mut self, path: JailPath, mut node: Node) -> Result<(), &'static str> {
-        if let Some(there) = self.nodes.get(&path) {
+    /// Puts a node at a place, instead of what is there; a directory keeps what is in it.
+    fn place(&mut self, spot: &Spot, mut node: Node) -> Result<(), &'static str> {
+        if let Some(there) = self.shape.get(spot).filter(|there| there.is_directory() && node.is_directory()) {
             // A layer repeats the directories that it puts something in: one that stays as it was is from below.
-            if (Entry { layer: node.entry.layer, ..there.entry.clone() }) == node.entry
-                && node.entry.kind == Kind::Directory
-            {
-                node.entry.layer = there.entry.layer;
-            }
-            let are_directories = there.entry.kind == Kind::Directory && node.entry.kind == Kind::Directory;
-            if path.is_root() && !are_directories {
-                return Err("it would replace the root directory");
-            }
-            if !are_directories {
-                self.remove(&path);
-            }
-        } else if path.is_root() && node.entry.kind != Kind::Directory {
-            return Err("it would replace the root directory");
-        }
-        self.make_parents(&path)?;
-        self.nodes.insert(path.clone(), node);
-        self.fresh.insert(path);
-        Ok(())
-    }
-
-    /// Directories that no layer has are made, as engines do.
-    fn make_parents(&mut self, path: &JailPath) -> Result<(), &'static str> {
-        for path in path.ancestors() {
-            match self.nodes.get(&path) {
-                Some(node) if node.entry.kind == Kind::Directory => return Ok(()),
-                Some(_) => return Err("it is below something that is no directory"),
-                None => {}
-            }
-            self.fresh.insert(path.clone());
-            self.nodes.insert(path.clone(), directory(path, self.layer));
-        }
-        Ok(())
-    }
-
-    /// The place of a name when the links in its directory part are followed.
-    fn locate(&self, spelled: &JailPath) -> Result<JailPath, &'static str> {
-        match spelled.parent() {
-            Some(parent) => Ok(self.resolve(&parent)?.join(spelled.file_name())),
-            None => Ok(JailPath::root()),
-        }
-    }
-
-    fn resolve(&self, directory: &JailPath) -> Result<JailPath, &'static str> {
-        let mut todo: Vec<Vec<u8>> = directory.components().rev().map(<[u8]>::to_vec).collect();
-        let (mut at, mut links) = (JailPath::root(), 0);
-        while let Some(name) = todo.pop() {
-            match name.as_slice() {
-                b"" | b"." => {}
-                b".." => at = at.parent().unwrap_or(at),
-                _ => {
-                    let next = at.join(&name);
-                    let Some(Kind::Symlink { target }) = self.nodes.get(&next).map(|node| &node.entry.kind) else {
-                        at = next;
-                        continue;
-                    };
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return Err("it is behind too many links");
-                    }
-                    if target.starts_with(b"/") {
-                        at = JailPath::root();
-                    }
-                    todo.extend(target.split(|&byte| byte == b'/').rev().map(<[u8]>::to_vec));
-                }
+            let present = std::mem::replace(&mut node.entry.layer, there.entry.layer);
+            if node.entry != there.entry {
+                node.entry.layer = present;
             }
         }
-        Ok(at)
-    }
-
-    fn white_out(&mut self, parent: &JailPath, hidden: &[u8]) {
-        let (top, itself) = match hidden {
-            b".wh..opq" => (parent.clone(), false),
-            _ if hidden.starts_with(b".wh.") => return,
-            _ => (parent.join(hidden), true),
-        };
-        let hidden = self.below(&top).into_iter().chain(itself.then_some(top));
-        for path in hidden.filter(|path| !has(&self.fresh, path)).collect::<Vec<_>>() {
-            self.nodes.remove(&path);
-        }
-    }
-
-    fn remove(&mut self, path: &JailPath) {
-        for path in self.below(path).into_iter().chain([path.clone()]) {
-            self.nodes.remove(&path);
-            self.fresh.remove(&path);
-        }
-    }
-
-    /// What is below a path: that sorts from `path/\x01` on.
-    fn below(&self, path: &JailPath) -> Vec<JailPath> {
-        let from = self.nodes.range(path.join(&[1])..).map(|(other, _)| other);
-        from.take_while(|other| other.starts_with(path)).cloned().collect()
+        let (root, layer) = (&self.root, self.layer);
+        self.shape.put(spot, node, || directory(root.clone(), layer))
     }
 }

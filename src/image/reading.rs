@@ -1,5 +1,6 @@
 //! Which of several images is read, and how much of it at most: images come from strangers.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +24,8 @@ pub struct Reading {
 pub struct Limits {
     /// Of all layers together, uncompressed, in bytes.
     pub size: u64,
-    /// Of all layers together. One with a long name, link text or attributes counts as one for each KiB of them.
+    /// Of all layers together, with the directories that none of them names. One with a long name, link text or
+    /// attributes counts as one for each KiB of them, and once more for each 32 components on the way to it.
     pub entries: u64,
 }
 
@@ -73,8 +75,17 @@ impl Budget {
             MemberKind::HardLink(target) | MemberKind::Symlink(target) => target.len(),
             _ => 0,
         };
-        let attributes: usize = member.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let count = 1 + (member.name.len() + link + attributes) as u64 / 1024;
+        let count = 1 + (member.name.len() + link + weight(&member.xattrs)) as u64 / 1024;
+        self.take_entries(count);
+    }
+
+    /// Takes what another copy of these attributes costs.
+    pub(super) fn take_attributes(&self, xattrs: &Xattrs) {
+        self.take_entries(weight(xattrs) as u64 / 1024);
+    }
+
+    /// Takes what a layer has not named itself, and what it costs to get there.
+    pub(super) fn take_entries(&self, count: u64) {
         self.entries.fetch_add(count, Ordering::Relaxed);
     }
 
@@ -88,6 +99,13 @@ impl Budget {
     pub(super) fn used(&self) -> Limits {
         Limits { size: self.size.load(Ordering::Relaxed), entries: self.entries.load(Ordering::Relaxed) }
     }
+}
+
+type Xattrs = BTreeMap<String, Vec<u8>>;
+
+/// How many bytes attributes take in memory, about: the smallest has a place in a map, and two allocations.
+fn weight(xattrs: &Xattrs) -> usize {
+    xattrs.iter().map(|(name, value)| 100 + name.len() + value.len()).sum()
 }
 
 /// A text is no platform.

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use super::names::lexical;
 use super::output::Target;
 use super::read::ReadError;
-use super::reading::Limits;
+use super::reading::{Budget, Limits};
 use crate::layer::untar::{MemberKind, Untar};
 use crate::manifest::{Digest, Hasher};
 use crate::path::{JailPath, escape};
@@ -61,13 +62,13 @@ impl Store {
             return Err(ReadError::Compressed { path: name });
         }
         let mut members = BTreeMap::new();
+        let budget = Budget::new(limits);
         let mut untar = Untar::new(io::BufReader::new(part.reader()));
         while let Some(member) =
             untar.next_member().map_err(|source| ReadError::Archive { path: name.clone(), source })?
         {
-            if members.len() as u64 >= limits.entries {
-                return Err(ReadError::TooMany { limit: limits.entries });
-            }
+            budget.take(&member);
+            budget.check()?;
             let Some(at) = lexical(&JailPath::root(), &member.name) else { continue };
             let place = match member.kind {
                 MemberKind::File => Place::Content { offset: member.offset, size: member.size },
@@ -217,18 +218,4 @@ impl Read for Section {
         self.left -= count as u64;
         Ok(count)
     }
-}
-
-/// Where `name` leads from `directory` if nothing on the way is a link; `None` if that is outside, or no name.
-fn lexical(directory: &JailPath, name: &[u8]) -> Option<JailPath> {
-    let mut path = if name.starts_with(b"/") { JailPath::root() } else { directory.clone() };
-    for component in name.split(|&byte| byte == b'/') {
-        match component {
-            b"" | b"." => {}
-            b".." => path = path.parent()?,
-            _ if component.contains(&0) => return None,
-            _ => path = path.join(component),
-        }
-    }
-    Some(path)
 }

@@ -54,15 +54,22 @@ impl JailPath {
         if bytes.contains(&0) {
             return Err(PathError::Nul(escape(bytes)));
         }
-        let mut path = b"/".to_vec();
-        for name in bytes.split(|&byte| byte == b'/') {
-            match name {
-                b"" | b"." => {}
-                b".." => return Err(PathError::Parent(escape(bytes))),
-                _ => push(&mut path, name),
-            }
+        let names = || bytes.split(|&byte| byte == b'/');
+        if names().any(|name| name == b"..") {
+            return Err(PathError::Parent(escape(bytes)));
         }
-        Ok(Self(path.into()))
+        Ok(Self::of(names().filter(|name| !matches!(*name, b"" | b"."))))
+    }
+
+    /// The path of these components, each in the one before it.
+    ///
+    /// What holds for a name to [`join`](Self::join) holds for each; one by one they would be copied with the square of their number.
+    pub fn of<'a>(components: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut path = b"/".to_vec();
+        for name in components {
+            push(&mut path, name);
+        }
+        Self(path.into())
     }
 
     /// Takes an absolute path, folding `//`, `.` and, by the letter, `..`: what engines make of a working directory,
