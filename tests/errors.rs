@@ -122,8 +122,9 @@ fn an_output_that_is_already_there() {
     // A directory is replaced only if it is empty, or minjail's own: beside that lies its lock, and no other tool's.
     let forced = ["build", "--force", "-t", &trace, "-o", &out];
     for lock in [None, Some("[packages]\n")] {
-        lock.into_iter()
-            .for_each(|lock| fs_err::write(context.path("tree.lock"), lock).expect("the directory is ours"));
+        if let Some(lock) = lock {
+            fs_err::write(context.path("tree.lock"), lock).expect("the directory is ours");
+        }
         refused(&context, &forced, FAILED, &[&text(&tree), "a directory of something else", "remove it yourself"]);
         let run = ["trace", "--force", "-t", &trace, "-o", &out, "--", "touch", "ran"];
         refused(&context, &run, FAILED, &["a directory of something else"]);

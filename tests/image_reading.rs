@@ -244,7 +244,9 @@ fn unpack_leaves_the_configuration_as_it_is() {
         original["rootfs"] = config["rootfs"].clone();
         assert_eq!(config, original, "{layout}");
     };
-    ["out0", "out3"].map(same);
+    for layout in ["out0", "out3"] {
+        same(layout);
+    }
     let index = |layout: &str| -> Value {
         let index = fs_err::read(context.path(layout).join("index.json")).unwrap();
         serde_json::from_slice::<Value>(&index).unwrap()["manifests"][0]["annotations"].clone()
@@ -314,4 +316,76 @@ fn slim_keeps_all_that_it_does_not_change() {
     let plain = self::image(&context, "oci", "plain", configuration(&json!({}), &json!({})));
     minjail(&context, &["slim", "-q", "--force", &plain, "-o", &out]).success();
     assert!(!fs_err::read_to_string(context.path("out.lock")).unwrap().contains("\"extra\""));
+}
+
+#[test]
+fn of_several_variants_one_must_be_named() {
+    let context = TestContext::new();
+    let image = image(&context, "oci", "image", configuration(&json!({"architecture": "arm"}), &json!({})));
+    let index = context.path("image/index.json");
+    let mut document: Value = serde_json::from_slice(&fs_err::read(&index).unwrap()).unwrap();
+    let platforms = ["v6", "v7"].map(|variant| {
+        let mut one = document["manifests"][0].clone();
+        one["platform"] = json!({"os": "linux", "architecture": "arm", "variant": variant});
+        one
+    });
+    document["manifests"] = json!(platforms);
+    fs_err::write(&index, document.to_string()).unwrap();
+    let out = format!("layer:{}", context.text("out"));
+    let unpack = |platform: &str| minjail(&context, &["unpack", "-q", &image, "-o", &out, "--platform", platform]);
+    let words = ["several images for linux/arm: linux/arm/v6, linux/arm/v7", "`--platform linux/arm/v7`"];
+    unpack("linux/arm").assert_refused(125, &words);
+    unpack("linux/arm/v7").success();
+}
+
+#[test]
+fn what_kind_of_file_it_is_is_said() {
+    let context = TestContext::new();
+    let plain = configuration(&json!({}), &json!({}));
+    let [oci, docker] = ["oci-archive", "docker-archive"].map(|form| image(&context, form, form, plain.clone()));
+    let layout = image(&context, "oci", "layout", plain.clone());
+    let (oci, docker) = (oci.split_once(':').unwrap().1, docker.split_once(':').unwrap().1);
+    let layout_path = layout.split_once(':').unwrap().1;
+    let out = format!("layer:{}", context.text("out"));
+    let refused =
+        |image: &str, words: &[&str]| minjail(&context, &["unpack", image, "-o", &out]).assert_refused(125, words);
+    refused(&format!("oci-archive:{docker}"), &["is a docker archive", &format!("`docker-archive:{docker}`")]);
+    refused(&format!("docker-archive:{oci}"), &["is an archive of an OCI layout", &format!("`oci-archive:{oci}`")]);
+    refused(&format!("oci:{docker}"), &["is a file", &format!("`docker-archive:{docker}`")]);
+    refused(&format!("oci-archive:{layout_path}"), &["is not a file", "`oci:DIR`"]);
+    fs_err::write(context.path("empty"), "").unwrap();
+    refused(&format!("oci-archive:{}", context.text("empty")), &["is empty", "hint: "]);
+    refused(&format!("docker-archive:{}", context.text("nothing")), &["nothing", "`docker save -o FILE NAME`"]);
+    let list = archive(&[("manifest.json".to_owned(), b"[]".to_vec())].into());
+    fs_err::write(context.path("list"), list).unwrap();
+    refused(&format!("docker-archive:{}", context.text("list")), &["`manifest.json` lists no image", "hint: "]);
+    for (name, save) in [("docker://alpine", "alpine"), ("alpine:3", "alpine:3"), ("alpine", "alpine")] {
+        refused(name, &[name, &format!("`docker save {save} | minjail slim - -o …`")]);
+    }
+    let index = context.path("layout/index.json");
+    let other = fs_err::read_to_string(&index).unwrap().replace("sha256:", "sha512:");
+    fs_err::write(&index, other).unwrap();
+    refused(&layout, &["sha512:", "is not a sha256 digest, and no other is read", "hint: "]);
+}
+
+#[test]
+fn images_without_a_name_have_a_number() {
+    let context = TestContext::new();
+    let configurations = ["1", "2"].map(|name| configuration(&json!({}), &json!({"Labels": {"number": name}})));
+    let mut parts = docker_of(configurations[0].clone(), &[layer()], Compression::Plain);
+    let names = configurations.clone().map(|configuration| format!("{}.json", sha256(&configuration)));
+    parts.insert(names[1].clone(), configurations[1].clone());
+    let list = names.clone().map(|name| json!({"Config": name, "RepoTags": null, "Layers": ["0/layer.tar"]}));
+    parts.insert("manifest.json".to_owned(), json!(list).to_string().into_bytes());
+    fs_err::write(context.path("image.tar"), archive(&parts)).unwrap();
+    let image = format!("docker-archive:{}", context.text("image.tar"));
+    let out = format!("oci:{}", context.text("out"));
+    let unpack = |image: &str| minjail(&context, &["unpack", "-q", image, "--force", "-o", &out]);
+    let told = format!("@0 (sha256:{}), @1 (sha256:{})", sha256(&configurations[0]), sha256(&configurations[1]));
+    unpack(&image).assert_refused(125, &[&told, "`docker-archive:FILE:@N`"]);
+    unpack(&format!("{image}:@2")).assert_refused(125, &["no image here is called `@2`", &told]);
+    for (number, label) in [(0, "1"), (1, "2")] {
+        unpack(&format!("{image}:@{number}")).success();
+        assert_eq!(config_of(&context, "out")["config"]["Labels"]["number"], label);
+    }
 }

@@ -65,7 +65,7 @@ fn standard_input_is_an_archive_of_either_kind() {
         fs_err::remove_file(context.path("image")).unwrap();
         fs_err::remove_file(context.path("image.lock")).unwrap();
     }
-    for (input, words) in [(&b""[..], "neither a `manifest.json` nor"), (b"nonsense", "standard input")] {
+    for (input, words) in [(&b""[..], "`standard input` is empty"), (b"nonsense", "standard input")] {
         outcome_with_input(&mut context.minjail(&["unpack", "-", "-o", &out]), input).assert_refused(125, &[words]);
     }
 }

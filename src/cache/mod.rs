@@ -8,6 +8,7 @@
 
 mod seal;
 
+use std::borrow::Cow;
 use std::fs::TryLockError;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -83,12 +84,12 @@ pub enum CacheError {
 
 impl CacheError {
     /// What the user can do about it.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Read(error) => error.hint(),
-            Self::Publish(error) => error.hint(),
-            Self::Foreign { .. } => Some("set XDG_CACHE_HOME to a directory of your own"),
-            Self::Failed { .. } => Some("set XDG_CACHE_HOME to another directory"),
+            Self::Publish(error) => error.hint().map(Cow::Borrowed),
+            Self::Foreign { .. } => Some("set XDG_CACHE_HOME to a directory of your own".into()),
+            Self::Failed { .. } => Some("set XDG_CACHE_HOME to another directory".into()),
         }
     }
 }

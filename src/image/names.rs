@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn long_names_are_shown_by_their_ends() {
         assert_eq!(shown(b"a\n"), r"a\x0a");
-        let text = shown(&[b"begin".as_slice(), &[b'/'; 1 << 20], b"end"].concat());
+        let text = shown(&[b"begin".as_slice(), &vec![b'/'; 1 << 20], b"end"].concat());
         assert!(text.len() < 400 && text.starts_with("begin/") && text.ends_with("/end"), "{text}");
     }
 }

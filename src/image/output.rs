@@ -31,9 +31,14 @@ pub enum Target {
     Standard,
 }
 
-/// Where an image comes from: the same forms, or `-`, whatever archive comes in on standard input (`None`).
+/// Where an image comes from: the same forms, or `-`, whatever archive comes in on standard input.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Input(pub(super) Option<Output>);
+pub struct Input {
+    /// `None` for `-`.
+    pub(super) named: Option<Output>,
+    /// Of the images in a docker archive, by `docker-archive:FILE:@N`, as skopeo has it; the first is 0.
+    pub(super) number: Option<usize>,
+}
 
 /// A text names no output or input.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +47,8 @@ pub enum OutputError {
     NoForm(String),
     #[error("`{form}` is no known form of an image, in `{text}`")]
     UnknownForm { form: String, text: String },
+    #[error("`{0}` is no form of an image, and minjail takes none from engines and registries")]
+    Elsewhere(String),
     #[error("`{0}` names no {1}")]
     NoPath(String, &'static str),
     #[error("`{0}` would put a directory on standard output")]
@@ -60,12 +67,17 @@ pub const FORMS: &str =
 
 impl OutputError {
     /// What the user can do about it.
-    pub fn hint(&self) -> &'static str {
-        match self {
+    pub fn hint(&self) -> String {
+        let hint = match self {
             Self::NoForm(_) | Self::UnknownForm { .. } | Self::NoPath(..) => FORMS,
+            Self::Elsewhere(text) => {
+                let name = engine_name(text).unwrap_or("NAME");
+                return format!("`docker save {name} | minjail slim - -o …` reads it from an engine; {FORMS}");
+            }
             Self::StandardDirectory(_) => "layer, oci-archive and docker-archive can go to standard output",
             Self::BadName { .. } => "what follows the second colon is the name: a path cannot contain colons",
-        }
+        };
+        hint.to_owned()
     }
 }
 
@@ -144,19 +156,31 @@ impl Input {
     /// See [`OutputError`].
     pub fn parse(text: &OsStr) -> Result<Self, OutputError> {
         if text == "-" {
-            return Ok(Self(None));
+            return Ok(Self { named: None, number: None });
         }
-        Output::parse(text).map(|output| Self(Some(output)))
+        if let Some((archive, number)) = numbered(text.as_bytes()) {
+            let named = Output::parse(OsStr::from_bytes(archive)).map(Some)?;
+            return Ok(Self { named, number: Some(number) });
+        }
+        match Output::parse(text) {
+            Ok(output) => Ok(Self { named: Some(output), number: None }),
+            Err(error @ (OutputError::NoForm(_) | OutputError::UnknownForm { .. })) => {
+                let shown = escape(text.as_bytes());
+                let is_elsewhere = engine_name(&shown).is_some();
+                Err(if is_elsewhere { OutputError::Elsewhere(shown) } else { error })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The file or directory that it is in; `None` for standard input.
     pub fn path(&self) -> Option<&Path> {
-        self.0.as_ref()?.path()
+        self.named.as_ref()?.path()
     }
 
     /// The directory of a `rootfs:DIR`, to be used as it is.
     pub fn rootfs(&self) -> Option<&Path> {
-        if let Some(Output::Rootfs(directory)) = &self.0 { Some(directory) } else { None }
+        if let Some(Output::Rootfs(directory)) = &self.named { Some(directory) } else { None }
     }
 }
 
@@ -173,6 +197,21 @@ impl fmt::Display for Output {
         write!(formatter, "{form}:{path}")?;
         name.map_or(Ok(()), |name| write!(formatter, ":{name}"))
     }
+}
+
+/// `docker-archive:FILE` and N of `docker-archive:FILE:@N`.
+fn numbered(text: &[u8]) -> Option<(&[u8], usize)> {
+    let at = text.starts_with(b"docker-archive:").then(|| text.windows(2).rposition(|pair| pair == b":@"))??;
+    let digits = std::str::from_utf8(&text[at + 2..]).ok()?;
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    Some((&text[..at], digits.parse().ok().filter(|_| is_number)?))
+}
+
+/// What an engine calls an image that somebody spells as other tools do: `docker://alpine`, or `alpine:3`.
+fn engine_name(text: &str) -> Option<&str> {
+    let forms = ["docker://", "docker-daemon:", "containers-storage:", "docker:"];
+    let name = forms.iter().find_map(|form| text.strip_prefix(form)).unwrap_or(text);
+    name.parse::<Reference>().is_ok().then_some(name)
 }
 
 /// What stands before and behind the first colon.
@@ -221,6 +260,21 @@ mod tests {
         assert!(matches!(error("oci:dir:"), OutputError::BadName { .. }));
         assert!(matches!(error("docker-archive:x:UPPER"), OutputError::BadName { .. }));
         assert!(error("dir").hint().contains("oci-archive:FILE[:TAG]"));
+    }
+
+    #[test]
+    fn images_that_are_elsewhere() {
+        let error = |text: &str| Input::parse(OsStr::new(text)).unwrap_err();
+        for (text, name) in
+            [("docker://alpine", "alpine"), ("alpine:3", "alpine:3"), ("quay.io/a/b:1", "quay.io/a/b:1")]
+        {
+            assert!(matches!(error(text), OutputError::Elsewhere(_)), "{text}");
+            assert!(error(text).hint().starts_with(&format!("`docker save {name} | minjail slim - -o …`")), "{text}");
+        }
+        assert!(matches!(error("/x/image.tar"), OutputError::NoForm(_)));
+        let input = |text: &str| Input::parse(OsStr::new(text)).map(|input| (input.number, input.path().is_some()));
+        assert_eq!(input("docker-archive:a.tar:@1"), Ok((Some(1), true)));
+        assert!(input("docker-archive:a.tar:@").is_err() && input("docker-archive:a.tar:@x").is_err());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Reading images: any of the forms, by any tool, with every digest checked.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -12,6 +14,7 @@ use super::{contents, unpack};
 use crate::layer::untar::UntarError;
 use crate::manifest::Digest;
 use crate::manifest::Entry;
+use crate::path::escape;
 use crate::root::RootError;
 use crate::tree::{Notes, TreeError};
 
@@ -70,14 +73,24 @@ pub enum ReadError {
     NoSuchName { wanted: String, known: String },
     #[error("there are several images, and none was named: {known}")]
     SeveralImages { known: String },
+    #[error("there are several images for {wanted}: {known}")]
+    SeveralVariants { wanted: Platform, known: String, last: Box<Platform> },
+    #[error("several images have no name: {known}")]
+    SeveralUnnamed { known: String },
+    #[error("`{name}` lists no image")]
+    NoImage { name: String },
+    #[error("`{path}` is empty, and no image")]
+    Empty { path: String },
+    #[error("`{path}` is {form}")]
+    OtherForm { path: String, form: &'static str, spelled: &'static str },
     #[error("there is no image for {wanted}; there are: {known}")]
     NoPlatform { wanted: Platform, known: String },
     #[error("the image has more than {limit} bytes, unpacked")]
     TooMuch { limit: u64 },
     #[error("the image has more than {limit} entries")]
     TooMany { limit: u64 },
-    #[error("standard input is no image archive: it has neither a `manifest.json` nor an `index.json`")]
-    NoArchive,
+    #[error("`{path}` is no image archive: it has neither a `manifest.json` nor an `index.json`")]
+    NoArchive { path: String },
     #[error("the image has {layers} layers, but its configuration lists {diff_ids}")]
     LayerCount { layers: usize, diff_ids: usize },
     #[error("failed to read `{path}`")]
@@ -104,8 +117,20 @@ pub enum ReadError {
 
 impl ReadError {
     /// What the user can do about it.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
+    pub fn hint(&self) -> Option<Cow<'static, str>> {
+        let hint = match self {
+            Self::SeveralVariants { last, .. } => {
+                return Some(format!("name one with its variant, as `--platform {last}`").into());
+            }
+            Self::OtherForm { path, spelled, .. } => return Some(format!("spell it `{spelled}:{path}`").into()),
+            Self::Failed { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Some("see that the path is right; `docker save -o FILE NAME` writes such a file")
+            }
+            Self::NoFile { .. } => Some("a directory that is an image is spelled `oci:DIR`"),
+            Self::SeveralUnnamed { .. } => Some("choose one by its number: `docker-archive:FILE:@N`"),
+            Self::NoImage { .. } | Self::Empty { .. } => {
+                Some("write it again, by `docker save -o FILE NAME` or `skopeo copy`, and see that this succeeds")
+            }
             Self::Compressed { .. } => Some("decompress it first: `gunzip` or `unzstd`"),
             Self::NoSuchName { .. } | Self::SeveralImages { .. } => {
                 Some("name one behind the path: `oci:DIR:TAG`, `docker-archive:FILE:REF`")
@@ -120,10 +145,14 @@ impl ReadError {
             Self::TooMuch { .. } => Some("if you trust it, `--max-size BYTES` allows more"),
             Self::TooMany { .. } => Some("if you trust it, `--max-entries N` allows more"),
             Self::Document { .. } => Some("the image is damaged, or of a kind that minjail does not read"),
-            Self::NoArchive => Some("pipe what `docker save`, `podman save` or `skopeo copy … oci-archive:` write"),
+            Self::NoArchive { .. } => {
+                Some("pipe what `docker save`, `podman save` or `skopeo copy … oci-archive:` write")
+            }
             Self::Tree(error) => error.hint(),
+            Self::Root(error) => error.hint(),
             _ => None,
-        }
+        };
+        hint.map(Cow::Borrowed)
     }
 }
 
@@ -138,13 +167,24 @@ impl Image {
         let part = |target: &Target| Part::of(target, reading.limits);
         let archive = |target: &Target| Store::archive(part(target)?, reading.limits);
         let platform = reading.platform.as_ref();
-        let Some(named) = &input.0 else { return Self::from_standard_input(reading) };
+        let Some(named) = &input.named else { return Self::from_standard_input(reading) };
         let image = match named {
             Output::Rootfs(path) => Err(ReadError::IsRootfs { path: path.display().to_string() }),
             Output::Layer(target) => Ok(bare_layer(part(target)?)),
-            Output::Oci { directory, tag } => oci_image(&Store::directory(directory)?, tag.as_ref(), platform),
-            Output::OciArchive { file, tag } => oci_image(&archive(file)?, tag.as_ref(), platform),
-            Output::DockerArchive { file, reference } => docker_image(&archive(file)?, reference.as_ref(), platform),
+            Output::Oci { directory, tag } => {
+                refuse_file(directory)?;
+                oci_image(&Store::directory(directory)?, tag.as_ref(), platform)
+            }
+            Output::OciArchive { file, tag } => {
+                let store = archive(file)?;
+                check_form(&store, file, "index.json")?;
+                oci_image(&store, tag.as_ref(), platform)
+            }
+            Output::DockerArchive { file, reference } => {
+                let store = archive(file)?;
+                check_form(&store, file, "manifest.json")?;
+                docker_image(&store, (reference.as_ref(), input.number), platform)
+            }
         };
         Ok(Self { limits: reading.limits, ..image? })
     }
@@ -153,11 +193,11 @@ impl Image {
     fn from_standard_input(reading: &Reading) -> Result<Self, ReadError> {
         let store = Store::archive(Part::of(&Target::Standard, reading.limits)?, reading.limits)?;
         let image = if store.part("manifest.json")?.is_some() {
-            docker_image(&store, None, reading.platform.as_ref())
+            docker_image(&store, (None, None), reading.platform.as_ref())
         } else if store.part("index.json")?.is_some() {
             oci_image(&store, None, reading.platform.as_ref())
         } else {
-            Err(ReadError::NoArchive)
+            Err(ReadError::NoArchive { path: "standard input".to_owned() })
         };
         Ok(Self { limits: reading.limits, ..image? })
     }
@@ -263,29 +303,86 @@ fn check_platform(config: &ImageConfig, wanted: Option<&Platform>) -> Result<(),
     Ok(())
 }
 
-fn docker_image(store: &Store, reference: Option<&Reference>, platform: Option<&Platform>) -> Result<Image, ReadError> {
+/// The digest that the name of an image's configuration is: `HEX.json` in older archives, `blobs/sha256/HEX` in newer ones.
+fn digest_of(image: &DockerImage) -> Option<Digest> {
+    Digest::from_hex(image.config.rsplit('/').next().unwrap_or(&image.config).trim_end_matches(".json"))
+}
+
+/// An archive of the other kind, or of none, is told by the document that lists its images; newer ones of docker have both.
+fn check_form(store: &Store, file: &Target, document: &str) -> Result<(), ReadError> {
+    if store.part(document)?.is_some() {
+        return Ok(());
+    }
+    let path = match file {
+        Target::File(path) => escape(path.as_os_str().as_encoded_bytes()),
+        Target::Standard => "-".to_owned(),
+    };
+    let others = [
+        ("manifest.json", "a docker archive", "docker-archive"),
+        ("index.json", "an archive of an OCI layout", "oci-archive"),
+    ];
+    for (name, form, spelled) in others {
+        if store.part(name)?.is_some() {
+            return Err(ReadError::OtherForm { path, form, spelled });
+        }
+    }
+    // An OCI layout without its index is damaged.
+    let is_layout = store.part("oci-layout")?.is_some();
+    Err(if is_layout { ReadError::Missing { name: document.to_owned() } } else { ReadError::NoArchive { path } })
+}
+
+/// `oci:` names a directory.
+fn refuse_file(path: &Path) -> Result<(), ReadError> {
+    if !path.is_file() {
+        return Ok(());
+    }
+    let part = Part::of(&Target::File(path.to_owned()), Limits::USUAL)?;
+    let store = Store::archive(part, Limits::USUAL)?;
+    let path = escape(path.as_os_str().as_encoded_bytes());
+    let is_docker = store.part("index.json")?.is_none() && store.part("manifest.json")?.is_some();
+    let spelled = if is_docker { "docker-archive" } else { "oci-archive" };
+    Err(ReadError::OtherForm { path, form: "a file, and no directory", spelled })
+}
+
+fn docker_image(
+    store: &Store,
+    (reference, number): (Option<&Reference>, Option<usize>),
+    platform: Option<&Platform>,
+) -> Result<Image, ReadError> {
     let (images, _) = required(store, "manifest.json")?.document::<Vec<DockerImage>>()?;
     let names = |image: &DockerImage| image.repo_tags.clone().unwrap_or_default();
-    let known = || images.iter().flat_map(names).collect::<Vec<_>>().join(", ");
-    let mut chosen = images.iter().filter(|image| {
+    // One without a name is told by its number and its digest.
+    let told = |(at, image): (usize, &DockerImage)| match names(image) {
+        names if names.is_empty() => {
+            let digest = digest_of(image).map_or_else(|| image.config.clone(), |digest| digest.to_string());
+            format!("@{at} ({digest})")
+        }
+        names => names.join(", "),
+    };
+    let known = || images.iter().enumerate().map(told).collect::<Vec<_>>().join(", ");
+    if images.is_empty() {
+        return Err(ReadError::NoImage { name: "manifest.json".to_owned() });
+    }
+    let mut chosen = images.iter().enumerate().filter(|(at, image)| {
         // podman writes the full name, docker the short one.
         let is_called = |wanted: &Reference| {
             names(image).iter().any(|name| name.parse().as_ref() == Ok(wanted) || *name == wanted.full())
         };
-        reference.is_none_or(is_called)
+        reference.is_none_or(is_called) && number.is_none_or(|number| number == *at)
     });
-    let image = match (chosen.next(), reference) {
-        (Some(image), _) if chosen.next().is_none() => image,
-        (Some(_), _) => return Err(ReadError::SeveralImages { known: known() }),
-        (None, Some(wanted)) => return Err(ReadError::NoSuchName { wanted: wanted.to_string(), known: known() }),
-        (None, None) => return Err(ReadError::Missing { name: "image".to_owned() }),
+    let wanted = reference.map(Reference::to_string).or(number.map(|number| format!("@{number}")));
+    let image = match chosen.next() {
+        Some((_, image)) if chosen.next().is_none() => image,
+        Some(_) if images.iter().any(|image| names(image).is_empty()) => {
+            return Err(ReadError::SeveralUnnamed { known: known() });
+        }
+        Some(_) => return Err(ReadError::SeveralImages { known: known() }),
+        None => return Err(ReadError::NoSuchName { wanted: wanted.unwrap_or_default(), known: known() }),
     };
     let config_part = required(store, &image.config)?;
     let (config, found) = config_part.document::<ImageConfig>()?;
     check_platform(&config, platform)?;
-    // The name is the digest: `HEX.json` in older archives, `blobs/sha256/HEX` in newer ones.
-    let stem = image.config.rsplit('/').next().unwrap_or(&image.config).trim_end_matches(".json");
-    if let Some(expected) = Digest::from_hex(stem).filter(|expected| *expected != found) {
+    if let Some(expected) = digest_of(image).filter(|expected| *expected != found) {
         return Err(ReadError::WrongDigest { name: image.config.clone(), expected, found });
     }
     let diff_ids = &config.rootfs.diff_ids;
@@ -314,6 +411,9 @@ fn choose(index: &Index, tag: Option<&Tag>, platform: Option<&Platform>) -> Resu
     if let (true, Some(tag)) = (meant.is_empty(), tag) {
         return Err(ReadError::NoSuchName { wanted: tag.to_string(), known: known() });
     }
+    if index.manifests.is_empty() {
+        return Err(ReadError::NoImage { name: "index.json".to_owned() });
+    }
     let wanted = platform.cloned().unwrap_or_else(Platform::host);
     let is_for = |descriptor: &&&Descriptor| descriptor.platform.as_ref().is_some_and(|platform| platform.is(&wanted));
     let mut fit: Vec<&&Descriptor> = meant.iter().filter(is_for).collect();
@@ -327,7 +427,17 @@ fn choose(index: &Index, tag: Option<&Tag>, platform: Option<&Platform>) -> Resu
             let known = meant.iter().filter_map(|descriptor| Some(descriptor.platform.as_ref()?.to_string()));
             Err(ReadError::NoPlatform { wanted, known: known.collect::<Vec<_>>().join(", ") })
         }
-        _ => Err(ReadError::SeveralImages { known: known() }),
+        several => {
+            let platforms: BTreeSet<String> =
+                several.iter().filter_map(|one| Some(one.platform.as_ref()?.to_string())).collect();
+            match several.iter().rev().find_map(|one| one.platform.clone()) {
+                Some(last) if platforms.len() == several.len() => {
+                    let known = platforms.into_iter().collect::<Vec<_>>().join(", ");
+                    Err(ReadError::SeveralVariants { wanted, known, last: Box::new(last) })
+                }
+                _ => Err(ReadError::SeveralImages { known: known() }),
+            }
+        }
     }
 }
 

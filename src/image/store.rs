@@ -56,6 +56,9 @@ impl Store {
 
     pub(super) fn archive(part: Part, limits: Limits) -> Result<Self, ReadError> {
         let name = part.name.clone();
+        if part.size == 0 {
+            return Err(ReadError::Empty { path: name });
+        }
         let mut start = [0; 4];
         let count = part.reader().read(&mut start).map_err(|source| part.failed(source))?;
         if matches!(start[..count], [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd]) {

@@ -70,7 +70,8 @@ impl Serialize for Digest {
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| de::Error::custom(format!("`{text}` is not a sha256 digest")))
+        Self::parse(&text)
+            .ok_or_else(|| de::Error::custom(format!("`{text}` is not a sha256 digest, and no other is read")))
     }
 }
 

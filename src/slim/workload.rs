@@ -142,7 +142,8 @@ mod tests {
             r#"{"Entrypoint": ["/start"], "Cmd": ["-f"], "Env": ["A=b=c"], "WorkingDir": "/srv", "StopSignal": "SIGQUIT",
                 "ExposedPorts": {"443/tcp": {}, "80/tcp": {}, "53/udp": {}}}"#,
         );
-        let server = inside(&config, Some("/home/web"), workload(&config, &Asked::of(&config, None, &[]), false, None).unwrap());
+        let server =
+            inside(&config, Some("/home/web"), workload(&config, &Asked::of(&config, None, &[]), false, None).unwrap());
         assert_eq!(server.run.0, ["/start", "-f"]);
         assert_eq!(server.env.get("A").map(String::as_str), Some("b=c"));
         assert_eq!(server.env.get("HOME").map(String::as_str), Some("/home/web"));

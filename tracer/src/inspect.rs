@@ -510,7 +510,10 @@ fn interpreter(file: &std::fs::File) -> Option<Vec<u8>> {
         return script::interpreter(head).map(<[u8]>::to_vec);
     }
     script::elf_interpreter(&|offset, buffer| match head.get(usize::try_from(offset).ok()?..) {
-        Some(rest) if rest.len() >= buffer.len() => Some(buffer.copy_from_slice(&rest[..buffer.len()])),
+        Some(rest) if rest.len() >= buffer.len() => {
+            buffer.copy_from_slice(&rest[..buffer.len()]);
+            Some(())
+        }
         _ => file.read_exact_at(buffer, offset).ok(),
     })
 }

@@ -1,10 +1,12 @@
 //! A task's memory, read without stopping at what is not mapped.
 
-use std::io::{BufRead, IoSliceMut};
+use std::io::IoSliceMut;
 
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
+
+use crate::place;
 
 /// The longest path that the kernel takes, with its NUL (`include/uapi/linux/limits.h`).
 pub(crate) const PATH_MAX: usize = 4096;
@@ -60,7 +62,7 @@ pub(crate) fn read(task: i32, address: u64, buffer: &mut [u8]) -> Result<(), Unr
 
 /// True if some of these bytes are in memory that the kernel reads and no other process can (`memfd_secret(2)`).
 fn is_secret(task: i32, address: u64, length: usize) -> bool {
-    let Ok(maps) = std::fs::File::open(format!("/proc/{task}/maps")) else { return false };
+    let Some(maps) = place::fs_read(&format!("/proc/{task}/maps")) else { return false };
     let end = address.saturating_add(length as u64);
     let is_there = |line: &str| {
         let (start, rest) = line.split_once('-')?;
@@ -68,8 +70,9 @@ fn is_secret(task: i32, address: u64, length: usize) -> bool {
         let (start, stop) = (number(start)?, number(rest.split(' ').next()?)?);
         Some(start < end && address < stop && line.contains(" /secretmem"))
     };
-    // Paths in it may be no text; such a line is none of memory's.
-    std::io::BufReader::new(maps).lines().map_while(Result::ok).any(|line| is_there(&line) == Some(true))
+    // A path may be no text; such a line is none of memory's.
+    let mut lines = maps.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    lines.any(|line| is_there(line) == Some(true))
 }
 
 #[cfg(test)]

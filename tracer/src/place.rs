@@ -319,7 +319,8 @@ fn unescape(path: &[u8]) -> Vec<u8> {
     plain
 }
 
-fn fs_read(path: &str) -> Option<Vec<u8>> {
+/// All of a file of /proc or /sys.
+pub(crate) fn fs_read(path: &str) -> Option<Vec<u8>> {
     let file = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
     // Not `read_to_end`: it asks for a size, which these files do not have, and feels its way in small pieces.
     let mut bytes = vec![0; PIECE];
