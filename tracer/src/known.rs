@@ -20,10 +20,9 @@ pub(crate) enum Change {
 
 #[derive(Debug)]
 pub(crate) struct Known {
-    /// Two independent keyed 64-bit hashes: 128 bits, which nobody can make collide without the keys.
+    /// Two independent keyed 64-bit hashes: 127 bits, which nobody can make collide without the keys. The last bit is 1
+    /// for what led to nothing: somebody whom nobody traces may make what was missing.
     seen: HashSet<(u64, u64)>,
-    /// Of these, the ones that led to nothing: somebody whom nobody traces may make what was missing.
-    missing: HashSet<(u64, u64)>,
     keys: [RandomState; 2],
     /// Tasks that were let into a call which changes something, and have not been heard of since.
     unsettled: HashMap<i32, Change>,
@@ -31,12 +30,7 @@ pub(crate) struct Known {
 
 impl Known {
     pub(crate) fn new() -> Self {
-        Self {
-            seen: HashSet::new(),
-            missing: HashSet::new(),
-            keys: [RandomState::new(), RandomState::new()],
-            unsettled: HashMap::new(),
-        }
+        Self { seen: HashSet::new(), keys: [RandomState::new(), RandomState::new()], unsettled: HashMap::new() }
     }
 
     /// True if `question` is new, or may have another answer by now.
@@ -45,43 +39,43 @@ impl Known {
             return true;
         }
         if self.seen.len() >= LIMIT {
-            self.clear();
+            self.seen.clear();
         }
-        self.seen.insert(self.hash(question))
+        let (there, missing) = self.hashes(question);
+        !self.seen.contains(&missing) && self.seen.insert(there)
     }
 
-    /// Remembers whether `question` led to nothing.
+    /// Remembers of a question that is no longer new whether it led to nothing.
     pub(crate) fn note_missing(&mut self, question: impl Hash + Copy, is_missing: bool) {
-        if is_missing {
-            self.missing.insert(self.hash(question));
-        } else if !self.missing.is_empty() {
-            self.missing.remove(&self.hash(question));
+        let (there, missing) = self.hashes(question);
+        let (now, before) = if is_missing { (missing, there) } else { (there, missing) };
+        if self.seen.remove(&before) {
+            self.seen.insert(now);
         }
     }
 
     /// True if `question` led to nothing when it was asked last.
     pub(crate) fn was_missing(&self, question: impl Hash + Copy) -> bool {
-        !self.missing.is_empty() && self.missing.contains(&self.hash(question))
+        self.seen.contains(&self.hashes(question).1)
     }
 
-    fn hash(&self, question: impl Hash + Copy) -> (u64, u64) {
-        (self.keys[0].hash_one(question), self.keys[1].hash_one(question))
-    }
-
-    fn clear(&mut self) {
-        self.seen.clear();
-        self.missing.clear();
+    /// As what a question is remembered that led somewhere, and that led to nothing.
+    fn hashes(&self, question: impl Hash + Copy) -> ((u64, u64), (u64, u64)) {
+        let (one, other) = (self.keys[0].hash_one(question), self.keys[1].hash_one(question));
+        ((one, other & !1), (one, other | 1))
     }
 
     /// Forgets that `question` was asked: its answer is another one the next time.
     pub(crate) fn forget(&mut self, question: impl Hash + Copy) {
-        self.seen.remove(&self.hash(question));
+        let (there, missing) = self.hashes(question);
+        self.seen.remove(&there);
+        self.seen.remove(&missing);
     }
 
     /// `task` enters a call that changes something.
     pub(crate) fn unsettle(&mut self, task: i32, change: Change) {
         if change == Change::Names {
-            self.clear();
+            self.seen.clear();
         }
         let known = self.unsettled.entry(task).or_insert(change);
         *known = change.max(*known);
