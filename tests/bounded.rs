@@ -62,8 +62,9 @@ impl Ground {
             }
             assert!(message.len() < 1000 && !message.contains("panicked"), "{case}: {outcome}");
         }
-        remove(&tree);
-        remove(&image);
+        for made in [&tree, &tree.with_extension("lock"), &image] {
+            remove(made);
+        }
         assert_eq!(self.0.listing(), ["work"], "{case}");
     }
 

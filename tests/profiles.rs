@@ -359,7 +359,7 @@ fn mistakes_in_a_profile_are_shown() {
             ["`relative` is not an absolute path", "the profile's `files`"],
         ),
         (format!("{run}image: {{volumes: [data]}}\n"), ["the volume `data`", "not an absolute path"]),
-        (format!("{run}image: {{stop-signal: SIGTERM}}\n"), ["app.yaml:4:22: ", "TERM, INT, QUIT"]),
+        (format!("{run}image: {{stop-signal: SIGNONE}}\n"), ["app.yaml:4:22: ", "`SIGNONE` is no signal"]),
         (format!("{run}{run}"), ["app.yaml:4:1: ", "workloads"]),
     ] {
         let outcome = build(&context, &text, &[]);

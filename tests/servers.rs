@@ -75,6 +75,15 @@ fn untimed(context: &TestContext, program: &str) -> Command {
     command
 }
 
+/// The same, but that `timeout` hands a signal on to its child alone: it would tell the whole group as well, and podman that
+/// hears of SIGTERM twice may find nobody to tell the second time.
+fn told_once(command: &Command) -> Command {
+    let mut once = Command::new(command.get_program());
+    once.arg("--foreground").args(command.get_args()).env_clear();
+    once.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    once
+}
+
 #[test]
 fn nginx_serves_a_page() {
     if !needs_root("podman") {
@@ -107,7 +116,7 @@ fn nginx_serves_a_page() {
     let port = format!("{}/tcp", nginx.port);
     let config = podman.inspect(&id)["Config"].clone();
     assert!(config["ExposedPorts"].get(&port).is_some(), "the image does not expose {port}: {config}");
-    let contained = podman.run_command(&["--network=host"], &id);
+    let contained = told_once(&podman.run_command(&["--network=host"], &id));
     let (contained_page, status) = nginx.serve(&contained, Signal::SIGTERM);
     contained_page.assert_same_as(&page);
     assert_eq!(status, 0, "{}", log_of(&nginx));

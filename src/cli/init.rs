@@ -22,6 +22,7 @@ use crate::image::{Image, Input};
 use crate::init::{self, Draft};
 use crate::path::escape;
 use crate::profile;
+use crate::publish::Scratch;
 use crate::trace::Trace;
 
 /// Draft a profile: from one run of a program, from an image, or from a Dockerfile
@@ -133,7 +134,7 @@ fn from_run(mut workload: Workload, arguments: &Arguments) -> Result<Draft, Fail
     if arguments.output.as_deref() == Some(Path::new("-")) {
         nix::unistd::dup2_stdout(std::io::stderr()).map_err(Failure::new)?;
     }
-    let scratch = tempfile::Builder::new().prefix("minjail-init-").tempdir().map_err(Failure::new)?;
+    let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-init-")?;
     let target = scratch.path().join("run.trace");
     let options = arguments.running.options();
     let start = Instant::now();

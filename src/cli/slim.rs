@@ -178,6 +178,12 @@ impl Whole<'_> {
             tools: Vec::new(),
         };
         proven::build(&rehearsals, &Ground::Tree(self.tree), &image, &proving, prepared, |draft| {
+            let config = &mut draft.manifest.config;
+            // So engines have it of whoever has no account in the image, as the small one may have none.
+            let is_usual = config.env.get("HOME").is_some_and(|home| home == "/");
+            if is_usual && !self.run.env.iter().flatten().any(|variable| variable.starts_with("HOME=")) {
+                config.env.remove("HOME");
+            }
             self.finish(draft, prepared.packing.layers);
             let config = &mut draft.manifest.config;
             config.healthcheck =

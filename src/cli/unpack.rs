@@ -15,6 +15,7 @@ use crate::files::Rules;
 use crate::image::{self, Image, Input, Output, Reference, check_replaceable, difference, lock_beside, write_all};
 use crate::layer::Compression;
 use crate::manifest::{Kind, Layers, Manifest, Source, Sources, Times};
+use crate::publish::Scratch;
 use crate::root::Root;
 use crate::slim::whole_history;
 use crate::tree::Tree;
@@ -83,7 +84,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         manifest.config.history = whole_history(config, &left);
         manifest.config.extra = difference(config, &manifest).expect("the epoch is 0, which has a date");
     }
-    let scratch = tempfile::Builder::new().prefix("minjail-unpack-").tempdir().map_err(Failure::new)?;
+    let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-unpack-")?;
     image.unpack(scratch.path())?;
     let tag = image.tag.as_ref();
     let outputs: Vec<Output> = outputs.into_iter().map(|output| output.or_tagged(tag)).collect();

@@ -14,6 +14,7 @@ use super::prove::{Verdict, repair, try_out, unproved};
 use super::rehearse::Rehearsal;
 use crate::image::{Image, Input, Reading};
 use crate::profile::Profile;
+use crate::publish::Scratch;
 use crate::root::Root;
 
 /// Run a profile's workloads in a jail made of an image: do they do what the profile says?
@@ -55,7 +56,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             .hint("give `--repair` too; `minjail unpack` writes an image in another form"));
     }
     let input = Input::parse(&arguments.image)?;
-    let scratch = tempfile::Builder::new().prefix("minjail-verify-").tempdir().map_err(Failure::new)?;
+    let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-verify-")?;
     let unpacked;
     let (image, tree) = if let Some(directory) = input.rootfs() {
         (None, directory.to_path_buf())

@@ -8,9 +8,9 @@
 //!
 //! Asking at a call's return what became of it costs a second stop. That is paid only where it can matter: for a call
 //! that opens or changes something, whose path does not stand in the caller's own stack frames, in a process with several
-//! threads or in memory that processes share, or that is relative to a descriptor in a process with threads. What this does not cover: a call that only asks, of which the path that was
-//! read is told; memory that processes share on Linux older than 6.11, or because one was made with `CLONE_VM`; and a
-//! pointer into another thread's stack frames.
+//! threads or in memory that processes share; and for one that opens by a descriptor in a process with threads. What this
+//! does not cover: a call that only asks, of which the path that was read is told; memory that processes share on Linux
+//! older than 6.11, or because one was made with `CLONE_VM`; and a pointer into another thread's stack frames.
 
 use std::collections::HashMap;
 use std::sync::Arc;
