@@ -142,7 +142,7 @@ impl Packing {
         };
         locks.dedup();
         locks.retain(|lock| locked.is_none_or(|locked| !is_same_file(lock, locked)));
-        for path in outputs.iter().filter_map(path_of).chain(locks.iter().map(PathBuf::as_path)) {
+        for path in places(&outputs, &locks) {
             check_target(path, self.force)?;
         }
         check_replaceable(&outputs)?;
@@ -166,7 +166,7 @@ impl Packing {
 impl Prepared {
     /// Everything that will be written, by its place.
     pub(super) fn places(&self) -> impl Iterator<Item = &Path> {
-        self.outputs.iter().filter_map(path_of).chain(self.locks.iter().map(PathBuf::as_path))
+        places(&self.outputs, &self.locks)
     }
 
     /// Keeps standard output for the image, if one goes there: what the program prints goes to standard error instead.
@@ -176,6 +176,11 @@ impl Prepared {
         }
         Ok(())
     }
+}
+
+/// Where outputs and locks go, but for what goes to standard output.
+pub(super) fn places<'a>(outputs: &'a [Output], locks: &'a [PathBuf]) -> impl Iterator<Item = &'a Path> {
+    outputs.iter().filter_map(path_of).chain(locks.iter().map(PathBuf::as_path))
 }
 
 fn is_same_file(one: &Path, other: &Path) -> bool {

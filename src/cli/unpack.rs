@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::apart::keep_apart;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::pack::{check_target, lacks, packing, path_of, threads};
+use super::pack::{check_target, lacks, packing, path_of, places, threads};
 use super::progress::Progress;
 use super::reading::Reading;
 use super::side::of_image;
@@ -59,7 +59,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     // An image says itself how it is run; for a directory its lock does.
     let directories = outputs.iter().filter(|output| matches!(output, Output::Rootfs(_)));
     let locks: Vec<PathBuf> = directories.filter_map(path_of).map(lock_beside).collect();
-    for path in outputs.iter().filter_map(path_of).chain(locks.iter().map(PathBuf::as_path)) {
+    for path in places(&outputs, &locks) {
         check_target(path, arguments.force)?;
     }
     check_replaceable(&outputs)?;
@@ -72,7 +72,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("`{}` is a directory already, and not an image", directory.display()))
             .hint("`minjail slim` makes an image of what a program in it needs"));
     }
-    keep_apart(&input, outputs.iter().filter_map(path_of).chain(locks.iter().map(PathBuf::as_path)))?;
+    keep_apart(&input, places(&outputs, &locks))?;
     let image = Image::open(&input, &arguments.reading.get())?;
     let mut manifest = of_image(&image)?.manifest;
     let keeps = arguments.layers == Layers::Keep;

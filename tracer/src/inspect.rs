@@ -141,15 +141,12 @@ impl Engine<'_> {
                 self.gap(process, Gap::IoUring)?;
                 return Ok(Verdict::Refuse);
             }
-            Asked::MountNamespace => {
+            Asked::MountNamespace | Asked::DetachedMount => {
                 self.unsettle(task, Change::Places);
-                if self.places.expect_namespaces().is_err() {
-                    self.gap(process, Gap::MountNamespace)?;
-                }
-            }
-            Asked::DetachedMount => {
-                self.unsettle(task, Change::Places);
-                if self.places.expect_detached().is_err() {
+                let is_detached = asked == Asked::DetachedMount;
+                let expected =
+                    if is_detached { self.places.expect_detached() } else { self.places.expect_namespaces() };
+                if expected.is_err() {
                     self.gap(process, Gap::MountNamespace)?;
                 }
             }
@@ -274,7 +271,9 @@ impl Engine<'_> {
             let Walked { walk, is_personal, stop } =
                 self.walker.walk(asker, from.of(&place), &spelled, follow, settled);
             let is_missing = matches!(walk.found, Found::Missing);
-            self.known.note_missing(question, is_missing);
+            if is_missing || was_missing {
+                self.known.note_missing(question, is_missing);
+            }
             if is_personal {
                 self.known.forget(question);
             }
@@ -366,12 +365,12 @@ impl Engine<'_> {
             let Some(file) = image else { return Ok(()) };
             let Some(interpreter) = interpreter(&file) else { return Ok(()) };
             // A relative one is relative to the working directory of whoever executes (`fs/binfmt_script.c`).
-            let place = match self.places.of(asking.task, self.known.is_settled()) {
+            let settled = self.known.is_settled();
+            let place = match self.places.of(asking.task, settled) {
                 Ok(place) => place,
                 Err(errno) => return self.hidden(asking.process, errno),
             };
             let asker = Asker { process: asking.process, task: asking.task, place: &place };
-            let settled = self.known.is_settled();
             let walk = self.walker.walk(asker, &place.directory, &interpreter, true, settled).walk;
             let interpreter = interpreter.as_slice();
             if self.known.is_new(("interpreter", place.root.as_slice(), interpreter, walk.end.as_slice())) {
