@@ -158,6 +158,18 @@ fn a_trace_that_is_not_there_or_not_a_trace() {
     refused(&context, &["build", "-t", &text(&odd), "-o", &out], FAILED, &[&text(&odd)]);
 }
 
+/// A run may take hours: where its trace cannot be put is said before it begins.
+#[test]
+fn a_trace_that_cannot_be_put_there() {
+    let context = TestContext::new();
+    let (ran, other) = (context.path("ran"), context.text("nowhere/x.trace"));
+    for (place, words) in [(context.text("work"), "exists and is not a trace"), (other, "failed to write the trace")] {
+        let arguments = ["trace", "-t", &place, "--", "touch", &text(&ran)];
+        refused(&context, &arguments, FAILED, &[&place, words, "hint: name"]);
+        assert!(!ran.exists(), "{place}");
+    }
+}
+
 #[test]
 fn no_space_left() {
     if !needs_root("mount") {

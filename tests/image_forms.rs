@@ -98,6 +98,7 @@ fn busybox() -> Option<(Manifest, Sources)> {
             packing: Packing::default(),
             config,
             verified: None,
+            from: Vec::new(),
             made: BTreeMap::new(),
             entries,
         },

@@ -372,6 +372,7 @@ fn manifest_of(entries: Vec<(&str, Kind)>) -> Manifest {
         packing: Packing::default(),
         config: Config::default(),
         verified: None,
+        from: Vec::new(),
         made: BTreeMap::new(),
         entries,
     }

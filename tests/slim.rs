@@ -98,6 +98,63 @@ fn an_ordinary_user_gets_the_same_image() {
     assert_eq!(diff.status, 0, "{diff}");
 }
 
+/// What is not in a small image is told by the lock and the image that was slimmed, and by the trace of the run.
+#[test]
+fn what_is_left_out_can_be_asked_for() {
+    let context = TestContext::new();
+    let image = fat(&context, "oci");
+    let (trace, lock) = (context.text("thin.trace"), context.text("thin.lock"));
+    let out = format!("oci:{}", context.text("thin"));
+    let script = "read -r line < /no/such || echo no";
+    slim(&context, &[&image, "-q", "--keep-trace", &trace, "-o", &out, "--", "-c", script]).success();
+    let told =
+        |arguments: &[&str]| outcome_of(&mut context.minjail(&[&["why-not"], arguments].concat())).success().text();
+    let there = "the root has a file of 3.";
+    let traced = told(&[&trace, "/usr/bin/perl", "/no/such"]);
+    assert!(traced.contains("nothing that ran looked for it\n") && traced.contains(there), "{traced}");
+    assert!(traced.contains("(openat) in workload sh looked for it in vain"), "{traced}");
+    // The machine's own file of that name is another one.
+    let alone = told(&[&lock, "/usr/bin/perl"]);
+    assert!(alone.contains("name it with `--root`") && !alone.contains("the root has"), "{alone}");
+    assert!(told(&[&lock, "--root", &image, "/usr/bin/perl"]).contains(there));
+    assert!(told(&[&trace, "--root", &image, "/usr/bin/perl"]).contains(there));
+    let other = outcome_of(&mut context.minjail(&["why-not", &lock, "--root", &out, "/usr/bin/perl"]));
+    other.assert_refused(125, &["the lock is of another image", "the diff IDs of its layers"]);
+}
+
+/// Whoever has the lock and the image that was slimmed makes the small one again, byte for byte, root or not.
+#[test]
+fn the_lock_and_the_whole_image_give_the_same_bytes() {
+    let context = TestContext::new();
+    let image = fat(&context, "docker-archive");
+    let (lock, thin) = (context.text("thin.lock"), format!("oci:{}", context.text("thin")));
+    slim(&context, &[&image, "-q", "-o", &thin]).success();
+    let index = |layout: &str| fs_err::read(context.path(layout).join("index.json")).unwrap();
+    let again = format!("oci:{}", context.text("again"));
+    let locked = |program: &mut std::process::Command, arguments: &[&str]| {
+        outcome_of(program.args(["build", "-q", "--locked", &lock]).args(arguments))
+    };
+    locked(&mut context.minjail(&[]), &["--root", &image, "-o", &again]).success();
+    assert_eq!(index("again"), index("thin"));
+    let alone = locked(&mut context.minjail(&[]), &["-o", &format!("oci:{}", context.text("alone"))]);
+    alone.assert_refused(125, &["is of a slimmed image", "`--root oci:DIR`"]);
+    let other = format!("oci:{}", context.text("other"));
+    locked(&mut context.minjail(&[]), &["--root", &thin, "-o", &other]).assert_refused(125, &["of another image"]);
+    if !needs_root("runuser") {
+        return;
+    }
+    let theirs = context.path("theirs");
+    fs_err::create_dir(&theirs).unwrap();
+    fs_err::set_permissions(&theirs, PermissionsExt::from_mode(0o777)).unwrap();
+    fs_err::set_permissions(context.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+    let binary = context.text("minjail");
+    fs_err::copy(minjail(), &binary).unwrap();
+    let mut command = limited("runuser");
+    command.args(["-u", "nobody", "--", &binary]).current_dir(&theirs);
+    locked(&mut command, &["--root", &image, "-o", &format!("oci:{}", text(&theirs.join("again")))]).success();
+    assert_eq!(index("theirs/again"), index("thin"));
+}
+
 #[test]
 fn a_server_keeps_its_configuration() {
     if !needs_root("a network of its own for the traced run") {
@@ -137,6 +194,8 @@ fn what_cannot_be_slimmed_is_said() {
         (vec!["--", "nonesuch"], 127, "the image has no program"),
         (vec!["--", "/bin/sh", "-c", "exit 3"], 125, "failed in a jail of the whole image: it ended with status 3"),
         (vec!["-p", "no-such-profile"], 125, "no-such-profile"),
+        (vec!["--keep-trace", &context.text("fat"), "--", "/bin/sh", "-c", ""], 125, "is the input itself"),
+        (vec!["--keep-trace", &context.text("work"), "--", "/bin/sh", "-c", ""], 125, "exists and is not a trace"),
     ] {
         let outcome = slim(&context, &[&[image.as_str(), "-o", &out], &arguments[..]].concat());
         assert_eq!(outcome.status, status, "{arguments:?}: {outcome}");

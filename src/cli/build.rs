@@ -1,11 +1,13 @@
 //! `minjail build`: images from a profile, whose workloads are run, from saved traces, or from a lock.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::engine::Tool;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::locked;
+use super::original::Original;
 use super::pack::{Draft, Needed, Packing, Prepared};
 use super::profile;
 use super::proven::{self, Ground, Proving};
@@ -33,9 +35,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "LOCK", conflicts_with_all = ["compression", "layers", "mtime", "rules"])]
     locked: Option<PathBuf>,
 
-    /// The directory that plays `/` [default: the one that was traced]
-    #[arg(long, value_name = "DIR")]
-    pub(super) root: Option<PathBuf>,
+    /// The directory that plays `/`, or the image that was slimmed, as `oci:DIR` [default: what was traced; for a lock
+    /// alone, `/`]
+    #[arg(long, value_name = "DIR-OR-IMAGE")]
+    root: Option<OsString>,
 
     #[command(flatten)]
     packing: Packing,
@@ -60,6 +63,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 10, requires = "repair", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
+    /// Keep the trace of what was run, for `minjail why-not` and `minjail why`; an older trace there is replaced
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["traces", "locked"])]
+    keep_trace: Option<PathBuf>,
+
     /// If a workload fails in the jail, leave the tree beside each output, with `.failed` at the end
     #[arg(long, conflicts_with = "traces")]
     keep_failed: bool,
@@ -73,26 +80,33 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if prepared.outputs.is_empty() {
         return Err(Failure::usage("nothing to build: no output is named").hint("name one with `-o`, as `-o oci:DIR`"));
     }
+    let original = arguments.root.as_deref().map(|named| Original::open(named, prepared.quiet)).transpose()?;
     match (&arguments.locked, &profile) {
-        (Some(lock), _) => locked::build(lock, arguments, prepared)?,
+        (Some(lock), _) => locked::build(lock, arguments, original.as_ref(), prepared)?,
         (None, Some(profile)) => from_profile(profile, arguments, &prepared)?,
-        (None, None) => from_traces(arguments, &prepared)?.publish(&prepared)?,
+        (None, None) => from_traces(arguments, original.as_ref(), &prepared)?.publish(&prepared)?,
     }
     Ok(Exit::Success)
 }
 
 /// Draws up what the traces need.
-pub(super) fn from_traces(arguments: &Arguments, prepared: &Prepared) -> Result<Draft, Failure> {
+pub(super) fn from_traces(
+    arguments: &Arguments,
+    original: Option<&Original>,
+    prepared: &Prepared,
+) -> Result<Draft, Failure> {
     let trace = Trace::read(&arguments.traces)?;
     let lead = match arguments.traces.as_slice() {
         [_] => trace.lead().clone(),
         several => Trace::read(&several[..1])?.lead().clone(),
     };
-    let root = Root::open(arguments.root.as_deref().unwrap_or(&lead.root))?;
+    let root = original.map_or_else(|| Ok(Root::open(&lead.root)?), Original::root)?;
     let needed = Needed::of(&trace, &lead, root, &Image::default(), prepared)?;
     let estimate = (trace.runs.len() > 1).then(|| Coverage::of(&trace.runs).estimate()).flatten();
     drop(trace);
-    Ok(Draft { coverage: estimate, ..needed.draw(prepared)? })
+    let mut draft = Draft { coverage: estimate, ..needed.draw(prepared)? };
+    original.map_or(Ok(()), |original| original.adopt(&mut draft.manifest))?;
+    Ok(draft)
 }
 
 fn from_profile(profile: &Profile, arguments: &Arguments, prepared: &Prepared) -> Result<(), Failure> {
@@ -104,6 +118,7 @@ fn from_profile(profile: &Profile, arguments: &Arguments, prepared: &Prepared) -
         rounds: if arguments.repair { arguments.rounds } else { 0 },
         keep_failed: arguments.keep_failed,
         tools: arguments.verify_with.clone(),
+        keep_trace: arguments.keep_trace.clone(),
     };
     proven::build(&rehearsals, &Ground::Host, &image(profile), &proving, prepared, |_| Ok(()))
 }

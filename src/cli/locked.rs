@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::build::{Arguments, from_traces};
 use super::failure::Failure;
+use super::original::Original;
 use super::pack::{Draft, Prepared, seal};
 use crate::manifest::{self, Aspects, Difference, DrawnUp, Given, Manifest, Packages, diff};
 use crate::report::summary::LeftOut;
@@ -11,16 +12,27 @@ use crate::root::Root;
 use crate::trace::Trace;
 
 /// Builds what the lock at `path` says, or tells of every difference and builds nothing.
-pub(super) fn build(path: &Path, arguments: &Arguments, mut prepared: Prepared) -> Result<(), Failure> {
+pub(super) fn build(
+    path: &Path,
+    arguments: &Arguments,
+    original: Option<&Original>,
+    mut prepared: Prepared,
+) -> Result<(), Failure> {
     let lock = read_lock(path)?;
+    original.map_or(Ok(()), |original| original.check(&lock))?;
+    if original.is_none() && arguments.traces.is_empty() && !lock.from.is_empty() {
+        return Err(Failure::usage(format!("the lock `{}` is of a slimmed image", path.display())).hint(
+            "name the image that it was made from, as `--root oci:DIR`, or a directory that it was unpacked to",
+        ));
+    }
     prepared.follow(&lock)?;
     let mut draft = if arguments.traces.is_empty() {
-        redraw(&lock, arguments, &prepared)?
+        redraw(&lock, arguments, original, &prepared)?
     } else {
         // What has changed since the trace stops the drawing at the first path; the lock tells of all of them.
-        let drawn = from_traces(arguments, &prepared).and_then(|draft| sealed(draft, &prepared));
+        let drawn = from_traces(arguments, original, &prepared).and_then(|draft| sealed(draft, &prepared));
         drawn.or_else(|failure| {
-            let now = redraw(&lock, arguments, &prepared)?;
+            let now = redraw(&lock, arguments, original, &prepared)?;
             if diff(&lock, &now.manifest, Aspects::ALL).is_empty() { Err(failure) } else { Ok(now) }
         })?
     };
@@ -42,18 +54,26 @@ fn sealed(draft: Draft, prepared: &Prepared) -> Result<Draft, Failure> {
 }
 
 /// What the lock's paths are now.
-fn redraw(lock: &Manifest, arguments: &Arguments, prepared: &Prepared) -> Result<Draft, Failure> {
-    let root = Root::open(arguments.root.as_deref().unwrap_or(Path::new("/")))?;
-    let store = match arguments.traces.as_slice() {
-        [] => std::collections::BTreeMap::new(),
-        traces => Trace::read(traces)?.store,
+fn redraw(
+    lock: &Manifest,
+    arguments: &Arguments,
+    original: Option<&Original>,
+    prepared: &Prepared,
+) -> Result<Draft, Failure> {
+    let trace = match arguments.traces.as_slice() {
+        [] => None,
+        traces => Some(Trace::read(traces)?),
     };
+    let traced = trace.as_ref().map_or(Path::new("/"), |trace| &trace.lead().root);
+    let root = original.map_or_else(|| Ok(Root::open(traced)?), Original::root)?;
+    let store = trace.map(|trace| trace.store).unwrap_or_default();
     let files = lock.files(&root, &store)?;
     let packages = Packages::read(&root)?;
     let packing = manifest::Packing { name: lock.packing.name.clone(), ..prepared.packing.clone() };
     let config = lock.config.clone();
     let given = Given { files, root: &root, store: &store, packages: &packages, epoch: lock.epoch, packing, config };
-    let DrawnUp { manifest, sources, .. } = manifest::draw_up(given)?;
+    let DrawnUp { mut manifest, sources, .. } = manifest::draw_up(given)?;
+    original.map_or(Ok(()), |original| original.adopt(&mut manifest))?;
     let draft = Draft {
         manifest,
         sources,

@@ -30,6 +30,7 @@ mod locate;
 mod locked;
 mod mend;
 mod merge;
+mod original;
 mod pack;
 mod profile;
 mod progress;

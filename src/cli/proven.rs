@@ -4,7 +4,7 @@
 //! only if every workload did in the jail what it did before.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::engine::Tool;
 use super::failure::Failure;
@@ -15,6 +15,7 @@ use super::rehearse::{Rehearsal, scratch};
 use crate::image::lock_beside;
 use crate::profile::Image;
 use crate::root::Root;
+use crate::trace::{Trace, check_place};
 
 /// How hard an image is proved.
 pub(super) struct Proving {
@@ -27,6 +28,8 @@ pub(super) struct Proving {
     pub(super) keep_failed: bool,
     /// What is to run the image besides the jail.
     pub(super) tools: Vec<Tool>,
+    /// Where the trace goes, if it is to be kept.
+    pub(super) keep_trace: Option<PathBuf>,
 }
 
 /// Where the workloads have everything that they may need.
@@ -49,10 +52,13 @@ pub(super) fn build(
     finish: impl Fn(&mut Draft) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     proving.tools.iter().try_for_each(|tool| tool.check(rehearsals))?;
+    let save = |trace: &Trace| proving.keep_trace.as_deref().map_or(Ok(()), |target| trace.write(target));
+    proving.keep_trace.as_deref().map_or(Ok(()), check_place)?;
     let states: Vec<String> = rehearsals.iter().flat_map(|rehearsal| rehearsal.workload.state.clone()).collect();
     let scratch = scratch(&states)?;
     let Gathered { mut trace, models, estimate } =
         gather(rehearsals, ground, proving.until_stable, scratch.path(), prepared)?;
+    save(&trace)?;
     let lead = &rehearsals[0].header;
     let mut tried = BTreeSet::new();
     for round in 0.. {
@@ -90,6 +96,7 @@ pub(super) fn build(
         }
         trace.runs.extend(runs);
         trace.runs.sort();
+        save(&trace)?;
     }
     unreachable!("the loop returns in its last round")
 }

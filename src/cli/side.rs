@@ -102,8 +102,8 @@ pub(super) fn of_image(image: &Image) -> Result<Side, Failure> {
     let run = config.as_ref().and_then(|config| config.config.clone()).map(run_config).unwrap_or_default();
     let extra = config.as_ref().map(|config| carried(config, &run.env)).unwrap_or_default();
     let config = Config { architecture, variant, extra, ..run };
-    let (made, packing) = (BTreeMap::new(), Packing::default());
-    let manifest = Manifest { minjail_format: FORMAT, epoch: 0, packing, config, verified: None, made, entries };
+    let (verified, from, made, packing) = (None, Vec::new(), BTreeMap::new(), Packing::default());
+    let manifest = Manifest { minjail_format: FORMAT, epoch: 0, packing, config, verified, from, made, entries };
     Ok(Side { manifest, knows: Aspects { packing: false, packages: false, config: known, ..Aspects::ALL } })
 }
 

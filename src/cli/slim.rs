@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::apart::keep_apart;
 use super::cache::Unpacked;
@@ -17,7 +17,7 @@ use super::rehearse::Rehearsal;
 use super::trace::machine;
 use crate::image::oci::{ImageConfig, RunConfig};
 use crate::image::{Image, Input, Reference};
-use crate::manifest::{Entry, Healthcheck, Layers};
+use crate::manifest::{Digest, Entry, Healthcheck, Layers};
 use crate::path::{JailPath, escape};
 use crate::profile::{Moment, Profile, Ready, Seconds, Workload};
 use crate::root::Root;
@@ -66,6 +66,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 10, requires = "repair", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
+    /// Keep the trace of what was run, for `minjail why-not` and `minjail why`; an older trace there is replaced
+    #[arg(long, value_name = "DIR")]
+    keep_trace: Option<PathBuf>,
+
     /// If it fails in the jail, leave the tree beside each output, with `.failed` at the end
     #[arg(long)]
     keep_failed: bool,
@@ -91,7 +95,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         return Err(Failure::usage("nothing to build: no output is named").hint("name one with `-o`, as `-o oci:DIR`"));
     }
     let input = Input::parse(&arguments.image)?;
-    keep_apart(&input, prepared.places())?;
+    keep_apart(&input, prepared.places().chain(arguments.keep_trace.as_deref()))?;
     let (unpacked, tree);
     let ground = if let Some(directory) = input.rootfs() {
         arguments.packing.refuse_kept_layers()?;
@@ -100,6 +104,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             name: None,
             image: None,
             run: RunConfig::default(),
+            from: Vec::new(),
             entries: Vec::new(),
             is_owned: true,
         }
@@ -113,7 +118,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         let wants_entries = !is_owned || prepared.packing.layers == Layers::Keep;
         let entries = if wants_entries { unpacked.entries(&image)? } else { Vec::new() };
         let run = image.config.as_ref().and_then(|config| config.config.clone()).unwrap_or_default();
-        Whole { tree: &tree, name: image.name, image: image.config, run, entries, is_owned }
+        let from = image.diff_ids();
+        Whole { tree: &tree, name: image.name, image: image.config, run, from, entries, is_owned }
     };
     ground.slim(arguments, profile, &prepared)?;
     Ok(Exit::Success)
@@ -128,6 +134,8 @@ struct Whole<'a> {
     image: Option<ImageConfig>,
     /// How it is run.
     run: RunConfig,
+    /// The diff IDs of its layers.
+    from: Vec<Digest>,
     /// What the image says of its files, if the tree does not, or if their layers are asked for.
     entries: Vec<Entry>,
     /// The tree says of the files what the image says.
@@ -176,6 +184,7 @@ impl Whole<'_> {
             rounds: if arguments.repair { arguments.rounds } else { 0 },
             keep_failed: arguments.keep_failed,
             tools: Vec::new(),
+            keep_trace: arguments.keep_trace.clone(),
         };
         proven::build(&rehearsals, &Ground::Tree(self.tree), &image, &proving, prepared, |draft| {
             let config = &mut draft.manifest.config;
@@ -197,6 +206,7 @@ impl Whole<'_> {
         if !self.is_owned {
             slim::adopt(&mut draft.manifest, &self.entries);
         }
+        draft.manifest.from.clone_from(&self.from);
         if let Some(name) = &self.name {
             // Another name than the image's own, which loading the small one would take away from it.
             draft.manifest.packing.name = format!("{}-slim", name.short());

@@ -17,7 +17,7 @@ use super::pack::{self, Needed, Packing};
 use crate::path::{JailPath, escape};
 use crate::profile::Image;
 use crate::root::Root;
-use crate::trace::{Ending, FORMAT, Header, Recorder, Tally, Trace};
+use crate::trace::{Ending, FORMAT, Header, Recorder, Tally, Trace, check_place};
 
 /// Run a program once and record every file it touches; with -o, build images from that
 #[derive(Debug, clap::Args)]
@@ -74,6 +74,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     };
     let name = workload.name();
     let target = arguments.trace.unwrap_or_else(|| PathBuf::from(format!("{name}.trace")));
+    check_place(&target)?;
 
     prepared.reserve_standard_output()?;
     let options = arguments.running.options();

@@ -1,11 +1,13 @@
 //! `minjail why-not`: why a path is not in the image.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::answer;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::locked::read_lock;
+use super::original::Original;
 use crate::files::{self, FileSet, OMITTED, Purpose, Rule, Switch, What};
 use crate::manifest::{Kind, Packages};
 use crate::path::{Facts, JailPath};
@@ -24,14 +26,17 @@ pub(super) struct Arguments {
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 
-    /// The directory that plays `/` [default: the one that was traced; `/` for a lock]
-    #[arg(long, value_name = "DIR")]
-    root: Option<PathBuf>,
+    /// The directory that plays `/`, or the image that was slimmed, as `oci:DIR` [default: what was traced; for the lock of
+    /// what was no image, `/`]
+    #[arg(long, value_name = "DIR-OR-IMAGE")]
+    root: Option<OsString>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let known = Known::read(&arguments.source, arguments.root.as_deref())?;
-    let packages = Packages::read(&known.root)?;
+    // Held to the end: the cache may not remove what is looked at.
+    let original = arguments.root.as_deref().map(|named| Original::open(named, true)).transpose()?;
+    let known = Known::read(&arguments.source, original.as_ref())?;
+    let packages = known.root.as_ref().map(Packages::read).transpose()?.unwrap_or_default();
     let mut exit = Exit::Success;
     // Each trait is a file set of its own: made only when it is asked for.
     let mut traits = None;
@@ -63,32 +68,45 @@ struct Known {
     paths: Vec<(JailPath, bool)>,
     /// `None`: a lock does not tell.
     trace: Option<Trace>,
-    root: Root,
+    /// `None`: an image, and nobody has said which.
+    root: Option<Root>,
 }
 
 impl Known {
-    fn read(source: &Path, root: Option<&Path>) -> Result<Self, Failure> {
+    fn read(source: &Path, original: Option<&Original>) -> Result<Self, Failure> {
+        let named = original.map(Original::root).transpose()?;
         if !source.is_dir() {
-            let entries = read_lock(source)?.entries.into_iter();
+            let lock = read_lock(source)?;
+            original.map_or(Ok(()), |original| original.check(&lock))?;
+            let root = match named {
+                None if lock.from.is_empty() => Some(Root::open(Path::new("/"))?),
+                named => named,
+            };
+            let entries = lock.entries.into_iter();
             let is_name = |kind: &Kind| matches!(kind, Kind::Symlink { target } if target == OMITTED.as_bytes());
             let paths = entries.map(|entry| (entry.path, is_name(&entry.kind))).collect();
-            return Ok(Self { paths, trace: None, root: Root::open(root.unwrap_or(Path::new("/")))? });
+            return Ok(Self { paths, trace: None, root });
         }
         let trace = Trace::read(&[source.to_path_buf()])?;
-        let root = Root::open(root.unwrap_or(&trace.lead().root))?;
+        let traced = || {
+            Root::open(&trace.lead().root).map_err(|error| {
+                Failure::new(error).hint("what was traced is gone: name it with `--root`, a directory or an image")
+            })
+        };
+        let root = named.map_or_else(traced, Ok)?;
         let (files, _) = files::needed(&trace, &root, &files::Policy::default())?;
         let paths = files.wanted.into_iter().map(|(path, wanted)| (path, is_name(&wanted.what))).collect();
-        Ok(Self { paths, trace: Some(trace), root })
+        Ok(Self { paths, trace: Some(trace), root: Some(root) })
     }
 
     /// What the image would have with each rule that is off.
     fn traits(&self) -> Result<Vec<(Rule, FileSet)>, Failure> {
-        let Some(trace) = &self.trace else { return Ok(Vec::new()) };
+        let (Some(trace), Some(root)) = (&self.trace, &self.root) else { return Ok(Vec::new()) };
         let off = Rule::ALL.into_iter().filter(|rule| rule.purpose() == Purpose::Trait);
         let with = off.map(|rule| {
             let rules = [(rule, Switch::On)].into_iter().collect();
             let policy = files::Policy { rules, ..files::Policy::default() };
-            let (files, _) = files::needed(trace, &self.root, &policy)?;
+            let (files, _) = files::needed(trace, root, &policy)?;
             Ok((rule, files))
         });
         with.collect()
@@ -129,7 +147,12 @@ impl Known {
 
     /// What the root has there, and how much of its package the image has.
     fn ground(&self, path: &JailPath, packages: &Packages) -> Result<Vec<String>, Failure> {
-        let walk = self.root.resolve(&JailPath::root(), path.as_bytes(), false)?;
+        let Some(root) = &self.root else {
+            return Ok(vec![
+                "what was there, the image that this one was made from would tell: name it with `--root`".to_owned(),
+            ]);
+        };
+        let walk = root.resolve(&JailPath::root(), path.as_bytes(), false)?;
         let Some(facts) = walk.facts else { return Ok(vec!["the root has nothing there".to_owned()]) };
         let mut lines = vec![format!("the root has {} there", noun(&facts))];
         if walk.end != *path {

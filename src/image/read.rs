@@ -241,6 +241,11 @@ impl Image {
     ///
     /// # Errors
     /// A layer whose digest nobody has named cannot be read.
+    /// The diff IDs of the layers, the lowest first; none of a bare layer, of which nothing says it.
+    pub fn diff_ids(&self) -> Vec<Digest> {
+        self.layers.iter().filter_map(|layer| layer.diff_id).collect()
+    }
+
     pub fn layer_digests(&self) -> Result<Vec<(Digest, Option<Digest>)>, ReadError> {
         let digest = |layer: &ImageLayer| layer.digest.map_or_else(|| layer.part.digest(), Ok);
         self.layers.iter().map(|layer| Ok((digest(layer)?, layer.diff_id))).collect()

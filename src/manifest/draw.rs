@@ -92,7 +92,8 @@ pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
     entries.shrink_to_fit();
     check_parents(&entries)?;
     notes.sort();
-    let manifest = Manifest { minjail_format: FORMAT, epoch, packing, config, verified: None, made, entries };
+    let (verified, from) = (None, Vec::new());
+    let manifest = Manifest { minjail_format: FORMAT, epoch, packing, config, verified, from, made, entries };
     Ok(DrawnUp { manifest, sources, notes })
 }
 

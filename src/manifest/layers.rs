@@ -208,6 +208,7 @@ mod tests {
             packing: Packing::default(),
             config: Config::default(),
             verified: None,
+            from: Vec::new(),
             made: BTreeMap::new(),
             entries: paths.iter().map(entry).collect(),
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::digest::Seal;
+use super::digest::{Digest, Seal};
 use super::origin::{Extra, Healthcheck, Step};
 use super::packing::{Made, Packing};
 use crate::files::Reasons;
@@ -30,6 +30,10 @@ pub struct Manifest {
     /// was skipped. `None`: built from saved traces, without a profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<bool>,
+    /// The image that it was made from, by the diff IDs of its layers, the lowest first; empty where there was none. They
+    /// are the same in whichever form that image lies there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<Digest>,
     /// What no file of the root has: enough to make the image again from this manifest and the root.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub made: BTreeMap<JailPath, Made>,

@@ -20,3 +20,4 @@ pub use minjail_tracer::{Access, Gap, Protocol};
 pub use model::{Ending, FORMAT, Found, Header, Link, Listening, Program, Run, Touch, Trace};
 pub use record::{RecordError, Recorder, Tally};
 pub(crate) use record::{is_kernels, is_shared, is_temporary};
+pub use write::check_place;

@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
+
 use super::format::{RECORDS, STORE, write_run};
 use super::model::Trace;
 use super::record::RecordError;
@@ -42,11 +45,29 @@ pub(super) fn publish(scratch: &Path, target: &Path) -> Result<(), RecordError> 
     })
 }
 
-/// Has `fill` make a trace in a directory beside `target`, and gives it that name.
-fn put(target: &Path, fill: impl FnOnce(&Path) -> Result<(), RecordError>) -> Result<(), RecordError> {
+/// Checks that a trace can be put at `target`, as far as that can be told before there is one: what runs for hours must
+/// not have run in vain.
+///
+/// # Errors
+/// `target` exists and is no trace, or its directory is not there, or may not be written.
+pub fn check_place(target: &Path) -> Result<(), RecordError> {
+    refuse_other(target)?;
+    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // With the rights that count for making files (access(2), AT_EACCESS).
+    let allowed = faccessat(AT_FDCWD, parent, AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS);
+    allowed.map_err(|errno| RecordError::Write { path: target.to_path_buf(), source: errno.into() })
+}
+
+fn refuse_other(target: &Path) -> Result<(), RecordError> {
     if target.symlink_metadata().is_ok() && !target.join(RECORDS).is_file() {
         return Err(RecordError::NoTrace { path: target.to_path_buf() });
     }
+    Ok(())
+}
+
+/// Has `fill` make a trace in a directory beside `target`, and gives it that name.
+fn put(target: &Path, fill: impl FnOnce(&Path) -> Result<(), RecordError>) -> Result<(), RecordError> {
+    refuse_other(target)?;
     let stage = Stage::directory(target, true, 0o700, |older| older.join(RECORDS).is_file())?;
     fill(stage.path())?;
     for directory in [stage.path().join(STORE), stage.path().to_path_buf()] {

@@ -33,6 +33,7 @@ impl Sample {
                 ..Config::default()
             },
             verified: None,
+            from: Vec::new(),
             packing: Packing::default(),
             made: BTreeMap::new(),
             entries: Vec::new(),
