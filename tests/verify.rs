@@ -142,3 +142,23 @@ fn what_is_there_and_differs_is_told() {
     fs_err::write(in_tree(&context, &conf), "longer than it was\n").unwrap();
     assert!(verify().stderr.contains("has 19 bytes, and 5 on the host"));
 }
+
+/// Whatever a profile leaves open is as the image has it: variables, directory, and user.
+#[test]
+fn workloads_are_run_as_the_image_says() {
+    let context = TestContext::new();
+    context.lay_out(&[("one", "1\n")]);
+    let work = text(&context.work());
+    let is_root = nix::unistd::geteuid().is_root();
+    let (user, uid) = if is_root { ("user: nobody,", 65534) } else { ("", nix::unistd::geteuid().as_raw()) };
+    let script = "read -r x < one; while read -r key value rest; do case $key in Uid:) echo $COLOUR $value;; esac; done < /proc/self/status";
+    let whole = context.text("whole.yaml");
+    let workload = format!("{{run: [/bin/sh, -c, '{script}'], env: {{COLOUR: green}}, {user} cwd: '{work}'}}");
+    fs_err::write(&whole, format!("workloads: {{whole: {workload}}}\n")).expect("the directory is ours");
+    let expect = format!("{{stdout: {{equals: \"green {uid}\\n\"}}}}");
+    let bare = profile(&context, "bare", &["/bin/sh", "-c", script], &expect);
+    for image in [format!("oci:{}", context.text("image")), format!("rootfs:{}", context.text("tree"))] {
+        minjail(&context, &["build", &whole, "-q", "-o", &image]).success();
+        minjail(&context, &["verify", &image, "-p", &bare]).success();
+    }
+}

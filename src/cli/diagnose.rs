@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::path::Path;
 
 use super::failure::Failure;
 use crate::files::{OMITTED, is_minjails};
@@ -89,21 +90,27 @@ fn unlisted(listed: &Sought, root: &Root, tree: &Root) -> Vec<Sought> {
 /// How the file in the tree differs from the root's; `None` if it does not, or one of them is not there.
 fn difference(path: &JailPath, root: &Root, tree: &Root) -> Result<Option<String>, Failure> {
     let (Some(ours), Some(theirs)) = (tree.lstat(path)?, root.lstat(path)?) else { return Ok(None) };
+    let there = place(root);
     if ours.file_type != theirs.file_type {
-        return Ok(Some("is not of the type that it has on the host".to_owned()));
+        return Ok(Some(format!("is not of the type that it has {there}")));
     }
     if !ours.is_file() {
         return Ok(None);
     }
     if ours.size != theirs.size {
-        return Ok(Some(format!("has {} bytes, and {} on the host", ours.size, theirs.size)));
+        return Ok(Some(format!("has {} bytes, and {} {there}", ours.size, theirs.size)));
     }
     if !has_same_content(path, root, tree) {
-        return Ok(Some("has another content than on the host".to_owned()));
+        return Ok(Some(format!("has another content than {there}")));
     }
     let permissions = |facts: &Facts| facts.mode & 0o777;
     let differ = permissions(&ours) != permissions(&theirs);
-    Ok(differ.then(|| format!("has the mode {:04o}, and {:04o} on the host", permissions(&ours), permissions(&theirs))))
+    Ok(differ.then(|| format!("has the mode {:04o}, and {:04o} {there}", permissions(&ours), permissions(&theirs))))
+}
+
+/// Where everything is there, in words.
+pub(super) fn place(root: &Root) -> &'static str {
+    if root.path() == Path::new("/") { "on the host" } else { "in the whole image" }
 }
 
 /// What cannot be read is not told of.

@@ -26,6 +26,7 @@ mod exit;
 mod failure;
 mod gather;
 mod init;
+mod inside;
 mod locate;
 mod locked;
 mod mend;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::diagnose::{Diagnosis, Differing, diagnose};
+use super::diagnose::{Diagnosis, Differing, diagnose, place};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::rehearse::Rehearsal;
@@ -13,7 +13,7 @@ use crate::root::Root;
 use crate::trace::{Access, Ending, Found, Link, Program, Run, Touch};
 use crate::workload::{Fault, Observation, Sought};
 
-/// How a workload did on the host, to hold the jail against.
+/// How a workload did where everything is there, to hold the jail against.
 pub(super) struct Model {
     ending: Option<Ending>,
     wrote: bool,
@@ -89,7 +89,7 @@ const LINES: usize = 5;
 /// So many missing paths are told.
 const SHOWN: usize = 10;
 
-/// Runs a workload in a jail made of `tree`. `model` is how it did on the host, and `root` is where missing files may be.
+/// Runs a workload in a jail made of `tree`. `model` is how it did in `root`, where missing files may be.
 pub(super) fn try_out(
     rehearsal: &Rehearsal<'_>,
     tree: &Path,
@@ -100,10 +100,10 @@ pub(super) fn try_out(
     let mut faults: Vec<String> = observation.faults.iter().map(Fault::to_string).collect();
     if let (true, Some(model)) = (faults.is_empty(), model) {
         if let (true, Some(ending)) = (model.ending != observation.ending, observation.ending) {
-            faults.push(format!("it {ending}, otherwise than on the host"));
+            faults.push(format!("it {ending}, otherwise than {}", place(root)));
         }
         if model.wrote && observation.stdout.is_empty() {
-            faults.push("it wrote nothing to standard output, as it did on the host".to_owned());
+            faults.push(format!("it wrote nothing to standard output, and something {}", place(root)));
         }
     }
     let mut diagnosis = Diagnosis::default();

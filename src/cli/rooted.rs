@@ -41,7 +41,7 @@ impl Workload {
             let text = format!("`{}` of `{}` cannot be executed", escape(typed.as_bytes()), root.display());
             return Err(Failure::usage(text).exit(Exit::CannotExecute).hint("is it the right file?"));
         }
-        let account = super::slim::account_in(&held, arguments.user.as_deref().unwrap_or_default())?;
+        let account = super::inside::account_in(&held, arguments.user.as_deref().unwrap_or_default())?;
         let slim::Account { uid, gid, groups, .. } = account;
         let header = Header {
             trace_format: FORMAT,

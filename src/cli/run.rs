@@ -8,11 +8,11 @@ use nix::unistd::Uid;
 use super::cache::Unpacked;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::slim::account_in;
+use super::inside::{account_in, lock_config};
 use crate::image::oci::RunConfig;
-use crate::image::{Image, Input, Reading, lock_beside};
+use crate::image::{Image, Input, Reading};
 use crate::jail::{self, Jail, Network, Program, User};
-use crate::manifest::{Config, Manifest};
+use crate::manifest::Config;
 use crate::path::{JailPath, escape};
 use crate::root::Root;
 use crate::slim::Account;
@@ -94,16 +94,6 @@ fn command(arguments: &Arguments, config: &Config) -> Result<Vec<OsString>, Fail
         return Err(Failure::usage("the image does not say what to run").hint("name a command after `--`"));
     }
     Ok(command)
-}
-
-/// What the lock beside a rootfs says of how it is run.
-fn lock_config(directory: &Path) -> Result<Option<Config>, Failure> {
-    let lock = lock_beside(directory);
-    match fs_err::read_to_string(&lock) {
-        Ok(text) => Ok(Some(Manifest::parse(&text)?.config)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Failure::new(error)),
-    }
 }
 
 /// What of an image's configuration says how it is run.

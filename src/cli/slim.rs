@@ -9,11 +9,11 @@ use super::cache::Unpacked;
 use super::configure::architecture;
 use super::exit::Exit;
 use super::failure::Failure;
+use super::inside::Inside;
 use super::pack::{Draft, Packing, Prepared};
 use super::profile;
 use super::proven::{self, Ground, Proving};
 use super::reading::Reading;
-use super::rehearse::Rehearsal;
 use super::trace::machine;
 use crate::image::oci::{ImageConfig, RunConfig};
 use crate::image::{Image, Input, Reference};
@@ -21,7 +21,7 @@ use crate::manifest::{Digest, Entry, Healthcheck, Layers};
 use crate::path::{JailPath, escape};
 use crate::profile::{Moment, Profile, Ready, Seconds, Workload};
 use crate::root::Root;
-use crate::slim::{self, Account, Asked};
+use crate::slim::{self, Asked};
 use crate::tree::Notes;
 
 /// Make an existing image small: run it in a jail, keep what it needs, and prove the result
@@ -144,7 +144,6 @@ struct Whole<'a> {
 
 impl Whole<'_> {
     fn slim(&self, arguments: &Arguments, profile: Option<Profile>, prepared: &Prepared) -> Result<(), Failure> {
-        let account = account_in(&Root::open(self.tree)?, self.run.user.as_deref().unwrap_or_default())?;
         let asked = Asked::of(&self.run, arguments.entrypoint.as_deref(), &arguments.command);
         let is_own = profile.is_none();
         let (workloads, mut image) = if let Some(profile) = profile {
@@ -154,16 +153,14 @@ impl Whole<'_> {
             let program = Path::new(&workload.run.0[0]).file_name().unwrap_or_default();
             (vec![(program.to_string_lossy().into_owned(), workload)], crate::profile::Image::default())
         };
-        let home = account.home.as_deref();
-        let inside = |(name, workload): (String, Workload)| (name, slim::inside(&self.run, home, workload));
-        let workloads: Vec<(String, Workload)> = workloads.into_iter().map(inside).collect();
+        let inside = Inside::of(&self.run, self.tree, workloads)?;
         // As the image spells him: a name also says which groups he is a member of.
         image.user = image.user.or_else(|| self.run.user.clone().filter(|user| !user.is_empty()));
         if is_own {
             (image.entrypoint, image.cmd) = (Some(asked.entrypoint.clone()), Some(asked.cmd.clone()));
         }
-        let rehearsals = workloads.iter().map(|(name, workload)| self.rehearsal(name, workload, &account));
-        let rehearsals = rehearsals.collect::<Result<Vec<_>, _>>()?;
+        let rehearsals = inside.rehearsals(self.tree)?;
+        rehearsals.iter().try_for_each(|rehearsal| self.check_program(&rehearsal.header.program))?;
         if !prepared.quiet {
             let notes = rehearsals.iter().map(|rehearsal| rehearsal.notes(self.tree));
             let notes = notes.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect::<BTreeSet<_>>();
@@ -171,7 +168,8 @@ impl Whole<'_> {
                 say!("note: {note}");
             }
         }
-        let is_checked = workloads
+        let is_checked = inside
+            .workloads
             .iter()
             .any(|(_, workload)| matches!(workload.ready.as_ref().map(Ready::moment), Some(Moment::Check(_))));
         let is_off = self.run.healthcheck.as_ref().is_some_and(Healthcheck::is_off);
@@ -238,11 +236,9 @@ impl Whole<'_> {
         Ok(workload)
     }
 
-    /// A workload as it is run in the image: by its own user, unless the workload names one.
-    fn rehearsal<'a>(&self, name: &str, workload: &'a Workload, own: &Account) -> Result<Rehearsal<'a>, Failure> {
-        let mut rehearsal = Rehearsal::new(name, workload, Some(self.tree))?;
+    /// Refuses what is not there, and what cannot be executed.
+    fn check_program(&self, program: &JailPath) -> Result<(), Failure> {
         let root = Root::open(self.tree)?;
-        let program = rehearsal.header.program.clone();
         let Some(facts) = root.resolve(&JailPath::root(), program.as_bytes(), true)?.facts else {
             return Err(Failure::usage(format!("the image has no program `{program}`"))
                 .exit(Exit::NotFound)
@@ -253,28 +249,8 @@ impl Whole<'_> {
                 .exit(Exit::CannotExecute)
                 .hint("is it the right file? name another command after `--`"));
         }
-        if workload.user.is_none() {
-            rehearsal.header.uid = own.uid;
-            rehearsal.header.gid = own.gid;
-            rehearsal.header.groups.clone_from(&own.groups);
-        }
-        Ok(rehearsal)
+        Ok(())
     }
-}
-
-/// Whom `user` means by the accounts of a root.
-pub(super) fn account_in(root: &Root, user: &str) -> Result<Account, Failure> {
-    let read = |path: &[u8]| -> Result<Vec<u8>, Failure> {
-        let end = root.resolve(&JailPath::root(), path, true)?;
-        let mut content = Vec::new();
-        if end.facts.is_some_and(|facts| facts.is_file()) {
-            let mut file = root.open_file(&end.end)?;
-            std::io::Read::read_to_end(&mut file, &mut content).map_err(Failure::new)?;
-        }
-        Ok(content)
-    };
-    slim::account(user, &read(b"/etc/passwd")?, &read(b"/etc/group")?)
-        .map_err(|error| Failure::new(error).hint("give the user as numbers, `uid:gid`"))
 }
 
 /// Programs for another system or machine cannot be run here.

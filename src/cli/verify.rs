@@ -7,13 +7,13 @@ use super::cache::Unpacked;
 use super::engine::{Tool, spelled};
 use super::exit::Exit;
 use super::failure::Failure;
+use super::inside::{Inside, lock_config};
 use super::mend::Broken;
 use super::pack::{Packing, Prepared};
 use super::profile;
 use super::prove::{Verdict, repair, try_out, unproved};
-use super::rehearse::Rehearsal;
+use crate::image::oci::RunConfig;
 use crate::image::{Image, Input, Reading};
-use crate::profile::Profile;
 use crate::publish::Scratch;
 use crate::root::Root;
 
@@ -65,10 +65,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         unpacked = Unpacked::of(&image, &spelled(&arguments.image), arguments.no_cache, prepared.quiet)?;
         (Some(image), unpacked.tree())
     };
+    let run = match &image {
+        Some(image) => image.config.as_ref().and_then(|config| config.config.clone()),
+        None => lock_config(&tree)?.map(|config| RunConfig::of(&config)),
+    };
+    let inside = Inside::of(&run.unwrap_or_default(), &tree, profile.workloads)?;
     if !arguments.verify_with.is_empty() {
-        return with_tools(arguments, &profile, &tree, scratch.path(), &prepared);
+        return with_tools(arguments, &inside, &tree, scratch.path(), &prepared);
     }
-    let verdicts = verdicts(&profile, &tree, &prepared)?;
+    let verdicts = verdicts(&inside, &tree, &prepared)?;
     if verdicts.iter().all(Verdict::is_good) {
         if arguments.repair && !prepared.quiet {
             say!("minjail: there is nothing to repair, and nothing was written");
@@ -81,19 +86,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         let hint = "`--repair -o OUT` adds what was missing, from this machine";
         return Err(if has_culprits { failure.hint(hint) } else { failure });
     }
-    mend(arguments, &profile, &input, image.as_ref(), &tree, scratch.path(), prepared, verdicts)
+    mend(arguments, &inside, &input, image.as_ref(), &tree, scratch.path(), prepared, verdicts)
 }
 
 /// Lets each tool run every workload.
 fn with_tools(
     arguments: &Arguments,
-    profile: &Profile,
+    inside: &Inside,
     tree: &Path,
     scratch: &Path,
     prepared: &Prepared,
 ) -> Result<Exit, Failure> {
-    let rehearsals = profile.workloads.iter().map(|(name, workload)| Rehearsal::new(name, workload, Some(tree)));
-    let rehearsals = rehearsals.collect::<Result<Vec<_>, _>>()?;
+    let rehearsals = inside.rehearsals(tree)?;
     let mut verdicts = Vec::new();
     for (index, tool) in arguments.verify_with.iter().enumerate() {
         tool.check(&rehearsals)?;
@@ -113,15 +117,14 @@ fn with_tools(
 }
 
 /// Runs every workload in a jail made of `tree`, and tells what came of it.
-fn verdicts(profile: &Profile, tree: &Path, prepared: &Prepared) -> Result<Vec<Verdict>, Failure> {
+fn verdicts(inside: &Inside, tree: &Path, prepared: &Prepared) -> Result<Vec<Verdict>, Failure> {
     let host = Root::open(Path::new("/"))?;
     let mut verdicts = Vec::new();
-    for (name, workload) in &profile.workloads {
-        let rehearsal = Rehearsal::new(name, workload, Some(tree))?;
+    for rehearsal in inside.rehearsals(tree)? {
         let verdict = try_out(&rehearsal, tree, None, &host)?;
         verdict.tell();
         if verdict.is_good() && !prepared.quiet {
-            say!("minjail: workload `{name}` does in the jail what the profile says");
+            say!("minjail: workload `{}` does in the jail what the profile says", verdict.workload);
         }
         verdicts.push(verdict);
     }
@@ -132,7 +135,7 @@ fn verdicts(profile: &Profile, tree: &Path, prepared: &Prepared) -> Result<Vec<V
 #[expect(clippy::too_many_arguments, reason = "each is one thing that an image is mended from")]
 fn mend(
     arguments: &Arguments,
-    profile: &Profile,
+    inside: &Inside,
     input: &Input,
     image: Option<&Image>,
     tree: &Path,
@@ -147,9 +150,9 @@ fn mend(
     let mut now: PathBuf = tree.to_path_buf();
     for round in 1..=arguments.rounds {
         let before = runs.len();
-        for ((name, workload), verdict) in profile.workloads.iter().zip(&failed) {
+        for (rehearsal, verdict) in inside.rehearsals(&now)?.iter().zip(&failed) {
             if !verdict.culprits.is_empty() {
-                runs.push(repair(&Rehearsal::new(name, workload, Some(&now))?, &verdict.culprits, &host)?);
+                runs.push(repair(rehearsal, &verdict.culprits, &host)?);
             }
         }
         if runs.len() == before {
@@ -163,7 +166,7 @@ fn mend(
         entries.clone_from(&draft.manifest.entries);
         now = scratch.join(format!("round{round}"));
         draft.write_tree(&now, &[], &prepared)?;
-        failed = verdicts(profile, &now, &prepared)?;
+        failed = verdicts(inside, &now, &prepared)?;
         if failed.iter().all(Verdict::is_good) {
             draft.manifest.verified = Some(true);
             draft.publish(&prepared)?;

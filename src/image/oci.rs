@@ -196,7 +196,7 @@ pub(super) fn image_config(manifest: &Manifest, diff_ids: Vec<Digest>) -> Option
         architecture: manifest.config.architecture.clone(),
         os: "linux".to_owned(),
         variant: manifest.config.variant.clone(),
-        config: Some(run_config(&manifest.config)),
+        config: Some(RunConfig::of(&manifest.config)),
         history: Some(history),
         rootfs: RootFs { kind: "layers".to_owned(), diff_ids },
         other: BTreeMap::new(),
@@ -221,24 +221,27 @@ fn history(steps: &[Step], own: &History, layers: usize) -> Vec<History> {
     history
 }
 
-fn run_config(config: &manifest::Config) -> RunConfig {
-    let list = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
-    let word = |word: &str| (!word.is_empty()).then(|| word.to_owned());
-    let set =
-        |set: &BTreeSet<String>| (!set.is_empty()).then(|| set.iter().map(|one| (one.clone(), Empty {})).collect());
-    let env: Vec<String> = config.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    RunConfig {
-        user: word(&config.user),
-        exposed_ports: set(&config.exposed_ports),
-        volumes: set(&config.volumes),
-        stop_signal: config.stop_signal.clone(),
-        env: list(&env),
-        entrypoint: list(&config.entrypoint),
-        cmd: list(&config.cmd),
-        working_dir: word(&config.working_dir),
-        labels: (!config.labels.is_empty()).then(|| config.labels.clone()),
-        healthcheck: config.healthcheck.clone(),
-        other: BTreeMap::new(),
+impl RunConfig {
+    /// What a manifest says of how its image is run.
+    pub fn of(config: &manifest::Config) -> Self {
+        let list = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
+        let word = |word: &str| (!word.is_empty()).then(|| word.to_owned());
+        let set =
+            |set: &BTreeSet<String>| (!set.is_empty()).then(|| set.iter().map(|one| (one.clone(), Empty {})).collect());
+        let env: Vec<String> = config.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        Self {
+            user: word(&config.user),
+            exposed_ports: set(&config.exposed_ports),
+            volumes: set(&config.volumes),
+            stop_signal: config.stop_signal.clone(),
+            env: list(&env),
+            entrypoint: list(&config.entrypoint),
+            cmd: list(&config.cmd),
+            working_dir: word(&config.working_dir),
+            labels: (!config.labels.is_empty()).then(|| config.labels.clone()),
+            healthcheck: config.healthcheck.clone(),
+            other: BTreeMap::new(),
+        }
     }
 }
 

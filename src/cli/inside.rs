@@ -1,0 +1,71 @@
+//! How an image runs a profile's workloads: with its variables, in its directory, as its user, where they name no others.
+
+use std::path::Path;
+
+use super::failure::Failure;
+use super::rehearse::Rehearsal;
+use crate::image::lock_beside;
+use crate::image::oci::RunConfig;
+use crate::manifest::{Config, Manifest};
+use crate::path::JailPath;
+use crate::profile::Workload;
+use crate::root::Root;
+use crate::slim::{self, Account};
+
+/// Workloads as they are run in an image.
+pub(super) struct Inside {
+    /// With all that the image gives them.
+    pub(super) workloads: Vec<(String, Workload)>,
+    /// The image's own user.
+    account: Account,
+}
+
+impl Inside {
+    /// In an image that is run as `run` says, and unpacked in `tree`.
+    pub(super) fn of(run: &RunConfig, tree: &Path, workloads: Vec<(String, Workload)>) -> Result<Self, Failure> {
+        let account = account_in(&Root::open(tree)?, run.user.as_deref().unwrap_or_default())?;
+        let home = account.home.as_deref();
+        let inside = |(name, workload)| (name, slim::inside(run, home, workload));
+        Ok(Self { workloads: workloads.into_iter().map(inside).collect(), account })
+    }
+
+    /// Each as it is run in `tree`: by the image's user, unless it names another.
+    pub(super) fn rehearsals(&self, tree: &Path) -> Result<Vec<Rehearsal<'_>>, Failure> {
+        self.workloads.iter().map(|(name, workload)| self.rehearsal(name, workload, tree)).collect()
+    }
+
+    fn rehearsal<'a>(&self, name: &str, workload: &'a Workload, tree: &Path) -> Result<Rehearsal<'a>, Failure> {
+        let mut rehearsal = Rehearsal::new(name, workload, Some(tree))?;
+        if workload.user.is_none() {
+            let header = &mut rehearsal.header;
+            (header.uid, header.gid) = (self.account.uid, self.account.gid);
+            header.groups.clone_from(&self.account.groups);
+        }
+        Ok(rehearsal)
+    }
+}
+
+/// Whom `user` means by the accounts of a root.
+pub(super) fn account_in(root: &Root, user: &str) -> Result<Account, Failure> {
+    let read = |path: &[u8]| -> Result<Vec<u8>, Failure> {
+        let end = root.resolve(&JailPath::root(), path, true)?;
+        let mut content = Vec::new();
+        if end.facts.is_some_and(|facts| facts.is_file()) {
+            let mut file = root.open_file(&end.end)?;
+            std::io::Read::read_to_end(&mut file, &mut content).map_err(Failure::new)?;
+        }
+        Ok(content)
+    };
+    slim::account(user, &read(b"/etc/passwd")?, &read(b"/etc/group")?)
+        .map_err(|error| Failure::new(error).hint("give the user as numbers, `uid:gid`"))
+}
+
+/// What the lock beside a rootfs says of how it is run.
+pub(super) fn lock_config(directory: &Path) -> Result<Option<Config>, Failure> {
+    let lock = lock_beside(directory);
+    match fs_err::read_to_string(&lock) {
+        Ok(text) => Ok(Some(Manifest::parse(&text)?.config)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::new(error)),
+    }
+}
