@@ -34,6 +34,19 @@ fn slim(context: &TestContext, arguments: &[&str]) -> Outcome {
     outcome_of(&mut context.minjail(&[&["slim"], arguments].concat()))
 }
 
+/// minjail as an ordinary user, in the directory `theirs`, which is made for that.
+fn by_nobody(context: &TestContext) -> std::process::Command {
+    let theirs = context.path("theirs");
+    fs_err::create_dir(&theirs).unwrap();
+    fs_err::set_permissions(&theirs, PermissionsExt::from_mode(0o777)).unwrap();
+    fs_err::set_permissions(context.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+    let binary = context.text("minjail");
+    fs_err::copy(minjail(), &binary).unwrap();
+    let mut command = limited("runuser");
+    command.args(["-u", "nobody", "--", &binary]).current_dir(&theirs);
+    command
+}
+
 fn entries(context: &TestContext, lock: &str) -> serde_json::Value {
     let lock = fs_err::read(context.path(lock)).unwrap();
     serde_json::from_slice::<serde_json::Value>(&lock).unwrap()["entries"].clone()
@@ -83,17 +96,9 @@ fn an_ordinary_user_gets_the_same_image() {
     }
     let context = TestContext::new();
     let image = fat(&context, "oci-archive");
-    let theirs = context.path("theirs");
-    fs_err::create_dir(&theirs).unwrap();
-    fs_err::set_permissions(&theirs, PermissionsExt::from_mode(0o777)).unwrap();
-    fs_err::set_permissions(context.path(""), PermissionsExt::from_mode(0o755)).unwrap();
-    let binary = context.text("minjail");
-    fs_err::copy(minjail(), &binary).unwrap();
     slim(&context, &[&image, "-q", "-o", &format!("oci:{}", context.text("ours"))]).success();
-    let out = format!("oci:{}", text(&theirs.join("thin")));
-    let mut command = limited("runuser");
-    command.args(["-u", "nobody", "--", &binary, "slim", &image, "-q", "-o", &out]).current_dir(&theirs);
-    outcome_of(&mut command).success();
+    let out = format!("oci:{}", context.text("theirs/thin"));
+    outcome_of(by_nobody(&context).args(["slim", &image, "-q", "-o", &out])).success();
     let diff = outcome_of(&mut context.minjail(&["diff", &format!("oci:{}", context.text("ours")), &out]));
     assert_eq!(diff.status, 0, "{diff}");
 }
@@ -143,15 +148,8 @@ fn the_lock_and_the_whole_image_give_the_same_bytes() {
     if !needs_root("runuser") {
         return;
     }
-    let theirs = context.path("theirs");
-    fs_err::create_dir(&theirs).unwrap();
-    fs_err::set_permissions(&theirs, PermissionsExt::from_mode(0o777)).unwrap();
-    fs_err::set_permissions(context.path(""), PermissionsExt::from_mode(0o755)).unwrap();
-    let binary = context.text("minjail");
-    fs_err::copy(minjail(), &binary).unwrap();
-    let mut command = limited("runuser");
-    command.args(["-u", "nobody", "--", &binary]).current_dir(&theirs);
-    locked(&mut command, &["--root", &image, "-o", &format!("oci:{}", text(&theirs.join("again")))]).success();
+    let again = format!("oci:{}", context.text("theirs/again"));
+    locked(&mut by_nobody(&context), &["--root", &image, "-o", &again]).success();
     assert_eq!(index("theirs/again"), index("thin"));
 }
 
