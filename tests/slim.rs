@@ -262,6 +262,40 @@ fn what_was_saved_is_told_by_package_and_directory() {
     assert!(told.text().contains("      7 B       (1) ->       0 B       (0)  deb:note=1\n"), "{told}");
 }
 
+/// A file of which the small image has but the name is gone, by whichever way it is counted.
+#[test]
+fn a_name_alone_is_no_file_to_diff() {
+    let context = TestContext::new();
+    let root = context.path("root");
+    for directory in ["bin", "srv/many"] {
+        fs_err::create_dir_all(root.join(directory)).unwrap();
+    }
+    fs_err::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    for name in ["read", "listed", "listed too"] {
+        fs_err::write(root.join("srv/many").join(name), name.repeat(1000)).unwrap();
+    }
+    let (fat, thin) = (format!("rootfs:{}", text(&root)), format!("oci:{}", context.text("thin")));
+    let line = ["--", "/bin/busybox", "sh", "-c", "echo /srv/many/*; /bin/busybox cat /srv/many/read"];
+    slim(&context, &[&[fat.as_str(), "-q", "-o", &thin], &line[..]].concat()).success();
+    let diff = |arguments: &[&str]| outcome_of(&mut context.minjail(&[&["diff"], arguments].concat()));
+    for (from, to) in [(&fat, &thin), (&thin, &fat)] {
+        let told = |more: &str| -> serde_json::Value {
+            serde_json::from_slice(&diff(&[from, to, "--json", more]).stdout).unwrap()
+        };
+        let groups = told("--by=directory")["by-directory"].clone();
+        let sum = |side: &str| {
+            groups.as_array().unwrap().iter().map(|group| group[side]["bytes"].as_i64().unwrap()).sum::<i64>()
+        };
+        let paths: serde_json::Value = serde_json::from_slice(&diff(&[from, to, "--json"]).stdout).unwrap();
+        let bytes = |key: &str| paths[key].as_i64().unwrap();
+        assert_eq!(sum("to") - sum("from"), bytes("added-bytes") - bytes("removed-bytes"), "{paths}");
+    }
+    let told = diff(&[&fat, &thin]).text();
+    assert!(told.contains("removed /srv/many/listed (6000 bytes, but not its name)\n"), "{told}");
+    let told = diff(&[&thin, &fat]).text();
+    assert!(told.contains("added /srv/many/listed (6000 bytes, of which there was the name)\n"), "{told}");
+}
+
 /// An output that is given no name is called after the image, and not as it: loading it must not take the name away from the
 /// whole one.
 #[test]

@@ -158,11 +158,11 @@ impl Totals {
         let mut totals = Self::default();
         for difference in differences {
             match difference.change {
-                Change::Added { bytes } => {
+                Change::Added { bytes, .. } => {
                     totals.added += 1;
                     totals.added_bytes += bytes;
                 }
-                Change::Removed { bytes } => {
+                Change::Removed { bytes, .. } => {
                     totals.removed += 1;
                     totals.removed_bytes += bytes;
                 }

@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::locked::read_lock;
 use super::pack::{Draft, Prepared, path_of};
 use super::side::{Side, of_image};
-use crate::files::{self, OMITTED, Policy};
+use crate::files::{self, Policy};
 use crate::image::{Image, Input, Output, lock_beside};
 use crate::manifest::{self, DrawnUp, Entry, Given, Kind, Layers, Manifest, Packages, Source, Sources};
 use crate::path::JailPath;
@@ -86,8 +86,7 @@ impl<'a> Broken<'a> {
 
 /// The image's entries, and those of `more` at paths that the image has not, or as a name alone.
 fn joined(image: &Manifest, more: &Manifest, sources: &Sources, host: &Root) -> (Manifest, Sources) {
-    let is_name_only = |kind: &Kind| matches!(kind, Kind::Symlink { target } if target == OMITTED.as_bytes());
-    let kept: Vec<&Entry> = image.entries.iter().filter(|entry| !is_name_only(&entry.kind)).collect();
+    let kept: Vec<&Entry> = image.entries.iter().filter(|entry| !entry.kind.is_name_only()).collect();
     let known: BTreeSet<&JailPath> = kept.iter().map(|entry| &entry.path).collect();
     let added: Vec<&Entry> = more.entries.iter().filter(|entry| !known.contains(&entry.path)).collect();
     let new: BTreeSet<&JailPath> = added.iter().map(|entry| &entry.path).collect();
@@ -97,7 +96,7 @@ fn joined(image: &Manifest, more: &Manifest, sources: &Sources, host: &Root) -> 
     }
     let mut manifest = image.clone();
     manifest.entries = kept.into_iter().cloned().collect();
-    let names = image.entries.iter().filter(|entry| is_name_only(&entry.kind) && !new.contains(&entry.path));
+    let names = image.entries.iter().filter(|entry| entry.kind.is_name_only() && !new.contains(&entry.path));
     manifest.entries.extend(names.cloned());
     for entry in added {
         let mut entry = entry.clone();

@@ -26,10 +26,20 @@ pub struct Difference {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "change", rename_all = "kebab-case")]
 pub enum Change {
-    /// Only the second side has it.
-    Added { bytes: u64 },
-    /// Only the first side has it.
-    Removed { bytes: u64 },
+    /// Only the second side has it; the first may have its name, as a listing shows it.
+    #[serde(rename_all = "kebab-case")]
+    Added {
+        bytes: u64,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        had_name: bool,
+    },
+    /// Only the first side has it, but perhaps for its name.
+    #[serde(rename_all = "kebab-case")]
+    Removed {
+        bytes: u64,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        has_name: bool,
+    },
     /// Both have it; each aspect that differs, sorted.
     Changed { aspects: Vec<Aspect> },
 }
@@ -85,12 +95,21 @@ pub(super) fn entries(from: &[Entry], to: &[Entry], aspects: Aspects) -> Vec<Dif
         let one = from.next_if(|_| order.is_le());
         let other = to.next_if(|_| order.is_ge());
         let (path, change) = match (one, other) {
+            // A name alone stands for nothing that it is the name of.
+            (Some(one), Some(other)) if one.kind.is_name_only() != other.kind.is_name_only() => {
+                let change = if other.kind.is_name_only() {
+                    Change::Removed { bytes: size(one), has_name: true }
+                } else {
+                    Change::Added { bytes: size(other), had_name: true }
+                };
+                (&one.path, change)
+            }
             (Some(one), Some(other)) => match compare(one, other, aspects) {
                 changed if changed.is_empty() => continue,
                 changed => (&one.path, Change::Changed { aspects: changed }),
             },
-            (Some(one), None) => (&one.path, Change::Removed { bytes: size(one) }),
-            (None, Some(other)) => (&other.path, Change::Added { bytes: size(other) }),
+            (Some(one), None) => (&one.path, Change::Removed { bytes: size(one), has_name: false }),
+            (None, Some(other)) => (&other.path, Change::Added { bytes: size(other), had_name: false }),
             (None, None) => unreachable!("one of the two was peeked at"),
         };
         found.push(Difference { path: Some(path.clone()), change });
@@ -237,8 +256,14 @@ impl fmt::Display for Difference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.as_ref().map_or_else(|| "the image".to_owned(), ToString::to_string);
         match &self.change {
-            Change::Added { bytes } => write!(formatter, "added {path} ({bytes} bytes)"),
-            Change::Removed { bytes } => write!(formatter, "removed {path} ({bytes} bytes)"),
+            Change::Added { bytes, had_name } => {
+                let name = if *had_name { ", of which there was the name" } else { "" };
+                write!(formatter, "added {path} ({bytes} bytes{name})")
+            }
+            Change::Removed { bytes, has_name } => {
+                let name = if *has_name { ", but not its name" } else { "" };
+                write!(formatter, "removed {path} ({bytes} bytes{name})")
+            }
             Change::Changed { aspects } => {
                 write!(formatter, "changed {path}: ")?;
                 for (number, Aspect { what, from, to }) in aspects.iter().enumerate() {

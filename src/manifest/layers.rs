@@ -11,7 +11,6 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::model::{Entry, Kind, Manifest};
-use crate::files::OMITTED;
 use crate::path::JailPath;
 
 /// A package of which the image has less than this shares a layer with others: a layer has its price too, and engines
@@ -169,15 +168,14 @@ impl Manifest {
 
     /// False for what minjail has put in the place of a package's file.
     fn is_as_packaged(&self, entry: &Entry) -> bool {
-        let is_placeholder = matches!(&entry.kind, Kind::Symlink { target } if target == OMITTED.as_bytes());
-        !is_placeholder && !self.made.contains_key(&entry.path)
+        !entry.kind.is_name_only() && !self.made.contains_key(&entry.path)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::Reasons;
+    use crate::files::{OMITTED, Reasons};
     use crate::manifest::{Config, Digest, FORMAT, Made, Packing, Seal};
 
     fn path(text: &str) -> JailPath {

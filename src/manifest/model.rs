@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::digest::{Digest, Seal};
 use super::origin::{Extra, Healthcheck, Step};
 use super::packing::{Made, Packing};
-use crate::files::Reasons;
+use crate::files::{OMITTED, Reasons};
 use crate::path::JailPath;
 
 /// Numbers everything that affects a digest. A change to the bytes that come out for the same manifest is a new format.
@@ -138,6 +138,13 @@ pub enum Kind {
         major: u64,
         minor: u64,
     },
+}
+
+impl Kind {
+    /// True for a name that a listing showed and nobody touched: a link to nowhere, in place of what has this name.
+    pub fn is_name_only(&self) -> bool {
+        matches!(self, Self::Symlink { target } if target == OMITTED.as_bytes())
+    }
 }
 
 /// The time of a file's content when it was looked at. A content with another time is not the one that was meant.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::model::{Entry, Kind, Manifest};
 use super::packing::Made;
-use crate::files::{FileSet, OMITTED, Wanted, Was, What};
+use crate::files::{FileSet, Wanted, Was, What};
 use crate::path::{Facts, FileType, JailPath};
 use crate::root::{Root, RootError};
 
@@ -41,7 +41,7 @@ impl Manifest {
         let what = match (&entry.kind, self.made.get(&entry.path)) {
             (Kind::File { .. }, Some(Made::File(bytes))) => What::Made(bytes.clone()),
             (Kind::Directory, Some(Made::Directory)) => What::EmptyDirectory,
-            (Kind::Symlink { target }, _) if target == OMITTED.as_bytes() => What::Placeholder,
+            (kind, _) if kind.is_name_only() => What::Placeholder,
             (Kind::File { size, sha256 }, _) => match sha256.get().map(|digest| digest.hex()) {
                 Some(hex) if store.contains_key(&hex) => {
                     let mut facts = facts(entry, *size);
@@ -59,10 +59,7 @@ impl Manifest {
 
     /// The files and links that minjail made itself: no root need have them so.
     pub fn made_paths(&self) -> impl Iterator<Item = &JailPath> {
-        let placeholders = self
-            .entries
-            .iter()
-            .filter(|entry| matches!(&entry.kind, Kind::Symlink { target } if target == OMITTED.as_bytes()));
+        let placeholders = self.entries.iter().filter(|entry| entry.kind.is_name_only());
         let files = self.made.iter().filter(|(_, made)| matches!(made, Made::File(_))).map(|(path, _)| path);
         files.chain(placeholders.map(|entry| &entry.path))
     }
