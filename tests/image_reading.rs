@@ -389,3 +389,26 @@ fn images_without_a_name_have_a_number() {
         assert_eq!(config_of(&context, "out")["config"]["Labels"]["number"], label);
     }
 }
+
+/// Whoever reads an image reads no more of it than the user allows, and for the machine that the user names.
+#[test]
+fn every_reader_has_limits_and_a_platform() {
+    let context = TestContext::new();
+    let image = image(&context, "oci", "image", configuration(&json!({}), &json!({})));
+    let (out, profile) = (format!("oci:{}", context.text("out")), context.text("profile.yaml"));
+    minjail(&context, &["slim", "-q", &image, "-o", &out]).success();
+    fs_err::write(&profile, "workloads: {one: {run: [/bin/busybox, \"true\"]}}\n").unwrap();
+    for arguments in [
+        &["run", "-q", "--no-cache", &out][..],
+        &["run", "-q", &out],
+        &["diff", &out, &out],
+        &["check", "-q", &out],
+        &["verify", "-q", &out, "-p", &profile],
+    ] {
+        let with = |more: &[&str]| minjail(&context, &[arguments, more].concat());
+        with(&["--max-entries", "4000", "--max-size", "32M", "--platform", "linux/amd64"]).success();
+        with(&["--max-entries", "2"]).assert_refused(125, &["more than 2 entries", "--max-entries N"]);
+        with(&["--max-size", "4K"]).assert_refused(125, &["more than 4096 bytes", "--max-size BYTES"]);
+        with(&["--platform", "linux/s390x"]).assert_refused(125, &["no image for linux/s390x", "linux/amd64"]);
+    }
+}

@@ -9,6 +9,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::locked::read_lock;
 use super::pack::path_of;
+use super::reading::Reading;
 use super::side::{Side, draw_directory};
 use crate::image::{Output, lock_beside};
 use crate::manifest::{Aspects, Difference, Manifest, Packages, diff};
@@ -24,6 +25,9 @@ pub(super) struct Arguments {
     /// The lock [default: the one beside the image]
     #[arg(long, value_name = "FILE")]
     lock: Option<PathBuf>,
+
+    #[command(flatten)]
+    reading: Reading,
 
     /// Tell it as JSON
     #[arg(long)]
@@ -43,7 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         check_system(lock, system)?
     } else {
         let lock = Side { manifest: lock, knows: Aspects::ALL };
-        let side = Side::read(&arguments.checked, None)?;
+        let side = Side::read(&arguments.checked, None, &arguments.reading.get())?;
         (diff(&lock.manifest, &side.manifest, lock.common(&side)), 0)
     };
     answer(&differences, arguments.json);

@@ -6,7 +6,9 @@ use std::io::Write as _;
 
 use super::exit::Exit;
 use super::failure::Failure;
+use super::reading::Reading;
 use super::side::{Side, is_lock, packages};
+use crate::image;
 use crate::manifest::{self, Change, Difference, Entry, Group, Manifest, Weight, diff};
 use crate::path::JailPath;
 use crate::report::summary::size;
@@ -24,6 +26,9 @@ pub(super) struct Arguments {
     #[arg(value_name = "B")]
     to: OsString,
 
+    #[command(flatten)]
+    reading: Reading,
+
     /// Tell how much of each package both have, or in each directory, and not every path
     #[arg(long, value_name = "WHAT", value_delimiter = ',')]
     by: Vec<By>,
@@ -40,32 +45,40 @@ enum By {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let Arguments { from, to, json, by } = arguments;
+    let Arguments { from, to, json, by, reading } = arguments;
+    let reading = &reading.get();
     let names = [from, to];
     // A lock first: a trace is drawn up as the lock beside it was.
     let (from, to) = if is_lock(to) {
-        let to = Side::read(to, None)?;
-        (Side::read(from, Some(&to.manifest))?, to)
+        let to = Side::read(to, None, reading)?;
+        (Side::read(from, Some(&to.manifest), reading)?, to)
     } else {
-        let one = Side::read(from, None)?;
-        let to = Side::read(to, is_lock(from).then_some(&one.manifest))?;
+        let one = Side::read(from, None, reading)?;
+        let to = Side::read(to, is_lock(from).then_some(&one.manifest), reading)?;
         (one, to)
     };
     let differences = diff(&from.manifest, &to.manifest, from.common(&to));
     if by.is_empty() {
         answer(&differences, *json);
     } else {
-        weigh(&from.manifest, &to.manifest, &names, by, *json)?;
+        weigh([&from.manifest, &to.manifest], names, by, reading, *json)?;
     }
     Ok(if differences.is_empty() { Exit::Success } else { Exit::No })
 }
 
 /// Tells how much both sides have of each package, or in each directory.
-fn weigh(from: &Manifest, to: &Manifest, names: &[&OsString], by: &[By], json: bool) -> Result<(), Failure> {
+fn weigh(
+    manifests: [&Manifest; 2],
+    names: [&OsString; 2],
+    by: &[By],
+    reading: &image::Reading,
+    json: bool,
+) -> Result<(), Failure> {
+    let [from, to] = manifests;
     let mut tables = Vec::new();
     for by in by.iter().copied().collect::<BTreeSet<_>>() {
         let (name, groups) = match by {
-            By::Package => ("package", manifest::weigh(from, to, owners(&[from, to], names)?)),
+            By::Package => ("package", manifest::weigh(from, to, owners(&manifests, &names, reading)?)),
             By::Directory => ("directory", manifest::weigh(from, to, |entry| top(&entry.path))),
         };
         tables.push((name, groups));
@@ -95,12 +108,16 @@ fn weigh(from: &Manifest, to: &Manifest, names: &[&OsString], by: &[By], json: b
 }
 
 /// Of which package a file is: a lock and a trace say it, and an image's and a directory's own databases.
-fn owners(manifests: &[&Manifest], names: &[&OsString]) -> Result<impl Fn(&Entry) -> String + use<>, Failure> {
+fn owners(
+    manifests: &[&Manifest],
+    names: &[&OsString],
+    reading: &image::Reading,
+) -> Result<impl Fn(&Entry) -> String + use<>, Failure> {
     let said = manifests.iter().flat_map(|manifest| &manifest.entries);
     let mut said: BTreeMap<JailPath, String> =
         said.filter_map(|entry| Some((entry.path.clone(), entry.package.clone()?))).collect();
     for (name, manifest) in names.iter().zip(manifests) {
-        let Some(packages) = packages(name)? else { continue };
+        let Some(packages) = packages(name, reading)? else { continue };
         for entry in &manifest.entries {
             let owner = packages.owner(&entry.path).map(ToString::to_string);
             owner.map(|owner| said.entry(entry.path.clone()).or_insert(owner));

@@ -11,7 +11,7 @@ use super::locked::read_lock;
 use super::pack::{Draft, Prepared, path_of};
 use super::side::{Side, of_image};
 use crate::files::{self, Policy};
-use crate::image::{Image, Input, Output, lock_beside};
+use crate::image::{Image, Input, Output, Reading, lock_beside};
 use crate::manifest::{self, DrawnUp, Entry, Given, Kind, Layers, Manifest, Packages, Source, Sources};
 use crate::path::JailPath;
 use crate::report::summary::LeftOut;
@@ -45,7 +45,7 @@ impl<'a> Broken<'a> {
             (None, Some(image)) => of_image(image)?.manifest,
             (None, None) => {
                 debug_assert!(input.rootfs().is_some(), "what is no image is a directory");
-                Side::read(name, None)?.manifest
+                Side::read(name, None, &Reading::default())?.manifest
             }
         };
         let name = manifest.packing.name.clone();

@@ -1,4 +1,4 @@
-//! What is read of an image, and how much: arguments that `slim` and `unpack` share.
+//! What is read of an image, and how much: arguments that all share who read images.
 
 use crate::image::{self, Limits, Platform};
 

@@ -9,8 +9,9 @@ use super::cache::Unpacked;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::inside::{account_in, lock_config};
+use super::reading::Reading;
 use crate::image::oci::RunConfig;
-use crate::image::{Image, Input, Reading};
+use crate::image::{Image, Input};
 use crate::jail::{self, Jail, Network, Program, User};
 use crate::manifest::Config;
 use crate::path::{JailPath, escape};
@@ -23,6 +24,9 @@ pub(super) struct Arguments {
     /// The image, or a rootfs
     #[arg(value_name = "IMAGE")]
     image: OsString,
+
+    #[command(flatten)]
+    reading: Reading,
 
     /// The network that the program sees: its own loopback, or the host's
     #[arg(long, value_name = "NET", default_value = "private")]
@@ -53,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let (tree, config) = if let Some(directory) = input.rootfs() {
         (directory.to_path_buf(), lock_config(directory)?)
     } else {
-        let image = Image::open(&input, &Reading::default())?;
+        let image = Image::open(&input, &arguments.reading.get())?;
         let name = escape(arguments.image.as_encoded_bytes());
         unpacked = Unpacked::of(&image, &name, arguments.no_cache, arguments.quiet)?;
         (unpacked.tree(), image.config.and_then(|config| config.config).map(run_config))

@@ -28,7 +28,7 @@ pub(super) struct Side {
 
 impl Side {
     /// Reads what the user named. Where a trace is compared with a lock, it is drawn up as that lock was.
-    pub(super) fn read(name: &OsStr, like: Option<&Manifest>) -> Result<Self, Failure> {
+    pub(super) fn read(name: &OsStr, like: Option<&Manifest>, reading: &Reading) -> Result<Self, Failure> {
         let path = Path::new(name);
         if path.is_dir() {
             return of_trace(path, like);
@@ -40,7 +40,7 @@ impl Side {
             .map_err(|error| Failure::from(error).hint("a lock or a trace is named by its path alone"))?;
         match input.rootfs() {
             Some(directory) => of_directory(&Root::open(directory)?),
-            None => of_image(&Image::open(&input, &Reading::default())?),
+            None => of_image(&Image::open(&input, reading)?),
         }
     }
 
@@ -63,7 +63,7 @@ pub(super) fn is_lock(name: &OsString) -> bool {
 }
 
 /// The packages that the databases of an image or a directory know; `None` for a lock or a trace, whose entries say it.
-pub(super) fn packages(name: &OsStr) -> Result<Option<Packages>, Failure> {
+pub(super) fn packages(name: &OsStr, reading: &Reading) -> Result<Option<Packages>, Failure> {
     if Path::new(name).exists() {
         return Ok(None);
     }
@@ -71,7 +71,7 @@ pub(super) fn packages(name: &OsStr) -> Result<Option<Packages>, Failure> {
     if let Some(directory) = input.rootfs() {
         return Ok(Some(Packages::read(&Root::open(directory)?)?));
     }
-    let image = Image::open(&input, &Reading::default())?;
+    let image = Image::open(&input, reading)?;
     let unpacked = Unpacked::of(&image, &name.to_string_lossy(), false, true)?;
     Ok(Some(Packages::read(&Root::open(&unpacked.tree())?)?))
 }

@@ -12,8 +12,9 @@ use super::mend::Broken;
 use super::pack::{Packing, Prepared};
 use super::profile;
 use super::prove::{Verdict, repair, try_out, unproved};
+use super::reading::Reading;
 use crate::image::oci::RunConfig;
-use crate::image::{Image, Input, Reading};
+use crate::image::{Image, Input};
 use crate::publish::Scratch;
 use crate::root::Root;
 
@@ -23,6 +24,9 @@ pub(super) struct Arguments {
     /// The image, or a rootfs
     #[arg(value_name = "IMAGE")]
     image: OsString,
+
+    #[command(flatten)]
+    reading: Reading,
 
     /// A profile: a file, or one of `minjail profile list`
     #[arg(short, long, value_name = "PROFILE")]
@@ -61,7 +65,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let (image, tree) = if let Some(directory) = input.rootfs() {
         (None, directory.to_path_buf())
     } else {
-        let image = Image::open(&input, &Reading::default())?;
+        let image = Image::open(&input, &arguments.reading.get())?;
         unpacked = Unpacked::of(&image, &spelled(&arguments.image), arguments.no_cache, prepared.quiet)?;
         (Some(image), unpacked.tree())
     };
