@@ -8,7 +8,7 @@ mod support;
 
 use std::path::Path;
 
-use support::crafted::{Compression, Parts, Tar, archive, docker, lay_out, oci, tar};
+use support::crafted::{Compression, MANIFEST, Parts, Tar, archive, blob, docker, lay_out, oci, sha256, tar};
 use support::{Outcome, TestContext, outcome_of};
 
 /// Some hundred threads' stacks, and a few times what the largest of these images needs.
@@ -188,5 +188,34 @@ fn a_stray_member() {
         let image = format!("docker-archive:{}", image.display());
         let outcome = ground.bounded(&["diff", &image, &image]);
         assert_eq!(outcome.status, 0, "{outcome}");
+    }
+}
+
+/// A manifest of a megabyte that has one blob as 20,000 layers: it is checked once, and unpacked no further than the limit.
+#[test]
+fn one_blob_as_very_many_layers() {
+    let ground = Ground::new();
+    let layer = tar().member(b'0', "zeros", "", &vec![0; 16 << 20]).end();
+    let diff_ids = vec![format!("sha256:{}", sha256(&layer)); 20_000];
+    let rootfs = serde_json::json!({"type": "layers", "diff_ids": diff_ids});
+    let config = serde_json::json!({"architecture": "amd64", "os": "linux", "rootfs": rootfs});
+    let mut parts = Parts::from([("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec())]);
+    let config = blob(&mut parts, "application/vnd.oci.image.config.v1+json", config.to_string().into_bytes());
+    let layers = vec![blob(&mut parts, "application/vnd.oci.image.layer.v1.tar", layer); 20_000];
+    let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
+    let manifest = blob(&mut parts, MANIFEST, manifest.to_string().into_bytes());
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": [manifest]});
+    parts.insert("index.json".to_owned(), index.to_string().into_bytes());
+    let (image, tree) = (ground.0.path("image"), ground.0.text("tree"));
+    lay_out(&parts, &image);
+    let image = format!("oci:{}", image.display());
+    let (out, kept) = (format!("rootfs:{tree}"), format!("oci:{tree}"));
+    for arguments in [
+        &["unpack", &image, "-o", &out][..],
+        &["unpack", &image, "--layers", "keep", "-o", &kept],
+        &["diff", &image, &image],
+    ] {
+        let outcome = ground.bounded(&[arguments, &["--max-size", "1G"]].concat());
+        outcome.assert_refused(125, &["more than 1073741824 bytes", "--max-size"]);
     }
 }

@@ -412,3 +412,30 @@ fn every_reader_has_limits_and_a_platform() {
         with(&["--platform", "linux/s390x"]).assert_refused(125, &["no image for linux/s390x", "linux/amd64"]);
     }
 }
+
+/// docker's archives have a list of names, and OCI's layouts one for each image.
+#[test]
+fn all_names_stay_with_the_image() {
+    let context = TestContext::new();
+    let mut parts = docker_of(configuration(&json!({}), &json!({})), &[layer()], Compression::Plain);
+    let mut manifest: Value = serde_json::from_slice(&parts["manifest.json"]).unwrap();
+    let names = json!(["x:latest", "registry.example.org/team/x:1.0", "x:1", "x:latest"]);
+    manifest[0]["RepoTags"] = names;
+    parts.insert("manifest.json".to_owned(), manifest.to_string().into_bytes());
+    fs_err::write(context.path("image.tar"), archive(&parts)).unwrap();
+    let (image, out) = (format!("docker-archive:{}", context.text("image.tar")), context.text("out"));
+    let unpack = |from: &str, to: &str| minjail(&context, &["unpack", "-q", "--force", from, "-o", to]).success();
+    let read = |name: &str| -> Value {
+        let bytes = context.command("tar").args(["-xOf", &out, name]).output().unwrap().stdout;
+        serde_json::from_slice(&bytes).unwrap()
+    };
+    unpack(&image, &format!("docker-archive:{out}"));
+    let kept = json!(["x:latest", "registry.example.org/team/x:1.0", "x:1"]);
+    assert_eq!(read("manifest.json")[0]["RepoTags"], kept);
+    for (name, tag) in [("", "latest"), (":x:1", "1")] {
+        unpack(&format!("{image}{name}"), &format!("oci-archive:{out}"));
+        let manifests = read("index.json")["manifests"].clone();
+        assert_eq!(manifests.as_array().unwrap().len(), 1);
+        assert_eq!(manifests[0]["annotations"]["org.opencontainers.image.ref.name"], tag);
+    }
+}

@@ -373,6 +373,7 @@ fn manifest_of(entries: Vec<(&str, Kind)>) -> Manifest {
         config: Config::default(),
         verified: None,
         from: Vec::new(),
+        originals: Vec::new(),
         made: BTreeMap::new(),
         entries,
     }

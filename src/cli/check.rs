@@ -12,7 +12,7 @@ use super::pack::path_of;
 use super::reading::Reading;
 use super::side::{Side, draw_directory};
 use crate::image::{Output, lock_beside};
-use crate::manifest::{Aspects, Difference, Manifest, Packages, diff};
+use crate::manifest::{Aspect, Aspects, Change, Difference, Digest, Manifest, Packages, diff};
 use crate::root::Root;
 
 /// Check every file of an image, a rootfs or a running system against the lock: exit 1 if anything differs
@@ -46,9 +46,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let (differences, unchecked) = if system.is_dir() {
         check_system(lock, system)?
     } else {
-        let lock = Side { manifest: lock, knows: Aspects::ALL };
+        let lock = Side { manifest: lock, knows: Aspects::ALL, layers: Vec::new() };
         let side = Side::read(&arguments.checked, None, &arguments.reading.get())?;
-        (diff(&lock.manifest, &side.manifest, lock.common(&side)), 0)
+        let mut differences = originals(&lock.manifest, &side.layers);
+        differences.extend(diff(&lock.manifest, &side.manifest, lock.common(&side)));
+        (differences, 0)
     };
     answer(&differences, arguments.json);
     if !arguments.quiet && !arguments.json {
@@ -61,6 +63,31 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         say!("minjail: checked {count} paths against {}: {result}{made}", lock_path.display());
     }
     Ok(if differences.is_empty() { Exit::Success } else { Exit::No })
+}
+
+/// Which layers of an image are not those of another image that the lock says they are.
+fn originals(lock: &Manifest, layers: &[(Option<Digest>, Option<Digest>)]) -> Vec<Difference> {
+    let text = |number: u32, digest: Option<Digest>| {
+        format!("{number} {}", digest.map_or_else(|| "none".to_owned(), |digest| digest.to_string()))
+    };
+    let mut aspects = Vec::new();
+    // A tree and a bare layer have no layers of which anybody speaks.
+    for original in lock.originals.iter().filter(|_| layers.iter().any(|(_, diff_id)| diff_id.is_some())) {
+        let number = original.layer;
+        let (blob, diff_id) = layers.get(number as usize).copied().unwrap_or_default();
+        let mut note = |what, from: Digest, to: Option<Digest>| {
+            if to != Some(from) {
+                aspects.push(Aspect { what, from: text(number, Some(from)), to: text(number, to) });
+            }
+        };
+        note("original layer", original.diff_id, diff_id);
+        // In a docker archive no layer is compressed.
+        if let (Some(said), Some(found)) = (original.blob, blob) {
+            note("blob of original layer", said, Some(found));
+        }
+    }
+    let has_any = !aspects.is_empty();
+    has_any.then_some(Difference { path: None, change: Change::Changed { aspects } }).into_iter().collect()
 }
 
 fn lock_path(arguments: &Arguments) -> Result<PathBuf, Failure> {

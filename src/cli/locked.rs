@@ -6,6 +6,7 @@ use super::build::{Arguments, from_traces};
 use super::failure::Failure;
 use super::original::Original;
 use super::pack::{Draft, Prepared, seal};
+use crate::image::{KeptLayers, Output};
 use crate::manifest::{self, Aspects, Difference, DrawnUp, Given, Manifest, Packages, diff};
 use crate::report::summary::LeftOut;
 use crate::root::Root;
@@ -38,6 +39,12 @@ pub(super) fn build(
     };
     // Which layers there are is the lock's to say: it alone knows them if they were those of another image.
     draft.manifest.layer_as(&lock);
+    draft.originals = originals(&lock, original, &prepared)?;
+    if !lock.originals.is_empty() {
+        draft.manifest.originals.clone_from(&lock.originals);
+        // By these layers directories have other times than the root's, which were seen to be what the lock says.
+        draft.manifest.date_directories_as(&lock);
+    }
     let differences = diff(&lock, &draft.manifest, Aspects::ALL);
     if !differences.is_empty() {
         return Err(drift(path, &differences, arguments, &prepared));
@@ -45,6 +52,45 @@ pub(super) fn build(
     // The same but for the reasons: what is written beside the image is the lock as it was given.
     draft.manifest = lock;
     draft.publish(&prepared)
+}
+
+/// The layers that the lock says are the whole image's own, from that. They are read, and must amount to what the lock lists.
+fn originals(lock: &Manifest, original: Option<&Original>, prepared: &Prepared) -> Result<KeptLayers, Failure> {
+    let is_image = |output: &Output| !matches!(output, Output::Rootfs(_) | Output::Layer(_));
+    let Some(first) = lock.originals.first() else { return Ok(KeptLayers::new()) };
+    let Some(image) = original.and_then(Original::image) else {
+        if !prepared.outputs.iter().any(is_image) {
+            return Ok(KeptLayers::new());
+        }
+        let text = format!("layer {} of the lock is {}, as the whole image has it", first.layer, first.diff_id);
+        return Err(Failure::usage(text).hint("name the image that was slimmed, as `--root oci:DIR`"));
+    };
+    let count = lock.entries.iter().map(|entry| entry.layer).max().map_or(0, |last| last as usize + 1);
+    let mut from = vec![None; count];
+    for original in &lock.originals {
+        let place = image.layers.iter().position(|layer| layer.diff_id == Some(original.diff_id));
+        let place = place.ok_or_else(|| {
+            let text =
+                format!("the image has no layer {}, which is layer {} of the lock", original.diff_id, original.layer);
+            Failure::usage(text).hint("name the image that was slimmed")
+        })?;
+        from[original.layer as usize] = Some(place);
+    }
+    let mut again = lock.clone();
+    let mut kept = image.keep_layers(&mut again, &from)?;
+    for (found, original) in again.originals.iter_mut().zip(&lock.originals) {
+        // What the lock compresses anew is compressed anew, whatever this image has.
+        if let (None, Some(layer)) = (original.blob, kept.get_mut(&original.layer)) {
+            layer.forget_blob();
+            found.blob = None;
+        }
+    }
+    if again == *lock {
+        return Ok(kept);
+    }
+    let found: Vec<String> = diff(lock, &again, Aspects::ALL).iter().map(ToString::to_string).collect();
+    Err(Failure::usage("the layers of the image are not what the lock says")
+        .hint(format!("name the image that was slimmed; the lock and these layers differ: {}", found.join("; "))))
 }
 
 /// The same with every content read, as it must be to be compared.
@@ -78,6 +124,7 @@ fn redraw(
         manifest,
         sources,
         root,
+        originals: KeptLayers::new(),
         packages,
         notes: Vec::new(),
         gaps: std::collections::BTreeMap::new(),

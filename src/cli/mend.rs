@@ -11,7 +11,7 @@ use super::locked::read_lock;
 use super::pack::{Draft, Prepared, path_of};
 use super::side::{Side, of_image};
 use crate::files::{self, Policy};
-use crate::image::{Image, Input, Output, Reading, lock_beside};
+use crate::image::{Image, Input, KeptLayers, Output, Reading, lock_beside};
 use crate::manifest::{self, DrawnUp, Entry, Given, Kind, Layers, Manifest, Packages, Source, Sources};
 use crate::path::JailPath;
 use crate::report::summary::LeftOut;
@@ -75,6 +75,8 @@ impl<'a> Broken<'a> {
             manifest,
             sources,
             root: Root::open(self.tree)?,
+            // What is mended is made anew, all of it.
+            originals: KeptLayers::new(),
             packages,
             notes,
             gaps: std::collections::BTreeMap::new(),
@@ -95,6 +97,7 @@ fn joined(image: &Manifest, more: &Manifest, sources: &Sources, host: &Root) -> 
         all.insert(entry.path.clone(), Source::Root(None));
     }
     let mut manifest = image.clone();
+    manifest.forget_originals();
     manifest.entries = kept.into_iter().cloned().collect();
     let names = image.entries.iter().filter(|entry| entry.kind.is_name_only() && !new.contains(&entry.path));
     manifest.entries.extend(names.cloned());

@@ -38,6 +38,11 @@ impl Original {
         })
     }
 
+    /// The image, if it is one.
+    pub(super) fn image(&self) -> Option<&Image> {
+        self.image.as_ref().map(|(image, _)| image)
+    }
+
     /// Refuses an image that is not the one which `lock` says it was made from.
     pub(super) fn check(&self, lock: &Manifest) -> Result<(), Failure> {
         let Some((image, _)) = &self.image else { return Ok(()) };

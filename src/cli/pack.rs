@@ -11,7 +11,7 @@ use super::configure::config;
 use super::failure::Failure;
 use super::progress::Progress;
 use crate::files::{self, FileSet, Note, Policy, Rules};
-use crate::image::{self, Output, Reference, Target, check_replaceable, lock_beside};
+use crate::image::{self, KeptLayers, Output, Reference, Target, check_replaceable, lock_beside};
 use crate::layer::{BLOCK_SIZE, Compression};
 use crate::manifest::{self, Config, DrawnUp, Given, Layers, Manifest, Packages, Sources, Times};
 use crate::profile::{Division, Files, Image, Mtime};
@@ -42,11 +42,12 @@ pub(super) struct Packing {
     compression: Compression,
 
     /// Into which layers files go: `one` for all; `packages`, one for each large package of the distribution, so that
-    /// images share them; or `keep`, of an image, those that they were in [default: one]
+    /// images share them; or `keep`, of an image, those that they were in, as they are where nothing is missing
+    /// [default: one]
     #[arg(long, value_name = "HOW")]
     layers: Option<Layers>,
 
-    /// Which times files get: fixed, clamp, packaged or keep [default: packaged]
+    /// Which times files get: fixed, clamp, packaged, files or keep [default: packaged; with `--layers keep`: files]
     #[arg(long, value_name = "HOW")]
     mtime: Option<Times>,
 
@@ -133,7 +134,10 @@ impl Packing {
             Some(Mtime::Fixed) => Times::Fixed,
             Some(Mtime::Clamp) => Times::Clamp,
             Some(Mtime::Keep) => Times::Keep,
-            Some(Mtime::Packaged) | None => Times::Packaged,
+            Some(Mtime::Packaged) => Times::Packaged,
+            // A layer has the times that it has: with others it is another one.
+            None if layers == Layers::Keep => Times::Files,
+            None => Times::Packaged,
         });
         let outputs = self.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
         let mut locks: Vec<PathBuf> = match &self.lock {
@@ -310,7 +314,8 @@ impl Needed {
         if prepared.packing.layers == Layers::Packages {
             manifest.layer_by_packages();
         }
-        Ok(Draft { manifest, sources, root, packages, notes, gaps, left_out, coverage: None })
+        let originals = KeptLayers::new();
+        Ok(Draft { manifest, sources, root, originals, packages, notes, gaps, left_out, coverage: None })
     }
 }
 
@@ -319,6 +324,8 @@ pub(super) struct Draft {
     pub(super) manifest: Manifest,
     pub(super) sources: Sources,
     pub(super) root: Root,
+    /// The layers that are not made.
+    pub(super) originals: KeptLayers,
     pub(super) packages: Packages,
     pub(super) notes: Vec<Note>,
     pub(super) gaps: BTreeMap<Gap, u64>,
@@ -367,7 +374,7 @@ impl Draft {
         locks: &[PathBuf],
         prepared: &Prepared,
     ) -> Result<Vec<summary::Output>, Failure> {
-        write(&self.tree(), outputs, locks, prepared)
+        write(&self.tree(), outputs, locks, &self.originals, prepared)
     }
 
     pub(super) fn tree(&self) -> Tree<'_> {
@@ -386,6 +393,7 @@ fn write(
     tree: &Tree<'_>,
     outputs: &[Output],
     locks: &[PathBuf],
+    originals: &KeptLayers,
     prepared: &Prepared,
 ) -> Result<Vec<summary::Output>, Failure> {
     let name = Reference::of_program(tree.manifest.packing.name.as_bytes());
@@ -393,7 +401,9 @@ fn write(
         compression: prepared.compression,
         force: prepared.force,
         name: &name,
+        names: &[],
         threads: threads(),
+        originals,
         scratch: &std::env::temp_dir(),
         standard_output: prepared.standard_output.as_fd(),
     };

@@ -12,7 +12,7 @@ use super::pack::seal;
 use super::run::run_config;
 use crate::files::{self, FileSet, Reasons, Wanted, What};
 use crate::image::{Image, Input, Reading, carried};
-use crate::manifest::{self, Aspects, Config, DrawnUp, FORMAT, Given, Manifest, Packages, Packing, Times};
+use crate::manifest::{self, Aspects, Config, Digest, DrawnUp, FORMAT, Given, Manifest, Packages, Packing, Times};
 use crate::path::JailPath;
 use crate::profile;
 use crate::root::Root;
@@ -24,6 +24,8 @@ pub(super) struct Side {
     pub(super) manifest: Manifest,
     /// What this side knows. What only one of two sides knows is not compared.
     pub(super) knows: Aspects,
+    /// Of an image, of each of its layers the blob, if a manifest names it, and the `diff_id`, if a configuration does.
+    pub(super) layers: Vec<(Option<Digest>, Option<Digest>)>,
 }
 
 impl Side {
@@ -34,7 +36,7 @@ impl Side {
             return of_trace(path, like);
         }
         if path.is_file() {
-            return Ok(Self { manifest: read_lock(path)?, knows: Aspects::ALL });
+            return Ok(Self { manifest: read_lock(path)?, knows: Aspects::ALL, layers: Vec::new() });
         }
         let input = Input::parse(name)
             .map_err(|error| Failure::from(error).hint("a lock or a trace is named by its path alone"))?;
@@ -90,7 +92,7 @@ fn of_trace(directory: &Path, like: Option<&Manifest>) -> Result<Side, Failure> 
     let manifest = draw_and_read(given)?;
     // Which times an image gets is not the trace's to say.
     let knows = Aspects { packing: false, times: like.is_some(), ..Aspects::ALL };
-    Ok(Side { manifest, knows })
+    Ok(Side { manifest, knows, layers: Vec::new() })
 }
 
 pub(super) fn of_image(image: &Image) -> Result<Side, Failure> {
@@ -102,9 +104,19 @@ pub(super) fn of_image(image: &Image) -> Result<Side, Failure> {
     let run = config.as_ref().and_then(|config| config.config.clone()).map(run_config).unwrap_or_default();
     let extra = config.as_ref().map(|config| carried(config, &run.env)).unwrap_or_default();
     let config = Config { architecture, variant, extra, ..run };
-    let (verified, from, made, packing) = (None, Vec::new(), BTreeMap::new(), Packing::default());
-    let manifest = Manifest { minjail_format: FORMAT, epoch: 0, packing, config, verified, from, made, entries };
-    Ok(Side { manifest, knows: Aspects { packing: false, packages: false, config: known, ..Aspects::ALL } })
+    let manifest = Manifest {
+        minjail_format: FORMAT,
+        epoch: 0,
+        packing: Packing::default(),
+        config,
+        verified: None,
+        from: Vec::new(),
+        originals: Vec::new(),
+        made: BTreeMap::new(),
+        entries,
+    };
+    let layers = image.layers.iter().map(|layer| (layer.digest, layer.diff_id)).collect();
+    Ok(Side { manifest, knows: Aspects { packing: false, packages: false, config: known, ..Aspects::ALL }, layers })
 }
 
 /// All that is in a directory, hashed on all cores.
@@ -121,7 +133,7 @@ fn of_directory(root: &Root) -> Result<Side, Failure> {
     let owned_by_root = root.lstat(&JailPath::root())?.is_some_and(|facts| facts.uid == 0);
     let manifest = draw_directory(files, root, &Packages::default(), Times::Keep)?;
     let knows = Aspects { packing: false, config: false, packages: false, owners: owned_by_root, times: true };
-    Ok(Side { manifest, knows })
+    Ok(Side { manifest, knows, layers: Vec::new() })
 }
 
 /// Draws up `files` of `root` as they lie there.

@@ -96,7 +96,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     let input = Input::parse(&arguments.image)?;
     keep_apart(&input, prepared.places().chain(arguments.keep_trace.as_deref()))?;
-    let (unpacked, tree);
+    let (image, unpacked, tree);
     let ground = if let Some(directory) = input.rootfs() {
         arguments.packing.refuse_kept_layers()?;
         Whole {
@@ -109,7 +109,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             is_owned: true,
         }
     } else {
-        let image = Image::open(&input, &arguments.reading.get())?;
+        image = Image::open(&input, &arguments.reading.get())?;
         check_machine(image.config.as_ref())?;
         let name = escape(arguments.image.as_encoded_bytes());
         unpacked = Unpacked::of(&image, &name, arguments.no_cache, prepared.quiet)?;
@@ -119,7 +119,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         let entries = if wants_entries { unpacked.entries(&image)? } else { Vec::new() };
         let run = image.config.as_ref().and_then(|config| config.config.clone()).unwrap_or_default();
         let from = image.diff_ids();
-        Whole { tree: &tree, name: image.name, image: image.config, run, from, entries, is_owned }
+        Whole { tree: &tree, name: image.name.clone(), image: Some(&image), run, from, entries, is_owned }
     };
     ground.slim(arguments, profile, &prepared)?;
     Ok(Exit::Success)
@@ -130,8 +130,8 @@ struct Whole<'a> {
     tree: &'a Path,
     /// What the image is called, if it says so.
     name: Option<Reference>,
-    /// `None` for a directory, and a bare layer.
-    image: Option<ImageConfig>,
+    /// `None` for a directory.
+    image: Option<&'a Image>,
     /// How it is run.
     run: RunConfig,
     /// The diff IDs of its layers.
@@ -191,7 +191,7 @@ impl Whole<'_> {
             if is_usual && !self.run.env.iter().flatten().any(|variable| variable.starts_with("HOME=")) {
                 config.env.remove("HOME");
             }
-            self.finish(draft, prepared.packing.layers);
+            self.finish(draft, prepared.packing.layers)?;
             let config = &mut draft.manifest.config;
             config.healthcheck =
                 config.healthcheck.take().or(self.run.healthcheck.clone().filter(|_| is_checked || is_off));
@@ -200,7 +200,7 @@ impl Whole<'_> {
     }
 
     /// Gives a manifest what the image itself says.
-    fn finish(&self, draft: &mut Draft, layers: Layers) {
+    fn finish(&self, draft: &mut Draft, layers: Layers) -> Result<(), Failure> {
         if !self.is_owned {
             slim::adopt(&mut draft.manifest, &self.entries);
         }
@@ -211,10 +211,14 @@ impl Whole<'_> {
         }
         let keeps = layers == Layers::Keep;
         let left = if keeps { slim::keep_layers(&mut draft.manifest, &self.entries) } else { Vec::new() };
-        if let Some(image) = &self.image {
-            slim::carry_over(&mut draft.manifest.config, image, &self.run);
-            draft.manifest.config.history = slim::history(image, &left);
+        if let Some(image) = self.image {
+            draft.originals = image.keep_layers(&mut draft.manifest, &slim::from_which(&left))?;
         }
+        if let Some(image) = self.image.and_then(|image| image.config.as_ref()) {
+            slim::carry_over(&mut draft.manifest.config, image, &self.run);
+            draft.manifest.config.history = slim::history(image, &left, &draft.manifest.originals);
+        }
+        Ok(())
     }
 
     /// The workload that the image itself stands for.

@@ -12,7 +12,9 @@ use super::progress::Progress;
 use super::reading::Reading;
 use super::side::of_image;
 use crate::files::Rules;
-use crate::image::{self, Image, Input, Output, Reference, check_replaceable, difference, lock_beside, write_all};
+use crate::image::{
+    self, Image, Input, KeptLayers, Output, Reference, check_replaceable, difference, lock_beside, write_all,
+};
 use crate::layer::Compression;
 use crate::manifest::{Kind, Layers, Manifest, Source, Sources, Times};
 use crate::publish::Scratch;
@@ -22,7 +24,7 @@ use crate::tree::Tree;
 
 /// Read an image and write it in another form: as `rootfs:DIR`, to look inside, or as an image; nothing is run
 ///
-/// The layers become one, with what they amount to, unless they are kept; owners, modes, times and the configuration are the image's.
+/// The layers become one, with what they amount to, unless they are kept, as they are; owners, modes, times and the configuration are the image's.
 /// Beside a directory stands its lock, by which `minjail run` knows how it is run.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -45,7 +47,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "HOW", default_value = "gzip")]
     compression: Compression,
 
-    /// Into which layers files go: `one` for all; or `keep`, those that they were in, with what is left of these
+    /// Into which layers files go: `one` for all; or `keep`: the layers stay as they are
     #[arg(long, value_name = "HOW", default_value = "one")]
     layers: Layers,
 
@@ -77,21 +79,36 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let mut manifest = of_image(&image)?.manifest;
     let keeps = arguments.layers == Layers::Keep;
     manifest.packing = packing(arguments.compression, arguments.layers, Times::Keep, &Rules::default());
+    let originals = if keeps { image.all_layers()? } else { None };
     let left = manifest.assign_layers(|entry| if keeps { entry.layer } else { 0 });
     if let Some(config) = &image.config {
-        // Of several layers in one, none is left as it was.
-        let left = if keeps || image.layers.len() == 1 { left } else { Vec::new() };
+        let left = match &originals {
+            Some(originals) => originals.keys().copied().collect(),
+            None if image.layers.len() == 1 => left,
+            // Of several layers in one, none is left as it was.
+            None => Vec::new(),
+        };
         manifest.config.history = whole_history(config, &left);
         manifest.config.extra = difference(config, &manifest).expect("the epoch is 0, which has a date");
     }
     let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-unpack-")?;
-    image.unpack(scratch.path())?;
+    let takes_layers = |output: &Output| !matches!(output, Output::Rootfs(_) | Output::Layer(_));
+    if originals.is_none() || !outputs.iter().all(takes_layers) {
+        image.unpack(scratch.path())?;
+    }
     let tag = image.tag.as_ref();
     let outputs: Vec<Output> = outputs.into_iter().map(|output| output.or_tagged(tag)).collect();
     let unnamed = Reference::of_program(b"unpacked");
     let tagged = || tag.and_then(|tag| tag.reference(&unnamed));
     let name = image.name.clone().or_else(tagged).unwrap_or_else(|| unnamed.clone());
-    write(&manifest, scratch.path(), (&outputs, &locks), &name, arguments)?;
+    write(
+        &manifest,
+        scratch.path(),
+        (&outputs, &locks),
+        (&name, &image.names),
+        &originals.unwrap_or_default(),
+        arguments,
+    )?;
     Ok(Exit::Success)
 }
 
@@ -100,7 +117,8 @@ fn write(
     manifest: &Manifest,
     tree: &Path,
     (outputs, locks): (&[Output], &[PathBuf]),
-    name: &Reference,
+    (name, names): (&Reference, &[Reference]),
+    originals: &KeptLayers,
     arguments: &Arguments,
 ) -> Result<(), Failure> {
     let root = Root::open(tree)?;
@@ -111,7 +129,9 @@ fn write(
         compression: arguments.compression,
         force: arguments.force,
         name,
+        names,
         threads: threads(),
+        originals,
         scratch: &std::env::temp_dir(),
         standard_output: standard_output.as_fd(),
     };

@@ -21,25 +21,22 @@ use crate::tree::Metadata;
 
 pub(super) fn entries(image: &Image) -> Result<Vec<Entry>, ReadError> {
     let budget = Arc::new(Budget::new(image.limits));
-    let root = JailPath::root();
-    // No layer need name it, and no image is without it.
-    let shape = Shape::new(directory(root.clone(), 0), budget.clone());
-    let mut stack = Stack { shape, budget: budget.clone(), inodes: 0, layer: 0, root };
+    let mut stack = Stack::new(&budget);
     for (layer, members) in (0..).zip(all_members(&image.layers, &budget)) {
-        stack.shape.start_layer();
-        stack.layer = layer;
+        stack.start_layer(layer);
         for hashed in members? {
-            stack.apply(hashed)?;
+            stack.apply(&hashed)?;
             budget.check()?;
         }
     }
+    budget.check()?;
     Ok(stack.into_entries())
 }
 
 /// A member of a layer, and the SHA-256 of its content if it is a file.
-struct Hashed {
-    member: Member,
-    sha256: Option<Digest>,
+pub(super) struct Hashed {
+    pub(super) member: Member,
+    pub(super) sha256: Option<Digest>,
 }
 
 /// What each layer has; the layers are read on all cores.
@@ -49,7 +46,8 @@ fn all_members(layers: &[ImageLayer], budget: &Arc<Budget>) -> Vec<Result<Vec<Ha
         let mut results = Vec::new();
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(layer) = layers.get(at) else { return results };
+            // What is over the limit need not be read any further: whoever came over it has said so.
+            let Some(layer) = layers.get(at).filter(|_| budget.check().is_ok()) else { return results };
             results.push((at, members(layer, budget)));
         }
     };
@@ -70,12 +68,16 @@ fn members(layer: &ImageLayer, budget: &Arc<Budget>) -> Result<Vec<Hashed>, Read
     let mut members = Members::open(layer, budget)?;
     let mut all = Vec::new();
     while let Some(member) = members.next()? {
-        let is_file = member.kind == MemberKind::File;
-        let sha256 = is_file.then(|| hash(&mut members)).transpose()?;
-        all.push(Hashed { member, sha256 });
+        all.push(hashed(member, &mut members)?);
     }
     members.finish()?;
     Ok(all)
+}
+
+/// The present member, with its content read.
+pub(super) fn hashed(member: Member, members: &mut Members<'_>) -> Result<Hashed, ReadError> {
+    let sha256 = (member.kind == MemberKind::File).then(|| hash(members)).transpose()?;
+    Ok(Hashed { member, sha256 })
 }
 
 /// Reads a file's content to its end.
@@ -91,7 +93,7 @@ fn hash(members: &mut Members<'_>) -> Result<Digest, ReadError> {
 }
 
 /// What the layers so far amount to.
-struct Stack {
+pub(super) struct Stack {
     shape: Shape<Node>,
     budget: Arc<Budget>,
     /// How many files there were.
@@ -128,8 +130,20 @@ fn directory(path: JailPath, layer: u32) -> Node {
 }
 
 impl Stack {
+    pub(super) fn new(budget: &Arc<Budget>) -> Self {
+        let root = JailPath::root();
+        // No layer need name it, and no image is without it.
+        let shape = Shape::new(directory(root.clone(), 0), budget.clone());
+        Self { shape, budget: budget.clone(), inodes: 0, layer: 0, root }
+    }
+
+    pub(super) fn start_layer(&mut self, number: u32) {
+        self.shape.start_layer();
+        self.layer = number;
+    }
+
     /// Of several names of a file the first is the file, the others are hard links to it.
-    fn into_entries(self) -> Vec<Entry> {
+    pub(super) fn into_entries(self) -> Vec<Entry> {
         let mut nodes = self.shape.into_values();
         nodes.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         let mut firsts: BTreeMap<usize, (JailPath, i64)> = BTreeMap::new();
@@ -149,14 +163,33 @@ impl Stack {
         entries
     }
 
-    fn apply(&mut self, Hashed { member, sha256 }: Hashed) -> Result<(), ReadError> {
+    /// Applies an entry as minjail writes it into a layer.
+    pub(super) fn add(&mut self, entry: &Entry) -> Result<(), ReadError> {
+        let refused = |why| refused(entry.path.as_bytes(), why);
+        let spot = self.shape.locate(&entry.path).map_err(refused)?;
+        if let Kind::HardLink { to } = &entry.kind {
+            let node = self.linked(&spot, to.as_bytes()).map_err(refused)?;
+            return self.place(&spot, node).map_err(refused);
+        }
+        let inode = matches!(entry.kind, Kind::File { .. }).then(|| {
+            self.inodes += 1;
+            self.inodes
+        });
+        let (path, layer, reasons) = (self.root.clone(), self.layer, Reasons::default());
+        let (kind, xattrs) = (entry.kind.clone(), entry.xattrs.clone());
+        let &Entry { mode, uid, gid, mtime, .. } = entry;
+        let entry = Entry { path, kind, mode, uid, gid, mtime, xattrs, package: None, layer, reasons };
+        self.place(&spot, Node { entry, inode }).map_err(refused)
+    }
+
+    pub(super) fn apply(&mut self, Hashed { member, sha256 }: &Hashed) -> Result<(), ReadError> {
         let refused = |why| refused(&member.name, why);
         let spelled = parse(&member.name).map_err(refused)?;
         if let Some(hidden) = hidden(&spelled).map_err(refused)? {
             return self.shape.white_out(&spelled, hidden, refused, |_| Ok(()));
         }
         let spot = self.shape.locate(&spelled).map_err(refused)?;
-        let Metadata { mode, uid, gid, mtime, xattrs } = metadata(&member).map_err(refused)?;
+        let Metadata { mode, uid, gid, mtime, xattrs } = metadata(member).map_err(refused)?;
         let kind = match &member.kind {
             MemberKind::Directory => Kind::Directory,
             MemberKind::File => Kind::File { size: member.size, sha256: Seal::of(sha256.expect("files are hashed")) },

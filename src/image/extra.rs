@@ -11,9 +11,9 @@ use crate::manifest::{Digest, Extra, Manifest};
 /// What each image has of its own: no other image's stands in its place.
 const OWN: [&str; 3] = ["config", "history", "rootfs"];
 
-/// The canonical text of the configuration of an image that has these layers; `None` if the manifest's time has no date.
-pub(super) fn document(manifest: &Manifest, diff_ids: Vec<Digest>) -> Option<Vec<u8>> {
-    let config = image_config(manifest, diff_ids)?;
+/// The canonical text of the configuration of an image that has these layers, of which `originals` are another's; `None` if the manifest's time has no date.
+pub(super) fn document(manifest: &Manifest, diff_ids: Vec<Digest>, originals: &BTreeSet<u32>) -> Option<Vec<u8>> {
+    let config = image_config(manifest, diff_ids, originals)?;
     let extra = &manifest.config.extra;
     if extra.is_empty() {
         return Some(text(&config));
@@ -50,7 +50,7 @@ pub fn carried(from: &ImageConfig, env: &BTreeMap<String, String>) -> Extra {
 /// All in which the configuration `from` says something else than what `manifest` would make of it, but for the layers.
 /// `None` if the manifest's time has no date.
 pub fn difference(from: &ImageConfig, manifest: &Manifest) -> Option<Extra> {
-    let (mut made, mut wanted) = (fields(&image_config(manifest, Vec::new())?), fields(from));
+    let (mut made, mut wanted) = (fields(&image_config(manifest, Vec::new(), &BTreeSet::new())?), fields(from));
     let config = differing(&taken(&mut made, "config"), &taken(&mut wanted, "config"));
     Some(Extra { image: without_own(&differing(&made, &wanted)), config })
 }

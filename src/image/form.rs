@@ -1,5 +1,6 @@
 //! The forms that hold layers: what stands before each, where it goes, and what stands behind it.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
@@ -38,12 +39,11 @@ pub(super) enum Form {
         layer: Option<Later>,
         tag: Tag,
     },
-    /// On standard output there is no way back: the layers wait in files without a name, each with whether its header
-    /// must have room for 8 GiB and more.
+    /// On standard output there is no way back: the layers wait in files without a name.
     OciStream {
         archive: Archive,
         scratch: PathBuf,
-        waiting: Vec<(File, bool)>,
+        waiting: Vec<Waiting>,
         tag: Tag,
     },
     DockerArchive {
@@ -53,6 +53,15 @@ pub(super) enum Form {
         is_only: bool,
         reference: Option<Reference>,
     },
+}
+
+/// A layer that waits until all are there.
+pub(super) struct Waiting {
+    file: File,
+    /// Its header must have room for 8 GiB and more.
+    large: bool,
+    /// What it is, once that is known.
+    layer: Option<Layer>,
 }
 
 const BLOBS: &str = "blobs/sha256";
@@ -92,6 +101,11 @@ impl Form {
         })
     }
 
+    /// True if layers stand in it as blobs, however they are compressed.
+    pub(super) fn has_blobs(&self) -> bool {
+        matches!(self, Self::Oci { .. } | Self::OciArchive { .. } | Self::OciStream { .. })
+    }
+
     /// Writes what stands before the next layer, and gives the file that takes it; `size` is the layer's before
     /// compression.
     pub(super) fn open_layer(&mut self, size: u64) -> Result<File, ImageError> {
@@ -107,7 +121,7 @@ impl Form {
             Self::OciStream { scratch, waiting, .. } => {
                 let file = nameless(scratch)?;
                 let sink = shared(&file);
-                waiting.push((file, large));
+                waiting.push(Waiting { file, large, layer: None });
                 sink
             }
             Self::OciArchive { archive, layer, .. } => {
@@ -126,7 +140,11 @@ impl Form {
     /// Writes what stands behind a layer, now that it is known.
     pub(super) fn close_layer(&mut self, layer: &Layer) -> Result<(), ImageError> {
         match self {
-            Self::Layer { .. } | Self::OciStream { .. } => Ok(()),
+            Self::Layer { .. } => Ok(()),
+            Self::OciStream { waiting, .. } => {
+                waiting.last_mut().expect("a layer was opened").layer = Some(layer.clone());
+                Ok(())
+            }
             Self::Oci { stage, blob, .. } => {
                 let blob = blob.take().expect("a layer was opened");
                 sync_file(&blob, true)?;
@@ -142,9 +160,9 @@ impl Form {
     }
 
     /// Writes what stands behind the layers, and everything to the disk. What is left to do is to publish it.
-    pub(super) fn end(self, layers: Vec<Layer>, config: &[u8], name: &Reference) -> Result<Ended, ImageError> {
+    pub(super) fn end(self, layers: Vec<Layer>, config: &[u8], options: &Options<'_>) -> Result<Ended, ImageError> {
         let ended = Ended { config: Some(Digest::of(config)), ..Ended::default() };
-        let documents = |tag: &Tag| Documents::new(config, &layers, tag, name);
+        let documents = |tag: &Tag| Documents::new(config, &layers, tag, options.name);
         match self {
             Self::Layer { file, stage } => {
                 sync_file(&file, stage.is_some())?;
@@ -153,7 +171,8 @@ impl Form {
             }
             Self::Oci { stage, tag, .. } => {
                 let documents = documents(&tag);
-                let bytes = end_layout(&stage, &documents)? + layers.iter().map(|layer| layer.size).sum::<u64>();
+                let blobs: BTreeMap<Digest, u64> = layers.iter().map(|layer| (layer.digest, layer.size)).collect();
+                let bytes = end_layout(&stage, &documents)? + blobs.values().sum::<u64>();
                 let manifest = Some(documents.manifest_digest());
                 Ok(Ended { stage: Some(stage), bytes, layers, manifest, ..ended })
             }
@@ -166,7 +185,8 @@ impl Form {
             Self::OciStream { mut archive, waiting, tag, .. } => {
                 let documents = documents(&tag);
                 archive.add("oci-layout", oci::LAYOUT.as_bytes())?;
-                for (layer, (mut file, large)) in layers.iter().zip(waiting) {
+                for Waiting { mut file, large, layer } in waiting {
+                    let layer = layer.expect("every layer was closed");
                     archive.begin(&blob_name(&layer.digest), layer.size, large)?;
                     copy(&mut file, &mut archive.sink()?)?;
                     archive.end(layer.size)?;
@@ -176,8 +196,12 @@ impl Form {
                 Ok(Ended { bytes, layers, manifest, ..ended })
             }
             Self::DockerArchive { archive, stage, names, reference, .. } => {
-                let name = reference.as_ref().unwrap_or(name);
-                let bytes = end_docker(archive, config, names, name, stage.is_some())?;
+                let called = match &reference {
+                    Some(reference) => std::slice::from_ref(reference),
+                    None if options.names.is_empty() => std::slice::from_ref(options.name),
+                    None => options.names,
+                };
+                let bytes = end_docker(archive, config, names, called, stage.is_some())?;
                 Ok(Ended { stage, bytes, layers, ..ended })
             }
         }
@@ -248,12 +272,12 @@ fn end_docker(
     mut archive: Archive,
     config: &[u8],
     layers: Vec<String>,
-    name: &Reference,
+    called: &[Reference],
     is_file: bool,
 ) -> Result<u64, ImageError> {
     let config_name = format!("{}.json", Digest::of(config).hex());
     archive.add(&config_name, config)?;
-    let repo_tags = Some(vec![name.to_string()]);
+    let repo_tags = Some(called.iter().map(Reference::to_string).collect());
     archive.add("manifest.json", &oci::text(&[DockerImage { config: config_name, repo_tags, layers }]))?;
     let (file, bytes) = archive.finish()?;
     sync_file(&file, is_file)?;

@@ -9,6 +9,7 @@ mod contents;
 mod date;
 mod extra;
 mod form;
+mod kept;
 mod names;
 pub mod oci;
 mod output;
@@ -22,6 +23,7 @@ mod stream;
 mod unpack;
 mod write;
 
+use std::borrow::Cow;
 use std::io;
 use std::path::Path;
 
@@ -30,6 +32,7 @@ use crate::publish::{PublishError, io_hint};
 use crate::tree::TreeError;
 
 pub use extra::{carried, difference};
+pub use kept::{KeptLayer, KeptLayers};
 pub use oci::Platform;
 pub use output::{FORMS, Input, Output, OutputError, Target};
 pub use read::{Image, ImageLayer, ReadError};
@@ -53,12 +56,16 @@ pub enum ImageError {
     Tree(#[from] TreeError),
     #[error(transparent)]
     Layer(#[from] LayerError),
+    /// A layer that is taken as it is cannot be read.
+    #[error(transparent)]
+    Original(#[from] ReadError),
 }
 
 impl ImageError {
     /// What the user can do about it.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
+    pub fn hint(&self) -> Option<Cow<'static, str>> {
+        let hint = match self {
+            Self::Original(error) => return error.hint(),
             Self::Twice { .. } => Some("give each output a place of its own"),
             Self::Terminal => Some("send it to a file or a pipe: `… | docker load`"),
             Self::Epoch(_) => Some("set SOURCE_DATE_EPOCH to a time between the years 0 and 9999"),
@@ -66,7 +73,8 @@ impl ImageError {
             Self::Layer(LayerError::Write(source)) => io_hint(source),
             Self::Tree(error) | Self::Layer(LayerError::Content(error)) => error.hint(),
             Self::Layer(_) => None,
-        }
+        };
+        hint.map(Cow::Borrowed)
     }
 }
 

@@ -185,19 +185,33 @@ pub(super) fn text(document: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(document).expect("the documents here have text keys and no number that JSON lacks")
 }
 
-/// The configuration of an image that has these layers, the lowest first; `None` if the manifest's time has no date.
-pub(super) fn image_config(manifest: &Manifest, diff_ids: Vec<Digest>) -> Option<ImageConfig> {
+/// The configuration of an image that has these layers, the lowest first, of which `originals` are another image's; `None` if
+/// the manifest's time has no date.
+pub(super) fn image_config(
+    manifest: &Manifest,
+    diff_ids: Vec<Digest>,
+    originals: &BTreeSet<u32>,
+) -> Option<ImageConfig> {
     let created = rfc3339(manifest.epoch)?;
-    let created_by = format!("minjail (format {})", manifest.minjail_format);
-    let own = History { created: Some(created.clone()), created_by: Some(created_by), ..History::default() };
-    let history = history(&manifest.config.history, &own, diff_ids.len());
+    let us = format!("minjail (format {})", manifest.minjail_format);
+    let own = |layer: usize| {
+        if u32::try_from(layer).is_ok_and(|layer| originals.contains(&layer)) {
+            // Who made it, and when, nobody has said.
+            History { comment: Some(format!("kept by {us}")), ..History::default() }
+        } else {
+            History { created: Some(created.clone()), created_by: Some(us.clone()), ..History::default() }
+        }
+    };
+    let history = history(&manifest.config.history, own, diff_ids.len());
+    // An image that has no history need not have one (`config.md`), and gets none of whoever has made nothing of it.
+    let is_unsaid = manifest.config.history.is_empty() && !diff_ids.is_empty() && originals.len() == diff_ids.len();
     Some(ImageConfig {
         created: Some(created),
         architecture: manifest.config.architecture.clone(),
         os: "linux".to_owned(),
         variant: manifest.config.variant.clone(),
         config: Some(RunConfig::of(&manifest.config)),
-        history: Some(history),
+        history: (!is_unsaid).then_some(history),
         rootfs: RootFs { kind: "layers".to_owned(), diff_ids },
         other: BTreeMap::new(),
     })
@@ -205,19 +219,19 @@ pub(super) fn image_config(manifest: &Manifest, diff_ids: Vec<Digest>) -> Option
 
 /// The steps that came before, each with its layer if one is left of it, and `own` for each layer that none of them made:
 /// as many as there are layers, in their order, made some.
-fn history(steps: &[Step], own: &History, layers: usize) -> Vec<History> {
+fn history(steps: &[Step], own: impl Fn(usize) -> History, layers: usize) -> Vec<History> {
     let mut history = Vec::new();
     let mut next = 0;
     for step in steps {
         let Step { created, created_by, author, comment, layer } = step.clone();
         let layer = layer.map(|layer| layer as usize).filter(|layer| (next..layers).contains(layer));
         if let Some(layer) = layer {
-            history.extend(vec![own.clone(); layer - next]);
+            history.extend((next..layer).map(&own));
             next = layer + 1;
         }
         history.push(History { created, created_by, author, comment, empty_layer: layer.is_none() });
     }
-    history.extend(vec![own.clone(); layers - next]);
+    history.extend((next..layers).map(&own));
     history
 }
 

@@ -1,7 +1,7 @@
 //! Reading images: any of the forms, by any tool, with every digest checked.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
@@ -27,6 +27,8 @@ pub struct Image {
     pub manifest: Option<Digest>,
     /// What the image says that it is called, beside a mere tag.
     pub name: Option<Reference>,
+    /// All that it is called, in the order of the archive; of a docker archive alone.
+    pub names: Vec<Reference>,
     /// What it is called in its layout, or the tag of its name.
     pub tag: Option<Tag>,
     /// The lowest first.
@@ -35,7 +37,7 @@ pub struct Image {
 }
 
 /// One layer of an image.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ImageLayer {
     /// Of the bytes as they lie there, if a manifest names it.
     pub digest: Option<Digest>,
@@ -43,6 +45,8 @@ pub struct ImageLayer {
     pub size: u64,
     /// Of the uncompressed tar stream, if a configuration names it. It is checked when the layer is unpacked.
     pub diff_id: Option<Digest>,
+    /// What a manifest says of its form.
+    pub(super) media_type: Option<String>,
     pub(super) part: Part,
 }
 
@@ -247,14 +251,30 @@ impl Image {
     }
 
     pub fn layer_digests(&self) -> Result<Vec<(Digest, Option<Digest>)>, ReadError> {
-        let digest = |layer: &ImageLayer| layer.digest.map_or_else(|| layer.part.digest(), Ok);
+        let mut known = BTreeMap::new();
+        let mut digest = |layer: &ImageLayer| -> Result<Digest, ReadError> {
+            if let Some(digest) = layer.digest.or(known.get(&layer.part.place()).copied()) {
+                return Ok(digest);
+            }
+            let digest = layer.part.digest()?;
+            known.insert(layer.part.place(), digest);
+            Ok(digest)
+        };
         self.layers.iter().map(|layer| Ok((digest(layer)?, layer.diff_id))).collect()
     }
 }
 
 fn bare_layer(part: Part) -> Image {
-    let layer = ImageLayer { digest: None, size: part.size, diff_id: None, part };
-    Image { config: None, manifest: None, name: None, tag: None, layers: vec![layer], limits: Limits::USUAL }
+    let layer = ImageLayer { digest: None, size: part.size, diff_id: None, media_type: None, part };
+    Image {
+        config: None,
+        manifest: None,
+        name: None,
+        names: Vec::new(),
+        tag: None,
+        layers: vec![layer],
+        limits: Limits::USUAL,
+    }
 }
 
 fn oci_image(store: &Store, tag: Option<&Tag>, platform: Option<&Platform>) -> Result<Image, ReadError> {
@@ -283,16 +303,24 @@ fn oci_image(store: &Store, tag: Option<&Tag>, platform: Option<&Platform>) -> R
         return Err(ReadError::LayerCount { layers: manifest.layers.len(), diff_ids: diff_ids.len() });
     }
     let mut layers = Vec::with_capacity(diff_ids.len());
+    // One blob may be several layers, and is looked at once.
+    let mut checked: BTreeMap<(Digest, u64), Part> = BTreeMap::new();
     for (descriptor, diff_id) in manifest.layers.iter().zip(diff_ids) {
-        let part = blob(store, descriptor)?;
+        let part = match checked.get(&(descriptor.digest, descriptor.size)) {
+            Some(part) => part.clone(),
+            None => blob(store, descriptor)?,
+        };
+        checked.insert((descriptor.digest, descriptor.size), part.clone());
         layers.push(ImageLayer {
             digest: Some(descriptor.digest),
             size: descriptor.size,
             diff_id: Some(*diff_id),
+            media_type: Some(descriptor.media_type.clone()),
             part,
         });
     }
-    Ok(Image { config: Some(config), manifest: Some(digest), name, tag, layers, limits: Limits::USUAL })
+    let (config, manifest, names) = (Some(config), Some(digest), Vec::new());
+    Ok(Image { config, manifest, name, names, tag, layers, limits: Limits::USUAL })
 }
 
 /// Where nothing but the configuration says for whom an image is, that must be what was asked for.
@@ -397,11 +425,16 @@ fn docker_image(
     let mut layers = Vec::with_capacity(diff_ids.len());
     for (name, diff_id) in image.layers.iter().zip(diff_ids) {
         let part = required(store, name)?;
-        layers.push(ImageLayer { digest: None, size: part.size, diff_id: Some(*diff_id), part });
+        layers.push(ImageLayer { digest: None, size: part.size, diff_id: Some(*diff_id), media_type: None, part });
     }
-    let name = names(image).iter().find_map(|name| name.parse().ok());
+    let mut names: Vec<Reference> = names(image).iter().filter_map(|name| name.parse().ok()).collect();
+    let mut known = BTreeSet::new();
+    names.retain(|name| known.insert(name.full()));
+    // Of several, the one by which it was chosen.
+    let asked = reference.and_then(|asked| names.iter().find(|name| name.full() == asked.full()));
+    let name = asked.or(names.first()).cloned();
     let tag = name.as_ref().and_then(|name: &Reference| name.tag().parse().ok());
-    Ok(Image { config: Some(config), manifest: None, name, tag, layers, limits: Limits::USUAL })
+    Ok(Image { config: Some(config), manifest: None, name, names, tag, layers, limits: Limits::USUAL })
 }
 
 /// The one image of an index that is meant.

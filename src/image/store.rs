@@ -153,6 +153,11 @@ impl Part {
         Ok(Self { file: Arc::new(file), offset: 0, size, name })
     }
 
+    /// Where it lies in its file, and how long it is. Of the parts of an archive, those at one place are the same.
+    pub(super) fn place(&self) -> (u64, u64) {
+        (self.offset, self.size)
+    }
+
     pub(super) fn reader(&self) -> Section {
         Section { file: self.file.clone(), at: self.offset, left: self.size }
     }

@@ -12,6 +12,7 @@ use flate2::read::MultiGzDecoder;
 
 use super::read::{ImageLayer, ReadError};
 use super::reading::Budget;
+use crate::layer::Compression;
 use crate::layer::untar::{Member, Untar, UntarError};
 use crate::manifest::{Digest, Hasher};
 
@@ -62,19 +63,21 @@ impl<'a> Members<'a> {
     }
 
     /// Reads what follows the end of the archive, and compares the whole with what the configuration says of the layer.
+    /// The size of the stream, and whether every reader takes it alike.
     ///
     /// # Errors
     /// The rest cannot be read, or is more than the budget allows; [`ReadError::WrongDigest`].
-    pub(super) fn finish(self) -> Result<(), ReadError> {
+    pub(super) fn finish(self) -> Result<(u64, bool), ReadError> {
         let Self { layer, budget, untar } = self;
-        let Plain { pumping, hashing, .. } = untar.drain().map_err(|source| failed(layer, &budget, source))?;
+        let (Plain { pumping, hashing, size, .. }, is_plain) =
+            untar.drain().map_err(|source| failed(layer, &budget, source))?;
         pumping.join().expect("pumping does not panic");
         let found = hashing.join().expect("hashing does not panic");
         match layer.diff_id {
             Some(expected) if expected != found => {
                 Err(ReadError::WrongDigest { name: layer.part.name.clone(), expected, found })
             }
-            _ => Ok(()),
+            _ => Ok((size, is_plain)),
         }
     }
 
@@ -95,6 +98,8 @@ struct Plain {
     block: Block,
     /// How much of the block was read.
     at: usize,
+    /// Of all blocks so far.
+    size: u64,
     pumping: JoinHandle<()>,
     hashing: JoinHandle<Digest>,
     budget: Arc<Budget>,
@@ -113,7 +118,7 @@ impl Plain {
             }
             hasher.finish().0
         })?;
-        Ok(Self { blocks, block: Block::default(), at: 0, pumping, hashing, budget })
+        Ok(Self { blocks, block: Block::default(), at: 0, size: 0, pumping, hashing, budget })
     }
 }
 
@@ -122,6 +127,7 @@ impl Read for Plain {
         if self.at == self.block.len() {
             let Ok(block) = self.blocks.recv() else { return Ok(0) };
             (self.block, self.at) = (block?, 0);
+            self.size += self.block.len() as u64;
             self.budget.take_bytes(self.block.len());
             // Told in better words by whoever reads the members.
             self.budget.check().map_err(io::Error::other)?;
@@ -133,17 +139,26 @@ impl Read for Plain {
     }
 }
 
-/// The tar stream of a layer, by the first bytes of the layer and not by what a document says of it.
-fn decompressed(layer: &ImageLayer) -> Result<Box<dyn Read + Send>, ReadError> {
+/// How a layer is compressed, by its first bytes and not by what a document says of it; the level is no one's to know.
+pub(super) fn compression(layer: &ImageLayer) -> Result<Compression, ReadError> {
     let mut start = [0; 4];
     let count = layer.part.reader().read(&mut start).map_err(|source| layer.part.failed(source))?;
-    let reader = io::BufReader::with_capacity(1 << 17, layer.part.reader());
     Ok(match start[..count] {
-        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(reader)),
-        [0x28, 0xb5, 0x2f, 0xfd] => {
+        [0x1f, 0x8b, ..] => Compression::GZIP,
+        [0x28, 0xb5, 0x2f, 0xfd] => Compression::ZSTD,
+        _ => Compression::None,
+    })
+}
+
+/// The tar stream of a layer.
+pub(super) fn decompressed(layer: &ImageLayer) -> Result<Box<dyn Read + Send>, ReadError> {
+    let reader = io::BufReader::with_capacity(1 << 17, layer.part.reader());
+    Ok(match compression(layer)? {
+        Compression::Gzip(_) => Box::new(MultiGzDecoder::new(reader)),
+        Compression::Zstd(_) => {
             Box::new(zstd::Decoder::with_buffer(reader).map_err(|source| layer.part.failed(source))?)
         }
-        _ => Box::new(reader),
+        Compression::None => Box::new(reader),
     })
 }
 

@@ -22,6 +22,7 @@ struct Place {
     directory: tempfile::TempDir,
     standard_output: std::fs::File,
     name: Reference,
+    originals: KeptLayers,
 }
 
 impl Place {
@@ -30,6 +31,7 @@ impl Place {
             directory: tempfile::tempdir().unwrap(),
             standard_output: tempfile::tempfile().unwrap(),
             name: "app".parse().unwrap(),
+            originals: KeptLayers::new(),
         }
     }
 
@@ -38,7 +40,9 @@ impl Place {
             compression: Compression::GZIP,
             force: false,
             name: &self.name,
+            names: &[],
             threads: NonZeroUsize::new(2).unwrap(),
+            originals: &self.originals,
             scratch: self.directory.path(),
             standard_output: self.standard_output.as_fd(),
         }
@@ -253,7 +257,7 @@ fn nothing_is_left_of_what_failed() {
         assert_eq!(place.names(), [""; 0], "{form}");
     }
     let error = place.write(&Sample::new(), "layer:no/such/place", &place.options()).unwrap_err();
-    assert_eq!(error.hint(), Some("make the directory first"));
+    assert_eq!(error.hint().as_deref(), Some("make the directory first"));
 }
 
 #[test]
@@ -290,7 +294,11 @@ fn a_full_disk_is_told() {
     let options = Options { standard_output: full.as_fd(), ..place.options() };
     for form in ["layer:-", "oci-archive:-", "docker-archive:-"] {
         let error = place.write(&Sample::varied(), form, &options).unwrap_err();
-        assert_eq!(error.hint(), Some("make room on that file system, or write to another"), "{form}: {error}");
+        assert_eq!(
+            error.hint().as_deref(),
+            Some("make room on that file system, or write to another"),
+            "{form}: {error}"
+        );
     }
     assert_eq!(place.names(), [""; 0]);
 }
@@ -410,8 +418,15 @@ fn unpack_layers(layers: Vec<Hostile>) -> (tempfile::TempDir, Result<(), ReadErr
     let tree = directory.path().join("tree");
     fs_err::create_dir(&tree).unwrap();
     fs_err::write(directory.path().join("outside"), "safe").unwrap();
-    let mut image =
-        Image { config: None, manifest: None, name: None, tag: None, layers: Vec::new(), limits: Limits::USUAL };
+    let mut image = Image {
+        config: None,
+        manifest: None,
+        name: None,
+        names: Vec::new(),
+        tag: None,
+        layers: Vec::new(),
+        limits: Limits::USUAL,
+    };
     for layer in layers {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&layer.bytes()).unwrap();

@@ -1,16 +1,18 @@
 //! Writing images: every output is begun, each layer is made once for all of them, then each is ended and published.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use super::ImageError;
 use super::extra::document;
 use super::form::Form;
+use super::kept::{CopyError, KeptLayer, KeptLayers};
 use super::output::Output;
 use super::reference::Reference;
 use super::replace::is_rootfs_or_empty;
+use super::{ImageError, failed};
 use crate::layer::{self, Compression, Layer, Sink};
 use crate::manifest::{Digest, Entry, Kind};
 use crate::publish::{Stage, Turn};
@@ -25,8 +27,12 @@ pub struct Options<'a> {
     pub force: bool,
     /// What the image is called where the output does not say.
     pub name: &'a Reference,
+    /// All that it is called, where a form has room for several names; `name` alone if nothing is said here.
+    pub names: &'a [Reference],
     /// How many threads compress.
     pub threads: NonZeroUsize,
+    /// The layers that are not made but taken as they are; of an image that has more layers than the manifest, all.
+    pub originals: &'a KeptLayers,
     /// Where a layer may wait whose digest must stand before it, when it goes to standard output.
     pub scratch: &'a Path,
     /// What `-` means.
@@ -71,8 +77,8 @@ pub fn write_all(
 ) -> Result<Vec<Written>, ImageError> {
     // Everything that can fail early fails here: the date, the outputs that exist, the directories that do not.
     check_distinct(outputs, locks)?;
-    let parts = Parts::of(tree)?;
-    config(tree, Vec::new())?;
+    let parts = Parts::of(tree, options.originals)?;
+    config(tree, Vec::new(), options.originals)?;
     let lock = |path: &PathBuf| Stage::file(path, options.force);
     let locks = locks.iter().map(lock).collect::<Result<Vec<_>, _>>()?;
     let begun =
@@ -150,18 +156,31 @@ impl Begun {
     }
 }
 
-/// A layer that is to be made.
+/// A layer that is to be made, or taken as it is.
 struct Part<'a> {
-    entries: Vec<&'a Entry>,
+    body: Body<'a>,
     /// Before compression.
     size: u64,
 }
 
+enum Body<'a> {
+    Entries(Vec<Cow<'a, Entry>>),
+    Original(&'a KeptLayer),
+}
+
 impl<'a> Part<'a> {
-    fn of(entries: Vec<&'a Entry>) -> Result<Self, ImageError> {
-        let size = layer::size(&entries)?;
-        Ok(Self { entries, size })
+    fn of(entries: Vec<Cow<'a, Entry>>) -> Result<Self, ImageError> {
+        let size = layer::size(&references(&entries))?;
+        Ok(Self { body: Body::Entries(entries), size })
     }
+
+    fn original(layer: &'a KeptLayer) -> Self {
+        Self { body: Body::Original(layer), size: layer.size }
+    }
+}
+
+fn references<'a>(entries: &'a [Cow<'_, Entry>]) -> Vec<&'a Entry> {
+    entries.iter().map(AsRef::as_ref).collect()
 }
 
 /// What is to be made of a tree.
@@ -175,15 +194,23 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn of(tree: &Tree<'a>) -> Result<Self, ImageError> {
-        let layers = tree.manifest.layers().into_iter().map(Part::of).collect::<Result<_, _>>()?;
-        let bare = Part::of(tree.manifest.entries.iter().collect())?;
+    fn of(tree: &Tree<'a>, originals: &'a KeptLayers) -> Result<Self, ImageError> {
+        let mut layers = Vec::new();
+        let mut made = tree.manifest.layers().into_iter();
+        for number in 0.. {
+            layers.push(match (originals.get(&number), made.next()) {
+                (Some(original), _) => Part::original(original),
+                (None, Some(entries)) => Part::of(entries)?,
+                (None, None) => break,
+            });
+        }
+        let bare = Part::of(tree.manifest.entries.iter().map(Cow::Borrowed).collect())?;
         Ok(Self { layers, bare, content: content_size(tree) })
     }
 
     /// What is packed: entries, and whether it is a layer of the images and whether it is the bare layer.
     fn passes(&self) -> Vec<(&Part<'a>, bool, bool)> {
-        if self.layers.len() == 1 {
+        if matches!(self.layers.as_slice(), [Part { body: Body::Entries(_), .. }]) {
             return vec![(&self.bare, true, true)];
         }
         self.layers.iter().map(|part| (part, true, false)).chain([(&self.bare, false, true)]).collect()
@@ -229,8 +256,8 @@ fn make(
             Ok(Ended { stage: Some(stage), bytes: parts.content, notes, ..Ended::default() })
         }
         Begun::Bare(Packed { form, layers, .. }) | Begun::Image(Packed { form, layers, .. }) => {
-            let config = config(tree, layers.iter().map(|layer| layer.diff_id).collect())?;
-            form.end(layers, &config, options.name)
+            let config = config(tree, layers.iter().map(|layer| layer.diff_id).collect(), options.originals)?;
+            form.end(layers, &config, options)
         }
     };
     begun.into_iter().map(end).collect()
@@ -244,6 +271,13 @@ fn pack(
     options: &Options<'_>,
     advance: &mut dyn FnMut(u64),
 ) -> Result<(), ImageError> {
+    if let Body::Original(KeptLayer { blob: Some(blob), .. }) = &part.body {
+        // What has layers as others compressed them has this one so too.
+        for packed in wanted.extract_if(.., |packed| packed.form.has_blobs()) {
+            take(part, blob, packed)?;
+            advance(part.size);
+        }
+    }
     let mut sinks: Vec<(Compression, Sink<'_>)> = Vec::with_capacity(wanted.len());
     for packed in &mut wanted {
         sinks.push((packed.compression, Box::new(packed.form.open_layer(part.size)?)));
@@ -251,7 +285,14 @@ fn pack(
     if sinks.is_empty() {
         return Ok(());
     }
-    let layers = layer::pack(tree, &part.entries, sinks, options.threads, advance)?;
+    let layers = match &part.body {
+        Body::Entries(entries) => layer::pack(tree, &references(entries), sinks, options.threads, advance)?,
+        Body::Original(original) => {
+            let layers = layer::repack(&mut original.stream()?, sinks, options.threads, advance)?;
+            layers.iter().try_for_each(|layer| original.check(layer.diff_id))?;
+            layers
+        }
+    };
     for (packed, layer) in wanted.into_iter().zip(layers) {
         packed.form.close_layer(&layer)?;
         packed.layers.push(layer);
@@ -259,9 +300,26 @@ fn pack(
     Ok(())
 }
 
+/// Takes a blob as it lies there.
+fn take(part: &Part<'_>, blob: &Layer, packed: &mut Packed) -> Result<(), ImageError> {
+    let Body::Original(original) = &part.body else { unreachable!("only an original has a blob") };
+    // An image may have one blob as several layers.
+    if !packed.layers.iter().any(|known| known.digest == blob.digest) {
+        let mut sink = packed.form.open_layer(part.size.max(blob.size))?;
+        original.copy(blob, &mut sink).map_err(|error| match error {
+            CopyError::Read(error) => ImageError::Original(error),
+            CopyError::Write(source) => failed("write", sink.path(), source),
+        })?;
+        packed.form.close_layer(blob)?;
+    }
+    packed.layers.push(blob.clone());
+    Ok(())
+}
+
 /// The canonical image configuration.
-fn config(tree: &Tree<'_>, diff_ids: Vec<Digest>) -> Result<Vec<u8>, ImageError> {
-    document(tree.manifest, diff_ids).ok_or(ImageError::Epoch(tree.manifest.epoch))
+fn config(tree: &Tree<'_>, diff_ids: Vec<Digest>, originals: &KeptLayers) -> Result<Vec<u8>, ImageError> {
+    let originals = originals.keys().copied().collect();
+    document(tree.manifest, diff_ids, &originals).ok_or(ImageError::Epoch(tree.manifest.epoch))
 }
 
 fn check_distinct(outputs: &[Output], locks: &[PathBuf]) -> Result<(), ImageError> {

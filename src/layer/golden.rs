@@ -57,7 +57,12 @@ fn everything() {
 #[test]
 fn everything_in_three_layers() {
     let sample = Sample::varied().in_layers();
-    let found: Vec<String> = sample.manifest.layers().iter().map(|entries| diff_id(&sample, entries)).collect();
+    let found: Vec<String> = sample
+        .manifest
+        .layers()
+        .iter()
+        .map(|entries| diff_id(&sample, &entries.iter().map(AsRef::as_ref).collect::<Vec<_>>()))
+        .collect();
     let expected = [
         "2449ca2f60a5bee6054e6c62202ee3c0c459e46df5e6409e1d2629ff026c51ba",
         "89c61da7972000e20ee78686fca1f6b306d09192a495cb8eda2f6208a7c0897e",

@@ -1,6 +1,6 @@
 //! Layers: a tree as a tar stream, compressed, with its digests.
 //!
-//! In: a [`Tree`](crate::tree::Tree), and the entries of it that a layer has. Out: bytes into the caller's sinks, and for each a [`Layer`] that names them.
+//! In: a [`Tree`](crate::tree::Tree), and the entries of it that a layer has; or a tar stream as it is. Out: bytes into the caller's sinks, and for each a [`Layer`] that names them.
 //! [`tar`] holds the bytes of the format, [`untar`] reads any layer, also other tools'. This room makes no files and
 //! knows nothing of images.
 //!
@@ -20,7 +20,7 @@ use std::str::FromStr;
 use crate::manifest::Digest;
 use crate::tree::TreeError;
 
-pub use pack::{Sink, pack};
+pub use pack::{Sink, pack, repack};
 pub use produce::size;
 
 /// The release of zlib-rs that is built in: it does not say so itself, so a test holds this against `Cargo.lock`.
@@ -127,6 +127,8 @@ pub enum LayerError {
     Content(#[from] TreeError),
     #[error("`{path}` does not fit into a tar archive: {why}")]
     Unfit { path: String, why: String },
+    #[error("failed to read the layer that is taken as it is")]
+    Read(#[source] io::Error),
     #[error("failed to write the layer")]
     Write(#[source] io::Error),
     #[error("failed to start a thread for the layer")]

@@ -1,7 +1,7 @@
 //! The machine that reads the tree once and feeds all streams: one thread reads and checks contents, one hashes the
 //! `diff_id`, and each compression has threads of its own. Channels of a few blocks bound the memory.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -10,7 +10,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 use flate2::Crc;
 
 use super::compress::{Deflated, GZIP_HEADER, deflate, gzip_trailer};
-use super::produce::produce;
+use super::produce::{Take, pass, produce};
 use super::{Compression, Layer, LayerError};
 use crate::manifest::{Digest, Entry, Hasher};
 use crate::tree::Tree;
@@ -43,6 +43,29 @@ pub fn pack(
     threads: NonZeroUsize,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Vec<Layer>, LayerError> {
+    pack_stream(&mut |take| produce(tree, entries, take), sinks, threads, progress)
+}
+
+/// As [`pack`], of a tar stream that is there already.
+///
+/// # Errors
+/// It cannot be read, or a sink fails.
+pub fn repack(
+    stream: &mut dyn Read,
+    sinks: Vec<(Compression, Sink<'_>)>,
+    threads: NonZeroUsize,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Vec<Layer>, LayerError> {
+    pack_stream(&mut |take| pass(stream, take), sinks, threads, progress)
+}
+
+/// Writes what `produce` gives.
+fn pack_stream(
+    produce: &mut dyn FnMut(&mut Take<'_>) -> Result<(), LayerError>,
+    sinks: Vec<(Compression, Sink<'_>)>,
+    threads: NonZeroUsize,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Vec<Layer>, LayerError> {
     let wanted: Vec<Compression> = sinks.iter().map(|(compression, _)| *compression).collect();
     let streams = grouped(sinks);
     std::thread::scope(|scope| {
@@ -57,7 +80,7 @@ pub fn pack(
             consumers.push((compression, consumer));
         }
         let mut number = 0;
-        let produced = produce(tree, entries, &mut |bytes, last| {
+        let produced = produce(&mut |bytes, last| {
             progress(bytes.len() as u64);
             let block = Block { bytes: Arc::new(bytes), last };
             number += 1;

@@ -1,5 +1,7 @@
 //! From the tree to blocks of its tar stream.
 
+use std::io::Read;
+
 use super::{LayerError, tar};
 use crate::manifest::{Entry, Kind};
 use crate::tree::Tree;
@@ -47,6 +49,23 @@ pub(super) fn produce(tree: &Tree<'_>, entries: &[&Entry], take: &mut Take<'_>) 
     }
     blocks.write(&tar::END);
     blocks.finish();
+    Ok(())
+}
+
+/// Gives `take` a tar stream as it is, block by block.
+pub(super) fn pass(stream: &mut dyn Read, take: &mut Take<'_>) -> Result<(), LayerError> {
+    let mut blocks = Blocks { block: vec![0; BLOCK], filled: 0, take, stopped: false };
+    while !blocks.stopped {
+        match stream.read(blocks.space()) {
+            Ok(0) => {
+                blocks.finish();
+                return Ok(());
+            }
+            Ok(count) => blocks.advance(count),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(LayerError::Read(error)),
+        }
+    }
     Ok(())
 }
 

@@ -83,11 +83,13 @@ pub struct Untar<R> {
     /// Records that hold for all that follows, and how many bytes said so.
     global: Records,
     extended: u64,
+    /// Nothing so far that readers take in more than one way.
+    is_plain: bool,
 }
 
 impl<R: Read> Untar<R> {
     pub fn new(reader: R) -> Self {
-        Self { reader, at: 0, content: 0, padding: 0, global: Records::new(), extended: 0 }
+        Self { reader, at: 0, content: 0, padding: 0, global: Records::new(), extended: 0, is_plain: true }
     }
 
     /// The next member; `None` at the end of the archive. What was not read of the present one's content is skipped.
@@ -98,11 +100,19 @@ impl<R: Read> Untar<R> {
         let mut records = Records::new();
         let (mut long_name, mut long_link) = (None, None);
         let mut extended = 0;
+        // Of what stands before a member, each kind once: which of two counts is not every reader's same answer.
+        let mut before = Vec::new();
         loop {
             self.skip(self.content + self.padding)?;
             (self.content, self.padding) = (0, 0);
             let Some(header) = self.header()? else { return Ok(None) };
             let size = numeric(&header.as_old().size).ok_or(UntarError::Damaged("a size is no number"))?;
+            let kind = header.entry_type();
+            if before.contains(&kind) {
+                self.is_plain = false;
+            } else {
+                before.push(kind);
+            }
             match header.entry_type() {
                 EntryType::XHeader => {
                     extended = bounded(extended, size)?;
@@ -111,6 +121,8 @@ impl<R: Read> Untar<R> {
                 EntryType::XGlobalHeader => {
                     self.extended = bounded(self.extended, size)?;
                     let parsed = parse_records(&self.extension(size)?)?;
+                    // Go's `archive/tar`, and so most engines, heed no global record.
+                    self.is_plain &= parsed.keys().all(|key| key == b"comment");
                     // What is said later counts, until a member's own header says something else.
                     records.retain(|key, _| !parsed.contains_key(key));
                     self.global.extend(parsed);
@@ -136,13 +148,21 @@ impl<R: Read> Untar<R> {
         Ok(count)
     }
 
-    /// Reads what follows the end of the archive, so that whoever hashes the stream has all of it.
+    /// Reads what follows the end of the archive, so that whoever hashes the stream has all of it. The reader, and whether
+    /// the whole stream was plain: every reader takes it alike, and nothing but zeros follows its end.
     ///
     /// # Errors
     /// The stream cannot be read.
-    pub fn drain(mut self) -> Result<R, UntarError> {
-        io::copy(&mut self.reader, &mut io::sink()).map_err(UntarError::Read)?;
-        Ok(self.reader)
+    pub fn drain(mut self) -> Result<(R, bool), UntarError> {
+        let mut buffer = [0; 8192];
+        loop {
+            match self.reader.read(&mut buffer) {
+                Ok(0) => return Ok((self.reader, self.is_plain)),
+                Ok(count) => self.is_plain &= buffer[..count].iter().all(|&byte| byte == 0),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(UntarError::Read(error)),
+            }
+        }
     }
 
     fn header(&mut self) -> Result<Option<Header>, UntarError> {
@@ -191,6 +211,8 @@ impl<R: Read> Untar<R> {
         if [own, &self.global].iter().any(|records| starting(records, SPARSE).next().is_some()) {
             return Err(UntarError::Unsupported("a sparse file"));
         }
+        let has_long = long_name.is_some() || long_link.is_some();
+        self.is_plain &= own.iter().all(|(key, value)| is_plain_record(key, value, has_long));
         let found = |key: &[u8]| own.get(key).or_else(|| self.global.get(key));
         let record = |key: &[u8]| found(key).filter(|value| !value.is_empty()).cloned();
         let name = record(b"path").or(long_name).unwrap_or_else(|| header.path_bytes().into_owned());
@@ -226,6 +248,9 @@ impl<R: Read> Untar<R> {
             Some(value) => value.split(|&byte| byte == b'.').next().and_then(parse),
             None => numeric(&fields.mtime),
         };
+        // A file whose name ends as a directory's is one to some readers, and files of type 7 are nothing to docker.
+        self.is_plain &= header.entry_type() != EntryType::Continuous;
+        self.is_plain &= kind != MemberKind::File || !name.ends_with(b"/");
         // Only a file has content, whatever the header of another kind says of its size: as Go's `archive/tar` reads it.
         let size = if kind == MemberKind::File { size } else { 0 };
         (self.content, self.padding) = (size, padding(size) as u64);
@@ -299,6 +324,19 @@ fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
 
 fn parse<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+/// True for a record of which every reader knows what it says, or that it says nothing of what a lock lists. `has_long`: a
+/// name or link's text is said by GNU's means too.
+fn is_plain_record(key: &[u8], value: &[u8], has_long: bool) -> bool {
+    match key {
+        _ if value.is_empty() => false,
+        b"path" | b"linkpath" => !has_long,
+        // A fraction of a second is more than a lock says.
+        b"mtime" => value.split(|&byte| byte == b'.').skip(1).flatten().all(|&digit| digit == b'0'),
+        b"size" | b"uid" | b"gid" | b"uname" | b"gname" | b"atime" | b"ctime" | b"hdrcharset" | b"comment" => true,
+        _ => key.strip_prefix(XATTR).is_some_and(|name| std::str::from_utf8(name).is_ok()),
+    }
 }
 
 /// The attributes in records, by their names.

@@ -212,6 +212,7 @@ fn packing(from: &Manifest, to: &Manifest, changed: &mut Changed) {
     changed.note("block-size", one.block_size, other.block_size);
     changed.note("layers", one.layers, other.layers);
     changed.note("times", one.mtime, other.mtime);
+    changed.note("originals", json(&from.originals), json(&to.originals));
 }
 
 fn config(one: &Config, other: &Config, changed: &mut Changed) {

@@ -67,7 +67,7 @@ pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
     let Given { files, root, store, packages, epoch, packing, config } = given;
     let timed = match packing.mtime {
         Times::Packaged => timed(&files, packages, root)?,
-        Times::Fixed | Times::Clamp | Times::Keep => BTreeSet::new(),
+        Times::Fixed | Times::Clamp | Times::Files | Times::Keep => BTreeSet::new(),
     };
     let mut drawing = Drawing {
         root,
@@ -92,8 +92,17 @@ pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
     entries.shrink_to_fit();
     check_parents(&entries)?;
     notes.sort();
-    let (verified, from) = (None, Vec::new());
-    let manifest = Manifest { minjail_format: FORMAT, epoch, packing, config, verified, from, made, entries };
+    let manifest = Manifest {
+        minjail_format: FORMAT,
+        epoch,
+        packing,
+        config,
+        verified: None,
+        from: Vec::new(),
+        originals: Vec::new(),
+        made,
+        entries,
+    };
     Ok(DrawnUp { manifest, sources, notes })
 }
 

@@ -32,6 +32,8 @@ pub enum ParseError {
     Target { path: JailPath },
     #[error("`{path}` is a hard link, and not in the layer of `{to}`")]
     LinkAcross { path: JailPath, to: JailPath },
+    #[error("the manifest lists the original layers out of order, or one that it has not")]
+    Originals,
     #[error("`{path}` is in layer {layer}, but the layers below are not all there, or are more than {MOST_LAYERS}")]
     Layer { path: JailPath, layer: u32 },
 }
@@ -69,6 +71,7 @@ impl Manifest {
         let manifest: Self = serde_json::from_str(text)?;
         check(&manifest.entries)?;
         check_layers(&manifest.entries)?;
+        check_originals(&manifest)?;
         check_fields(&manifest, text)?;
         Ok(manifest)
     }
@@ -127,6 +130,13 @@ fn check_layers(entries: &[Entry]) -> Result<(), ParseError> {
         }
     }
     Ok(())
+}
+
+fn check_originals(manifest: &Manifest) -> Result<(), ParseError> {
+    let last = manifest.entries.iter().map(|entry| entry.layer).max();
+    let are_sorted = manifest.originals.is_sorted_by(|one, other| one.layer < other.layer);
+    let are_there = manifest.originals.iter().all(|original| Some(original.layer) <= last);
+    if are_sorted && are_there { Ok(()) } else { Err(ParseError::Originals) }
 }
 
 /// An entry is flattened, and serde cannot refuse unknown fields of such a struct: what comes out is compared with what

@@ -4,6 +4,7 @@
 //! entries of each layer. An assignment is nothing but a key: entries of equal keys share a layer, and a layer of a
 //! lesser key lies below. The numbers stand in the manifest, so that no one needs the keys again.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
@@ -11,6 +12,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::model::{Entry, Kind, Manifest};
+use super::packing::Times;
 use crate::path::JailPath;
 
 /// A package of which the image has less than this shares a layer with others: a layer has its price too, and engines
@@ -151,17 +153,43 @@ impl Manifest {
         self.assign_layers(|entry| numbers.get(&entry.path).copied().unwrap_or(u32::MAX));
     }
 
+    /// Has all layers made of the entries.
+    pub fn forget_originals(&mut self) {
+        self.originals.clear();
+        let epoch = self.epoch;
+        let is_dated = |entry: &&mut Entry| entry.kind == Kind::Directory;
+        if self.packing.mtime == Times::Files {
+            self.entries.iter_mut().filter(is_dated).for_each(|entry| entry.mtime = epoch);
+        }
+    }
+
+    /// Gives each directory the time that it has in `other`.
+    pub fn date_directories_as(&mut self, other: &Self) {
+        let times: BTreeMap<&JailPath, i64> = other.entries.iter().map(|entry| (&entry.path, entry.mtime)).collect();
+        for entry in self.entries.iter_mut().filter(|entry| entry.kind == Kind::Directory) {
+            entry.mtime = times.get(&entry.path).copied().unwrap_or(entry.mtime);
+        }
+    }
+
     /// The entries of each layer, the lowest first, in the manifest's order: those that are numbered so, and all
     /// directories that they are in.
-    pub fn layers(&self) -> Vec<Vec<&Entry>> {
+    ///
+    /// Under [`Times::Files`] a directory has the epoch here, whichever time it has in the end by a layer that is not made of
+    /// the entries: what a layer says does not depend on those above it.
+    pub fn layers(&self) -> Vec<Vec<Cow<'_, Entry>>> {
         let count = self.entries.iter().map(|entry| entry.layer).max().map_or(0, |last| last + 1);
+        let stated = |entry| match self.packing.mtime {
+            Times::Files => dated(entry, self.epoch),
+            _ => Cow::Borrowed(entry),
+        };
         if count == 1 {
-            return vec![self.entries.iter().collect()];
+            return vec![self.entries.iter().map(stated).collect()];
         }
         let layer = |number| {
             let own = self.entries.iter().filter(move |entry| entry.layer == number);
             let above: BTreeSet<JailPath> = own.flat_map(|entry| entry.path.ancestors()).collect();
-            self.entries.iter().filter(|entry| entry.layer == number || above.contains(&entry.path)).collect()
+            let is_there = |entry: &&Entry| entry.layer == number || above.contains(&entry.path);
+            self.entries.iter().filter(is_there).map(stated).collect()
         };
         (0..count).map(layer).collect()
     }
@@ -170,6 +198,14 @@ impl Manifest {
     fn is_as_packaged(&self, entry: &Entry) -> bool {
         !entry.kind.is_name_only() && !self.made.contains_key(&entry.path)
     }
+}
+
+/// A directory with the epoch as its time; anything else as it is.
+fn dated(entry: &Entry, epoch: i64) -> Cow<'_, Entry> {
+    if entry.kind != Kind::Directory || entry.mtime == epoch {
+        return Cow::Borrowed(entry);
+    }
+    Cow::Owned(Entry { mtime: epoch, ..entry.clone() })
 }
 
 #[cfg(test)]
@@ -207,13 +243,15 @@ mod tests {
             config: Config::default(),
             verified: None,
             from: Vec::new(),
+            originals: Vec::new(),
             made: BTreeMap::new(),
             entries: paths.iter().map(entry).collect(),
         }
     }
 
     fn shown(manifest: &Manifest) -> Vec<String> {
-        let layer = |entries: Vec<&Entry>| entries.iter().map(|entry| entry.path.to_string()).collect::<Vec<_>>();
+        let layer =
+            |entries: Vec<Cow<'_, Entry>>| entries.iter().map(|entry| entry.path.to_string()).collect::<Vec<_>>();
         manifest.layers().into_iter().map(|entries| layer(entries).join(" ")).collect()
     }
 

@@ -24,7 +24,7 @@ pub use draw::{DrawError, DrawNote, DrawnUp, Given, draw_up};
 pub use json::ParseError;
 pub use layers::{Layers, UnknownLayers};
 pub use model::{Config, Entry, FORMAT, Kind, Manifest, Seen, Source, Sources};
-pub use origin::{Extra, Healthcheck, Step};
+pub use origin::{Extra, Healthcheck, Original, Step};
 pub use packages::{Package, PackageShare, PackageSystem, Packages};
 pub use packing::{Made, Packing, Times, UnknownTimes};
 pub use weigh::{Group, Weight, weigh};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::digest::{Digest, Seal};
-use super::origin::{Extra, Healthcheck, Step};
+use super::origin::{Extra, Healthcheck, Original, Step};
 use super::packing::{Made, Packing};
 use crate::files::{OMITTED, Reasons};
 use crate::path::JailPath;
@@ -34,6 +34,9 @@ pub struct Manifest {
     /// are the same in whichever form that image lies there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub from: Vec<Digest>,
+    /// The layers that are that image's own, in the order of their numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub originals: Vec<Original>,
     /// What no file of the root has: enough to make the image again from this manifest and the root.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub made: BTreeMap<JailPath, Made>,

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::digest::Digest;
+
 /// What stands in the configuration of the image that this one was made from, and minjail does not know, or would write
 /// otherwise. In the new configuration it stands as it is here, in place of what would be there; `null` leaves a key out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +33,20 @@ impl Extra {
         };
         Self { image: said(&self.image), config: said(&self.config) }
     }
+}
+
+/// A layer that is not made of the entries: it is one of the image that this one was made from, byte for byte, and amounts
+/// to exactly what the entries say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Original {
+    /// Its number.
+    pub layer: u32,
+    /// Of the tar stream, which every form of the image has.
+    pub diff_id: Digest,
+    /// Of the stream as that image has it compressed, which the OCI forms have too; `None` if it is compressed anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blob: Option<Digest>,
 }
 
 /// One step of the history of the image that this one was made from, in its own words.

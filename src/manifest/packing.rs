@@ -43,13 +43,15 @@ pub enum Times {
     /// file gets the newest time of a packaged one, if that is later than the epoch, and everything else the epoch.
     #[default]
     Packaged,
+    /// The file's or link's own; directories get the epoch, but for what a layer says that is another image's.
+    Files,
     /// The file's own.
     Keep,
 }
 
 /// A text names no times.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no way to set times: give `fixed`, `clamp`, `packaged` or `keep`")]
+#[error("`{0}` is no way to set times: give `fixed`, `clamp`, `packaged`, `files` or `keep`")]
 pub struct UnknownTimes(String);
 
 impl FromStr for Times {
@@ -60,6 +62,7 @@ impl FromStr for Times {
             "fixed" => Ok(Self::Fixed),
             "clamp" => Ok(Self::Clamp),
             "packaged" => Ok(Self::Packaged),
+            "files" => Ok(Self::Files),
             "keep" => Ok(Self::Keep),
             _ => Err(UnknownTimes(text.to_owned())),
         }
@@ -72,6 +75,7 @@ impl fmt::Display for Times {
             Self::Fixed => "fixed",
             Self::Clamp => "clamp",
             Self::Packaged => "packaged",
+            Self::Files => "files",
             Self::Keep => "keep",
         })
     }

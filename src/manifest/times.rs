@@ -16,6 +16,9 @@ pub(super) fn of(times: Times, facts: &Facts, epoch: i64, packaged: bool) -> i64
     match times {
         Times::Fixed => epoch,
         Times::Clamp => facts.mtime.min(epoch),
+        // A directory's time tells of the latest layer that put something there.
+        Times::Files if facts.is_directory() => epoch,
+        Times::Files => facts.mtime,
         Times::Keep => facts.mtime,
         // Directories change whenever a name in them does, and links are made anew by whoever installs: neither has a
         // time that a second machine would have too.
@@ -172,11 +175,16 @@ mod tests {
             (Times::Clamp, true, 7, 7),
             (Times::Clamp, true, 700, 500),
             (Times::Keep, false, 7, 500),
+            (Times::Files, false, 7, 500),
             (Times::Packaged, true, 7, 500),
             (Times::Packaged, false, 7, 7),
         ] {
             assert_eq!(of(times, &file, epoch, packaged), expected, "{times}");
         }
         assert_eq!(of(Times::Packaged, &link, 7, true), 7);
+        assert_eq!(of(Times::Files, &link, 7, true), 500);
+        let mut directory = file;
+        directory.file_type = crate::path::FileType::Directory;
+        assert_eq!(of(Times::Files, &directory, 7, true), 7);
     }
 }

@@ -34,6 +34,7 @@ impl Sample {
             },
             verified: None,
             from: Vec::new(),
+            originals: Vec::new(),
             packing: Packing::default(),
             made: BTreeMap::new(),
             entries: Vec::new(),
