@@ -439,3 +439,39 @@ fn all_names_stay_with_the_image() {
         assert_eq!(manifests[0]["annotations"]["org.opencontainers.image.ref.name"], tag);
     }
 }
+
+/// Whatever is wrong, the message names what it is in, and what one can do.
+#[test]
+fn what_is_refused_is_told_with_a_way_out() {
+    let context = TestContext::new();
+    let up = tar().file("a/../../b", "x").end();
+    let odd = tar().member(b'V', "x", "", b"").end();
+    let blob = |bytes: &[u8]| format!("blobs/sha256/{}", sha256(bytes));
+    let gzip = Compression::Gzip.compress(&layer());
+    let (cut, longer) = (gzip[..gzip.len() - 3000].to_vec(), [&gzip, &b"more"[..]].concat());
+    let (xz, bzip2) = (b"\xfd7zXZ\0".repeat(200), b"BZh91AY&SY".repeat(200));
+    for (blob_of_layer, words) in [
+        (up, "refused to unpack `a/../../b` of the layer `"),
+        (odd, "a member of an unknown kind"),
+        (cut, "failed to read the archive"),
+        (longer, "failed to read the archive"),
+        (xz, "is compressed by xz"),
+        (bzip2, "is compressed by bzip2"),
+    ] {
+        let layers = [blob_of_layer];
+        let config = json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/sh"]},
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layers[0]))]}});
+        lay_out(&oci_of(config.to_string().into_bytes(), &layers, Compression::Plain), &context.path("image"));
+        let image = format!("oci:{}", context.text("image"));
+        for command in
+            [&["unpack", &image, "-o", "oci:out"][..], &["slim", &image, "-o", "oci:out"], &["diff", &image, &image]]
+        {
+            minjail(&context, command).assert_refused(125, &[words, &blob(&layers[0])]);
+        }
+        fs_err::remove_dir_all(context.path("image")).unwrap();
+    }
+    let ids = vec![format!("sha256:{}", sha256(&layer())); 2];
+    let two = json!({"rootfs": {"type": "layers", "diff_ids": ids}});
+    let image = image(&context, "oci", "image", configuration(&two, &json!({})));
+    minjail(&context, &["diff", &image, &image]).assert_refused(125, &["its configuration lists 2", "pull it again"]);
+}

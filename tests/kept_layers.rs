@@ -454,3 +454,30 @@ fn a_layer_that_buildah_made_is_kept() {
     outcome_of(&mut context.minjail(&["unpack", "-q", &thin, "--layers", "keep", "-o", &archived])).success();
     assert_eq!(podman.run(&podman.load(&context.path("thin.tar"))).success().text(), "from the image\n");
 }
+
+/// A lock of more layers than an image has would be one that nobody can read.
+#[test]
+fn too_many_layers_are_not_kept() {
+    if !has(&["/bin/busybox"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let mut layers = vec![base()];
+    layers.extend((0..127).map(|number| tar().directory("srv/").file(&format!("srv/{number}"), "x\n").end()));
+    let mut config = configuration(&layers, "amd64");
+    config["history"] = json!([]);
+    lay_out(&oci_of(config.to_string().into_bytes(), &layers, Compression::Plain), &context.path("image"));
+    let (image, out) = (format!("oci:{}", context.text("image")), format!("oci:{}", context.text("out")));
+    let tree = format!("rootfs:{}", context.text("tree"));
+    let slim = |how: &str| {
+        outcome_of(&mut context.minjail(&["slim", "-q", "--no-verify", &image, "--layers", how, "-o", &out]))
+    };
+    slim("keep").assert_refused(125, &["an image has at most 127", "--layers one"]);
+    slim("one").success();
+    let unpack = |out: &str| {
+        outcome_of(&mut context.minjail(&["unpack", "-q", "--force", &image, "--layers", "keep", "-o", out]))
+    };
+    unpack(&tree).assert_refused(125, &["an image has at most 127", "--layers one"]);
+    unpack(&out).success();
+    assert_eq!(config_of(&context.path("out"))["rootfs"], config["rootfs"]);
+}

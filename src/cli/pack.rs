@@ -13,7 +13,7 @@ use super::progress::Progress;
 use crate::files::{self, FileSet, Note, Policy, Rules};
 use crate::image::{self, KeptLayers, Output, Reference, Target, check_replaceable, lock_beside};
 use crate::layer::{BLOCK_SIZE, Compression};
-use crate::manifest::{self, Config, DrawnUp, Given, Layers, Manifest, Packages, Sources, Times};
+use crate::manifest::{self, Config, DrawnUp, Given, Layers, MOST_LAYERS, Manifest, Packages, Sources, Times};
 use crate::profile::{Division, Files, Image, Mtime};
 use crate::report::coverage::Estimate;
 use crate::report::summary::{self, Lacks, LeftOut, Summary, gap_sentence};
@@ -93,6 +93,15 @@ impl Prepared {
         self.packing = packing(self.compression, lock.packing.layers, lock.packing.mtime, &self.chosen.policy.rules);
         Ok(())
     }
+}
+
+/// Refuses to write so many layers: the lock of such an image could not be read.
+pub(super) fn check_count(layers: usize) -> Result<(), Failure> {
+    if layers <= MOST_LAYERS as usize {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("something is left of {layers} layers, and an image has at most {MOST_LAYERS}"))
+        .hint("`--layers one` makes one of them"))
 }
 
 pub(super) fn packing(compression: Compression, layers: Layers, mtime: Times, rules: &Rules) -> manifest::Packing {

@@ -10,7 +10,7 @@ use super::configure::architecture;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::inside::Inside;
-use super::pack::{Draft, Packing, Prepared};
+use super::pack::{Draft, Packing, Prepared, check_count};
 use super::profile;
 use super::proven::{self, Ground, Proving};
 use super::reading::Reading;
@@ -211,6 +211,7 @@ impl Whole<'_> {
         }
         let keeps = layers == Layers::Keep;
         let left = if keeps { slim::keep_layers(&mut draft.manifest, &self.entries) } else { Vec::new() };
+        check_count(left.len())?;
         if let Some(image) = self.image {
             draft.originals = image.keep_layers(&mut draft.manifest, &slim::from_which(&left))?;
         }

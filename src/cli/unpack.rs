@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::apart::keep_apart;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::pack::{check_target, lacks, packing, path_of, places, threads};
+use super::pack::{check_count, check_target, lacks, packing, path_of, places, threads};
 use super::progress::Progress;
 use super::reading::Reading;
 use super::side::of_image;
@@ -81,6 +81,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     manifest.packing = packing(arguments.compression, arguments.layers, Times::Keep, &Rules::default());
     let originals = if keeps { image.all_layers()? } else { None };
     let left = manifest.assign_layers(|entry| if keeps { entry.layer } else { 0 });
+    let count = left.len();
     if let Some(config) = &image.config {
         let left = match &originals {
             Some(originals) => originals.keys().copied().collect(),
@@ -93,6 +94,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-unpack-")?;
     let takes_layers = |output: &Output| !matches!(output, Output::Rootfs(_) | Output::Layer(_));
+    if originals.is_none() || !locks.is_empty() {
+        check_count(count)?;
+    }
     if originals.is_none() || !outputs.iter().all(takes_layers) {
         image.unpack(scratch.path())?;
     }

@@ -25,7 +25,7 @@ pub(super) fn entries(image: &Image) -> Result<Vec<Entry>, ReadError> {
     for (layer, members) in (0..).zip(all_members(&image.layers, &budget)) {
         stack.start_layer(layer);
         for hashed in members? {
-            stack.apply(&hashed)?;
+            stack.apply(&hashed).map_err(|error| error.of_layer(&image.layers[layer as usize].part))?;
             budget.check()?;
         }
     }

@@ -89,9 +89,9 @@ pub(super) fn lexical(directory: &JailPath, name: &[u8]) -> Option<JailPath> {
     Some(JailPath::of(components))
 }
 
-/// That what has this name is refused.
+/// That what has this name is refused; whoever reads the layer says which it is.
 pub(super) fn refused(name: &[u8], why: &'static str) -> ReadError {
-    ReadError::Refused { name: shown(name), why }
+    ReadError::Refused { name: shown(name), layer: String::new(), why }
 }
 
 /// A name in a message: of a very long one, the beginning and the end.

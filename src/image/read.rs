@@ -109,8 +109,10 @@ pub enum ReadError {
         #[source]
         source: UntarError,
     },
-    #[error("refused to unpack `{name}`: {why}")]
-    Refused { name: String, why: &'static str },
+    #[error("refused to unpack `{name}` of the layer `{layer}`: {why}")]
+    Refused { name: String, layer: String, why: &'static str },
+    #[error("`{path}` is compressed by {how}, as no layer is")]
+    OtherCompression { path: String, how: &'static str },
     #[error("failed to start a thread")]
     Thread(#[source] io::Error),
     #[error(transparent)]
@@ -120,6 +122,14 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// The same, of what is in this layer.
+    pub(super) fn of_layer(self, part: &Part) -> Self {
+        match self {
+            Self::Refused { name, why, .. } => Self::Refused { name, why, layer: part.name.clone() },
+            other => other,
+        }
+    }
+
     /// What the user can do about it.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         let hint = match self {
@@ -144,6 +154,19 @@ impl ReadError {
             }
             Self::Archive { source: UntarError::Damaged(_), .. } => {
                 Some("it is damaged, not complete, or no such image: copy or pull it again")
+            }
+            // What is no fault of the disk is one of the compressed bytes.
+            Self::Archive { source: UntarError::Read(source), .. } if source.raw_os_error().is_none() => {
+                Some("it is damaged or not complete: copy or pull it again")
+            }
+            Self::Archive { source: UntarError::Unsupported(_), .. } | Self::Refused { .. } => {
+                Some("docker, podman and buildah write no such thing: build the image again, or ask who made it")
+            }
+            Self::OtherCompression { .. } => {
+                Some("`skopeo copy --dest-compress-format gzip` or `docker load` and `docker save` write it again")
+            }
+            Self::LayerCount { .. } => {
+                Some("its manifest and its configuration are of two images: copy or pull it again")
             }
             Self::NoPlatform { .. } => Some("choose one of these with `--platform OS/ARCH`"),
             Self::TooMuch { .. } => Some("if you trust it, `--max-size BYTES` allows more"),

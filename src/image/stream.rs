@@ -141,13 +141,17 @@ impl Read for Plain {
 
 /// How a layer is compressed, by its first bytes and not by what a document says of it; the level is no one's to know.
 pub(super) fn compression(layer: &ImageLayer) -> Result<Compression, ReadError> {
-    let mut start = [0; 4];
+    let mut start = [0; 6];
     let count = layer.part.reader().read(&mut start).map_err(|source| layer.part.failed(source))?;
-    Ok(match start[..count] {
-        [0x1f, 0x8b, ..] => Compression::GZIP,
-        [0x28, 0xb5, 0x2f, 0xfd] => Compression::ZSTD,
-        _ => Compression::None,
-    })
+    // A tar stream begins with a name: one that begins as bzip2's magic (`BZh91A`) is nobody's.
+    let other = |how| Err(ReadError::OtherCompression { path: layer.part.name.clone(), how });
+    match start[..count] {
+        [0x1f, 0x8b, ..] => Ok(Compression::GZIP),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Compression::ZSTD),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => other("xz"),
+        [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A'] => other("bzip2"),
+        _ => Ok(Compression::None),
+    }
 }
 
 /// The tar stream of a layer.

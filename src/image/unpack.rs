@@ -26,7 +26,7 @@ pub(super) fn unpack(image: &Image, directory: &Path) -> Result<(Notes, Limits),
         ground.shape.start_layer();
         let mut members = Members::open(layer, &budget)?;
         while let Some(member) = members.next()? {
-            ground.apply(&member, &mut members)?;
+            ground.apply(&member, &mut members).map_err(|error| error.of_layer(&layer.part))?;
             budget.check()?;
         }
         members.finish()?;

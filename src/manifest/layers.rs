@@ -24,7 +24,7 @@ const MOST_PACKAGES: usize = 100;
 
 /// How many layers an image has at most: as many as docker makes (its `layer.MaxLayerDepth` is 125) and some more that
 /// others make.
-pub(super) const MOST_LAYERS: u32 = 127;
+pub const MOST_LAYERS: u32 = 127;
 
 /// Into which layers the entries go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,7 +22,7 @@ pub use diff::{Aspect, Aspects, Change, Difference, diff};
 pub use digest::{Digest, Hasher, Seal};
 pub use draw::{DrawError, DrawNote, DrawnUp, Given, draw_up};
 pub use json::ParseError;
-pub use layers::{Layers, UnknownLayers};
+pub use layers::{Layers, MOST_LAYERS, UnknownLayers};
 pub use model::{Config, Entry, FORMAT, Kind, Manifest, Seen, Source, Sources};
 pub use origin::{Extra, Healthcheck, Original, Step};
 pub use packages::{Package, PackageShare, PackageSystem, Packages};
