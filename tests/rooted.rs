@@ -74,6 +74,28 @@ fn what_cannot_be_traced_there_is_said() {
     trace(&context, &context.text("nowhere"), &["--", "sh"]).assert_refused(125, &["nowhere"]);
 }
 
+/// What is read stays as it is, by whatever way it is named.
+#[test]
+fn an_output_in_place_of_its_root_is_refused() {
+    if !has(&["/bin/busybox"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let made = format!("rootfs:{}", context.text("made"));
+    trace(&context, &root(&context), &["-o", &made, "--", "cat", "/srv/page"]).success();
+    let (made_root, saved) = (context.text("made"), context.text("saved.trace"));
+    let again = ["trace", "-q", "-t", &saved, "--root", &made_root];
+    outcome_of(context.minjail(&again).args(["--", "cat", "/srv/page"])).success();
+    let traced = outcome_of(context.minjail(&again).args(["-o", &made, "--force", "--", "cat", "/srv/page"]));
+    traced.assert_refused(125, &["is the input itself"]);
+    for arguments in [&[][..], &["--root", &made_root], &["--lock", &context.text("made/bin/lock")]] {
+        let out = if arguments.contains(&"--lock") { format!("oci:{}", context.text("out")) } else { made.clone() };
+        let build = ["build", "-q", "-t", &saved, "-o", &out, "--force"];
+        outcome_of(context.minjail(&build).args(arguments)).assert_refused(125, &["input"]);
+    }
+    assert_eq!(fs_err::read(context.path("made/srv/page")).unwrap(), b"a page\n");
+}
+
 #[test]
 fn an_ordinary_user_traces_there_too() {
     if !has(&["/bin/busybox", "runuser"]) || !needs_root("runuser") {

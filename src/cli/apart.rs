@@ -7,8 +7,13 @@ use crate::image::Input;
 
 /// Refuses outputs and locks that would stand where the input stands, in it, or around it.
 pub(super) fn keep_apart<'a>(input: &Input, places: impl Iterator<Item = &'a Path>) -> Result<(), Failure> {
+    input.path().map_or(Ok(()), |path| keep_apart_from(path, places))
+}
+
+/// The same of a path that is read.
+pub(super) fn keep_apart_from<'a>(input: &Path, places: impl Iterator<Item = &'a Path>) -> Result<(), Failure> {
     // Where there is no input, reading it will say so.
-    let Some(source) = input.path().and_then(|path| fs_err::canonicalize(path).ok()) else { return Ok(()) };
+    let Ok(source) = fs_err::canonicalize(input) else { return Ok(()) };
     for place in places {
         let text = place.display();
         let trouble = match spellings(place).iter().find_map(|place| relation(&source, place)) {

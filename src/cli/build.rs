@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::apart::keep_apart_from;
 use super::engine::Tool;
 use super::exit::Exit;
 use super::failure::Failure;
@@ -81,6 +82,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         return Err(Failure::usage("nothing to build: no output is named").hint("name one with `-o`, as `-o oci:DIR`"));
     }
     let original = arguments.root.as_deref().map(|named| Original::open(named, prepared.quiet)).transpose()?;
+    original.as_ref().map_or(Ok(()), |original| original.keep_apart(prepared.places()))?;
     match (&arguments.locked, &profile) {
         (Some(lock), _) => locked::build(lock, arguments, original.as_ref(), prepared)?,
         (None, Some(profile)) => from_profile(profile, arguments, &prepared)?,
@@ -100,6 +102,7 @@ pub(super) fn from_traces(
         [_] => trace.lead().clone(),
         several => Trace::read(&several[..1])?.lead().clone(),
     };
+    keep_apart_from(&lead.root, prepared.places())?;
     let root = original.map_or_else(|| Ok(Root::open(&lead.root)?), Original::root)?;
     let needed = Needed::of(&trace, &lead, root, &Image::default(), prepared)?;
     let estimate = (trace.runs.len() > 1).then(|| Coverage::of(&trace.runs).estimate()).flatten();

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use super::apart::keep_apart_from;
 use super::cache::Unpacked;
 use super::failure::Failure;
 use crate::image::{Image, Input, Reading};
@@ -14,6 +15,8 @@ use crate::tree::Notes;
 
 pub(super) struct Original {
     tree: PathBuf,
+    /// The file or directory that it is read from; `None` for standard input.
+    place: Option<PathBuf>,
     /// With what holds the tree in its place.
     image: Option<(Image, Unpacked)>,
 }
@@ -23,19 +26,26 @@ impl Original {
     pub(super) fn open(named: &OsStr, quiet: bool) -> Result<Self, Failure> {
         let path = Path::new(named);
         let input = if path.is_dir() { None } else { Input::parse(named).ok() };
-        let Some(input) = input else { return Ok(Self { tree: path.to_path_buf(), image: None }) };
-        if let Some(directory) = input.rootfs() {
-            return Ok(Self { tree: directory.to_path_buf(), image: None });
+        let directory = |path: &Path| Self { tree: path.to_path_buf(), place: Some(path.to_path_buf()), image: None };
+        let Some(input) = input else { return Ok(directory(path)) };
+        if let Some(rootfs) = input.rootfs() {
+            return Ok(directory(rootfs));
         }
         let image = Image::open(&input, &Reading::default())?;
         let unpacked = Unpacked::of(&image, &escape(named.as_encoded_bytes()), false, quiet)?;
-        Ok(Self { tree: unpacked.tree(), image: Some((image, unpacked)) })
+        let place = input.path().map(Path::to_path_buf);
+        Ok(Self { tree: unpacked.tree(), place, image: Some((image, unpacked)) })
     }
 
     pub(super) fn root(&self) -> Result<Root, Failure> {
         Root::open(&self.tree).map_err(|error| {
             Failure::new(error).hint("name a directory that is there, or an image, as `--root oci:DIR`")
         })
+    }
+
+    /// Refuses outputs and locks that would stand where it stands, in it, or around it.
+    pub(super) fn keep_apart<'a>(&self, places: impl Iterator<Item = &'a Path>) -> Result<(), Failure> {
+        self.place.as_deref().map_or(Ok(()), |place| keep_apart_from(place, places))
     }
 
     /// The image, if it is one.

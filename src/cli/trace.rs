@@ -10,6 +10,7 @@ use minjail_tracer::{Credentials, Event, Options};
 use nix::sys::prctl::get_pdeathsig;
 use nix::unistd::{Gid, Group, Uid, User, getgroups};
 
+use super::apart::keep_apart_from;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::locate::locate;
@@ -68,6 +69,9 @@ pub(super) struct Running {
 
 pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let prepared = arguments.packing.prepare()?;
+    if let Some(root) = &arguments.root {
+        keep_apart_from(root, prepared.places())?;
+    }
     let workload = match &arguments.root {
         Some(root) => Workload::rooted(root, &arguments.running, &arguments.command)?,
         None => Workload::new(&arguments.running, &arguments.command)?,
