@@ -14,7 +14,7 @@ use support::{Outcome, TestContext, has, needs_root, outcome_of};
 fn image(context: &TestContext, config: &Value) -> String {
     let busybox = fs_err::read("/bin/busybox").unwrap();
     let mut layer = tar().directory("bin/").member(b'0', "bin/busybox", "", &busybox);
-    for name in ["sh", "httpd", "wget", "grep", "sleep", "cat", "ls"] {
+    for name in ["sh", "httpd", "wget", "grep", "sleep", "cat", "ls", "chmod"] {
         layer = layer.symlink(&format!("bin/{name}"), "busybox");
     }
     layer = layer.directory("www/").file("www/asked", "hello\n").file("www/other", "unasked\n");
@@ -140,7 +140,9 @@ fn a_check_that_fails_says_how() {
         125,
         &["it was not ready after 4 s", "its check `/bin/grep -q bye /www/asked`: ended with status 1"],
     );
-    profile("[/bin/none]").assert_refused(125, &["its check `/bin/none`", "No such file"]);
+    profile("[/bin/none]")
+        .assert_refused(125, &["it cannot become ready: its check `/bin/none` cannot be run", "No such file"]);
+    profile("[/www/asked]").assert_refused(125, &["its check `/www/asked` cannot be run", "Exec format error"]);
     profile("[sleep, '60']").assert_refused(125, &["its check `sleep 60`: was killed by signal 9"]);
     // The image's own has the time that the image gives it, and is tried again: here the second one is quick.
     let slow = "test -e /tmp/tried || { echo > /tmp/tried; exec sleep 60; }";
@@ -157,6 +159,18 @@ fn a_check_that_fails_says_how() {
     profile("[grep, -q, hello, /www/asked]").success();
     assert!(has_whole(&lock(&context), "/bin/grep"));
     assert!(!context.listing().iter().any(|name| name.contains("minjail-")), "{:?}", context.listing());
+}
+
+/// What starts a server may write the program of its check, as it comes up.
+#[test]
+fn a_check_may_be_made_by_the_start() {
+    if !has(&["/bin/busybox"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let start = format!("{{ sleep 1; echo '#!/bin/sh' > /tmp/check; chmod +x /tmp/check; }} & exec {HTTPD}");
+    let config = json!({"Cmd": ["/bin/sh", "-c", start], "Healthcheck": {"Test": ["CMD", "/tmp/check"]}});
+    slim(&context, &image(&context, &config), &["-q"]).success();
 }
 
 #[test]

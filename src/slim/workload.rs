@@ -60,9 +60,7 @@ pub fn workload(
     let check = asked.and_then(check);
     if let Some(asked) = asked.filter(|_| check.is_some() && span.is_none()) {
         workload.check_timeout = asked.timeout.and_then(seconds);
-        // So long nobody holds it against the server that its check fails.
-        let start = asked.start_period.and_then(seconds).map_or(0, |period| period.0);
-        workload.timeout.0 = workload.timeout.0.saturating_add(start);
+        workload.timeout = time_to_become_healthy(asked);
     }
     workload.ready = Some(match (span, check, port) {
         (Some(span), ..) => {
@@ -89,6 +87,21 @@ fn check(check: &Healthcheck) -> Option<Command> {
         (how, [line]) if how == "CMD-SHELL" => Some(Command(["/bin/sh", "-c", line].map(str::to_owned).to_vec())),
         _ => None,
     }
+}
+
+/// When an engine calls a server unhealthy: a time in which nobody holds it against the server that its check fails, and so
+/// many failures in a row, one an interval. Never less than half a minute, since traced a server starts more slowly, nor more
+/// than an hour, whatever a stranger's image says.
+fn time_to_become_healthy(check: &Healthcheck) -> Seconds {
+    const USUAL_INTERVAL: u64 = 30;
+    const USUAL_RETRIES: u64 = 3;
+    const LEAST: u64 = 30;
+    const MOST: u64 = 3600;
+    let start = check.start_period.and_then(seconds).map_or(0, |period| period.0);
+    let interval = check.interval.and_then(seconds).map_or(USUAL_INTERVAL, |interval| interval.0);
+    let retries = check.retries.and_then(|retries| u64::try_from(retries).ok()).filter(|retries| *retries > 0);
+    let failing = interval.saturating_mul(retries.unwrap_or(USUAL_RETRIES));
+    Seconds(start.saturating_add(failing).clamp(LEAST, MOST))
 }
 
 /// Nanoseconds, rounded up; `None` for 0, which stands for an engine's own choice.
@@ -184,11 +197,13 @@ mod tests {
             let workload = workload(&config, &Asked::of(&config, None, &[]), false, None).unwrap();
             (workload.check_timeout.map(|seconds| seconds.0), workload.timeout.0)
         };
-        let usual = Workload::new(Command(vec!["/x".to_owned()])).timeout.0;
-        assert_eq!(times(""), (None, usual));
-        assert_eq!(times(r#", "Timeout": 0, "StartPeriod": 0"#), (None, usual));
-        assert_eq!(times(r#", "Timeout": 2500000000, "StartPeriod": 90000000000"#), (Some(3), usual + 90));
-        assert_eq!(times(r#", "Timeout": -1"#), (None, usual));
+        assert_eq!(times(""), (None, 90));
+        assert_eq!(times(r#", "Timeout": 0, "StartPeriod": 0, "Interval": 0, "Retries": 0"#), (None, 90));
+        assert_eq!(times(r#", "Timeout": 2500000000, "StartPeriod": 90000000000"#), (Some(3), 180));
+        assert_eq!(times(r#", "Timeout": -1, "Retries": -1"#), (None, 90));
+        assert_eq!(times(r#", "StartPeriod": 5000000000, "Interval": 10000000000, "Retries": 4"#), (None, 45));
+        assert_eq!(times(r#", "Interval": 1000000000, "Retries": 1"#), (None, 30));
+        assert_eq!(times(r#", "Interval": 9223372036854775807, "Retries": 9223372036854775807"#).1, 3600);
     }
 
     #[test]

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use minjail_tracer::{Command, Event, Options};
+use minjail_tracer::{Command, Event, Options, SpawnError, TraceError};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
@@ -152,6 +153,7 @@ impl Desk {
         match outcome.map(Ending::from) {
             Ok(Ending::Exited(0)) => Answer::Yes,
             Ok(ending) => Answer::Refused(ending.to_string()),
+            Err(error) if is_never_executed(&error) => Answer::NotExecuted(super::runner::chain(&error)),
             Err(error) => Answer::Refused(super::runner::chain(&error)),
         }
     }
@@ -166,6 +168,12 @@ impl Desk {
         let found = path.split(':').map(|directory| Path::new(directory).join(program)).find(|path| path.exists());
         found.unwrap_or_else(|| PathBuf::from(program))
     }
+}
+
+/// True if no other try would come to more, unless somebody makes the program meanwhile.
+fn is_never_executed(error: &TraceError) -> bool {
+    let TraceError::Spawn(SpawnError::Exec { source, .. }) = error else { return false };
+    matches!(source, Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES | Errno::ENOEXEC)
 }
 
 /// Answers what the director asks, until there is none; `tell` tells it the answers.

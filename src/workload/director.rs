@@ -60,6 +60,7 @@ pub enum Fault {
         found: Ending,
     },
     Stdout(String),
+    NeverReady(String),
     /// The image's health check.
     Check(String),
     Probe {
@@ -87,6 +88,7 @@ impl fmt::Display for Fault {
                 write!(formatter, "it {found}, and status {expected} was expected")
             }
             Self::Stdout(fault) => write!(formatter, "its standard output {fault}"),
+            Self::NeverReady(why) => write!(formatter, "it cannot become ready: {why}"),
             Self::Check(why) => write!(formatter, "the health check failed: {why}"),
             Self::Probe { number, what } => write!(formatter, "probe {number}: {what}"),
             Self::Stop(why) => write!(formatter, "the command that stops it failed: {why}"),
@@ -185,6 +187,10 @@ pub(super) struct Director {
     pub(super) is_traced: bool,
     /// What was wrong when it was last asked whether the server is ready.
     pub(super) not_ready: Option<String>,
+    /// Since when the program of a check is known to be missing.
+    pub(super) missing_since: Option<Instant>,
+    /// Why it never will be ready.
+    pub(super) hopeless: Option<String>,
 }
 
 impl Director {
@@ -241,6 +247,8 @@ impl Director {
             check_timeout: workload.check_timeout,
             is_traced,
             not_ready: None,
+            missing_since: None,
+            hopeless: None,
         })
     }
 
@@ -258,6 +266,8 @@ impl Director {
                     }
                 }
                 faults.extend(self.stop(workload)?);
+            } else if let Some(why) = self.hopeless.take() {
+                faults.push(Fault::NeverReady(why));
             } else if let Some(ending) = self.seen.observation.ending {
                 faults.extend((!ready.may_end()).then_some(Fault::EndedBeforeReady(ending)));
             } else if !self.seen.is_over() && ready.may_end() {
@@ -287,7 +297,8 @@ impl Director {
         if self.become_ready(Moment::Check(check))? {
             return Ok(None);
         }
-        Ok(Some(Fault::Check(self.not_ready.take().unwrap_or_else(|| "the server has ended".to_owned()))))
+        let why = self.hopeless.take().or_else(|| self.not_ready.take());
+        Ok(Some(Fault::Check(why.unwrap_or_else(|| "the server has ended".to_owned()))))
     }
 
     /// Tells the server to stop, and waits for its end.

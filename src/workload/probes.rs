@@ -14,11 +14,15 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// A check is a program of the workload's own, and costs it time.
 const BETWEEN_CHECKS: Duration = Duration::from_millis(100);
 
+/// So long a check's program may be missing: what starts the server may write it, and engines do not look before the first
+/// interval is over.
+const MISSING_AT_MOST: Duration = Duration::from_secs(2);
+
 /// What docker allows a health check that does not say.
 const LONGEST_CHECK: Seconds = Seconds(30);
 
 impl Director {
-    /// Waits until the server is ready; `false` if it ends, or the time is up.
+    /// Waits until the server is ready; `false` if it ends, the time is up, or it never will be.
     pub(super) fn become_ready(&mut self, moment: Moment<'_>) -> Result<bool, DirectError> {
         match moment {
             // The tracer tells of the call just before it runs; the first connection is tried until it is taken.
@@ -46,9 +50,18 @@ impl Director {
                 // It is killed when its time is over, which is an answer too.
                 let deadline = Instant::now() + Duration::from_secs(seconds + 5);
                 let answer = director.ask_until(deadline, &Ask::Check { command: command.0.clone(), seconds });
+                let line = || escape(command.0.join(" ").as_bytes());
                 let is_well = answer == Answer::Yes;
-                if let Answer::Refused(why) = answer {
-                    director.not_ready = Some(format!("its check `{}`: {why}", escape(command.0.join(" ").as_bytes())));
+                if let Answer::NotExecuted(why) = answer {
+                    let since = *director.missing_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= MISSING_AT_MOST {
+                        director.hopeless = Some(format!("its check `{}` cannot be run: {why}", line()));
+                    }
+                } else {
+                    director.missing_since = None;
+                    if let Answer::Refused(why) = answer {
+                        director.not_ready = Some(format!("its check `{}`: {why}", line()));
+                    }
                 }
                 Ok(is_well)
             }),
@@ -73,7 +86,7 @@ impl Director {
         pause: Duration,
         is_ready: impl Fn(&mut Self) -> Result<bool, DirectError>,
     ) -> Result<bool, DirectError> {
-        while !self.is_over() && Instant::now() < self.deadline {
+        while !self.is_over() && self.hopeless.is_none() && Instant::now() < self.deadline {
             if is_ready(self)? {
                 return Ok(true);
             }
@@ -113,7 +126,7 @@ impl Director {
         let bytes = match self.ask(&ask) {
             Answer::Received(bytes) => bytes,
             Answer::Refused(why) => return Some(format!("{line}: {why}")),
-            Answer::Yes | Answer::No => return Some(format!("{line}: no answer")),
+            Answer::Yes | Answer::No | Answer::NotExecuted(_) => return Some(format!("{line}: no answer")),
         };
         let Some(reply) = reply(&bytes, &http.method) else { return Some(format!("{line}: no whole HTTP answer")) };
         if reply.status != http.status {
@@ -139,7 +152,7 @@ impl Director {
                 escape(tcp.contains.as_bytes())
             )),
             Answer::Refused(why) => Some(format!("port {}: {why}", tcp.port)),
-            Answer::Yes | Answer::No => Some(format!("port {}: no answer", tcp.port)),
+            Answer::Yes | Answer::No | Answer::NotExecuted(_) => Some(format!("port {}: no answer", tcp.port)),
         }
     }
 

@@ -109,6 +109,8 @@ pub(super) enum Answer {
     No,
     Received(Vec<u8>),
     Refused(String),
+    /// There is no such program, or it may not be executed.
+    NotExecuted(String),
 }
 
 pub(super) fn send(writer: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
