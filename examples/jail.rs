@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
 use clap::Parser;
-use minjail::jail::{Ended, Inside, Jail, JailError, Network, Program, User, enter, notes, run};
+use minjail::jail::{Base, Ended, Inside, Jail, JailError, Network, Program, User, enter, notes, run};
 use minjail::path::JailPath;
 
 #[derive(Parser)]
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
 fn confined(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let jail = Jail {
         user: user(&arguments.user)?,
-        tree: arguments.tree,
+        base: Base { tree: arguments.tree, ..Base::default() },
         cwd: JailPath::parse(arguments.cwd.as_bytes())?,
         network: if arguments.host_network { Network::Host } else { Network::Private },
         hostname: "jail".into(),

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use minjail::jail::{Jail, JailError, Network, Program, User, run};
+use minjail::jail::{Base, Jail, JailError, Network, Program, User, run};
 use minjail::path::JailPath;
 use tempfile::TempDir;
 
@@ -532,7 +532,7 @@ fn without_an_init_the_program_is_pid_1() {
 #[test]
 fn a_process_with_threads_is_refused() {
     let jail = Jail {
-        tree: "/".into(),
+        base: Base { tree: "/".into(), ..Base::default() },
         cwd: JailPath::root(),
         user: User::default(),
         network: Network::Private,

@@ -11,7 +11,7 @@ use nix::unistd::Uid;
 use super::answer;
 use super::exit::Exit;
 use super::failure::Failure;
-use crate::jail::{self, Jail, Network, User};
+use crate::jail::{self, Base, Jail, Network, User};
 use crate::path::JailPath;
 
 /// Say what this machine allows, and what would allow the rest
@@ -179,7 +179,7 @@ fn jail() -> Finding {
         }
     };
     let jail = Jail {
-        tree: tree.path().to_path_buf(),
+        base: Base { tree: tree.path().to_path_buf(), ..Base::default() },
         cwd: JailPath::root(),
         user: User::default(),
         network: Network::Private,

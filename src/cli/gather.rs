@@ -11,6 +11,7 @@ use super::prove::Model;
 use super::proven::Ground;
 use super::rehearse::Rehearsal;
 use crate::report::coverage::{Coverage, Estimate};
+use crate::root::Root;
 use crate::trace::Trace;
 
 /// Workloads whose runs do not become stable are repeated so often, and no more.
@@ -46,7 +47,10 @@ pub(super) fn gather(
         for (index, rehearsal) in rehearsals.iter().enumerate() {
             let target = scratch.join(format!("{turn}-{index}.trace"));
             let model = trace(rehearsal, ground, &target)?;
-            let read = Trace::read(std::slice::from_ref(&target))?;
+            let mut read = Trace::read(std::slice::from_ref(&target))?;
+            if let Ground::Tree { base, is_theirs: true } = ground {
+                read.owned_as_in(&Root::open(&base.tree)?)?;
+            }
             let brought = coverage.add(&read.runs[0]);
             new += brought.new;
             if is_told && (turn == 0 || brought.new > 0) {
@@ -76,7 +80,7 @@ pub(super) fn gather(
 fn trace(rehearsal: &Rehearsal<'_>, ground: &Ground<'_>, target: &Path) -> Result<Model, Failure> {
     let observation = match ground {
         Ground::Host => rehearsal.on_host(target)?,
-        Ground::Tree(tree) => rehearsal.in_jail(tree, Some(target))?,
+        Ground::Tree { base, .. } => rehearsal.in_jail(base, Some(target))?,
     };
     if observation.faults.is_empty() {
         return Ok(Model::of(&observation));
@@ -89,7 +93,7 @@ fn trace(rehearsal: &Rehearsal<'_>, ground: &Ground<'_>, target: &Path) -> Resul
         Ground::Host => {
             ("on the host", "see that the program works, and that the profile says what it does; then build again")
         }
-        Ground::Tree(_) => (
+        Ground::Tree { .. } => (
             "in a jail of the whole image",
             "see that `minjail run` runs it; `--for 30s` lets a server run so long, and a profile, with `-p`, says when it is \
              ready and what to ask it",

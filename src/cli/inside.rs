@@ -4,9 +4,7 @@ use std::path::Path;
 
 use super::failure::Failure;
 use super::rehearse::Rehearsal;
-use crate::image::lock_beside;
 use crate::image::oci::RunConfig;
-use crate::manifest::{Config, Manifest};
 use crate::path::JailPath;
 use crate::profile::Workload;
 use crate::root::Root;
@@ -58,14 +56,4 @@ pub(super) fn account_in(root: &Root, user: &str) -> Result<Account, Failure> {
     };
     slim::account(user, &read(b"/etc/passwd")?, &read(b"/etc/group")?)
         .map_err(|error| Failure::new(error).hint("give the user as numbers, `uid:gid`"))
-}
-
-/// What the lock beside a rootfs says of how it is run.
-pub(super) fn lock_config(directory: &Path) -> Result<Option<Config>, Failure> {
-    let lock = lock_beside(directory);
-    match fs_err::read_to_string(&lock) {
-        Ok(text) => Ok(Some(Manifest::parse(&text)?.config)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Failure::new(error)),
-    }
 }

@@ -13,6 +13,7 @@ macro_rules! say {
 }
 
 mod apart;
+mod base;
 mod build;
 mod cache;
 mod check;

@@ -1,13 +1,13 @@
 //! The proof: every workload again, in a jail made of the image; and what was missing, if it fails.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use super::diagnose::{Diagnosis, Differing, diagnose, place};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::rehearse::Rehearsal;
 use crate::files::REPAIR;
+use crate::jail::Base;
 use crate::path::{Facts, JailPath, escape};
 use crate::root::Root;
 use crate::trace::{Access, Ending, Found, Link, Program, Run, Touch};
@@ -89,14 +89,14 @@ const LINES: usize = 5;
 /// So many missing paths are told.
 const SHOWN: usize = 10;
 
-/// Runs a workload in a jail made of `tree`. `model` is how it did in `root`, where missing files may be.
+/// Runs a workload in a jail made of `base`. `model` is how it did in `root`, where missing files may be.
 pub(super) fn try_out(
     rehearsal: &Rehearsal<'_>,
-    tree: &Path,
+    base: &Base,
     model: Option<&Model>,
     root: &Root,
 ) -> Result<Verdict, Failure> {
-    let observation = rehearsal.in_jail(tree, None)?;
+    let observation = rehearsal.in_jail(base, None)?;
     let mut faults: Vec<String> = observation.faults.iter().map(Fault::to_string).collect();
     if let (true, Some(model)) = (faults.is_empty(), model) {
         if let (true, Some(ending)) = (model.ending != observation.ending, observation.ending) {
@@ -108,7 +108,7 @@ pub(super) fn try_out(
     }
     let mut diagnosis = Diagnosis::default();
     if !faults.is_empty() {
-        diagnosis = diagnose(&observation, &rehearsal.workload.state, root, &Root::open(tree)?)?;
+        diagnosis = diagnose(&observation, &rehearsal.workload.state, root, &Root::open(&base.tree)?)?;
     }
     let Diagnosis { missing: culprits, unlisted, differing } = diagnosis;
     Ok(Verdict {

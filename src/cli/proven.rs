@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::base::base;
 use super::engine::Tool;
 use super::failure::Failure;
 use super::gather::{Gathered, gather};
@@ -13,6 +14,7 @@ use super::pack::{self, Draft, Needed, Prepared};
 use super::prove::{Model, Verdict, repair, try_out, unproved};
 use super::rehearse::{Rehearsal, scratch};
 use crate::image::lock_beside;
+use crate::jail::Base;
 use crate::profile::Image;
 use crate::root::Root;
 use crate::trace::{Trace, check_place};
@@ -35,8 +37,12 @@ pub(super) struct Proving {
 /// Where the workloads have everything that they may need.
 pub(super) enum Ground<'a> {
     Host,
-    /// This directory, in a jail made of it.
-    Tree(&'a Path),
+    /// An unpacked image, in a jail made of it.
+    Tree {
+        base: &'a Base,
+        /// The image says whose its files are, and the unpacked ones do not.
+        is_theirs: bool,
+    },
 }
 
 /// Runs the workloads on `ground`, builds, proves and publishes; `finish` sees each draft before it becomes a tree.
@@ -71,7 +77,8 @@ pub(super) fn build(
         }
         let tree = scratch.path().join(format!("tree{round}"));
         draft.write_tree(&tree, &[], prepared)?;
-        let verdicts = prove(rehearsals, &models, &tree, &draft)?;
+        let base = base(&tree, &draft.manifest.entries)?;
+        let verdicts = prove(rehearsals, &models, &base, &draft)?;
         if verdicts.iter().all(Verdict::is_good) {
             by_other_means(rehearsals, &proving.tools, &draft, &tree, scratch.path(), prepared)?;
             return draft.publish(prepared);
@@ -101,9 +108,9 @@ pub(super) fn build(
     unreachable!("the loop returns in its last round")
 }
 
-fn prove(rehearsals: &[Rehearsal<'_>], models: &[Model], tree: &Path, draft: &Draft) -> Result<Vec<Verdict>, Failure> {
+fn prove(rehearsals: &[Rehearsal<'_>], models: &[Model], base: &Base, draft: &Draft) -> Result<Vec<Verdict>, Failure> {
     let pairs = rehearsals.iter().zip(models);
-    pairs.map(|(rehearsal, model)| try_out(rehearsal, tree, Some(model), &draft.root)).collect()
+    pairs.map(|(rehearsal, model)| try_out(rehearsal, base, Some(model), &draft.root)).collect()
 }
 
 /// Lets each tool run the image.

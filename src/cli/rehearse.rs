@@ -10,7 +10,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::locate::locate;
 use super::trace::{credentials, lexical, machine, own_groups};
-use crate::jail::{self, Jail};
+use crate::jail::{self, Base, Jail};
 use crate::path::{JailPath, escape};
 use crate::profile::{Network, Workload};
 use crate::publish::Scratch;
@@ -77,23 +77,18 @@ impl<'a> Rehearsal<'a> {
                 Failure::usage(text).hint("run minjail as root: only root can put empty directories in their place")
             );
         }
-        self.run(Place::Host { trace: trace.to_path_buf() }, private, self.header.clone())
+        self.run(Place::Host { trace: trace.to_path_buf() }, private)
     }
 
-    /// Runs it in a jail made of `tree`; its trace, if one is wanted, is kept at `trace`.
-    pub(super) fn in_jail(&self, tree: &Path, trace: Option<&Path>) -> Result<Observation, Failure> {
-        let mut header = self.header.clone();
-        if !Uid::effective().is_root() {
-            header.groups.clear();
-        }
+    /// Runs it in a jail made of `base`; its trace, if one is wanted, is kept at `trace`.
+    pub(super) fn in_jail(&self, base: &Base, trace: Option<&Path>) -> Result<Observation, Failure> {
         let private = self.workload.network == Network::Private;
-        let place = Place::Jail { tree: tree.to_path_buf(), trace: trace.map(Path::to_path_buf) };
-        self.run(place, private, header)
+        self.run(Place::Jail { base: base.clone(), trace: trace.map(Path::to_path_buf) }, private)
     }
 
     /// Runs it by a container engine.
     pub(super) fn in_engine(&self, engine: Engine, private_network: bool) -> Result<Observation, Failure> {
-        self.run(Place::Engine(engine), private_network, self.header.clone())
+        self.run(Place::Engine(engine), private_network)
     }
 
     /// The whole environment.
@@ -101,24 +96,23 @@ impl<'a> Rehearsal<'a> {
         self.environment.iter()
     }
 
-    /// What would not be quite as asked for in a jail made of `tree`.
-    pub(super) fn notes(&self, tree: &Path) -> Result<Vec<jail::Note>, Failure> {
+    /// What would not be quite as asked for in a jail made of `base`.
+    pub(super) fn notes(&self, base: &Base) -> Result<Vec<jail::Note>, Failure> {
         let header = &self.header;
         let private = self.workload.network == Network::Private;
-        let groups = if Uid::effective().is_root() { header.groups.clone() } else { Vec::new() };
         Ok(jail::notes(&Jail {
-            tree: tree.to_path_buf(),
+            base: base.clone(),
             cwd: header.directory.clone(),
-            user: jail::User { uid: header.uid, gid: header.gid, groups },
+            user: jail::User { uid: header.uid, gid: header.gid, groups: header.groups.clone() },
             network: if private { jail::Network::Private } else { jail::Network::Host },
             hostname: "minjail".to_owned(),
         })?)
     }
 
-    fn run(&self, place: Place, private_network: bool, header: Header) -> Result<Observation, Failure> {
+    fn run(&self, place: Place, private_network: bool) -> Result<Observation, Failure> {
         let scratch = scratch(&self.workload.state)?;
         let order = Order {
-            header,
+            header: self.header.clone(),
             environment: self.environment.clone().into_iter().collect(),
             place,
             private_network,

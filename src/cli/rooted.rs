@@ -11,7 +11,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::rehearse::{PATH, locate_in};
 use super::trace::{Running, Workload, image_environment, machine, named};
-use crate::jail::{self, Jail, Network, User};
+use crate::jail::{self, Base, Jail, Network, User};
 use crate::path::{JailPath, escape};
 use crate::root::Root;
 use crate::slim;
@@ -76,11 +76,10 @@ impl Workload {
         quiet: bool,
     ) -> Result<(Ending, Tally), Failure> {
         let header = &self.header;
-        let groups = if nix::unistd::geteuid().is_root() { header.groups.clone() } else { Vec::new() };
         let jail = Jail {
-            tree: header.root.clone(),
+            base: Base { tree: header.root.clone(), ..Base::default() },
             cwd: header.directory.clone(),
-            user: User { uid: header.uid, gid: header.gid, groups },
+            user: User { uid: header.uid, gid: header.gid, groups: header.groups.clone() },
             network: Network::Host,
             hostname: "minjail".to_owned(),
         };

@@ -1,14 +1,12 @@
 //! `minjail run`: a program in a jail made of an image.
 
 use std::ffi::OsString;
-use std::path::Path;
 
-use nix::unistd::Uid;
-
+use super::base;
 use super::cache::Unpacked;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::inside::{account_in, lock_config};
+use super::inside::account_in;
 use super::reading::Reading;
 use crate::image::oci::RunConfig;
 use crate::image::{Image, Input};
@@ -54,21 +52,21 @@ enum Net {
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let input = Input::parse(&arguments.image)?;
     let unpacked;
-    let (tree, config) = if let Some(directory) = input.rootfs() {
-        (directory.to_path_buf(), lock_config(directory)?)
+    let (base, config) = if let Some(directory) = input.rootfs() {
+        base::of_directory(directory)?
     } else {
         let image = Image::open(&input, &arguments.reading.get())?;
         let name = escape(arguments.image.as_encoded_bytes());
         unpacked = Unpacked::of(&image, &name, arguments.no_cache, arguments.quiet)?;
-        (unpacked.tree(), image.config.and_then(|config| config.config).map(run_config))
+        base::of_image(&image, &unpacked)?
     };
     let config = config.unwrap_or_else(|| Config { working_dir: "/".to_owned(), ..Config::default() });
     let argv = command(arguments, &config)?;
-    let (user, home) = user(&tree, &config)?;
+    let Account { uid, gid, groups, home } = account_in(&Root::open(&base.tree)?, &config.user)?;
     let jail = Jail {
-        tree,
+        base,
         cwd: JailPath::clean(config.working_dir.as_bytes()).map_err(Failure::new)?,
-        user,
+        user: User { uid, gid, groups },
         network: match arguments.net {
             Net::Private => Network::Private,
             Net::Host => Network::Host,
@@ -118,14 +116,4 @@ pub(super) fn run_config(config: RunConfig) -> Config {
         healthcheck: config.healthcheck,
         ..Config::default()
     }
-}
-
-/// Whom the image names, by its own accounts; where it names nobody, root of the jail. And his home directory.
-fn user(tree: &Path, config: &Config) -> Result<(User, Option<String>), Failure> {
-    let Account { uid, gid, groups, home } = account_in(&Root::open(tree)?, &config.user)?;
-    if config.user.is_empty() {
-        return Ok((User::default(), home));
-    }
-    let groups = if Uid::effective().is_root() { groups } else { Vec::new() };
-    Ok((User { uid, gid, groups }, home))
 }

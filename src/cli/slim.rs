@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::apart::keep_apart;
+use super::base::base;
 use super::cache::Unpacked;
 use super::configure::architecture;
 use super::exit::Exit;
@@ -17,6 +18,7 @@ use super::reading::Reading;
 use super::trace::machine;
 use crate::image::oci::{ImageConfig, RunConfig};
 use crate::image::{Image, Input, Reference};
+use crate::jail::Base;
 use crate::manifest::{Digest, Entry, Healthcheck, Layers};
 use crate::path::{JailPath, escape};
 use crate::profile::{Moment, Profile, Ready, Seconds, Workload};
@@ -96,11 +98,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     let input = Input::parse(&arguments.image)?;
     keep_apart(&input, prepared.places().chain(arguments.keep_trace.as_deref()))?;
-    let (image, unpacked, tree);
+    let (image, unpacked);
     let ground = if let Some(directory) = input.rootfs() {
         arguments.packing.refuse_kept_layers()?;
         Whole {
-            tree: directory,
+            base: Base { tree: directory.to_path_buf(), ..Base::default() },
             name: None,
             image: None,
             run: RunConfig::default(),
@@ -113,13 +115,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         check_machine(image.config.as_ref())?;
         let name = escape(arguments.image.as_encoded_bytes());
         unpacked = Unpacked::of(&image, &name, arguments.no_cache, prepared.quiet)?;
-        tree = unpacked.tree();
         let is_owned = unpacked.notes() == Notes::default();
         let wants_entries = !is_owned || prepared.packing.layers == Layers::Keep;
         let entries = if wants_entries { unpacked.entries(&image)? } else { Vec::new() };
         let run = image.config.as_ref().and_then(|config| config.config.clone()).unwrap_or_default();
         let from = image.diff_ids();
-        Whole { tree: &tree, name: image.name.clone(), image: Some(&image), run, from, entries, is_owned }
+        let base = base(&unpacked.tree(), &entries)?;
+        Whole { base, name: image.name.clone(), image: Some(&image), run, from, entries, is_owned }
     };
     ground.slim(arguments, profile, &prepared)?;
     Ok(Exit::Success)
@@ -127,7 +129,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 
 /// The whole image, unpacked.
 struct Whole<'a> {
-    tree: &'a Path,
+    base: Base,
     /// What the image is called, if it says so.
     name: Option<Reference>,
     /// `None` for a directory.
@@ -153,16 +155,16 @@ impl Whole<'_> {
             let program = Path::new(&workload.run.0[0]).file_name().unwrap_or_default();
             (vec![(program.to_string_lossy().into_owned(), workload)], crate::profile::Image::default())
         };
-        let inside = Inside::of(&self.run, self.tree, workloads)?;
+        let inside = Inside::of(&self.run, &self.base.tree, workloads)?;
         // As the image spells him: a name also says which groups he is a member of.
         image.user = image.user.or_else(|| self.run.user.clone().filter(|user| !user.is_empty()));
         if is_own {
             (image.entrypoint, image.cmd) = (Some(asked.entrypoint.clone()), Some(asked.cmd.clone()));
         }
-        let rehearsals = inside.rehearsals(self.tree)?;
+        let rehearsals = inside.rehearsals(&self.base.tree)?;
         rehearsals.iter().try_for_each(|rehearsal| self.check_program(&rehearsal.header.program))?;
         if !prepared.quiet {
-            let notes = rehearsals.iter().map(|rehearsal| rehearsal.notes(self.tree));
+            let notes = rehearsals.iter().map(|rehearsal| rehearsal.notes(&self.base));
             let notes = notes.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect::<BTreeSet<_>>();
             for note in notes {
                 say!("note: {note}");
@@ -184,7 +186,8 @@ impl Whole<'_> {
             tools: Vec::new(),
             keep_trace: arguments.keep_trace.clone(),
         };
-        proven::build(&rehearsals, &Ground::Tree(self.tree), &image, &proving, prepared, |draft| {
+        let ground = Ground::Tree { base: &self.base, is_theirs: !self.is_owned };
+        proven::build(&rehearsals, &ground, &image, &proving, prepared, |draft| {
             let config = &mut draft.manifest.config;
             // So engines have it of whoever has no account in the image, as the small one may have none.
             let is_usual = config.env.get("HOME").is_some_and(|home| home == "/");
@@ -243,7 +246,7 @@ impl Whole<'_> {
 
     /// Refuses what is not there, and what cannot be executed.
     fn check_program(&self, program: &JailPath) -> Result<(), Failure> {
-        let root = Root::open(self.tree)?;
+        let root = Root::open(&self.base.tree)?;
         let Some(facts) = root.resolve(&JailPath::root(), program.as_bytes(), true)?.facts else {
             return Err(Failure::usage(format!("the image has no program `{program}`"))
                 .exit(Exit::NotFound)

@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::base;
 use super::cache::Unpacked;
 use super::engine::{Tool, spelled};
 use super::exit::Exit;
 use super::failure::Failure;
-use super::inside::{Inside, lock_config};
+use super::inside::Inside;
 use super::mend::Broken;
 use super::pack::{Packing, Prepared};
 use super::profile;
@@ -15,6 +16,7 @@ use super::prove::{Verdict, repair, try_out, unproved};
 use super::reading::Reading;
 use crate::image::oci::RunConfig;
 use crate::image::{Image, Input};
+use crate::jail::Base;
 use crate::publish::Scratch;
 use crate::root::Root;
 
@@ -62,22 +64,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let input = Input::parse(&arguments.image)?;
     let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-verify-")?;
     let unpacked;
-    let (image, tree) = if let Some(directory) = input.rootfs() {
-        (None, directory.to_path_buf())
+    let (image, (base, config)) = if let Some(directory) = input.rootfs() {
+        (None, base::of_directory(directory)?)
     } else {
         let image = Image::open(&input, &arguments.reading.get())?;
         unpacked = Unpacked::of(&image, &spelled(&arguments.image), arguments.no_cache, prepared.quiet)?;
-        (Some(image), unpacked.tree())
+        let base = base::of_image(&image, &unpacked)?;
+        (Some(image), base)
     };
-    let run = match &image {
-        Some(image) => image.config.as_ref().and_then(|config| config.config.clone()),
-        None => lock_config(&tree)?.map(|config| RunConfig::of(&config)),
-    };
-    let inside = Inside::of(&run.unwrap_or_default(), &tree, profile.workloads)?;
+    let run = config.as_ref().map(RunConfig::of).unwrap_or_default();
+    let inside = Inside::of(&run, &base.tree, profile.workloads)?;
     if !arguments.verify_with.is_empty() {
-        return with_tools(arguments, &inside, &tree, scratch.path(), &prepared);
+        return with_tools(arguments, &inside, &base.tree, scratch.path(), &prepared);
     }
-    let verdicts = verdicts(&inside, &tree, &prepared)?;
+    let verdicts = verdicts(&inside, &base, &prepared)?;
     if verdicts.iter().all(Verdict::is_good) {
         if arguments.repair && !prepared.quiet {
             say!("minjail: there is nothing to repair, and nothing was written");
@@ -90,7 +90,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         let hint = "`--repair -o OUT` adds what was missing, from this machine";
         return Err(if has_culprits { failure.hint(hint) } else { failure });
     }
-    mend(arguments, &inside, &input, image.as_ref(), &tree, scratch.path(), prepared, verdicts)
+    mend(arguments, &inside, &input, image.as_ref(), &base.tree, scratch.path(), prepared, verdicts)
 }
 
 /// Lets each tool run every workload.
@@ -120,12 +120,12 @@ fn with_tools(
     if verdicts.iter().all(Verdict::is_good) { Ok(Exit::Success) } else { Err(unproved(&verdicts)) }
 }
 
-/// Runs every workload in a jail made of `tree`, and tells what came of it.
-fn verdicts(inside: &Inside, tree: &Path, prepared: &Prepared) -> Result<Vec<Verdict>, Failure> {
+/// Runs every workload in a jail made of `base`, and tells what came of it.
+fn verdicts(inside: &Inside, base: &Base, prepared: &Prepared) -> Result<Vec<Verdict>, Failure> {
     let host = Root::open(Path::new("/"))?;
     let mut verdicts = Vec::new();
-    for rehearsal in inside.rehearsals(tree)? {
-        let verdict = try_out(&rehearsal, tree, None, &host)?;
+    for rehearsal in inside.rehearsals(&base.tree)? {
+        let verdict = try_out(&rehearsal, base, None, &host)?;
         verdict.tell();
         if verdict.is_good() && !prepared.quiet {
             say!("minjail: workload `{}` does in the jail what the profile says", verdict.workload);
@@ -170,7 +170,8 @@ fn mend(
         entries.clone_from(&draft.manifest.entries);
         now = scratch.join(format!("round{round}"));
         draft.write_tree(&now, &[], &prepared)?;
-        failed = verdicts(inside, &now, &prepared)?;
+        let base = base::base(&now, &draft.manifest.entries)?;
+        failed = verdicts(inside, &base, &prepared)?;
         if failed.iter().all(Verdict::is_good) {
             draft.manifest.verified = Some(true);
             draft.publish(&prepared)?;

@@ -90,6 +90,8 @@ pub enum Obstacle {
     MaskedProc,
     /// The tree cannot be the lower layer of an overlay.
     Overlay,
+    /// What is to be given to its owner has no room.
+    Memory,
 }
 
 impl Obstacle {
@@ -120,6 +122,10 @@ impl Obstacle {
                 "the jail needs an overlayfs in a user namespace (Linux 5.11), and a tree on a file system that can be \
                  its lower layer, without mounts inside the tree; copy the tree to a local disk or a tmpfs"
             }
+            Self::Memory => {
+                "files that are not root's are copied into the jail's memory, which may be half of the machine's; as root \
+                 none is copied"
+            }
         }
     }
 
@@ -141,6 +147,7 @@ impl Obstacle {
         let present = |obstacle: Self| (refused && present.contains(&obstacle)).then_some(obstacle);
         match kind {
             Kind::Other => None,
+            Kind::Own => (errno == Errno::ENOSPC).then_some(Self::Memory),
             Kind::Overlay => present(Self::AppArmor).or(Some(Self::Overlay)),
             Kind::Proc => present(Self::AppArmor).or(refused.then_some(Self::MaskedProc)),
             Kind::Mount => present(Self::AppArmor).or(present(Self::Container)),
@@ -152,6 +159,7 @@ impl Obstacle {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Kind {
     Overlay,
+    Own,
     Proc,
     Mount,
     Other,

@@ -82,7 +82,7 @@ pub(super) fn gather(jail: &Jail) -> Result<Facts, JailError> {
         cgroup_namespaces: Path::new("/proc/self/ns/cgroup").exists(),
         devices: DEVICES.into_iter().filter(|name| Path::new("/dev").join(name).exists()).collect(),
         host_files: HOST_FILES.into_iter().filter(|name| Path::new("/etc").join(name).exists()).collect(),
-        tree: places(&Root::open(&jail.tree)?)?,
+        tree: places(&Root::open(&jail.base.tree)?)?,
     })
 }
 

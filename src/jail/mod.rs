@@ -2,7 +2,8 @@
 //!
 //! In: a [`Jail`] (the tree and how the world in it looks) and a [`Program`]. Out: how the program [`Ended`], with
 //! its standard streams, signals and terminal passed through. The program may write anywhere that its user may: the
-//! tree is the lower layer of an overlay whose upper layer is memory, and is the same afterwards. It sees its own
+//! tree is the lower layer of an overlay whose upper layer is memory, and is the same afterwards. Files that an ordinary
+//! user could not give to their owners are theirs in the overlay, where the jail has such owners. It sees its own
 //! processes, its own network (or the host's), fresh `/proc`, `/dev`, `/sys` and `/tmp`, and nothing of the host's
 //! files. What this room does not do: limit memory or time, judge what the program did, or print.
 //!
@@ -32,6 +33,7 @@ mod facts;
 mod ids;
 mod init;
 mod neighbour;
+mod own;
 mod perform;
 mod plan;
 mod supervise;
@@ -43,6 +45,7 @@ use std::io;
 use std::path::PathBuf;
 
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use serde::{Deserialize, Serialize};
 
 use crate::path::JailPath;
 
@@ -50,18 +53,28 @@ pub use error::{JailError, Obstacle};
 pub use neighbour::{Namespaces, empty_directories, leave_network, tie};
 pub use sys::send_signal;
 
+pub use crate::tree::Owned;
+
 /// The tree that a program is to be confined to, and how the world in there looks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Jail {
-    /// The directory that becomes `/`.
-    pub tree: PathBuf,
-    /// Where the program starts; it must be in the tree.
+    pub base: Base,
+    /// Where the program starts; it must be in the base.
     pub cwd: JailPath,
     /// Whom the program runs as.
     pub user: User,
     pub network: Network,
     /// What `hostname` says in there.
     pub hostname: String,
+}
+
+/// What a jail is made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// The directory that becomes `/`.
+    pub tree: PathBuf,
+    /// Whose files are not their owners' in the tree. They are given to them where the jail has such users.
+    pub owned: Vec<Owned>,
 }
 
 /// Whom a program runs as; the numbers are those inside.
@@ -104,6 +117,8 @@ pub enum Ended {
 pub enum Note {
     /// Only one user and one group exist in there; files of all others show as those of `nobody`.
     OneUser,
+    /// Some owners of files do not exist in there, and their files stay root's.
+    NoOwners,
     /// The supplementary groups could not be set.
     NoGroups,
 }
@@ -112,8 +127,13 @@ impl fmt::Display for Note {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::OneUser => {
-                "only the program's own user and group exist in the jail; for others, install `newuidmap` and give \
-                 your user ranges in `/etc/subuid` and `/etc/subgid`"
+                "only the program's own user and group exist in the jail: what is yours is the program's, so that a \
+                 permission which it lacks elsewhere goes unseen, and what is others' is nobody's; to have all users, \
+                 install `newuidmap` and give your user ranges in `/etc/subuid` and `/etc/subgid`"
+            }
+            Self::NoOwners => {
+                "some files belong to root in the jail and not to their owners: your ranges in `/etc/subuid` and \
+                 `/etc/subgid` have too few ids for these"
             }
             Self::NoGroups => "the supplementary groups are not set in the jail: setgroups is denied here",
         })
@@ -166,13 +186,17 @@ pub struct Inside<'a> {
 }
 
 impl Inside<'_> {
+    /// The supplementary groups that the program has in there.
+    pub fn groups(&self) -> Vec<u32> {
+        self.groups.iter().flatten().map(|group| group.as_raw()).collect()
+    }
+
     /// The program's user, for a tracer that takes it by itself; `None` if it is PID 1's own.
     pub fn user(&self) -> Option<User> {
         if self.groups.is_none() && self.uid == Uid::effective() {
             return None;
         }
-        let groups = self.groups.iter().flatten().map(|group| group.as_raw()).collect();
-        Some(User { uid: self.uid.as_raw(), gid: self.gid.as_raw(), groups })
+        Some(User { uid: self.uid.as_raw(), gid: self.gid.as_raw(), groups: self.groups() })
     }
 
     /// Takes the program's user and marks every descriptor but 0, 1 and 2 to be closed by the coming exec.

@@ -18,6 +18,7 @@ use nix::sys::stat::{Mode, fstat, stat, umask};
 use nix::unistd::{Gid, Uid, chdir, chown, mkdir, pivot_root, setgroups, sethostname, setresgid, setresuid, symlinkat};
 
 use super::error::Word;
+use super::own::own;
 use super::plan::{FileSystem, Step};
 use super::sys;
 use crate::path::JailPath;
@@ -33,6 +34,9 @@ pub(super) struct Ground<'a> {
 }
 
 const NOTHING: Option<&str> = None;
+
+/// Where the overlay is, seen from the stage, until the root is changed.
+const STAGE: &str = "root";
 
 /// Carries `steps` out in order. The umask is the caller's again afterwards.
 pub(super) fn perform(steps: &[Step], ground: &Ground<'_>) -> Result<(), Word> {
@@ -54,6 +58,7 @@ fn carry_out(step: &Step, ground: &Ground<'_>) -> Result<(), Errno> {
         Step::DieWithCaller => die_with_caller(ground.caller),
         Step::PrivateMounts => mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOTHING),
         Step::Overlay => overlay(ground),
+        Step::Own(owned) => own(owned, Path::new(STAGE)),
         Step::Directory { path, mode } => existing(mkdir(&staged(path), Mode::from_bits_truncate(*mode))),
         Step::MountPoint(path) => touch(&staged(path)),
         Step::Link { path, text } => symlinkat(*text, nix::fcntl::AT_FDCWD, &staged(path)),
@@ -179,5 +184,5 @@ fn existing(result: Result<(), Errno>) -> Result<(), Errno> {
 
 /// Where something of the jail stands before the root is changed, seen from the stage.
 fn staged(path: &JailPath) -> PathBuf {
-    Path::new("root").join(path.relative())
+    Path::new(STAGE).join(path.relative())
 }

@@ -1,8 +1,9 @@
 //! Decides how a jail is built: facts in, an ordered list of steps as data out. Pure.
 //!
 //! The order is dictated by the kernel: ids before anything that creates a file; the overlay before what is mounted on
-//! it; what comes from the host, and the fresh `/proc` and `/sys` (which the kernel gives only to those who see one
-//! already, `mount_too_revealing` in fs/namespace.c), before the root is changed; the loss of privileges last.
+//! it, and files to their owners before a mount hides them; what comes from the host, and the fresh `/proc` and `/sys`
+//! (which the kernel gives only to those who see one already, `mount_too_revealing` in fs/namespace.c), before the root
+//! is changed; the loss of privileges last.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,7 +14,7 @@ use nix::sched::CloneFlags;
 use super::error::{JailError, Kind};
 use super::facts::{Facts, Place};
 use super::ids::{self, Extent};
-use super::{Jail, Network, Note};
+use super::{Jail, Network, Note, Owned};
 use crate::path::JailPath;
 
 /// How a jail is built.
@@ -56,6 +57,8 @@ pub(super) enum Step {
     PrivateMounts,
     /// Overlay the tree with a tmpfs.
     Overlay,
+    /// Give a file of the tree to its owner.
+    Own(Owned),
     /// Make a directory, unless it is there.
     Directory {
         path: JailPath,
@@ -149,6 +152,7 @@ pub(super) fn plan(jail: &Jail, facts: &Facts) -> Result<Plan, JailError> {
         steps.push(Step::BecomeRoot);
     }
     steps.extend([Step::DieWithCaller, Step::PrivateMounts, Step::Overlay]);
+    steps.extend(owners(jail, &ids).map(|owned| Step::Own(owned.clone())));
     steps.extend(proc(facts)?);
     steps.extend(dev(facts, &ids)?);
     steps.extend(sys_and_tmp(jail, facts));
@@ -162,7 +166,8 @@ pub(super) fn plan(jail: &Jail, facts: &Facts) -> Result<Plan, JailError> {
         Step::LimitCapabilities,
         Step::HideFirstProcess,
     ]);
-    if !facts.capable || facts.uid != 0 {
+    // Where the ids are a range of the caller's own, a set-user-ID program becomes one of these, as in an engine.
+    if ids.writer != Writer::Programs && (!facts.capable || facts.uid != 0) {
         steps.push(Step::NoNewPrivileges);
     }
     steps.push(Step::WorkingDirectory(jail.cwd.clone()));
@@ -180,31 +185,64 @@ fn namespaces(jail: &Jail, facts: &Facts) -> CloneFlags {
     flags
 }
 
-fn id_maps(jail: &Jail, facts: &Facts) -> IdMaps {
-    let uids = BTreeSet::from([jail.user.uid]);
-    let gids: BTreeSet<u32> = jail.user.groups.iter().copied().chain([jail.user.gid]).collect();
-    if facts.capable {
-        if let (Some(uids), Some(gids)) = (ids::keep(&facts.uids, &uids), ids::keep(&facts.gids, &gids)) {
-            return IdMaps { uids, gids, writer: Writer::Caller, setgroups: facts.setgroups };
-        }
-    } else if let Some(ours) = &facts.subordinate {
-        let maps = (ids::spread(facts.uid, &ours.uids, &uids), ids::spread(facts.gid, &ours.gids, &gids));
-        if let (Some(uids), Some(gids)) = maps {
-            return IdMaps { uids, gids, writer: Writer::Programs, setgroups: facts.setgroups };
-        }
+/// The ids that are to exist inside.
+struct Wanted {
+    uids: BTreeSet<u32>,
+    gids: BTreeSet<u32>,
+}
+
+impl Wanted {
+    /// Those of the program's user.
+    fn of_user(jail: &Jail) -> Self {
+        let groups = jail.user.groups.iter().copied();
+        Self { uids: BTreeSet::from([jail.user.uid]), gids: groups.chain([jail.user.gid]).collect() }
     }
-    IdMaps {
+
+    /// Those of the files' owners too.
+    fn of_all(jail: &Jail) -> Self {
+        let mut all = Self::of_user(jail);
+        all.uids.extend(jail.base.owned.iter().map(|owned| owned.uid));
+        all.gids.extend(jail.base.owned.iter().map(|owned| owned.gid));
+        all
+    }
+}
+
+fn id_maps(jail: &Jail, facts: &Facts) -> IdMaps {
+    // Files can go without their owners; the program cannot go without its user.
+    let many = [Wanted::of_all(jail), Wanted::of_user(jail)].iter().find_map(|wanted| many_ids(wanted, facts));
+    many.unwrap_or_else(|| IdMaps {
         uids: ids::single(facts.uid, jail.user.uid),
         gids: ids::single(facts.gid, jail.user.gid),
         writer: Writer::CallerDenyingGroups,
         setgroups: false,
-    }
+    })
+}
+
+/// All ids that the caller may map, those that are `wanted` among them; `None` if that cannot be.
+fn many_ids(wanted: &Wanted, facts: &Facts) -> Option<IdMaps> {
+    let Wanted { uids, gids } = wanted;
+    let (uids, gids, writer) = if facts.capable {
+        (ids::keep(&facts.uids, uids)?, ids::keep(&facts.gids, gids)?, Writer::Caller)
+    } else {
+        let ours = facts.subordinate.as_ref()?;
+        (ids::spread(facts.uid, &ours.uids, uids)?, ids::spread(facts.gid, &ours.gids, gids)?, Writer::Programs)
+    };
+    Some(IdMaps { uids, gids, writer, setgroups: facts.setgroups })
+}
+
+/// What can be given to its owner.
+fn owners<'a>(jail: &'a Jail, ids: &IdMaps) -> impl Iterator<Item = &'a Owned> {
+    let has_many = ids.writer != Writer::CallerDenyingGroups;
+    let exists = move |owned: &&Owned| has_many && ids::has(&ids.uids, owned.uid) && ids::has(&ids.gids, owned.gid);
+    jail.base.owned.iter().filter(exists)
 }
 
 fn notes(jail: &Jail, ids: &IdMaps) -> Vec<Note> {
     let one = ids.writer == Writer::CallerDenyingGroups;
+    let owners = !one && owners(jail, ids).count() < jail.base.owned.len();
     let groups = !ids.setgroups && jail.user.groups.iter().any(|&group| group != jail.user.gid);
-    [(one, Note::OneUser), (groups, Note::NoGroups)].into_iter().filter_map(|(is, note)| is.then_some(note)).collect()
+    let all = [(one, Note::OneUser), (owners, Note::NoOwners), (groups, Note::NoGroups)];
+    all.into_iter().filter_map(|(is, note)| is.then_some(note)).collect()
 }
 
 fn proc(facts: &Facts) -> Result<Vec<Step>, JailError> {
@@ -318,6 +356,7 @@ impl Step {
     pub(super) fn kind(&self) -> Kind {
         match self {
             Self::Overlay => Kind::Overlay,
+            Self::Own(_) => Kind::Own,
             Self::Mount { what, .. } if what.name == "proc" => Kind::Proc,
             Self::PrivateMounts | Self::Mount { .. } | Self::Bind { .. } | Self::ChangeRoot => Kind::Mount,
             _ => Kind::Other,
@@ -333,6 +372,7 @@ impl fmt::Display for Step {
             Self::DieWithCaller => write!(to, "tie the jail's life to the caller's"),
             Self::PrivateMounts => write!(to, "make the jail's mounts private"),
             Self::Overlay => write!(to, "mount an overlay on the tree"),
+            Self::Own(Owned { path, uid, gid, .. }) => write!(to, "give `{path}` to its owner, {uid}:{gid}"),
             Self::Directory { path, .. } => write!(to, "create the directory `{path}`"),
             Self::MountPoint(path) => write!(to, "create `{path}` to mount on"),
             Self::Link { path, .. } => write!(to, "create the link `{path}`"),

@@ -1,12 +1,13 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::jail::User;
 use crate::jail::facts::{NAMES, Subordinate};
 use crate::jail::ids::Range;
+use crate::jail::{Base, User};
 
 fn jail(network: Network, user: User) -> Jail {
-    Jail { tree: "/tree".into(), cwd: path("/srv"), user, network, hostname: "cell".into() }
+    let base = Base { tree: "/tree".into(), ..Base::default() };
+    Jail { base, cwd: path("/srv"), user, network, hostname: "cell".into() }
 }
 
 fn root() -> User {
@@ -180,7 +181,37 @@ fn an_ordinary_user_with_ranges_has_many_users() {
     assert_eq!(ids::text(&plan.ids.uids), "0 1000 1\n1 100000 65536\n");
     assert!(plan.ids.setgroups && plan.notes.is_empty());
     assert_eq!(plan.steps[0], Step::BecomeRoot);
-    assert!(plan.steps.contains(&Step::NoNewPrivileges));
+    assert!(!plan.steps.contains(&Step::NoNewPrivileges), "every user that a program could become is the caller's own");
+}
+
+fn owned(at: &str, uid: u32, gid: u32) -> Owned {
+    Owned { path: path(at), uid, gid, mode: Some(0o700), capability: None, other_name_of: None }
+}
+
+#[test]
+fn files_are_given_to_their_owners_where_these_exist() {
+    let range = || vec![Range { start: 100_000, count: 100 }];
+    let programs = || PathBuf::from("/usr/bin/newuidmap");
+    let subordinate = || Subordinate { newuidmap: programs(), newgidmap: programs(), uids: range(), gids: range() };
+    let mut jail = jail(Network::Private, www());
+    jail.base.owned = vec![owned("/data", 33, 7), owned("/far", 999, 33)];
+    let given = plan(&jail, &ordinary(Some(subordinate()))).unwrap();
+    let order = ["mount an overlay on the tree", "give `/data` to its owner, 33:7", "give `/far` to its owner, 999:33"];
+    assert!(order.map(|phrase| at(&given, phrase)).is_sorted());
+    assert!(at(&given, order[2]) < at(&given, "create the directory `/proc`"));
+    assert_eq!(ids::text(&given.ids.uids), "0 1000 1\n1 100000 99\n999 100099 1\n");
+    assert!(given.notes.is_empty());
+
+    // Where there are too few ids for all owners, the user is the one that counts.
+    jail.base.owned = (1000..1200).map(|id| owned("/data", id, 33)).chain([owned("/own", 33, 33)]).collect();
+    let some = plan(&jail, &ordinary(Some(subordinate()))).unwrap();
+    assert_eq!(some.notes, [Note::NoOwners]);
+    let given: Vec<_> = some.steps.iter().filter(|step| matches!(step, Step::Own(_))).collect();
+    assert_eq!(given, [&Step::Own(owned("/own", 33, 33))]);
+
+    let alone = plan(&jail, &ordinary(None)).unwrap();
+    assert_eq!(alone.notes, [Note::OneUser, Note::NoGroups]);
+    assert!(!alone.steps.iter().any(|step| matches!(step, Step::Own(_))));
 }
 
 #[test]

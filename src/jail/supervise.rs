@@ -75,7 +75,7 @@ pub(super) fn supervise(
     become_single_threaded()?;
     let facts = facts::gather(jail)?;
     let plan = plan(jail, &facts)?;
-    let tree = fs_err::canonicalize(&jail.tree)?;
+    let tree = fs_err::canonicalize(&jail.base.tree)?;
     if tree == Path::new("/") {
         return Err(JailError::HostRoot);
     }

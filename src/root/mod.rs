@@ -93,7 +93,7 @@ impl Root {
     /// # Errors
     /// Anything but `ENOENT` and `ENOTDIR`.
     pub fn stat(&self, path: &JailPath) -> Result<Option<FileStat>, RootError> {
-        let Some(node) = self.node(path, "look at")? else { return Ok(None) };
+        let Some(node) = self.node_to(path, "look at")? else { return Ok(None) };
         fstat(&node).map(Some).map_err(|errno| self.error("look at", path, errno))
     }
 
@@ -103,7 +103,7 @@ impl Root {
     /// There is no link at `path`, or it cannot be read.
     pub fn read_link(&self, path: &JailPath) -> Result<Vec<u8>, RootError> {
         let step = "read the link";
-        let node = self.node(path, step)?.ok_or_else(|| self.error(step, path, Errno::ENOENT))?;
+        let node = self.node_to(path, step)?.ok_or_else(|| self.error(step, path, Errno::ENOENT))?;
         let text = readlinkat(&node, "").map_err(|errno| self.error(step, path, errno))?;
         Ok(text.as_bytes().to_vec())
     }
@@ -151,7 +151,7 @@ impl Root {
     /// What `listxattr(2)` or `getxattr(2)` says, but for file systems that have none.
     pub fn xattrs(&self, path: &JailPath) -> Result<BTreeMap<String, Vec<u8>>, RootError> {
         let step = "read the extended attributes of";
-        let node = self.node(path, step)?.ok_or_else(|| self.error(step, path, Errno::ENOENT))?;
+        let node = self.node_to(path, step)?.ok_or_else(|| self.error(step, path, Errno::ENOENT))?;
         // An O_PATH descriptor has no f*xattr calls, but its name under /proc does (`open(2)`, O_PATH).
         let magic = PathBuf::from(format!("/proc/self/fd/{}", node.as_raw_fd()));
         let failed = |source| RootError { step, path: self.show(path), source };
@@ -173,7 +173,14 @@ impl Root {
     }
 
     /// A descriptor (`O_PATH`) of what is at `path`, links above it followed, itself not; `None` if there is nothing.
-    fn node(&self, path: &JailPath, step: &'static str) -> Result<Option<OwnedFd>, RootError> {
+    ///
+    /// # Errors
+    /// Anything but `ENOENT` and `ENOTDIR`.
+    pub fn node(&self, path: &JailPath) -> Result<Option<OwnedFd>, RootError> {
+        self.node_to(path, "open")
+    }
+
+    fn node_to(&self, path: &JailPath, step: &'static str) -> Result<Option<OwnedFd>, RootError> {
         match self.open_at(path, OFlag::O_PATH | OFlag::O_NOFOLLOW) {
             Ok(node) => Ok(Some(node)),
             Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),

@@ -45,7 +45,11 @@ pub fn adopt(manifest: &mut Manifest, image: &[Entry]) {
             continue;
         };
         (entry.uid, entry.gid, entry.mode) = (original.uid, original.gid, original.mode);
-        entry.xattrs.clone_from(&original.xattrs);
+        entry.xattrs.clone_from(match (&original.kind, &entry.kind) {
+            // The first name says them, and of the small image that may be another one.
+            (Kind::HardLink { to }, Kind::File { .. }) => image.get(to).map_or(&original.xattrs, |first| &first.xattrs),
+            _ => &original.xattrs,
+        });
     }
 }
 

@@ -9,6 +9,7 @@ mod format;
 mod merge;
 mod model;
 mod names;
+mod owners;
 mod record;
 mod rights;
 mod store;

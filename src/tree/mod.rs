@@ -4,10 +4,11 @@
 //! checked against the manifest, or give it their digest, as they are read ([`Tree::open`], [`Tree::seal`]), and a chroot
 //! directory ([`Tree::write_to`]). This
 //! room knows nothing of archives or images; [`Chroot`], which makes things below a held directory, also serves those
-//! who unpack them.
+//! who unpack them, and [`owned()`] says whose the files are that an ordinary user could not give away.
 
 mod chroot;
 mod content;
+mod owned;
 mod seal;
 
 use std::io;
@@ -18,6 +19,7 @@ use crate::root::{Root, RootError};
 
 pub use chroot::{Chroot, Metadata, Node, Notes};
 pub use content::Content;
+pub use owned::{Owned, owned};
 
 /// A manifest with its contents at hand.
 #[derive(Debug, Clone, Copy)]

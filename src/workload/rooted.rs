@@ -66,7 +66,8 @@ fn confined(
     options: &Options,
     door: &Door,
 ) -> Result<(Ending, Tally), RunError> {
-    let mut recorder = Recorder::start(header.clone(), Path::new("/"), &door.path())?;
+    let header = Header { groups: inside.groups(), ..header.clone() };
+    let mut recorder = Recorder::start(header, Path::new("/"), &door.path())?;
     let credentials = inside.user().map(|User { uid, gid, groups }| Credentials { uid, gid, groups });
     let command = Command { credentials, directory: None, ..command.clone() };
     let options = Options { confined: true, ..options.clone() };

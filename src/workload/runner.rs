@@ -12,9 +12,9 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use super::desk::Desk;
 use super::engine::in_engine;
 use super::wire::{GREETING, Order, Place, Word, send};
-use crate::jail::{self, Ended, Inside, Jail, JailError, Namespaces, Network, User};
+use crate::jail::{self, Base, Ended, Inside, Jail, JailError, Namespaces, Network, User};
 use crate::path::unescape;
-use crate::trace::{Ending, RecordError, Recorder};
+use crate::trace::{Ending, Header, RecordError, Recorder};
 
 /// The runner could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     let ending = match &order.place {
         Place::Host { trace } => on_host(&order, &stream, trace).map(Some),
         Place::Engine(engine) => in_engine(&order, &stream, engine).map(Some),
-        Place::Jail { tree, trace } => in_jail(&order, &stream, tree.clone(), trace.as_deref()),
+        Place::Jail { base, trace } => in_jail(&order, &stream, base, trace.as_deref()),
     };
     let last = match &ending {
         Ok(Some(ending)) => Word::Ended(*ending),
@@ -99,15 +99,10 @@ fn on_host(order: &Order, stream: &UnixStream, target: &Path) -> Result<Ending, 
 }
 
 /// `None`: the ending was told by the jail's first process.
-fn in_jail(
-    order: &Order,
-    stream: &UnixStream,
-    tree: PathBuf,
-    trace: Option<&Path>,
-) -> Result<Option<Ending>, RunError> {
+fn in_jail(order: &Order, stream: &UnixStream, base: &Base, trace: Option<&Path>) -> Result<Option<Ending>, RunError> {
     let header = &order.header;
     let jail = Jail {
-        tree,
+        base: base.clone(),
         cwd: header.directory.clone(),
         user: User { uid: header.uid, gid: header.gid, groups: header.groups.clone() },
         network: if order.private_network { Network::Private } else { Network::Host },
@@ -151,8 +146,9 @@ impl Door {
 
 /// The first process of the jail.
 fn confined(order: &Order, inside: &Inside<'_>, stream: &UnixStream, door: Option<&Door>) -> Result<Ending, RunError> {
-    let start = |door: &Door| Recorder::start(order.header.clone(), Path::new("/"), &door.path());
-    let recorder = door.map(start).transpose()?;
+    // What the program was refused is told by the groups that it has, and not by those that it was to have.
+    let header = Header { groups: inside.groups(), ..order.header.clone() };
+    let recorder = door.map(|door| Recorder::start(header, Path::new("/"), &door.path())).transpose()?;
     hello(stream, &Namespaces::own(order.private_network).map_err(RunError::Speak)?)?;
     let credentials = inside.user().map(|User { uid, gid, groups }| Credentials { uid, gid, groups });
     let command = Command { directory: None, ..command(order, credentials)? };

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use minjail_tracer::Protocol;
 use serde::{Deserialize, Serialize};
 
+use crate::jail::Base;
 use crate::path::JailPath;
 use crate::trace::{Ending, Header};
 
@@ -34,8 +35,8 @@ pub enum Place {
     Host { trace: PathBuf },
     /// In a container.
     Engine(Engine),
-    /// In a jail made of this tree; the trace, if one is wanted, is kept at that path of the host.
-    Jail { tree: PathBuf, trace: Option<PathBuf> },
+    /// In a jail made of this; the trace, if one is wanted, is kept at that path of the host.
+    Jail { base: Base, trace: Option<PathBuf> },
 }
 
 /// How a container engine runs a workload.

@@ -1,0 +1,39 @@
+//! What a jail is made of: a tree, and whose its files are.
+
+use std::path::Path;
+
+use super::cache::Unpacked;
+use super::failure::Failure;
+use super::run::run_config;
+use crate::image::{Image, lock_beside};
+use crate::jail::Base;
+use crate::manifest::{Config, Entry, Manifest};
+use crate::root::Root;
+use crate::tree::{Notes, owned};
+
+/// The base of a tree that was made of `entries`.
+pub(super) fn base(tree: &Path, entries: &[Entry]) -> Result<Base, Failure> {
+    Ok(Base { tree: tree.to_path_buf(), owned: owned(entries, &Root::open(tree)?)? })
+}
+
+/// The base of an unpacked image, and how it is run, if it says so.
+pub(super) fn of_image(image: &Image, unpacked: &Unpacked) -> Result<(Base, Option<Config>), Failure> {
+    let config = image.config.as_ref().and_then(|config| config.config.clone()).map(run_config);
+    // What root has unpacked says itself whose it is.
+    let is_owned = unpacked.notes() == Notes::default();
+    let entries = if is_owned { Vec::new() } else { unpacked.entries(image)? };
+    Ok((base(&unpacked.tree(), &entries)?, config))
+}
+
+/// The base of a directory, and what the lock beside it says of how it is run.
+pub(super) fn of_directory(directory: &Path) -> Result<(Base, Option<Config>), Failure> {
+    let lock = match fs_err::read_to_string(lock_beside(directory)) {
+        Ok(text) => Some(Manifest::parse(&text)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(Failure::new(error)),
+    };
+    let Some(Manifest { entries, config, .. }) = lock else {
+        return Ok((Base { tree: directory.to_path_buf(), ..Base::default() }, None));
+    };
+    Ok((base(directory, &entries)?, Some(config)))
+}
