@@ -261,7 +261,10 @@ fn writes_do_not_reach_the_tree() {
     let script = "echo changed > /etc/motd; rm /bin/wc; echo new > /new; chmod 700 /srv; mv /etc/motd /srv/moved
         rmdir /srv/old/deep; mkdir /srv/old/deep; touch /srv/old/deep/file; ln -s x /srv/link; mkdir /srv/dir
         cat /srv/moved /new; ls /srv/old/deep /etc; test -e /bin/wc; echo $?";
-    assert_eq!(cell.says(&[], script), "changed\nnew\n/etc:\n\n/srv/old/deep:\nfile\n1\n");
+    assert_eq!(
+        cell.says(&[], script),
+        "changed\nnew\n/etc:\nhostname\nhosts\nresolv.conf\n\n/srv/old/deep:\nfile\n1\n"
+    );
     assert_eq!(cell.state(), before);
 }
 
@@ -279,7 +282,10 @@ fn devices_work() {
 #[test]
 fn nothing_of_the_host_is_seen() {
     let Some(cell) = Cell::new() else { return };
-    assert_eq!(cell.says(&[], "echo /*; echo /etc/*"), "/bin /dev /etc /proc /srv /sys /tmp\n/etc/motd\n");
+    assert_eq!(
+        cell.says(&[], "echo /*; echo /etc/*"),
+        "/bin /dev /etc /proc /srv /sys /tmp\n/etc/hostname /etc/hosts /etc/motd /etc/resolv.conf\n"
+    );
     assert_eq!(cell.says(&[], "echo /proc/[0-9]*; hostname; cd ..; echo $PWD"), "/proc/1 /proc/2\njail\n/\n");
     // PID 1 is a copy of the caller: its root, files and memory are out of reach, even for the jail's root.
     let script = "for at in root/bin cwd/bin fd/0 exe environ mem; do cat /proc/1/$at 2>&1 | grep -c denied; done";
@@ -339,7 +345,6 @@ fn the_machine_cannot_be_changed_through_proc() {
 #[test]
 fn a_private_network_is_a_loopback_that_is_up() {
     let Some(cell) = Cell::new() else { return };
-    cell.write("etc/hosts", "");
     let interfaces = cell.says(&[], "ip -o link");
     assert_eq!(interfaces.lines().count(), 1, "{interfaces}");
     assert!(interfaces.contains("lo: <LOOPBACK,UP,LOWER_UP>"), "{interfaces}");

@@ -202,3 +202,27 @@ fn groups_are_set_where_they_can_be() {
     let alone = place.alone(&traced(&text(&place.context.path("own/alone.trace")))).success();
     assert!(alone.stderr.contains("note: the supplementary groups are not set"), "{alone}");
 }
+
+/// A new volume gets its owner and mode from the image, also where the runs had nothing to do with it.
+#[test]
+fn volumes_keep_their_owners() {
+    let Some(place) = Place::new() else { return };
+    place.lay_out_root();
+    let root = place.context.path("root");
+    run("chown", &["1000:70050", &text(&root.join("data"))]);
+    fs_err::set_permissions(root.join("data"), PermissionsExt::from_mode(0o2770)).unwrap();
+    symlink("../data", root.join("srv/volume")).unwrap();
+    place.file("data/file", "unused\n", "1000:70050", 0o600);
+    let config = json!({"Cmd": ["/bin/echo", "done"], "Volumes": {"/srv/volume": {}, "/none": {}}});
+    let image = place.image("image", &config);
+    let (out, lock) = oci(&place, "out");
+    place.ranged(&["slim", "-q", &image, "-o", &out]).success();
+    let why = place.root(&["why", &lock, "/data"]).success();
+    assert!(why.text().contains("rule volume, for /bin/echo"), "{why}");
+    let lock: Value = serde_json::from_slice(&fs_err::read(lock).unwrap()).unwrap();
+    let entries = lock["entries"].as_array().unwrap();
+    let entry = |path: &str| entries.iter().find(|entry| entry["path"] == path);
+    let data = entry("/data").unwrap();
+    assert_eq!((&data["uid"], &data["gid"], &data["mode"]), (&json!(1000), &json!(70050), &json!("2770")));
+    assert!(entry("/srv/volume").is_some() && entry("/data/file").is_none() && entry("/none").is_none());
+}

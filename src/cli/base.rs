@@ -1,4 +1,4 @@
-//! What a jail is made of: a tree, and whose its files are.
+//! What a jail is made of: a tree, whose its files are, and the directories that engines make.
 
 use std::path::Path;
 
@@ -8,12 +8,14 @@ use super::run::run_config;
 use crate::image::{Image, lock_beside};
 use crate::jail::Base;
 use crate::manifest::{Config, Entry, Manifest};
+use crate::path::JailPath;
 use crate::root::Root;
 use crate::tree::{Notes, owned};
 
-/// The base of a tree that was made of `entries`.
-pub(super) fn base(tree: &Path, entries: &[Entry]) -> Result<Base, Failure> {
-    Ok(Base { tree: tree.to_path_buf(), owned: owned(entries, &Root::open(tree)?)? })
+/// The base of a tree that was made of `entries`, of an image that is run as `config` says.
+pub(super) fn base(tree: &Path, entries: &[Entry], config: &Config) -> Result<Base, Failure> {
+    let owned = owned(entries, &Root::open(tree)?)?;
+    Ok(Base { tree: tree.to_path_buf(), owned, directories: directories(config) })
 }
 
 /// The base of an unpacked image, and how it is run, if it says so.
@@ -22,7 +24,7 @@ pub(super) fn of_image(image: &Image, unpacked: &Unpacked) -> Result<(Base, Opti
     // What root has unpacked says itself whose it is.
     let is_owned = unpacked.notes() == Notes::default();
     let entries = if is_owned { Vec::new() } else { unpacked.entries(image)? };
-    Ok((base(&unpacked.tree(), &entries)?, config))
+    Ok((base(&unpacked.tree(), &entries, config.as_ref().unwrap_or(&Config::default()))?, config))
 }
 
 /// The base of a directory, and what the lock beside it says of how it is run.
@@ -35,5 +37,26 @@ pub(super) fn of_directory(directory: &Path) -> Result<(Base, Option<Config>), F
     let Some(Manifest { entries, config, .. }) = lock else {
         return Ok((Base { tree: directory.to_path_buf(), ..Base::default() }, None));
     };
-    Ok((base(directory, &entries)?, Some(config)))
+    Ok((base(directory, &entries, &config)?, Some(config)))
+}
+
+/// The working directory and the volumes. One that is no path fails where it is used.
+fn directories(config: &Config) -> Vec<JailPath> {
+    let named = config.volumes.iter().chain([&config.working_dir]);
+    let paths = named.filter_map(|name| JailPath::clean(name.as_bytes()).ok());
+    paths.filter(|path| !path.is_root()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_engines_make() {
+        let volumes = ["/data/", "/a/../b", "/", "relative"].map(str::to_owned).into();
+        let config = Config { volumes, working_dir: "/srv".to_owned(), ..Config::default() };
+        let made: Vec<String> = directories(&config).iter().map(ToString::to_string).collect();
+        assert_eq!(made, ["/b", "/data", "/srv"]);
+        assert_eq!(directories(&Config::default()), []);
+    }
 }

@@ -14,6 +14,7 @@ use crate::files::{self, FileSet, Note, Policy, Rules};
 use crate::image::{self, KeptLayers, Output, Reference, Target, check_replaceable, lock_beside};
 use crate::layer::{BLOCK_SIZE, Compression};
 use crate::manifest::{self, Config, DrawnUp, Given, Layers, MOST_LAYERS, Manifest, Packages, Sources, Times};
+use crate::path::JailPath;
 use crate::profile::{Division, Files, Image, Mtime};
 use crate::report::coverage::Estimate;
 use crate::report::summary::{self, Lacks, LeftOut, Summary, gap_sentence};
@@ -301,7 +302,8 @@ impl Needed {
         image: &Image,
         prepared: &Prepared,
     ) -> Result<Self, Failure> {
-        let policy = Policy { user: image.user.clone(), ..prepared.chosen.policy.clone() };
+        let volumes = image.volumes.iter().filter_map(|volume| JailPath::clean(volume.as_bytes()).ok()).collect();
+        let policy = Policy { user: image.user.clone(), volumes, ..prepared.chosen.policy.clone() };
         let (files, mut notes) = files::needed(trace, &root, &policy)?;
         let withheld = lead.env.iter().filter(|(name, value)| prepared.chosen.withholds(name, value));
         notes.extend(withheld.map(|(name, _)| Note::Variable { name: name.clone() }));

@@ -77,7 +77,7 @@ pub(super) fn build(
         }
         let tree = scratch.path().join(format!("tree{round}"));
         draft.write_tree(&tree, &[], prepared)?;
-        let base = base(&tree, &draft.manifest.entries)?;
+        let base = base(&tree, &draft.manifest.entries, &draft.manifest.config)?;
         let verdicts = prove(rehearsals, &models, &base, &draft)?;
         if verdicts.iter().all(Verdict::is_good) {
             by_other_means(rehearsals, &proving.tools, &draft, &tree, scratch.path(), prepared)?;

@@ -15,6 +15,7 @@ use super::pack::{Draft, Packing, Prepared, check_count};
 use super::profile;
 use super::proven::{self, Ground, Proving};
 use super::reading::Reading;
+use super::run::run_config;
 use super::trace::machine;
 use crate::image::oci::{ImageConfig, RunConfig};
 use crate::image::{Image, Input, Reference};
@@ -120,7 +121,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         let entries = if wants_entries { unpacked.entries(&image)? } else { Vec::new() };
         let run = image.config.as_ref().and_then(|config| config.config.clone()).unwrap_or_default();
         let from = image.diff_ids();
-        let base = base(&unpacked.tree(), &entries)?;
+        let base = base(&unpacked.tree(), &entries, &run_config(run.clone()))?;
         Whole { base, name: image.name.clone(), image: Some(&image), run, from, entries, is_owned }
     };
     ground.slim(arguments, profile, &prepared)?;
@@ -158,6 +159,7 @@ impl Whole<'_> {
         let inside = Inside::of(&self.run, &self.base.tree, workloads)?;
         // As the image spells him: a name also says which groups he is a member of.
         image.user = image.user.or_else(|| self.run.user.clone().filter(|user| !user.is_empty()));
+        image.volumes.extend(self.run.volumes.iter().flatten().map(|(volume, _)| volume.clone()));
         if is_own {
             (image.entrypoint, image.cmd) = (Some(asked.entrypoint.clone()), Some(asked.cmd.clone()));
         }

@@ -170,7 +170,7 @@ fn mend(
         entries.clone_from(&draft.manifest.entries);
         now = scratch.join(format!("round{round}"));
         draft.write_tree(&now, &[], &prepared)?;
-        let base = base::base(&now, &draft.manifest.entries)?;
+        let base = base::base(&now, &draft.manifest.entries, &draft.manifest.config)?;
         failed = verdicts(inside, &base, &prepared)?;
         if failed.iter().all(Verdict::is_good) {
             draft.manifest.verified = Some(true);

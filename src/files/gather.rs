@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::special;
-use super::{FileSet, FilesError, Listing, Note, Reason, Reasons, Was, What};
+use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Reasons, Was, What};
 use crate::path::{Facts, FileType, JailPath, unescape};
 use crate::root::Root;
 use crate::trace::{Access, Found, Header, Run, Touch, Trace, is_kernels, is_shared, is_temporary};
@@ -134,6 +134,11 @@ impl<'a> Gathered<'a> {
 }
 
 impl Touched<'_> {
+    /// True for what the root never had and the run found all the same: its jail had made it, as engines do, who make it again.
+    fn is_the_jails(&self, path: &JailPath, jails: &BTreeSet<JailPath>, root: &Root) -> Result<bool, FilesError> {
+        Ok(self.header.is_in_jail() && jails.contains(path) && root.lstat(path)?.is_none())
+    }
+
     /// True if the runs may have changed the content, or taken it away.
     fn is_changed(&self) -> bool {
         let changes = [Access::Write, Access::Create, Access::Remove, Access::Replace];
@@ -160,27 +165,29 @@ impl Touched<'_> {
 /// What of all that the jail needs, and what a person should know.
 pub(super) fn wanted(
     gathered: &Gathered<'_>,
+    trace: &Trace,
     root: &Root,
-    listing: Listing,
+    policy: &Policy,
 ) -> Result<(FileSet, Vec<Note>), FilesError> {
     let mut files = FileSet::default();
     let mut notes = Vec::new();
     let supplied = special::supplied(root)?;
+    let jails = special::made_by_jails(&supplied, trace, policy, root)?;
     for (path, touched) in &gathered.paths {
         if is_kernels(path) {
             note_device(path, touched, &mut notes);
             continue;
         }
-        want(path, touched, root, &supplied, &mut files, &mut notes)?;
+        want(path, touched, root, &supplied, &jails, &mut files, &mut notes)?;
     }
     // After everything that was touched: a name that was only seen is there by name alone.
     for (path, touched) in &gathered.paths {
-        list(path, touched, root, listing, &mut files, &mut notes)?;
+        list(path, touched, root, policy.listing, &jails, &mut files, &mut notes)?;
     }
     let ways = gathered.links.iter().chain(&gathered.passed).chain(&gathered.makings);
     for (path, reasons) in ways.filter(|(path, _)| !is_kernels(path)) {
-        // What the run made on its way, or what has no directory to be made in, was not there before.
-        if gathered.paths.contains_key(path) || root.lstat(path)?.is_some() {
+        // What the run or its jail made on its way, or what has no directory to be made in, was not there before.
+        if files.contains(path) || root.lstat(path)?.is_some() {
             for reason in reasons {
                 files.add(path.clone(), What::AsIs, reason.clone());
             }
@@ -210,6 +217,7 @@ fn want(
     touched: &Touched<'_>,
     root: &Root,
     supplied: &BTreeSet<JailPath>,
+    jails: &BTreeSet<JailPath>,
     files: &mut FileSet,
     notes: &mut Vec<Note>,
 ) -> Result<(), FilesError> {
@@ -233,6 +241,10 @@ fn want(
         if root.lstat(path)?.is_some() {
             add(path, touched, &What::AsIs, files);
         }
+        return Ok(());
+    }
+    // What every program uses no engine makes: an image without it gets it.
+    if facts.is_directory() && !is_shared(path) && touched.is_the_jails(path, jails, root)? {
         return Ok(());
     }
     let what = state(path, touched, facts, root)?;
@@ -291,6 +303,7 @@ fn list(
     touched: &Touched<'_>,
     root: &Root,
     listing: Listing,
+    jails: &BTreeSet<JailPath>,
     files: &mut FileSet,
     notes: &mut Vec<Note>,
 ) -> Result<(), FilesError> {
@@ -307,6 +320,7 @@ fn list(
     }
     for child in children {
         let what = match root.lstat(&child)? {
+            None if touched.is_the_jails(&child, jails, root)? => continue,
             _ if files.contains(&child) => What::AsIs,
             Some(facts) if facts.is_directory() || facts.is_symlink() => What::AsIs,
             Some(facts) if listing == Listing::Full && facts.file_type != FileType::Socket => What::AsIs,

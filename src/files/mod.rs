@@ -55,8 +55,8 @@ pub enum FilesError {
 /// The root cannot be read, is not as the trace found it, or two runs found it different.
 pub fn needed(trace: &Trace, root: &Root, policy: &Policy) -> Result<(FileSet, Vec<Note>), FilesError> {
     let touched = gather::gather(trace)?;
-    let (mut files, mut notes) = gather::wanted(&touched, root, policy.listing)?;
-    rules::add_places(&mut files, trace, &policy.rules);
+    let (mut files, mut notes) = gather::wanted(&touched, trace, root, policy)?;
+    rules::add_places(&mut files, trace, policy, root)?;
     rules::add_accounts(&mut files, trace, policy, root)?;
     let mut objects: Vec<JailPath> = touched.executed().cloned().collect();
     objects.extend(choose::include(&mut files, &policy.include, root)?);

@@ -24,6 +24,8 @@ pub struct Policy {
     pub exclude: Vec<Pattern>,
     /// As whom the image is run, where an engine has to look him up.
     pub user: Option<String>,
+    /// Directories whose content is the container's.
+    pub volumes: Vec<JailPath>,
     /// Secrets that are packed all the same.
     pub allowed_secrets: BTreeSet<JailPath>,
 }

@@ -8,11 +8,11 @@
 use std::collections::BTreeSet;
 
 use super::closure::{add_libraries, add_spelled};
-use super::{FileSet, FilesError, Policy, Reason, Rule, Rules, StatOnly, What};
+use super::{FileSet, FilesError, Policy, Reason, Rule, StatOnly, What};
 use crate::elf::{Search, mentions};
 use crate::path::JailPath;
 use crate::root::Root;
-use crate::trace::{Header, Trace};
+use crate::trace::{Header, Trace, is_kernels};
 
 /// Where the runtime mounts what the kernel makes up.
 const MOUNT_POINTS: [&[u8]; 3] = [b"/dev", b"/proc", b"/sys"];
@@ -37,10 +37,16 @@ fn is_looked_up(user: &str) -> bool {
 }
 
 /// The directories without which a program is not started, whatever it does.
-pub(super) fn add_places(files: &mut FileSet, trace: &Trace, rules: &Rules) {
-    for Header { program, directory, .. } in trace.runs.iter().map(|run| &run.header) {
+pub(super) fn add_places(files: &mut FileSet, trace: &Trace, policy: &Policy, root: &Root) -> Result<(), FilesError> {
+    let Policy { rules, volumes, .. } = policy;
+    for header @ Header { program, directory, .. } in trace.runs.iter().map(|run| &run.header) {
         if rules.is_on(Rule::WorkingDirectory) {
-            files.add(directory.clone(), What::AsIs, Reason::rule(Rule::WorkingDirectory, program.clone()));
+            add_directory(files, directory, Rule::WorkingDirectory, header, root)?;
+        }
+        for volume in volumes.iter().filter(|_| rules.is_on(Rule::Volume)) {
+            if root.resolve(&JailPath::root(), volume.as_bytes(), true)?.facts.is_some() {
+                add_directory(files, volume, Rule::Volume, header, root)?;
+            }
         }
         if rules.is_on(Rule::MountPoint) {
             for mount_point in MOUNT_POINTS {
@@ -49,6 +55,27 @@ pub(super) fn add_places(files: &mut FileSet, trace: &Trace, rules: &Rules) {
             }
         }
     }
+    Ok(())
+}
+
+/// Where `path` leads. What an image does not have there an engine makes, for an owner of its own choice, as the jail does: it
+/// stays out.
+fn add_directory(
+    files: &mut FileSet,
+    path: &JailPath,
+    rule: Rule,
+    header: &Header,
+    root: &Root,
+) -> Result<(), FilesError> {
+    let walk = root.resolve(&JailPath::root(), path.as_bytes(), true)?;
+    if is_kernels(&walk.end) || walk.facts.is_none() && header.is_in_jail() {
+        return Ok(());
+    }
+    for link in walk.links {
+        files.add(link.path, What::AsIs, Reason::OnTheWay { to: walk.end.clone() });
+    }
+    files.add(walk.end, What::AsIs, Reason::rule(rule, header.program.clone()));
+    Ok(())
 }
 
 /// Python loads a compiled module only if its source is there, with the size and the time that it was compiled from, and

@@ -38,6 +38,24 @@ pub(super) fn supplied(root: &Root) -> Result<BTreeSet<JailPath>, RootError> {
     Ok(paths)
 }
 
+/// What a jail makes where its root has nothing: what it supplies, the image's working directory and its volumes, with what
+/// they are in, and `/tmp`.
+pub(super) fn made_by_jails(
+    supplied: &BTreeSet<JailPath>,
+    trace: &Trace,
+    policy: &Policy,
+    root: &Root,
+) -> Result<BTreeSet<JailPath>, RootError> {
+    let mut made = BTreeSet::from([JailPath::root().join(b"tmp")]);
+    let directories = trace.runs.iter().map(|run| &run.header.directory).chain(&policy.volumes);
+    for path in supplied.iter().chain(directories) {
+        let end = root.resolve(&JailPath::root(), path.as_bytes(), true)?.end;
+        made.extend(end.ancestors());
+        made.insert(end);
+    }
+    Ok(made)
+}
+
 /// Puts minjail's own in the place of files that are the machine's.
 pub(super) fn replace(
     files: &mut FileSet,
@@ -55,7 +73,7 @@ pub(super) fn replace(
         }
     }
     // An image's accounts are the image's: nobody of the machine at hand is among them.
-    let from_host = trace.runs.iter().any(|run| run.header.root.as_os_str() == "/");
+    let from_host = trace.runs.iter().any(|run| !run.header.is_in_jail());
     let choice = if from_host { policy.accounts } else { Accounts::Full };
     replace_accounts(files, &kept(files, trace, root, choice, policy)?, root, notes)?;
     let cache = JailPath::parse(LD_CACHE).expect("an absolute path");

@@ -37,6 +37,7 @@ pub(super) fn add(files: &mut FileSet, rules: &Rules, root: &Root) -> Result<Vec
             | Rule::MountPoint
             | Rule::PythonSource
             | Rule::ThreadUnwinder
+            | Rule::Volume
             | Rule::WorkingDirectory => continue,
         };
         for top in tops {

@@ -75,6 +75,8 @@ pub struct Base {
     pub tree: PathBuf,
     /// Whose files are not their owners' in the tree. They are given to them where the jail has such users.
     pub owned: Vec<Owned>,
+    /// Directories that are made where there is nothing, as engines make an image's working directory and volumes.
+    pub directories: Vec<JailPath>,
 }
 
 /// Whom a program runs as; the numbers are those inside.
@@ -91,7 +93,7 @@ pub struct User {
 pub enum Network {
     /// A loopback interface of its own, and nothing else.
     Private,
-    /// The host's, with the host's `/etc/hosts` and `/etc/resolv.conf` where the tree has these names.
+    /// The host's, with the host's `/etc/hosts` and `/etc/resolv.conf`.
     Host,
 }
 

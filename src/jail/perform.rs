@@ -19,7 +19,7 @@ use nix::unistd::{Gid, Uid, chdir, chown, mkdir, pivot_root, setgroups, sethostn
 
 use super::error::Word;
 use super::own::own;
-use super::plan::{FileSystem, Step};
+use super::plan::{FileSystem, Step, Supplied};
 use super::sys;
 use crate::path::JailPath;
 
@@ -64,7 +64,7 @@ fn carry_out(step: &Step, ground: &Ground<'_>) -> Result<(), Errno> {
         Step::Link { path, text } => symlinkat(*text, nix::fcntl::AT_FDCWD, &staged(path)),
         Step::Mount { what, path } => mount_fresh(*what, path),
         Step::Bind { host, path } => bind(Path::new(host), &staged(path)),
-        Step::Supply { name, content, path } => supply(name, content, path),
+        Step::Supply { file, path, missing } => supply(file, path, missing),
         Step::Freeze(path) => freeze(&staged(path)),
         Step::LoopbackUp => sys::loopback_up(),
         Step::HostName(name) => sethostname(name),
@@ -72,6 +72,7 @@ fn carry_out(step: &Step, ground: &Ground<'_>) -> Result<(), Errno> {
         Step::LimitCapabilities => limit_capabilities(),
         Step::HideFirstProcess => set_dumpable(false),
         Step::NoNewPrivileges => set_no_new_privs(),
+        Step::Directories(path) => directories(path),
         Step::WorkingDirectory(path) => chdir(path.as_bytes()),
     }
 }
@@ -131,14 +132,32 @@ fn bind(from: &Path, to: &Path) -> Result<(), Errno> {
     mount(Some(from), to, NOTHING, MsFlags::MS_BIND, NOTHING)
 }
 
+fn supply(file: &Supplied, path: &JailPath, missing: &[JailPath]) -> Result<(), Errno> {
+    match make_room(missing) {
+        Err(Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::EOVERFLOW) => return Ok(()),
+        result => result?,
+    }
+    match file {
+        Supplied::Host(host) => bind(Path::new(host), &staged(path)),
+        Supplied::Made { name, content } => bind(&made(name, content)?, &staged(path)),
+    }
+}
+
+/// Makes the last of the paths as an empty file, and those before it as directories.
+fn make_room(missing: &[JailPath]) -> Result<(), Errno> {
+    let Some((file, above)) = missing.split_last() else { return Ok(()) };
+    above.iter().try_for_each(|path| existing(mkdir(&staged(path), Mode::from_bits_truncate(0o755))))?;
+    touch(&staged(file))
+}
+
 /// The file is on the stage, so that it does not matter whether the overlay could copy the tree's own file up.
-fn supply(name: &str, content: &str, path: &JailPath) -> Result<(), Errno> {
+fn made(name: &str, content: &str) -> Result<PathBuf, Errno> {
     let file = Path::new("supplied").join(name);
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let descriptor = open(&file, flags, Mode::from_bits_truncate(0o644))?;
     std::io::Write::write_all(&mut File::from(descriptor), content.as_bytes())
         .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
-    bind(&file, &staged(path))
+    Ok(file)
 }
 
 fn freeze(path: &Path) -> Result<(), Errno> {
@@ -176,6 +195,16 @@ fn limit_capabilities() -> Result<(), Errno> {
 fn touch(path: &Path) -> Result<(), Errno> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     open(path, flags, Mode::from_bits_truncate(0o644)).map(drop)
+}
+
+/// As engines do: what is there may be a link to a directory, and what is missing above is made too.
+fn directories(path: &JailPath) -> Result<(), Errno> {
+    let mut all: Vec<JailPath> = path.ancestors().collect();
+    all.reverse();
+    all.push(path.clone());
+    all.iter()
+        .filter(|path| !path.is_root())
+        .try_for_each(|path| existing(mkdir(path.as_bytes(), Mode::from_bits_truncate(0o755))))
 }
 
 fn existing(result: Result<(), Errno>) -> Result<(), Errno> {

@@ -79,11 +79,12 @@ pub(super) enum Step {
         host: String,
         path: JailPath,
     },
-    /// Show a file with this content at `path`; `name` tells it from other supplied ones.
+    /// Show a file at `path`, as runtimes do whatever the tree has there. `missing` is made first, the directories before what
+    /// is mounted on; where the tree is not the caller's to change, the jail does without.
     Supply {
-        name: &'static str,
-        content: String,
+        file: Supplied,
         path: JailPath,
+        missing: Vec<JailPath>,
     },
     /// Make what is at `path`, if anything, read-only.
     Freeze(JailPath),
@@ -96,7 +97,18 @@ pub(super) enum Step {
     /// No process of the jail may look into PID 1, which is a copy of the caller.
     HideFirstProcess,
     NoNewPrivileges,
+    /// Make a directory with all that is missing above it, through the links of the jail.
+    Directories(JailPath),
     WorkingDirectory(JailPath),
+}
+
+/// A file that the runtime gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Supplied {
+    /// The host's, by its path there.
+    Host(String),
+    /// One with this content; its name tells it from other ones.
+    Made { name: &'static str, content: String },
 }
 
 /// What is mounted fresh.
@@ -170,6 +182,7 @@ pub(super) fn plan(jail: &Jail, facts: &Facts) -> Result<Plan, JailError> {
     if ids.writer != Writer::Programs && (!facts.capable || facts.uid != 0) {
         steps.push(Step::NoNewPrivileges);
     }
+    steps.extend(jail.base.directories.iter().cloned().map(Step::Directories));
     steps.push(Step::WorkingDirectory(jail.cwd.clone()));
     Ok(Plan { namespaces: namespaces(jail, facts), notes: notes(jail, &ids), ids, steps })
 }
@@ -288,46 +301,41 @@ fn sys_and_tmp(jail: &Jail, facts: &Facts) -> Vec<Step> {
     steps
 }
 
-/// The files that a runtime supplies, where the tree has a name for them.
+/// The files that a runtime supplies.
 fn etc(jail: &Jail, facts: &Facts) -> Vec<Step> {
-    let mut steps = Vec::new();
-    if let Some((points, path)) = supplied(facts, "/etc/hostname") {
-        steps.extend(points);
-        steps.push(Step::Supply { name: "hostname", content: format!("{}\n", jail.hostname), path });
-    }
-    for name in ["hosts", "resolv.conf"] {
-        let Some((points, path)) = supplied(facts, &format!("/etc/{name}")) else { continue };
-        let step = match jail.network {
-            Network::Host if facts.host_files.contains(&name) => Step::Bind { host: format!("/etc/{name}"), path },
-            Network::Private if name == "hosts" => Step::Supply { name, content: hosts(&jail.hostname), path },
-            _ => continue,
-        };
-        steps.extend(points);
-        steps.push(step);
-    }
-    steps
+    let made = |name, content| Some(Supplied::Made { name, content });
+    let host = |name| facts.host_files.contains(&name).then(|| Supplied::Host(format!("/etc/{name}")));
+    let files = match jail.network {
+        // Nobody is asked for names in there.
+        Network::Private => [made("hosts", hosts(&jail.hostname)), made("resolv.conf", String::new())],
+        Network::Host => [host("hosts"), host("resolv.conf")],
+    };
+    let files = [made("hostname", format!("{}\n", jail.hostname))].into_iter().chain(files);
+    let names = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
+    let supply = |(file, name): (Option<Supplied>, &str)| {
+        let (missing, path) = supplied(facts, name)?;
+        Some(Step::Supply { file: file?, path, missing })
+    };
+    files.zip(names).filter_map(supply).collect()
 }
 
 fn hosts(hostname: &str) -> String {
     format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost {hostname} ip6-localhost ip6-loopback\n")
 }
 
-/// Where to mount a supplied file, and what is to be made first; `None` if the tree has no such name.
-fn supplied(facts: &Facts, name: &str) -> Option<(Vec<Step>, JailPath)> {
-    match place(facts, &path(name)) {
-        Place::File => Some((Vec::new(), path(name))),
-        Place::Link { end, .. } if is_covered(&end) => None,
-        Place::Link { end, exists: true } => Some((Vec::new(), end)),
-        // The usual case: a link to what systemd-resolved would have put under /run.
-        Place::Link { end, exists: false } => {
-            let mut above: Vec<_> = end.ancestors().filter(|path| !path.is_root()).collect();
-            above.reverse();
-            let mut points: Vec<_> = above.into_iter().map(|path| Step::Directory { path, mode: 0o755 }).collect();
-            points.push(Step::MountPoint(end.clone()));
-            Some((points, end))
-        }
-        Place::Missing | Place::EmptyDirectory | Place::Directory | Place::Other => None,
-    }
+/// Where to mount a supplied file, and what is to be made first; `None` if the tree has something else there.
+fn supplied(facts: &Facts, name: &str) -> Option<(Vec<JailPath>, JailPath)> {
+    let (end, exists) = match place(facts, &path(name)) {
+        Place::File => (path(name), true),
+        Place::Missing => (path(name), false),
+        // The usual case of a link to nothing: what systemd-resolved would have put under /run.
+        Place::Link { end, exists } if !is_covered(&end) => (end, exists),
+        Place::Link { .. } | Place::EmptyDirectory | Place::Directory | Place::Other => return None,
+    };
+    let mut missing: Vec<_> = end.ancestors().filter(|path| !path.is_root()).collect();
+    missing.reverse();
+    missing.push(end.clone());
+    Some((if exists { Vec::new() } else { missing }, end))
 }
 
 /// True for what is out of sight because something else is mounted there.
@@ -358,7 +366,9 @@ impl Step {
             Self::Overlay => Kind::Overlay,
             Self::Own(_) => Kind::Own,
             Self::Mount { what, .. } if what.name == "proc" => Kind::Proc,
-            Self::PrivateMounts | Self::Mount { .. } | Self::Bind { .. } | Self::ChangeRoot => Kind::Mount,
+            Self::PrivateMounts | Self::Mount { .. } | Self::Bind { .. } | Self::Supply { .. } | Self::ChangeRoot => {
+                Kind::Mount
+            }
             _ => Kind::Other,
         }
     }
@@ -386,6 +396,7 @@ impl fmt::Display for Step {
             Self::LimitCapabilities => write!(to, "limit the capabilities"),
             Self::HideFirstProcess => write!(to, "make the jail's first process undumpable"),
             Self::NoNewPrivileges => write!(to, "set no_new_privs"),
+            Self::Directories(path) => write!(to, "create the directory `{path}`"),
             Self::WorkingDirectory(path) => write!(to, "enter the working directory `{path}`"),
         }
     }

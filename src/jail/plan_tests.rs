@@ -94,6 +94,9 @@ fn a_whole_plan() {
             "mount sysfs at `/sys`",
             "create the directory `/tmp`",
             "mount tmpfs at `/tmp`",
+            "supply `/etc/hostname`",
+            "supply `/etc/hosts`",
+            "supply `/etc/resolv.conf`",
             "bring the loopback interface up",
             "set the host name `cell`",
             "make the tree the root",
@@ -114,8 +117,10 @@ fn a_host_network_is_not_unshared() {
     let phrases = phrases(&plan);
     assert!(!phrases.iter().any(|step| step.contains("sysfs") || step.contains("loopback")), "{phrases:#?}");
     for name in ["hosts", "resolv.conf"] {
-        let bind = at(&plan, &format!("mount the host's `/etc/{name}` at `/etc/{name}`"));
-        assert!(bind < at(&plan, "make the tree the root"));
+        let supply = at(&plan, &format!("supply `/etc/{name}`"));
+        assert!(supply < at(&plan, "make the tree the root"));
+        let (file, path) = (Supplied::Host(format!("/etc/{name}")), path(&format!("/etc/{name}")));
+        assert_eq!(plan.steps[supply], Step::Supply { file, path, missing: Vec::new() });
     }
 }
 
@@ -124,25 +129,26 @@ fn a_dangling_resolv_conf_gets_its_directories() {
     let end = path("/run/systemd/resolve/stub-resolv.conf");
     let tree = with(facts(), "/etc/resolv.conf", Place::Link { end: end.clone(), exists: false });
     let plan = plan(&jail(Network::Host, root()), &tree).unwrap();
-    let order = [
-        at(&plan, "create the directory `/run`"),
-        at(&plan, "create the directory `/run/systemd`"),
-        at(&plan, "create the directory `/run/systemd/resolve`"),
-        at(&plan, &format!("create `{end}` to mount on")),
-        at(&plan, &format!("mount the host's `/etc/resolv.conf` at `{end}`")),
-    ];
-    assert!(order.is_sorted());
+    let missing = ["/run", "/run/systemd", "/run/systemd/resolve"].map(path).into_iter().chain([end.clone()]).collect();
+    let file = Supplied::Host("/etc/resolv.conf".to_owned());
+    assert!(plan.steps.contains(&Step::Supply { file, path: end, missing }));
 }
 
 #[test]
-fn a_private_network_has_hosts_of_its_own_only_where_the_tree_has_the_name() {
-    let tree = with(facts(), "/etc/hosts", Place::File);
-    let steps = plan(&jail(Network::Private, root()), &tree).unwrap().steps;
-    let supplied: Vec<_> =
-        steps.iter().filter(|step| matches!(step, Step::Supply { .. } | Step::Bind { .. })).collect();
-    let content = "127.0.0.1\tlocalhost cell\n::1\tlocalhost cell ip6-localhost ip6-loopback\n".to_owned();
-    assert_eq!(supplied.last(), Some(&&Step::Supply { name: "hosts", content, path: path("/etc/hosts") }));
-    assert_eq!(supplied.len(), 1 + facts().devices.len());
+fn a_private_network_has_hosts_of_its_own_whatever_the_tree_has() {
+    let supplied = |tree: &Facts| -> Vec<Step> {
+        let steps = plan(&jail(Network::Private, root()), tree).unwrap().steps;
+        steps.into_iter().filter(|step| matches!(step, Step::Supply { .. })).collect()
+    };
+    let made = |name, content: &str, missing: &[&str]| Step::Supply {
+        file: Supplied::Made { name, content: content.to_owned() },
+        path: path(&format!("/etc/{name}")),
+        missing: missing.iter().map(|name| path(name)).collect(),
+    };
+    let hosts = "127.0.0.1\tlocalhost cell\n::1\tlocalhost cell ip6-localhost ip6-loopback\n";
+    let tree = with(with(facts(), "/etc/hosts", Place::File), "/etc/resolv.conf", Place::Directory);
+    assert_eq!(supplied(&tree), [made("hostname", "cell\n", &["/etc", "/etc/hostname"]), made("hosts", hosts, &[])]);
+    assert_eq!(supplied(&facts())[2], made("resolv.conf", "", &["/etc", "/etc/resolv.conf"]));
 }
 
 #[test]
@@ -212,6 +218,16 @@ fn files_are_given_to_their_owners_where_these_exist() {
     let alone = plan(&jail, &ordinary(None)).unwrap();
     assert_eq!(alone.notes, [Note::OneUser, Note::NoGroups]);
     assert!(!alone.steps.iter().any(|step| matches!(step, Step::Own(_))));
+}
+
+#[test]
+fn engines_directories_are_made_in_the_finished_jail() {
+    let mut jail = jail(Network::Private, root());
+    jail.base.directories = vec![path("/var/data"), path("/srv")];
+    let plan = plan(&jail, &facts()).unwrap();
+    let order = ["make the tree the root", "create the directory `/var/data`", "create the directory `/srv`"];
+    assert!(order.map(|phrase| at(&plan, phrase)).is_sorted());
+    assert!(at(&plan, order[2]) < at(&plan, "enter the working directory `/srv`"));
 }
 
 #[test]

@@ -85,6 +85,8 @@ rules! {
         "`libgcc_s.so.1` for what can end a thread by `pthread_exit` or `pthread_cancel`: glibc opens it only then.";
     "tz-all" => TzAll, Trait,
         "All time zones, where one was used.";
+    "volume" => Volume, Need,
+        "The directories of the image's volumes: a new volume gets its owner and its mode from there.";
     "working-directory" => WorkingDirectory, Need,
         "The directory in which the program was started.";
 }

@@ -59,6 +59,13 @@ pub struct Header {
     pub root: PathBuf,
 }
 
+impl Header {
+    /// True if the run was in a jail, made of a directory, and not on the host.
+    pub fn is_in_jail(&self) -> bool {
+        self.root.as_os_str() != "/"
+    }
+}
+
 /// A program that a process executed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
