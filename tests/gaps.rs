@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
+
 use support::{TestContext, needs_root, outcome_of};
 
 /// Traces a hazard: its gap is in the trace and keeps the image away, but not with `--allow-gaps`.
@@ -38,6 +40,52 @@ fn a_handle_of_a_file_without_a_name() {
     if needs_root("open_by_handle_at") {
         is_counted("unnamed", &[], "handle", "opened by handle");
     }
+}
+
+/// What the program serves itself is its own making; what the server needed for that is packed, and what a link there leads
+/// to. Whose files lie where something else is mounted over it, nobody can tell.
+#[test]
+fn a_file_system_that_the_program_serves_itself() {
+    if !needs_root("mount") {
+        return;
+    }
+    let context = TestContext::new();
+    let program = context.text("program");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/hazards/served.c");
+    outcome_of(context.command("gcc").args(["-O1", "-static", "-o", &program, source])).success();
+    let run = |mode: &str| {
+        let output = format!("rootfs:{}", context.text(mode));
+        // What is mounted is seen by nobody else, and goes with the program.
+        let mut command = context.command("unshare");
+        command.args(["-m", support::minjail(), "trace", "--force", "-t", &context.text("app.trace"), "-o", &output]);
+        outcome_of(command.args(["--", &program, mode]))
+    };
+    let at = |path: &str| context.work().join(path);
+    let script = format!("#!{}\n", at("shell").display());
+    let files =
+        [("backing/file", "file"), ("backing/script", script.as_str()), ("outside", "outside"), ("mnt/below", "")];
+    context.lay_out(&files);
+    fs_err::set_permissions(at("backing/script"), PermissionsExt::from_mode(0o755)).expect("it is ours");
+    for copy in ["interpreter", "backing/program"] {
+        fs_err::copy(&program, at(copy)).expect("the directory can be written");
+    }
+    std::os::unix::fs::symlink("interpreter", at("shell")).expect("the directory can be written");
+    let built = run("opens");
+    if built.status == 77 {
+        return support::skip("nothing can be served and mounted here");
+    }
+    assert_eq!(built.status, 0, "{built}");
+    let has = |path: &str| {
+        let path = at(path);
+        context.path("opens").join(path.strip_prefix("/").expect("it is absolute")).symlink_metadata().is_ok()
+    };
+    for path in ["backing/file", "backing/script", "backing/program", "outside", "shell", "interpreter", "mnt/below"] {
+        assert!(has(path), "{path}");
+    }
+    assert!(!has("mnt/file") && !has("mnt/link"), "it is served");
+    let gap = run("covered");
+    assert_eq!(gap.status, 125, "{gap}");
+    assert!(gap.stderr.contains("serve itself (FUSE)") && gap.stderr.contains("--allow-gaps"), "{gap}");
 }
 
 #[test]

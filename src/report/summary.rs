@@ -409,6 +409,9 @@ pub fn gap_sentence(gap: Gap) -> &'static str {
         Gap::MountNamespace => "in a mount namespace of the program's own, a path led to another file",
         Gap::LongPath => "a descriptor's path was longer than the kernel tells",
         Gap::Rewritten => "another thread rewrote a path, or moved, while a file was opened for writing or removed",
+        Gap::Served => {
+            "a path led through a file system that the program may serve itself (FUSE), and nobody could be asked whose files lie there"
+        }
     }
 }
 

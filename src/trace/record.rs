@@ -142,7 +142,7 @@ impl Recorder {
                 self.programs.insert(*child, program);
                 Ok(())
             }
-            Event::Exec { process, arguments, loaded } => self.exec(*process, arguments, loaded),
+            Event::Exec { process, arguments, loaded, served } => self.exec(*process, arguments, loaded, served),
             Event::Exit { process } => {
                 self.programs.remove(process);
                 Ok(())
@@ -163,7 +163,13 @@ impl Recorder {
         self.write(&Record::Gap { program: self.program(process), gap })
     }
 
-    fn exec(&mut self, process: i32, arguments: &[Vec<u8>], loaded: &[Vec<u8>]) -> Result<(), RecordError> {
+    fn exec(
+        &mut self,
+        process: i32,
+        arguments: &[Vec<u8>],
+        loaded: &[Vec<u8>],
+        served: &[Vec<u8>],
+    ) -> Result<(), RecordError> {
         let parent = self.program(process);
         let key = (loaded.first().cloned().unwrap_or_default(), arguments.to_vec());
         if let Some(&id) = self.recorded.get(&key) {
@@ -180,7 +186,7 @@ impl Recorder {
         }))?;
         self.recorded.insert(key, id);
         self.programs.insert(process, id);
-        for path in loaded {
+        for path in loaded.iter().filter(|path| !served.contains(path)) {
             let Some(path) = self.inside(path) else { continue };
             // None: executed from memory.
             let Some(facts) = self.root.lstat(&path)? else { continue };
@@ -215,7 +221,8 @@ impl Recorder {
             TracerFound::There(stat) => Facts::from_stat(stat).map_or(Found::Missing, Found::There),
             TracerFound::Unknown(errno) => Found::Unknown(format!("{errno:?}")),
         };
-        let origin = self.names.origin(&current, &self.root);
+        // Looking there would have to wait for the program, which stands still.
+        let origin = if touch.is_served { None } else { self.names.origin(&current, &self.root) };
         let mut record = Touch {
             program: self.program(touch.process),
             call: touch.call.to_owned(),
@@ -231,14 +238,16 @@ impl Recorder {
             before: None,
             names: None,
         };
-        if !is_kernels(&current) {
+        if !is_kernels(&current) && !touch.is_served {
             if !record.made {
                 let facts = if let Found::There(facts) = &record.found { Some(facts) } else { None };
                 record.refused = self.refusals.refusal(touch.process, &current, facts, touch.access, &self.root);
             }
             self.preserve(&current, &mut record)?;
         }
-        self.names.note(touch.call, touch.access, &current, &record.found, &self.root);
+        if !touch.is_served {
+            self.names.note(touch.call, touch.access, &current, &record.found, &self.root);
+        }
         self.tally.touches += 1;
         self.write(&Record::Touch(record))
     }

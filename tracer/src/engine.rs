@@ -16,6 +16,7 @@ use crate::calls::{Abi, Table};
 use crate::decode::Asked;
 use crate::event::{Event, Gap};
 use crate::filter::ABIS;
+use crate::foresight::{Foreseen, Looks};
 use crate::known::{Change, Known};
 use crate::listener::{Listener, lock};
 use crate::machine::{End, Machine, Step};
@@ -23,10 +24,11 @@ use crate::place::{self, Executables, Places};
 use crate::race::{Changing, Raced, Races};
 use crate::reaper::Reaper;
 use crate::retrace::{self, Retraced};
+use crate::served::Lies;
 use crate::signals::Forwarding;
 use crate::spawn::{Command, Started, spawn};
 use crate::status::Stop;
-use crate::stops::Stops;
+use crate::stops::{Next, Stops};
 use crate::sys::WaitingCall;
 use crate::walk::Walker;
 use crate::{TraceError, memory, status, sys};
@@ -95,9 +97,17 @@ fn run<'scope, 'env>(
     let mut stops = Stops::default();
     let mut is_single = true;
     let mut has_begun = false;
+    let mut is_looking = false;
+    let (answers, foreseen) = std::sync::mpsc::channel();
     loop {
-        let (task, raw) = match stops.next(!is_single) {
-            Ok(stopped) => stopped,
+        let (task, raw) = match stops.next(!is_single, is_looking.then_some(&foreseen)) {
+            Ok(Next::Stop(task, raw)) => (task, raw),
+            Ok(Next::Foreseen(task, foreseen)) => {
+                let mut engine_now = lock(engine);
+                engine_now.foreseen(task, foreseen)?;
+                is_looking = engine_now.look(&answers)?;
+                continue;
+            }
             Err(Errno::ECHILD) => break,
             Err(errno) => return Err(TraceError::Wait(errno)),
         };
@@ -123,6 +133,7 @@ fn run<'scope, 'env>(
         }
         is_single = engine_now.machine.is_single();
         let has_changed = told?;
+        is_looking = engine_now.look(&answers)?;
         if let (None, Some(_), Some(grace)) = (&reaper, engine_now.machine.end(), options.grace) {
             reaper = Some(Reaper::start(grace).map_err(TraceError::Thread)?);
         } else if !has_changed {
@@ -167,6 +178,11 @@ pub(crate) struct Engine<'a> {
     /// The paths of the call under examination that are such.
     pub(crate) changing: Vec<Changing>,
     pub(crate) races: Races,
+    /// Tasks that stand at the entry of a call for which looks are taken, each with their number.
+    waiting: HashMap<i32, u64>,
+    /// Looks that are to be taken.
+    looks: Vec<Looks>,
+    looked: u64,
     executed: bool,
     /// A second thread hears of calls that only ask.
     listens: bool,
@@ -181,6 +197,8 @@ pub(crate) struct Engine<'a> {
 #[derive(Debug)]
 pub(crate) enum Verdict {
     Run,
+    /// Not yet: looks that may have to wait for other tasks come first.
+    Wait(Looks),
     /// Not at all: the call is answered with ENOSYS.
     Refuse,
     /// Without `CLONE_UNTRACED`.
@@ -188,6 +206,17 @@ pub(crate) enum Verdict {
     /// Until it returns.
     Verify(Raced),
 }
+
+/// How a call that waits for its listener goes on.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    Run,
+    Refuse(Errno),
+    Wait(Looks),
+}
+
+/// What was foreseen, of which task, and by which looks.
+type Answers = std::sync::mpsc::Sender<((i32, u64), Foreseen)>;
 
 impl<'a> Engine<'a> {
     fn new(main: i32, signals: &'a Forwarding, sink: &'a mut Sink<'a>) -> Self {
@@ -204,6 +233,9 @@ impl<'a> Engine<'a> {
             raced: HashMap::new(),
             changing: Vec::new(),
             races: Races::default(),
+            waiting: HashMap::new(),
+            looks: Vec::new(),
+            looked: 0,
             executed: false,
             listens: false,
             failure: None,
@@ -215,6 +247,9 @@ impl<'a> Engine<'a> {
 
     /// Takes in one stop, or end; true if there may be other processes now.
     fn stopped(&mut self, task: i32, stop: Stop) -> Result<bool, TraceError> {
+        if !self.waiting.is_empty() {
+            self.waiting.remove(&task);
+        }
         self.settle(task)?;
         let is_new = self.meet(task)?;
         let step = self.machine.step(task, stop);
@@ -222,24 +257,52 @@ impl<'a> Engine<'a> {
         Ok(is_new || matches!(step, Step::Gone { .. } | Step::Born))
     }
 
-    /// Takes in a call that waits; with what it is to be refused, if not let run.
-    pub(crate) fn hear(&mut self, call: &WaitingCall) -> Option<Errno> {
+    /// Takes in a call that waits, of which this much was foreseen.
+    pub(crate) fn hear(&mut self, call: &WaitingCall, foreseen: Foreseen) -> Heard {
         if let Err(failure) = self.settle(call.task) {
             self.fail(failure);
         }
         // One that nobody knows any more is gone, and whoever broke off wants to hear no more.
-        let process = self.machine.process_of(call.task)?;
-        if self.is_over {
-            return None;
-        }
-        match self.listen(call, process) {
-            Ok(Verdict::Run) => None,
-            Ok(_) => Some(Errno::ENOSYS),
+        let Some(process) = self.machine.process_of(call.task).filter(|_| !self.is_over) else { return Heard::Run };
+        self.walker.foreseen = foreseen;
+        let verdict = self.listen(call, process);
+        self.walker.foreseen = Foreseen::default();
+        match verdict {
+            Ok(Verdict::Run) => Heard::Run,
+            Ok(Verdict::Wait(looks)) => Heard::Wait(looks),
+            Ok(_) => Heard::Refuse(Errno::ENOSYS),
             Err(failure) => {
                 self.fail(failure);
-                None
+                Heard::Run
             }
         }
+    }
+
+    /// What `task` is about to ask for has been foreseen.
+    fn foreseen(&mut self, (task, number): (i32, u64), foreseen: Foreseen) -> Result<(), TraceError> {
+        if self.waiting.get(&task) != Some(&number) {
+            return Ok(());
+        }
+        self.waiting.remove(&task);
+        let Some(process) = self.machine.process_of(task) else { return Ok(()) };
+        if self.places.refresh() {
+            self.walker.forget();
+        }
+        self.walker.foreseen = foreseen;
+        let taken = self.take(task, Step::Examine { process });
+        self.walker.foreseen = Foreseen::default();
+        taken
+    }
+
+    /// Has the looks taken that have come up; true if any is still to be waited for.
+    fn look(&mut self, answers: &Answers) -> Result<bool, TraceError> {
+        for looks in self.looks.drain(..) {
+            self.looked += 1;
+            let which = (looks.task, self.looked);
+            self.waiting.insert(which.0, which.1);
+            looks.start(which, answers.clone(), || ())?;
+        }
+        Ok(!self.waiting.is_empty())
     }
 
     /// Has the thread that waits for the tasks fail, which hears of their end.
@@ -254,6 +317,10 @@ impl<'a> Engine<'a> {
     /// `task` is heard of again: its last call is over.
     fn settle(&mut self, task: i32) -> Result<(), TraceError> {
         self.races.settle(task);
+        self.places.served.settle(task);
+        if self.places.refresh() {
+            self.walker.forget();
+        }
         match self.known.settle(task) {
             Some(Change::Names) => {
                 self.forget_names();
@@ -303,6 +370,10 @@ impl<'a> Engine<'a> {
         match step {
             Step::Examine { process } => match self.examine(task, process)? {
                 Verdict::Run => self.go_on(task),
+                Verdict::Wait(looks) => {
+                    self.looks.push(looks);
+                    Ok(())
+                }
                 Verdict::Refuse => {
                     alive("skip a call of", task, retrace::skip(task))?;
                     self.go_on(task)
@@ -319,8 +390,11 @@ impl<'a> Engine<'a> {
             Step::Examined { process } => {
                 self.executed = true;
                 self.places.forget();
-                let loaded = self.executables.loaded(process);
-                self.tell(Event::Exec { process, arguments: place::arguments(process), loaded })?;
+                let table = self.places.served.table().map(Arc::as_ref);
+                let loaded = self.executables.loaded(process, table);
+                let is_served = |path: &&Vec<u8>| table.is_some_and(|table| table.lies(path) != Lies::Elsewhere);
+                let served = loaded.iter().filter(is_served).cloned().collect();
+                self.tell(Event::Exec { process, arguments: place::arguments(process), loaded, served })?;
                 self.go_on(task)
             }
             Step::Start => {

@@ -12,8 +12,9 @@ pub enum Event<'a> {
     /// `child` is a new process, made by `parent`.
     Fork { parent: i32, child: i32 },
     /// The process runs a new program now. The kernel opened `loaded` for it: the executable (after `#!` and
-    /// `binfmt_misc`) and its ELF interpreter, as absolute paths.
-    Exec { process: i32, arguments: Vec<Vec<u8>>, loaded: Vec<Vec<u8>> },
+    /// `binfmt_misc`) and its ELF interpreter, as absolute paths. Of these, nobody may look at `served` (see
+    /// [`Touch::is_served`]).
+    Exec { process: i32, arguments: Vec<Vec<u8>>, loaded: Vec<Vec<u8>>, served: Vec<Vec<u8>> },
     /// The process is gone.
     Exit { process: i32 },
     /// A socket of the process takes connections, or datagrams, at `port`.
@@ -32,6 +33,9 @@ pub struct Touch<'a> {
     /// The path as the program spelled it; empty for a call on a descriptor.
     pub spelled: &'a [u8],
     pub walk: &'a Walk,
+    /// It lies on a file system that the program has mounted and serves itself (FUSE): nobody may look at it who holds the
+    /// program up, since its server is held up as well. Links that lie there are not in the walk.
+    pub is_served: bool,
 }
 
 /// What a call is about to do with a path.
@@ -124,4 +128,6 @@ pub enum Gap {
     /// Another thread rewrote a path, or changed the working directory, while the kernel took it, and what it led to was
     /// changed before it was seen.
     Rewritten,
+    /// A path led through a file system that the program may serve itself (FUSE), and it cannot be told whose files lie there.
+    Served,
 }

@@ -15,12 +15,14 @@ use crate::decode::{self, Asked, Entry, From};
 use crate::engine::{Engine, Verdict};
 use crate::event::{Access, Event, Found, Gap, Protocol, Touch, Walk};
 use crate::filter::{MARK, X32_BIT};
+use crate::foresight::is_unasked;
 use crate::known::Change;
 use crate::memory::{self, Unread};
 use crate::place::{self, Place};
 use crate::race::{Changing, Raced};
 use crate::retrace::Retraced;
 use crate::script;
+use crate::served::Lies;
 use crate::sys::{SyscallEntry, WaitingCall};
 use crate::walk::{Asker, Blocked, Walked};
 use crate::{look, sys};
@@ -81,7 +83,11 @@ impl Engine<'_> {
         };
         let stack = entry.stack;
         let entry = Entry { abi: *abi, call, arguments: abi.arguments(entry.arguments) };
-        self.ask(Asking { task, process, entry, stack })
+        let asking = Asking { task, process, entry, stack };
+        match self.foresee(asking) {
+            Some(looks) => Ok(Verdict::Wait(looks)),
+            None => self.ask(asking),
+        }
     }
 
     /// Looks into everything that a call asks for.
@@ -215,8 +221,15 @@ impl Engine<'_> {
             return Ok(());
         }
         let door = format!("/proc/{}/fd/{descriptor}", asking.task);
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        self.interpreters(asking, open(door.as_str(), flags, Mode::empty()).ok().map(std::fs::File::from))
+        let interpreter = if self.is_mount_served(asking.task, descriptor) {
+            let path = self.places.descriptor(asking.task, descriptor).map(|open| open.path).unwrap_or_default();
+            self.walker.foreseen.interpreter(&path)
+        } else {
+            let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+            let file = open(door.as_str(), flags, Mode::empty()).ok().map(std::fs::File::from);
+            file.and_then(|file| interpreter(&file))
+        };
+        self.interpreters(asking, interpreter)
     }
 
     /// What is open at `descriptor`, which has this path as `/proc` tells it.
@@ -242,7 +255,7 @@ impl Engine<'_> {
             Err(errno) => return self.hidden(asking.process, errno),
         };
         if self.known.is_new((access, place.namespace, path.as_slice())) {
-            let found = found(&path);
+            let found = self.found(&path);
             let walk = Walk { links: Vec::new(), passed: Vec::new(), end: path, found };
             self.tell_touch(asking, &place, access, &[], &walk)?;
         }
@@ -295,7 +308,8 @@ impl Engine<'_> {
                 self.tell_touch(asking, &place, access, &spelled, &walk)?;
             }
             if access == Access::Execute {
-                self.interpreters(asking, image(&walk))?;
+                let interpreter = self.interpreter_of(&place, &walk);
+                self.interpreters(asking, interpreter)?;
             }
         }
         if matches!(from, Start::WorkingDirectory) && !spelled.starts_with(b"/") {
@@ -312,7 +326,7 @@ impl Engine<'_> {
     }
 
     /// Where `self.spelled` starts from, and the place that it is seen in.
-    fn start(&mut self, task: i32, from: From, settled: bool) -> Result<(Arc<Place>, Start), Errno> {
+    pub(crate) fn start(&mut self, task: i32, from: From, settled: bool) -> Result<(Arc<Place>, Start), Errno> {
         let place = self.places.of(task, settled)?;
         if !place.shows(task, || "root".to_owned(), &place.root) {
             return Err(Errno::EXDEV);
@@ -323,7 +337,10 @@ impl Engine<'_> {
                     libc::AT_FDCWD => place.directory.clone(),
                     descriptor => self.directory(task, descriptor)?,
                 };
-                Ok((Arc::new(Place { root: root.clone(), directory: root, ..*place }), Start::WorkingDirectory))
+                Ok((
+                    Arc::new(Place { root: root.clone(), directory: root, ..Place::clone(&place) }),
+                    Start::WorkingDirectory,
+                ))
             }
             // The kernel looks at the descriptor only for a relative path.
             From::Descriptor(descriptor) if !self.spelled.starts_with(b"/") => {
@@ -351,19 +368,51 @@ impl Engine<'_> {
         spelled: &[u8],
         walk: &Walk,
     ) -> Result<(), TraceError> {
-        if place.namespace.is_some() && !is_ours(walk) {
+        if access == Access::Mount {
+            self.places.served.mounts(asking.task, &walk.end);
+        }
+        if let (Found::There(stat), Access::Read | Access::Write | Access::Create) = (&walk.found, access) {
+            self.places.served.opens(stat);
+        }
+        if place.namespace.is_some() && !is_ours(place, walk) {
             return self.gap(asking.process, Gap::MountNamespace);
         }
+        let lies = place.lies(&walk.end);
+        let is_served = lies == Lies::Served;
+        // mount.fuse(8), `allow_other`: another user is refused, whatever he may do elsewhere, and the task need not be.
+        let is_refused = is_served && matches!(walk.found, Found::Unknown(Errno::EACCES));
+        if is_unasked(&walk.found) || lies == Lies::Beyond || is_refused {
+            return self.gap(asking.process, Gap::Served);
+        }
         let call = asking.entry.call.name;
-        self.tell(Event::Touch(Touch { process: asking.process, call, access, spelled, walk }))
+        if place.served.is_none() {
+            return self.tell(Event::Touch(Touch { process: asking.process, call, access, spelled, walk, is_served }));
+        }
+        let mut walk = walk.clone();
+        walk.links.retain(|link| place.lies(&link.path) == Lies::Elsewhere);
+        walk.passed.retain(|path| place.lies(path) == Lies::Elsewhere);
+        self.tell(Event::Touch(Touch { process: asking.process, call, access, spelled, walk: &walk, is_served }))
+    }
+
+    /// What stands at `path`, which has no links on its way.
+    pub(crate) fn found(&self, path: &[u8]) -> Found {
+        let lies = self.places.served.table().map_or(Lies::Elsewhere, |table| table.lies(path));
+        if lies == Lies::Elsewhere { found(path) } else { self.walker.foreseen.found(path) }
+    }
+
+    /// The interpreter that a file names, if that is what `walk` leads to.
+    pub(crate) fn interpreter_of(&self, place: &Place, walk: &Walk) -> Option<Vec<u8>> {
+        match place.lies(&walk.end) {
+            Lies::Elsewhere => image(walk).and_then(|file| interpreter(&file)),
+            _ => self.walker.foreseen.interpreter(&walk.end),
+        }
     }
 
     /// The interpreter of what is executed, and the interpreter's own: the kernel opens them by itself.
-    fn interpreters(&mut self, asking: Asking, image: Option<std::fs::File>) -> Result<(), TraceError> {
-        let mut image = image;
+    fn interpreters(&mut self, asking: Asking, first: Option<Vec<u8>>) -> Result<(), TraceError> {
+        let mut named = first;
         for _ in 0..=script::LEVELS {
-            let Some(file) = image else { return Ok(()) };
-            let Some(interpreter) = interpreter(&file) else { return Ok(()) };
+            let Some(interpreter) = named else { return Ok(()) };
             // A relative one is relative to the working directory of whoever executes (`fs/binfmt_script.c`).
             let settled = self.known.is_settled();
             let place = match self.places.of(asking.task, settled) {
@@ -376,7 +425,7 @@ impl Engine<'_> {
             if self.known.is_new(("interpreter", place.root.as_slice(), interpreter, walk.end.as_slice())) {
                 self.tell_touch(asking, &place, Access::Execute, interpreter, &walk)?;
             }
-            image = self::image(&walk);
+            named = self.interpreter_of(&place, &walk);
         }
         Ok(())
     }
@@ -393,6 +442,9 @@ impl Engine<'_> {
         let Some(bytes) = bytes.get_mut(..word(0) as usize) else { return Ok(()) };
         if memory::read(asking.task, address.wrapping_add(8), bytes).is_err() {
             return Ok(());
+        }
+        if self.places.may_wait() && self.is_mount_served(asking.task, mount) {
+            return self.gap(asking.process, Gap::Served);
         }
         let mount = if mount == libc::AT_FDCWD {
             open(format!("/proc/{}/cwd", asking.task).as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
@@ -415,6 +467,16 @@ impl Engine<'_> {
             }
             _ => self.gap(asking.process, Gap::Handle),
         }
+    }
+
+    /// True if what is open at `descriptor` of `task`, or its working directory, is on what the program may serve.
+    fn is_mount_served(&self, task: i32, descriptor: i32) -> bool {
+        let door = match descriptor {
+            libc::AT_FDCWD => format!("/proc/{task}/cwd"),
+            descriptor => format!("/proc/{task}/fd/{descriptor}"),
+        };
+        let served = self.places.served.table();
+        served.is_some_and(|served| sys::known_inode(&door).is_ok_and(|inode| served.serves(inode.device)))
     }
 
     /// The tracer could not see what the task sees.
@@ -452,13 +514,13 @@ impl Engine<'_> {
 }
 
 /// What a path is relative to.
-enum Start {
+pub(crate) enum Start {
     WorkingDirectory,
     Directory(Vec<u8>),
 }
 
 impl Start {
-    fn of<'a>(&'a self, place: &'a Place) -> &'a [u8] {
+    pub(crate) fn of<'a>(&'a self, place: &'a Place) -> &'a [u8] {
         match self {
             Self::WorkingDirectory => &place.directory,
             Self::Directory(path) => path,
@@ -466,7 +528,7 @@ impl Start {
     }
 }
 
-pub(crate) fn found(path: &[u8]) -> Found {
+fn found(path: &[u8]) -> Found {
     match look::lstat(path) {
         Ok(stat) => Found::There(Box::new(stat)),
         Err(Errno::ENOENT) => Found::Missing,
@@ -475,7 +537,13 @@ pub(crate) fn found(path: &[u8]) -> Found {
 }
 
 /// True if a path that was walked in another mount namespace leads to the same file in ours, by the same links.
-fn is_ours(walk: &Walk) -> bool {
+fn is_ours(place: &Place, walk: &Walk) -> bool {
+    // What the program serves on either side is not compared.
+    let outside = |path: &[u8]| place.served_outside.as_ref().map_or(Lies::Elsewhere, |table| table.lies(path));
+    let paths = walk.links.iter().map(|link| &link.path).chain([&walk.end]);
+    if is_unasked(&walk.found) || paths.into_iter().any(|path| outside(path) != Lies::Elsewhere) {
+        return false;
+    }
     let same_end = match (&walk.found, look::lstat(&walk.end)) {
         (Found::There(there), Ok(here)) => look::is_same(there, &here),
         (Found::Missing, Err(Errno::ENOENT)) => true,
@@ -487,7 +555,7 @@ fn is_ours(walk: &Walk) -> bool {
 }
 
 /// A file that is there and can be read, or what is behind a door of `/proc`.
-fn image(walk: &Walk) -> Option<std::fs::File> {
+pub(crate) fn image(walk: &Walk) -> Option<std::fs::File> {
     let Found::There(stat) = &walk.found else { return None };
     let flags = match stat.st_mode & libc::S_IFMT {
         libc::S_IFREG => OFlag::O_NOFOLLOW,
@@ -501,7 +569,7 @@ fn image(walk: &Walk) -> Option<std::fs::File> {
 }
 
 /// The interpreter that a script or an ELF file names.
-fn interpreter(file: &std::fs::File) -> Option<Vec<u8>> {
+pub(crate) fn interpreter(file: &std::fs::File) -> Option<Vec<u8>> {
     let mut head = [0; script::HEAD];
     let length = file.read_at(&mut head, 0).ok()?;
     let head = &head[..length];

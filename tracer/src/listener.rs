@@ -10,12 +10,17 @@
 //! otherwise; so that is mended where the signal stops the task.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{pipe2, read, write};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Heard};
+use crate::foresight::{Foreseen, Looks};
+use crate::sys::WaitingCall;
 use crate::{TraceError, sys};
 
 /// On aarch64 an interrupted call cannot be mended from outside (`arch/arm64/kernel/signal.c`, `do_signal`, decides
@@ -42,30 +47,85 @@ impl Listener {
 
     /// Tells `engine` of each call and lets it run, until nobody is left who could make one.
     pub(crate) fn serve(&self, engine: &Mutex<Engine<'_>>) {
+        if let Err(failure) = Looking::new().and_then(|looking| self.listen(engine, &looking)) {
+            lock(engine).fail(failure);
+        }
+    }
+
+    fn listen(&self, engine: &Mutex<Engine<'_>>, looking: &Looking) -> Result<(), TraceError> {
         loop {
-            let mut waits = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+            let for_input = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
+            let mut waits = [for_input(self.0.as_fd()), for_input(looking.bell.as_fd())];
             match poll(&mut waits, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return lock(engine).fail(TraceError::Wait(errno)),
+                Err(errno) => return Err(TraceError::Wait(errno)),
             }
-            let events = waits[0].revents().unwrap_or(PollFlags::empty());
-            if !events.contains(PollFlags::POLLIN) {
+            let [calls, foreseen] = waits.map(|wait| wait.revents().unwrap_or(PollFlags::empty()));
+            if foreseen.contains(PollFlags::POLLIN) {
+                let (call, foreseen) = looking.next()?;
+                self.hear(engine, looking, &call, foreseen)?;
+            }
+            if !calls.contains(PollFlags::POLLIN) {
                 // The last task is gone.
-                if events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL) {
-                    return;
+                if calls.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL) {
+                    return Ok(());
                 }
                 continue;
             }
             match sys::receive_call(self.0.as_fd()) {
-                Ok(call) => {
-                    let refusal = lock(engine).hear(&call);
-                    // It may be gone by now.
-                    let _ = sys::answer_call(self.0.as_fd(), call.id, refusal);
-                }
+                Ok(call) => self.hear(engine, looking, &call, Foreseen::default())?,
                 Err(Errno::ENOENT | Errno::EINTR) => {}
-                Err(errno) => return lock(engine).fail(TraceError::Wait(errno)),
+                Err(errno) => return Err(TraceError::Wait(errno)),
             }
         }
+    }
+
+    fn hear(
+        &self,
+        engine: &Mutex<Engine<'_>>,
+        looking: &Looking,
+        call: &WaitingCall,
+        foreseen: Foreseen,
+    ) -> Result<(), TraceError> {
+        let heard = lock(engine).hear(call, foreseen);
+        let refusal = match heard {
+            Heard::Run => None,
+            Heard::Refuse(errno) => Some(errno),
+            Heard::Wait(looks) => return looking.start(looks, *call),
+        };
+        // It may be gone by now.
+        let _ = sys::answer_call(self.0.as_fd(), call.id, refusal);
+        Ok(())
+    }
+}
+
+/// Calls for which looks are taken, and a bell that wakes whoever waits for calls as well.
+struct Looking {
+    answers: Sender<(WaitingCall, Foreseen)>,
+    foreseen: Receiver<(WaitingCall, Foreseen)>,
+    bell: OwnedFd,
+    rope: Arc<OwnedFd>,
+}
+
+impl Looking {
+    fn new() -> Result<Self, TraceError> {
+        let (answers, foreseen) = channel();
+        let (bell, rope) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| TraceError::Thread(errno.into()))?;
+        Ok(Self { answers, foreseen, bell, rope: Arc::new(rope) })
+    }
+
+    fn start(&self, looks: Looks, call: WaitingCall) -> Result<(), TraceError> {
+        let rope = Arc::clone(&self.rope);
+        looks.start(call, self.answers.clone(), move || {
+            // Nobody may be there any more to hear it.
+            let _ = write(&rope, b"!");
+        })
+    }
+
+    /// What was foreseen next; to be asked for once the bell has rung.
+    fn next(&self) -> Result<(WaitingCall, Foreseen), TraceError> {
+        read(&self.bell, &mut [0; 1]).map_err(TraceError::Wait)?;
+        Ok(self.foreseen.recv().expect("we have a sender ourselves, and one is sent before each ring"))
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) const PATH_MAX: usize = 4096;
 
 /// Every page size is a multiple of this, so a piece that ends at a multiple of it never reaches into a page that the
 /// string does not touch.
-const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 
 /// Most paths are shorter.
 const FIRST: usize = 256;

@@ -11,22 +11,42 @@ use nix::fcntl::{OFlag, open, openat, readlink, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstat, stat};
 use nix::unistd::read;
 
+use crate::served::{Device, Lies, Served, Table};
 use crate::{look, sys};
 
 /// A task's root and working directory, absolute, as the tracer sees them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) root: Vec<u8>,
     pub(crate) directory: Vec<u8>,
     /// The task's mount namespace, if that is not the tracer's, or if paths may lead to what is in none.
     pub(crate) namespace: Option<u64>,
+    /// What the program serves itself, as the task sees it, and as the tracer does.
+    pub(crate) served: Option<Arc<Table>>,
+    pub(crate) served_outside: Option<Arc<Table>>,
 }
 
 impl Place {
+    /// Whose files lie at `path` in the task's view.
+    pub(crate) fn lies(&self, path: &[u8]) -> Lies {
+        let Some(table) = &self.served else { return Lies::Elsewhere };
+        // Another namespace's table tells of paths from the task's root on.
+        match path.strip_prefix(self.root.as_slice()) {
+            Some(below) if self.namespace.is_some() && self.root != b"/" => table.lies(below),
+            _ => table.lies(path),
+        }
+    }
+
+    /// The same for whoever may wait for the program's own tasks.
+    pub(crate) fn unguarded(&self) -> Self {
+        Self { served: None, served_outside: None, ..self.clone() }
+    }
+
     /// True if `door`, a link of `/proc/TASK`, leads to what stands at `path` in the tracer's own view: in another mount
     /// namespace a path may tell of something that is nowhere else.
     pub(crate) fn shows(&self, task: i32, door: impl FnOnce() -> String, path: &[u8]) -> bool {
-        self.namespace.is_none() || leads_to(&format!("/proc/{task}/{}", door()), path)
+        let outside = self.served_outside.as_deref();
+        self.namespace.is_none() || leads_to(&format!("/proc/{task}/{}", door()), path, outside)
     }
 }
 
@@ -44,6 +64,7 @@ pub(crate) struct Places {
     last: Option<(i32, OwnedFd)>,
     /// The mappings of the task that was asked for them last, which are those of one program.
     maps: Option<(i32, OwnedFd)>,
+    pub(crate) served: Served,
 }
 
 impl Places {
@@ -59,7 +80,11 @@ impl Places {
             Some(own) => Some(namespace(task)?).filter(|&namespace| namespace != own || self.has_detached),
             None => None,
         };
-        let place = Arc::new(Place { root: link(task, "root")?.path, directory: link(task, "cwd")?.path, namespace });
+        let served_outside = self.served.table().cloned();
+        let root = link(task, "root", served_outside.as_deref())?.path;
+        let directory = link(task, "cwd", served_outside.as_deref())?.path;
+        let served = if namespace.is_some() { self.served.table_for(task) } else { served_outside.clone() };
+        let place = Arc::new(Place { root, directory, namespace, served, served_outside });
         if may_remember {
             self.remembered.insert(task, Arc::clone(&place));
         }
@@ -84,7 +109,29 @@ impl Places {
             Err(Errno::ENOENT | Errno::ESRCH) => {}
             _ => self.last = Some((task, directory)),
         }
-        described(text, || format!("/proc/{task}/fd/{descriptor}"))
+        described(text, || format!("/proc/{task}/fd/{descriptor}"), self.served.table().map(Arc::as_ref))
+    }
+
+    /// True if a look may have to wait for the program's own tasks.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.served.table().is_some()
+    }
+
+    /// Takes in what was mounted since; true if something was.
+    pub(crate) fn refresh(&mut self) -> bool {
+        let has_changed = self.served.refresh();
+        if has_changed {
+            self.forget();
+        }
+        has_changed
+    }
+
+    /// True if what `task` has at `address` is a file's that the program serves.
+    pub(crate) fn is_memory_served(&self, task: i32, address: u64) -> bool {
+        let Some(table) = self.served.table() else { return false };
+        let Some(maps) = fs_read(&format!("/proc/{task}/maps")) else { return false };
+        maps.split(|&byte| byte == b'\n')
+            .any(|line| mapping(line).is_some_and(|(range, device)| range.contains(&address) && table.serves(device)))
     }
 
     /// True if other processes may write to what `task` has at `address`. False where the kernel does not tell.
@@ -158,28 +205,42 @@ pub(crate) struct Open {
     pub(crate) is_deleted: bool,
 }
 
-fn link(task: i32, name: &str) -> Result<Open, Errno> {
+fn link(task: i32, name: &str, served: Option<&Table>) -> Result<Open, Errno> {
     let door = format!("/proc/{task}/{name}");
-    described(readlink(door.as_str()), || door)
+    described(readlink(door.as_str()), || door, served)
 }
 
 /// From the text of a link of `/proc/PID`, its `door`, to what it says.
-fn described(text: Result<OsString, Errno>, door: impl FnOnce() -> String) -> Result<Open, Errno> {
+fn described(
+    text: Result<OsString, Errno>,
+    door: impl FnOnce() -> String,
+    served: Option<&Table>,
+) -> Result<Open, Errno> {
     let mut path = match text {
         Ok(text) => text.into_vec(),
-        Err(Errno::ENAMETOOLONG) => return climb(&door()),
+        // Who climbs asks in each directory.
+        Err(Errno::ENAMETOOLONG) if served.is_none() => return climb(&door()),
         Err(errno) => return Err(errno),
     };
     // proc(5), /proc/pid/cwd: what was removed since has this appended; but it may be a part of the name.
-    let is_deleted = path.ends_with(b" (deleted)") && !leads_to(&door(), &path);
+    let is_deleted = path.ends_with(b" (deleted)") && !leads_to(&door(), &path, served);
     if is_deleted {
         path.truncate(path.len() - b" (deleted)".len());
     }
     Ok(Open { path, is_deleted })
 }
 
-/// True if `door`, a link of `/proc/PID`, leads to what stands at `path`.
-pub(crate) fn leads_to(door: &str, path: &[u8]) -> bool {
+/// True if `door`, a link of `/proc/PID`, leads to what stands at `path`. False for what the program itself serves, or
+/// may, as far as `served` says: nobody is asked for that.
+pub(crate) fn leads_to(door: &str, path: &[u8], served: Option<&Table>) -> bool {
+    if let Some(served) = served {
+        let Ok(inode) = sys::known_inode(door) else { return false };
+        if served.serves(inode.device) || served.lies(path) != Lies::Elsewhere {
+            return false;
+        }
+        let is_it = |there: FileStat| (sys::device(there.st_dev), there.st_ino) == (inode.device, inode.number);
+        return look::lstat(path).is_ok_and(is_it);
+    }
     match (stat(door), look::lstat(path)) {
         (Ok(behind), Ok(there)) => look::is_same(&behind, &there),
         _ => false,
@@ -275,17 +336,20 @@ type Executable = (Vec<u8>, u64, u64, (i64, i64));
 
 impl Executables {
     /// The files that the kernel has loaded for `process`, which has just executed them.
-    pub(crate) fn loaded(&mut self, process: i32) -> Vec<Vec<u8>> {
-        let (Ok(open), Ok(stat)) = (link(process, "exe"), stat(format!("/proc/{process}/exe").as_str())) else {
-            return mapped(process);
+    pub(crate) fn loaded(&mut self, process: i32, served: Option<&Table>) -> Vec<Vec<u8>> {
+        if served.is_some() {
+            return mapped(process, served);
+        }
+        let (Ok(open), Ok(stat)) = (link(process, "exe", None), stat(format!("/proc/{process}/exe").as_str())) else {
+            return mapped(process, None);
         };
         let executable = (open.path, stat.st_dev, stat.st_ino, (stat.st_ctime, stat.st_ctime_nsec));
-        self.loaded.entry(executable).or_insert_with(|| mapped(process)).clone()
+        self.loaded.entry(executable).or_insert_with(|| mapped(process, None)).clone()
     }
 }
 
 /// The files that are mapped into `process`: right after an exec, those that the kernel loaded.
-fn mapped(process: i32) -> Vec<Vec<u8>> {
+fn mapped(process: i32, served: Option<&Table>) -> Vec<Vec<u8>> {
     let maps = fs_read(&format!("/proc/{process}/maps")).unwrap_or_default();
     let mut files: Vec<Vec<u8>> = Vec::new();
     for line in maps.split(|&byte| byte == b'\n') {
@@ -293,7 +357,8 @@ fn mapped(process: i32) -> Vec<Vec<u8>> {
         let Some(start) = line.iter().position(|&byte| byte == b'/') else { continue };
         let path = unescape(&line[start..]);
         // proc(5): a file without a name, or that has lost it.
-        if path.ends_with(b" (deleted)") && look::lstat(&path).is_err() {
+        let is_served = || served.is_some_and(|served| served.lies(&path) != Lies::Elsewhere);
+        if path.ends_with(b" (deleted)") && (is_served() || look::lstat(&path).is_err()) {
             continue;
         }
         if !files.contains(&path) {
@@ -301,6 +366,16 @@ fn mapped(process: i32) -> Vec<Vec<u8>> {
         }
     }
     files
+}
+
+/// A line of `/proc/pid/maps`: from where to where, and the device of the file.
+fn mapping(line: &[u8]) -> Option<(std::ops::Range<u64>, Device)> {
+    let mut fields = line.split(|&byte| byte == b' ').map(|field| std::str::from_utf8(field).ok());
+    let hexadecimal = |text: &str| u64::from_str_radix(text, 16).ok();
+    let (start, end) = fields.next()??.split_once('-')?;
+    let (major, minor) = fields.nth(2)??.split_once(':')?;
+    let device = (u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
+    Some((hexadecimal(start)?..hexadecimal(end)?, device))
 }
 
 /// In `/proc/pid/maps` a newline in a path is written `\012` (`fs/seq_file.c`, `mangle_path`).
@@ -354,7 +429,14 @@ mod tests {
         assert_eq!(place.root, b"/");
         assert_eq!(place.directory, nix::unistd::getcwd().unwrap().into_os_string().into_vec());
         assert_eq!(family(own).unwrap().0, own);
-        assert!(mapped(own).iter().any(|path| path.starts_with(b"/")));
+        assert!(mapped(own, None).iter().any(|path| path.starts_with(b"/")));
+    }
+
+    #[test]
+    fn mappings() {
+        let line = b"7f01a000-7f01c000 r-xp 00001000 00:2a 12345     /a file";
+        assert_eq!(mapping(line), Some((0x7f01_a000..0x7f01_c000, (0, 42))));
+        assert_eq!(mapping(b""), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::TraceError;
 use crate::engine::Engine;
 use crate::event::{Access, Found, Gap};
-use crate::inspect::{Asking, Use, found};
+use crate::inspect::{Asking, Use};
 use crate::place::Place;
 use crate::walk::Asker;
 use crate::{memory, sys};
@@ -138,7 +138,8 @@ impl Engine<'_> {
             return Ok(());
         }
         // What it was before is no longer to be seen; devices do not change.
-        let is_file = matches!(found(&open.path), Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG);
+        let is_file =
+            matches!(self.found(&open.path), Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG);
         if is_file && loses(access) {
             self.gap(asking.process, Gap::Rewritten)?;
         }
@@ -155,7 +156,7 @@ impl Engine<'_> {
         if self.spelled == spelled {
             // Rewritten, and once more: what was to be removed is still there.
             let is_removal = access == Access::Remove && !asking.entry.call.name.starts_with("rename");
-            let is_there = is_removal && has_changed && matches!(found(&end), Found::There(_));
+            let is_there = is_removal && has_changed && matches!(self.found(&end), Found::There(_));
             return if is_there { self.gap(asking.process, Gap::Rewritten) } else { Ok(()) };
         }
         if has_changed && loses(access) {

@@ -9,10 +9,26 @@
 //! the first task is resumed: none is passed over, and while the tracer looks at one task, others run.
 
 use std::collections::VecDeque;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::foresight::Foreseen;
 use crate::sys;
+
+/// What comes next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// A task and its raw status.
+    Stop(i32, i32),
+    /// What was foreseen of a task, and by which looks.
+    Foreseen((i32, u64), Foreseen),
+}
+
+/// While looks are waited for, both they and the tasks are asked in turn: nothing in the kernel waits for both. A server
+/// that needs the tracer is quick to say so; one that takes long is asked about less and less often.
+const PAUSES: std::ops::RangeInclusive<Duration> = Duration::from_micros(50)..=Duration::from_millis(10);
 
 /// Reports that were taken and not handed out yet, oldest first.
 #[derive(Debug, Default)]
@@ -21,19 +37,25 @@ pub(crate) struct Stops {
 }
 
 impl Stops {
-    /// The next report; blocks until there is one. `are_several`: more than one task may have something to tell.
+    /// The next report; blocks until there is one. `are_several`: more than one task may have something to tell; `looks`:
+    /// they are waited for as well.
     ///
     /// # Errors
     /// `ECHILD` if no task is left. What `waitpid(2)` says.
-    pub(crate) fn next(&mut self, are_several: bool) -> Result<(i32, i32), Errno> {
-        if let Some(report) = self.taken.pop_front() {
-            return Ok(report);
+    pub(crate) fn next(
+        &mut self,
+        are_several: bool,
+        looks: Option<&Receiver<((i32, u64), Foreseen)>>,
+    ) -> Result<Next, Errno> {
+        if let Some((task, status)) = self.taken.pop_front() {
+            return Ok(Next::Stop(task, status));
         }
-        let first = loop {
-            match sys::wait_any() {
-                Err(Errno::EINTR) => {}
-                result => break result?,
-            }
+        let first = match looks {
+            None => wait()?,
+            Some(looks) => match wait_with(looks)? {
+                Next::Stop(task, status) => (task, status),
+                foreseen @ Next::Foreseen(..) => return Ok(foreseen),
+            },
         };
         if are_several {
             // That no task is left is told when it is asked for the next time.
@@ -41,6 +63,29 @@ impl Stops {
                 self.taken.push_back(report);
             }
         }
-        Ok(first)
+        Ok(Next::Stop(first.0, first.1))
+    }
+}
+
+fn wait() -> Result<(i32, i32), Errno> {
+    loop {
+        match sys::wait_any() {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// As [`wait`], or what looks have shown.
+fn wait_with(looks: &Receiver<((i32, u64), Foreseen)>) -> Result<Next, Errno> {
+    let mut pause = *PAUSES.start();
+    loop {
+        if let Some((task, status)) = sys::poll_any()? {
+            return Ok(Next::Stop(task, status));
+        }
+        if let Ok((which, foreseen)) = looks.recv_timeout(pause) {
+            return Ok(Next::Foreseen(which, foreseen));
+        }
+        pause = (pause * 2).min(*PAUSES.end());
     }
 }

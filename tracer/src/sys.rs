@@ -129,6 +129,32 @@ pub(crate) fn is_mapping_shared(maps: BorrowedFd<'_>, address: u64) -> Result<bo
     Ok(query[5] & PROCMAP_QUERY_VMA_SHARED != 0)
 }
 
+/// What is known of a file without asking anybody (`AT_STATX_DONT_SYNC` of `statx(2)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Inode {
+    /// Major and minor number.
+    pub(crate) device: (u32, u32),
+    pub(crate) number: u64,
+}
+
+/// What is known of the file behind `door`, a link of `/proc/PID`.
+pub(crate) fn known_inode(door: &str) -> Result<Inode, Errno> {
+    let door = std::ffi::CString::new(door).map_err(|_| Errno::EINVAL)?;
+    let mut known = MaybeUninit::<libc::statx>::zeroed();
+    let flags = libc::AT_STATX_DONT_SYNC;
+    // SAFETY: `door` is a C string, and the kernel writes one struct to `known`.
+    let result = unsafe { libc::statx(libc::AT_FDCWD, door.as_ptr(), flags, libc::STATX_INO, known.as_mut_ptr()) };
+    Errno::result(result)?;
+    // SAFETY: all bytes were zeroed, which is a value of this struct of integers, and the kernel wrote more of them.
+    let known = unsafe { known.assume_init() };
+    Ok(Inode { device: (known.stx_dev_major, known.stx_dev_minor), number: known.stx_ino })
+}
+
+/// The numbers of a device.
+pub(crate) fn device(number: libc::dev_t) -> (u32, u32) {
+    (libc::major(number), libc::minor(number))
+}
+
 /// True if both tasks have one working directory (`CLONE_FS`), or if the kernel does not tell (`kcmp(2)`).
 pub(crate) fn share_directory(one: i32, other: i32) -> bool {
     const KCMP_FS: libc::c_int = 3;

@@ -11,8 +11,10 @@ use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag};
 
 use crate::event::{Found, Link, Walk};
+use crate::foresight::{Foreseen, Way, is_unasked};
 use crate::look;
 use crate::place::{self, Place};
+use crate::served::{Lies, UNASKED};
 
 /// The kernel gives up after this many links (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
@@ -29,7 +31,7 @@ pub(crate) struct Asker<'a> {
 }
 
 /// A walk, and what it says beyond where it leads.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Walked {
     pub(crate) walk: Walk,
     /// It went through a door of `/proc`, which leads each task somewhere else.
@@ -57,6 +59,8 @@ pub(crate) struct Walker {
     directories: HashMap<Vec<u8>, Arc<Directory>>,
     /// By device: is it a `/proc`, wherever that is mounted?
     processes: HashMap<u64, bool>,
+    /// Of the call that is looked into: walks that could have had to wait for the program itself.
+    pub(crate) foreseen: Foreseen,
 }
 
 /// A directory that a path led to.
@@ -74,7 +78,8 @@ impl Walker {
         self.directories.clear();
     }
 
-    /// Follows `spelled` from `from`, the last component only if `follow`.
+    /// Follows `spelled` from `from`, the last component only if `follow`. Where it would have to wait for the program
+    /// itself it ends, unless the way was foreseen.
     pub(crate) fn walk(
         &mut self,
         asker: Asker<'_>,
@@ -83,6 +88,16 @@ impl Walker {
         follow: bool,
         may_remember: bool,
     ) -> Walked {
+        let walked = self.step(asker, from, spelled, follow, may_remember);
+        if is_unasked(&walked.walk.found) {
+            let root = asker.place.root.clone();
+            let way = Way { root, from: from.to_vec(), spelled: spelled.to_vec(), follow };
+            return self.foreseen.walk(&way).unwrap_or(walked);
+        }
+        walked
+    }
+
+    fn step(&mut self, asker: Asker<'_>, from: &[u8], spelled: &[u8], follow: bool, may_remember: bool) -> Walked {
         // Only a plain last name can be split off: behind a slash, `.` and `..` the kernel follows.
         let name_start = spelled.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
         let (parent, name) = spelled.split_at(name_start);
@@ -209,6 +224,9 @@ impl<'a> Steps<'a> {
     }
 
     fn lstat(&self) -> Result<FileStat, Errno> {
+        if self.asker.place.lies(&self.end) != Lies::Elsewhere {
+            return Err(UNASKED);
+        }
         look::lstat(&self.reach())
     }
 
@@ -244,8 +262,11 @@ impl<'a> Steps<'a> {
         self.is_personal |= is_processes;
         if is_processes && is_magic(&target) {
             // proc(5): the link is a door to the object itself; its text is a path in the reader's view, or a mere name.
-            let is_path = target.starts_with(b"/")
-                && std::str::from_utf8(&self.reach()).is_ok_and(|door| place::leads_to(door, &target));
+            // What the program serves is believed: its own door leads there.
+            let is_served = place.lies(&target) != Lies::Elsewhere;
+            let outside = place.served_outside.as_deref();
+            let leads = |door: &str| is_served || place::leads_to(door, &target, outside);
+            let is_path = target.starts_with(b"/") && std::str::from_utf8(&self.reach()).is_ok_and(leads);
             if is_path {
                 self.end = target;
             }
@@ -341,7 +362,8 @@ mod tests {
         symlink("usr/bin", at("bin")).unwrap();
         symlink("../../bin/tool", at("opt/lib/tool")).unwrap();
         symlink("loop", at("loop")).unwrap();
-        let place = Place { root: bytes(directory.path()), directory: bytes(directory.path()), namespace: None };
+        let top = bytes(directory.path());
+        let place = Place { root: top.clone(), directory: top, ..Place::default() };
         Fixture { directory, place }
     }
 
@@ -408,7 +430,7 @@ mod tests {
 
     #[test]
     fn proc_leads_to_the_asker() {
-        let place = Place { root: b"/".to_vec(), directory: b"/".to_vec(), namespace: None };
+        let place = Place { root: b"/".to_vec(), directory: b"/".to_vec(), ..Place::default() };
         let own = nix::unistd::getpid().as_raw();
         let walk = Walker::default().walk(
             Asker { process: own, task: own, place: &place },

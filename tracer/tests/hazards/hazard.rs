@@ -157,7 +157,8 @@ impl Hazard {
                 let links: Vec<String> =
                     links.filter(|path| !path.starts_with("/proc/")).map(|path| format!(" {path}@")).collect();
                 let links = links.concat();
-                seen.touches.insert(format!("{call} {:?} {path} {state}{links}", touch.access));
+                let served = if touch.is_served { " served" } else { "" };
+                seen.touches.insert(format!("{call} {:?} {path} {state}{links}{served}", touch.access));
             }
             Event::Fork { parent, child } => {
                 assert_eq!(seen.parents.insert(child, parent), None, "each process is born once");

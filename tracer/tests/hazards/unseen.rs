@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use minjail_tracer::{Gap, Outcome};
+use nix::mount::{MsFlags, mount};
+use nix::sched::CloneFlags;
 
 use crate::hazard::{Hazard, Seen};
 use crate::paths::Mount;
@@ -83,6 +85,71 @@ fn mounts_that_are_nowhere() {
     }
     assert_eq!(seen.outcome, Outcome::Exited(0));
     assert_eq!(seen.gaps, BTreeMap::from([(Gap::MountNamespace, 1)]), "{:?}", seen.touches);
+}
+
+/// Runs it where what it mounts is seen by nobody else, and goes with it; `None` if nothing can be mounted.
+fn served(mode: &str) -> Option<Seen> {
+    let hazard = Hazard::new("served").content("backing/file", "file").content("outside", "outside");
+    let script = format!("#!{}/shell\n", hazard.path().display());
+    let hazard = hazard.script("backing/script", &script).file("mnt/below").arguments(&[mode]);
+    let program = crate::hazard::build("served", &[]);
+    for copy in ["interpreter", "backing/program"] {
+        fs_err::copy(&program, hazard.path().join(copy)).unwrap();
+    }
+    let hazard = hazard.link("shell", "interpreter");
+    let run = || {
+        let own = CloneFlags::CLONE_NEWNS;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        nix::sched::unshare(own).and_then(|()| mount(None::<&str>, "/", None::<&str>, private, None::<&str>)).ok()?;
+        Some(hazard.run()).filter(|seen| seen.outcome != Outcome::Exited(77))
+    };
+    std::thread::scope(|scope| scope.spawn(run).join().unwrap())
+}
+
+/// A tracer that looked for itself would wait for a server that waits for the tracer.
+#[test]
+fn file_systems_that_the_program_serves_itself() {
+    for mode in ["holds", "opens"] {
+        for _ in 0..repeats() {
+            let Some(seen) = served(mode) else { return skip("nothing can be served and mounted here") };
+            seen.is(&[
+                "open Read backing/file there",
+                "open Read backing/script there",
+                "open Read backing/program there",
+                "open Write /dev/fuse there",
+                "mount Look served missing",
+                "mount Mount mnt there",
+                "stat Look mnt/file there served",
+                "open Read mnt/file there served",
+                "readlink Look mnt/link there served",
+                "open Read outside there",
+                "access Look mnt/none missing served",
+                "open Read mnt there served",
+                "getdents64 List mnt there served",
+                "access Look mnt/file there served",
+                "fchdir Enter mnt there served",
+                "access Look outside there",
+                "chdir Enter . there",
+                "execve Execute mnt/script there served",
+                "execve Execute interpreter there shell@",
+                "execve Execute mnt/program there served",
+                "access Look within missing",
+                "umount2 Mount mnt there served",
+                "access Look mnt/below there",
+            ]);
+        }
+    }
+}
+
+/// Others go on while one waits, and nobody waits longer than without a tracer.
+#[test]
+fn a_file_system_whose_server_never_answers() {
+    for _ in 0..repeats() {
+        let Some(seen) = served("stops") else { return skip("nothing can be served and mounted here") };
+        assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+        assert!(seen.touches.contains("access Look outside there"), "{:#?}", seen.touches);
+        assert!(seen.touches.iter().any(|touch| touch.starts_with("access Look mnt/file ")), "{:#?}", seen.touches);
+    }
 }
 
 #[test]

@@ -1,0 +1,253 @@
+//! Looks that may have to wait for the program itself, taken while its other tasks go on.
+//!
+//! What a task asks for may lie on a file system that another task serves (see `served`). A tracer that looked there
+//! itself would wait for a task that waits for the tracer. So before such a call is looked into, all that it would ask of the
+//! server is asked on a thread of its own; the call waits as long as it would anyway, and everything else goes on. Then it
+//! is looked into with these answers at hand.
+//!
+//! What was not foreseen, because somebody has changed the path or the mounts meanwhile, is a gap.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use crate::TraceError;
+use crate::decode::{self, Asked, From};
+use crate::engine::Engine;
+use crate::event::{Access, Found};
+use crate::inspect::{Asking, image, interpreter};
+use crate::memory::{self, Unread};
+use crate::place::Place;
+use crate::script;
+use crate::served::{Lies, UNASKED};
+use crate::walk::{Asker, Walked, Walker};
+
+/// A call is looked into anew after so many looks at most: each can show where another one leads.
+const ROUNDS: usize = 8;
+
+/// A longest path, and a page more.
+const REACH: usize = 2 * memory::PATH_MAX;
+
+/// A look that is wanted.
+#[derive(Debug)]
+pub(crate) enum Wanted {
+    /// Where a path leads; if it is to be executed, with the interpreters that it names.
+    Walk { way: Way, place: Arc<Place>, executes: bool },
+    /// A part of the task's memory, which is a file's.
+    Memory { address: u64 },
+}
+
+/// A path, and how it is walked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Way {
+    pub(crate) root: Vec<u8>,
+    pub(crate) from: Vec<u8>,
+    pub(crate) spelled: Vec<u8>,
+    pub(crate) follow: bool,
+}
+
+/// What is known of a call beforehand.
+#[derive(Debug, Default)]
+pub(crate) struct Foreseen {
+    walks: HashMap<Way, Walked>,
+    /// The interpreters that files name, by path.
+    interpreters: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    memory: HashSet<u64>,
+    rounds: usize,
+}
+
+impl Foreseen {
+    pub(crate) fn walk(&self, way: &Way) -> Option<Walked> {
+        self.walks.get(way).cloned()
+    }
+
+    /// What stands at `path`, which has no links on its way.
+    pub(crate) fn found(&self, path: &[u8]) -> Found {
+        let walked = self.walk(&Way::to(path));
+        walked.map_or(Found::Unknown(UNASKED), |walked| walked.walk.found)
+    }
+
+    pub(crate) fn interpreter(&self, path: &[u8]) -> Option<Vec<u8>> {
+        self.interpreters.get(path).cloned().flatten()
+    }
+}
+
+impl Way {
+    /// To what is known by its whole path.
+    fn to(path: &[u8]) -> Self {
+        Self { root: b"/".to_vec(), from: b"/".to_vec(), spelled: path.to_vec(), follow: false }
+    }
+}
+
+/// Looks for one call.
+#[derive(Debug)]
+pub(crate) struct Looks {
+    pub(crate) task: i32,
+    process: i32,
+    wanted: Vec<Wanted>,
+    foreseen: Foreseen,
+}
+
+impl Looks {
+    /// Takes them on a thread of its own, which tells `to`, then calls `told`.
+    pub(crate) fn start<T: Send + 'static>(
+        mut self,
+        call: T,
+        to: Sender<(T, Foreseen)>,
+        told: impl FnOnce() + Send + 'static,
+    ) -> Result<(), TraceError> {
+        // Nobody waits for the thread: one whose server never answers ends with the process.
+        let thread = std::thread::Builder::new().spawn(move || {
+            self.take();
+            // Whoever wanted to know may be gone.
+            let _ = to.send((call, self.foreseen));
+            told();
+        });
+        thread.map(drop).map_err(TraceError::Thread)
+    }
+
+    fn take(&mut self) {
+        for wanted in std::mem::take(&mut self.wanted) {
+            match wanted {
+                Wanted::Walk { way, place, executes } => self.walk(way, &place, executes),
+                Wanted::Memory { address } => {
+                    // What is read here is in the kernel's memory afterwards, and needs no server any more.
+                    let mut piece = [0; REACH];
+                    let ends = (memory::PAGE - address % memory::PAGE) as usize;
+                    for end in [ends, ends + memory::PAGE as usize].into_iter().filter(|&end| end <= REACH) {
+                        let _ = memory::read(self.task, address, &mut piece[..end]);
+                    }
+                    self.foreseen.memory.insert(address);
+                }
+            }
+        }
+    }
+
+    fn walk(&mut self, way: Way, place: &Place, executes: bool) {
+        let place = place.unguarded();
+        let asker = Asker { process: self.process, task: self.task, place: &place };
+        let mut walker = Walker::default();
+        let (mut way, mut levels) = (way, if executes { 1 + script::LEVELS } else { 0 });
+        loop {
+            let walked = walker.walk(asker, &way.from, &way.spelled, way.follow, false);
+            let end = walked.walk.end.clone();
+            let named = if levels == 0 { None } else { image(&walked.walk).and_then(|file| interpreter(&file)) };
+            self.foreseen.walks.insert(way, walked);
+            if levels == 0 {
+                return;
+            }
+            self.foreseen.interpreters.insert(end, named.clone());
+            let Some(spelled) = named else { return };
+            levels -= 1;
+            way = Way { root: place.root.clone(), from: place.directory.clone(), spelled, follow: true };
+        }
+    }
+}
+
+impl Engine<'_> {
+    /// The looks that a call needs beforehand, if any.
+    pub(crate) fn foresee(&mut self, asking: Asking) -> Option<Looks> {
+        if !self.places.may_wait() || self.walker.foreseen.rounds >= ROUNDS {
+            return None;
+        }
+        let mut all = Vec::new();
+        let mut wanted = Vec::new();
+        let waits = std::cell::RefCell::new(Vec::new());
+        let read = |address: u64, buffer: &mut [u8]| {
+            if self.waits_for_memory(asking.task, address) {
+                waits.borrow_mut().push(Wanted::Memory { address });
+                return Err(Unread::Refused);
+            }
+            memory::read(asking.task, address, buffer)
+        };
+        // What cannot be read is told when the call is looked into.
+        let _ = decode::decode(&asking.entry, &read, &mut |asked| all.push(asked));
+        wanted.append(&mut waits.into_inner());
+        for asked in all {
+            self.want(asking, asked, &mut wanted);
+        }
+        if wanted.is_empty() {
+            return None;
+        }
+        let mut foreseen = std::mem::take(&mut self.walker.foreseen);
+        foreseen.rounds += 1;
+        Some(Looks { task: asking.task, process: asking.process, wanted, foreseen })
+    }
+
+    /// What of the task's memory is a file's that the program serves, and has not been read yet.
+    fn waits_for_memory(&self, task: i32, address: u64) -> bool {
+        !self.walker.foreseen.memory.contains(&address) && self.places.is_memory_served(task, address)
+    }
+
+    fn want(&mut self, asking: Asking, asked: Asked, wanted: &mut Vec<Wanted>) {
+        match asked {
+            Asked::Path { from, address, access, follow } if address != 0 => {
+                if self.waits_for_memory(asking.task, address) {
+                    wanted.push(Wanted::Memory { address });
+                    return;
+                }
+                let mut spelled = Vec::new();
+                match memory::read_string(asking.task, address, &mut spelled) {
+                    Ok(()) if !spelled.is_empty() => self.want_walk(asking, from, spelled, access, follow, wanted),
+                    Ok(()) => {
+                        if let From::Descriptor(descriptor) = from {
+                            self.want_descriptor(asking, descriptor, access, wanted);
+                        }
+                    }
+                    Err(_) => {}
+                }
+            }
+            Asked::Inline { path, access } => {
+                self.want_walk(asking, From::WorkingDirectory, path, access, true, wanted);
+            }
+            Asked::Descriptor { descriptor, access } => self.want_descriptor(asking, descriptor, access, wanted),
+            _ => {}
+        }
+    }
+
+    fn want_descriptor(&mut self, asking: Asking, descriptor: i32, access: Access, wanted: &mut Vec<Wanted>) {
+        let Ok(open) = self.places.descriptor(asking.task, descriptor) else { return };
+        let place = Place { root: b"/".to_vec(), directory: b"/".to_vec(), ..Place::default() };
+        let lies = self.places.served.table().map_or(Lies::Elsewhere, |table| table.lies(&open.path));
+        let way = Way::to(&open.path);
+        if lies != Lies::Elsewhere && !self.walker.foreseen.walks.contains_key(&way) {
+            wanted.push(Wanted::Walk { way, place: Arc::new(place), executes: access == Access::Execute });
+        }
+    }
+
+    fn want_walk(
+        &mut self,
+        asking: Asking,
+        from: From,
+        spelled: Vec<u8>,
+        access: Access,
+        follow: bool,
+        wanted: &mut Vec<Wanted>,
+    ) {
+        self.spelled = spelled;
+        let Ok((place, from)) = self.start(asking.task, from, self.known.is_settled()) else { return };
+        // What is in no place of ours is a gap, wherever it leads.
+        if place.namespace.is_some() {
+            return;
+        }
+        let from = from.of(&place).to_vec();
+        let executes = access == Access::Execute;
+        let mut way = Way { root: place.root.clone(), from, spelled: std::mem::take(&mut self.spelled), follow };
+        for _ in 0..=script::LEVELS {
+            let asker = Asker { process: asking.process, task: asking.task, place: &place };
+            let walk = self.walker.walk(asker, &way.from, &way.spelled, way.follow, false).walk;
+            if matches!(walk.found, Found::Unknown(UNASKED)) {
+                wanted.push(Wanted::Walk { way, place, executes });
+                return;
+            }
+            let named = if executes { self.interpreter_of(&place, &walk) } else { None };
+            let Some(spelled) = named else { return };
+            way = Way { root: place.root.clone(), from: place.directory.clone(), spelled, follow: true };
+        }
+    }
+}
+
+/// True for what a walk ended at because it would have had to wait.
+pub(crate) fn is_unasked(found: &Found) -> bool {
+    matches!(found, Found::Unknown(errno) if *errno == UNASKED)
+}
