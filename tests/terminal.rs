@@ -17,7 +17,7 @@ use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
-use support::{TestContext, limited, outcome_of};
+use support::{TestContext, limited, needs_root, outcome_of};
 
 /// Nothing here takes a tenth of this.
 const AT_MOST: Duration = Duration::from_secs(30);
@@ -382,4 +382,49 @@ fn nothing_outlives_a_killed_minjail() {
         child.wait().expect("it is a child of ours");
         is_gone(program);
     }
+}
+
+/// Not even for the moment between the end of its tracer and its own: who asks then would be told that there is no such call.
+#[test]
+fn nobody_goes_on_without_a_tracer() {
+    let context = TestContext::new();
+    let program = context.text("program");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/hazards/unanswered.c");
+    outcome_of(context.command("gcc").args(["-O1", "-static", "-pthread", "-o", &program, source])).success();
+    for signals in [&[Signal::SIGKILL][..], &[Signal::SIGTERM, Signal::SIGINT]] {
+        for _ in 0..50 {
+            context.lay_out(&[]);
+            let mut command = Command::new(support::minjail());
+            command.args(["trace", "--quiet", "--force", "-t", "../t.trace", "--", &program]);
+            let mut child = command.current_dir(context.work()).spawn().expect("minjail was built for this test");
+            is_there(&context.path("work/ready"));
+            for &sent in signals {
+                signal(&child, sent);
+            }
+            child.wait().expect("it is a child of ours");
+            let seen = fs_err::read_to_string(context.path("work/seen")).expect("the program has made it");
+            assert_eq!(seen, "", "{signals:?}");
+        }
+    }
+}
+
+/// Who may not kill processes of other users gives up tracing one all the same.
+#[test]
+fn a_process_of_another_user_is_ended_too() {
+    if !needs_root("setpriv") {
+        return;
+    }
+    let context = TestContext::new();
+    let program = context.text("program");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/hazards/unkillable.c");
+    outcome_of(context.command("gcc").args(["-O1", "-static", "-o", &program, source])).success();
+    let mut command = context.command("setpriv");
+    command.args(["--bounding-set=-kill", "--inh-caps=-kill", support::minjail(), "trace", "-t", "../t.trace", "--"]);
+    let outcome = outcome_of(command.arg(&program));
+    if outcome.status == 77 {
+        return support::skip("every process can be killed here");
+    }
+    assert!(outcome.status == 125 && outcome.stderr.contains("uses ptrace itself"), "{outcome}");
+    let child = fs_err::read_to_string(context.path("work/child")).expect("the program has made it");
+    is_gone(child.trim().parse().expect("a number"));
 }

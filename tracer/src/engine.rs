@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::AtomicI32;
 use std::sync::{Arc, Mutex};
 use std::thread::Scope;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -18,7 +18,7 @@ use crate::event::{Event, Gap};
 use crate::filter::ABIS;
 use crate::foresight::{Foreseen, Looks};
 use crate::known::{Change, Known};
-use crate::listener::{Listener, lock};
+use crate::listener::{Listener, Rope, lock};
 use crate::machine::{End, Machine, Step};
 use crate::place::{self, Executables, Places};
 use crate::race::{Changing, Raced, Races};
@@ -74,11 +74,7 @@ pub fn trace(command: &Command, options: &Options, sink: &mut Sink<'_>) -> Resul
     sys::lift_file_size();
     let engine = Mutex::new(Engine::new(started.process, &forwarding, sink));
     let outcome = std::thread::scope(|scope| {
-        let outcome = run(&engine, scope, &mut started, options);
-        if outcome.is_err() {
-            lock(&engine).kill_all();
-        }
-        outcome
+        run(&engine, scope, &mut started, options).map_err(|failure| lock(&engine).give_up(failure))
     })?;
     match started.failure(command) {
         Some(failure) if !lock(&engine).executed => Err(failure.into()),
@@ -121,7 +117,7 @@ fn run<'scope, 'env>(
                     task,
                     source,
                 })?;
-                engine_now.listens = true;
+                engine_now.listens = Some(listener.rope());
                 std::thread::Builder::new()
                     .spawn_scoped(scope, move || listener.serve(engine))
                     .map_err(TraceError::Thread)?;
@@ -184,8 +180,8 @@ pub(crate) struct Engine<'a> {
     looks: Vec<Looks>,
     looked: u64,
     executed: bool,
-    /// A second thread hears of calls that only ask.
-    listens: bool,
+    /// A second thread hears of calls that only ask; by this rope it hears that all is over.
+    listens: Option<Rope>,
     /// Why it could not go on.
     failure: Option<TraceError>,
     is_over: bool,
@@ -237,7 +233,7 @@ impl<'a> Engine<'a> {
             looks: Vec::new(),
             looked: 0,
             executed: false,
-            listens: false,
+            listens: None,
             failure: None,
             is_over: false,
             signals,
@@ -428,7 +424,7 @@ impl<'a> Engine<'a> {
                 self.go_on(task)
             }
             Step::Resume { signal } => {
-                if self.listens {
+                if self.listens.is_some() {
                     alive("mend the call of", task, retrace::restart(task, &self.tables))?;
                 }
                 alive("resume", task, sys::resume(task, signal))
@@ -489,21 +485,50 @@ impl<'a> Engine<'a> {
         self.walker.forget();
     }
 
-    /// Ends everything that is traced, and waits until it is gone.
-    fn kill_all(&mut self) {
+    /// Ends everything that is traced; `failure`, with what is still there if anything is.
+    fn give_up(&mut self, failure: TraceError) -> TraceError {
         self.is_over = true;
-        for process in self.machine.processes() {
-            sys::kill(process, libc::SIGKILL);
+        let left = self.kill_all();
+        if let Some(rope) = &self.listens {
+            rope.pull();
         }
+        match left {
+            Some(process) => TraceError::Left { process, source: Box::new(failure) },
+            None => failure,
+        }
+    }
+
+    /// Ends everything that is traced, and waits until it is gone; a process that is not, after [`PATIENCE`].
+    fn kill_all(&mut self) -> Option<i32> {
+        let mut left = self.machine.processes();
+        for &process in &left {
+            kill(process);
+        }
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            match sys::wait_any() {
+            match sys::poll_any() {
+                Ok(Some((task, status))) if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) => {
+                    left.remove(&task);
+                }
                 // A task born in the meantime, or one that has only just stopped.
-                Ok((task, _)) => sys::kill(task, libc::SIGKILL),
+                Ok(Some((task, _))) => kill(task),
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+                Ok(None) => return left.pop_first(),
                 Err(Errno::EINTR) => {}
-                Err(_) => return,
+                Err(_) => return None,
             }
         }
     }
+}
+
+/// So long is waited for tasks that were killed: one may be in a call that nothing ends, as on a network's file system. It
+/// ends when it returns, and no later than this process by `PTRACE_O_EXITKILL`.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Kills a task of ours, also one of another user, whom `kill(2)` may refuse.
+fn kill(task: i32) {
+    sys::kill(task, libc::SIGKILL);
+    sys::kill_traced(task);
 }
 
 /// ESRCH from a ptrace request means that the task was killed while it stood there (`ptrace(2)`, "Death under

@@ -61,6 +61,8 @@ pub enum TraceError {
     Ptrace { step: &'static str, task: i32, source: nix::errno::Errno },
     #[error("the program uses ptrace itself (task {task}), and a traced task cannot have a second tracer")]
     Nested { task: i32 },
+    #[error("process {process} of the program cannot be ended before minjail ends")]
+    Left { process: i32, source: Box<TraceError> },
     #[error("the receiver of the events asked to stop")]
     Stopped,
 }

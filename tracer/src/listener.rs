@@ -35,35 +35,46 @@ pub(crate) fn may_take(any: BorrowedFd<'_>) -> bool {
 
 /// Where calls wait.
 #[derive(Debug)]
-pub(crate) struct Listener(OwnedFd);
+pub(crate) struct Listener {
+    calls: OwnedFd,
+    looking: Looking,
+}
 
 impl Listener {
     /// Takes the listener that is open at `descriptor` of `process`, which stands still.
     pub(crate) fn take(process: i32, descriptor: i32) -> Result<Self, Errno> {
-        let listener = sys::copy_descriptor(process, descriptor)?;
-        sys::wake_nearby(listener.as_fd());
-        Ok(Self(listener))
+        let calls = sys::copy_descriptor(process, descriptor)?;
+        sys::wake_nearby(calls.as_fd());
+        Ok(Self { calls, looking: Looking::new()? })
+    }
+
+    /// By which whoever serves it is told that all is over.
+    pub(crate) fn rope(&self) -> Rope {
+        self.looking.rope.clone()
     }
 
     /// Tells `engine` of each call and lets it run, until nobody is left who could make one.
     pub(crate) fn serve(&self, engine: &Mutex<Engine<'_>>) {
-        if let Err(failure) = Looking::new().and_then(|looking| self.listen(engine, &looking)) {
+        let _keeper = Keeper::start(self.calls.as_fd());
+        if let Err(failure) = self.listen(engine) {
             lock(engine).fail(failure);
         }
     }
 
-    fn listen(&self, engine: &Mutex<Engine<'_>>, looking: &Looking) -> Result<(), TraceError> {
+    fn listen(&self, engine: &Mutex<Engine<'_>>) -> Result<(), TraceError> {
         loop {
             let for_input = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
-            let mut waits = [for_input(self.0.as_fd()), for_input(looking.bell.as_fd())];
+            let mut waits = [for_input(self.calls.as_fd()), for_input(self.looking.bell.as_fd())];
             match poll(&mut waits, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(TraceError::Wait(errno)),
             }
             let [calls, foreseen] = waits.map(|wait| wait.revents().unwrap_or(PollFlags::empty()));
             if foreseen.contains(PollFlags::POLLIN) {
-                let (call, foreseen) = looking.next()?;
-                self.hear(engine, looking, &call, foreseen)?;
+                match self.looking.next()? {
+                    Some((call, foreseen)) => self.hear(engine, &call, foreseen)?,
+                    None => return Ok(()),
+                }
             }
             if !calls.contains(PollFlags::POLLIN) {
                 // The last task is gone.
@@ -72,60 +83,85 @@ impl Listener {
                 }
                 continue;
             }
-            match sys::receive_call(self.0.as_fd()) {
-                Ok(call) => self.hear(engine, looking, &call, Foreseen::default())?,
+            match sys::receive_call(self.calls.as_fd()) {
+                Ok(call) => self.hear(engine, &call, Foreseen::default())?,
                 Err(Errno::ENOENT | Errno::EINTR) => {}
                 Err(errno) => return Err(TraceError::Wait(errno)),
             }
         }
     }
 
-    fn hear(
-        &self,
-        engine: &Mutex<Engine<'_>>,
-        looking: &Looking,
-        call: &WaitingCall,
-        foreseen: Foreseen,
-    ) -> Result<(), TraceError> {
+    fn hear(&self, engine: &Mutex<Engine<'_>>, call: &WaitingCall, foreseen: Foreseen) -> Result<(), TraceError> {
         let heard = lock(engine).hear(call, foreseen);
         let refusal = match heard {
             Heard::Run => None,
             Heard::Refuse(errno) => Some(errno),
-            Heard::Wait(looks) => return looking.start(looks, *call),
+            Heard::Wait(looks) => return self.looking.start(looks, *call),
         };
         // It may be gone by now.
-        let _ = sys::answer_call(self.0.as_fd(), call.id, refusal);
+        let _ = sys::answer_call(self.calls.as_fd(), call.id, refusal);
         Ok(())
     }
 }
 
+/// A process that has the listener open until this one is gone.
+///
+/// The kernel closes what a process has open before it ends whom the process traces (`do_exit` in `kernel/exit.c`), and
+/// who waits for a listener that is closed is told that there is no such call (`seccomp_unotify(2)`). So whenever
+/// this process was killed, tasks ran on for a moment with a wrong answer.
+struct Keeper(i32);
+
+impl Keeper {
+    /// A child of the calling thread, which the thread that waits for the tasks does not hear of. `None` if there is none to be
+    /// had: nothing else depends on it.
+    fn start(listener: BorrowedFd<'_>) -> Option<Self> {
+        sys::keep_open(listener).ok().map(Self)
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        sys::kill(self.0, libc::SIGKILL);
+        sys::reap(self.0);
+    }
+}
+
 /// Calls for which looks are taken, and a bell that wakes whoever waits for calls as well.
+#[derive(Debug)]
 struct Looking {
     answers: Sender<(WaitingCall, Foreseen)>,
     foreseen: Receiver<(WaitingCall, Foreseen)>,
     bell: OwnedFd,
-    rope: Arc<OwnedFd>,
+    rope: Rope,
+}
+
+/// Rings a listener's bell.
+#[derive(Debug, Clone)]
+pub(crate) struct Rope(Arc<OwnedFd>);
+
+impl Rope {
+    pub(crate) fn pull(&self) {
+        // Nobody may be there any more to hear it.
+        let _ = write(&self.0, b"!");
+    }
 }
 
 impl Looking {
-    fn new() -> Result<Self, TraceError> {
+    fn new() -> Result<Self, Errno> {
         let (answers, foreseen) = channel();
-        let (bell, rope) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| TraceError::Thread(errno.into()))?;
-        Ok(Self { answers, foreseen, bell, rope: Arc::new(rope) })
+        let (bell, rope) = pipe2(OFlag::O_CLOEXEC)?;
+        Ok(Self { answers, foreseen, bell, rope: Rope(Arc::new(rope)) })
     }
 
     fn start(&self, looks: Looks, call: WaitingCall) -> Result<(), TraceError> {
-        let rope = Arc::clone(&self.rope);
-        looks.start(call, self.answers.clone(), move || {
-            // Nobody may be there any more to hear it.
-            let _ = write(&rope, b"!");
-        })
+        let rope = self.rope.clone();
+        looks.start(call, self.answers.clone(), move || rope.pull())
     }
 
-    /// What was foreseen next; to be asked for once the bell has rung.
-    fn next(&self) -> Result<(WaitingCall, Foreseen), TraceError> {
+    /// What was foreseen next, once the bell has rung; `None` if it has rung since all is over.
+    fn next(&self) -> Result<Option<(WaitingCall, Foreseen)>, TraceError> {
         read(&self.bell, &mut [0; 1]).map_err(TraceError::Wait)?;
-        Ok(self.foreseen.recv().expect("we have a sender ourselves, and one is sent before each ring"))
+        Ok(self.foreseen.try_recv().ok())
     }
 }
 

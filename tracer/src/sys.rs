@@ -337,6 +337,44 @@ pub(crate) fn fork(child: &Child<'_>) -> Result<i32, Errno> {
     }
 }
 
+/// Starts a process that has `kept` open, and nothing else, until this process is gone: its tasks too have been ended by
+/// then (`exit_notify` in `kernel/exit.c`). No signal but SIGKILL reaches it.
+pub(crate) fn keep_open(kept: BorrowedFd<'_>) -> Result<i32, Errno> {
+    // SAFETY: takes numbers alone.
+    let process = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) })? as i32;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
+    let process = unsafe { OwnedFd::from_raw_fd(process) };
+    let mut all = MaybeUninit::uninit();
+    // SAFETY: sigfillset initialises `all`.
+    let all = unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        all.assume_init()
+    };
+    // SAFETY: the child calls only async-signal-safe functions on memory that was prepared, and never returns.
+    match Errno::result(unsafe { libc::fork() })? {
+        0 => unsafe {
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut());
+            libc::setpgid(0, 0);
+            for stream in 0..3 {
+                libc::close(stream);
+            }
+            close_all_but(kept.as_raw_fd(), process.as_raw_fd());
+            let mut end = libc::pollfd { fd: process.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            while libc::poll(&raw mut end, 1, -1) < 0 && Errno::last() == Errno::EINTR {}
+            libc::_exit(0)
+        },
+        keeper => Ok(keeper),
+    }
+}
+
+/// Waits until `child`, a process that this thread has started, is gone.
+pub(crate) fn reap(child: i32) {
+    // SAFETY: waitpid may be told nothing about the status.
+    while unsafe { libc::waitpid(child, ptr::null_mut(), libc::__WALL | libc::__WNOTHREAD) } < 0
+        && Errno::last() == Errno::EINTR
+    {}
+}
+
 /// Closes every descriptor from 3 up but two.
 ///
 /// # Safety
@@ -591,6 +629,14 @@ pub(crate) fn lift_file_size() {
 pub(crate) fn kill(process: i32, signal: i32) {
     // SAFETY: kill takes numbers alone.
     unsafe { libc::kill(process, signal) };
+}
+
+/// `PTRACE_KILL`: asks nobody whether this process may (`ptrace_request` in `kernel/ptrace.c`); before Linux 5.19 it reaches
+/// only a task that stands still.
+pub(crate) fn kill_traced(task: i32) {
+    let none = ptr::null_mut::<libc::c_void>();
+    // SAFETY: PTRACE_KILL takes no pointers. It fails if the task is gone.
+    unsafe { libc::ptrace(libc::PTRACE_KILL, task, none, none) };
 }
 
 /// Sends `signal` to a thread of this process.
