@@ -318,6 +318,24 @@ fn of_two_different_ones_no_image_is_beside_the_others_lock() {
     }
 }
 
+/// What minjail keeps meanwhile is not there for a program that looks at the directory for temporary files, or clears it.
+#[test]
+fn a_program_that_clears_the_directory_for_temporary_files() {
+    let context = TestContext::new();
+    context.lay_out(&[("changed", "before\n"), ("temporary/file", "")]);
+    let script = "ls -A temporary; find temporary -mindepth 1 -delete; echo after > changed";
+    let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace")]);
+    command.args(["--", "sh", "-c", script]).env("TMPDIR", context.work().join("temporary"));
+    assert_eq!(outcome_of(&mut command).success().text(), "file\n");
+    let records = fs_err::read_to_string(context.path("app.trace/trace.jsonl")).expect("it was written");
+    assert!(!records.contains(".minjail"), "{records}");
+    let output = context.text("out");
+    let build = ["build", "-q", "-t", &context.text("app.trace"), "-o", &format!("rootfs:{output}")];
+    outcome_of(&mut context.minjail(&build)).success();
+    let changed = format!("{output}{}/changed", text(&context.work()));
+    assert_eq!(fs_err::read_to_string(changed).expect("it is packed"), "before\n");
+}
+
 /// Builds every form, and then a trace, where there is room for none of them; says what each left.
 const FULL: &str = r#"
 mount -t tmpfs -o size=900k none "$small" || exit 9

@@ -264,6 +264,9 @@ impl From<RecordError> for Failure {
             RecordError::Keep { .. } => {
                 Some("the program changes this file, so its content must be kept: is there room in TMPDIR?")
             }
+            RecordError::Temporary { .. } => {
+                Some("set TMPDIR to a directory that you may write, on a file system with room")
+            }
             RecordError::Write { .. } => {
                 Some("name a directory that you may write, on a file system with room, with `-t`")
             }

@@ -1,11 +1,13 @@
 //! From the tracer's events to a trace.
 //!
 //! In: events, each while its task stands still before the call. Out: records, streamed to a file; copies of contents
-//! that a call could change; and at the end the trace directory, by one rename.
+//! that a call could change; and at the end the trace directory, by one rename. Until then nothing has a name: the program
+//! can neither see it nor take it away, wherever it cleans up.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
-use std::io::{self, BufWriter, Write};
+use std::fs::File;
+use std::io::{self, BufWriter};
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -14,21 +16,22 @@ use serde::{Deserialize, Serialize};
 
 use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Touch as TracerTouch};
 
-use super::format::{RECORDS, Record, STORE, write_record};
+use super::format::{Record, write_record};
 use super::model::{Ending, Found, Header, Link, Listening, Program, Touch};
 use super::names::Names;
 use super::rights::Refusals;
 use super::store::Store;
 use super::write::publish;
 use crate::path::{Facts, JailPath, escape};
-use crate::publish::{PublishError, Scratch};
+use crate::publish::PublishError;
 use crate::root::{Root, RootError};
 
 /// Takes the events of one run.
 #[derive(Debug)]
 pub struct Recorder {
-    directory: Scratch,
-    records: BufWriter<fs_err::File>,
+    /// The directory for temporary files.
+    place: PathBuf,
+    records: BufWriter<File>,
     listening: BTreeSet<Listening>,
     /// Where it is on this machine.
     top: PathBuf,
@@ -63,6 +66,8 @@ pub enum RecordError {
     Keep { path: String, source: io::Error },
     #[error(transparent)]
     Root(#[from] RootError),
+    #[error("failed to write a temporary file in `{path}`")]
+    Temporary { path: PathBuf, source: io::Error },
     #[error("failed to write the trace `{path}`")]
     Write { path: PathBuf, source: io::Error },
     #[error("`{path}` exists and is not a trace")]
@@ -75,22 +80,25 @@ pub enum RecordError {
 const STARTER: u32 = 0;
 
 impl Recorder {
-    /// Starts a record in a new directory in `scratch`, which the program should have no reason to look at. `top` is
-    /// where this process sees the root: in a jail `/`, whatever directory the header names.
+    /// Starts a record in files without names in `scratch`. `top` is where this process sees the root: in a jail `/`,
+    /// whatever directory the header names.
     ///
     /// # Errors
     /// `scratch` cannot be written.
     pub fn start(header: Header, top: &Path, scratch: &Path) -> Result<Self, RecordError> {
-        let failed = |source| RecordError::Write { path: scratch.to_path_buf(), source };
-        let directory = Scratch::new(scratch, ".minjail-trace-")?;
-        let file = fs_err::File::create(directory.path().join(RECORDS)).map_err(failed)?;
-        let store = Store::new(directory.path().join(STORE));
+        // `O_TMPFILE`, or removed at once where the file system has none (`open(2)`).
+        let file = || {
+            let failed = |source| RecordError::Temporary { path: scratch.to_path_buf(), source };
+            tempfile::tempfile_in(scratch).map_err(failed)
+        };
+        let records = file()?;
+        let store = Store::new(file()?);
         let root = Root::open(top)?;
         let mut recorder = Self {
             refusals: Refusals::of(&header),
             kept: HashSet::new(),
-            directory,
-            records: BufWriter::new(file),
+            place: scratch.to_path_buf(),
+            records: BufWriter::new(records),
             listening: BTreeSet::new(),
             top: top.to_path_buf(),
             root,
@@ -128,9 +136,9 @@ impl Recorder {
     /// `target` exists and is no trace, or cannot be written.
     pub fn finish(mut self, ending: Ending, target: &Path) -> Result<Tally, RecordError> {
         self.write(&Record::End { ending, gaps: self.tally.gaps.clone() })?;
-        let failed = |source| RecordError::Write { path: target.to_path_buf(), source };
-        self.records.flush().map_err(failed)?;
-        publish(self.directory.path(), target)?;
+        let failed = |source| RecordError::Temporary { path: self.place.clone(), source };
+        let mut records = self.records.into_inner().map_err(|error| failed(error.into_error()))?;
+        publish(&mut records, &mut self.store, target)?;
         Ok(self.tally)
     }
 
@@ -322,7 +330,7 @@ impl Recorder {
 
     fn write(&mut self, record: &Record) -> Result<(), RecordError> {
         write_record(&mut self.records, record)
-            .map_err(|source| RecordError::Write { path: self.directory.path().to_path_buf(), source })
+            .map_err(|source| RecordError::Temporary { path: self.place.clone(), source })
     }
 }
 

@@ -1,29 +1,36 @@
 //! Contents from before a change.
 
-use std::collections::{HashMap, HashSet};
-use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::path::Facts;
+use crate::path::{Facts, hex};
 
-/// Keeps a copy of each file's content once, under its SHA-256.
+/// Keeps a copy of each file's content once, under its SHA-256: one behind the other in a file without a name.
 #[derive(Debug)]
 pub(super) struct Store {
-    directory: PathBuf,
+    file: File,
+    /// Where the last copy ends.
+    end: u64,
     /// What was kept of each file, by device and inode.
     kept: HashMap<(u64, u64), String>,
-    /// What is in the directory.
-    stored: HashSet<String>,
+    /// Where each content stands, and how long it is.
+    stored: BTreeMap<String, (u64, u64)>,
 }
+
+/// Copies start at multiples of this, so that a hole stays one.
+const BLOCK: u64 = 4096;
 
 /// A file up to this size, in bytes, is hashed before it is written: many are empty, or alike.
 const SMALL: usize = 64 * 1024;
 
 impl Store {
-    pub(super) fn new(directory: PathBuf) -> Self {
-        Self { directory, kept: HashMap::new(), stored: HashSet::new() }
+    /// Keeps them in `file`, which is empty.
+    pub(super) fn new(file: File) -> Self {
+        Self { file, end: 0, kept: HashMap::new(), stored: BTreeMap::new() }
     }
 
     /// Keeps the content of the regular file that `open` opens; its digest, in hexadecimal.
@@ -41,8 +48,8 @@ impl Store {
         let mut head = Vec::new();
         source.by_ref().take(SMALL as u64).read_to_end(&mut head)?;
         let digest = if head.len() < SMALL {
-            let digest = crate::path::hex(&Sha256::digest(&head));
-            if !self.stored.contains(&digest) {
+            let digest = hex(&Sha256::digest(&head));
+            if !self.stored.contains_key(&digest) {
                 self.store(&mut head.as_slice())?;
             }
             digest
@@ -53,16 +60,34 @@ impl Store {
         Ok(digest)
     }
 
-    /// Copies all of `source` to where its digest says.
+    /// Copies all of `source` behind the last copy, unless it is there already; its digest.
     fn store(&mut self, source: &mut impl Read) -> io::Result<String> {
-        if self.stored.is_empty() {
-            fs_err::create_dir_all(&self.directory)?;
+        // Of a copy that broke off nothing may be left where a hole is expected.
+        self.file.set_len(self.end)?;
+        let start = self.end.next_multiple_of(BLOCK);
+        let mut hash = Sha256::new();
+        let length = copy_sparsely(source, &mut self.file, start, |block| hash.update(block))?;
+        let digest = hex(&hash.finalize());
+        if !self.stored.contains_key(&digest) {
+            self.stored.insert(digest.clone(), (start, length));
+            self.end = start + length;
         }
-        let mut copy = tempfile::NamedTempFile::new_in(&self.directory)?;
-        let digest = copy_and_hash(source, copy.as_file_mut())?;
-        copy.persist(self.directory.join(&digest)).map_err(|error| error.error)?;
-        self.stored.insert(digest.clone());
         Ok(digest)
+    }
+
+    /// Writes each content to a file of its own in `directory`, which is made if there is any.
+    pub(super) fn write(&mut self, directory: &Path) -> io::Result<()> {
+        if !self.stored.is_empty() {
+            fs_err::create_dir(directory)?;
+        }
+        for (digest, &(start, length)) in &self.stored {
+            let mut copy = fs_err::File::create_new(directory.join(digest))?;
+            self.file.seek(SeekFrom::Start(start))?;
+            copy_sparsely(&mut (&self.file).take(length), copy.file_mut(), 0, |_| {})?;
+            copy.flush()?;
+            copy.sync_all()?;
+        }
+        Ok(())
     }
 
     /// Removes what was kept under `inode`'s number: the file is gone, and another may get the number.
@@ -73,21 +98,17 @@ impl Store {
     }
 }
 
-fn copy_and_hash(source: &mut impl Read, copy: &mut std::fs::File) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    copy_sparsely(source, copy, |block| hash.update(block))?;
-    Ok(crate::path::hex(&hash.finalize()))
-}
-
-/// Copies all of `source`, leaving out blocks of zeros: what was a hole stays one. `seen` is shown every block.
+/// Copies all of `source` to `copy` from `start` on, where it must end, leaving out blocks of zeros: what was a hole stays
+/// one. `seen` is shown every block. Its length.
 pub(super) fn copy_sparsely(
     source: &mut impl Read,
-    copy: &mut std::fs::File,
+    copy: &mut File,
+    start: u64,
     mut seen: impl FnMut(&[u8]),
-) -> io::Result<()> {
-    use std::io::{Seek, SeekFrom};
+) -> io::Result<u64> {
     let mut block = vec![0; 64 * 1024];
     let mut length = 0;
+    copy.seek(SeekFrom::Start(start))?;
     loop {
         let read = source.read(&mut block)?;
         if read == 0 {
@@ -101,5 +122,48 @@ pub(super) fn copy_sparsely(
             copy.write_all(&block[..read])?;
         }
     }
-    copy.set_len(length)
+    copy.set_len(start + length)?;
+    Ok(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    fn facts(ino: u64) -> Facts {
+        let stat = nix::sys::stat::lstat("/proc/self/status").unwrap();
+        Facts { ino, ..Facts::from_stat(&stat).unwrap() }
+    }
+
+    #[test]
+    fn each_content_comes_back_once_with_its_holes() {
+        let sparse = [vec![7; 100_000], vec![0; 1 << 20], vec![8; 10]].concat();
+        let contents = [b"one".to_vec(), sparse.clone(), Vec::new(), b"one".to_vec(), sparse, vec![9; 70_000]];
+        let mut store = Store::new(tempfile::tempfile().unwrap());
+        for (ino, content) in (1..).zip(&contents) {
+            let broken = store.keep(|| Ok(content.as_slice().chain(Broken)), &facts(100 + ino));
+            assert!(broken.is_err(), "a copy that breaks off leaves nothing");
+            assert_eq!(store.keep(|| Ok(content.as_slice()), &facts(ino)).unwrap(), hex(&Sha256::digest(content)));
+        }
+        let directory = tempfile::tempdir().unwrap();
+        store.write(&directory.path().join("before")).unwrap();
+        let mut written = 0;
+        for entry in fs_err::read_dir(directory.path().join("before")).unwrap() {
+            let path = entry.unwrap().path();
+            let content = fs_err::read(&path).unwrap();
+            assert_eq!(path.file_name().unwrap().to_str(), Some(hex(&Sha256::digest(&content)).as_str()));
+            assert!(fs_err::metadata(&path).unwrap().blocks() * 512 < 300_000, "a hole stays one");
+            written += 1;
+        }
+        assert_eq!(written, 4);
+    }
+
+    struct Broken;
+
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StaleNetworkFileHandle.into())
+        }
+    }
 }

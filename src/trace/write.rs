@@ -1,9 +1,10 @@
 //! Traces on the disk: whole under their names, or not there.
 //!
-//! In: a trace, as a directory that nobody looks at or in memory. Out: the trace directory, by one rename.
+//! In: a trace, in files without names or in memory. Out: the trace directory, by one rename.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -12,7 +13,7 @@ use nix::unistd::{AccessFlags, faccessat};
 use super::format::{RECORDS, STORE, write_run};
 use super::model::Trace;
 use super::record::RecordError;
-use super::store::copy_sparsely;
+use super::store::{Store, copy_sparsely};
 use crate::publish::{Stage, sync};
 
 impl Trace {
@@ -34,14 +35,14 @@ impl Trace {
     }
 }
 
-/// Copies the trace in `scratch` beside `target` and gives it that name; an older one is there until then.
-pub(super) fn publish(scratch: &Path, target: &Path) -> Result<(), RecordError> {
+/// Writes a trace of these records and contents beside `target` and gives it that name; an older one is there until then.
+pub(super) fn publish(records: &mut File, store: &mut Store, target: &Path) -> Result<(), RecordError> {
     let failed = |source| RecordError::Write { path: target.to_path_buf(), source };
     put(target, |stage| {
-        fs_err::copy(scratch.join(RECORDS), stage.join(RECORDS)).map_err(failed)?;
-        fs_err::File::open(stage.join(RECORDS)).and_then(|records| records.sync_all()).map_err(failed)?;
-        let store = super::format::read_store(&scratch.join(STORE)).map_err(|error| failed(io::Error::other(error)))?;
-        copy_store(&store, stage).map_err(failed)
+        let mut copy = fs_err::File::create_new(stage.join(RECORDS)).map_err(failed)?;
+        records.rewind().and_then(|()| io::copy(records, &mut copy)).map_err(failed)?;
+        copy.sync_all().map_err(failed)?;
+        store.write(&stage.join(STORE)).map_err(failed)
     })
 }
 
@@ -87,7 +88,7 @@ fn copy_store(store: &BTreeMap<String, PathBuf>, stage: &Path) -> io::Result<()>
     for (digest, kept) in store {
         // Not `fs::copy`, which fills holes.
         let mut copy = fs_err::File::create_new(stage.join(STORE).join(digest))?;
-        copy_sparsely(&mut fs_err::File::open(kept)?, copy.file_mut(), |_| {})?;
+        copy_sparsely(&mut fs_err::File::open(kept)?, copy.file_mut(), 0, |_| {})?;
         copy.flush()?;
         copy.sync_all()?;
     }
