@@ -31,6 +31,8 @@ pub(super) struct Desk {
     is_confined: bool,
     /// The program's process; 0 until it has executed something.
     program: AtomicI32,
+    /// A signal that the program gets as soon as it has; 0 if there is none.
+    owed: AtomicI32,
     writer: Mutex<UnixStream>,
     seen: Mutex<Seen>,
 }
@@ -57,6 +59,7 @@ impl Desk {
             command: command.clone(),
             is_confined,
             program: AtomicI32::new(0),
+            owed: AtomicI32::new(0),
             writer: Mutex::new(stream.try_clone()?),
             seen: Mutex::new(Seen { recorder, teller, last_event, broken: None }),
         })
@@ -65,7 +68,9 @@ impl Desk {
     /// Takes an event of the program.
     pub(super) fn take(&self, event: &Event<'_>) -> ControlFlow<()> {
         if let Event::Exec { process, .. } = event {
-            let _ = self.program.compare_exchange(0, *process, Ordering::SeqCst, Ordering::SeqCst);
+            if self.program.compare_exchange(0, *process, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                self.pay();
+            }
         }
         self.record(event)
     }
@@ -114,14 +119,28 @@ impl Desk {
         }
     }
 
+    /// Sends the program a signal, at once or when it has executed something.
     fn signal(&self, number: i32) -> Answer {
+        self.owed.store(number, Ordering::SeqCst);
+        self.pay();
+        Answer::Yes
+    }
+
+    /// Sends the signal that is owed, if the program can have it: whichever comes last, the signal or the program, sends it.
+    fn pay(&self) {
         let program = self.program.load(Ordering::SeqCst);
-        yes(program != 0 && send_signal(program, number))
+        let number = if program == 0 { 0 } else { self.owed.swap(0, Ordering::SeqCst) };
+        if number != 0 {
+            send_signal(program, number);
+        }
     }
 
     /// Runs a command beside the program, in its place, traced as it is; what it writes is not kept.
     fn check(&self, command: &[String], patience: Duration) -> Answer {
         let Some(program) = command.first() else { return Answer::Refused("the check is empty".to_owned()) };
+        if self.program.load(Ordering::SeqCst) == 0 {
+            return Answer::Refused("the program has not started yet".to_owned());
+        }
         let command = Command {
             program: self.locate(program),
             arguments: command.iter().map(Into::into).collect(),
@@ -227,5 +246,35 @@ fn try_exchange(port: u16, text: &[u8], until: Option<&str>, deadline: Instant) 
         if until.is_some_and(is_there) {
             return Ok(received);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    /// A server that was ready before it was seen to start is stopped all the same.
+    #[test]
+    fn a_signal_waits_for_the_program() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        let command = Command {
+            program: "/bin/sleep".into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            directory: None,
+            credentials: None,
+            leads_group: false,
+            parent_death_signal: 0,
+        };
+        let desk = Desk::new(&command, false, &near, None).unwrap();
+        let check = Ask::Check { command: vec!["/bin/true".to_owned()], seconds: 1 };
+        assert!(matches!(desk.answer(check), Answer::Refused(_)), "there is nothing to check yet");
+        desk.answer(Ask::Signal(libc::SIGUSR1));
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let process = i32::try_from(child.id()).unwrap();
+        let _ = desk.take(&Event::Exec { process, arguments: Vec::new(), loaded: Vec::new() });
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGUSR1));
     }
 }
