@@ -230,6 +230,8 @@ mod tests {
         assert_eq!(Obstacle::of_step(Kind::Mount, Errno::ENOENT, &container), None);
         assert_eq!(Obstacle::of_step(Kind::Other, Errno::EPERM, &container), None);
         assert_eq!(Obstacle::of_step(Kind::Overlay, Errno::EACCES, &[Obstacle::AppArmor]), Some(Obstacle::AppArmor));
+        assert_eq!(Obstacle::of_step(Kind::Own, Errno::ENOSPC, &[]), Some(Obstacle::Memory));
+        assert_eq!(Obstacle::of_step(Kind::Own, Errno::EPERM, &container), None);
     }
 
     #[test]
