@@ -336,6 +336,21 @@ fn a_program_that_clears_the_directory_for_temporary_files() {
     assert_eq!(fs_err::read_to_string(changed).expect("it is packed"), "before\n");
 }
 
+/// What a run needs beside the trace is not the program's: its name, another one each time, is in no image.
+#[test]
+fn a_build_whose_program_lists_the_directory_for_temporary_files() {
+    let context = TestContext::new();
+    context.lay_out(&[("temporary/file", "")]);
+    let temporary = context.work().join("temporary");
+    let profile = format!("workloads: {{list: {{run: [/bin/ls, -A, {}]}}}}\n", temporary.display());
+    fs_err::write(context.path("app.yaml"), profile).expect("the directory can be written");
+    let output = format!("rootfs:{}", context.text("out"));
+    let mut command = context.minjail(&["build", "-q", &context.text("app.yaml"), "-o", &output]);
+    outcome_of(command.env("TMPDIR", &temporary)).success();
+    let listed = context.path("out").join(temporary.strip_prefix("/").expect("it is absolute"));
+    assert_eq!(names_in(&listed), ["file"]);
+}
+
 /// Builds every form, and then a trace, where there is room for none of them; says what each left.
 const FULL: &str = r#"
 mount -t tmpfs -o size=900k none "$small" || exit 9

@@ -31,6 +31,8 @@ use crate::root::{Root, RootError};
 pub struct Recorder {
     /// The directory for temporary files.
     place: PathBuf,
+    /// Directories in which minjail has some of its own.
+    shared: Vec<JailPath>,
     records: BufWriter<File>,
     listening: BTreeSet<Listening>,
     /// Where it is on this machine.
@@ -98,6 +100,7 @@ impl Recorder {
             refusals: Refusals::of(&header),
             kept: HashSet::new(),
             place: scratch.to_path_buf(),
+            shared: Vec::new(),
             records: BufWriter::new(records),
             listening: BTreeSet::new(),
             top: top.to_path_buf(),
@@ -110,6 +113,12 @@ impl Recorder {
             listed: HashSet::new(),
             failure: None,
         };
+        // Where it cannot be found out, the program's root does not have it.
+        let place = fs_err::canonicalize(scratch).unwrap_or_default();
+        recorder.shared = [Some(place.as_path()), place.parent()]
+            .into_iter()
+            .filter_map(|directory| recorder.inside(directory?.as_os_str().as_bytes()))
+            .collect();
         recorder.write(&Record::Run(header))?;
         Ok(recorder)
     }
@@ -299,9 +308,10 @@ impl Recorder {
         }
     }
 
-    /// The names in a directory, without those that the run made.
+    /// The names in a directory, without those that the run made, and minjail for it.
     fn listing(&self, path: &JailPath) -> Result<Vec<String>, RecordError> {
-        let names = self.root.list(path)?.into_iter();
+        let is_own = |name: &Vec<u8>| name.starts_with(b".minjail-") && self.shared.contains(path);
+        let names = self.root.list(path)?.into_iter().filter(|name| !is_own(name));
         let mut names: Vec<String> =
             names.filter(|name| !self.names.is_made(&path.join(name))).map(|name| escape(&name)).collect();
         names.sort();

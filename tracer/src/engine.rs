@@ -254,15 +254,20 @@ impl<'a> Engine<'a> {
     }
 
     /// Takes in a call that waits, of which this much was foreseen.
-    pub(crate) fn hear(&mut self, call: &WaitingCall, foreseen: Foreseen) -> Heard {
+    pub(crate) fn hear(&mut self, call: &WaitingCall, foreseen: Option<Foreseen>) -> Heard {
         if let Err(failure) = self.settle(call.task) {
             self.fail(failure);
         }
         // One that nobody knows any more is gone, and whoever broke off wants to hear no more.
         let Some(process) = self.machine.process_of(call.task).filter(|_| !self.is_over) else { return Heard::Run };
-        self.walker.foreseen = foreseen;
+        let is_foreseen = foreseen.is_some();
+        if let Some(foreseen) = foreseen {
+            self.walker.foreseen = foreseen;
+        }
         let verdict = self.listen(call, process);
-        self.walker.foreseen = Foreseen::default();
+        if is_foreseen {
+            self.walker.foreseen = Foreseen::default();
+        }
         match verdict {
             Ok(Verdict::Run) => Heard::Run,
             Ok(Verdict::Wait(looks)) => Heard::Wait(looks),

@@ -2,18 +2,17 @@
 //!
 //! What others may do to it meanwhile is in [`race`](crate::race).
 
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, readlink};
-use nix::sys::stat::{Mode, fstat};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 
 use crate::TraceError;
 use crate::decode::{self, Asked, Entry, From};
 use crate::engine::{Engine, Verdict};
-use crate::event::{Access, Event, Found, Gap, Protocol, Touch, Walk};
+use crate::event::{Access, Event, Found, Gap, Touch, Walk};
 use crate::filter::{MARK, X32_BIT};
 use crate::foresight::is_unasked;
 use crate::known::Change;
@@ -249,7 +248,7 @@ impl Engine<'_> {
     }
 
     /// A path that is known by other means than the task's spelling; it has no links.
-    fn at(&mut self, asking: Asking, path: Vec<u8>, access: Access) -> Result<(), TraceError> {
+    pub(crate) fn at(&mut self, asking: Asking, path: Vec<u8>, access: Access) -> Result<(), TraceError> {
         let place = match self.places.of(asking.task, self.known.is_settled()) {
             Ok(place) => place,
             Err(errno) => return self.hidden(asking.process, errno),
@@ -430,47 +429,8 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// A file by handle: found by opening it, as the task is about to.
-    fn handle(&mut self, asking: Asking, mount: i32, address: u64, access: Access) -> Result<(), TraceError> {
-        // struct file_handle: length, type, and at most MAX_HANDLE_SZ (128) bytes.
-        let mut header = [0; 8];
-        let mut bytes = [0; 128];
-        if memory::read(asking.task, address, &mut header).is_err() {
-            return Ok(());
-        }
-        let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let Some(bytes) = bytes.get_mut(..word(0) as usize) else { return Ok(()) };
-        if memory::read(asking.task, address.wrapping_add(8), bytes).is_err() {
-            return Ok(());
-        }
-        if self.places.may_wait() && self.is_mount_served(asking.task, mount) {
-            return self.gap(asking.process, Gap::Served);
-        }
-        let mount = if mount == libc::AT_FDCWD {
-            open(format!("/proc/{}/cwd", asking.task).as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
-        } else {
-            sys::copy_descriptor(asking.process, mount)
-        };
-        let opened = mount.and_then(|mount| sys::open_handle(mount.as_fd(), word(4).cast_signed(), bytes));
-        let file = match opened {
-            Ok(file) => file,
-            // The program is about to hear the same.
-            Err(Errno::ESTALE | Errno::EINVAL | Errno::EBADF) => return Ok(()),
-            Err(_) => return self.gap(asking.process, Gap::Handle),
-        };
-        let door = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
-        let path = readlink(door.as_str()).map(std::os::unix::ffi::OsStringExt::into_vec);
-        // A file whose directory the kernel does not know has no path, and a name that is gone is none.
-        match (path, fstat(&file)) {
-            (Ok(path), Ok(stat)) if look::lstat(&path).is_ok_and(|there| look::is_same(&there, &stat)) => {
-                self.at(asking, path, access)
-            }
-            _ => self.gap(asking.process, Gap::Handle),
-        }
-    }
-
     /// True if what is open at `descriptor` of `task`, or its working directory, is on what the program may serve.
-    fn is_mount_served(&self, task: i32, descriptor: i32) -> bool {
+    pub(crate) fn is_mount_served(&self, task: i32, descriptor: i32) -> bool {
         let door = match descriptor {
             libc::AT_FDCWD => format!("/proc/{task}/cwd"),
             descriptor => format!("/proc/{task}/fd/{descriptor}"),
@@ -488,27 +448,6 @@ impl Engine<'_> {
             // Of our own: a place of a mount namespace that is not to be found in ours.
             Errno::EXDEV => self.gap(process, Gap::MountNamespace),
             _ => self.gap(process, Gap::Memory),
-        }
-    }
-
-    /// A socket is about to take connections: at which port?
-    fn listening(&mut self, process: i32, descriptor: i32, kind: i32) -> Result<(), TraceError> {
-        let socket = sys::copy_descriptor(process, descriptor);
-        let Ok((found, Some(port))) = socket.and_then(|socket| sys::socket_port(socket.as_fd())) else { return Ok(()) };
-        if found != kind {
-            return Ok(());
-        }
-        self.tell(Event::Listen { process, port, protocol: Protocol::Tcp })
-    }
-
-    /// A datagram socket takes datagrams as soon as it has a port.
-    fn bound(&mut self, process: i32, descriptor: i32, port: u16) -> Result<(), TraceError> {
-        let socket = sys::copy_descriptor(process, descriptor);
-        match socket.and_then(|socket| sys::socket_port(socket.as_fd())) {
-            Ok((libc::SOCK_DGRAM, _)) if port != 0 => {
-                self.tell(Event::Listen { process, port, protocol: Protocol::Udp })
-            }
-            _ => Ok(()),
         }
     }
 }

@@ -27,6 +27,7 @@ mod listener;
 mod look;
 mod machine;
 mod memory;
+mod nameless;
 mod place;
 mod race;
 mod reaper;

@@ -72,7 +72,7 @@ impl Listener {
             let [calls, foreseen] = waits.map(|wait| wait.revents().unwrap_or(PollFlags::empty()));
             if foreseen.contains(PollFlags::POLLIN) {
                 match self.looking.next()? {
-                    Some((call, foreseen)) => self.hear(engine, &call, foreseen)?,
+                    Some((call, foreseen)) => self.hear(engine, &call, Some(foreseen))?,
                     None => return Ok(()),
                 }
             }
@@ -84,14 +84,19 @@ impl Listener {
                 continue;
             }
             match sys::receive_call(self.calls.as_fd()) {
-                Ok(call) => self.hear(engine, &call, Foreseen::default())?,
+                Ok(call) => self.hear(engine, &call, None)?,
                 Err(Errno::ENOENT | Errno::EINTR) => {}
                 Err(errno) => return Err(TraceError::Wait(errno)),
             }
         }
     }
 
-    fn hear(&self, engine: &Mutex<Engine<'_>>, call: &WaitingCall, foreseen: Foreseen) -> Result<(), TraceError> {
+    fn hear(
+        &self,
+        engine: &Mutex<Engine<'_>>,
+        call: &WaitingCall,
+        foreseen: Option<Foreseen>,
+    ) -> Result<(), TraceError> {
         let heard = lock(engine).hear(call, foreseen);
         let refusal = match heard {
             Heard::Run => None,

@@ -1,0 +1,81 @@
+//! What a call asks for that has no path in it: files by handle, and the ports of sockets.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, readlink};
+use nix::sys::stat::{Mode, fstat};
+
+use crate::TraceError;
+use crate::engine::Engine;
+use crate::event::{Access, Event, Gap, Protocol};
+use crate::inspect::Asking;
+use crate::{look, memory, sys};
+
+impl Engine<'_> {
+    /// A file by handle: found by opening it, as the task is about to.
+    pub(crate) fn handle(
+        &mut self,
+        asking: Asking,
+        mount: i32,
+        address: u64,
+        access: Access,
+    ) -> Result<(), TraceError> {
+        // struct file_handle: length, type, and at most MAX_HANDLE_SZ (128) bytes.
+        let mut header = [0; 8];
+        let mut bytes = [0; 128];
+        if memory::read(asking.task, address, &mut header).is_err() {
+            return Ok(());
+        }
+        let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let Some(bytes) = bytes.get_mut(..word(0) as usize) else { return Ok(()) };
+        if memory::read(asking.task, address.wrapping_add(8), bytes).is_err() {
+            return Ok(());
+        }
+        if self.places.may_wait() && self.is_mount_served(asking.task, mount) {
+            return self.gap(asking.process, Gap::Served);
+        }
+        let mount = if mount == libc::AT_FDCWD {
+            open(format!("/proc/{}/cwd", asking.task).as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        } else {
+            sys::copy_descriptor(asking.process, mount)
+        };
+        let opened = mount.and_then(|mount| sys::open_handle(mount.as_fd(), word(4).cast_signed(), bytes));
+        let file = match opened {
+            Ok(file) => file,
+            // The program is about to hear the same.
+            Err(Errno::ESTALE | Errno::EINVAL | Errno::EBADF) => return Ok(()),
+            Err(_) => return self.gap(asking.process, Gap::Handle),
+        };
+        let door = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+        let path = readlink(door.as_str()).map(std::os::unix::ffi::OsStringExt::into_vec);
+        // A file whose directory the kernel does not know has no path, and a name that is gone is none.
+        match (path, fstat(&file)) {
+            (Ok(path), Ok(stat)) if look::lstat(&path).is_ok_and(|there| look::is_same(&there, &stat)) => {
+                self.at(asking, path, access)
+            }
+            _ => self.gap(asking.process, Gap::Handle),
+        }
+    }
+
+    /// A socket is about to take connections: at which port?
+    pub(crate) fn listening(&mut self, process: i32, descriptor: i32, kind: i32) -> Result<(), TraceError> {
+        let socket = sys::copy_descriptor(process, descriptor);
+        let Ok((found, Some(port))) = socket.and_then(|socket| sys::socket_port(socket.as_fd())) else { return Ok(()) };
+        if found != kind {
+            return Ok(());
+        }
+        self.tell(Event::Listen { process, port, protocol: Protocol::Tcp })
+    }
+
+    /// A datagram socket takes datagrams as soon as it has a port.
+    pub(crate) fn bound(&mut self, process: i32, descriptor: i32, port: u16) -> Result<(), TraceError> {
+        let socket = sys::copy_descriptor(process, descriptor);
+        match socket.and_then(|socket| sys::socket_port(socket.as_fd())) {
+            Ok((libc::SOCK_DGRAM, _)) if port != 0 => {
+                self.tell(Event::Listen { process, port, protocol: Protocol::Udp })
+            }
+            _ => Ok(()),
+        }
+    }
+}
