@@ -5,6 +5,8 @@
 //! server is asked on a thread of its own; the call waits as long as it would anyway, and everything else goes on. Then it
 //! is looked into with these answers at hand.
 //!
+//! Not covered: memory that the program fills itself when it is read (`userfaultfd(2)`), if whoever fills it stops for that.
+//!
 //! What was not foreseen, because somebody has changed the path or the mounts meanwhile, is a gap.
 
 use std::collections::{HashMap, HashSet};
@@ -150,6 +152,7 @@ impl Engine<'_> {
         if !self.places.may_wait() || self.walker.foreseen.rounds >= ROUNDS {
             return None;
         }
+        self.places.open_maps(asking.task);
         let mut all = Vec::new();
         let mut wanted = Vec::new();
         let waits = std::cell::RefCell::new(Vec::new());

@@ -6,7 +6,8 @@
 //!
 //! What the program can notice all the same: `TracerPid` and the `Seccomp` lines of `/proc/self/status`; that it cannot
 //! enter seccomp's strict mode, since a process with a filter never can (`seccomp(2)`); that `io_uring` and x32 are
-//! not there; without root's rights, `no_new_privs`; that it cannot have a seccomp listener of its own (EBUSY); and that
+//! not there; a second process of the tracer's; the tracer's looks, by the server of a file system that it serves itself;
+//! without root's rights, `no_new_privs`; that it cannot have a seccomp listener of its own (EBUSY); and that
 //! a filter of its own which hands a question such as stat to a tracer, though there is none for it, does not end with
 //! ENOSYS.
 //!

@@ -126,22 +126,34 @@ impl Places {
         has_changed
     }
 
-    /// True if what `task` has at `address` is a file's that the program serves.
+    /// True if what `task` has at `address` is a file's that the program serves, as the mappings say that were opened last.
     pub(crate) fn is_memory_served(&self, task: i32, address: u64) -> bool {
         let Some(table) = self.served.table() else { return false };
+        let opened = self.maps.as_ref().filter(|(last, _)| *last == task);
+        match opened.map(|(_, maps)| sys::mapping(maps.as_fd(), address)) {
+            Some(Ok(mapping)) => return table.serves(mapping.device),
+            Some(Err(Errno::ENOENT)) => return false,
+            _ => {}
+        }
         let Some(maps) = fs_read(&format!("/proc/{task}/maps")) else { return false };
         maps.split(|&byte| byte == b'\n')
             .any(|line| mapping(line).is_some_and(|(range, device)| range.contains(&address) && table.serves(device)))
     }
 
-    /// True if other processes may write to what `task` has at `address`. False where the kernel does not tell.
-    pub(crate) fn is_memory_shared(&mut self, task: i32, address: u64) -> bool {
+    /// Opens the mappings of `task`, unless they are those that were opened last.
+    pub(crate) fn open_maps(&mut self, task: i32) {
         if self.maps.as_ref().is_none_or(|(last, _)| *last != task) {
             let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
             let maps = open(format!("/proc/{task}/maps").as_str(), flags, Mode::empty());
             self.maps = maps.ok().map(|maps| (task, maps));
         }
-        self.maps.as_ref().is_some_and(|(_, maps)| sys::is_mapping_shared(maps.as_fd(), address).unwrap_or(false))
+    }
+
+    /// True if other processes may write to what `task` has at `address`. False where the kernel does not tell.
+    pub(crate) fn is_memory_shared(&mut self, task: i32, address: u64) -> bool {
+        self.open_maps(task);
+        let mapping = self.maps.as_ref().map(|(_, maps)| sys::mapping(maps.as_fd(), address));
+        matches!(mapping, Some(Ok(mapping)) if mapping.is_shared)
     }
 
     /// A task is about to get a mount namespace that is not the tracer's.
@@ -430,6 +442,23 @@ mod tests {
         assert_eq!(place.directory, nix::unistd::getcwd().unwrap().into_os_string().into_vec());
         assert_eq!(family(own).unwrap().0, own);
         assert!(mapped(own, None).iter().any(|path| path.starts_with(b"/")));
+    }
+
+    #[test]
+    fn the_kernel_tells_of_a_mapping_as_its_list_does() {
+        let own = nix::unistd::getpid().as_raw();
+        let mut places = Places::default();
+        places.open_maps(own);
+        let (_, maps) = places.maps.as_ref().unwrap();
+        let list = fs_read("/proc/self/maps").unwrap();
+        let code =
+            list.split(|&byte| byte == b'\n').find(|line| line.windows(6).any(|part| part == b" r-xp ")).unwrap();
+        let (range, device) = mapping(code).unwrap();
+        match sys::mapping(maps.as_fd(), range.start) {
+            Ok(mapping) => assert_eq!((mapping.device, mapping.is_shared), (device, false)),
+            // Before Linux 6.11.
+            Err(errno) => assert_eq!(errno, Errno::ENOTTY),
+        }
     }
 
     #[test]

@@ -113,11 +113,20 @@ pub(crate) fn made_task(task: i32) -> Result<i32, Errno> {
     Errno::result(result).map(|_| message as i32)
 }
 
-/// True if what is mapped at `address` is shared with other processes (`MAP_SHARED`); `maps` is the file of that name of a
-/// task (`PROCMAP_QUERY` of `include/uapi/linux/fs.h`, since Linux 6.11).
-pub(crate) fn is_mapping_shared(maps: BorrowedFd<'_>, address: u64) -> Result<bool, Errno> {
+/// What is mapped at an address.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mapping {
+    /// Other processes may write to it (`MAP_SHARED`).
+    pub(crate) is_shared: bool,
+    /// The numbers of the device that the file is on.
+    pub(crate) device: (u32, u32),
+}
+
+/// What is mapped at `address`; `maps` is the file of that name of a task (`PROCMAP_QUERY` of `include/uapi/linux/fs.h`, since
+/// Linux 6.11). ENOENT: nothing.
+pub(crate) fn mapping(maps: BorrowedFd<'_>, address: u64) -> Result<Mapping, Errno> {
     /// `struct procmap_query`, in words: its size, flags of the question, the address, start and end of the mapping, its
-    /// flags; the rest is about names.
+    /// flags, page size, offset, inode, device; the rest is about names.
     const WORDS: usize = 13;
     const PROCMAP_QUERY: libc::Ioctl = libc::_IOWR::<[u64; WORDS]>(b'f' as u32, 17);
     const PROCMAP_QUERY_VMA_SHARED: u64 = 8;
@@ -126,7 +135,10 @@ pub(crate) fn is_mapping_shared(maps: BorrowedFd<'_>, address: u64) -> Result<bo
     query[2] = address;
     // SAFETY: `query` is as long as the request's number and its own first word say, and asks for no names.
     Errno::result(unsafe { libc::ioctl(maps.as_raw_fd(), PROCMAP_QUERY, query.as_mut_ptr()) })?;
-    Ok(query[5] & PROCMAP_QUERY_VMA_SHARED != 0)
+    let numbers = query[9].to_ne_bytes();
+    let number = |at: usize| u32::from_ne_bytes([numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]]);
+    let device = (number(0), number(4));
+    Ok(Mapping { is_shared: query[5] & PROCMAP_QUERY_VMA_SHARED != 0, device })
 }
 
 /// What is known of a file without asking anybody (`AT_STATX_DONT_SYNC` of `statx(2)`).
