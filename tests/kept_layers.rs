@@ -88,7 +88,8 @@ fn images_of_one_base_share_its_layer() {
         let (image_path, out) = (image.clone(), format!("thin-{form}"));
         let image = format!("{form}:{}", text(&image));
         let output = format!("oci:{}", context.text(&out));
-        outcome_of(&mut context.minjail(&["slim", "-q", &image, "--layers", "keep", "-o", &output])).success();
+        let told = outcome_of(&mut context.minjail(&["slim", &image, "--layers", "keep", "-o", &output])).success();
+        assert!(told.stderr.contains("  3 layers, 1 of the whole image as it was\n"), "{told}");
         assert_eq!(outcome_of(&mut context.minjail(&["run", "-q", &output])).success().text(), said);
         assert_eq!(podman.run(&podman.pull(&context, &output)).success().text(), said);
 

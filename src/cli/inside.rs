@@ -1,10 +1,12 @@
 //! How an image runs a profile's workloads: with its variables, in its directory, as its user, where they name no others.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::failure::Failure;
 use super::rehearse::Rehearsal;
 use crate::image::oci::RunConfig;
+use crate::jail::Base;
 use crate::path::JailPath;
 use crate::profile::Workload;
 use crate::root::Root;
@@ -30,6 +32,18 @@ impl Inside {
     /// Each as it is run in `tree`: by the image's user, unless it names another.
     pub(super) fn rehearsals(&self, tree: &Path) -> Result<Vec<Rehearsal<'_>>, Failure> {
         self.workloads.iter().map(|(name, workload)| self.rehearsal(name, workload, tree)).collect()
+    }
+
+    /// Says what would not be quite as asked for in a jail made of `base`.
+    pub(super) fn tell_notes(&self, base: &Base) -> Result<(), Failure> {
+        let mut notes = BTreeSet::new();
+        for rehearsal in self.rehearsals(&base.tree)? {
+            notes.extend(rehearsal.notes(base)?);
+        }
+        for note in notes {
+            say!("note: {note}");
+        }
+        Ok(())
     }
 
     fn rehearsal<'a>(&self, name: &str, workload: &'a Workload, tree: &Path) -> Result<Rehearsal<'a>, Failure> {

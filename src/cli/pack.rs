@@ -143,6 +143,7 @@ impl Packing {
         let mtime = self.mtime.unwrap_or(match profile.mtime {
             Some(Mtime::Fixed) => Times::Fixed,
             Some(Mtime::Clamp) => Times::Clamp,
+            Some(Mtime::Files) => Times::Files,
             Some(Mtime::Keep) => Times::Keep,
             Some(Mtime::Packaged) => Times::Packaged,
             // A layer has the times that it has: with others it is another one.

@@ -1,6 +1,5 @@
 //! `minjail slim`: an existing image, with only the files that its program needs.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -166,11 +165,7 @@ impl Whole<'_> {
         let rehearsals = inside.rehearsals(&self.base.tree)?;
         rehearsals.iter().try_for_each(|rehearsal| self.check_program(&rehearsal.header.program))?;
         if !prepared.quiet {
-            let notes = rehearsals.iter().map(|rehearsal| rehearsal.notes(&self.base));
-            let notes = notes.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect::<BTreeSet<_>>();
-            for note in notes {
-                say!("note: {note}");
-            }
+            inside.tell_notes(&self.base)?;
         }
         let is_checked = inside
             .workloads

@@ -77,6 +77,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if !arguments.verify_with.is_empty() {
         return with_tools(arguments, &inside, &base.tree, scratch.path(), &prepared);
     }
+    if !prepared.quiet {
+        inside.tell_notes(&base)?;
+    }
     let verdicts = verdicts(&inside, &base, &prepared)?;
     if verdicts.iter().all(Verdict::is_good) {
         if arguments.repair && !prepared.quiet {

@@ -58,6 +58,7 @@ pub enum Mtime {
     Fixed,
     Clamp,
     Packaged,
+    Files,
     Keep,
 }
 

@@ -227,7 +227,7 @@ const FIELDS: &[Field] = &[
     may(
         "files",
         "mtime",
-        Form::OneOf(&["fixed", "clamp", "packaged", "keep"]),
+        Form::OneOf(&["fixed", "clamp", "packaged", "files", "keep"]),
         "Which times files get; else `packaged`: those of packages keep theirs.",
     ),
     may(

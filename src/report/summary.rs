@@ -37,6 +37,9 @@ pub struct Summary {
     pub notes: Vec<Note>,
     /// What the trace could not see, and how often.
     pub gaps: BTreeMap<Gap, u64>,
+    /// The numbers of the layers that are the whole image's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept_layers: Vec<u32>,
     pub outputs: Vec<Output>,
     pub locks: Vec<String>,
 }
@@ -151,6 +154,7 @@ impl Summary {
             packages: Packages::default(),
             notes: Vec::new(),
             gaps: BTreeMap::new(),
+            kept_layers: manifest.originals.iter().map(|original| original.layer).collect(),
             outputs: Vec::new(),
             locks: Vec::new(),
         };
@@ -201,10 +205,14 @@ impl Summary {
         }
         for (index, output) in self.outputs.iter().enumerate() {
             let label = if index == 0 { "wrote" } else { "" };
+            let kept = match self.kept_layers.len() {
+                0 => String::new(),
+                count => format!(", {count} of the whole image as it was"),
+            };
             let id = match output.diff_ids.as_slice() {
                 [] => String::new(),
-                [id] => format!("  layer {id}"),
-                several => format!("  {} layers", several.len()),
+                [id] => format!("  layer {id}{kept}"),
+                several => format!("  {} layers{kept}", several.len()),
             };
             text.line(label, &format!("{} ({}){id}", output.name, size(output.bytes)));
         }
