@@ -133,14 +133,17 @@ fn the_lock_and_the_whole_image_give_the_same_bytes() {
     let context = TestContext::new();
     let image = fat(&context, "docker-archive");
     let (lock, thin) = (context.text("thin.lock"), format!("oci:{}", context.text("thin")));
-    slim(&context, &[&image, "-q", "-o", &thin]).success();
+    slim(&context, &[&image, "-q", "--keep-trace", &context.text("thin.trace"), "-o", &thin]).success();
     let index = |layout: &str| fs_err::read(context.path(layout).join("index.json")).unwrap();
     let again = format!("oci:{}", context.text("again"));
     let locked = |program: &mut std::process::Command, arguments: &[&str]| {
         outcome_of(program.args(["build", "-q", "--locked", &lock]).args(arguments))
     };
-    locked(&mut context.minjail(&[]), &["--root", &image, "-o", &again]).success();
-    assert_eq!(index("again"), index("thin"));
+    let trace = context.text("thin.trace");
+    for more in [&[][..], &["--force", "-t", &trace]] {
+        locked(&mut context.minjail(&[]), &[&["--root", &image, "-o", &again], more].concat()).success();
+        assert_eq!(index("again"), index("thin"));
+    }
     let alone = locked(&mut context.minjail(&[]), &["-o", &format!("oci:{}", context.text("alone"))]);
     alone.assert_refused(125, &["is of a slimmed image", "`--root oci:DIR`"]);
     let other = format!("oci:{}", context.text("other"));
@@ -193,6 +196,7 @@ fn what_cannot_be_slimmed_is_said() {
         (vec!["--", "/bin/sh", "-c", "exit 3"], 125, "failed in a jail of the whole image: it ended with status 3"),
         (vec!["-p", "no-such-profile"], 125, "no-such-profile"),
         (vec!["--keep-trace", &context.text("fat"), "--", "/bin/sh", "-c", ""], 125, "is the input itself"),
+        (vec!["--keep-trace", &context.text("out"), "--", "/bin/sh", "-c", ""], 125, "an output, and the trace too"),
         (vec!["--keep-trace", &context.text("work"), "--", "/bin/sh", "-c", ""], 125, "exists and is not a trace"),
     ] {
         let outcome = slim(&context, &[&[image.as_str(), "-o", &out], &arguments[..]].concat());

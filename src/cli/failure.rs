@@ -260,7 +260,7 @@ impl From<RootError> for Failure {
 impl From<RecordError> for Failure {
     fn from(error: RecordError) -> Self {
         let hint = match &error {
-            RecordError::NoTrace { .. } => Some("name another directory with `-t`"),
+            RecordError::NoTrace { .. } => Some("name another directory for the trace"),
             RecordError::Keep { .. } => {
                 Some("the program changes this file, so its content must be kept: is there room in TMPDIR?")
             }
@@ -268,7 +268,7 @@ impl From<RecordError> for Failure {
                 Some("set TMPDIR to a directory that you may write, on a file system with room")
             }
             RecordError::Write { .. } => {
-                Some("name a directory that you may write, on a file system with room, with `-t`")
+                Some("name a directory for the trace that you may write, on a file system with room")
             }
             RecordError::Root(_) => None,
             RecordError::Publish(error) => error.hint(),

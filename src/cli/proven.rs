@@ -59,7 +59,13 @@ pub(super) fn build(
 ) -> Result<(), Failure> {
     proving.tools.iter().try_for_each(|tool| tool.check(rehearsals))?;
     let save = |trace: &Trace| proving.keep_trace.as_deref().map_or(Ok(()), |target| trace.write(target));
-    proving.keep_trace.as_deref().map_or(Ok(()), check_place)?;
+    if let Some(target) = &proving.keep_trace {
+        if prepared.places().any(|place| place == target) {
+            let text = format!("`{}` is to be an output, and the trace too", target.display());
+            return Err(Failure::usage(text).hint("give the trace a place of its own"));
+        }
+        check_place(target)?;
+    }
     let states: Vec<String> = rehearsals.iter().flat_map(|rehearsal| rehearsal.workload.state.clone()).collect();
     let scratch = scratch(&states)?;
     let Gathered { mut trace, models, estimate } =
