@@ -10,7 +10,7 @@ use crate::jail::Base;
 use crate::manifest::{Config, Entry, Manifest};
 use crate::path::JailPath;
 use crate::root::Root;
-use crate::tree::{Notes, owned};
+use crate::tree::owned;
 
 /// The base of a tree that was made of `entries`, of an image that is run as `config` says.
 pub(super) fn base(tree: &Path, entries: &[Entry], config: &Config) -> Result<Base, Failure> {
@@ -21,9 +21,7 @@ pub(super) fn base(tree: &Path, entries: &[Entry], config: &Config) -> Result<Ba
 /// The base of an unpacked image, and how it is run, if it says so.
 pub(super) fn of_image(image: &Image, unpacked: &Unpacked) -> Result<(Base, Option<Config>), Failure> {
     let config = image.config.as_ref().and_then(|config| config.config.clone()).map(run_config);
-    // What root has unpacked says itself whose it is.
-    let is_owned = unpacked.notes() == Notes::default();
-    let entries = if is_owned { Vec::new() } else { unpacked.entries(image)? };
+    let entries = if unpacked.is_owned() { Vec::new() } else { unpacked.entries(image)? };
     Ok((base(&unpacked.tree(), &entries, config.as_ref().unwrap_or(&Config::default()))?, config))
 }
 

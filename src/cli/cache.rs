@@ -143,11 +143,16 @@ impl Unpacked {
     }
 
     /// What could not be made as the layers say.
-    pub(super) fn notes(&self) -> Notes {
+    fn notes(&self) -> Notes {
         match self {
             Self::Kept(kept) => kept.notes(),
             Self::Scratch(_, notes) => *notes,
         }
+    }
+
+    /// True if the tree says itself whose its files are, and all else that the layers say.
+    pub(super) fn is_owned(&self) -> bool {
+        self.notes() == Notes::default()
     }
 
     /// What the layers say of the files.

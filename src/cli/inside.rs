@@ -34,18 +34,6 @@ impl Inside {
         self.workloads.iter().map(|(name, workload)| self.rehearsal(name, workload, tree)).collect()
     }
 
-    /// Says what would not be quite as asked for in a jail made of `base`.
-    pub(super) fn tell_notes(&self, base: &Base) -> Result<(), Failure> {
-        let mut notes = BTreeSet::new();
-        for rehearsal in self.rehearsals(&base.tree)? {
-            notes.extend(rehearsal.notes(base)?);
-        }
-        for note in notes {
-            say!("note: {note}");
-        }
-        Ok(())
-    }
-
     fn rehearsal<'a>(&self, name: &str, workload: &'a Workload, tree: &Path) -> Result<Rehearsal<'a>, Failure> {
         let mut rehearsal = Rehearsal::new(name, workload, Some(tree))?;
         if workload.user.is_none() {
@@ -55,6 +43,18 @@ impl Inside {
         }
         Ok(rehearsal)
     }
+}
+
+/// Says what would not be quite as asked for in a jail made of `base`.
+pub(super) fn tell_notes(rehearsals: &[Rehearsal<'_>], base: &Base) -> Result<(), Failure> {
+    let mut notes = BTreeSet::new();
+    for rehearsal in rehearsals {
+        notes.extend(rehearsal.notes(base)?);
+    }
+    for note in notes {
+        say!("note: {note}");
+    }
+    Ok(())
 }
 
 /// Whom `user` means by the accounts of a root.

@@ -11,7 +11,6 @@ use crate::manifest::{Digest, Manifest};
 use crate::path::escape;
 use crate::root::Root;
 use crate::slim;
-use crate::tree::Notes;
 
 pub(super) struct Original {
     tree: PathBuf,
@@ -67,9 +66,7 @@ impl Original {
 
     /// Gives a manifest that was drawn up from an image the owners that the image says: see [`slim::adopt`].
     pub(super) fn adopt(&self, manifest: &mut Manifest) -> Result<(), Failure> {
-        if let Some((image, unpacked)) =
-            self.image.as_ref().filter(|(_, unpacked)| unpacked.notes() != Notes::default())
-        {
+        if let Some((image, unpacked)) = self.image.as_ref().filter(|(_, unpacked)| !unpacked.is_owned()) {
             slim::adopt(manifest, &unpacked.entries(image)?);
         }
         Ok(())

@@ -9,7 +9,7 @@ use super::cache::Unpacked;
 use super::configure::architecture;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::inside::Inside;
+use super::inside::{Inside, tell_notes};
 use super::pack::{Draft, Packing, Prepared, check_count};
 use super::profile;
 use super::proven::{self, Ground, Proving};
@@ -24,7 +24,6 @@ use crate::path::{JailPath, escape};
 use crate::profile::{Moment, Profile, Ready, Seconds, Workload};
 use crate::root::Root;
 use crate::slim::{self, Asked};
-use crate::tree::Notes;
 
 /// Make an existing image small: run it in a jail, keep what it needs, and prove the result
 ///
@@ -115,7 +114,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         check_machine(image.config.as_ref())?;
         let name = escape(arguments.image.as_encoded_bytes());
         unpacked = Unpacked::of(&image, &name, arguments.no_cache, prepared.quiet)?;
-        let is_owned = unpacked.notes() == Notes::default();
+        let is_owned = unpacked.is_owned();
         let wants_entries = !is_owned || prepared.packing.layers == Layers::Keep;
         let entries = if wants_entries { unpacked.entries(&image)? } else { Vec::new() };
         let run = image.config.as_ref().and_then(|config| config.config.clone()).unwrap_or_default();
@@ -165,7 +164,7 @@ impl Whole<'_> {
         let rehearsals = inside.rehearsals(&self.base.tree)?;
         rehearsals.iter().try_for_each(|rehearsal| self.check_program(&rehearsal.header.program))?;
         if !prepared.quiet {
-            inside.tell_notes(&self.base)?;
+            tell_notes(&rehearsals, &self.base)?;
         }
         let is_checked = inside
             .workloads

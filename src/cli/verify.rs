@@ -8,7 +8,7 @@ use super::cache::Unpacked;
 use super::engine::{Tool, spelled};
 use super::exit::Exit;
 use super::failure::Failure;
-use super::inside::Inside;
+use super::inside::{Inside, tell_notes};
 use super::mend::Broken;
 use super::pack::{Packing, Prepared};
 use super::profile;
@@ -78,7 +78,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         return with_tools(arguments, &inside, &base.tree, scratch.path(), &prepared);
     }
     if !prepared.quiet {
-        inside.tell_notes(&base)?;
+        tell_notes(&inside.rehearsals(&base.tree)?, &base)?;
     }
     let verdicts = verdicts(&inside, &base, &prepared)?;
     if verdicts.iter().all(Verdict::is_good) {

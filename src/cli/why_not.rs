@@ -8,8 +8,8 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::locked::read_lock;
 use super::original::Original;
-use crate::files::{self, FileSet, OMITTED, Purpose, Rule, Switch, What};
-use crate::manifest::{Kind, Packages};
+use crate::files::{self, FileSet, Purpose, Rule, Switch, What};
+use crate::manifest::Packages;
 use crate::path::{Facts, JailPath};
 use crate::report::summary::size;
 use crate::root::Root;
@@ -83,8 +83,7 @@ impl Known {
                 named => named,
             };
             let entries = lock.entries.into_iter();
-            let is_name = |kind: &Kind| matches!(kind, Kind::Symlink { target } if target == OMITTED.as_bytes());
-            let paths = entries.map(|entry| (entry.path, is_name(&entry.kind))).collect();
+            let paths = entries.map(|entry| (entry.path, entry.kind.is_name_only())).collect();
             return Ok(Self { paths, trace: None, root });
         }
         let trace = Trace::read(&[source.to_path_buf()])?;

@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use super::coverage::Estimate;
-use crate::files::{Note, OMITTED};
+use crate::files::Note;
 use crate::manifest::{Config, Entry, Kind, Manifest};
 use crate::path::{JailPath, escape};
 use crate::trace::Gap;
@@ -161,7 +161,7 @@ impl Summary {
         for entry in &manifest.entries {
             match &entry.kind {
                 Kind::Directory => summary.directories += 1,
-                Kind::Symlink { target } if target == OMITTED.as_bytes() => summary.names_only += 1,
+                kind if kind.is_name_only() => summary.names_only += 1,
                 Kind::Symlink { .. } => summary.links += 1,
                 Kind::File { size, .. } => summary.count(entry, *size),
                 _ => {}
