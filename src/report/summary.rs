@@ -23,7 +23,7 @@ pub struct Summary {
     pub kinds: BTreeMap<Sort, Amount>,
     pub directories: u64,
     pub links: u64,
-    /// Names that a listing showed and nobody touched: dangling links to [`OMITTED`].
+    /// Names that a listing showed and nobody touched: dangling links to [`crate::files::OMITTED`].
     pub names_only: u64,
     /// How the image is run.
     pub image: Config,
