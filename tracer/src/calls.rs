@@ -52,6 +52,11 @@ impl Call {
         matches!(self.kind, Kind::Paths(_)) && !self.opens() && !self.only_asks()
     }
 
+    /// True if the call runs the program that its path leads to.
+    pub(crate) fn executes(&self) -> bool {
+        matches!(self.kind, Kind::Exec { .. })
+    }
+
     /// True if the call returns a descriptor of what its path leads to.
     pub(crate) fn opens(&self) -> bool {
         matches!(self.kind, Kind::Open { .. } | Kind::OpenHow) || self.name == "creat"

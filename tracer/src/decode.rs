@@ -214,7 +214,7 @@ fn descriptor(argument: u64) -> i32 {
 }
 
 /// What `open(2)` does with these flags, and whether it follows a link at the end.
-fn open(flags: u64) -> (Access, bool) {
+pub(crate) fn open(flags: u64) -> (Access, bool) {
     let flags = flags as u32 as i32;
     let has = |flag: i32| flags & flag == flag;
     let follow = !has(libc::O_NOFOLLOW) && !has(libc::O_CREAT | libc::O_EXCL);

@@ -170,7 +170,7 @@ pub(crate) struct Engine<'a> {
     /// Tasks whose calls lost `CLONE_UNTRACED`, until they return, and their children, until they start.
     retraced: HashMap<i32, Retraced>,
     /// Tasks whose calls take a path that another thread may rewrite, until they return.
-    raced: HashMap<i32, Raced>,
+    pub(crate) raced: HashMap<i32, Raced>,
     /// The paths of the call under examination that are such.
     pub(crate) changing: Vec<Changing>,
     pub(crate) races: Races,
@@ -250,7 +250,7 @@ impl<'a> Engine<'a> {
         let is_new = self.meet(task)?;
         let step = self.machine.step(task, stop);
         self.take(task, step)?;
-        Ok(is_new || matches!(step, Step::Gone { .. } | Step::Born))
+        Ok(is_new || matches!(step, Step::Gone { .. } | Step::Born { .. }))
     }
 
     /// Takes in a call that waits, of which this much was foreseen.
@@ -344,7 +344,7 @@ impl<'a> Engine<'a> {
         let Some((process, parent)) = place::family(task) else { return Ok(false) };
         self.machine.adopt(task, process);
         if process == task {
-            self.races.born(task, parent);
+            self.races.born(task, parent, parent);
             self.tell(Event::Fork { parent, child: process })?;
         }
         Ok(true)
@@ -362,7 +362,7 @@ impl<'a> Engine<'a> {
             return Ok(true);
         }
         self.machine.adopt(task, task);
-        self.races.born(task, maker);
+        self.races.born(task, maker, parent);
         self.tell(Event::Fork { parent, child: task })?;
         Ok(true)
     }
@@ -390,12 +390,14 @@ impl<'a> Engine<'a> {
             },
             Step::Examined { process } => {
                 self.executed = true;
+                let raced = self.raced_before(task);
                 self.places.forget();
                 let table = self.places.served.table().map(Arc::as_ref);
                 let loaded = self.executables.loaded(process, table);
                 let is_served = |path: &&Vec<u8>| table.is_some_and(|table| table.lies(path) != Lies::Elsewhere);
                 let served = loaded.iter().filter(is_served).cloned().collect();
                 self.tell(Event::Exec { process, arguments: place::arguments(process), loaded, served })?;
+                raced.map_or(Ok(()), |raced| self.executed(process, raced))?;
                 self.go_on(task)
             }
             Step::Start => {
@@ -409,12 +411,16 @@ impl<'a> Engine<'a> {
                 }
                 self.go_on(task)
             }
-            Step::Born => {
+            Step::Born { waits } => {
                 // While its maker stands here, so that the kernel still tells who that is.
-                if let Ok(child) = sys::made_task(task) {
+                if let Ok(child) = sys::event_task(task) {
                     let retraced = self.retraced.get(&task).copied();
                     if let (true, Some(retraced)) = (self.welcome(child, task)?, retraced) {
                         self.retraced.insert(child, retraced);
+                    }
+                    self.made(child, task);
+                    if waits {
+                        self.lent(child, task);
                     }
                 }
                 self.go_on(task)
@@ -443,10 +449,14 @@ impl<'a> Engine<'a> {
             }
             Step::Gone { process } => {
                 self.places.remove(task);
+                self.races.remove(task);
                 self.retraced.remove(&task);
                 self.raced.remove(&task);
                 match process {
-                    Some(process) => self.tell(Event::Exit { process }),
+                    Some(process) => {
+                        self.races.gone(process);
+                        self.tell(Event::Exit { process })
+                    }
                     None => Ok(()),
                 }
             }

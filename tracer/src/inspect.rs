@@ -117,17 +117,20 @@ impl Engine<'_> {
                 // Another thread may put something else in the place of a descriptor.
                 let by_descriptor = call.opens() && from != From::WorkingDirectory;
                 let is_changed = by_descriptor && self.machine.is_threaded(process);
-                let verify = (call.opens() || call.changes()) && (is_changed || self.is_shared(asking, address));
+                let asks = !(call.opens() || call.changes() || call.executes());
+                let verify = !asks && address != 0 && (is_changed || self.may_be_rewritten(asking, address));
                 let used = Use { from, access, follow, verify };
-                match self.path(asking, address, used)? {
-                    Some(end) if verify && call.opens() => {
-                        return Ok(Verdict::Verify(Raced::Opening { asking, access, end }));
-                    }
-                    Some(end) if verify => {
-                        self.changing.push(Changing { address, used, spelled: self.spelled.clone(), end });
-                    }
-                    _ => {}
+                let end = self.path(asking, address, used)?.unwrap_or_default();
+                if !verify {
+                    return Ok(Verdict::Run);
                 }
+                if call.opens() {
+                    return Ok(Verdict::Verify(Raced::Opening { asking, access, end }));
+                }
+                if call.executes() {
+                    return Ok(Verdict::Verify(self.executing_by_path(asking, used)));
+                }
+                self.changing.push(Changing { address, used, spelled: self.spelled.clone(), end });
             }
             Asked::Inline { path, access } => {
                 self.spelled = path;
@@ -178,8 +181,12 @@ impl Engine<'_> {
         match memory::read_string(asking.task, address, &mut self.spelled) {
             Ok(()) if self.spelled.is_empty() => self.empty(asking, used)?,
             Ok(()) => return self.touch(asking, used),
-            Err(Unread::Refused) => {}
-            Err(Unread::Hidden) => self.gap(asking.process, Gap::Memory)?,
+            Err(unread) => {
+                self.spelled.clear();
+                if unread == Unread::Hidden {
+                    self.gap(asking.process, Gap::Memory)?;
+                }
+            }
         }
         Ok(None)
     }
@@ -354,7 +361,7 @@ impl Engine<'_> {
         }
     }
 
-    fn directory(&mut self, task: i32, descriptor: i32) -> Result<Vec<u8>, Errno> {
+    pub(crate) fn directory(&mut self, task: i32, descriptor: i32) -> Result<Vec<u8>, Errno> {
         let open = self.places.descriptor(task, descriptor)?;
         if open.path.starts_with(b"/") { Ok(open.path) } else { Err(Errno::ENOTDIR) }
     }
@@ -408,7 +415,7 @@ impl Engine<'_> {
     }
 
     /// The interpreter of what is executed, and the interpreter's own: the kernel opens them by itself.
-    fn interpreters(&mut self, asking: Asking, first: Option<Vec<u8>>) -> Result<(), TraceError> {
+    pub(crate) fn interpreters(&mut self, asking: Asking, first: Option<Vec<u8>>) -> Result<(), TraceError> {
         let mut named = first;
         for _ in 0..=script::LEVELS {
             let Some(interpreter) = named else { return Ok(()) };

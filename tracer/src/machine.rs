@@ -13,8 +13,8 @@ pub(crate) enum Step {
     Examined { process: i32 },
     /// It has only just begun, or SIGCONT has woken it: let it go on.
     Start,
-    /// It has made another one: let it go on.
-    Born,
+    /// It has made another one, for which it `waits`, or not: let it go on.
+    Born { waits: bool },
     /// Its call is over: let it go on.
     Returned,
     /// Let it go on, with the signal if that is not 0.
@@ -109,7 +109,7 @@ impl Machine {
             Stop::Signal { signal } => Step::Resume { signal },
             Stop::Group => Step::Listen,
             Stop::Started => Step::Start,
-            Stop::NewTask => Step::Born,
+            Stop::NewTask { waits } => Step::Born { waits },
             Stop::Syscall => Step::Returned,
             Stop::Other => Step::Resume { signal: 0 },
         }

@@ -50,6 +50,9 @@ impl Place {
     }
 }
 
+/// So many directories of descriptors are held open at a time.
+const MOST_DESCRIPTORS: usize = 64;
+
 /// The places of the tasks, remembered until somebody moves.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
@@ -58,10 +61,8 @@ pub(crate) struct Places {
     own_namespace: Option<u64>,
     /// There may be mounts that are in no namespace: their paths tell nothing (`open_tree(2)`, `fsmount(2)`).
     has_detached: bool,
-    /// Where the arguments and the environment of the process that was asked for last stand.
-    arguments: Option<(i32, (u64, u64))>,
-    /// The directory of descriptors of the task that was asked for last: it is asked for again and again.
-    last: Option<(i32, OwnedFd)>,
+    /// The directories of descriptors of tasks that were asked for: they are asked for again and again.
+    descriptors: HashMap<i32, OwnedFd>,
     /// The mappings of the task that was asked for them last, which are those of one program.
     maps: Option<(i32, OwnedFd)>,
     pub(crate) served: Served,
@@ -96,18 +97,18 @@ impl Places {
     /// # Errors
     /// `ENOENT` if nothing is, `ENAMETOOLONG` if its path cannot be found out, else the tracer may not know.
     pub(crate) fn descriptor(&mut self, task: i32, descriptor: i32) -> Result<Open, Errno> {
-        let directory = match self.last.take() {
-            Some((last, directory)) if last == task => directory,
-            _ => {
-                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-                open(format!("/proc/{task}/fd").as_str(), flags, Mode::empty())?
+        if !self.descriptors.contains_key(&task) {
+            if self.descriptors.len() == MOST_DESCRIPTORS {
+                self.descriptors.clear();
             }
-        };
-        let text = readlinkat(&directory, descriptor.to_string().as_str());
-        match text {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let directory = open(format!("/proc/{task}/fd").as_str(), flags, Mode::empty())?;
+            self.descriptors.insert(task, directory);
+        }
+        let text = readlinkat(&self.descriptors[&task], descriptor.to_string().as_str());
+        if let Err(Errno::ENOENT | Errno::ESRCH) = text {
             // Also when the task is gone, and its number another's.
-            Err(Errno::ENOENT | Errno::ESRCH) => {}
-            _ => self.last = Some((task, directory)),
+            self.descriptors.remove(&task);
         }
         described(text, || format!("/proc/{task}/fd/{descriptor}"), self.served.table().map(Arc::as_ref))
     }
@@ -168,40 +169,36 @@ impl Places {
         self.expect_namespaces()
     }
 
-    /// True for what stands among the arguments and the environment with which `process` was executed.
-    pub(crate) fn is_argument(&mut self, process: i32, address: u64) -> bool {
-        let (start, end) = match self.arguments {
-            Some((last, range)) if last == process => range,
-            _ => arguments_of(process).unwrap_or_default(),
-        };
-        self.arguments = Some((process, (start, end)));
-        (start..end).contains(&address)
-    }
-
     /// Somebody has moved or runs another program, and threads and `CLONE_FS` relatives with it.
     pub(crate) fn forget(&mut self) {
         self.remembered.clear();
+        self.descriptors.clear();
         self.maps = None;
-        self.arguments = None;
     }
 
     /// `task` is gone, and its id may be given to another.
     pub(crate) fn remove(&mut self, task: i32) {
         self.remembered.remove(&task);
-        for kept in [&mut self.last, &mut self.maps] {
-            kept.take_if(|(last, _)| *last == task);
-        }
+        self.descriptors.remove(&task);
+        self.maps.take_if(|(last, _)| *last == task);
     }
 }
 
-/// From the first argument to the end of the environment (`proc(5)`, `/proc/pid/stat`, fields 48 to 51).
-fn arguments_of(process: i32) -> Option<(u64, u64)> {
+/// Where the path by which `process` was executed stands in its memory: behind the environment, whose end is field 51 of
+/// `/proc/pid/stat` (`proc(5)`; `fs/exec.c`, `do_execveat_common`, has it copied before everything else).
+pub(crate) fn executed_path(process: i32) -> Option<u64> {
     let stat = fs_read(&format!("/proc/{process}/stat"))?;
     // The second field is a name in parentheses, which may have any byte in it.
     let end = stat.iter().rposition(|&byte| byte == b')')?;
-    let mut fields = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().skip(45);
-    let start = fields.next()?.parse().ok()?;
-    Some((start, fields.nth(2)?.parse().ok()?))
+    std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().nth(48)?.parse().ok()
+}
+
+/// The flags with which a descriptor of `task` is open (`proc(5)`, `/proc/pid/fdinfo`).
+pub(crate) fn open_flags(task: i32, descriptor: i32) -> Option<u64> {
+    let text = fs_read(&format!("/proc/{task}/fdinfo/{descriptor}"))?;
+    let mut lines = text.split(|&byte| byte == b'\n');
+    let flags = std::str::from_utf8(lines.find_map(|line| line.strip_prefix(b"flags:"))?).ok()?;
+    u64::from_str_radix(flags.trim(), 8).ok()
 }
 
 fn namespace(task: i32) -> Result<u64, Errno> {
@@ -442,6 +439,22 @@ mod tests {
         assert_eq!(place.directory, nix::unistd::getcwd().unwrap().into_os_string().into_vec());
         assert_eq!(family(own).unwrap().0, own);
         assert!(mapped(own, None).iter().any(|path| path.starts_with(b"/")));
+    }
+
+    #[test]
+    fn what_was_executed_stands_behind_the_environment() {
+        let own = nix::unistd::getpid().as_raw();
+        let mut path = Vec::new();
+        crate::memory::read_string(own, executed_path(own).unwrap(), &mut path).unwrap();
+        assert_eq!(stat(path.as_slice()).unwrap().st_ino, stat("/proc/self/exe").unwrap().st_ino);
+    }
+
+    #[test]
+    fn flags_of_what_is_open() {
+        let file = open("/dev/null", OFlag::O_WRONLY, Mode::empty()).unwrap();
+        let flags = open_flags(nix::unistd::getpid().as_raw(), file.as_raw_fd()).unwrap();
+        assert_eq!(flags & libc::O_ACCMODE as u64, libc::O_WRONLY as u64);
+        assert_eq!(open_flags(nix::unistd::getpid().as_raw(), -1), None);
     }
 
     #[test]

@@ -6,31 +6,37 @@
 //! Who replaces a link while others open something through it makes two files of one path: both are told, where the path led
 //! before the change, and where it leads after it.
 //!
-//! Asking at a call's return what became of it costs a second stop. That is paid only where it can matter: for a call
-//! that opens or changes something, whose path does not stand in the caller's own stack frames, in a process with several
-//! threads or in memory that processes share; and for one that opens by a descriptor in a process with threads. What this
-//! does not cover: a call that only asks, of which the path that was read is told; memory that processes share on Linux
-//! older than 6.11, or because one was made with `CLONE_VM`; and a pointer into another thread's stack frames.
+//! Asking at a call's return what became of it costs a second stop. That is paid only where it can matter: for a call that
+//! opens, executes or changes something, in a process with several threads, or whose path is in memory that processes share.
+//! It is not paid for a path in the last frames of a thread that has made no other thread, where only one to whom it hands
+//! a pointer finds it: threads that walk trees keep their paths there. Nor does this cover a call that only asks, of which
+//! the path that was read is told; a socket's address; a script executed by way of a descriptor that others replace; and, on
+//! Linux older than 6.11, a mapping that processes share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::TraceError;
+use crate::calls::Kind;
+use crate::decode::{self, From};
 use crate::engine::Engine;
 use crate::event::{Access, Found, Gap};
 use crate::inspect::{Asking, Use};
-use crate::place::Place;
+use crate::memory::{self, Unread};
+use crate::place::{self, Place};
+use crate::sys;
 use crate::walk::Asker;
-use crate::{memory, sys};
 
-/// A path this near to the end of a task's stack is in a function's own memory, which no other thread knows of.
-const OWN_STACK: u64 = 1 << 17;
+/// A path this near to the end of a task's stack is in the last frames; a runtime's small stacks lie among its other memory.
+const LAST_FRAMES: u64 = 1 << 14;
 
 /// A call under way whose path another thread may rewrite.
 #[derive(Debug)]
 pub(crate) enum Raced {
     /// It opens something; `end` is where its path led when it was read.
     Opening { asking: Asking, access: Access, end: Vec<u8> },
+    /// It executes something: what its path, as it was read, is relative to if that is a descriptor.
+    Executing { asking: Asking, used: Use, directory: Option<Vec<u8>>, spelled: Vec<u8> },
     /// It changes something.
     Changing { asking: Asking, paths: Vec<Changing> },
 }
@@ -51,6 +57,10 @@ pub(crate) struct Changing {
 pub(crate) struct Races {
     /// Processes that are no threads of each other have one working directory.
     processes_share: bool,
+    /// Processes that have the memory of the one that made them (`CLONE_VM`), and that one.
+    borrowed: HashMap<i32, i32>,
+    /// Tasks that have made threads, to which they may have given whatever is theirs.
+    makers: HashSet<i32>,
     /// Tasks in a call that changes the working directory, and to which.
     entering: HashMap<i32, Vec<u8>>,
     /// Tasks in a call with a path that is relative to it.
@@ -80,9 +90,25 @@ struct Relative {
 }
 
 impl Races {
-    /// `maker` has made the process `task`.
-    pub(crate) fn born(&mut self, task: i32, maker: i32) {
+    /// `maker`, a task of `parent`, has made the process `task`.
+    pub(crate) fn born(&mut self, task: i32, maker: i32, parent: i32) {
         self.processes_share |= sys::share_directory(task, maker);
+        if sys::share_memory(task, maker) {
+            self.borrowed.insert(task, parent);
+        }
+    }
+
+    /// `process` has memory of its own now, or needs none any more.
+    pub(crate) fn gone(&mut self, process: i32) {
+        if !self.borrowed.is_empty() {
+            self.borrowed.remove(&process);
+        }
+    }
+
+    /// True if a process other than `child` has the memory of `process`.
+    fn share_memory(&self, process: i32, child: Option<i32>) -> bool {
+        let lends = |(&borrower, &lender): (&i32, &i32)| lender == process && Some(borrower) != child;
+        self.borrowed.contains_key(&process) || self.borrowed.iter().any(lends)
     }
 
     /// The last call of `task` is over.
@@ -98,6 +124,11 @@ impl Races {
         }
     }
 
+    /// `task` is gone, and its number may be given to another.
+    pub(crate) fn remove(&mut self, task: i32) {
+        self.makers.remove(&task);
+    }
+
     /// `task` is about to change names: what others are about to open may lead elsewhere by then.
     pub(crate) fn names_change(&mut self, task: i32) {
         self.suspects.extend(self.opening.iter().filter(|(other, _)| **other != task).map(|(_, open)| open.clone()));
@@ -105,23 +136,65 @@ impl Races {
 }
 
 impl Engine<'_> {
-    /// True if other threads, or processes, may rewrite what stands at `address`.
-    pub(crate) fn is_shared(&mut self, asking: Asking, address: u64) -> bool {
+    /// True if other threads, or processes, may rewrite the path at `address`, or what else the call has in memory.
+    pub(crate) fn may_be_rewritten(&mut self, asking: Asking, address: u64) -> bool {
         if self.machine.is_single() {
             return false;
         }
-        let is_threaded = self.machine.is_threaded(asking.process);
-        if address.wrapping_sub(asking.stack) <= OWN_STACK {
-            // Above the first frames stand the arguments, which all threads know.
-            return is_threaded && asking.task == asking.process && self.places.is_argument(asking.process, address);
+        let Asking { task, process, entry, stack } = asking;
+        let how = matches!(entry.call.kind, Kind::OpenHow).then_some(entry.arguments[2]);
+        let mut addresses = std::iter::once(address).chain(how);
+        if self.races.share_memory(process, None) {
+            return true;
         }
-        is_threaded || self.places.is_memory_shared(asking.task, address)
+        if self.machine.is_threaded(process) {
+            let is_own = |address: u64| address.wrapping_sub(stack) <= LAST_FRAMES;
+            return self.races.makers.contains(&task) || !addresses.all(is_own);
+        }
+        addresses.any(|address| self.places.is_memory_shared(task, address))
+    }
+
+    /// `maker` has made `child`: if that is a thread, it may know of everything that is its maker's.
+    pub(crate) fn made(&mut self, child: i32, maker: i32) {
+        if self.machine.process_of(child) == self.machine.process_of(maker) {
+            self.races.makers.insert(maker);
+        }
+    }
+
+    /// `maker` waits for `child`, which has its memory, and so rewrites nothing.
+    pub(crate) fn lent(&mut self, child: i32, maker: i32) {
+        let is_own = |process| !self.machine.is_threaded(process) && !self.races.share_memory(process, Some(child));
+        if self.machine.process_of(maker).is_some_and(is_own) {
+            self.races.gone(child);
+        }
+    }
+
+    /// A call that is about to execute what `self.spelled` leads to.
+    pub(crate) fn executing_by_path(&mut self, asking: Asking, used: Use) -> Raced {
+        let directory = match used.from {
+            From::Descriptor(descriptor) => self.directory(asking.task, descriptor).ok(),
+            _ => None,
+        };
+        Raced::Executing { asking, used, directory, spelled: self.spelled.clone() }
+    }
+
+    /// The call by which what is now `task` has executed something; the process has memory of its own since.
+    pub(crate) fn raced_before(&mut self, task: i32) -> Option<Raced> {
+        self.races.gone(task);
+        self.races.makers.remove(&task);
+        let former = sys::event_task(task).unwrap_or(task);
+        let raced = self.raced.remove(&former);
+        // ptrace(2), "execve(2) under ptrace": the one that had this number before is gone without a word.
+        self.raced.remove(&task);
+        raced
     }
 
     /// What became of a call that has returned.
     pub(crate) fn verify(&mut self, raced: Raced) -> Result<(), TraceError> {
         match raced {
             Raced::Opening { asking, access, end } => self.opened(asking, access, &end),
+            // It has failed.
+            Raced::Executing { .. } => Ok(()),
             Raced::Changing { asking, paths } => {
                 let has_changed = matches!(sys::syscall_result(asking.task), Ok(Some(_)));
                 paths.into_iter().try_for_each(|path| self.changed(asking, path, has_changed))
@@ -134,9 +207,12 @@ impl Engine<'_> {
         let Ok(Some(descriptor)) = sys::syscall_result(asking.task) else { return Ok(()) };
         let Ok(descriptor) = i32::try_from(descriptor) else { return Ok(()) };
         let Ok(open) = self.places.descriptor(asking.task, descriptor) else { return Ok(()) };
-        if open.path == end || open.is_deleted || !open.path.starts_with(b"/") {
+        let opened = opened_for(asking, descriptor, access);
+        let is_as_told = open.path == end && opened == access;
+        if is_as_told || open.is_deleted || !open.path.starts_with(b"/") {
             return Ok(());
         }
+        let access = opened;
         // What it was before is no longer to be seen; devices do not change.
         let is_file =
             matches!(self.found(&open.path), Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG);
@@ -144,6 +220,29 @@ impl Engine<'_> {
             self.gap(asking.process, Gap::Rewritten)?;
         }
         self.open_at(asking, descriptor, open.path, access)
+    }
+
+    /// What `process` runs now, which may be another program than the one whose path was read.
+    pub(crate) fn executed(&mut self, process: i32, raced: Raced) -> Result<(), TraceError> {
+        let Raced::Executing { asking, used, directory, spelled } = raced else { return Ok(()) };
+        let Some(address) = place::executed_path(process) else { return Ok(()) };
+        match memory::read_string(process, address, &mut self.spelled) {
+            Ok(()) => {}
+            Err(Unread::Refused) => return Ok(()),
+            Err(Unread::Hidden) => return self.gap(process, Gap::Memory),
+        }
+        let executed = below_descriptor(used.from, &self.spelled).to_vec();
+        let Ok(place) = self.places.of(process, false) else { return Ok(()) };
+        if executed == spelled || (executed.is_empty() && directory.is_some()) {
+            return Ok(());
+        }
+        let from = directory.as_ref().unwrap_or(&place.directory);
+        let asker = Asker { process, task: process, place: &place };
+        let walk = self.walker.walk(asker, from, &executed, used.follow, false).walk;
+        let asking = Asking { task: process, process, ..asking };
+        self.tell_touch(asking, &place, used.access, &executed, &walk)?;
+        let interpreter = self.interpreter_of(&place, &walk);
+        self.interpreters(asking, interpreter)
     }
 
     /// A path that is another one by now may have been used in the place of the first.
@@ -154,10 +253,12 @@ impl Engine<'_> {
             return Ok(());
         }
         if self.spelled == spelled {
-            // Rewritten, and once more: what was to be removed is still there.
+            // Rewritten, and once more: what was to be removed is still there, or nothing was named.
             let is_removal = access == Access::Remove && !asking.entry.call.name.starts_with("rename");
-            let is_there = is_removal && has_changed && matches!(self.found(&end), Found::There(_));
-            return if is_there { self.gap(asking.process, Gap::Rewritten) } else { Ok(()) };
+            let is_there = is_removal && matches!(self.found(&end), Found::There(_));
+            let is_nothing = spelled.is_empty() && !decode::allows_empty(&asking.entry);
+            let is_another = has_changed && (is_there || is_nothing);
+            return if is_another { self.gap(asking.process, Gap::Rewritten) } else { Ok(()) };
         }
         if has_changed && loses(access) {
             self.gap(asking.process, Gap::Rewritten)?;
@@ -262,6 +363,29 @@ impl Engine<'_> {
         let asker = Asker { process: asking.process, task: asking.task, place };
         let walk = self.walker.walk(asker, directory, spelled, used.follow, false).walk;
         self.tell_touch(asking, place, used.access, spelled, &walk)
+    }
+}
+
+/// What a call that has opened a descriptor has opened it for: no less than what was read when it began. The flags of
+/// `openat2` stand in memory, which others may rewrite.
+fn opened_for(asking: Asking, descriptor: i32, read: Access) -> Access {
+    if !matches!(asking.entry.call.kind, Kind::OpenHow) || read == Access::Create {
+        return read;
+    }
+    let opened = place::open_flags(asking.task, descriptor).map_or(read, |flags| decode::open(flags).0);
+    match (read, opened) {
+        (Access::Look, _) | (_, Access::Write) => opened,
+        _ => read,
+    }
+}
+
+/// The path that was handed to the kernel, from the one that it gives a program (`fs/exec.c`, `alloc_bprm`): what is
+/// relative to a descriptor stands below `/dev/fd`.
+fn below_descriptor(from: From, executed: &[u8]) -> &[u8] {
+    let From::Descriptor(descriptor) = from else { return executed };
+    match executed.strip_prefix(format!("/dev/fd/{descriptor}").as_bytes()) {
+        Some(rest) => rest.strip_prefix(b"/").unwrap_or(rest),
+        None => executed,
     }
 }
 

@@ -15,8 +15,8 @@ pub(crate) enum Stop {
     Syscall,
     /// A new program was executed; the task has the process's id now.
     Exec,
-    /// The task has made another one.
-    NewTask,
+    /// The task has made another one, and does nothing until that one executes something or ends, if it `waits` (`vfork(2)`).
+    NewTask { waits: bool },
     /// `signal` is about to be delivered.
     Signal { signal: i32 },
     /// A stopping signal has stopped the task.
@@ -44,7 +44,8 @@ pub(crate) fn decode(status: i32) -> Option<Stop> {
         0 => Stop::Signal { signal },
         libc::PTRACE_EVENT_SECCOMP => Stop::Seccomp,
         libc::PTRACE_EVENT_EXEC => Stop::Exec,
-        libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => Stop::NewTask,
+        libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_CLONE => Stop::NewTask { waits: false },
+        libc::PTRACE_EVENT_VFORK => Stop::NewTask { waits: true },
         // ptrace(2), "Group-stop": a seized task reports it as PTRACE_EVENT_STOP with the stopping signal.
         libc::PTRACE_EVENT_STOP if signal != libc::SIGTRAP => Stop::Group,
         libc::PTRACE_EVENT_STOP => Stop::Started,

@@ -104,8 +104,9 @@ pub(crate) fn set_registers(task: i32, mut registers: libc::user_regs_struct) ->
     Errno::result(result).map(drop)
 }
 
-/// The task that `task`, at its event stop, has just made (`PTRACE_GETEVENTMSG`).
-pub(crate) fn made_task(task: i32) -> Result<i32, Errno> {
+/// The task that the event at which `task` stands is about (`PTRACE_GETEVENTMSG`): the one that it has just made, or the one
+/// that it was before it executed something.
+pub(crate) fn event_task(task: i32) -> Result<i32, Errno> {
     let mut message: libc::c_ulong = 0;
     let none = ptr::null_mut::<libc::c_void>();
     // SAFETY: the kernel writes one unsigned long to `message`.
@@ -170,8 +171,18 @@ pub(crate) fn device(number: libc::dev_t) -> (u32, u32) {
 /// True if both tasks have one working directory (`CLONE_FS`), or if the kernel does not tell (`kcmp(2)`).
 pub(crate) fn share_directory(one: i32, other: i32) -> bool {
     const KCMP_FS: libc::c_int = 3;
+    share(one, other, KCMP_FS)
+}
+
+/// True if both tasks have one memory (`CLONE_VM`), or if the kernel does not tell (`kcmp(2)`).
+pub(crate) fn share_memory(one: i32, other: i32) -> bool {
+    const KCMP_VM: libc::c_int = 1;
+    share(one, other, KCMP_VM)
+}
+
+fn share(one: i32, other: i32, resource: libc::c_int) -> bool {
     // SAFETY: kcmp takes numbers alone.
-    !matches!(unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_FS, 0, 0) }, 1..=3)
+    !matches!(unsafe { libc::syscall(libc::SYS_kcmp, one, other, resource, 0, 0) }, 1..=3)
 }
 
 /// True if `task` is the first of its process: only then is there a thread of this number in a group of the same.
