@@ -24,7 +24,7 @@ use crate::event::{Access, Found, Gap};
 use crate::inspect::{Asking, Use};
 use crate::memory::{self, Unread};
 use crate::place::{self, Place};
-use crate::sys;
+use crate::sys::{self, Common};
 use crate::walk::Asker;
 
 /// A path this near to the end of a task's stack is in the last frames; a runtime's small stacks lie among its other memory.
@@ -92,8 +92,8 @@ struct Relative {
 impl Races {
     /// `maker`, a task of `parent`, has made the process `task`.
     pub(crate) fn born(&mut self, task: i32, maker: i32, parent: i32) {
-        self.processes_share |= sys::share_directory(task, maker);
-        if sys::share_memory(task, maker) {
+        self.processes_share |= sys::share(task, maker, Common::Directory);
+        if sys::share(task, maker, Common::Memory) {
             self.borrowed.insert(task, parent);
         }
     }
@@ -302,8 +302,9 @@ impl Engine<'_> {
         }
         let movers = self.races.entering.iter().filter(|&(&mover, _)| mover != asking.task);
         let process = |mover: i32| self.machine.process_of(mover);
-        let movers = movers
-            .filter(|&(&mover, _)| process(mover) == Some(asking.process) || sys::share_directory(mover, asking.task));
+        let movers = movers.filter(|&(&mover, _)| {
+            process(mover) == Some(asking.process) || sys::share(mover, asking.task, Common::Directory)
+        });
         let directories: Vec<Vec<u8>> = movers.map(|(_, directory)| directory.clone()).collect();
         for directory in directories {
             self.tell_from(asking, used, place, &directory, spelled)?;
@@ -395,5 +396,5 @@ fn loses(access: Access) -> bool {
 }
 
 fn shares(one: Asking, other: Asking) -> bool {
-    one.process == other.process || sys::share_directory(one.task, other.task)
+    one.process == other.process || sys::share(one.task, other.task, Common::Directory)
 }

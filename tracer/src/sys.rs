@@ -43,26 +43,25 @@ pub(crate) fn poll_any() -> Result<Option<(i32, i32)>, Errno> {
 
 /// `PTRACE_SEIZE` with these options.
 pub(crate) fn seize(task: i32, options: i32) -> Result<(), Errno> {
-    // SAFETY: PTRACE_SEIZE takes no pointers; the data argument is a number.
-    let result =
-        unsafe { libc::ptrace(libc::PTRACE_SEIZE, task, ptr::null_mut::<libc::c_void>(), libc::c_long::from(options)) };
+    request(libc::PTRACE_SEIZE, task, options)
+}
+
+/// A request that takes a number and no pointers.
+fn request(request: libc::c_uint, task: i32, number: i32) -> Result<(), Errno> {
+    let none = ptr::null_mut::<libc::c_void>();
+    // SAFETY: whoever asks names such a request: the kernel reads and writes nothing of ours.
+    let result = unsafe { libc::ptrace(request, task, none, libc::c_long::from(number)) };
     Errno::result(result).map(drop)
 }
 
 /// `PTRACE_CONT` with any signal, also a real-time one; 0 for none.
 pub(crate) fn resume(task: i32, signal: i32) -> Result<(), Errno> {
-    // SAFETY: PTRACE_CONT takes no pointers; the data argument is a number.
-    let result =
-        unsafe { libc::ptrace(libc::PTRACE_CONT, task, ptr::null_mut::<libc::c_void>(), libc::c_long::from(signal)) };
-    Errno::result(result).map(drop)
+    request(libc::PTRACE_CONT, task, signal)
 }
 
 /// `PTRACE_SYSCALL`: as [`resume`] without a signal, but the task stops again when its call is over.
 pub(crate) fn resume_to_return(task: i32) -> Result<(), Errno> {
-    let none = ptr::null_mut::<libc::c_void>();
-    // SAFETY: PTRACE_SYSCALL takes no pointers.
-    let result = unsafe { libc::ptrace(libc::PTRACE_SYSCALL, task, none, none) };
-    Errno::result(result).map(drop)
+    request(libc::PTRACE_SYSCALL, task, 0)
 }
 
 /// `PTRACE_POKEDATA`: also into memory that the task may only read.
@@ -168,21 +167,18 @@ pub(crate) fn device(number: libc::dev_t) -> (u32, u32) {
     (libc::major(number), libc::minor(number))
 }
 
-/// True if both tasks have one working directory (`CLONE_FS`), or if the kernel does not tell (`kcmp(2)`).
-pub(crate) fn share_directory(one: i32, other: i32) -> bool {
-    const KCMP_FS: libc::c_int = 3;
-    share(one, other, KCMP_FS)
+/// What tasks may have in common, as `kcmp(2)` numbers it.
+pub(crate) enum Common {
+    /// `CLONE_VM`.
+    Memory = 1,
+    /// `CLONE_FS`.
+    Directory = 3,
 }
 
-/// True if both tasks have one memory (`CLONE_VM`), or if the kernel does not tell (`kcmp(2)`).
-pub(crate) fn share_memory(one: i32, other: i32) -> bool {
-    const KCMP_VM: libc::c_int = 1;
-    share(one, other, KCMP_VM)
-}
-
-fn share(one: i32, other: i32, resource: libc::c_int) -> bool {
+/// True if both tasks have this in common, or if the kernel does not tell.
+pub(crate) fn share(one: i32, other: i32, what: Common) -> bool {
     // SAFETY: kcmp takes numbers alone.
-    !matches!(unsafe { libc::syscall(libc::SYS_kcmp, one, other, resource, 0, 0) }, 1..=3)
+    !matches!(unsafe { libc::syscall(libc::SYS_kcmp, one, other, what as libc::c_int, 0, 0) }, 1..=3)
 }
 
 /// True if `task` is the first of its process: only then is there a thread of this number in a group of the same.
@@ -217,10 +213,7 @@ pub(crate) fn open_handle(mount: BorrowedFd<'_>, kind: i32, bytes: &[u8]) -> Res
 
 /// `PTRACE_LISTEN`: the task stays stopped, and the next SIGCONT is reported.
 pub(crate) fn listen(task: i32) -> Result<(), Errno> {
-    let none = ptr::null_mut::<libc::c_void>();
-    // SAFETY: PTRACE_LISTEN takes neither pointer nor data.
-    let result = unsafe { libc::ptrace(libc::PTRACE_LISTEN, task, none, none) };
-    Errno::result(result).map(drop)
+    request(libc::PTRACE_LISTEN, task, 0)
 }
 
 /// Through which interface `task` has entered the kernel, at any stop: `AUDIT_ARCH_*`.
@@ -657,9 +650,8 @@ pub(crate) fn kill(process: i32, signal: i32) {
 /// `PTRACE_KILL`: asks nobody whether this process may (`ptrace_request` in `kernel/ptrace.c`); before Linux 5.19 it reaches
 /// only a task that stands still.
 pub(crate) fn kill_traced(task: i32) {
-    let none = ptr::null_mut::<libc::c_void>();
-    // SAFETY: PTRACE_KILL takes no pointers. It fails if the task is gone.
-    unsafe { libc::ptrace(libc::PTRACE_KILL, task, none, none) };
+    // It fails if the task is gone.
+    let _ = request(libc::PTRACE_KILL, task, 0);
 }
 
 /// Sends `signal` to a thread of this process.
