@@ -14,6 +14,7 @@ use super::pack::{Packing, Prepared};
 use super::profile;
 use super::prove::{Verdict, repair, try_out, unproved};
 use super::reading::Reading;
+use super::rehearse::Rehearsal;
 use crate::image::oci::RunConfig;
 use crate::image::{Image, Input};
 use crate::jail::Base;
@@ -74,13 +75,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     };
     let run = config.as_ref().map(RunConfig::of).unwrap_or_default();
     let inside = Inside::of(&run, &base.tree, profile.workloads)?;
+    let rehearsals = inside.rehearsals(&base.tree)?;
     if !arguments.verify_with.is_empty() {
-        return with_tools(arguments, &inside, &base.tree, scratch.path(), &prepared);
+        return with_tools(arguments, &rehearsals, &base.tree, scratch.path(), &prepared);
     }
     if !prepared.quiet {
-        tell_notes(&inside.rehearsals(&base.tree)?, &base)?;
+        tell_notes(&rehearsals, &base)?;
     }
-    let verdicts = verdicts(&inside, &base, &prepared)?;
+    let verdicts = verdicts(&rehearsals, &base, &prepared)?;
     if verdicts.iter().all(Verdict::is_good) {
         if arguments.repair && !prepared.quiet {
             say!("minjail: there is nothing to repair, and nothing was written");
@@ -99,20 +101,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 /// Lets each tool run every workload.
 fn with_tools(
     arguments: &Arguments,
-    inside: &Inside,
+    rehearsals: &[Rehearsal<'_>],
     tree: &Path,
     scratch: &Path,
     prepared: &Prepared,
 ) -> Result<Exit, Failure> {
-    let rehearsals = inside.rehearsals(tree)?;
     let mut verdicts = Vec::new();
     for (index, tool) in arguments.verify_with.iter().enumerate() {
-        tool.check(&rehearsals)?;
+        tool.check(rehearsals)?;
         let place = scratch.join(format!("tool{index}"));
         fs_err::create_dir(&place).map_err(Failure::new)?;
         let loaded =
             if tool.has_images() { tool.load(&spelled(&arguments.image), &place)? } else { tool.of_tree(tree) };
-        for verdict in loaded.verdicts(&rehearsals, &place)? {
+        for verdict in loaded.verdicts(rehearsals, &place)? {
             verdict.tell();
             if verdict.is_good() && !prepared.quiet {
                 say!("minjail: workload `{}` does in {} what the profile says", verdict.workload, verdict.place);
@@ -124,11 +125,11 @@ fn with_tools(
 }
 
 /// Runs every workload in a jail made of `base`, and tells what came of it.
-fn verdicts(inside: &Inside, base: &Base, prepared: &Prepared) -> Result<Vec<Verdict>, Failure> {
+fn verdicts(rehearsals: &[Rehearsal<'_>], base: &Base, prepared: &Prepared) -> Result<Vec<Verdict>, Failure> {
     let host = Root::open(Path::new("/"))?;
     let mut verdicts = Vec::new();
-    for rehearsal in inside.rehearsals(&base.tree)? {
-        let verdict = try_out(&rehearsal, base, None, &host)?;
+    for rehearsal in rehearsals {
+        let verdict = try_out(rehearsal, base, None, &host)?;
         verdict.tell();
         if verdict.is_good() && !prepared.quiet {
             say!("minjail: workload `{}` does in the jail what the profile says", verdict.workload);
@@ -174,7 +175,7 @@ fn mend(
         now = scratch.join(format!("round{round}"));
         draft.write_tree(&now, &[], &prepared)?;
         let base = base::base(&now, &draft.manifest.entries, &draft.manifest.config)?;
-        failed = verdicts(inside, &base, &prepared)?;
+        failed = verdicts(&inside.rehearsals(&base.tree)?, &base, &prepared)?;
         if failed.iter().all(Verdict::is_good) {
             draft.manifest.verified = Some(true);
             draft.publish(&prepared)?;

@@ -453,10 +453,7 @@ impl<'a> Engine<'a> {
                 self.retraced.remove(&task);
                 self.raced.remove(&task);
                 match process {
-                    Some(process) => {
-                        self.races.gone(process);
-                        self.tell(Event::Exit { process })
-                    }
+                    Some(process) => self.tell(Event::Exit { process }),
                     None => Ok(()),
                 }
             }

@@ -114,11 +114,8 @@ impl Engine<'_> {
         match asked {
             Asked::Path { from, address, access, follow } => {
                 let call = asking.entry.call;
-                // Another thread may put something else in the place of a descriptor.
-                let by_descriptor = call.opens() && from != From::WorkingDirectory;
-                let is_changed = by_descriptor && self.machine.is_threaded(process);
                 let asks = !(call.opens() || call.changes() || call.executes());
-                let verify = !asks && address != 0 && (is_changed || self.may_be_rewritten(asking, address));
+                let verify = !asks && address != 0 && self.may_be_rewritten(asking, from, address);
                 let used = Use { from, access, follow, verify };
                 let end = self.path(asking, address, used)?.unwrap_or_default();
                 if !verify {

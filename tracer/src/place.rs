@@ -196,9 +196,7 @@ pub(crate) fn executed_path(process: i32) -> Option<u64> {
 /// The flags with which a descriptor of `task` is open (`proc(5)`, `/proc/pid/fdinfo`).
 pub(crate) fn open_flags(task: i32, descriptor: i32) -> Option<u64> {
     let text = fs_read(&format!("/proc/{task}/fdinfo/{descriptor}"))?;
-    let mut lines = text.split(|&byte| byte == b'\n');
-    let flags = std::str::from_utf8(lines.find_map(|line| line.strip_prefix(b"flags:"))?).ok()?;
-    u64::from_str_radix(flags.trim(), 8).ok()
+    u64::from_str_radix(field(&text, "flags:")?, 8).ok()
 }
 
 fn namespace(task: i32) -> Result<u64, Errno> {
@@ -300,18 +298,23 @@ fn name_in(directory: i32, child: &FileStat) -> Result<Vec<u8>, Errno> {
 /// The process of `task` and the process that made it (`proc(5)`, `/proc/pid/status`); `None` if the task is gone.
 pub(crate) fn family(task: i32) -> Option<(i32, i32)> {
     let status = fs_read(&format!("/proc/{task}/status"))?;
-    Some((field(&status, "Tgid:")?, field(&status, "PPid:")?))
+    Some((number(&status, "Tgid:")?, number(&status, "PPid:")?))
 }
 
 /// The task that traces `process`, 0 if none does; `None` if the process is gone.
 pub(crate) fn tracer_of(process: i32) -> Option<i32> {
-    field(&fs_read(&format!("/proc/{process}/status"))?, "TracerPid:")
+    number(&fs_read(&format!("/proc/{process}/status"))?, "TracerPid:")
 }
 
 /// A number in `/proc/pid/status`.
-fn field(status: &[u8], name: &str) -> Option<i32> {
-    let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name.as_bytes()))?;
-    std::str::from_utf8(line).ok()?.trim().parse().ok()
+fn number(status: &[u8], name: &str) -> Option<i32> {
+    field(status, name)?.parse().ok()
+}
+
+/// What stands behind a name in a file of `/proc` that has one on each line.
+fn field<'a>(text: &'a [u8], name: &str) -> Option<&'a str> {
+    let line = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name.as_bytes()))?;
+    Some(std::str::from_utf8(line).ok()?.trim())
 }
 
 /// The number of perf events that probe a program, if this kernel has them (`perf_event_open(2)`).

@@ -98,13 +98,6 @@ impl Races {
         }
     }
 
-    /// `process` has memory of its own now, or needs none any more.
-    pub(crate) fn gone(&mut self, process: i32) {
-        if !self.borrowed.is_empty() {
-            self.borrowed.remove(&process);
-        }
-    }
-
     /// True if a process other than `child` has the memory of `process`.
     fn share_memory(&self, process: i32, child: Option<i32>) -> bool {
         let lends = |(&borrower, &lender): (&i32, &i32)| lender == process && Some(borrower) != child;
@@ -124,9 +117,10 @@ impl Races {
         }
     }
 
-    /// `task` is gone, and its number may be given to another.
+    /// `task` is gone, and its number may be given to another; or it has executed something, and shares nothing any more.
     pub(crate) fn remove(&mut self, task: i32) {
         self.makers.remove(&task);
+        self.borrowed.remove(&task);
     }
 
     /// `task` is about to change names: what others are about to open may lead elsewhere by then.
@@ -136,8 +130,9 @@ impl Races {
 }
 
 impl Engine<'_> {
-    /// True if other threads, or processes, may rewrite the path at `address`, or what else the call has in memory.
-    pub(crate) fn may_be_rewritten(&mut self, asking: Asking, address: u64) -> bool {
+    /// True if other threads, or processes, may rewrite the path at `address`, or what else the call has in memory, or put
+    /// something else in the place of the descriptor `from` which it opens.
+    pub(crate) fn may_be_rewritten(&mut self, asking: Asking, from: From, address: u64) -> bool {
         if self.machine.is_single() {
             return false;
         }
@@ -149,7 +144,8 @@ impl Engine<'_> {
         }
         if self.machine.is_threaded(process) {
             let is_own = |address: u64| address.wrapping_sub(stack) <= LAST_FRAMES;
-            return self.races.makers.contains(&task) || !addresses.all(is_own);
+            let is_by_descriptor = entry.call.opens() && from != From::WorkingDirectory;
+            return is_by_descriptor || self.races.makers.contains(&task) || !addresses.all(is_own);
         }
         addresses.any(|address| self.places.is_memory_shared(task, address))
     }
@@ -165,7 +161,7 @@ impl Engine<'_> {
     pub(crate) fn lent(&mut self, child: i32, maker: i32) {
         let is_own = |process| !self.machine.is_threaded(process) && !self.races.share_memory(process, Some(child));
         if self.machine.process_of(maker).is_some_and(is_own) {
-            self.races.gone(child);
+            self.races.borrowed.remove(&child);
         }
     }
 
@@ -180,8 +176,10 @@ impl Engine<'_> {
 
     /// The call by which what is now `task` has executed something; the process has memory of its own since.
     pub(crate) fn raced_before(&mut self, task: i32) -> Option<Raced> {
-        self.races.gone(task);
-        self.races.makers.remove(&task);
+        self.races.remove(task);
+        if self.raced.is_empty() {
+            return None;
+        }
         let former = sys::event_task(task).unwrap_or(task);
         let raced = self.raced.remove(&former);
         // ptrace(2), "execve(2) under ptrace": the one that had this number before is gone without a word.

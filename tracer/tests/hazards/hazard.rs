@@ -204,6 +204,12 @@ impl Hazard {
 }
 
 impl Seen {
+    /// Every NAME of which the program asked for `PREFIXNAME`, which is not there: so it tells what it has done.
+    pub(crate) fn asked(&self, prefix: &str) -> Vec<&str> {
+        let asked = self.touches.iter().filter_map(|touch| touch.strip_prefix("access Look ")?.strip_prefix(prefix));
+        asked.map(|rest| rest.strip_suffix(" missing").unwrap()).collect()
+    }
+
     /// Exactly these touches, no gap, and exit status 0.
     #[track_caller]
     pub(crate) fn is(&self, touches: &[&str]) {

@@ -207,8 +207,7 @@ fn rewritten(arguments: &[&str], times: usize) {
         let hazard = names.iter().fold(Hazard::new("rewritten").arguments(arguments), Hazard::file);
         let seen = hazard.run();
         assert_eq!(seen.outcome, Outcome::Exited(0));
-        let got = seen.touches.iter().filter_map(|touch| touch.strip_prefix("access Look got-"));
-        let got: Vec<&str> = got.map(|rest| rest.strip_suffix(" missing").unwrap()).collect();
+        let got = seen.asked("got-");
         let told = seen.touches.iter().filter(|touch| touch.starts_with("open")).count();
         raced += told - got.len();
         assert!(got.len() == 100 || (arguments == ["empty"] && !got.is_empty()), "{} were opened", got.len());
@@ -258,8 +257,7 @@ fn a_path_that_another_thread_rewrites_while_it_is_removed() {
         let hazard = names.iter().fold(Hazard::new("rewritten").arguments(&["remove"]), Hazard::file);
         let seen = hazard.run();
         assert_eq!(seen.outcome, Outcome::Exited(0));
-        let got = seen.touches.iter().filter_map(|touch| touch.strip_prefix("access Look got-"));
-        let got: Vec<&str> = got.map(|rest| rest.strip_suffix(" missing").unwrap()).collect();
+        let got = seen.asked("got-");
         assert_eq!(got.len(), 100);
         let is_told = |name: &&str| seen.touches.contains(&format!("unlink Remove {name} there"));
         let untold = got.iter().filter(|name| !is_told(name)).count();
@@ -278,8 +276,7 @@ fn a_script_whose_path_another_thread_rewrites() {
     for _ in 0..repeats() {
         let seen = Hazard::new("rewritten_script").run();
         assert_eq!(seen.outcome, Outcome::Exited(0));
-        let got = seen.touches.iter().filter_map(|touch| touch.strip_prefix("access Look got-"));
-        let got: Vec<&str> = got.map(|rest| rest.strip_suffix(" missing").unwrap()).collect();
+        let got = seen.asked("got-");
         assert_eq!(got.len(), 100);
         for name in got {
             assert!(seen.touches.contains(&format!("execve Execute {name} there")), "{name} ran and was not told");
@@ -297,8 +294,7 @@ fn flags_that_another_thread_rewrites() {
         let hazard = (0..100).map(|round| round.to_string()).fold(Hazard::new("rewritten_how"), Hazard::file);
         let seen = hazard.run();
         assert_eq!(seen.outcome, Outcome::Exited(0));
-        let written = seen.touches.iter().filter_map(|touch| touch.strip_prefix("access Look written-"));
-        let written: Vec<&str> = written.map(|rest| rest.strip_suffix(" missing").unwrap()).collect();
+        let written = seen.asked("written-");
         let is_told = |name: &&&str| seen.touches.contains(&format!("openat2 Write {name} there"));
         let untold = written.iter().filter(|name| !is_told(name)).count();
         let gaps = seen.gaps.get(&Gap::Rewritten).copied().unwrap_or_default();
@@ -316,8 +312,7 @@ fn a_thread_that_moves_the_others() {
         let files = (0..200).flat_map(|round| ["one", "two"].map(|directory| format!("{directory}/{round}")));
         let seen = files.fold(Hazard::new("moving"), Hazard::file).run();
         assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
-        let got = seen.touches.iter().filter_map(|touch| touch.strip_prefix("access Look got-"));
-        let got: Vec<String> = got.map(|rest| rest.strip_suffix(" missing").unwrap().replace('-', "/")).collect();
+        let got: Vec<String> = seen.asked("got-").iter().map(|name| name.replace('-', "/")).collect();
         assert_eq!(got.len(), 200);
         for name in got {
             assert!(seen.touches.contains(&format!("open Read {name} there")), "{name} was opened and not told");

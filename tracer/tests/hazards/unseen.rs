@@ -16,8 +16,7 @@ use crate::tasks::repeats;
 /// Every `got-NAME` that was asked for, as a name.
 fn got(seen: &Seen) -> Vec<String> {
     assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
-    let got = seen.touches.iter().filter_map(|touch| touch.strip_prefix("access Look got-"));
-    got.map(|rest| rest.strip_suffix(" missing").unwrap().to_owned()).collect()
+    seen.asked("got-").into_iter().map(str::to_owned).collect()
 }
 
 #[test]
