@@ -17,10 +17,11 @@ use crate::decode::Asked;
 use crate::event::{Event, Gap};
 use crate::filter::ABIS;
 use crate::foresight::{Foreseen, Looks};
+use crate::interpreters::Named;
 use crate::known::{Change, Known};
 use crate::listener::{Listener, Rope, lock};
 use crate::machine::{End, Machine, Step};
-use crate::place::{self, Executables, Places};
+use crate::place::{self, Places};
 use crate::race::{Changing, Raced, Races};
 use crate::reaper::Reaper;
 use crate::retrace::{self, Retraced};
@@ -161,7 +162,7 @@ pub(crate) struct Engine<'a> {
     pub(crate) machine: Machine,
     pub(crate) tables: BTreeMap<u32, (Abi, Table)>,
     pub(crate) places: Places,
-    executables: Executables,
+    pub(crate) named: Named,
     pub(crate) walker: Walker,
     pub(crate) known: Known,
     /// What the call under examination asks for, and the path that it spells: kept for their memory.
@@ -220,7 +221,7 @@ impl<'a> Engine<'a> {
             machine: Machine::new(main),
             tables: ABIS.iter().map(|&(arch, abi)| (arch, (abi, Table::of(abi)))).collect(),
             places: Places::default(),
-            executables: Executables::default(),
+            named: Named::default(),
             walker: Walker::default(),
             known: Known::new(),
             asked: Vec::new(),
@@ -357,12 +358,17 @@ impl<'a> Engine<'a> {
             return Ok(false);
         }
         let Some(parent) = self.machine.process_of(maker) else { return self.meet(task) };
+        if self.known.is_settled() {
+            self.places.inherit(maker, task);
+        }
         if !sys::is_process(task) {
             self.machine.adopt(task, parent);
             return Ok(true);
         }
         self.machine.adopt(task, task);
-        self.races.born(task, maker, parent);
+        if self.races.born(task, maker, parent) {
+            self.places.maps.lend(maker, task);
+        }
         self.tell(Event::Fork { parent, child: task })?;
         Ok(true)
     }
@@ -388,13 +394,14 @@ impl<'a> Engine<'a> {
                     self.go_on(task)
                 }
             },
-            Step::Examined { process } => {
+            Step::Examined { process, was_threaded } => {
                 self.executed = true;
                 let raced = self.raced_before(task);
-                self.places.forget();
-                let table = self.places.served.table().map(Arc::as_ref);
-                let loaded = self.executables.loaded(process, table);
-                let is_served = |path: &&Vec<u8>| table.is_some_and(|table| table.lies(path) != Lies::Elsewhere);
+                self.places.executed(task, was_threaded);
+                let table = self.places.served.table().cloned();
+                let loaded = self.places.maps.files(process, table.as_deref());
+                let is_served =
+                    |path: &&Vec<u8>| table.as_ref().is_some_and(|table| table.lies(path) != Lies::Elsewhere);
                 let served = loaded.iter().filter(is_served).cloned().collect();
                 self.tell(Event::Exec { process, arguments: place::arguments(process), loaded, served })?;
                 raced.map_or(Ok(()), |raced| self.executed(process, raced))?;

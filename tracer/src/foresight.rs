@@ -17,7 +17,8 @@ use crate::TraceError;
 use crate::decode::{self, Asked, From};
 use crate::engine::Engine;
 use crate::event::{Access, Found};
-use crate::inspect::{Asking, image, interpreter};
+use crate::inspect::Asking;
+use crate::interpreters::{image, interpreter};
 use crate::memory::{self, Unread};
 use crate::place::Place;
 use crate::script;
@@ -152,7 +153,7 @@ impl Engine<'_> {
         if !self.places.may_wait() || self.walker.foreseen.rounds >= ROUNDS {
             return None;
         }
-        self.places.open_maps(asking.task);
+        self.places.maps.open(asking.task);
         let mut all = Vec::new();
         let mut wanted = Vec::new();
         let waits = std::cell::RefCell::new(Vec::new());

@@ -2,7 +2,6 @@
 //!
 //! What others may do to it meanwhile is in [`race`](crate::race).
 
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -15,12 +14,12 @@ use crate::engine::{Engine, Verdict};
 use crate::event::{Access, Event, Found, Gap, Touch, Walk};
 use crate::filter::{MARK, X32_BIT};
 use crate::foresight::is_unasked;
+use crate::interpreters::interpreter;
 use crate::known::Change;
 use crate::memory::{self, Unread};
 use crate::place::{self, Place};
 use crate::race::{Changing, Raced};
 use crate::retrace::Retraced;
-use crate::script;
 use crate::served::Lies;
 use crate::sys::{SyscallEntry, WaitingCall};
 use crate::walk::{Asker, Blocked, Walked};
@@ -403,36 +402,6 @@ impl Engine<'_> {
         if lies == Lies::Elsewhere { found(path) } else { self.walker.foreseen.found(path) }
     }
 
-    /// The interpreter that a file names, if that is what `walk` leads to.
-    pub(crate) fn interpreter_of(&self, place: &Place, walk: &Walk) -> Option<Vec<u8>> {
-        match place.lies(&walk.end) {
-            Lies::Elsewhere => image(walk).and_then(|file| interpreter(&file)),
-            _ => self.walker.foreseen.interpreter(&walk.end),
-        }
-    }
-
-    /// The interpreter of what is executed, and the interpreter's own: the kernel opens them by itself.
-    pub(crate) fn interpreters(&mut self, asking: Asking, first: Option<Vec<u8>>) -> Result<(), TraceError> {
-        let mut named = first;
-        for _ in 0..=script::LEVELS {
-            let Some(interpreter) = named else { return Ok(()) };
-            // A relative one is relative to the working directory of whoever executes (`fs/binfmt_script.c`).
-            let settled = self.known.is_settled();
-            let place = match self.places.of(asking.task, settled) {
-                Ok(place) => place,
-                Err(errno) => return self.hidden(asking.process, errno),
-            };
-            let asker = Asker { process: asking.process, task: asking.task, place: &place };
-            let walk = self.walker.walk(asker, &place.directory, &interpreter, true, settled).walk;
-            let interpreter = interpreter.as_slice();
-            if self.known.is_new(("interpreter", place.root.as_slice(), interpreter, walk.end.as_slice())) {
-                self.tell_touch(asking, &place, Access::Execute, interpreter, &walk)?;
-            }
-            named = self.interpreter_of(&place, &walk);
-        }
-        Ok(())
-    }
-
     /// True if what is open at `descriptor` of `task`, or its working directory, is on what the program may serve.
     pub(crate) fn is_mount_served(&self, task: i32, descriptor: i32) -> bool {
         let door = match descriptor {
@@ -495,37 +464,6 @@ fn is_ours(place: &Place, walk: &Walk) -> bool {
         _ => walk.end.starts_with(b"/proc/"),
     };
     same_end && walk.links.iter().all(|link| look::target(&link.path).is_ok_and(|target| target == link.target))
-}
-
-/// A file that is there and can be read, or what is behind a door of `/proc`.
-pub(crate) fn image(walk: &Walk) -> Option<std::fs::File> {
-    let Found::There(stat) = &walk.found else { return None };
-    let flags = match stat.st_mode & libc::S_IFMT {
-        libc::S_IFREG => OFlag::O_NOFOLLOW,
-        libc::S_IFLNK if walk.end.starts_with(b"/proc/") => OFlag::empty(),
-        _ => return None,
-    };
-    let flags = flags | OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    // open(2): O_NOATIME is for the owner alone.
-    let file = open(walk.end.as_slice(), flags | OFlag::O_NOATIME, Mode::empty());
-    file.or_else(|_| open(walk.end.as_slice(), flags, Mode::empty())).ok().map(std::fs::File::from)
-}
-
-/// The interpreter that a script or an ELF file names.
-pub(crate) fn interpreter(file: &std::fs::File) -> Option<Vec<u8>> {
-    let mut head = [0; script::HEAD];
-    let length = file.read_at(&mut head, 0).ok()?;
-    let head = &head[..length];
-    if head.starts_with(b"#!") {
-        return script::interpreter(head).map(<[u8]>::to_vec);
-    }
-    script::elf_interpreter(&|offset, buffer| match head.get(usize::try_from(offset).ok()?..) {
-        Some(rest) if rest.len() >= buffer.len() => {
-            buffer.copy_from_slice(&rest[..buffer.len()]);
-            Some(())
-        }
-        _ => file.read_exact_at(buffer, offset).ok(),
-    })
 }
 
 fn is_link(found: &Found) -> bool {

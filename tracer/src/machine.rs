@@ -9,8 +9,8 @@ use crate::status::Stop;
 pub(crate) enum Step {
     /// It stands at the entry of a call: look at it, then let it go on.
     Examine { process: i32 },
-    /// It runs a new program: look at that, then let it go on.
-    Examined { process: i32 },
+    /// It runs a new program, alone in its process, which `was_threaded` before or not: look at that, then let it go on.
+    Examined { process: i32, was_threaded: bool },
     /// It has only just begun, or SIGCONT has woken it: let it go on.
     Start,
     /// It has made another one, for which it `waits`, or not: let it go on.
@@ -103,8 +103,8 @@ impl Machine {
                 // process, whichever thread called execve.
                 self.tasks.retain(|_, &mut of| of != task);
                 self.tasks.insert(task, task);
-                self.threads.insert(task, 1);
-                Step::Examined { process: task }
+                let was_threaded = self.threads.insert(task, 1) != Some(1);
+                Step::Examined { process: task, was_threaded }
             }
             Stop::Signal { signal } => Step::Resume { signal },
             Stop::Group => Step::Listen,
@@ -161,8 +161,9 @@ mod tests {
         machine.adopt(12, 10);
         machine.adopt(20, 20);
         assert!(machine.is_threaded(10) && !machine.is_threaded(20));
-        assert_eq!(machine.step(10, Stop::Exec), Step::Examined { process: 10 });
+        assert_eq!(machine.step(10, Stop::Exec), Step::Examined { process: 10, was_threaded: true });
         assert!(!machine.is_threaded(10));
+        assert_eq!(machine.step(10, Stop::Exec), Step::Examined { process: 10, was_threaded: false });
         assert!(machine.knows(10) && !machine.knows(11) && !machine.knows(12) && machine.knows(20));
     }
 

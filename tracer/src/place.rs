@@ -9,9 +9,10 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, readlink, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstat, stat};
-use nix::unistd::read;
+use nix::sys::uio::pread;
 
-use crate::served::{Device, Lies, Served, Table};
+use crate::maps::Maps;
+use crate::served::{Lies, Served, Table};
 use crate::{look, sys};
 
 /// A task's root and working directory, absolute, as the tracer sees them.
@@ -63,8 +64,7 @@ pub(crate) struct Places {
     has_detached: bool,
     /// The directories of descriptors of tasks that were asked for: they are asked for again and again.
     descriptors: HashMap<i32, OwnedFd>,
-    /// The mappings of the task that was asked for them last, which are those of one program.
-    maps: Option<(i32, OwnedFd)>,
+    pub(crate) maps: Maps,
     pub(crate) served: Served,
 }
 
@@ -127,34 +127,32 @@ impl Places {
         has_changed
     }
 
-    /// True if what `task` has at `address` is a file's that the program serves, as the mappings say that were opened last.
+    /// True if what `task` has at `address` is a file's that the program serves.
     pub(crate) fn is_memory_served(&self, task: i32, address: u64) -> bool {
-        let Some(table) = self.served.table() else { return false };
-        let opened = self.maps.as_ref().filter(|(last, _)| *last == task);
-        match opened.map(|(_, maps)| sys::mapping(maps.as_fd(), address)) {
-            Some(Ok(mapping)) => return table.serves(mapping.device),
-            Some(Err(Errno::ENOENT)) => return false,
-            _ => {}
-        }
-        let Some(maps) = fs_read(&format!("/proc/{task}/maps")) else { return false };
-        maps.split(|&byte| byte == b'\n')
-            .any(|line| mapping(line).is_some_and(|(range, device)| range.contains(&address) && table.serves(device)))
+        self.served.table().is_some_and(|table| self.maps.is_served(task, address, table))
     }
 
-    /// Opens the mappings of `task`, unless they are those that were opened last.
-    pub(crate) fn open_maps(&mut self, task: i32) {
-        if self.maps.as_ref().is_none_or(|(last, _)| *last != task) {
-            let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-            let maps = open(format!("/proc/{task}/maps").as_str(), flags, Mode::empty());
-            self.maps = maps.ok().map(|maps| (task, maps));
+    /// `child` is there since `maker`'s last call, and has not run yet: it stands where its maker stands.
+    pub(crate) fn inherit(&mut self, maker: i32, child: i32) {
+        // clone(2), CLONE_NEWNS: it may have a view of its own.
+        if self.own_namespace.is_none()
+            && let Some(place) = self.remembered.get(&maker).cloned()
+        {
+            self.remembered.insert(child, place);
         }
     }
 
-    /// True if other processes may write to what `task` has at `address`. False where the kernel does not tell.
-    pub(crate) fn is_memory_shared(&mut self, task: i32, address: u64) -> bool {
-        self.open_maps(task);
-        let mapping = self.maps.as_ref().map(|(_, maps)| sys::mapping(maps.as_fd(), address));
-        matches!(mapping, Some(Ok(mapping)) if mapping.is_shared)
+    /// `task` runs another program, and stands where it stood before. If its process `was_threaded`, it may have been
+    /// another thread, whose id is gone without a word (`ptrace(2)`, "execve(2) under ptrace").
+    pub(crate) fn executed(&mut self, task: i32, was_threaded: bool) {
+        if was_threaded {
+            self.remembered.clear();
+            self.descriptors.clear();
+            self.maps.forget();
+        } else {
+            self.descriptors.remove(&task);
+            self.maps.remove(task);
+        }
     }
 
     /// A task is about to get a mount namespace that is not the tracer's.
@@ -169,18 +167,16 @@ impl Places {
         self.expect_namespaces()
     }
 
-    /// Somebody has moved or runs another program, and threads and `CLONE_FS` relatives with it.
+    /// Somebody has moved, and threads and `CLONE_FS` relatives with it.
     pub(crate) fn forget(&mut self) {
         self.remembered.clear();
-        self.descriptors.clear();
-        self.maps = None;
     }
 
     /// `task` is gone, and its id may be given to another.
     pub(crate) fn remove(&mut self, task: i32) {
         self.remembered.remove(&task);
         self.descriptors.remove(&task);
-        self.maps.take_if(|(last, _)| *last == task);
+        self.maps.remove(task);
     }
 }
 
@@ -337,83 +333,18 @@ pub(crate) fn arguments(process: i32) -> Vec<Vec<u8>> {
     text.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect()
 }
 
-/// What the kernel loads for executables, remembered: a shell runs the same few over and over.
-#[derive(Debug, Default)]
-pub(crate) struct Executables {
-    loaded: HashMap<Executable, Vec<Vec<u8>>>,
-}
-
-/// An executable in one state: its path, device, inode and time of last change.
-type Executable = (Vec<u8>, u64, u64, (i64, i64));
-
-impl Executables {
-    /// The files that the kernel has loaded for `process`, which has just executed them.
-    pub(crate) fn loaded(&mut self, process: i32, served: Option<&Table>) -> Vec<Vec<u8>> {
-        if served.is_some() {
-            return mapped(process, served);
-        }
-        let (Ok(open), Ok(stat)) = (link(process, "exe", None), stat(format!("/proc/{process}/exe").as_str())) else {
-            return mapped(process, None);
-        };
-        let executable = (open.path, stat.st_dev, stat.st_ino, (stat.st_ctime, stat.st_ctime_nsec));
-        self.loaded.entry(executable).or_insert_with(|| mapped(process, None)).clone()
-    }
-}
-
-/// The files that are mapped into `process`: right after an exec, those that the kernel loaded.
-fn mapped(process: i32, served: Option<&Table>) -> Vec<Vec<u8>> {
-    let maps = fs_read(&format!("/proc/{process}/maps")).unwrap_or_default();
-    let mut files: Vec<Vec<u8>> = Vec::new();
-    for line in maps.split(|&byte| byte == b'\n') {
-        // address perms offset dev inode pathname: the path is the rest, and only files have a slash in it.
-        let Some(start) = line.iter().position(|&byte| byte == b'/') else { continue };
-        let path = unescape(&line[start..]);
-        // proc(5): a file without a name, or that has lost it.
-        let is_served = || served.is_some_and(|served| served.lies(&path) != Lies::Elsewhere);
-        if path.ends_with(b" (deleted)") && (is_served() || look::lstat(&path).is_err()) {
-            continue;
-        }
-        if !files.contains(&path) {
-            files.push(path);
-        }
-    }
-    files
-}
-
-/// A line of `/proc/pid/maps`: from where to where, and the device of the file.
-fn mapping(line: &[u8]) -> Option<(std::ops::Range<u64>, Device)> {
-    let mut fields = line.split(|&byte| byte == b' ').map(|field| std::str::from_utf8(field).ok());
-    let hexadecimal = |text: &str| u64::from_str_radix(text, 16).ok();
-    let (start, end) = fields.next()??.split_once('-')?;
-    let (major, minor) = fields.nth(2)??.split_once(':')?;
-    let device = (u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
-    Some((hexadecimal(start)?..hexadecimal(end)?, device))
-}
-
-/// In `/proc/pid/maps` a newline in a path is written `\012` (`fs/seq_file.c`, `mangle_path`).
-fn unescape(path: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((&byte, tail)) = rest.split_first() {
-        if let Some(tail) = rest.strip_prefix(b"\\012") {
-            plain.push(b'\n');
-            rest = tail;
-        } else {
-            plain.push(byte);
-            rest = tail;
-        }
-    }
-    plain
-}
-
 /// All of a file of /proc or /sys.
 pub(crate) fn fs_read(path: &str) -> Option<Vec<u8>> {
-    let file = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    read_whole(open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?)
+}
+
+/// All of a file of /proc or /sys, from its beginning.
+pub(crate) fn read_whole(file: impl AsFd) -> Option<Vec<u8>> {
     // Not `read_to_end`: it asks for a size, which these files do not have, and feels its way in small pieces.
     let mut bytes = vec![0; PIECE];
     let mut length = 0;
     loop {
-        match read(&file, &mut bytes[length..]) {
+        match pread(&file, &mut bytes[length..], length as libc::off_t) {
             Ok(0) => break,
             Ok(count) => length += count,
             Err(Errno::EINTR) => {}
@@ -441,7 +372,6 @@ mod tests {
         assert_eq!(place.root, b"/");
         assert_eq!(place.directory, nix::unistd::getcwd().unwrap().into_os_string().into_vec());
         assert_eq!(family(own).unwrap().0, own);
-        assert!(mapped(own, None).iter().any(|path| path.starts_with(b"/")));
     }
 
     #[test]
@@ -458,34 +388,5 @@ mod tests {
         let flags = open_flags(nix::unistd::getpid().as_raw(), file.as_raw_fd()).unwrap();
         assert_eq!(flags & libc::O_ACCMODE as u64, libc::O_WRONLY as u64);
         assert_eq!(open_flags(nix::unistd::getpid().as_raw(), -1), None);
-    }
-
-    #[test]
-    fn the_kernel_tells_of_a_mapping_as_its_list_does() {
-        let own = nix::unistd::getpid().as_raw();
-        let mut places = Places::default();
-        places.open_maps(own);
-        let (_, maps) = places.maps.as_ref().unwrap();
-        let list = fs_read("/proc/self/maps").unwrap();
-        let code =
-            list.split(|&byte| byte == b'\n').find(|line| line.windows(6).any(|part| part == b" r-xp ")).unwrap();
-        let (range, device) = mapping(code).unwrap();
-        match sys::mapping(maps.as_fd(), range.start) {
-            Ok(mapping) => assert_eq!((mapping.device, mapping.is_shared), (device, false)),
-            // Before Linux 6.11.
-            Err(errno) => assert_eq!(errno, Errno::ENOTTY),
-        }
-    }
-
-    #[test]
-    fn mappings() {
-        let line = b"7f01a000-7f01c000 r-xp 00001000 00:2a 12345     /a file";
-        assert_eq!(mapping(line), Some((0x7f01_a000..0x7f01_c000, (0, 42))));
-        assert_eq!(mapping(b""), None);
-    }
-
-    #[test]
-    fn newlines_in_mapped_paths() {
-        assert_eq!(unescape(b"/a\\012b\\013"), b"/a\nb\\013");
     }
 }

@@ -90,12 +90,14 @@ struct Relative {
 }
 
 impl Races {
-    /// `maker`, a task of `parent`, has made the process `task`.
-    pub(crate) fn born(&mut self, task: i32, maker: i32, parent: i32) {
+    /// `maker`, a task of `parent`, has made the process `task`; true if they have the same memory.
+    pub(crate) fn born(&mut self, task: i32, maker: i32, parent: i32) -> bool {
         self.processes_share |= sys::share(task, maker, Common::Directory);
-        if sys::share(task, maker, Common::Memory) {
+        let is_borrowed = sys::share(task, maker, Common::Memory);
+        if is_borrowed {
             self.borrowed.insert(task, parent);
         }
+        is_borrowed
     }
 
     /// True if a process other than `child` has the memory of `process`.
@@ -147,7 +149,7 @@ impl Engine<'_> {
             let is_by_descriptor = entry.call.opens() && from != From::WorkingDirectory;
             return is_by_descriptor || self.races.makers.contains(&task) || !addresses.all(is_own);
         }
-        addresses.any(|address| self.places.is_memory_shared(task, address))
+        addresses.any(|address| self.places.maps.is_shared(task, address))
     }
 
     /// `maker` has made `child`: if that is a thread, it may know of everything that is its maker's.

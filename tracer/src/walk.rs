@@ -57,8 +57,7 @@ pub(crate) enum Blocked {
 #[derive(Debug, Default)]
 pub(crate) struct Walker {
     directories: HashMap<Vec<u8>, Arc<Directory>>,
-    /// By device: is it a `/proc`, wherever that is mounted?
-    processes: HashMap<u64, bool>,
+    middles: Middles,
     /// Of the call that is looked into: walks that could have had to wait for the program itself.
     pub(crate) foreseen: Foreseen,
 }
@@ -72,10 +71,36 @@ struct Directory {
     is_personal: bool,
 }
 
+/// What stands in the middle of paths: many lead through the same few links and directories.
+#[derive(Debug, Default)]
+struct Middles {
+    known: HashMap<Vec<u8>, Middle>,
+    /// By device: is it a `/proc`, wherever that is mounted?
+    processes: HashMap<u64, bool>,
+}
+
+impl Middles {
+    fn remember(&mut self, path: &[u8], middle: Middle) {
+        if self.known.len() >= LIMIT {
+            self.known.clear();
+        }
+        self.known.insert(path.to_vec(), middle);
+    }
+}
+
+/// What a path goes through.
+#[derive(Debug, Clone)]
+enum Middle {
+    Directory,
+    /// A link, and where it leads as it is written there.
+    Link(Vec<u8>),
+}
+
 impl Walker {
     /// Names have changed: what was remembered may be wrong.
     pub(crate) fn forget(&mut self) {
         self.directories.clear();
+        self.middles.known.clear();
     }
 
     /// Follows `spelled` from `from`, the last component only if `follow`. Where it would have to wait for the program
@@ -102,7 +127,8 @@ impl Walker {
         let name_start = spelled.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
         let (parent, name) = spelled.split_at(name_start);
         if matches!(name, b"" | b"." | b"..") {
-            return Steps::new(asker, from, spelled, &mut self.processes).finish(spelled, follow || name.is_empty());
+            let steps = Steps::new(asker, from, spelled, may_remember, &mut self.middles);
+            return steps.finish(spelled, follow || name.is_empty());
         }
         let directory = match self.directory(asker, from, parent, may_remember) {
             Ok(directory) => directory,
@@ -114,7 +140,7 @@ impl Walker {
             }
         };
         let Directory { end, links, passed, is_personal } = Directory::clone(&directory);
-        Steps { asker, end, links, passed, is_personal, processes: &mut self.processes }.finish(name, follow)
+        Steps { asker, end, links, passed, is_personal, may_remember, middles: &mut self.middles }.finish(name, follow)
     }
 
     /// Where the directory part of a path leads; the walk so far if that is no directory.
@@ -134,7 +160,7 @@ impl Walker {
         if let Some(directory) = self.directories.get(&key) {
             return Ok(Arc::clone(directory));
         }
-        let walked = Steps::new(asker, from, parent, &mut self.processes).finish(parent, true);
+        let walked = Steps::new(asker, from, parent, may_remember, &mut self.middles).finish(parent, true);
         match &walked.walk.found {
             Found::There(stat) if is(stat, SFlag::S_IFDIR) => {}
             Found::There(_) => return Err(Walked { stop: Some(Blocked::NoDirectory), ..walked }),
@@ -159,13 +185,14 @@ struct Steps<'a> {
     links: Vec<Link>,
     passed: Vec<Vec<u8>>,
     is_personal: bool,
-    processes: &'a mut HashMap<u64, bool>,
+    may_remember: bool,
+    middles: &'a mut Middles,
 }
 
 impl<'a> Steps<'a> {
-    fn new(asker: Asker<'a>, from: &[u8], spelled: &[u8], processes: &'a mut HashMap<u64, bool>) -> Self {
-        let start = if spelled.starts_with(b"/") { &asker.place.root } else { from };
-        Self { asker, end: start.to_vec(), links: Vec::new(), passed: Vec::new(), is_personal: false, processes }
+    fn new(asker: Asker<'a>, from: &[u8], spelled: &[u8], may_remember: bool, middles: &'a mut Middles) -> Self {
+        let end = if spelled.starts_with(b"/") { asker.place.root.clone() } else { from.to_vec() };
+        Self { asker, end, links: Vec::new(), passed: Vec::new(), is_personal: false, may_remember, middles }
     }
 
     fn finish(mut self, spelled: &[u8], follow: bool) -> Walked {
@@ -184,15 +211,27 @@ impl<'a> Steps<'a> {
                 }
                 name => push(&mut self.end, name),
             }
+            let is_middle = !todo.is_empty();
+            match self.remembered().filter(|_| is_middle) {
+                Some(Middle::Directory) => continue,
+                Some(Middle::Link(target)) => match self.turn(&target, &mut todo) {
+                    Ok(()) => continue,
+                    Err(errno) => return self.stopped(Found::Unknown(errno), Some(Blocked::Error)),
+                },
+                None => {}
+            }
             match self.lstat() {
-                Ok(stat) if is(&stat, SFlag::S_IFLNK) && (follow || !todo.is_empty()) => {
-                    match self.follow(&stat, &mut todo) {
-                        Ok(true) => {}
-                        Ok(false) => found = Some(stat),
-                        Err(errno) => return self.stopped(Found::Unknown(errno), Some(Blocked::Error)),
+                Ok(stat) if is(&stat, SFlag::S_IFLNK) && (follow || is_middle) => match self.follow(&stat, &mut todo) {
+                    Ok(true) => {}
+                    Ok(false) => found = Some(stat),
+                    Err(errno) => return self.stopped(Found::Unknown(errno), Some(Blocked::Error)),
+                },
+                Ok(stat) => {
+                    if is_middle && is(&stat, SFlag::S_IFDIR) && !self.is_of_a_task(&stat) {
+                        self.remember(Middle::Directory);
                     }
+                    found = Some(stat);
                 }
-                Ok(stat) => found = Some(stat),
                 Err(Errno::ENOENT) => return self.missing(&todo),
                 Err(errno) => return self.stopped(Found::Unknown(errno), Some(Blocked::Error)),
             }
@@ -204,6 +243,19 @@ impl<'a> Steps<'a> {
             Err(errno) => Found::Unknown(errno),
         };
         self.stopped(found, None)
+    }
+
+    /// What was remembered of `end`.
+    fn remembered(&self) -> Option<Middle> {
+        let is_common = self.asker.place.namespace.is_none();
+        self.middles.known.get(&self.end).filter(|_| is_common).cloned()
+    }
+
+    /// Remembers what is at `end`, unless it is another one for another task, or soon.
+    fn remember(&mut self, middle: Middle) {
+        if self.may_remember && !self.is_personal && self.asker.place.namespace.is_none() {
+            self.middles.remember(&self.end, middle);
+        }
     }
 
     /// The path under which the tracer reaches `end`.
@@ -232,7 +284,7 @@ impl<'a> Steps<'a> {
 
     /// True if what is at `end` is a `/proc`'s, which leads each task somewhere else.
     fn is_processes(&mut self, stat: &FileStat) -> bool {
-        if let Some(known) = self.processes.get(&stat.st_dev) {
+        if let Some(known) = self.middles.processes.get(&stat.st_dev) {
             return *known;
         }
         // A link's own filesystem is that of the directory that it is in.
@@ -240,15 +292,17 @@ impl<'a> Steps<'a> {
         let directory = Steps::reach_of(self.asker, &self.end[..slash.max(1)]);
         let is_proc = nix::sys::statfs::statfs(&*directory)
             .is_ok_and(|filesystem| filesystem.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC);
-        self.processes.insert(stat.st_dev, is_proc);
+        self.middles.processes.insert(stat.st_dev, is_proc);
         is_proc
+    }
+
+    /// True if what is at `end` lies in a `/proc`, where much differs from task to task.
+    fn is_of_a_task(&self, stat: &FileStat) -> bool {
+        self.end.starts_with(b"/proc/") || self.middles.processes.get(&stat.st_dev) == Some(&true)
     }
 
     /// Goes through the link at `end`; false if it is one of /proc that leads to no path.
     fn follow(&mut self, stat: &FileStat, todo: &mut Vec<Cow<'_, [u8]>>) -> Result<bool, Errno> {
-        if self.links.len() == MAX_LINKS {
-            return Err(Errno::ELOOP);
-        }
         let Asker { process, task, place } = self.asker;
         let is_processes = self.is_processes(stat);
         let name =
@@ -272,14 +326,26 @@ impl<'a> Steps<'a> {
             }
             return Ok(is_path);
         }
-        self.links.push(Link { path: self.end.clone(), target: target.clone() });
+        if !is_processes && !todo.is_empty() {
+            self.remember(Middle::Link(target.clone()));
+        }
+        self.turn(&target, todo)?;
+        Ok(true)
+    }
+
+    /// Goes on where a link at `end` leads, which is no door.
+    fn turn(&mut self, target: &[u8], todo: &mut Vec<Cow<'_, [u8]>>) -> Result<(), Errno> {
+        if self.links.len() == MAX_LINKS {
+            return Err(Errno::ELOOP);
+        }
+        self.links.push(Link { path: self.end.clone(), target: target.to_vec() });
         if target.starts_with(b"/") {
-            self.end.clone_from(&place.root);
+            self.end.clone_from(&self.asker.place.root);
         } else {
             self.up();
         }
-        todo.extend(reversed(&target).map(|name| Cow::Owned(name.to_vec())));
-        Ok(true)
+        todo.extend(reversed(target).map(|name| Cow::Owned(name.to_vec())));
+        Ok(())
     }
 
     /// To the parent directory, but never above the task's root.
@@ -303,10 +369,11 @@ impl<'a> Steps<'a> {
     }
 
     fn stopped(self, found: Found, stop: Option<Blocked>) -> Walked {
-        // What is below /proc/PID differs from task to task as well.
-        let is_of = |stat: &FileStat| self.processes.get(&stat.st_dev) == Some(&true);
-        let is_processes = self.end.starts_with(b"/proc/") || matches!(&found, Found::There(stat) if is_of(stat));
-        let is_personal = self.is_personal || is_processes;
+        let is_of_a_task = match &found {
+            Found::There(stat) => self.is_of_a_task(stat),
+            _ => self.end.starts_with(b"/proc/"),
+        };
+        let is_personal = self.is_personal || is_of_a_task;
         Walked { walk: Walk { links: self.links, passed: self.passed, end: self.end, found }, is_personal, stop }
     }
 }
@@ -392,6 +459,22 @@ mod tests {
         assert_eq!(fixture.walk("bin", false).0, "/bin");
         assert_eq!(fixture.walk("bin/", false).0, "/usr/bin");
         assert_eq!(fixture.walk("bin/..", false).0, "/usr");
+    }
+
+    #[test]
+    fn the_middle_of_a_path_is_known_until_names_change() {
+        let fixture = fixture();
+        let asker = Asker { process: 1, task: 1, place: &fixture.place };
+        let mut walker = Walker::default();
+        let mut end = || walker.walk(asker, &fixture.place.directory, b"opt/lib/tool", true, true).walk;
+        let first = end();
+        let turned = fixture.directory.path().join("bin");
+        fs_err::remove_file(&turned).unwrap();
+        symlink("opt", &turned).unwrap();
+        assert_eq!((&end().links, end().end), (&first.links, first.end));
+        walker.forget();
+        let walk = walker.walk(asker, &fixture.place.directory, b"opt/lib/tool", true, true).walk;
+        assert_eq!(walk.end, bytes(&fixture.directory.path().join("opt/tool")));
     }
 
     #[test]
