@@ -4,17 +4,21 @@
 //! call runs; and how the program [ended](Outcome). The crate follows forks, threads and execs, resolves each path in
 //! the task's own view, and changes nothing that the program can notice. It knows nothing of images and writes no file.
 //!
-//! What the program can notice all the same: `TracerPid` and the `Seccomp` lines of `/proc/self/status`; that it cannot
-//! enter seccomp's strict mode, since a process with a filter never can (`seccomp(2)`); that `io_uring` and x32 are
-//! not there; a second process of the tracer's; the tracer's looks, by the server of a file system that it serves itself;
-//! without root's rights, `no_new_privs`; that it cannot have a seccomp listener of its own (EBUSY); and that
-//! a filter of its own which hands a question such as stat to a tracer, though there is none for it, does not end with
-//! ENOSYS.
+//! What the program can notice all the same:
+//! - `TracerPid` and the `Seccomp` lines of `/proc/self/status`, and a second process of the tracer's;
+//! - that `io_uring` and x32 are not there;
+//! - that it cannot enter seccomp's strict mode, since a process with a filter never can (`seccomp(2)`), nor have a seccomp
+//!   listener of its own (EBUSY), and that a filter of its own which hands a question such as stat to a tracer, though
+//!   there is none for it, does not end with ENOSYS;
+//! - the tracer's looks, by the server of a file system that it serves itself; and by `inotify(7)` and `fanotify(7)`, that
+//!   a file which it executes, or is about to change, is read once more;
+//! - without root's rights, `no_new_privs`.
 //!
 //! One seccomp filter stops only the calls that take paths, once, at entry (`SECCOMP_RET_TRACE`, then
-//! `PTRACE_CONT`); those that only ask wait for a second thread instead, which costs less (see `listener`). The heart is pure: a raw wait status becomes a `status::Stop`, and the `machine` says how the
-//! task goes on. `pete` gives the tasks' registers; waiting and resuming are our own, since pete's `wait` polls with a
-//! growing delay and loses tasks on real-time signals, on exec from a thread that is not the leader, and on SIGKILL.
+//! `PTRACE_CONT`); those that only ask wait for a second thread instead, which costs less (see `listener`). The heart is
+//! pure: a raw wait status becomes a `status::Stop`, and the `machine` says how the task goes on. `pete` gives the tasks'
+//! registers; waiting and resuming are our own, since pete's `wait` polls with a growing delay and loses tasks on
+//! real-time signals, on exec from a thread that is not the leader, and on SIGKILL.
 
 mod calls;
 mod decode;
