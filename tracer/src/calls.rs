@@ -57,9 +57,9 @@ impl Call {
         matches!(self.kind, Kind::Exec { .. })
     }
 
-    /// True if the call returns a descriptor of what its path leads to.
+    /// True if the call returns a descriptor of what its path, or its handle, leads to.
     pub(crate) fn opens(&self) -> bool {
-        matches!(self.kind, Kind::Open { .. } | Kind::OpenHow) || self.name == "creat"
+        matches!(self.kind, Kind::Open { .. } | Kind::OpenHow | Kind::OpenByHandle) || self.name == "creat"
     }
 }
 

@@ -154,7 +154,13 @@ impl Engine<'_> {
                     self.gap(process, Gap::MountNamespace)?;
                 }
             }
-            Asked::Handle { mount, address, access } => self.handle(asking, mount, address, access)?,
+            Asked::Handle { mount, address, access } => {
+                let verify = self.may_be_rewritten(asking, From::Descriptor(mount), address);
+                let end = self.handle(asking, mount, address, access)?.unwrap_or_default();
+                if verify {
+                    return Ok(Verdict::Verify(Raced::Opening { asking, access, end }));
+                }
+            }
             Asked::Probe { kind, address } => match place::probe_kind() {
                 Ok(probe) if probe == Some(kind) => {
                     let used = Use { from: From::WorkingDirectory, access: Access::Read, follow: true, verify: false };

@@ -13,27 +13,27 @@ use crate::inspect::Asking;
 use crate::{look, memory, sys};
 
 impl Engine<'_> {
-    /// A file by handle: found by opening it, as the task is about to.
+    /// A file by handle: found by opening it, as the task is about to. Its path, if it was told.
     pub(crate) fn handle(
         &mut self,
         asking: Asking,
         mount: i32,
         address: u64,
         access: Access,
-    ) -> Result<(), TraceError> {
+    ) -> Result<Option<Vec<u8>>, TraceError> {
         // struct file_handle: length, type, and at most MAX_HANDLE_SZ (128) bytes.
         let mut header = [0; 8];
         let mut bytes = [0; 128];
         if memory::read(asking.task, address, &mut header).is_err() {
-            return Ok(());
+            return Ok(None);
         }
         let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let Some(bytes) = bytes.get_mut(..word(0) as usize) else { return Ok(()) };
+        let Some(bytes) = bytes.get_mut(..word(0) as usize) else { return Ok(None) };
         if memory::read(asking.task, address.wrapping_add(8), bytes).is_err() {
-            return Ok(());
+            return Ok(None);
         }
         if self.places.may_wait() && self.is_mount_served(asking.task, mount) {
-            return self.gap(asking.process, Gap::Served);
+            return self.gap(asking.process, Gap::Served).map(|()| None);
         }
         let mount = if mount == libc::AT_FDCWD {
             open(format!("/proc/{}/cwd", asking.task).as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
@@ -44,17 +44,18 @@ impl Engine<'_> {
         let file = match opened {
             Ok(file) => file,
             // The program is about to hear the same.
-            Err(Errno::ESTALE | Errno::EINVAL | Errno::EBADF) => return Ok(()),
-            Err(_) => return self.gap(asking.process, Gap::Handle),
+            Err(Errno::ESTALE | Errno::EINVAL | Errno::EBADF) => return Ok(None),
+            Err(_) => return self.gap(asking.process, Gap::Handle).map(|()| None),
         };
         let door = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
         let path = readlink(door.as_str()).map(std::os::unix::ffi::OsStringExt::into_vec);
         // A file whose directory the kernel does not know has no path, and a name that is gone is none.
         match (path, fstat(&file)) {
             (Ok(path), Ok(stat)) if look::lstat(&path).is_ok_and(|there| look::is_same(&there, &stat)) => {
-                self.at(asking, path, access)
+                self.at(asking, path.clone(), access)?;
+                Ok(Some(path))
             }
-            _ => self.gap(asking.process, Gap::Handle),
+            _ => self.gap(asking.process, Gap::Handle).map(|()| None),
         }
     }
 

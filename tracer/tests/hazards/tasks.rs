@@ -286,6 +286,25 @@ fn a_script_whose_path_another_thread_rewrites() {
     assert!(raced > 0, "the race must have been lost once for this to say anything");
 }
 
+/// The file that was opened is told, though the handle that the tracer read was another one's by then.
+#[test]
+fn a_handle_that_another_thread_rewrites() {
+    let names: Vec<String> = (0..100).flat_map(|round| ["a", "b"].map(|name| format!("{round}-{name}"))).collect();
+    let mut raced = 0;
+    for _ in 0..repeats() {
+        let seen = names.iter().fold(Hazard::new("rewritten_handle"), Hazard::file).run();
+        assert_eq!(seen.outcome, Outcome::Exited(0));
+        let got = seen.asked("got-");
+        assert_eq!(got.len(), 100);
+        let is_told = |name: &str| seen.touches.contains(&format!("open_by_handle_at Read {name} there"));
+        for name in got {
+            assert!(is_told(name), "{name} was opened and not told");
+        }
+        raced += (0..100).filter(|round| ["a", "b"].iter().all(|name| is_told(&format!("{round}-{name}")))).count();
+    }
+    assert!(raced > 0, "the race must have been lost once for this to say anything");
+}
+
 /// A file that was opened for writing is told to be, or that it is not known.
 #[test]
 fn flags_that_another_thread_rewrites() {
