@@ -324,6 +324,8 @@ pub(crate) fn allows_empty(entry: &Entry) -> bool {
         "fchownat" | "linkat" | "execveat" | "name_to_handle_at" | "file_getattr" | "file_setattr" => {
             entry.arguments[4]
         }
+        // MOVE_MOUNT_F_EMPTY_PATH and MOVE_MOUNT_T_EMPTY_PATH of move_mount(2).
+        "move_mount" if entry.arguments[4] & 0x44 != 0 => AT_EMPTY_PATH,
         // readlinkat(2): an empty path is the link that the descriptor refers to.
         "readlinkat" => AT_EMPTY_PATH,
         _ => 0,

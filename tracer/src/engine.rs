@@ -17,7 +17,6 @@ use crate::decode::Asked;
 use crate::event::{Event, Gap};
 use crate::filter::ABIS;
 use crate::foresight::{Foreseen, Looks};
-use crate::interpreters::Named;
 use crate::known::{Change, Known};
 use crate::listener::{Listener, Rope, lock};
 use crate::machine::{End, Machine, Step};
@@ -162,7 +161,6 @@ pub(crate) struct Engine<'a> {
     pub(crate) machine: Machine,
     pub(crate) tables: BTreeMap<u32, (Abi, Table)>,
     pub(crate) places: Places,
-    pub(crate) named: Named,
     pub(crate) walker: Walker,
     pub(crate) known: Known,
     /// What the call under examination asks for, and the path that it spells: kept for their memory.
@@ -221,7 +219,6 @@ impl<'a> Engine<'a> {
             machine: Machine::new(main),
             tables: ABIS.iter().map(|&(arch, abi)| (arch, (abi, Table::of(abi)))).collect(),
             places: Places::default(),
-            named: Named::default(),
             walker: Walker::default(),
             known: Known::new(),
             asked: Vec::new(),
@@ -358,6 +355,10 @@ impl<'a> Engine<'a> {
             return Ok(false);
         }
         let Some(parent) = self.machine.process_of(maker) else { return self.meet(task) };
+        // Another thread may have asked for a view of its own, in the memory that `clone3` reads.
+        if self.machine.is_threaded(parent) && self.places.compare_namespaces(maker, task).is_err() {
+            self.gap(parent, Gap::MountNamespace)?;
+        }
         if self.known.is_settled() {
             self.places.inherit(maker, task);
         }
@@ -494,7 +495,7 @@ impl<'a> Engine<'a> {
         self.places.forget();
         if change == Change::Names {
             self.walker.forget();
-            self.races.names_change(task);
+            self.names_change(task);
         }
     }
 

@@ -18,7 +18,7 @@ use crate::decode::{self, Asked, From};
 use crate::engine::Engine;
 use crate::event::{Access, Found};
 use crate::inspect::Asking;
-use crate::interpreters::{image, interpreter};
+use crate::interpreters::{Interpreter, image, interpreter};
 use crate::memory::{self, Unread};
 use crate::place::Place;
 use crate::script;
@@ -54,7 +54,7 @@ pub(crate) struct Way {
 pub(crate) struct Foreseen {
     walks: HashMap<Way, Walked>,
     /// The interpreters that files name, by path.
-    interpreters: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    interpreters: HashMap<Vec<u8>, Option<Interpreter>>,
     memory: HashSet<u64>,
     rounds: usize,
 }
@@ -70,7 +70,7 @@ impl Foreseen {
         walked.map_or(Found::Unknown(UNASKED), |walked| walked.walk.found)
     }
 
-    pub(crate) fn interpreter(&self, path: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn interpreter(&self, path: &[u8]) -> Option<Interpreter> {
         self.interpreters.get(path).cloned().flatten()
     }
 }
@@ -140,8 +140,8 @@ impl Looks {
                 return;
             }
             self.foreseen.interpreters.insert(end, named.clone());
-            let Some(spelled) = named else { return };
-            levels -= 1;
+            let Some(Interpreter { path: spelled, is_loader }) = named else { return };
+            levels = if is_loader { 0 } else { levels - 1 };
             way = Way { root: place.root.clone(), from: place.directory.clone(), spelled, follow: true };
         }
     }
@@ -235,7 +235,7 @@ impl Engine<'_> {
             return;
         }
         let from = from.of(&place).to_vec();
-        let executes = access == Access::Execute;
+        let mut executes = access == Access::Execute;
         let mut way = Way { root: place.root.clone(), from, spelled: std::mem::take(&mut self.spelled), follow };
         for _ in 0..=script::LEVELS {
             let asker = Asker { process: asking.process, task: asking.task, place: &place };
@@ -245,8 +245,9 @@ impl Engine<'_> {
                 return;
             }
             let named = if executes { self.interpreter_of(&place, &walk) } else { None };
-            let Some(spelled) = named else { return };
+            let Some(Interpreter { path: spelled, is_loader }) = named else { return };
             way = Way { root: place.root.clone(), from: place.directory.clone(), spelled, follow: true };
+            executes = !is_loader;
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::interpreters::interpreter;
 use crate::known::Change;
 use crate::memory::{self, Unread};
 use crate::place::{self, Place};
-use crate::race::{Changing, Raced};
+use crate::race::{Changing, Raced, loses};
 use crate::retrace::Retraced;
 use crate::served::Lies;
 use crate::sys::{SyscallEntry, WaitingCall};
@@ -96,6 +96,8 @@ impl Engine<'_> {
         if read == Err(Unread::Hidden) {
             self.gap(asking.process, Gap::Memory)?;
         }
+        let mounts = |asked: &Asked| matches!(asked, Asked::Path { access: Access::Mount, .. });
+        let is_mounting = asking.entry.call.name == "pivot_root" || all.iter().any(mounts);
         let mut verdict = Verdict::Run;
         for asked in all.drain(..) {
             match self.answer(asking, asked)? {
@@ -104,6 +106,10 @@ impl Engine<'_> {
             }
         }
         self.asked = all;
+        // Last: what was looked at for this call is not to be kept open.
+        if is_mounting {
+            self.mounting(asking.task);
+        }
         let paths = std::mem::take(&mut self.changing);
         Ok(if paths.is_empty() { verdict } else { Verdict::Verify(Raced::Changing { asking, paths }) })
     }
@@ -133,8 +139,8 @@ impl Engine<'_> {
                 self.touch(asking, Use { from: From::WorkingDirectory, access, follow: true, verify: false })?;
             }
             Asked::Descriptor { descriptor, access } => self.descriptor(asking, descriptor, access)?,
-            Asked::Listen { descriptor } => self.listening(process, descriptor, libc::SOCK_STREAM)?,
-            Asked::BindPort { descriptor, port } => self.bound(process, descriptor, port)?,
+            Asked::Listen { descriptor } => self.listening(asking, descriptor, libc::SOCK_STREAM)?,
+            Asked::BindPort { descriptor, port } => self.bound(asking, descriptor, port)?,
             Asked::Retrace { address, flags } => {
                 return Ok(match Retraced::start(task, asking.entry.abi, address, flags) {
                     Ok(retraced) => Verdict::Retrace(retraced),
@@ -173,6 +179,12 @@ impl Engine<'_> {
             Asked::Nested => return Err(TraceError::Nested { task }),
         }
         Ok(Verdict::Run)
+    }
+
+    /// `task` is about to mount or unmount something, by whatever path.
+    fn mounting(&mut self, task: i32) {
+        self.places.mounting();
+        self.unsettle(task, Change::Names);
     }
 
     /// A path in the task's memory; where it leads, if that was found out.
@@ -281,7 +293,7 @@ impl Engine<'_> {
         };
         let spelled = std::mem::take(&mut self.spelled);
         let Use { access, follow, verify, .. } = used;
-        let mut end = None;
+        let (mut end, mut has_moved) = (None, false);
         let question = (access, follow, place.namespace, place.root.as_slice(), from.of(&place), spelled.as_slice());
         let mut change = changes(entry.call.name, access);
         let is_new = self.known.is_new(question);
@@ -291,7 +303,12 @@ impl Engine<'_> {
             let asker = Asker { process, task, place: &place };
             let Walked { walk, is_personal, stop } =
                 self.walker.walk(asker, from.of(&place), &spelled, follow, settled);
+            if stop == Some(Blocked::Elsewhere) {
+                self.gap(process, Gap::MountNamespace)?;
+            }
             let is_missing = matches!(walk.found, Found::Missing);
+            let in_place = is_missing && settled && !matches!(used.from, From::Root(_));
+            has_moved = in_place && self.has_moved(task, &place, &from, &spelled);
             if is_missing || was_missing {
                 self.known.note_missing(question, is_missing);
             }
@@ -302,7 +319,7 @@ impl Engine<'_> {
                 change = Some(Change::Names);
             }
             // A path that goes on behind a file is no more than a look at that file.
-            let access = if stop == Some(Blocked::NoDirectory) { Access::Look } else { access };
+            let access = if let Some(Blocked::NoDirectory | Blocked::Elsewhere) = stop { Access::Look } else { access };
             end = verify.then(|| walk.end.clone());
             if access == Access::Enter {
                 self.entering(asking, &walk.end)?;
@@ -323,14 +340,26 @@ impl Engine<'_> {
         if matches!(from, Start::WorkingDirectory) && !spelled.starts_with(b"/") {
             self.relative(asking, used, &place, &spelled)?;
         }
-        if entry.call.opens() {
+        if entry.call.opens() || access == Access::Execute || loses(access) {
             self.opening(asking, used, &place, from.of(&place), &spelled);
         }
         self.spelled = spelled;
         if let Some(change) = change {
             self.unsettle(task, change);
         }
-        Ok(end)
+        if has_moved { self.touch(asking, used) } else { Ok(end) }
+    }
+
+    /// True if `task` no longer stands in `place`, which was remembered of it, and `spelled` depends on that: somebody whom
+    /// nobody traces may have renamed a directory.
+    fn has_moved(&mut self, task: i32, place: &Place, from: &Start, spelled: &[u8]) -> bool {
+        let depends =
+            if spelled.starts_with(b"/") { place.root != b"/" } else { matches!(from, Start::WorkingDirectory) };
+        if !depends {
+            return false;
+        }
+        self.places.forget_one(task);
+        self.places.of(task, self.known.is_settled()).is_ok_and(|now| *now != *place)
     }
 
     /// Where `self.spelled` starts from, and the place that it is seen in.
@@ -484,7 +513,8 @@ fn changes(call: &str, access: Access) -> Option<Change> {
         Access::Enter if call == "pivot_root" => Some(Change::Names),
         Access::Enter => Some(Change::Places),
         Access::Replace | Access::Mount => Some(Change::Names),
-        Access::Create if call.starts_with("symlink") => Some(Change::Names),
+        // What is linked may be a link.
+        Access::Create if call.starts_with("symlink") || call.starts_with("link") => Some(Change::Names),
         Access::Remove if call.starts_with("rename") => Some(Change::Names),
         _ => None,
     }

@@ -30,7 +30,8 @@ pub(crate) const CAN_LISTEN: bool = cfg!(target_arch = "x86_64");
 /// True if a listener could be taken from the process that installs the filter: containers may forbid it
 /// (`pidfd_getfd`, without `CAP_SYS_PTRACE`), and Linux before 5.6 does not have it.
 pub(crate) fn may_take(any: BorrowedFd<'_>) -> bool {
-    sys::copy_descriptor(nix::unistd::getpid().as_raw(), any.as_raw_fd()).is_ok()
+    let own = nix::unistd::getpid().as_raw();
+    sys::copy_descriptor(own, own, any.as_raw_fd()).is_ok()
 }
 
 /// Where calls wait.
@@ -43,7 +44,7 @@ pub(crate) struct Listener {
 impl Listener {
     /// Takes the listener that is open at `descriptor` of `process`, which stands still.
     pub(crate) fn take(process: i32, descriptor: i32) -> Result<Self, Errno> {
-        let calls = sys::copy_descriptor(process, descriptor)?;
+        let calls = sys::copy_descriptor(process, process, descriptor)?;
         sys::wake_nearby(calls.as_fd());
         Ok(Self { calls, looking: Looking::new()? })
     }

@@ -1,8 +1,11 @@
 //! A task's memory, read without stopping at what is not mapped.
 
 use std::io::IoSliceMut;
+use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
@@ -54,25 +57,48 @@ pub(crate) fn read(task: i32, address: u64, buffer: &mut [u8]) -> Result<(), Unr
     let remote = [RemoteIoVec { base, len: length }];
     match process_vm_readv(Pid::from_raw(task), &mut [IoSliceMut::new(buffer)], &remote) {
         Ok(read) if read == length => Ok(()),
-        Ok(_) | Err(Errno::EFAULT) if is_secret(task, address, length) => Err(Unread::Hidden),
-        Ok(_) | Err(Errno::EFAULT | Errno::ESRCH) => Err(Unread::Refused),
+        Ok(_) | Err(Errno::EFAULT) => read_unreadable(task, address, buffer),
+        Err(Errno::ESRCH) => Err(Unread::Refused),
         Err(_) => Err(Unread::Hidden),
     }
 }
 
-/// True if some of these bytes are in memory that the kernel reads and no other process can (`memfd_secret(2)`).
-fn is_secret(task: i32, address: u64, length: usize) -> bool {
-    let Some(maps) = place::fs_read(&format!("/proc/{task}/maps")) else { return false };
-    let end = address.saturating_add(length as u64);
-    let is_there = |line: &str| {
-        let (start, rest) = line.split_once('-')?;
-        let number = |text: &str| u64::from_str_radix(text, 16).ok();
-        let (start, stop) = (number(start)?, number(rest.split(' ').next()?)?);
-        Some(start < end && address < stop && line.contains(" /secretmem"))
-    };
+/// Fills `buffer` from memory that no other process may read, though the kernel does: where a mapping may be written to or
+/// executed alone, most processors let it be read as well.
+fn read_unreadable(task: i32, address: u64, buffer: &mut [u8]) -> Result<(), Unread> {
+    let maps = place::fs_read(&format!("/proc/{task}/maps")).unwrap_or_default();
+    let end = address.saturating_add(buffer.len() as u64);
+    let mut covered = address;
     // A path may be no text; such a line is none of memory's.
-    let mut lines = maps.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
-    lines.any(|line| is_there(line) == Some(true))
+    for line in maps.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok()) {
+        let Some((start, stop, rights)) = mapping(line).filter(|(start, stop, _)| *start < end && covered < *stop)
+        else {
+            continue;
+        };
+        // memfd_secret(2): the kernel reads it, and no other process can.
+        if line.contains(" /secretmem") {
+            return Err(Unread::Hidden);
+        }
+        if start > covered || rights.starts_with("---") {
+            return Err(Unread::Refused);
+        }
+        covered = stop;
+    }
+    if covered < end {
+        return Err(Unread::Refused);
+    }
+    // proc(5), /proc/pid/mem: a tracer is shown what is mapped, whatever may be done with it.
+    let memory = open(format!("/proc/{task}/mem").as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+    let memory = std::fs::File::from(memory.map_err(|_| Unread::Hidden)?);
+    memory.read_exact_at(buffer, address).map_err(|_| Unread::Hidden)
+}
+
+/// From where to where a line of `/proc/pid/maps` goes, and what may be done there.
+fn mapping(line: &str) -> Option<(u64, u64, &str)> {
+    let (start, rest) = line.split_once('-')?;
+    let (stop, rest) = rest.split_once(' ')?;
+    let number = |text: &str| u64::from_str_radix(text, 16).ok();
+    Some((number(start)?, number(stop)?, rest))
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ impl Engine<'_> {
         let mount = if mount == libc::AT_FDCWD {
             open(format!("/proc/{}/cwd", asking.task).as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
         } else {
-            sys::copy_descriptor(asking.process, mount)
+            sys::copy_descriptor(asking.process, asking.task, mount)
         };
         let opened = mount.and_then(|mount| sys::open_handle(mount.as_fd(), word(4).cast_signed(), bytes));
         let file = match opened {
@@ -60,8 +60,9 @@ impl Engine<'_> {
     }
 
     /// A socket is about to take connections: at which port?
-    pub(crate) fn listening(&mut self, process: i32, descriptor: i32, kind: i32) -> Result<(), TraceError> {
-        let socket = sys::copy_descriptor(process, descriptor);
+    pub(crate) fn listening(&mut self, asking: Asking, descriptor: i32, kind: i32) -> Result<(), TraceError> {
+        let Asking { process, task, .. } = asking;
+        let socket = sys::copy_descriptor(process, task, descriptor);
         let Ok((found, Some(port))) = socket.and_then(|socket| sys::socket_port(socket.as_fd())) else { return Ok(()) };
         if found != kind {
             return Ok(());
@@ -70,8 +71,9 @@ impl Engine<'_> {
     }
 
     /// A datagram socket takes datagrams as soon as it has a port.
-    pub(crate) fn bound(&mut self, process: i32, descriptor: i32, port: u16) -> Result<(), TraceError> {
-        let socket = sys::copy_descriptor(process, descriptor);
+    pub(crate) fn bound(&mut self, asking: Asking, descriptor: i32, port: u16) -> Result<(), TraceError> {
+        let Asking { process, task, .. } = asking;
+        let socket = sys::copy_descriptor(process, task, descriptor);
         match socket.and_then(|socket| sys::socket_port(socket.as_fd())) {
             Ok((libc::SOCK_DGRAM, _)) if port != 0 => {
                 self.tell(Event::Listen { process, port, protocol: Protocol::Udp })

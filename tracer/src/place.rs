@@ -22,6 +22,11 @@ pub(crate) struct Place {
     pub(crate) directory: Vec<u8>,
     /// The task's mount namespace, if that is not the tracer's, or if paths may lead to what is in none.
     pub(crate) namespace: Option<u64>,
+    /// The program has mounted or unmounted something: where `/proc` says that a task stands, or that something is open,
+    /// something else may stand by now.
+    pub(crate) may_be_covered: bool,
+    /// Some tasks have another mount namespace than others.
+    pub(crate) views_differ: bool,
     /// What the program serves itself, as the task sees it, and as the tracer does.
     pub(crate) served: Option<Arc<Table>>,
     pub(crate) served_outside: Option<Arc<Table>>,
@@ -44,10 +49,11 @@ impl Place {
     }
 
     /// True if `door`, a link of `/proc/TASK`, leads to what stands at `path` in the tracer's own view: in another mount
-    /// namespace a path may tell of something that is nowhere else.
+    /// namespace, or below what was mounted since, a path may tell of something that is nowhere else.
     pub(crate) fn shows(&self, task: i32, door: impl FnOnce() -> String, path: &[u8]) -> bool {
         let outside = self.served_outside.as_deref();
-        self.namespace.is_none() || leads_to(&format!("/proc/{task}/{}", door()), path, outside)
+        let is_sure = || !self.may_be_covered || self.lies(path) != Lies::Elsewhere;
+        (self.namespace.is_none() && is_sure()) || leads_to(&format!("/proc/{task}/{}", door()), path, outside)
     }
 }
 
@@ -60,6 +66,8 @@ pub(crate) struct Places {
     remembered: HashMap<i32, Arc<Place>>,
     /// The tracer's own mount namespace, once a task may have another one.
     own_namespace: Option<u64>,
+    /// The program has mounted or unmounted something.
+    has_mounted: bool,
     /// There may be mounts that are in no namespace: their paths tell nothing (`open_tree(2)`, `fsmount(2)`).
     has_detached: bool,
     /// The directories of descriptors of tasks that were asked for: they are asked for again and again.
@@ -85,7 +93,9 @@ impl Places {
         let root = link(task, "root", served_outside.as_deref())?.path;
         let directory = link(task, "cwd", served_outside.as_deref())?.path;
         let served = if namespace.is_some() { self.served.table_for(task) } else { served_outside.clone() };
-        let place = Arc::new(Place { root, directory, namespace, served, served_outside });
+        let (may_be_covered, views_differ) = (self.has_mounted, self.own_namespace.is_some());
+        let place =
+            Arc::new(Place { root, directory, namespace, may_be_covered, views_differ, served, served_outside });
         if may_remember {
             self.remembered.insert(task, Arc::clone(&place));
         }
@@ -132,6 +142,13 @@ impl Places {
         self.served.table().is_some_and(|table| self.maps.is_served(task, address, table))
     }
 
+    /// Somebody is about to mount or unmount something. What is open in a `/proc` would keep that one from being unmounted.
+    pub(crate) fn mounting(&mut self) {
+        self.has_mounted = true;
+        self.descriptors.clear();
+        self.maps.forget();
+    }
+
     /// `child` is there since `maker`'s last call, and has not run yet: it stands where its maker stands.
     pub(crate) fn inherit(&mut self, maker: i32, child: i32) {
         // clone(2), CLONE_NEWNS: it may have a view of its own.
@@ -161,10 +178,27 @@ impl Places {
         Ok(())
     }
 
+    /// `child` may have another mount namespace than its `maker`, though nothing was said of it.
+    ///
+    /// # Errors
+    /// The tracer's own cannot be seen.
+    pub(crate) fn compare_namespaces(&mut self, maker: i32, child: i32) -> Result<(), Errno> {
+        if self.own_namespace.is_some() || namespace(maker) == namespace(child) {
+            return Ok(());
+        }
+        self.forget();
+        self.expect_namespaces()
+    }
+
     /// A task is about to get a descriptor of a mount that is in no namespace.
     pub(crate) fn expect_detached(&mut self) -> Result<(), Errno> {
         self.has_detached = true;
         self.expect_namespaces()
+    }
+
+    /// `task` may stand elsewhere by now.
+    pub(crate) fn forget_one(&mut self, task: i32) {
+        self.remembered.remove(&task);
     }
 
     /// Somebody has moved, and threads and `CLONE_FS` relatives with it.
@@ -195,7 +229,7 @@ pub(crate) fn open_flags(task: i32, descriptor: i32) -> Option<u64> {
     u64::from_str_radix(field(&text, "flags:")?, 8).ok()
 }
 
-fn namespace(task: i32) -> Result<u64, Errno> {
+pub(crate) fn namespace(task: i32) -> Result<u64, Errno> {
     Ok(stat(format!("/proc/{task}/ns/mnt").as_str())?.st_ino)
 }
 
@@ -295,6 +329,11 @@ fn name_in(directory: i32, child: &FileStat) -> Result<Vec<u8>, Errno> {
 pub(crate) fn family(task: i32) -> Option<(i32, i32)> {
     let status = fs_read(&format!("/proc/{task}/status"))?;
     Some((number(&status, "Tgid:")?, number(&status, "PPid:")?))
+}
+
+/// The number that `task` has in its own pid namespace (`proc(5)`, `NSpid` of `/proc/pid/status`).
+pub(crate) fn own_number(task: i32) -> Option<i32> {
+    field(&fs_read(&format!("/proc/{task}/status"))?, "NSpid:")?.split_ascii_whitespace().last()?.parse().ok()
 }
 
 /// The task that traces `process`, 0 if none does; `None` if the process is gone.

@@ -10,8 +10,9 @@
 //! opens, executes or changes something, in a process with several threads, or whose path is in memory that processes share.
 //! It is not paid for a path in the last frames of a thread that has made no other thread, where only one to whom it hands
 //! a pointer finds it: threads that walk trees keep their paths there. Nor does this cover a call that only asks, of which
-//! the path that was read is told; a socket's address; a script executed by way of a descriptor that others replace; and, on
-//! Linux older than 6.11, a mapping that processes share.
+//! the path that was read is told; a socket's address; a script executed by way of a descriptor that others replace; memory
+//! that another process writes to by `process_vm_writev(2)`, or by writing to the file that is mapped there; and, on Linux
+//! older than 6.11, a mapping that processes share.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::TraceError;
 use crate::calls::Kind;
 use crate::decode::{self, From};
 use crate::engine::Engine;
-use crate::event::{Access, Found, Gap};
+use crate::event::{Access, Found, Gap, Walk};
 use crate::inspect::{Asking, Use};
 use crate::memory::{self, Unread};
 use crate::place::{self, Place};
@@ -57,6 +58,8 @@ pub(crate) struct Changing {
 pub(crate) struct Races {
     /// Processes that are no threads of each other have one working directory.
     processes_share: bool,
+    /// Processes that are no threads of each other have the same descriptors.
+    descriptors_shared: bool,
     /// Processes that have the memory of the one that made them (`CLONE_VM`), and that one.
     borrowed: HashMap<i32, i32>,
     /// Tasks that have made threads, to which they may have given whatever is theirs.
@@ -79,6 +82,8 @@ struct Opening {
     place: Arc<Place>,
     from: Vec<u8>,
     spelled: Vec<u8>,
+    /// Where it led before names changed.
+    end: Vec<u8>,
 }
 
 /// A relative path as a call uses it.
@@ -93,6 +98,7 @@ impl Races {
     /// `maker`, a task of `parent`, has made the process `task`; true if they have the same memory.
     pub(crate) fn born(&mut self, task: i32, maker: i32, parent: i32) -> bool {
         self.processes_share |= sys::share(task, maker, Common::Directory);
+        self.descriptors_shared |= sys::share(task, maker, Common::Descriptors);
         let is_borrowed = sys::share(task, maker, Common::Memory);
         if is_borrowed {
             self.borrowed.insert(task, parent);
@@ -124,11 +130,6 @@ impl Races {
         self.makers.remove(&task);
         self.borrowed.remove(&task);
     }
-
-    /// `task` is about to change names: what others are about to open may lead elsewhere by then.
-    pub(crate) fn names_change(&mut self, task: i32) {
-        self.suspects.extend(self.opening.iter().filter(|(other, _)| **other != task).map(|(_, open)| open.clone()));
-    }
 }
 
 impl Engine<'_> {
@@ -141,13 +142,16 @@ impl Engine<'_> {
         let Asking { task, process, entry, stack } = asking;
         let how = matches!(entry.call.kind, Kind::OpenHow).then_some(entry.arguments[2]);
         let mut addresses = std::iter::once(address).chain(how);
-        if self.races.share_memory(process, None) {
+        let is_threaded = self.machine.is_threaded(process);
+        let is_by_descriptor = entry.call.opens() && from != From::WorkingDirectory;
+        if self.races.share_memory(process, None)
+            || (is_by_descriptor && (is_threaded || self.races.descriptors_shared))
+        {
             return true;
         }
-        if self.machine.is_threaded(process) {
+        if is_threaded {
             let is_own = |address: u64| address.wrapping_sub(stack) <= LAST_FRAMES;
-            let is_by_descriptor = entry.call.opens() && from != From::WorkingDirectory;
-            return is_by_descriptor || self.races.makers.contains(&task) || !addresses.all(is_own);
+            return self.races.makers.contains(&task) || !addresses.all(is_own);
         }
         addresses.any(|address| self.places.maps.is_shared(task, address))
     }
@@ -313,29 +317,55 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// The task is about to open something, which others may be about to replace.
+    /// The task is about to open, execute or change something, which others may be about to replace.
     pub(crate) fn opening(&mut self, asking: Asking, used: Use, place: &Arc<Place>, from: &[u8], spelled: &[u8]) {
         if self.machine.is_single() {
             return;
         }
-        let place = Arc::clone(place);
-        let opening = Opening { asking, used, place, from: from.to_vec(), spelled: spelled.to_vec() };
+        let (place, end) = (Arc::clone(place), Vec::new());
+        let opening = Opening { asking, used, place, from: from.to_vec(), spelled: spelled.to_vec(), end };
         if self.known.are_names_changing() {
-            self.races.suspects.push(opening.clone());
+            self.suspect(opening.clone());
         }
         self.races.opening.insert(asking.task, opening);
+    }
+
+    /// `task` is about to change names: what others are about to open may lead elsewhere by then.
+    pub(crate) fn names_change(&mut self, task: i32) {
+        let others = self.races.opening.iter().filter(|(other, _)| **other != task);
+        for opening in others.map(|(_, opening)| opening.clone()).collect::<Vec<_>>() {
+            self.suspect(opening);
+        }
+    }
+
+    fn suspect(&mut self, mut opening: Opening) {
+        opening.end = self.walk_of(&opening).end;
+        self.races.suspects.push(opening);
+    }
+
+    fn walk_of(&mut self, opening: &Opening) -> Walk {
+        let Opening { asking, used, place, from, spelled, .. } = opening;
+        let asker = Asker { process: asking.process, task: asking.task, place };
+        self.walker.walk(asker, from, spelled, used.follow, false).walk
     }
 
     /// Names have changed: what was about to be opened meanwhile is told as it is now, too.
     pub(crate) fn names_changed(&mut self) -> Result<(), TraceError> {
         let suspects = std::mem::take(&mut self.races.suspects);
         for suspect in &suspects {
-            let Opening { asking, used, place, from, spelled } = suspect;
-            let asker = Asker { process: asking.process, task: asking.task, place };
-            let walk = self.walker.walk(asker, from, spelled, used.follow, false).walk;
+            let walk = self.walk_of(suspect);
+            let Opening { asking, used, place, spelled, end, .. } = suspect;
             let is_there = matches!(walk.found, Found::There(_));
             if is_there && self.known.is_new(("reopened", used.access, spelled.as_slice(), walk.end.as_slice())) {
+                // What it was before is no longer to be seen, if the call has run.
+                if loses(used.access) && walk.end != *end {
+                    self.gap(asking.process, Gap::Rewritten)?;
+                }
                 self.tell_touch(*asking, place, used.access, spelled, &walk)?;
+                if used.access == Access::Execute {
+                    let interpreter = self.interpreter_of(place, &walk);
+                    self.interpreters(*asking, interpreter)?;
+                }
             }
         }
         if self.known.are_names_changing() {
@@ -391,7 +421,7 @@ fn below_descriptor(from: From, executed: &[u8]) -> &[u8] {
 }
 
 /// True if what was there before such an access may be lost after it.
-fn loses(access: Access) -> bool {
+pub(crate) fn loses(access: Access) -> bool {
     matches!(access, Access::Write | Access::Create | Access::Remove | Access::Replace)
 }
 

@@ -171,6 +171,8 @@ pub(crate) fn device(number: libc::dev_t) -> (u32, u32) {
 pub(crate) enum Common {
     /// `CLONE_VM`.
     Memory = 1,
+    /// `CLONE_FILES`.
+    Descriptors = 2,
     /// `CLONE_FS`.
     Directory = 3,
 }
@@ -261,10 +263,17 @@ fn syscall_info(task: i32) -> Result<libc::ptrace_syscall_info, Errno> {
     Ok(unsafe { info.assume_init() })
 }
 
-/// A copy of `descriptor` of another process (`pidfd_getfd(2)`).
-pub(crate) fn copy_descriptor(process: i32, descriptor: i32) -> Result<OwnedFd, Errno> {
+/// A copy of `descriptor` of another task (`pidfd_getfd(2)`), which is one of `process`. Before Linux 6.9, of the process: its
+/// threads have the same descriptors, unless one has said that it wants its own.
+pub(crate) fn copy_descriptor(process: i32, task: i32, descriptor: i32) -> Result<OwnedFd, Errno> {
+    // pidfd_open(2), PIDFD_THREAD.
+    let (number, flags) = if task == process { (process, 0) } else { (task, libc::O_EXCL) };
     // SAFETY: pidfd_open takes numbers alone.
-    let pidfd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) })?;
+    let open = |number: i32, flags: i32| Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, number, flags) });
+    let pidfd = match open(number, flags) {
+        Err(Errno::EINVAL) => open(process, 0)?,
+        result => result?,
+    };
     // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd as i32) };
     // SAFETY: pidfd_getfd takes numbers alone.

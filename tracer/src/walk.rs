@@ -49,6 +49,8 @@ pub(crate) enum Blocked {
     MissingThenUp,
     /// By something that is no directory: the walk's end.
     NoDirectory,
+    /// By a door of `/proc` that leads to what no path of the tracer's leads to.
+    Elsewhere,
     /// By an error.
     Error,
 }
@@ -57,7 +59,8 @@ pub(crate) enum Blocked {
 #[derive(Debug, Default)]
 pub(crate) struct Walker {
     directories: HashMap<Vec<u8>, Arc<Directory>>,
-    middles: Middles,
+    /// By device: is it a `/proc`, wherever that is mounted?
+    processes: HashMap<u64, bool>,
     /// Of the call that is looked into: walks that could have had to wait for the program itself.
     pub(crate) foreseen: Foreseen,
 }
@@ -71,36 +74,12 @@ struct Directory {
     is_personal: bool,
 }
 
-/// What stands in the middle of paths: many lead through the same few links and directories.
-#[derive(Debug, Default)]
-struct Middles {
-    known: HashMap<Vec<u8>, Middle>,
-    /// By device: is it a `/proc`, wherever that is mounted?
-    processes: HashMap<u64, bool>,
-}
-
-impl Middles {
-    fn remember(&mut self, path: &[u8], middle: Middle) {
-        if self.known.len() >= LIMIT {
-            self.known.clear();
-        }
-        self.known.insert(path.to_vec(), middle);
-    }
-}
-
-/// What a path goes through.
-#[derive(Debug, Clone)]
-enum Middle {
-    Directory,
-    /// A link, and where it leads as it is written there.
-    Link(Vec<u8>),
-}
-
 impl Walker {
     /// Names have changed: what was remembered may be wrong.
     pub(crate) fn forget(&mut self) {
         self.directories.clear();
-        self.middles.known.clear();
+        // What is mounted takes the numbers of what was unmounted.
+        self.processes.clear();
     }
 
     /// Follows `spelled` from `from`, the last component only if `follow`. Where it would have to wait for the program
@@ -127,8 +106,7 @@ impl Walker {
         let name_start = spelled.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
         let (parent, name) = spelled.split_at(name_start);
         if matches!(name, b"" | b"." | b"..") {
-            let steps = Steps::new(asker, from, spelled, may_remember, &mut self.middles);
-            return steps.finish(spelled, follow || name.is_empty());
+            return Steps::new(asker, from, spelled, &mut self.processes).finish(spelled, follow || name.is_empty());
         }
         let directory = match self.directory(asker, from, parent, may_remember) {
             Ok(directory) => directory,
@@ -140,7 +118,7 @@ impl Walker {
             }
         };
         let Directory { end, links, passed, is_personal } = Directory::clone(&directory);
-        Steps { asker, end, links, passed, is_personal, may_remember, middles: &mut self.middles }.finish(name, follow)
+        Steps { asker, end, links, passed, is_personal, processes: &mut self.processes }.finish(name, follow)
     }
 
     /// Where the directory part of a path leads; the walk so far if that is no directory.
@@ -160,10 +138,12 @@ impl Walker {
         if let Some(directory) = self.directories.get(&key) {
             return Ok(Arc::clone(directory));
         }
-        let walked = Steps::new(asker, from, parent, may_remember, &mut self.middles).finish(parent, true);
+        let walked = Steps::new(asker, from, parent, &mut self.processes).finish(parent, true);
         match &walked.walk.found {
             Found::There(stat) if is(stat, SFlag::S_IFDIR) => {}
-            Found::There(_) => return Err(Walked { stop: Some(Blocked::NoDirectory), ..walked }),
+            Found::There(_) => {
+                return Err(Walked { stop: walked.stop.or(Some(Blocked::NoDirectory)), ..walked });
+            }
             _ => return Err(walked),
         }
         let Walked { walk: Walk { links, passed, end, .. }, is_personal, .. } = walked;
@@ -185,14 +165,13 @@ struct Steps<'a> {
     links: Vec<Link>,
     passed: Vec<Vec<u8>>,
     is_personal: bool,
-    may_remember: bool,
-    middles: &'a mut Middles,
+    processes: &'a mut HashMap<u64, bool>,
 }
 
 impl<'a> Steps<'a> {
-    fn new(asker: Asker<'a>, from: &[u8], spelled: &[u8], may_remember: bool, middles: &'a mut Middles) -> Self {
-        let end = if spelled.starts_with(b"/") { asker.place.root.clone() } else { from.to_vec() };
-        Self { asker, end, links: Vec::new(), passed: Vec::new(), is_personal: false, may_remember, middles }
+    fn new(asker: Asker<'a>, from: &[u8], spelled: &[u8], processes: &'a mut HashMap<u64, bool>) -> Self {
+        let start = if spelled.starts_with(b"/") { &asker.place.root } else { from };
+        Self { asker, end: start.to_vec(), links: Vec::new(), passed: Vec::new(), is_personal: false, processes }
     }
 
     fn finish(mut self, spelled: &[u8], follow: bool) -> Walked {
@@ -211,27 +190,18 @@ impl<'a> Steps<'a> {
                 }
                 name => push(&mut self.end, name),
             }
-            let is_middle = !todo.is_empty();
-            match self.remembered().filter(|_| is_middle) {
-                Some(Middle::Directory) => continue,
-                Some(Middle::Link(target)) => match self.turn(&target, &mut todo) {
-                    Ok(()) => continue,
-                    Err(errno) => return self.stopped(Found::Unknown(errno), Some(Blocked::Error)),
-                },
-                None => {}
-            }
             match self.lstat() {
-                Ok(stat) if is(&stat, SFlag::S_IFLNK) && (follow || is_middle) => match self.follow(&stat, &mut todo) {
-                    Ok(true) => {}
-                    Ok(false) => found = Some(stat),
-                    Err(errno) => return self.stopped(Found::Unknown(errno), Some(Blocked::Error)),
-                },
-                Ok(stat) => {
-                    if is_middle && is(&stat, SFlag::S_IFDIR) && !self.is_of_a_task(&stat) {
-                        self.remember(Middle::Directory);
+                Ok(stat) if is(&stat, SFlag::S_IFLNK) && (follow || !todo.is_empty()) => {
+                    match self.follow(&stat, &mut todo) {
+                        Ok(true) => {}
+                        Ok(false) if self.leads_elsewhere(!todo.is_empty()) => {
+                            return self.stopped(there(stat), Some(Blocked::Elsewhere));
+                        }
+                        Ok(false) => found = Some(stat),
+                        Err(errno) => return self.stopped(Found::Unknown(errno), Some(Blocked::Error)),
                     }
-                    found = Some(stat);
                 }
+                Ok(stat) => found = Some(stat),
                 Err(Errno::ENOENT) => return self.missing(&todo),
                 Err(errno) => return self.stopped(Found::Unknown(errno), Some(Blocked::Error)),
             }
@@ -243,19 +213,6 @@ impl<'a> Steps<'a> {
             Err(errno) => Found::Unknown(errno),
         };
         self.stopped(found, None)
-    }
-
-    /// What was remembered of `end`.
-    fn remembered(&self) -> Option<Middle> {
-        let is_common = self.asker.place.namespace.is_none();
-        self.middles.known.get(&self.end).filter(|_| is_common).cloned()
-    }
-
-    /// Remembers what is at `end`, unless it is another one for another task, or soon.
-    fn remember(&mut self, middle: Middle) {
-        if self.may_remember && !self.is_personal && self.asker.place.namespace.is_none() {
-            self.middles.remember(&self.end, middle);
-        }
     }
 
     /// The path under which the tracer reaches `end`.
@@ -284,7 +241,7 @@ impl<'a> Steps<'a> {
 
     /// True if what is at `end` is a `/proc`'s, which leads each task somewhere else.
     fn is_processes(&mut self, stat: &FileStat) -> bool {
-        if let Some(known) = self.middles.processes.get(&stat.st_dev) {
+        if let Some(known) = self.processes.get(&stat.st_dev) {
             return *known;
         }
         // A link's own filesystem is that of the directory that it is in.
@@ -292,25 +249,25 @@ impl<'a> Steps<'a> {
         let directory = Steps::reach_of(self.asker, &self.end[..slash.max(1)]);
         let is_proc = nix::sys::statfs::statfs(&*directory)
             .is_ok_and(|filesystem| filesystem.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC);
-        self.middles.processes.insert(stat.st_dev, is_proc);
+        self.processes.insert(stat.st_dev, is_proc);
         is_proc
-    }
-
-    /// True if what is at `end` lies in a `/proc`, where much differs from task to task.
-    fn is_of_a_task(&self, stat: &FileStat) -> bool {
-        self.end.starts_with(b"/proc/") || self.middles.processes.get(&stat.st_dev) == Some(&true)
     }
 
     /// Goes through the link at `end`; false if it is one of /proc that leads to no path.
     fn follow(&mut self, stat: &FileStat, todo: &mut Vec<Cow<'_, [u8]>>) -> Result<bool, Errno> {
+        if self.links.len() == MAX_LINKS {
+            return Err(Errno::ELOOP);
+        }
         let Asker { process, task, place } = self.asker;
         let is_processes = self.is_processes(stat);
         let name =
             self.end.iter().rposition(|&byte| byte == b'/').map_or(&self.end[..], |slash| &self.end[slash + 1..]);
         // These lead each reader to itself.
         let target = match name {
-            b"self" if is_processes => process.to_string().into_bytes(),
-            b"thread-self" if is_processes => format!("{process}/task/{task}").into_bytes(),
+            b"self" if is_processes => self.number_of(process).to_string().into_bytes(),
+            b"thread-self" if is_processes => {
+                format!("{}/task/{}", self.number_of(process), self.number_of(task)).into_bytes()
+            }
             _ => look::target(&self.reach())?,
         };
         self.is_personal |= is_processes;
@@ -320,32 +277,50 @@ impl<'a> Steps<'a> {
             let is_served = place.lies(&target) != Lies::Elsewhere;
             let outside = place.served_outside.as_deref();
             let leads = |door: &str| is_served || place::leads_to(door, &target, outside);
-            let is_path = target.starts_with(b"/") && std::str::from_utf8(&self.reach()).is_ok_and(leads);
+            let is_path = target.starts_with(b"/")
+                && !self.is_in_another_view()
+                && std::str::from_utf8(&self.reach()).is_ok_and(leads);
             if is_path {
                 self.end = target;
             }
             return Ok(is_path);
         }
-        if !is_processes && !todo.is_empty() {
-            self.remember(Middle::Link(target.clone()));
-        }
-        self.turn(&target, todo)?;
-        Ok(true)
-    }
-
-    /// Goes on where a link at `end` leads, which is no door.
-    fn turn(&mut self, target: &[u8], todo: &mut Vec<Cow<'_, [u8]>>) -> Result<(), Errno> {
-        if self.links.len() == MAX_LINKS {
-            return Err(Errno::ELOOP);
-        }
-        self.links.push(Link { path: self.end.clone(), target: target.to_vec() });
+        self.links.push(Link { path: self.end.clone(), target: target.clone() });
         if target.starts_with(b"/") {
-            self.end.clone_from(&self.asker.place.root);
+            self.end.clone_from(&place.root);
         } else {
             self.up();
         }
-        todo.extend(reversed(target).map(|name| Cow::Owned(name.to_vec())));
-        Ok(())
+        todo.extend(reversed(&target).map(|name| Cow::Owned(name.to_vec())));
+        Ok(true)
+    }
+
+    /// The number that a task has in the `/proc` whose link `end` is: its own pid namespace's, where that has another than
+    /// the tracer's (`proc(5)`, `NSpid` of `/proc/pid/status`).
+    fn number_of(&self, task: i32) -> i32 {
+        let is_ours = look::target(&self.reach()).is_ok();
+        if is_ours { task } else { place::own_number(task).unwrap_or(task) }
+    }
+
+    /// True if `end`, a door of `/proc`, is one of a task with another mount namespace than the asker's.
+    fn is_in_another_view(&self) -> bool {
+        let Asker { process, place, .. } = self.asker;
+        if !place.views_differ || place.namespace.is_some() {
+            return false;
+        }
+        let other = self.end.strip_prefix(b"/proc/").and_then(|rest| rest.split(|&byte| byte == b'/').next());
+        let other = other.and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
+        other.is_some_and(|other: i32| other != process && place::namespace(other) != place::namespace(process))
+    }
+
+    /// True if `end`, a door of `/proc` that leads to no path of the tracer's, leads to a file or directory that has one.
+    /// Where nothing was mounted it is what the program was given, and only that it goes on from there is new.
+    fn leads_elsewhere(&self, goes_on: bool) -> bool {
+        if !goes_on && !self.asker.place.may_be_covered && !self.is_in_another_view() {
+            return false;
+        }
+        let is_kept = |stat: FileStat| stat.st_nlink > 0 && (is(&stat, SFlag::S_IFREG) || is(&stat, SFlag::S_IFDIR));
+        nix::sys::stat::stat(&*self.reach()).is_ok_and(is_kept)
     }
 
     /// To the parent directory, but never above the task's root.
@@ -369,11 +344,10 @@ impl<'a> Steps<'a> {
     }
 
     fn stopped(self, found: Found, stop: Option<Blocked>) -> Walked {
-        let is_of_a_task = match &found {
-            Found::There(stat) => self.is_of_a_task(stat),
-            _ => self.end.starts_with(b"/proc/"),
-        };
-        let is_personal = self.is_personal || is_of_a_task;
+        // What is below /proc/PID differs from task to task as well.
+        let is_of = |stat: &FileStat| self.processes.get(&stat.st_dev) == Some(&true);
+        let is_processes = self.end.starts_with(b"/proc/") || matches!(&found, Found::There(stat) if is_of(stat));
+        let is_personal = self.is_personal || is_processes;
         Walked { walk: Walk { links: self.links, passed: self.passed, end: self.end, found }, is_personal, stop }
     }
 }
@@ -459,22 +433,6 @@ mod tests {
         assert_eq!(fixture.walk("bin", false).0, "/bin");
         assert_eq!(fixture.walk("bin/", false).0, "/usr/bin");
         assert_eq!(fixture.walk("bin/..", false).0, "/usr");
-    }
-
-    #[test]
-    fn the_middle_of_a_path_is_known_until_names_change() {
-        let fixture = fixture();
-        let asker = Asker { process: 1, task: 1, place: &fixture.place };
-        let mut walker = Walker::default();
-        let mut end = || walker.walk(asker, &fixture.place.directory, b"opt/lib/tool", true, true).walk;
-        let first = end();
-        let turned = fixture.directory.path().join("bin");
-        fs_err::remove_file(&turned).unwrap();
-        symlink("opt", &turned).unwrap();
-        assert_eq!((&end().links, end().end), (&first.links, first.end));
-        walker.forget();
-        let walk = walker.walk(asker, &fixture.place.directory, b"opt/lib/tool", true, true).walk;
-        assert_eq!(walk.end, bytes(&fixture.directory.path().join("opt/tool")));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub(crate) struct Hazard {
     arguments: Vec<OsString>,
     grace: Option<Duration>,
     exact_calls: bool,
+    renamed: Option<[&'static str; 2]>,
 }
 
 /// What was seen of it.
@@ -54,6 +55,7 @@ impl Hazard {
             arguments: Vec::new(),
             grace: None,
             exact_calls: false,
+            renamed: None,
         }
     }
 
@@ -70,6 +72,12 @@ impl Hazard {
     /// Calls by their own names. Otherwise `open` stands for all that a C library may use in its place, and so on.
     pub(crate) fn exact_calls(mut self) -> Self {
         self.exact_calls = true;
+        self
+    }
+
+    /// Renames something, as somebody whom nobody traces, when the program asks for `/please-rename`.
+    pub(crate) fn renamed(mut self, from: &'static str, to: &'static str) -> Self {
+        self.renamed = Some([from, to]);
         self
     }
 
@@ -142,6 +150,10 @@ impl Hazard {
         match event {
             Event::Touch(touch) => {
                 let path = self.short(&touch.walk.end);
+                if let (Some(names), "/please-rename") = (self.renamed, path.as_str()) {
+                    let [from, to] = names.map(|name| self.path().join(name));
+                    fs_err::rename(from, to).unwrap();
+                }
                 // The start of the program, and what every static program does.
                 let start = touch.access == Access::Execute && touch.walk.end == own_bytes(&self.program);
                 if start || (touch.call == "readlink" && path == "/proc/PID/exe") {

@@ -362,3 +362,54 @@ impl Drop for Mount<'_> {
         let _ = std::process::Command::new("umount").arg(self.0).status();
     }
 }
+
+#[test]
+fn a_name_that_becomes_a_links() {
+    Hazard::new("linked").file("plain").file("target").link("link", "target").run().is(&[
+        "open Read plain there",
+        "unlink Remove plain there",
+        "link Write link there",
+        "link Create plain missing",
+        "open Read target there plain@",
+    ]);
+}
+
+#[test]
+fn a_path_in_memory_that_may_only_be_written_to() {
+    Hazard::new("write_only").file("file").run().is(&["open Read file there"]);
+}
+
+/// Where a task stands is not always what is to be seen at the path of that place.
+#[test]
+fn places_below_mounts() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root mounts");
+    }
+    let run = |how: &str| Hazard::new("covered").file("from/file").directory("to").arguments(&[how]).run();
+    for how in ["over", "gone", "door", "view"] {
+        let seen = run(how);
+        assert_eq!(seen.outcome, Outcome::Exited(0), "{how}");
+        assert!(seen.gaps.contains_key(&Gap::MountNamespace), "{how}: {:?} {:?}", seen.gaps, seen.touches);
+    }
+}
+
+#[test]
+fn a_mount_that_is_moved_without_a_path() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root mounts");
+    }
+    let hazard = Hazard::new("covered").file("far").file("near").directory("from").directory("to");
+    let seen = hazard.link("from/link", "../far").link("to/link", "../near").arguments(&["move"]).run();
+    assert_eq!(seen.outcome, Outcome::Exited(0));
+    for touch in ["open Read near there to/link@", "open Read far there to/link@"] {
+        assert!(seen.touches.contains(touch), "{:?}", seen.touches);
+    }
+}
+
+#[test]
+fn a_directory_that_somebody_else_renames() {
+    let hazard = Hazard::new("moved_outside").file("old/first").file("old/second").renamed("old", "new");
+    let seen = hazard.run();
+    assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+    assert!(seen.touches.contains("open Read new/second there"), "{:?}", seen.touches);
+}
