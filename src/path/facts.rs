@@ -61,7 +61,11 @@ impl Facts {
             mtime_nsec: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
             dev: stat.st_dev,
             ino: stat.st_ino,
-            nlink: stat.st_nlink,
+            #[cfg_attr(
+                target_arch = "x86_64",
+                expect(clippy::useless_conversion, reason = "aarch64 counts in 32 bits")
+            )]
+            nlink: stat.st_nlink.into(),
             rdev: stat.st_rdev,
         })
     }
