@@ -416,7 +416,9 @@ mod tests {
                 );
             }
         }
-        assert!(compared > 900, "the kernel's headers (linux-libc-dev) are needed: {compared} calls were compared");
+        // aarch64's package has the generic header alone.
+        let least = if cfg!(target_arch = "x86_64") { 900 } else { 300 };
+        assert!(compared > least, "the kernel's headers (linux-libc-dev) are needed: {compared} calls were compared");
     }
 
     /// The other way round: a row whose name is misspelled, or whose number belongs to nobody, would never stop a call.
@@ -434,12 +436,13 @@ mod tests {
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
     #[test]
     fn numbers_agree_with_libc() {
-        let number = |name: &str| u64::from(CALLS.iter().find(|call| call.name == name).unwrap().numbers[0]);
-        assert_eq!(number("openat").cast_signed(), libc::SYS_openat);
-        assert_eq!(number("statx").cast_signed(), libc::SYS_statx);
-        assert_eq!(number("io_uring_setup").cast_signed(), libc::SYS_io_uring_setup);
+        let (_, own) = crate::filter::ABIS[0];
+        let number = |name: &str| CALLS.iter().find(|call| call.name == name).unwrap().numbers[own as usize];
+        assert_eq!(libc::c_long::from(number("openat")), libc::SYS_openat);
+        assert_eq!(libc::c_long::from(number("statx")), libc::SYS_statx);
+        assert_eq!(libc::c_long::from(number("io_uring_setup")), libc::SYS_io_uring_setup);
+        assert_eq!(libc::c_long::from(number("unlinkat")), libc::SYS_unlinkat);
     }
 }

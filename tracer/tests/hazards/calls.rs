@@ -10,7 +10,9 @@ fn expected(width: &str) -> Vec<String> {
         let call = row.split_once(',').unwrap().0;
         let comment = row.split_once("// ").unwrap().1;
         let touches = match comment.split_once(": ") {
-            Some((only, touches)) => (only == width).then_some(touches)?,
+            Some((only, touches)) => {
+                (only == width || (only == "x86" && cfg!(target_arch = "x86_64"))).then_some(touches)?
+            }
             None => comment,
         };
         // `p/x`: a file `x` in the directory that is named after the call.
@@ -25,7 +27,7 @@ fn expected(width: &str) -> Vec<String> {
 
 fn every_call(width: &str, flags: &[&str]) {
     let expected = expected(width);
-    assert!(expected.len() > 80);
+    assert!(expected.len() > 60);
     let seen = Hazard::with_flags("every_call", flags).exact_calls().run();
     seen.is(&expected.iter().map(String::as_str).collect::<Vec<_>>());
 }
@@ -35,11 +37,13 @@ fn of_the_64_bit_interface() {
     every_call("64", &[]);
 }
 
+#[cfg(target_arch = "x86_64")]
 #[test]
 fn of_the_32_bit_interface() {
     every_call("32", &["-m32"]);
 }
 
+#[cfg(target_arch = "x86_64")]
 #[test]
 fn of_the_32_bit_interface_in_a_64_bit_program() {
     every_call("32", &["-DINT80"]);

@@ -156,7 +156,7 @@ impl Hazard {
                 }
                 // The start of the program, and what every static program does.
                 let start = touch.access == Access::Execute && touch.walk.end == own_bytes(&self.program);
-                if start || (touch.call == "readlink" && path == "/proc/PID/exe") {
+                if start || (family(touch.call) == "readlink" && path == "/proc/PID/exe") {
                     return;
                 }
                 let state = match &touch.walk.found {
@@ -245,6 +245,11 @@ fn family(call: &'static str) -> &'static str {
         "openat" => "open",
         "lstat" | "stat64" | "lstat64" | "newfstatat" | "fstatat64" | "statx" => "stat",
         "faccessat" | "faccessat2" => "access",
+        "readlinkat" => "readlink",
+        "mkdirat" => "mkdir",
+        "rmdir" | "unlinkat" => "unlink",
+        "renameat" => "rename",
+        "symlinkat" => "symlink",
         call => call,
     }
 }
@@ -257,6 +262,9 @@ fn own_bytes(path: &Path) -> Vec<u8> {
 pub(crate) fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/hazards")
 }
+
+/// The flags that build a program of each width that this machine runs.
+pub(crate) const WIDTHS: &[&[&str]] = if cfg!(target_arch = "x86_64") { &[&[], &["-m32"]] } else { &[&[]] };
 
 /// Compiles a hazard, once for each set of flags.
 pub(crate) fn build(name: &str, flags: &[&str]) -> PathBuf {

@@ -94,12 +94,12 @@ fn longer_than_a_path_may_be() {
     let deep = |depth: usize| vec![name.as_str(); depth].join("/");
     let mut expected = vec!["open Read . there".to_owned()];
     for depth in 1..=30 {
-        expected.push(format!("mkdirat Create {} missing", deep(depth)));
+        expected.push(format!("mkdir Create {} missing", deep(depth)));
         expected.push(format!("open Read {} there", deep(depth)));
     }
     for rest in [
         "access Look D/missing missing",
-        "symlinkat Create D/link missing",
+        "symlink Create D/link missing",
         "open Create D/target missing",
         "access Look D/target there D/link@",
         "fchdir Enter D there",
@@ -115,6 +115,20 @@ fn strings_at_page_ends() {
     Hazard::new("page_end").run().is(&["access Look at-the-end missing", "access Look across missing"]);
 }
 
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn addresses_with_tags() {
+    Hazard::new("tagged").file("file").run().is(&[
+        "access Look on-stack missing",
+        "access Look on-heap missing",
+        "open Read file there",
+        "sendmsg Connect socket missing",
+        "open Read on-stack missing",
+        "unlink Remove on-heap missing",
+        "execve Execute program missing",
+    ]);
+}
+
 #[test]
 fn directories_that_move_away() {
     Hazard::new("directory").run().is(&[
@@ -124,7 +138,7 @@ fn directories_that_move_away() {
         "rename Remove old there",
         "rename Replace new missing",
         "access Look new/second missing",
-        "rmdir Remove new there",
+        "unlink Remove new there",
         // Nothing can be in a directory that is gone, but it can be opened, and nobody gets out of it by `..`.
         "access Look new/third missing",
         "access Look fourth missing",

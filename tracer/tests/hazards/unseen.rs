@@ -163,7 +163,8 @@ fn paths_in_secret_memory() {
 /// The kernel finds it by itself: where the program stands, for what has no name, and wherever a link leads by then.
 #[test]
 fn interpreters_of_programs() {
-    let loader = Path::new("/lib64/ld-linux-x86-64.so.2");
+    let is_x86 = cfg!(target_arch = "x86_64");
+    let loader = Path::new(if is_x86 { "/lib64/ld-linux-x86-64.so.2" } else { "/lib/ld-linux-aarch64.so.1" });
     if !loader.exists() {
         return skip("this machine has another loader");
     }
