@@ -15,11 +15,14 @@ pub(crate) enum Abi {
 }
 
 impl Abi {
-    /// The arguments as the kernel takes them: `int 0x80` of a 64-bit program uses the lower halves of the registers.
+    /// The arguments as the kernel takes them: `int 0x80` of a 64-bit program uses the lower halves of the registers, and
+    /// aarch64 takes the tags off addresses of programs (`arch/arm64/include/asm/memory.h`, `__untagged_addr`), which lists
+    /// of mappings do not know.
     pub(crate) fn arguments(self, registers: [u64; 6]) -> [u64; 6] {
         match self {
+            Self::X86_64 => registers,
             Self::I386 => registers.map(|register| register & 0xffff_ffff),
-            Self::X86_64 | Self::Aarch64 => registers,
+            Self::Aarch64 => registers.map(|register| register & ((register << 8).cast_signed() >> 8).cast_unsigned()),
         }
     }
 }
@@ -350,6 +353,14 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tags_are_taken_off_addresses() {
+        let minus_one = u64::from(u32::MAX);
+        let registers = [0x2a00_ffff_1234_5678, 0x0000_ffff_1234_5678, u64::MAX - 99, minus_one, 0, 0x8000];
+        let taken = [0x0000_ffff_1234_5678, 0x0000_ffff_1234_5678, u64::MAX - 99, minus_one, 0, 0x8000];
+        assert_eq!(Abi::Aarch64.arguments(registers), taken);
+    }
 
     #[test]
     fn numbers_are_unique() {
