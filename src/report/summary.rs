@@ -409,6 +409,7 @@ pub fn gap_sentence(gap: Gap) -> &'static str {
     match gap {
         Gap::IoUring => "the program asked for io_uring, which opens files unseen; it was told that there is none",
         Gap::X32 => "x32 calls were answered with ENOSYS",
+        Gap::Interface => "a program of another width than minjail knows had all its calls answered with ENOSYS",
         Gap::Memory => "a path in the program's memory could not be read",
         Gap::Handle => "a file was opened by handle, and its path could not be found",
         Gap::Supervisor => {

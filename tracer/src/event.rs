@@ -114,6 +114,9 @@ pub enum Gap {
     IoUring,
     /// An x32 call was answered with ENOSYS.
     X32,
+    /// A program made calls of an interface that minjail does not know, those of 32-bit programs on aarch64, and was answered
+    /// with ENOSYS.
+    Interface,
     /// The task's memory could not be read.
     Memory,
     /// A file was opened by handle, and its path could not be found.

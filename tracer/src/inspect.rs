@@ -70,6 +70,9 @@ impl Engine<'_> {
 
     fn look_up(&mut self, task: i32, process: i32, entry: SyscallEntry) -> Result<Verdict, TraceError> {
         let Some((abi, table)) = self.tables.get(&entry.arch) else {
+            if self.known.is_new(("interface", process)) {
+                self.gap(process, Gap::Interface)?;
+            }
             return Ok(Verdict::Refuse);
         };
         let Some(call) = table.get(entry.number) else {

@@ -95,20 +95,20 @@ pub(crate) fn restart(_task: i32, _tables: &BTreeMap<u32, (Abi, Table)>) -> Resu
 
 /// Lets `task`, which stands at the entry of a call, go on without it, as if the kernel did not have the call.
 pub(crate) fn skip(task: i32) -> Result<(), Errno> {
-    let mut registers = registers(task)?;
     // seccomp(2), SECCOMP_RET_TRACE: the number -1 skips the call, and the tracer gives the result.
-    let error = (-i64::from(libc::ENOSYS)).cast_unsigned();
+    let error = -i64::from(libc::ENOSYS);
     #[cfg(target_arch = "x86_64")]
     {
+        let mut registers = registers(task)?;
         registers.orig_rax = u64::MAX;
-        registers.rax = error;
+        registers.rax = error.cast_unsigned();
+        set_registers(task, registers)
     }
     #[cfg(target_arch = "aarch64")]
     {
         sys::set_call(task, -1)?;
-        registers.regs[0] = error;
+        sys::set_result(task, error)
     }
-    set_registers(task, registers)
 }
 
 fn instruction(registers: &Registers) -> u64 {

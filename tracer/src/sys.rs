@@ -82,6 +82,18 @@ pub(crate) fn set_call(task: i32, mut number: i32) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
+/// Sets what the call at whose entry `task` stands returns, in the first of its registers.
+#[cfg(target_arch = "aarch64")]
+pub(crate) fn set_result(task: i32, mut result: i64) -> Result<(), Errno> {
+    // arch/arm64/kernel/ptrace.c, task_user_regset_view: of a 32-bit program, they are half as wide.
+    let width =
+        if syscall_info(task)?.arch == crate::filter::ARCH_AARCH64 { size_of::<u64>() } else { size_of::<u32>() };
+    let mut first = libc::iovec { iov_base: (&raw mut result).cast(), iov_len: width };
+    // SAFETY: the kernel reads `iov_len` bytes from `result`, which is as long or longer.
+    let set = unsafe { libc::ptrace(libc::PTRACE_SETREGSET, task, libc::NT_PRSTATUS as usize, &raw mut first) };
+    Errno::result(set).map(drop)
+}
+
 /// The registers of `task`, which stands still (`NT_PRSTATUS`).
 #[cfg(target_arch = "aarch64")]
 pub(crate) fn registers(task: i32) -> Result<libc::user_regs_struct, Errno> {

@@ -185,6 +185,42 @@ fn what_makes_no_stop_is_not_there() {
     assert_eq!(seen.gaps, [(Gap::IoUring, 1)].into_iter().chain(x32).collect());
 }
 
+/// A 32-bit program of an aarch64 machine: its calls are not there, and it is told to have made some.
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn a_program_of_an_interface_that_nobody_knows() {
+    // access("path"), then an undefined instruction if that gave ENOSYS and left the second argument alone, else a breakpoint.
+    #[rustfmt::skip]
+    let code: [u32; 11] = [
+        0xe28f_001c, // add r0, pc, #28
+        0xe3a0_1007, // mov r1, #7
+        0xe3a0_7021, // mov r7, #33
+        0xef00_0000, // svc #0
+        0xe370_0026, // cmn r0, #ENOSYS
+        0x0351_0007, // cmpeq r1, #7
+        0x0a00_0000, // beq the one after the next
+        0xe120_0070, // bkpt
+        0xe7f0_00f0, // udf
+        u32::from_le_bytes(*b"path"), 0,
+    ];
+    // Elf32_Ehdr and Elf32_Phdr of elf(5): an executable for ARM (40), its only segment all of it.
+    let (start, size) = (0x1_0000, 84 + 4 * code.len() as u32);
+    let header = [0x464c_457f, 0x0001_0101, 0, 0, 2 | 40 << 16, 1, start + 84, 52, 0, 0x0500_0000, 52 | 32 << 16, 1, 0];
+    let segment = [1, 0, start, start, size, size, 5, 0x1000];
+    let words = header.iter().chain(&segment).chain(&code);
+    let bytes: Vec<u8> = words.flat_map(|word| word.to_le_bytes()).collect();
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("narrow");
+    fs_err::write(&program, bytes).unwrap();
+    fs_err::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    if std::process::Command::new(&program).status().is_err() {
+        return skip("this processor runs no 32-bit programs");
+    }
+    let seen = Hazard::of(program).run();
+    assert_eq!(seen.outcome, Outcome::Killed(libc::SIGILL));
+    assert_eq!(seen.gaps, BTreeMap::from([(Gap::Interface, 1)]));
+}
+
 #[test]
 fn a_hundred_thousand_files_and_sixty_four_threads() {
     let expected: Vec<String> = (0..100_000).map(|index| format!("open Read f{index} missing")).collect();
