@@ -316,11 +316,11 @@ mod tests {
 
     #[test]
     fn default_directories_are_in_the_loader() {
-        let file = fs_err::read("/lib64/ld-linux-x86-64.so.2").unwrap();
-        assert_eq!(
-            system_directories(&file).unwrap(),
-            [&b"/lib/x86_64-linux-gnu"[..], b"/usr/lib/x86_64-linux-gnu", b"/lib", b"/usr/lib"]
-        );
+        let number = if cfg!(target_arch = "x86_64") { EM_X86_64 } else { EM_AARCH64 };
+        let own = MACHINES.iter().find(|machine| machine.number == number).unwrap();
+        let file = fs_err::read(own.glibc_loader).unwrap();
+        let [first, second] = ["/", "/usr/"].map(|top| format!("{top}{}", own.multiarch).into_bytes());
+        assert_eq!(system_directories(&file).unwrap(), [first.as_slice(), &second, b"/lib", b"/usr/lib"]);
         assert_eq!(system_directories(b"\0\x01\0/lib64/\0/usr/lib64/\0x").unwrap(), [&b"/lib64"[..], b"/usr/lib64"]);
         assert_eq!(system_directories(b"\x7fELF"), None);
     }
