@@ -72,8 +72,38 @@ pub(super) fn remove_abandoned(parent: &Path, prefix: &[u8]) {
         // In a directory that others may write into, a name says nothing of who has made it.
         let own = opened.ok().filter(|file| file.metadata().is_ok_and(|metadata| metadata.uid() == user));
         let held = own.filter(|file| file.try_lock().is_ok());
-        if held.is_some_and(|held| is_at(&held, &path)) {
+        // Held until it is gone: whoever has made it just now, and not locked it yet, learns by the lock that it is lost.
+        if let Some(held) = held.filter(|held| is_at(held, &path)) {
             let _ = remove_all(&path);
+            drop(held);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn what_is_being_made_is_never_abandoned() {
+        let parent = tempfile::tempdir().unwrap();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    remove_abandoned(parent.path(), b".out.");
+                }
+            });
+            let lost = (0..5000).filter(|_| {
+                let ((), held, path) = make(parent.path(), b".out.", |path| fs_err::create_dir(path)).unwrap();
+                let is_lost = fs_err::remove_dir(path).is_err();
+                drop(held);
+                is_lost
+            });
+            let lost = lost.count();
+            over.store(true, Ordering::Relaxed);
+            assert_eq!(lost, 0);
+        });
     }
 }
