@@ -249,6 +249,7 @@ fn family(call: &'static str) -> &'static str {
         "mkdirat" => "mkdir",
         "rmdir" | "unlinkat" => "unlink",
         "renameat" => "rename",
+        "linkat" => "link",
         "symlinkat" => "symlink",
         call => call,
     }

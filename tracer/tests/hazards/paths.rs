@@ -164,8 +164,8 @@ fn descriptors_that_are_only_places() {
         "open Look link there",
         "open Look dir there",
         "access Look dir/inside there",
-        "linkat Write file there",
-        "linkat Create linked missing",
+        "link Write file there",
+        "link Create linked missing",
     ]);
 }
 
