@@ -304,14 +304,18 @@ impl Engine<'_> {
         // What is executed has an interpreter, which may be another one by now.
         if is_new || was_missing || verify || matches!(access, Access::Enter | Access::Execute) {
             let asker = Asker { process, task, place: &place };
-            let Walked { walk, is_personal, stop } =
-                self.walker.walk(asker, from.of(&place), &spelled, follow, settled);
+            let mut walked = self.walker.walk(asker, from.of(&place), &spelled, follow, settled);
+            let in_place = settled && !matches!(used.from, From::Root(_));
+            if in_place && matches!(walked.walk.found, Found::Missing) {
+                has_moved = self.has_moved(task, &place, &from, &spelled);
+                // That took its time, and what is missing may be made at any moment: the last look is the nearest to the call.
+                walked = self.walker.walk(asker, from.of(&place), &spelled, follow, settled);
+            }
+            let Walked { walk, is_personal, stop } = walked;
             if stop == Some(Blocked::Elsewhere) {
                 self.gap(process, Gap::MountNamespace)?;
             }
             let is_missing = matches!(walk.found, Found::Missing);
-            let in_place = is_missing && settled && !matches!(used.from, From::Root(_));
-            has_moved = in_place && self.has_moved(task, &place, &from, &spelled);
             if is_missing || was_missing {
                 self.known.note_missing(question, is_missing);
             }
