@@ -94,12 +94,12 @@ fn longer_than_a_path_may_be() {
     let deep = |depth: usize| vec![name.as_str(); depth].join("/");
     let mut expected = vec!["open Read . there".to_owned()];
     for depth in 1..=30 {
-        expected.push(format!("mkdir Create {} missing", deep(depth)));
+        expected.push(format!("mkdirat Create {} missing", deep(depth)));
         expected.push(format!("open Read {} there", deep(depth)));
     }
     for rest in [
         "access Look D/missing missing",
-        "symlink Create D/link missing",
+        "symlinkat Create D/link missing",
         "open Create D/target missing",
         "access Look D/target there D/link@",
         "fchdir Enter D there",
@@ -138,7 +138,7 @@ fn directories_that_move_away() {
         "rename Remove old there",
         "rename Replace new missing",
         "access Look new/second missing",
-        "unlink Remove new there",
+        "rmdir Remove new there",
         // Nothing can be in a directory that is gone, but it can be opened, and nobody gets out of it by `..`.
         "access Look new/third missing",
         "access Look fourth missing",
@@ -164,8 +164,8 @@ fn descriptors_that_are_only_places() {
         "open Look link there",
         "open Look dir there",
         "access Look dir/inside there",
-        "link Write file there",
-        "link Create linked missing",
+        "linkat Write file there",
+        "linkat Create linked missing",
     ]);
 }
 
