@@ -1,9 +1,9 @@
 //! The interpreters of what is executed, which the kernel opens by itself.
 //!
 //! In: where the path led that is executed. Out: the interpreter that a script or an ELF file names, the interpreter's own, and
-//! so on, told as if the task had executed them. Each file is read each time: its times and its size do not tell that its
-//! content is as it was (a mapping that is written to leaves them alone), and its numbers are another file's on another
-//! mount. What the kernel itself does with a name is in [`script`](crate::script).
+//! so on, told as if the task had executed them. Each file that names one is read each time: its times and its size do not
+//! tell that its content is as it was (a mapping that is written to leaves them alone), and its numbers are another file's
+//! on another mount. A loader names none, so its path is known once it was walked, as that of an open is. What the kernel itself does with a name is in [`script`](crate::script).
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -18,7 +18,7 @@ use crate::inspect::Asking;
 use crate::place::Place;
 use crate::script;
 use crate::served::Lies;
-use crate::walk::Asker;
+use crate::walk::{Asker, Walked};
 
 /// What a file names as its interpreter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,15 +48,23 @@ impl Engine<'_> {
                 Ok(place) => place,
                 Err(errno) => return self.hidden(asking.process, errno),
             };
-            let asker = Asker { process: asking.process, task: asking.task, place: &place };
-            let walk = self.walker.walk(asker, &place.directory, &interpreter, true, settled).walk;
-            let interpreter = interpreter.as_slice();
-            let question = ("interpreter", place.root.as_slice(), interpreter, walk.end.as_slice());
-            if self.known.is_new(question) {
-                self.tell_touch(asking, &place, Access::Execute, interpreter, &walk)?;
+            let from = if interpreter.starts_with(b"/") { &place.root } else { &place.directory };
+            let loader = ("loader", place.namespace, place.root.as_slice(), from.as_slice(), &*interpreter);
+            if is_loader && !self.known.is_new(loader) {
+                return Ok(());
             }
-            if matches!(walk.found, Found::Missing) {
+            let asker = Asker { process: asking.process, task: asking.task, place: &place };
+            let Walked { walk, is_personal, .. } = self.walker.walk(asker, from, &interpreter, true, settled);
+            let question = ("interpreter", place.namespace, place.root.as_slice(), &*interpreter, walk.end.as_slice());
+            if self.known.is_new(question) {
+                self.tell_touch(asking, &place, Access::Execute, &interpreter, &walk)?;
+            }
+            let is_missing = matches!(walk.found, Found::Missing);
+            if is_missing {
                 self.known.forget(question);
+            }
+            if is_missing || is_personal {
+                self.known.forget(loader);
             }
             named = if is_loader { None } else { self.interpreter_of(&place, &walk) };
         }

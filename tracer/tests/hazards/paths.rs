@@ -313,6 +313,22 @@ fn a_root_in_another_mount_namespace() {
     assert!(seen.gaps.get(&Gap::MountNamespace).is_some_and(|&count| count >= 8), "{:?}", seen.gaps);
 }
 
+/// What is known of an interpreter outside says nothing of the one that another view has at its path.
+#[test]
+fn an_interpreter_in_another_view() {
+    let program = build("undumpable", &[]);
+    let hazard = Hazard::new("viewed_interpreter").script("script", "#!tools/run\n");
+    for directory in ["tools", "other"] {
+        fs_err::create_dir(hazard.path().join(directory)).unwrap();
+        fs_err::copy(&program, hazard.path().join(directory).join("run")).unwrap();
+    }
+    let seen = hazard.run();
+    assert_eq!(seen.outcome, Outcome::Exited(0));
+    assert!(seen.touches.contains("execve Execute tools/run there"), "{:#?}", seen.touches);
+    // The other interpreter, and that it looks itself up in /proc.
+    assert_eq!(seen.gaps, BTreeMap::from([(Gap::MountNamespace, 2)]));
+}
+
 #[test]
 fn scripts_of_scripts() {
     let program = build("undumpable", &[]).display().to_string();
