@@ -100,7 +100,7 @@ pub(crate) enum Kind {
     /// i386's multiplexer: call number, then a pointer to the arguments.
     Socketcall,
     Listen,
-    /// `fsconfig`, which takes a path for one of its commands.
+    /// `fsconfig`, which takes a path for some of its commands, and an option with paths for another.
     Fsconfig,
     /// Gives a descriptor of a mount that is nowhere yet.
     Fsmount,
@@ -115,7 +115,7 @@ pub(crate) enum Kind {
     Seccomp,
     /// `unshare` and `setns`.
     Namespace,
-    /// `bpf`, which takes a path for two of its commands.
+    /// `bpf`, which takes a path for some of its commands.
     Bpf,
     /// `perf_event_open`, which takes the path of a program that is to be probed.
     PerfEvent,

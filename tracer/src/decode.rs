@@ -2,7 +2,7 @@
 
 use crate::calls::{Abi, At, Call, Kind, Links};
 use crate::event::Access;
-use crate::filter::{CLONE_NEWNS, CLONE_UNTRACED};
+use crate::filter::{BPF_LINK_CREATE, BPF_OBJ_PIN, CLONE_NEWNS, CLONE_UNTRACED, FSCONFIG_SET_STRING};
 use crate::memory::Unread;
 
 /// A call as it stands at its entry.
@@ -38,6 +38,10 @@ pub(crate) enum Asked {
     Handle { mount: i32, address: u64, access: Access },
     /// A perf event of a kind that the machine has a name for: if that is `uprobe`, this is a path in memory.
     Probe { kind: u32, address: u64 },
+    /// The options of a mount of some kind: both are strings in memory.
+    MountOptions { kind: u64, options: u64 },
+    /// One option of a mount, and its value: both are strings in memory.
+    MountOption { name: u64, value: u64 },
     /// A seccomp supervisor.
     Supervisor,
     /// ptrace by the program itself.
@@ -60,6 +64,8 @@ const AT_EMPTY_PATH: u64 = 0x1000;
 const OPEN_TREE_CLONE: u64 = 1;
 const RESOLVE_IN_ROOT: u64 = 0x10;
 const BPF_F_PATH_FD: u64 = 1 << 14;
+/// `BPF_TRACE_UPROBE_MULTI` and `BPF_TRACE_UPROBE_SESSION` of `include/uapi/linux/bpf.h`.
+const UPROBES: [u64; 2] = [48, 57];
 /// `include/uapi/linux/quota.h`; the lower eight bits of a command are the quota's type.
 const Q_QUOTAON: u32 = 0x0080_0002;
 /// `include/uapi/linux/perf_event.h`: from here on, kinds are numbered as the kernel starts.
@@ -87,6 +93,9 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
             }
             if entry.call.name.starts_with("open_tree") && arguments[2] & OPEN_TREE_CLONE != 0 {
                 ask(Asked::DetachedMount);
+            }
+            if entry.call.name == "mount" {
+                ask(Asked::MountOptions { kind: arguments[2], options: arguments[4] });
             }
         }
         Kind::Open { at: place, flags } => {
@@ -122,6 +131,9 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
         }
         Kind::Socketcall => socketcall(arguments, memory, ask)?,
         Kind::Listen => ask(Asked::Listen { descriptor: descriptor(arguments[0]) }),
+        Kind::Fsconfig if arguments[1] as u32 == FSCONFIG_SET_STRING => {
+            ask(Asked::MountOption { name: arguments[2], value: arguments[3] });
+        }
         Kind::Fsconfig => ask(Asked::Path {
             from: from(descriptor(arguments[4])),
             address: arguments[3],
@@ -177,13 +189,21 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
             }
         }
         Kind::Bpf => {
-            // union bpf_attr for BPF_OBJ_PIN (6) and BPF_OBJ_GET (7): path, program, flags, directory (bpf(2)).
-            let mut attributes = [0; 20];
+            let mut attributes = [0; 24];
             let length = usize::try_from(arguments[2]).unwrap_or(0).min(attributes.len());
             memory(arguments[1], &mut attributes[..length])?;
+            if arguments[0] as u32 == BPF_LINK_CREATE {
+                // Program, target, what it is attached to, flags, and for probes in a program that one's path.
+                if UPROBES.contains(&half(&attributes, 8)) {
+                    let (from, address) = (From::WorkingDirectory, word(&attributes, 16));
+                    ask(Asked::Path { from, address, access: Access::Read, follow: true });
+                }
+                return Ok(());
+            }
+            // union bpf_attr for BPF_OBJ_PIN and BPF_OBJ_GET: path, program, flags, directory (bpf(2)).
             let has_directory = half(&attributes, 12) & BPF_F_PATH_FD != 0;
             let directory = if has_directory { half(&attributes, 16) as u32 as i32 } else { libc::AT_FDCWD };
-            let access = if arguments[0] == 6 { Access::Create } else { Access::Read };
+            let access = if arguments[0] as u32 == BPF_OBJ_PIN { Access::Create } else { Access::Read };
             ask(Asked::Path { from: from(directory), address: word(&attributes, 0), access, follow: true });
         }
     }

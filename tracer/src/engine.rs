@@ -17,6 +17,7 @@ use crate::decode::Asked;
 use crate::event::{Event, Gap};
 use crate::filter::ABIS;
 use crate::foresight::{Foreseen, Looks};
+use crate::interpreters::Program;
 use crate::known::{Change, Known};
 use crate::listener::{Listener, Rope, lock};
 use crate::machine::{End, Machine, Step};
@@ -179,6 +180,8 @@ pub(crate) struct Engine<'a> {
     looks: Vec<Looks>,
     looked: u64,
     executed: bool,
+    /// What processes are about to run.
+    pub(crate) programs: HashMap<i32, Program>,
     /// A second thread hears of calls that only ask; by this rope it hears that all is over.
     listens: Option<Rope>,
     /// Why it could not go on.
@@ -231,6 +234,7 @@ impl<'a> Engine<'a> {
             looks: Vec::new(),
             looked: 0,
             executed: false,
+            programs: HashMap::new(),
             listens: None,
             failure: None,
             is_over: false,
@@ -404,8 +408,10 @@ impl<'a> Engine<'a> {
                 let is_served =
                     |path: &&Vec<u8>| table.as_ref().is_some_and(|table| table.lies(path) != Lies::Elsewhere);
                 let served = loaded.iter().filter(is_served).cloned().collect();
-                self.tell(Event::Exec { process, arguments: place::arguments(process), loaded, served })?;
+                let arguments = place::arguments(process);
                 raced.map_or(Ok(()), |raced| self.executed(process, raced))?;
+                self.has_executed(process, &arguments, &loaded)?;
+                self.tell(Event::Exec { process, arguments, loaded, served })?;
                 self.go_on(task)
             }
             Step::Start => {
@@ -461,7 +467,10 @@ impl<'a> Engine<'a> {
                 self.retraced.remove(&task);
                 self.raced.remove(&task);
                 match process {
-                    Some(process) => self.tell(Event::Exit { process }),
+                    Some(process) => {
+                        self.programs.remove(&process);
+                        self.tell(Event::Exit { process })
+                    }
                     None => Ok(()),
                 }
             }

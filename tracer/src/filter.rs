@@ -21,6 +21,16 @@ pub(crate) const CLONE_UNTRACED: u64 = 0x0080_0000;
 /// `CLONE_NEWNS` of `clone(2)`.
 pub(crate) const CLONE_NEWNS: u64 = 0x0002_0000;
 
+// Commands of `fsconfig(2)` (`include/uapi/linux/mount.h`).
+pub(crate) const FSCONFIG_SET_STRING: u32 = 1;
+const FSCONFIG_SET_PATH: u32 = 3;
+const FSCONFIG_SET_PATH_EMPTY: u32 = 4;
+
+// Commands of `bpf(2)` (`include/uapi/linux/bpf.h`).
+pub(crate) const BPF_OBJ_PIN: u32 = 6;
+const BPF_OBJ_GET: u32 = 7;
+pub(crate) const BPF_LINK_CREATE: u32 = 28;
+
 /// `AUDIT_ARCH_*` of `include/uapi/linux/audit.h`: machine, 64-bit and little-endian bits.
 #[cfg(target_arch = "x86_64")]
 pub(crate) const ARCH_X86_64: u32 = 0xc000_003e;
@@ -128,12 +138,16 @@ fn check(kind: &Kind) -> Vec<sock_filter> {
             let (low, high) = argument(u32::try_from(*address).expect("an argument's index"));
             vec![load(low), unless_equal(0, 3), load(high), unless_equal(0, 1), ALLOW, STOP]
         }
-        // FSCONFIG_SET_PATH and FSCONFIG_SET_PATH_EMPTY.
-        Kind::Fsconfig => vec![load(argument(1).0), unless_equal(3, 1), STOP, unless_equal(4, 1), STOP, ALLOW],
-        // BPF_OBJ_PIN and BPF_OBJ_GET.
-        Kind::Bpf => vec![load(argument(0).0), unless_equal(6, 1), STOP, unless_equal(7, 1), STOP, ALLOW],
+        Kind::Fsconfig => one_of(argument(1).0, &[FSCONFIG_SET_STRING, FSCONFIG_SET_PATH, FSCONFIG_SET_PATH_EMPTY]),
+        Kind::Bpf => one_of(argument(0).0, &[BPF_OBJ_PIN, BPF_OBJ_GET, BPF_LINK_CREATE]),
         _ => vec![STOP],
     }
+}
+
+/// Stops if the word at `offset` is one of these.
+fn one_of(offset: u32, values: &[u32]) -> Vec<sock_filter> {
+    let stops = values.iter().flat_map(|&value| [unless_equal(value, 1), STOP]);
+    std::iter::once(load(offset)).chain(stops).chain([ALLOW]).collect()
 }
 
 #[cfg(test)]
@@ -214,9 +228,9 @@ mod tests {
         assert!(clone(CLONE_UNTRACED | 0x11));
         assert!(clone(CLONE_NEWNS | 0x11));
         let fsconfig = |command| stops("fsconfig", [0, command, 0, 0, 0, 0]);
-        assert_eq!([0, 1, 3, 4, 5, 6].map(fsconfig), [false, false, true, true, false, false]);
+        assert_eq!([0, 1, 3, 4, 5, 6].map(fsconfig), [false, true, true, true, false, false]);
         let bpf = |command| stops("bpf", [command, 0, 0, 0, 0, 0]);
-        assert_eq!([0, 5, 6, 7, 8].map(bpf), [false, false, true, true, false]);
+        assert_eq!([0, 5, 6, 7, 8, 28].map(bpf), [false, false, true, true, false, true]);
     }
 
     #[test]

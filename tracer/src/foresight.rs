@@ -18,7 +18,7 @@ use crate::decode::{self, Asked, From};
 use crate::engine::Engine;
 use crate::event::{Access, Found};
 use crate::inspect::Asking;
-use crate::interpreters::{Interpreter, image, interpreter};
+use crate::interpreters::{Interpreter, named};
 use crate::memory::{self, Unread};
 use crate::place::Place;
 use crate::script;
@@ -134,7 +134,7 @@ impl Looks {
         loop {
             let walked = walker.walk(asker, &way.from, &way.spelled, way.follow, false);
             let end = walked.walk.end.clone();
-            let named = if levels == 0 { None } else { image(&walked.walk).and_then(|file| interpreter(&file)) };
+            let named = if levels == 0 { None } else { named(&walked.walk) };
             self.foreseen.walks.insert(way, walked);
             if levels == 0 {
                 return;
@@ -244,7 +244,7 @@ impl Engine<'_> {
                 wanted.push(Wanted::Walk { way, place, executes });
                 return;
             }
-            let named = if executes { self.interpreter_of(&place, &walk) } else { None };
+            let named = if executes { self.interpreter_of(asking, &place, &walk) } else { None };
             let Some(Interpreter { path: spelled, is_loader }) = named else { return };
             way = Way { root: place.root.clone(), from: place.directory.clone(), spelled, follow: true };
             executes = !is_loader;

@@ -5,8 +5,6 @@
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
 
 use crate::TraceError;
 use crate::decode::{self, Asked, Entry, From};
@@ -14,7 +12,6 @@ use crate::engine::{Engine, Verdict};
 use crate::event::{Access, Event, Found, Gap, Touch, Walk};
 use crate::filter::{MARK, X32_BIT};
 use crate::foresight::is_unasked;
-use crate::interpreters::interpreter;
 use crate::known::Change;
 use crate::memory::{self, Unread};
 use crate::place::{self, Place};
@@ -163,6 +160,8 @@ impl Engine<'_> {
                     self.gap(process, Gap::MountNamespace)?;
                 }
             }
+            Asked::MountOptions { kind, options } => self.mount_options(asking, kind, options)?,
+            Asked::MountOption { name, value } => self.mount_option(asking, name, value)?,
             Asked::Handle { mount, address, access } => {
                 let verify = self.may_be_rewritten(asking, From::Descriptor(mount), address);
                 let end = self.handle(asking, mount, address, access)?.unwrap_or_default();
@@ -224,35 +223,19 @@ impl Engine<'_> {
         if access == Access::Enter {
             self.unsettle(asking.task, Change::Places);
         }
-        match self.places.descriptor(asking.task, descriptor) {
-            Ok(open) if open.path.starts_with(b"/") && !open.is_deleted => {
-                if access == Access::Enter {
-                    self.entering(asking, &open.path)?;
-                }
-                self.open_at(asking, descriptor, open.path, access)?;
-                self.executing(asking, descriptor, access)
-            }
-            // A file that has no name, or has none any more, still names an interpreter.
-            Ok(_) => self.executing(asking, descriptor, access),
-            Err(errno) => self.hidden(asking.process, errno),
-        }
-    }
-
-    /// What is open at `descriptor` is executed, if that is the access.
-    fn executing(&mut self, asking: Asking, descriptor: i32, access: Access) -> Result<(), TraceError> {
-        if access != Access::Execute {
-            return Ok(());
-        }
-        let door = format!("/proc/{}/fd/{descriptor}", asking.task);
-        let interpreter = if self.is_mount_served(asking.task, descriptor) {
-            let path = self.places.descriptor(asking.task, descriptor).map(|open| open.path).unwrap_or_default();
-            self.walker.foreseen.interpreter(&path)
-        } else {
-            let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-            let file = open(door.as_str(), flags, Mode::empty()).ok().map(std::fs::File::from);
-            file.and_then(|file| interpreter(&file))
+        let open = match self.places.descriptor(asking.task, descriptor) {
+            Ok(open) => open,
+            Err(errno) => return self.hidden(asking.process, errno),
         };
-        self.interpreters(asking, interpreter)
+        let has_path = open.path.starts_with(b"/") && !open.is_deleted;
+        if has_path && access == Access::Enter {
+            self.entering(asking, &open.path)?;
+        }
+        if has_path {
+            self.open_at(asking, descriptor, open.path.clone(), access)?;
+        }
+        // A file that has no name, or has none any more, still names an interpreter.
+        if access == Access::Execute { self.executing_open(asking, descriptor, open.path) } else { Ok(()) }
     }
 
     /// What is open at `descriptor`, which has this path as `/proc` tells it.
@@ -340,8 +323,7 @@ impl Engine<'_> {
                 self.tell_touch(asking, &place, access, &spelled, &walk)?;
             }
             if access == Access::Execute {
-                let interpreter = self.interpreter_of(&place, &walk);
-                self.interpreters(asking, interpreter)?;
+                self.executing(asking, &place, &walk)?;
             }
         }
         if matches!(from, Start::WorkingDirectory) && !spelled.starts_with(b"/") {

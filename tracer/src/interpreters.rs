@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
@@ -28,17 +29,50 @@ pub(crate) struct Interpreter {
     pub(crate) is_loader: bool,
 }
 
+/// What a process is about to run, as far as it could be read beforehand.
+#[derive(Debug)]
+pub(crate) struct Program {
+    asking: Asking,
+    /// The file that the kernel will load, without what is behind it (an ELF file's loader).
+    end: Vec<u8>,
+    /// False where somebody has a lease on it: to read it would wait for that one (`fcntl(2)`, "Leases").
+    is_read: bool,
+}
+
 impl Engine<'_> {
-    /// The interpreter that a file names, if that is what `walk` leads to.
-    pub(crate) fn interpreter_of(&self, place: &Place, walk: &Walk) -> Option<Interpreter> {
-        match place.lies(&walk.end) {
-            Lies::Elsewhere => image(walk).and_then(|file| interpreter(&file)),
-            _ => self.walker.foreseen.interpreter(&walk.end),
-        }
+    /// What `walk` leads to is about to be executed: the kernel opens the interpreter that it names, and the interpreter's own.
+    pub(crate) fn executing(&mut self, asking: Asking, place: &Place, walk: &Walk) -> Result<(), TraceError> {
+        let named = self.interpreter_of(asking, place, walk);
+        self.interpreters(asking, named)
     }
 
-    /// The interpreter of what is executed, and the interpreter's own: the kernel opens them by itself.
-    pub(crate) fn interpreters(&mut self, asking: Asking, first: Option<Interpreter>) -> Result<(), TraceError> {
+    /// What is open at `descriptor` is about to be executed; `end` is its path, if it has one.
+    pub(crate) fn executing_open(&mut self, asking: Asking, descriptor: i32, end: Vec<u8>) -> Result<(), TraceError> {
+        let (is_read, named) = if self.is_mount_served(asking.task, descriptor) {
+            (true, self.walker.foreseen.interpreter(&end))
+        } else {
+            let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+            let file = open(format!("/proc/{}/fd/{descriptor}", asking.task).as_str(), flags, Mode::empty());
+            (!matches!(file, Err(Errno::EWOULDBLOCK)), file.ok().and_then(|file| interpreter(&File::from(file))))
+        };
+        self.programs.insert(asking.process, Program { asking, end, is_read });
+        self.interpreters(asking, named)
+    }
+
+    /// The interpreter that a file names, if that is what `walk` leads to.
+    pub(crate) fn interpreter_of(&mut self, asking: Asking, place: &Place, walk: &Walk) -> Option<Interpreter> {
+        let (is_read, named) = match place.lies(&walk.end) {
+            Lies::Elsewhere => match image(walk) {
+                Ok(file) => (true, file.and_then(|file| interpreter(&file))),
+                Err(errno) => (errno != Errno::EWOULDBLOCK, None),
+            },
+            _ => (true, self.walker.foreseen.interpreter(&walk.end)),
+        };
+        self.programs.insert(asking.process, Program { asking, end: walk.end.clone(), is_read });
+        named
+    }
+
+    fn interpreters(&mut self, asking: Asking, first: Option<Interpreter>) -> Result<(), TraceError> {
         let mut named = first;
         for _ in 0..=script::LEVELS {
             let Some(Interpreter { path: interpreter, is_loader }) = named else { return Ok(()) };
@@ -66,29 +100,98 @@ impl Engine<'_> {
             if is_missing || is_personal {
                 self.known.forget(loader);
             }
-            named = if is_loader { None } else { self.interpreter_of(&place, &walk) };
+            named = if is_loader { None } else { self.interpreter_of(asking, &place, &walk) };
+        }
+        Ok(())
+    }
+
+    /// `process` runs what is `loaded` now, under these arguments: what could not be read beforehand is told, and what somebody
+    /// else has opened for it (`binfmt_misc`).
+    pub(crate) fn has_executed(
+        &mut self,
+        process: i32,
+        arguments: &[Vec<u8>],
+        loaded: &[Vec<u8>],
+    ) -> Result<(), TraceError> {
+        let Some(mut program) = self.programs.remove(&process) else { return Ok(()) };
+        // It may have been another thread that called.
+        let asking = Asking { task: process, process, ..program.asking };
+        let Ok(place) = self.places.of(process, false) else { return Ok(()) };
+        if !program.is_read {
+            let found = self.found(&program.end);
+            let walk = Walk { links: Vec::new(), passed: Vec::new(), end: program.end, found };
+            self.executing(asking, &place, &walk)?;
+            match self.programs.remove(&process) {
+                Some(read) if read.is_read => program = read,
+                _ => return self.hidden(process, Errno::EWOULDBLOCK),
+            }
+        }
+        if !loaded.contains(&program.end) {
+            self.handlers(asking, &place, arguments, loaded)?;
+            self.programs.remove(&process);
+        }
+        Ok(())
+    }
+
+    /// The interpreters that stand in `arguments`: the kernel puts each before the file that it interprets, also one that is
+    /// registered for a kind of files (`fs/binfmt_misc.c`, `load_misc_binary`), which may be a script.
+    fn handlers(
+        &mut self,
+        asking: Asking,
+        place: &Place,
+        arguments: &[Vec<u8>],
+        loaded: &[Vec<u8>],
+    ) -> Result<(), TraceError> {
+        let mut before: Option<&[u8]> = None;
+        let mut rest = arguments;
+        for _ in 0..=script::LEVELS {
+            // A script's interpreter may have an argument of its own.
+            let candidates = rest.iter().take(if before.is_some() { 2 } else { 1 }).enumerate();
+            let mut found = None;
+            for (index, spelled) in candidates {
+                let asker = Asker { process: asking.process, task: asking.task, place };
+                let walk = self.walker.walk(asker, &place.directory, spelled, true, false).walk;
+                let is_it = match before {
+                    None => loaded.contains(&walk.end),
+                    Some(before) => named(&walk).is_some_and(|named| !named.is_loader && named.path == before),
+                };
+                if is_it {
+                    found = Some((index, spelled, walk));
+                    break;
+                }
+            }
+            let Some((index, spelled, walk)) = found else { return Ok(()) };
+            self.tell_touch(asking, place, Access::Execute, spelled, &walk)?;
+            self.executing(asking, place, &walk)?;
+            before = Some(spelled);
+            rest = &rest[index + 1..];
         }
         Ok(())
     }
 }
 
-/// A file that is there and can be read, or what is behind a door of a `/proc`.
-pub(crate) fn image(walk: &Walk) -> Option<File> {
-    let Found::There(stat) = &walk.found else { return None };
+/// A file that is there, or what is behind a door of a `/proc`.
+fn image(walk: &Walk) -> Result<Option<File>, Errno> {
+    let Found::There(stat) = &walk.found else { return Ok(None) };
     let flags = match stat.st_mode & libc::S_IFMT {
         libc::S_IFREG => OFlag::O_NOFOLLOW,
         // What is executed follows links: only a door that leads to no path is still one.
         libc::S_IFLNK => OFlag::empty(),
-        _ => return None,
+        _ => return Ok(None),
     };
     let flags = flags | OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     // open(2): O_NOATIME is for the owner alone.
     let file = open(walk.end.as_slice(), flags | OFlag::O_NOATIME, Mode::empty());
-    file.or_else(|_| open(walk.end.as_slice(), flags, Mode::empty())).ok().map(File::from)
+    file.or_else(|_| open(walk.end.as_slice(), flags, Mode::empty())).map(|file| Some(File::from(file)))
+}
+
+/// The interpreter that what `walk` leads to names, if it can be read.
+pub(crate) fn named(walk: &Walk) -> Option<Interpreter> {
+    image(walk).ok()?.and_then(|file| interpreter(&file))
 }
 
 /// The interpreter that a script or an ELF file names.
-pub(crate) fn interpreter(file: &File) -> Option<Interpreter> {
+fn interpreter(file: &File) -> Option<Interpreter> {
     let mut head = [0; script::HEAD];
     let length = file.read_at(&mut head, 0).ok()?;
     let head = &head[..length];

@@ -29,6 +29,7 @@ mod foresight;
 mod inspect;
 mod interpreters;
 mod known;
+mod layers;
 mod listener;
 mod look;
 mod machine;

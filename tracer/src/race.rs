@@ -245,8 +245,7 @@ impl Engine<'_> {
         let walk = self.walker.walk(asker, from, &executed, used.follow, false).walk;
         let asking = Asking { task: process, process, ..asking };
         self.tell_touch(asking, &place, used.access, &executed, &walk)?;
-        let interpreter = self.interpreter_of(&place, &walk);
-        self.interpreters(asking, interpreter)
+        self.executing(asking, &place, &walk)
     }
 
     /// A path that is another one by now may have been used in the place of the first.
@@ -363,8 +362,7 @@ impl Engine<'_> {
                 }
                 self.tell_touch(*asking, place, used.access, spelled, &walk)?;
                 if used.access == Access::Execute {
-                    let interpreter = self.interpreter_of(place, &walk);
-                    self.interpreters(*asking, interpreter)?;
+                    self.executing(*asking, place, &walk)?;
                 }
             }
         }

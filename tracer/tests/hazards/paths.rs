@@ -358,23 +358,56 @@ fn scripts_of_scripts() {
     assert_eq!(seen, expected);
 }
 
-/// By the machine's `binfmt_misc`.
+/// By the machine's `binfmt_misc`: of a program, of a link to it, and of a script that it runs.
 #[test]
 fn programs_for_an_interpreter_of_the_machine() {
     let machine = tempfile::tempdir().unwrap();
     let Ok(_mounted) = Mount::of("binfmt_misc", machine.path()) else { return skip("binfmt_misc cannot be mounted") };
-    let name = format!("minjail-hazard-{}", std::process::id());
-    let interpreter = build("undumpable", &[]);
-    let rule = format!(":{name}:E::{name}::{}:", interpreter.display());
-    let hazard = Hazard::of("/usr/bin/env".into()).script(&format!("x.{name}"), "no program\n");
-    let hazard = hazard.arguments(&[&format!("./x.{name}")]);
-    fs_err::write(machine.path().join("register"), rule).unwrap();
-    let seen = hazard.try_run();
-    fs_err::write(machine.path().join(&name), "-1").unwrap();
+    let program = build("undumpable", &[]);
+    let hazard = Hazard::of("/bin/sh".into()).link("link", &program);
+    let hazard = hazard.script("script", &format!("#!{} x\n", program.display()));
+    let interpreters = [program, hazard.path().join("link"), hazard.path().join("script")];
+    let names = [0, 1, 2].map(|index| format!("minjail-hazard-{}-{index}", std::process::id()));
+    let hazard = names.iter().fold(hazard, |hazard, name| hazard.script(&format!("x.{name}"), "no program\n"));
+    for (name, interpreter) in names.iter().zip(&interpreters) {
+        let rule = format!(":{name}:E::{name}::{}:", interpreter.display());
+        fs_err::write(machine.path().join("register"), rule).unwrap();
+    }
+    let run = names.each_ref().map(|name| format!("./x.{name}")).join(" && ");
+    let seen = hazard.arguments(&["-c", &run]).try_run();
+    for name in &names {
+        fs_err::write(machine.path().join(name), "-1").unwrap();
+    }
     let seen = seen.unwrap();
-    assert_eq!(seen.outcome, Outcome::Exited(0));
-    assert!(seen.touches.contains(&format!("execve Execute x.{name} there")));
+    assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+    for name in &names {
+        assert!(seen.touches.contains(&format!("execve Execute x.{name} there")), "{:#?}", seen.touches);
+    }
+    let program = interpreters[0].display();
+    for touch in [format!("{program} there"), format!("{program} there link@"), "script there".to_owned()] {
+        assert!(seen.touches.contains(&format!("execve Execute {touch}")), "{touch}: {:#?}", seen.touches);
+    }
     assert!(seen.executed.iter().any(|(_, loaded)| loaded == &["undumpable"]), "{:?}", seen.executed);
+}
+
+/// Whoever opens them waits for the one that holds the lease, and is no reader that waits.
+#[test]
+fn programs_under_a_lease() {
+    let program = build("undumpable", &[]);
+    let hazard = Hazard::new("leased").script("script", &format!("#!{}\n", program.display()));
+    let loader = hazard.path().join("loader");
+    let here = hazard.path().join("program");
+    let hazard =
+        hazard.link("loader", "/lib64/ld-linux-x86-64.so.2").content("empty.c", "int main(void) { return 0; }\n");
+    let flag = format!("-Wl,--dynamic-linker={}", loader.display());
+    let source = hazard.path().join("empty.c");
+    let status = std::process::Command::new("gcc").args([&flag, "-o"]).arg(&here).arg(&source).status();
+    assert!(status.unwrap().success());
+    let seen = hazard.run();
+    assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+    assert!(seen.touches.contains(&format!("execve Execute {} there", program.display())), "{:#?}", seen.touches);
+    let has_loader = |touch: &String| touch.starts_with("execve Execute /") && touch.contains(" loader@");
+    assert!(seen.touches.iter().any(has_loader), "{:#?}", seen.touches);
 }
 
 /// A filesystem that is mounted while this lives.
