@@ -75,18 +75,15 @@ impl Maps {
             _ => {}
         }
         let Some(maps) = fs_read(&format!("/proc/{task}/maps")) else { return false };
-        maps.split(|&byte| byte == b'\n')
-            .any(|line| mapping(line).is_some_and(|(range, device)| range.contains(&address) && table.serves(device)))
+        lines(&maps).any(|line| line.range.contains(&address) && table.serves(line.device))
     }
 
     /// The files that are mapped into `task`: right after an exec, those that the kernel loaded.
     pub(crate) fn files(&mut self, task: i32, served: Option<&Table>) -> Vec<Vec<u8>> {
         let text = self.open(task).and_then(read_whole).unwrap_or_default();
         let mut files: Vec<Vec<u8>> = Vec::new();
-        for line in text.split(|&byte| byte == b'\n') {
-            // address perms offset dev inode pathname: the path is the rest, and only files have a slash in it.
-            let Some(start) = line.iter().position(|&byte| byte == b'/') else { continue };
-            let path = unescape(&line[start..]);
+        for line in lines(&text).filter(|line| line.name.starts_with(b"/")) {
+            let path = unescape(line.name);
             // proc(5): a file without a name, or that has lost it.
             let is_served = || served.is_some_and(|served| served.lies(&path) != Lies::Elsewhere);
             if path.ends_with(b" (deleted)") && (is_served() || look::lstat(&path).is_err()) {
@@ -100,14 +97,34 @@ impl Maps {
     }
 }
 
-/// A line of `/proc/pid/maps`: from where to where, and the device of the file.
-fn mapping(line: &[u8]) -> Option<(Range<u64>, Device)> {
-    let mut fields = line.split(|&byte| byte == b' ').map(|field| std::str::from_utf8(field).ok());
-    let hexadecimal = |text: &str| u64::from_str_radix(text, 16).ok();
-    let (start, end) = fields.next()??.split_once('-')?;
-    let (major, minor) = fields.nth(2)??.split_once(':')?;
-    let device = (u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
-    Some((hexadecimal(start)?..hexadecimal(end)?, device))
+/// A line of `/proc/pid/maps` (`proc(5)`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line<'a> {
+    pub(crate) range: Range<u64>,
+    /// What may be done there: `r`, `w`, `x` or a dash each, then `p` or `s`.
+    pub(crate) rights: &'a [u8],
+    device: Device,
+    /// A file's path, in which a newline is escaped; a name like `[stack]`; or nothing.
+    pub(crate) name: &'a [u8],
+}
+
+/// Every line, in the order of addresses.
+pub(crate) fn lines(maps: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    maps.split(|&byte| byte == b'\n').filter_map(line)
+}
+
+/// Range, rights, offset, device, inode; then blanks, and the rest is the name.
+fn line(text: &[u8]) -> Option<Line<'_>> {
+    let mut fields = text.splitn(6, |&byte| byte == b' ');
+    let mut next = || std::str::from_utf8(fields.next()?).ok();
+    let ((start, end), rights) = (next()?.split_once('-')?, next()?.as_bytes());
+    let _offset = next()?;
+    let ((major, minor), _inode) = (next()?.split_once(':')?, next()?);
+    let address = |text: &str| u64::from_str_radix(text, 16).ok();
+    let number = |text: &str| u32::from_str_radix(text, 16).ok();
+    let name = fields.next().unwrap_or_default();
+    let name = &name[name.iter().position(|&byte| byte != b' ').unwrap_or(name.len())..];
+    Some(Line { range: address(start)?..address(end)?, rights, device: (number(major)?, number(minor)?), name })
 }
 
 /// In `/proc/pid/maps` a newline in a path is written `\012` (`fs/seq_file.c`, `mangle_path`).
@@ -148,11 +165,9 @@ mod tests {
     fn the_kernel_tells_of_a_mapping_as_its_list_does() {
         let maps = Maps::default().open(own()).unwrap();
         let list = read_whole(&maps).unwrap();
-        let code =
-            list.split(|&byte| byte == b'\n').find(|line| line.windows(6).any(|part| part == b" r-xp ")).unwrap();
-        let (range, device) = mapping(code).unwrap();
-        match sys::mapping(maps.as_fd(), range.start) {
-            Ok(mapping) => assert_eq!((mapping.device, mapping.is_shared), (device, false)),
+        let code = lines(&list).find(|line| line.rights == b"r-xp").unwrap();
+        match sys::mapping(maps.as_fd(), code.range.start) {
+            Ok(mapping) => assert_eq!((mapping.device, mapping.is_shared), (code.device, false)),
             // Before Linux 6.11.
             Err(errno) => assert_eq!(errno, Errno::ENOTTY),
         }
@@ -168,10 +183,15 @@ mod tests {
     }
 
     #[test]
-    fn mappings() {
-        let line = b"7f01a000-7f01c000 r-xp 00001000 00:2a 12345     /a file";
-        assert_eq!(mapping(line), Some((0x7f01_a000..0x7f01_c000, (0, 42))));
-        assert_eq!(mapping(b""), None);
+    fn lines_of_mappings() {
+        let text =
+            b"7f01a000-7f01c000 r-xp 00001000 00:2a 12345     /a file\n7f02a000-7f02c000 rw-s 00000000 00:00 0 \n\n";
+        let expected = [
+            Line { range: 0x7f01_a000..0x7f01_c000, rights: b"r-xp", device: (0, 42), name: b"/a file" },
+            Line { range: 0x7f02_a000..0x7f02_c000, rights: b"rw-s", device: (0, 0), name: b"" },
+        ];
+        assert_eq!(lines(text).collect::<Vec<_>>(), expected);
+        assert_eq!(lines(b"7f01a000 r-xp\nx-y z").count(), 0);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use nix::sys::stat::Mode;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
-use crate::place;
+use crate::{maps, place};
 
 /// The longest path that the kernel takes, with its NUL (`include/uapi/linux/limits.h`).
 pub(crate) const PATH_MAX: usize = 4096;
@@ -69,20 +69,18 @@ fn read_unreadable(task: i32, address: u64, buffer: &mut [u8]) -> Result<(), Unr
     let maps = place::fs_read(&format!("/proc/{task}/maps")).unwrap_or_default();
     let end = address.saturating_add(buffer.len() as u64);
     let mut covered = address;
-    // A path may be no text; such a line is none of memory's.
-    for line in maps.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok()) {
-        let Some((start, stop, rights)) = mapping(line).filter(|(start, stop, _)| *start < end && covered < *stop)
-        else {
+    for line in maps::lines(&maps).filter(|line| line.range.start < end) {
+        if line.range.end <= covered {
             continue;
-        };
+        }
         // memfd_secret(2): the kernel reads it, and no other process can.
-        if line.contains(" /secretmem") {
+        if line.name.starts_with(b"/secretmem") {
             return Err(Unread::Hidden);
         }
-        if start > covered || rights.starts_with("---") {
+        if line.range.start > covered || line.rights.starts_with(b"---") {
             return Err(Unread::Refused);
         }
-        covered = stop;
+        covered = line.range.end;
     }
     if covered < end {
         return Err(Unread::Refused);
@@ -91,14 +89,6 @@ fn read_unreadable(task: i32, address: u64, buffer: &mut [u8]) -> Result<(), Unr
     let memory = open(format!("/proc/{task}/mem").as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
     let memory = std::fs::File::from(memory.map_err(|_| Unread::Hidden)?);
     memory.read_exact_at(buffer, address).map_err(|_| Unread::Hidden)
-}
-
-/// From where to where a line of `/proc/pid/maps` goes, and what may be done there.
-fn mapping(line: &str) -> Option<(u64, u64, &str)> {
-    let (start, rest) = line.split_once('-')?;
-    let (stop, rest) = rest.split_once(' ')?;
-    let number = |text: &str| u64::from_str_radix(text, 16).ok();
-    Some((number(start)?, number(stop)?, rest))
 }
 
 #[cfg(test)]
