@@ -306,6 +306,19 @@ fn a_terminal() {
     assert!(gone(program));
 }
 
+/// What the program mounts where the tracer looks for tasks is not held by it.
+#[test]
+fn a_proc_of_its_own() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root mounts");
+    }
+    let program = build("own_proc", &[]);
+    let plain = Command::new("unshare").arg("-m").arg(&program).output().unwrap();
+    let traced = Command::new("unshare").arg("-m").arg(tracer()).arg("--quiet").arg(&program).output().unwrap();
+    assert!(plain.status.success(), "{plain:?}");
+    assert_eq!((traced.status, String::from_utf8_lossy(&traced.stderr)), (plain.status, "".into()));
+}
+
 /// Where nobody may listen, every call is a stop, and the program sees no difference.
 #[test]
 fn where_a_container_forbids_to_listen() {
