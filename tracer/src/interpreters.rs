@@ -3,7 +3,8 @@
 //! In: where the path led that is executed. Out: the interpreter that a script or an ELF file names, the interpreter's own, and
 //! so on, told as if the task had executed them. Each file that names one is read each time: its times and its size do not
 //! tell that its content is as it was (a mapping that is written to leaves them alone), and its numbers are another file's
-//! on another mount. A loader names none, so its path is known once it was walked, as that of an open is. What the kernel itself does with a name is in [`script`](crate::script).
+//! on another mount. A loader names none, so its path is known once it was walked, as that of an open is. What the kernel
+//! itself does with a name is in [`script`](crate::script).
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -105,15 +106,19 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// `process` runs what is `loaded` now, under these arguments: what could not be read beforehand is told, and what somebody
-    /// else has opened for it (`binfmt_misc`).
+    /// `process` runs what is `loaded` now, under these arguments: what could not be read beforehand is told, and the
+    /// interpreters that the kernel has put before it.
     pub(crate) fn has_executed(
         &mut self,
         process: i32,
         arguments: &[Vec<u8>],
         loaded: &[Vec<u8>],
     ) -> Result<(), TraceError> {
-        let Some(mut program) = self.programs.remove(&process) else { return Ok(()) };
+        let Some(program) = self.programs.remove(&process) else { return Ok(()) };
+        let is_expected = |program: &Program| program.is_read && loaded.contains(&program.end);
+        if is_expected(&program) {
+            return Ok(());
+        }
         // It may have been another thread that called.
         let asking = Asking { task: process, process, ..program.asking };
         let Ok(place) = self.places.of(process, false) else { return Ok(()) };
@@ -122,14 +127,13 @@ impl Engine<'_> {
             let walk = Walk { links: Vec::new(), passed: Vec::new(), end: program.end, found };
             self.executing(asking, &place, &walk)?;
             match self.programs.remove(&process) {
-                Some(read) if read.is_read => program = read,
+                Some(program) if is_expected(&program) => return Ok(()),
+                Some(program) if program.is_read => {}
                 _ => return self.hidden(process, Errno::EWOULDBLOCK),
             }
         }
-        if !loaded.contains(&program.end) {
-            self.handlers(asking, &place, arguments, loaded)?;
-            self.programs.remove(&process);
-        }
+        self.handlers(asking, &place, arguments, loaded)?;
+        self.programs.remove(&process);
         Ok(())
     }
 
@@ -142,28 +146,26 @@ impl Engine<'_> {
         arguments: &[Vec<u8>],
         loaded: &[Vec<u8>],
     ) -> Result<(), TraceError> {
-        let mut before: Option<&[u8]> = None;
+        let asker = Asker { process: asking.process, task: asking.task, place };
+        let mut script_for: Option<&[u8]> = None;
         let mut rest = arguments;
         for _ in 0..=script::LEVELS {
-            // A script's interpreter may have an argument of its own.
-            let candidates = rest.iter().take(if before.is_some() { 2 } else { 1 }).enumerate();
-            let mut found = None;
-            for (index, spelled) in candidates {
-                let asker = Asker { process: asking.process, task: asking.task, place };
+            // What runs comes first; then the script that it runs, behind an argument or none, and so on.
+            let mut candidates = rest.iter().take(if script_for.is_some() { 2 } else { 1 }).enumerate();
+            let found = candidates.find_map(|(index, spelled)| {
                 let walk = self.walker.walk(asker, &place.directory, spelled, true, false).walk;
-                let is_it = match before {
+                let is_it = match script_for {
                     None => loaded.contains(&walk.end),
-                    Some(before) => named(&walk).is_some_and(|named| !named.is_loader && named.path == before),
+                    Some(interpreter) => {
+                        named(&walk).is_some_and(|named| named.path == interpreter && !named.is_loader)
+                    }
                 };
-                if is_it {
-                    found = Some((index, spelled, walk));
-                    break;
-                }
-            }
+                is_it.then_some((index, spelled, walk))
+            });
             let Some((index, spelled, walk)) = found else { return Ok(()) };
             self.tell_touch(asking, place, Access::Execute, spelled, &walk)?;
             self.executing(asking, place, &walk)?;
-            before = Some(spelled);
+            script_for = Some(spelled);
             rest = &rest[index + 1..];
         }
         Ok(())
