@@ -1,12 +1,12 @@
 //! Builds a hazard, runs it under the tracer in a directory of its own, and says what was seen.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use minjail_tracer::{Access, Command, Event, Found, Gap, Options, Outcome, TraceError, trace};
@@ -274,25 +274,29 @@ pub(crate) fn sources() -> PathBuf {
 /// The flags that build a program of each width that this machine runs.
 pub(crate) const WIDTHS: &[&[&str]] = if cfg!(target_arch = "x86_64") { &[&[], &["-m32"]] } else { &[&[]] };
 
-/// Compiles a hazard, once for each set of flags.
+/// Compiles a hazard, once for each set of flags, beside what cargo builds.
 pub(crate) fn build(name: &str, flags: &[&str]) -> PathBuf {
-    static BUILT: OnceLock<(tempfile::TempDir, Mutex<HashMap<String, PathBuf>>)> = OnceLock::new();
-    let (directory, built) = BUILT.get_or_init(|| (tempfile::tempdir().unwrap(), Mutex::default()));
-    let mut built = built.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let key = [&[name], flags].concat().join(" ");
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let key = [&[name], flags].concat().concat();
     if let Some(program) = built.get(&key) {
         return program.clone();
     }
-    let program = directory.path().join(key.replace(' ', ""));
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hazards");
+    fs_err::create_dir_all(&directory).unwrap();
+    // Another run of the tests may be executing what stands there.
+    let fresh = tempfile::tempdir_in(&directory).unwrap();
     let status = std::process::Command::new("gcc")
         .args(["-O1", "-static", "-pthread", "-Wall", "-Wno-nonnull"])
         .args(flags)
         .arg("-o")
-        .arg(&program)
+        .arg(fresh.path().join(&key))
         .arg(sources().join(name).with_extension("c"))
         .status()
         .unwrap();
     assert!(status.success(), "gcc {name}");
+    let program = directory.join(&key);
+    fs_err::rename(fresh.path().join(&key), &program).unwrap();
     built.insert(key, program.clone());
     program
 }
