@@ -123,6 +123,8 @@ fn an_images_user_has_what_the_image_gives_him() {
     place.file("srv/shared", "shared\n", "0:70050", 0o640);
     place.file("srv/far", "far\n", "3000000:70050", 0o644);
     place.file("data/own", "own\n", "1000:1000", 0o644);
+    // The numbers of whoever runs it, which are root's in his jail.
+    place.file("srv/callers", "callers\n", "65534:65534", 0o640);
     // busybox knows by its name what it is to do.
     for (name, how) in [("setid", "u+s"), ("capable", "u-s")] {
         let directory = root.join("srv").join(name);
@@ -133,7 +135,7 @@ fn an_images_user_has_what_the_image_gives_him() {
     }
     run("setcap", &["cap_net_raw+ep", &text(&root.join("srv/capable/grep"))]);
     let script = "id -u; id -g; id -G; echo more >> own; cat own other link; touch new
-        stat -c '%u:%g %a %h' . file other link pipe new /srv/secret /srv/shared /srv/far /srv/setid/grep /data/
+        stat -c '%u:%g %a %h' . file other link pipe new /srv/secret /srv/shared /srv/far /srv/callers /srv/setid/grep /data/
         cat /srv/secret 2> /dev/null || echo refused; cat /srv/shared
         grep NoNewPrivs /proc/self/status; /srv/capable/grep CapEff /proc/self/status";
     let config = json!({"Cmd": ["/bin/sh", "-c", script], "User": "app", "WorkingDir": "/data"});

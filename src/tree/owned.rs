@@ -58,7 +58,8 @@ pub fn owned(entries: &[Entry], root: &Root) -> Result<Vec<Owned>, RootError> {
         if Some(facts.uid) != maker || !is_a(facts.file_type, &entry.kind) {
             continue;
         }
-        let is_given = is_roots || (facts.uid, facts.gid) == (entry.uid, entry.gid);
+        // The files of a maker who is not root here are root's in his jail, also those that the image gives to his number.
+        let is_given = is_roots || (maker == Some(0) && (facts.uid, facts.gid) == (entry.uid, entry.gid));
         let has_mode = facts.is_symlink() || facts.mode == entry.mode;
         let is_capable = capability.is_none() || root.xattrs(&entry.path)?.get(CAPABILITY) == capability;
         if is_given && has_mode && is_capable {
@@ -107,7 +108,16 @@ mod tests {
         for name in ["/a", "/b", "/c", "/d", "/e"] {
             sample.entry(name).mode = facts.mode;
         }
-        assert_eq!(owned(&sample.manifest.entries, &root).unwrap(), []);
+        sample.entry("/d").uid = facts.uid;
+        sample.entry("/d").gid = facts.gid;
+        let own = owned(&sample.manifest.entries, &root).unwrap();
+        let is_root = facts.uid == 0;
+        assert_eq!(
+            own.iter().map(|owned| owned.uid).collect::<Vec<_>>(),
+            if is_root { vec![] } else { vec![facts.uid] }
+        );
+        sample.entry("/d").uid = 0;
+        sample.entry("/d").gid = 0;
         let stranger = facts.uid + 4321;
         sample.entry("/a").uid = stranger;
         sample.entry("/b").mode |= 0o4000;
