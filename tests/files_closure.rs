@@ -64,6 +64,7 @@ fn trace(touches: Vec<Touch>) -> Trace {
         program: path("/usr/bin/dash"),
         command: vec!["test".to_owned()],
         env: BTreeMap::new(),
+        optional: BTreeMap::new(),
         directory: JailPath::root(),
         uid: 0,
         gid: 0,

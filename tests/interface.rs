@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use support::podman::Podman;
-use support::{TestContext, needs_root, outcome_of, outcome_with_input, text};
+use support::{TestContext, has, needs_root, outcome_of, outcome_with_input, text};
 
 #[test]
 fn the_streams_and_the_status_are_the_programs_own() {
@@ -187,6 +187,43 @@ fn a_program_has_the_name_that_was_typed() {
             inside.assert_same_as(&traced);
         }
     }
+}
+
+/// The description of the terminal is there, and so is the terminal's name.
+#[test]
+fn the_terminal_that_a_program_looked_up_goes_with_the_image() {
+    if !has(&["tput"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let image = format!("rootfs:{}", context.text("image"));
+    let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "-o", &image]);
+    let traced = outcome_of(command.args(["--", "tput", "cols"]).env("TERM", "xterm")).success();
+    outcome_of(&mut context.minjail(&["run", "-q", &image])).assert_same_as(&traced);
+}
+
+/// A variable of its own by which a program found its data is not in the image unbidden, and it is told which.
+#[test]
+fn a_variable_that_names_what_the_run_used_is_told() {
+    let context = TestContext::new();
+    let data = context.path("data");
+    fs_err::create_dir(&data).unwrap();
+    fs_err::write(data.join("words"), "words\n").unwrap();
+    let trace = |name: &str, more: &[&str]| {
+        let image = format!("rootfs:{}", context.text(name));
+        let mut command = context.minjail(&["trace", "-t", &context.text("app.trace"), "--force", "-o", &image]);
+        command.args(more).args(["--", "/bin/sh", "-c", "cat \"$APP_DATA/words\""]);
+        command.env("APP_DATA", &data).env("UNUSED", "/srv/none").env("OLDPWD", "/usr/bin");
+        (outcome_of(&mut command).success(), outcome_of(&mut context.minjail(&["run", "-q", &image])))
+    };
+    let (traced, inside) = trace("without", &[]);
+    assert_eq!(inside.status, 1, "{inside}");
+    let told = format!("the run used {}/words, which the variable APP_DATA names", data.display());
+    assert!(traced.stderr.contains(&told) && traced.stderr.contains("`--env APP_DATA`"), "{traced}");
+    assert!(!traced.stderr.contains("UNUSED") && !traced.stderr.contains("OLDPWD"), "{traced}");
+    let (traced, inside) = trace("with", &["--env", "APP_DATA"]);
+    assert!(!traced.stderr.contains("APP_DATA names"), "{traced}");
+    assert_eq!(inside.success().text(), "words\n");
 }
 
 /// What the run executed by `SHELL` is found by it in the jail too; what no run used is no shell that the image has.

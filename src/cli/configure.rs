@@ -23,8 +23,9 @@ pub(super) fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chose
         let protocol = if listening.protocol == Protocol::Tcp { "tcp" } else { "udp" };
         format!("{}/{protocol}", listening.port)
     });
+    let is_used = |(name, value): &(&String, &String)| trace.runs.iter().any(|run| run.uses(name, value));
     let variables = lead.env.iter().filter(|(name, value)| !chosen.withholds(name, value));
-    let variables = variables.filter(|(name, value)| is_carried(trace, name, value));
+    let variables = variables.chain(lead.optional.iter().filter(is_used));
     let labels = [
         ("org.minjail.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         ("org.minjail.format".to_owned(), FORMAT.to_string()),
@@ -53,12 +54,6 @@ pub(super) fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chose
         healthcheck: image.healthcheck.as_ref().map(healthcheck),
         ..Config::default()
     })
-}
-
-/// False for a variable that names a program which the runs had no use for: the image does not have it, and who finds the
-/// variable there would count on it.
-fn is_carried(trace: &Trace, name: &str, value: &str) -> bool {
-    name != "SHELL" || trace.runs.iter().any(|run| run.found(value))
 }
 
 /// True if the image finds the program of `lead` by what was typed too, so that it can have this for its name: a shell

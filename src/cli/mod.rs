@@ -47,6 +47,7 @@ mod side;
 mod slim;
 mod trace;
 mod unpack;
+mod variables;
 mod verify;
 mod why;
 mod why_not;

@@ -308,6 +308,7 @@ impl Needed {
         let (files, mut notes) = files::needed(trace, &root, &policy)?;
         let withheld = lead.env.iter().filter(|(name, value)| prepared.chosen.withholds(name, value));
         notes.extend(withheld.map(|(name, _)| Note::Variable { name: name.clone() }));
+        notes.extend(unset(trace, lead));
         notes.sort();
         let config = config(trace, lead, image, &prepared.chosen)?;
         let packing = manifest::Packing { name: lead.workload.clone(), ..prepared.packing.clone() };
@@ -329,6 +330,15 @@ impl Needed {
         let originals = KeptLayers::new();
         Ok(Draft { manifest, sources, root, originals, packages, notes, gaps, left_out, coverage: None })
     }
+}
+
+/// Variables that the image does not get, though they name what a run found.
+fn unset<'a>(trace: &'a Trace, lead: &'a Header) -> impl Iterator<Item = Note> + 'a {
+    let is_used = |(name, value): &(&String, &String)| trace.runs.iter().any(|run| run.uses(name, value));
+    lead.optional.iter().filter(move |variable| !is_used(variable)).filter_map(|(name, value)| {
+        let path = trace.runs.iter().find_map(|run| run.found_by(value))?;
+        Some(Note::Unset { name: name.clone(), path: path.clone() })
+    })
 }
 
 /// An image that is drawn up, and not written yet, with all that is to be told of it.

@@ -58,6 +58,7 @@ impl<'a> Rehearsal<'a> {
             program: lexical(&program)?,
             command: workload.run.0.iter().map(|argument| escape(argument.as_bytes())).collect(),
             env: environment.clone(),
+            optional: BTreeMap::new(),
             directory: JailPath::parse(cwd.as_bytes()).map_err(Failure::new)?,
             uid,
             gid,

@@ -10,7 +10,8 @@ use minjail_tracer::Options;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::rehearse::{PATH, locate_in};
-use super::trace::{Running, Workload, image_environment, machine, named};
+use super::trace::{Running, Workload, machine, named};
+use super::variables::{Variables, variables};
 use crate::jail::{self, Base, Jail, Network, User};
 use crate::path::{JailPath, escape};
 use crate::root::Root;
@@ -43,12 +44,14 @@ impl Workload {
         }
         let account = super::inside::account_in(&held, arguments.user.as_deref().unwrap_or_default())?;
         let slim::Account { uid, gid, groups, .. } = account;
+        let Variables { env, optional } = variables(&environment, &named)?;
         let header = Header {
             trace_format: FORMAT,
             workload: program.file_name().unwrap_or(OsStr::new("program")).to_string_lossy().into_owned(),
             program: JailPath::parse(program.as_os_str().as_bytes()).map_err(Failure::new)?,
             command: command.iter().map(|argument| escape(argument.as_bytes())).collect(),
-            env: image_environment(&environment, &named)?,
+            env,
+            optional,
             directory,
             uid,
             gid,

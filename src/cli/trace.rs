@@ -15,6 +15,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::locate::locate;
 use super::pack::{self, Needed, Packing};
+use super::variables::{Variables, variables};
 use crate::path::{JailPath, escape};
 use crate::profile::Image;
 use crate::root::Root;
@@ -58,7 +59,8 @@ pub(super) struct Running {
     /// Set a variable for the program and in the image; a name alone takes the value from the environment
     ///
     /// Without it the image gets `PATH`, `HOME`, `TZ`, the locale, and those by which loaders and interpreters find their
-    /// files, as `LD_LIBRARY_PATH`, `PYTHONPATH`, `NODE_PATH` or `CLASSPATH`; and `SHELL`, if the program used what that names.
+    /// files, as `LD_LIBRARY_PATH`, `PYTHONPATH`, `NODE_PATH` or `CLASSPATH`; and `SHELL` and `TERM`, if the program used what
+    /// these name. Of others that name files which it used, the summary tells.
     #[arg(long = "env", short, value_name = "NAME[=VALUE]")]
     pub(super) env: Vec<OsString>,
 
@@ -132,12 +134,14 @@ impl Workload {
             None => (Uid::effective().as_raw(), Gid::effective().as_raw(), own_groups()),
         };
         let absolute = std::path::absolute(&program).map_err(|error| io_failure("find", &program, error))?;
+        let Variables { env, optional } = variables(&environment, &named)?;
         let header = Header {
             trace_format: FORMAT,
             workload: file_name(&program),
             program: lexical(&absolute)?,
             command: command.iter().map(|argument| escape(argument.as_bytes())).collect(),
-            env: image_environment(&environment, &named)?,
+            env,
+            optional,
             directory: JailPath::parse(directory.as_os_str().as_bytes()).map_err(Failure::new)?,
             uid,
             gid,
@@ -208,75 +212,6 @@ pub(super) fn named(
         names.push(name);
     }
     Ok(names)
-}
-
-/// Variables without which a program finds other files than it found when it was traced, or speaks another language:
-/// those of the C library, and those by which interpreters find modules and libraries their data. `SHELL` is what many run
-/// commands by; the image gets it if the run used what it names.
-const USUAL: [&str; 41] = [
-    "CLASSPATH",
-    "CURL_CA_BUNDLE",
-    "FONTCONFIG_FILE",
-    "FONTCONFIG_PATH",
-    "GCONV_PATH",
-    "GEM_HOME",
-    "GEM_PATH",
-    "GI_TYPELIB_PATH",
-    "GIT_EXEC_PATH",
-    "GST_PLUGIN_PATH",
-    "HOME",
-    "JAVA_HOME",
-    "JAVA_TOOL_OPTIONS",
-    "JDK_JAVA_OPTIONS",
-    "LANG",
-    "LANGUAGE",
-    "LD_LIBRARY_PATH",
-    "LD_PRELOAD",
-    "LOCPATH",
-    "LUA_CPATH",
-    "LUA_PATH",
-    "MAGIC",
-    "MAGICK_CONFIGURE_PATH",
-    "NLSPATH",
-    "NODE_OPTIONS",
-    "NODE_PATH",
-    "OPENSSL_CONF",
-    "PATH",
-    "PERL5LIB",
-    "PHP_INI_SCAN_DIR",
-    "PHPRC",
-    "PYTHONHOME",
-    "PYTHONPATH",
-    "RUBYLIB",
-    "SHELL",
-    "SSL_CERT_DIR",
-    "SSL_CERT_FILE",
-    "TCLLIBPATH",
-    "TERMINFO",
-    "TZ",
-    "TZDIR",
-];
-
-/// What of the environment the image gets: what programs need to find things and to speak a language, and what was
-/// named. Never all of it: it holds secrets.
-pub(super) fn image_environment(
-    environment: &BTreeMap<OsString, OsString>,
-    named: &[OsString],
-) -> Result<BTreeMap<String, String>, Failure> {
-    let mut chosen = BTreeMap::new();
-    for (name, value) in environment {
-        let bytes = name.as_bytes();
-        let usual = USUAL.iter().any(|usual| usual.as_bytes() == bytes) || bytes.starts_with(b"LC_");
-        if !usual && !named.contains(name) {
-            continue;
-        }
-        let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else {
-            let text = format!("the variable `{}` is not UTF-8, and an image's environment must be", escape(bytes));
-            return Err(Failure::usage(text).hint("unset it, or give it another value with `--env`"));
-        };
-        chosen.insert(name.to_owned(), value.to_owned());
-    }
-    Ok(chosen)
 }
 
 /// The directory that the program starts in, free of links.

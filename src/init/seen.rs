@@ -55,8 +55,8 @@ pub fn seen(run: &Run<'_>, origin: &str) -> Result<Draft, SeenError> {
     };
     let command = header.command.iter().map(text).collect::<Result<Vec<_>, _>>()?;
     let mut draft = Draft { origin: origin.to_owned(), env: header.env.clone(), ..Draft::default() };
-    // Without a use for it, it says only which shell the user likes.
-    draft.env.retain(|name, value| name != "SHELL" || run.trace.found(value));
+    let used = header.optional.iter().filter(|(name, value)| run.trace.uses(name, value));
+    draft.env.extend(used.map(|(name, value)| (name.clone(), value.clone())));
     let is_relative = command.first().is_some_and(|name| name.contains('/') && !name.starts_with('/'));
     if !header.directory.is_root() && (is_relative || is_used(&header.directory, &run.trace.touches)) {
         draft.cwd = Some(text(&header.directory.to_string())?);

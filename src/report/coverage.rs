@@ -166,6 +166,7 @@ mod tests {
             program: path("/bin/app"),
             command: Vec::new(),
             env: BTreeMap::new(),
+            optional: BTreeMap::new(),
             directory: JailPath::root(),
             uid: 0,
             gid: 0,

@@ -394,6 +394,9 @@ fn sentence(note: &Note) -> String {
                 "the variable {name} looks like a secret; the image does not have it: give it when you run the image"
             )
         }
+        Note::Unset { name, path } => {
+            format!("the run used {path}, which the variable {name} names; the image gets it by `--env {name}`")
+        }
         Note::Temporary { path } => {
             format!("{path} was there before the run, in a place for temporary files; it is packed")
         }

@@ -172,6 +172,7 @@ mod tests {
             program: JailPath::parse(b"/bin/true").unwrap(),
             command: vec!["true".to_owned()],
             env: BTreeMap::new(),
+            optional: BTreeMap::new(),
             directory: JailPath::root(),
             uid: 0,
             gid: 0,

@@ -48,6 +48,9 @@ pub struct Header {
     pub command: Vec<String>,
     /// What of the environment belongs to the image.
     pub env: BTreeMap<String, String>,
+    /// `SHELL` and `TERM`, which belong to it if the run found files by them, and others that name files.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub optional: BTreeMap<String, String>,
     pub directory: JailPath,
     pub uid: u32,
     pub gid: u32,
@@ -196,5 +199,31 @@ impl Run {
             let spelled = touch.spelled.as_deref() == Some(path) || touch.path.as_bytes() == path.as_bytes();
             spelled && !touch.made && matches!(touch.found, Found::There(_))
         })
+    }
+
+    /// True if the run found files by this variable, of those that an image gets then: `SHELL` names a program, and `TERM` a
+    /// terminal that is described in a file (`terminfo(5)`).
+    pub fn uses(&self, name: &str, value: &str) -> bool {
+        let is_described = |touch: &Touch| {
+            let mut names = touch.path.components().rev();
+            matches!(touch.found, Found::There(_))
+                && names.next() == Some(value.as_bytes())
+                && names.nth(1).is_some_and(|name| name == b"terminfo" || name == b".terminfo")
+        };
+        match name {
+            "SHELL" => self.found(value),
+            "TERM" => self.touches.iter().any(is_described),
+            _ => false,
+        }
+    }
+
+    /// What the run found, and had not made, at or below one of the paths that `value` lists.
+    pub fn found_by(&self, value: &str) -> Option<&JailPath> {
+        let listed = value.split(':').filter_map(|part| JailPath::clean(part.as_bytes()).ok());
+        let apart = listed.filter(|path| !path.is_root() && !self.header.directory.starts_with(path));
+        let places: Vec<JailPath> = apart.collect();
+        let is_below = |path: &JailPath| places.iter().any(|place| path.starts_with(place));
+        let mut found = self.touches.iter().filter(|touch| !touch.made && matches!(touch.found, Found::There(_)));
+        found.find(|touch| is_below(&touch.path)).map(|touch| &touch.path)
     }
 }
