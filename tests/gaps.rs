@@ -31,6 +31,7 @@ fn is_counted(hazard: &str, arguments: &[&str], gap: &str, sentence: &str) {
     }
     assert_eq!(refused.status, 125, "{refused}");
     assert!(refused.stderr.contains(sentence) && refused.stderr.contains("--allow-gaps"), "{refused}");
+    assert!(refused.stderr.contains(&format!(", by {program})")), "it is said who met it: {refused}");
     assert!(!context.path("image.tar").exists(), "no image is made of it");
     let records = fs_err::read_to_string(context.path("app.trace/trace.jsonl")).expect("the trace is kept");
     let end = records.lines().last().unwrap_or_default();

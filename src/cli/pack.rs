@@ -6,6 +6,8 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::Uid;
+
 use super::choices::{Choices, Chosen};
 use super::configure::config;
 use super::failure::Failure;
@@ -17,9 +19,9 @@ use crate::manifest::{self, Config, DrawnUp, Given, Layers, MOST_LAYERS, Manifes
 use crate::path::JailPath;
 use crate::profile::{Division, Files, Image, Mtime};
 use crate::report::coverage::Estimate;
-use crate::report::summary::{self, Lacks, LeftOut, Summary, gap_sentence};
+use crate::report::summary::{self, Lacks, LeftOut, Summary, gap_sentence, times};
 use crate::root::Root;
-use crate::trace::{Access, Found, Gap, Header, Tally, Touch, Trace};
+use crate::trace::{Access, Found, Gap, Header, Run, Tally, Touch, Trace};
 use crate::tree::{Notes, Tree};
 
 /// What is built, and how it is told.
@@ -252,16 +254,43 @@ pub(super) fn refuse_gaps(trace: &Trace, prepared: &Prepared) -> Result<(), Fail
     if gaps.is_empty() || prepared.allow_gaps {
         return Ok(());
     }
-    let list: Vec<String> = gaps.iter().map(|(gap, count)| format!("{} ({count} times)", gap_sentence(*gap))).collect();
-    Err(Failure::usage(format!("the trace has gaps: {}", list.join("; ")))
+    let list: Vec<String> = gaps
+        .iter()
+        .map(|(gap, &count)| format!("{} ({}, by {})", gap_sentence(*gap), times(count), met_by(trace, *gap)))
+        .collect();
+    let failure = Failure::usage(format!("the trace has gaps: {}", list.join("; ")));
+    // proc_pid_mem(5), prctl(2): a process that makes itself undumpable is shown to those with CAP_SYS_PTRACE alone.
+    let hides = gaps.contains_key(&Gap::Memory) && !Uid::effective().is_root();
+    let failure = if hides {
+        failure.hint("a program that hides its memory is shown to root: trace it as root")
+    } else {
+        failure
+    };
+    Err(failure
         .hint("the trace was kept; `--allow-gaps` builds the image all the same, if you know that nothing is missing"))
+}
+
+/// The programs that met a gap: the first two, by name.
+fn met_by(trace: &Trace, gap: Gap) -> String {
+    let ids = |run: &Run| run.gaps.get(&gap).cloned().unwrap_or_default();
+    let names = trace.runs.iter().flat_map(|run| {
+        let ids = ids(run);
+        run.programs.iter().filter(move |program| ids.contains_key(&program.id)).map(|program| program.path.as_str())
+    });
+    let names: BTreeSet<&str> = names.collect();
+    let first: Vec<&str> = names.iter().take(2).copied().collect();
+    match names.len() {
+        0 => "the program before it began".to_owned(),
+        1 | 2 => first.join(" and "),
+        count => format!("{} and {} others", first.join(", "), count - 2),
+    }
 }
 
 fn gaps(trace: &Trace) -> BTreeMap<Gap, u64> {
     let mut gaps = BTreeMap::new();
     for run in &trace.runs {
-        for (gap, count) in &run.gaps {
-            *gaps.entry(*gap).or_default() += count;
+        for (gap, count) in run.gap_counts() {
+            *gaps.entry(gap).or_default() += count;
         }
     }
     gaps
@@ -276,7 +305,7 @@ pub(super) fn tell_of_trace(tally: &Tally, target: &Path, prepared: &Prepared) {
         let by = if *programs == 1 { "one program".to_owned() } else { format!("{programs} programs") };
         say!("minjail: {touches} touches by {by} are in {}", target.display());
         for (gap, count) in gaps {
-            say!("minjail: gap: {} ({count} times)", gap_sentence(*gap));
+            say!("minjail: gap: {} ({})", gap_sentence(*gap), times(*count));
         }
         say!("minjail: to build an image: minjail build -t {} -o docker-archive:FILE", target.display());
     }

@@ -275,7 +275,7 @@ impl Summary {
             text.line("", &format!("and {left_out} more such files: see the lock"));
         }
         for (gap, count) in &self.gaps {
-            text.line("gap", &format!("{} ({count} times)", gap_sentence(*gap)));
+            text.line("gap", &format!("{} ({})", gap_sentence(*gap), times(*count)));
         }
     }
 
@@ -425,6 +425,11 @@ pub fn gap_sentence(gap: Gap) -> &'static str {
             "a path led through a file system that the program may serve itself (FUSE), and nobody could be asked whose files lie there"
         }
     }
+}
+
+/// How often something was, in words.
+pub fn times(count: u64) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
 /// Bytes for a person, in powers of 1000 as file managers and registries count.

@@ -101,7 +101,7 @@ fn add(run: &mut Run, record: Record) {
         Record::Listen(listening) => {
             run.listening.insert(listening);
         }
-        Record::Gap { gap, .. } => *run.gaps.entry(gap).or_default() += 1,
+        Record::Gap { program, gap } => *run.gaps.entry(gap).or_default().entry(program).or_default() += 1,
         Record::End { ending, .. } => run.ending = Some(ending),
     }
 }
@@ -147,13 +147,15 @@ pub fn write_run(writer: &mut impl Write, run: &Run) -> std::io::Result<()> {
     for &listening in &run.listening {
         write_record(writer, &Record::Listen(listening))?;
     }
-    for (&gap, &count) in &run.gaps {
-        for _ in 0..count {
-            write_record(writer, &Record::Gap { program: 0, gap })?;
+    for (&gap, counts) in &run.gaps {
+        for (&program, &count) in counts {
+            for _ in 0..count {
+                write_record(writer, &Record::Gap { program, gap })?;
+            }
         }
     }
     match run.ending {
-        Some(ending) => write_record(writer, &Record::End { ending, gaps: run.gaps.clone() }),
+        Some(ending) => write_record(writer, &Record::End { ending, gaps: run.gap_counts() }),
         None => Ok(()),
     }
 }
@@ -195,7 +197,7 @@ mod tests {
             before: None,
             names: None,
         });
-        run.gaps.insert(Gap::IoUring, 2);
+        run.gaps.insert(Gap::IoUring, BTreeMap::from([(1, 2)]));
         run.ending = Some(Ending::Exited(3));
         run
     }

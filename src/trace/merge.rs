@@ -153,7 +153,7 @@ mod tests {
             root: PathBuf::from("/"),
         });
         run.touches = touches;
-        run.gaps.insert(Gap::IoUring, 2);
+        run.gaps.insert(Gap::IoUring, BTreeMap::from([(1, 2)]));
         run.ending = Some(Ending::Exited(0));
         run
     }

@@ -30,7 +30,8 @@ pub struct Run {
     pub touches: Vec<Touch>,
     pub listening: BTreeSet<Listening>,
     /// How often each gap was met.
-    pub gaps: BTreeMap<Gap, u64>,
+    /// How often each gap was met, by the program that met it ([`Program::id`]).
+    pub gaps: BTreeMap<Gap, BTreeMap<u32, u64>>,
     /// `None` if the record was cut off before the run ended.
     pub ending: Option<Ending>,
 }
@@ -191,6 +192,11 @@ impl Run {
             gaps: BTreeMap::new(),
             ending: None,
         }
+    }
+
+    /// How often each gap was met.
+    pub fn gap_counts(&self) -> BTreeMap<Gap, u64> {
+        self.gaps.iter().map(|(&gap, counts)| (gap, counts.values().sum())).collect()
     }
 
     /// True if a program of the run named `path`, so spelled, and found something that had been there before.
