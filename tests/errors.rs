@@ -160,6 +160,21 @@ fn a_trace_that_is_not_there_or_not_a_trace() {
 
 /// A run may take hours: where its trace cannot be put is said before it begins.
 #[test]
+fn a_trace_that_was_cut_off() {
+    let context = TestContext::new();
+    let trace = context.text("app.trace");
+    outcome_of(&mut context.minjail(&["trace", "-q", "-t", &trace, "--", "/bin/true"])).success();
+    let records = context.path("app.trace/trace.jsonl");
+    let text = fs_err::read_to_string(&records).expect("it was written");
+    let output = format!("rootfs:{}", context.text("out"));
+    for kept in [text.len() / 2, text.rfind("\n{").expect("it has several records") + 1] {
+        fs_err::write(&records, &text[..kept]).expect("it is ours");
+        let outcome = refused(&context, &["build", "-t", &trace, "-o", &output], FAILED, &["cut off", "--allow-gaps"]);
+        assert!(!context.path("out").exists(), "{outcome}");
+    }
+}
+
+#[test]
 fn a_trace_that_cannot_be_put_there() {
     let context = TestContext::new();
     let (ran, other) = (context.path("ran"), context.text("nowhere/x.trace"));

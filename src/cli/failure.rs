@@ -154,6 +154,12 @@ impl From<TracerError> for Failure {
             TracerError::Spawn(SpawnError::Identity { .. }) => {
                 (Exit::Failure, Some("only root may run a program as another user"))
             }
+            TracerError::Blind => (
+                Exit::Failure,
+                Some(
+                    "mount it: `mount -t proc proc /proc`; in a pid namespace of its own, `unshare --mount-proc` does",
+                ),
+            ),
             TracerError::Nested { .. } => {
                 (Exit::Failure, Some("run the program without its debugger, or sandbox, around it"))
             }

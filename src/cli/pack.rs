@@ -250,8 +250,15 @@ fn epoch() -> Result<i64, Failure> {
 
 /// An image of which something may be missing is none, unless the user knows better.
 pub(super) fn refuse_gaps(trace: &Trace, prepared: &Prepared) -> Result<(), Failure> {
+    if prepared.allow_gaps {
+        return Ok(());
+    }
+    if let Some(run) = trace.runs.iter().find(|run| run.ending.is_none()) {
+        let text = format!("the trace of `{}` was cut off: what came after is not known", run.header.workload);
+        return Err(Failure::usage(text).hint("trace it again; `--allow-gaps` builds the image all the same"));
+    }
     let gaps = gaps(trace);
-    if gaps.is_empty() || prepared.allow_gaps {
+    if gaps.is_empty() {
         return Ok(());
     }
     let list: Vec<String> = gaps

@@ -68,6 +68,9 @@ pub type Sink<'a> = dyn FnMut(Event<'_>) -> ControlFlow<()> + Send + 'a;
 /// # Errors
 /// The program cannot be started or traced, or uses ptrace itself.
 pub fn trace(command: &Command, options: &Options, sink: &mut Sink<'_>) -> Result<Outcome, TraceError> {
+    if !place::shows_tasks() {
+        return Err(TraceError::Blind);
+    }
     let forwarding = Forwarding::start(Arc::clone(&options.told_to_end)).map_err(TraceError::Thread)?;
     let mut started = spawn(command, SEIZE_OPTIONS, forwarding.mask(), options)?;
     forwarding.to(started.process);
@@ -327,6 +330,10 @@ impl<'a> Engine<'a> {
         match self.known.settle(task) {
             Some(Change::Names) => {
                 self.forget_names();
+                if self.places.has_mounted() && !place::shows_tasks() {
+                    let process = self.machine.process_of(task).unwrap_or(task);
+                    self.gap(process, Gap::MountNamespace)?;
+                }
                 self.names_changed()
             }
             Some(Change::Places) => {

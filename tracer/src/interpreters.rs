@@ -175,6 +175,10 @@ impl Engine<'_> {
 /// A file that is there, or what is behind a door of a `/proc`.
 fn image(walk: &Walk) -> Result<Option<File>, Errno> {
     let Found::There(stat) = &walk.found else { return Ok(None) };
+    // Which the kernel refuses before it looks into it, also for root (`execve(2)`, EACCES).
+    if stat.st_mode & libc::S_IFMT == libc::S_IFREG && stat.st_mode & 0o111 == 0 {
+        return Ok(None);
+    }
     let flags = match stat.st_mode & libc::S_IFMT {
         libc::S_IFREG => OFlag::O_NOFOLLOW,
         // What is executed follows links: only a door that leads to no path is still one.

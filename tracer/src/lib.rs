@@ -64,6 +64,8 @@ pub enum TraceError {
     Spawn(#[from] SpawnError),
     #[error("failed to start a thread")]
     Thread(#[source] std::io::Error),
+    #[error("`/proc` does not show the tasks of this process: nothing could be seen of the program")]
+    Blind,
     #[error("failed to wait for the traced tasks")]
     Wait(#[source] nix::errno::Errno),
     #[error("failed to {step} task {task}")]

@@ -149,6 +149,11 @@ impl Places {
         self.maps.forget();
     }
 
+    /// True once the program has mounted or unmounted something where the tracer sees it.
+    pub(crate) fn has_mounted(&self) -> bool {
+        self.has_mounted
+    }
+
     /// `child` is there since `maker`'s last call, and has not run yet: it stands where its maker stands.
     pub(crate) fn inherit(&mut self, maker: i32, child: i32) {
         // clone(2), CLONE_NEWNS: it may have a view of its own.
@@ -227,6 +232,13 @@ pub(crate) fn executed_path(process: i32) -> Option<u64> {
 pub(crate) fn open_flags(task: i32, descriptor: i32) -> Option<u64> {
     let text = fs_read(&format!("/proc/{task}/fdinfo/{descriptor}"))?;
     u64::from_str_radix(field(&text, "flags:")?, 8).ok()
+}
+
+/// True if `/proc` is there and numbers tasks as this process does. Without one nothing is to be seen of any task, and in another pid
+/// namespace's its numbers are those of strangers.
+pub(crate) fn shows_tasks() -> bool {
+    let own = nix::unistd::getpid().to_string();
+    readlink("/proc/self").is_ok_and(|number| number.as_bytes() == own.as_bytes())
 }
 
 pub(crate) fn namespace(task: i32) -> Result<u64, Errno> {

@@ -21,9 +21,11 @@ impl Reaper {
         std::thread::Builder::new().spawn(move || {
             let mut left = BTreeSet::new();
             for (wait, signal) in [(grace, libc::SIGTERM), (TERM, libc::SIGKILL)] {
-                let deadline = Instant::now() + wait;
+                // Who waits longer than a clock goes waits for ever.
+                let deadline = Instant::now().checked_add(wait);
+                let left_of = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
                 loop {
-                    match alive.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                    match alive.recv_timeout(deadline.map_or(Duration::MAX, left_of)) {
                         Ok(processes) => left = processes,
                         Err(RecvTimeoutError::Timeout) => break,
                         Err(RecvTimeoutError::Disconnected) => return,

@@ -26,6 +26,13 @@ pub(crate) fn interpreter(head: &[u8]) -> Option<&[u8]> {
     }
 }
 
+// `e_machine` of `elf(5)`.
+const EM_386: u16 = 3;
+const EM_486: u16 = 6;
+const EM_ARM: u16 = 40;
+const EM_X86_64: u16 = 62;
+const EM_AARCH64: u16 = 183;
+
 /// Reads at an offset into a buffer; `None` if that is not all there.
 pub(crate) type Reader<'a> = dyn Fn(u64, &mut [u8]) -> Option<()> + 'a;
 
@@ -33,18 +40,21 @@ pub(crate) type Reader<'a> = dyn Fn(u64, &mut [u8]) -> Option<()> + 'a;
 /// bytes, with a NUL at its end. `None` for any other file, one without an interpreter, and a damaged one.
 pub(crate) fn elf_interpreter(read: &Reader<'_>) -> Option<Vec<u8>> {
     const PT_INTERP: u64 = 3;
-    // e_ident: magic, class, byte order.
-    let mut ident = [0; 6];
-    read(0, &mut ident)?;
-    let is_64 = match ident {
-        [0x7f, b'E', b'L', b'F', 1, 1 | 2] => false,
-        [0x7f, b'E', b'L', b'F', 2, 1 | 2] => true,
+    // The kernel asks for the magic and for e_machine, and not what e_ident says of width and byte order: it has the machine's.
+    let mut head = [0; 20];
+    read(0, &mut head)?;
+    if !head.starts_with(b"\x7fELF") {
+        return None;
+    }
+    let is_64 = match u16::from_ne_bytes([head[18], head[19]]) {
+        EM_X86_64 | EM_AARCH64 => true,
+        EM_386 | EM_486 | EM_ARM => false,
+        // Another machine's is refused, or a handler runs it.
         _ => return None,
     };
-    let is_little = ident[5] == 1;
     let number = |bytes: &[u8]| {
         let add = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
-        if is_little { bytes.iter().rev().fold(0, add) } else { bytes.iter().fold(0, add) }
+        if cfg!(target_endian = "little") { bytes.iter().rev().fold(0, add) } else { bytes.iter().fold(0, add) }
     };
     let at = |offset: u64, length: usize| {
         let mut bytes = [0; 8];
@@ -85,6 +95,10 @@ mod tests {
         let shell = fs_err::read("/bin/sh").unwrap();
         let named = interpreter(&shell).expect("it is linked dynamically");
         assert!(named.starts_with(b"/lib") && std::path::Path::new(std::str::from_utf8(&named).unwrap()).exists());
+        // What the kernel does not look at.
+        let mut odd = shell.clone();
+        odd[4..6].copy_from_slice(&[0, 7]);
+        assert_eq!(interpreter(&odd), interpreter(&shell));
         for length in (0..400).chain([shell.len() / 2]) {
             let _ = interpreter(&shell[..length]);
         }

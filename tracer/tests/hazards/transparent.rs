@@ -319,6 +319,28 @@ fn a_proc_of_its_own() {
     assert_eq!((traced.status, String::from_utf8_lossy(&traced.stderr)), (plain.status, "".into()));
 }
 
+/// Nothing is told of what cannot be seen, so that is told.
+#[test]
+fn without_a_proc() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root mounts");
+    }
+    let run = |arguments: &[&str], script: &str| {
+        let output = Command::new("unshare").args(arguments).args(["/bin/sh", "-c", script]).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let tracer = tracer().display().to_string();
+    let hidden = format!("exec {tracer} /bin/sh -c 'mount -t tmpfs none /proc; cat /etc/hostname'");
+    let (status, seen) = run(&["-m"], &hidden);
+    assert!(status == Some(0) && seen.contains("gap: MountNamespace"), "{seen}");
+    let absent = format!("umount -l /proc; exec {tracer} --quiet /bin/true");
+    let (status, seen) = run(&["-m"], &absent);
+    assert!(status != Some(0) && seen.contains("/proc"), "{seen}");
+    let strange = format!("exec {tracer} --quiet /bin/true");
+    let (status, seen) = run(&["-p", "-f"], &strange);
+    assert!(status != Some(0) && seen.contains("/proc"), "{seen}");
+}
+
 /// Where nobody may listen, every call is a stop, and the program sees no difference.
 #[test]
 fn where_a_container_forbids_to_listen() {
