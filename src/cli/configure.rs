@@ -23,9 +23,8 @@ pub(super) fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chose
         let protocol = if listening.protocol == Protocol::Tcp { "tcp" } else { "udp" };
         format!("{}/{protocol}", listening.port)
     });
-    let is_used = |(name, value): &(&String, &String)| trace.runs.iter().any(|run| run.uses(name, value));
     let variables = lead.env.iter().filter(|(name, value)| !chosen.withholds(name, value));
-    let variables = variables.chain(lead.optional.iter().filter(is_used));
+    let variables = variables.chain(lead.optional.iter().filter(|(name, value)| trace.uses(name, value)));
     let labels = [
         ("org.minjail.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         ("org.minjail.format".to_owned(), FORMAT.to_string()),

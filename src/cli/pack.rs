@@ -279,12 +279,12 @@ pub(super) fn refuse_gaps(trace: &Trace, prepared: &Prepared) -> Result<(), Fail
 
 /// The programs that met a gap: the first two, by name.
 fn met_by(trace: &Trace, gap: Gap) -> String {
-    let ids = |run: &Run| run.gaps.get(&gap).cloned().unwrap_or_default();
-    let names = trace.runs.iter().flat_map(|run| {
-        let ids = ids(run);
-        run.programs.iter().filter(move |program| ids.contains_key(&program.id)).map(|program| program.path.as_str())
-    });
-    let names: BTreeSet<&str> = names.collect();
+    let has_met = |run: &Run, id: u32| run.gaps.get(&gap).is_some_and(|counts| counts.contains_key(&id));
+    let mut names = BTreeSet::new();
+    for run in &trace.runs {
+        let met = run.programs.iter().filter(|program| has_met(run, program.id));
+        names.extend(met.map(|program| program.path.as_str()));
+    }
     let first: Vec<&str> = names.iter().take(2).copied().collect();
     match names.len() {
         0 => "the program before it began".to_owned(),
@@ -370,8 +370,7 @@ impl Needed {
 
 /// Variables that the image does not get, though they name what a run found.
 fn unset<'a>(trace: &'a Trace, lead: &'a Header) -> impl Iterator<Item = Note> + 'a {
-    let is_used = |(name, value): &(&String, &String)| trace.runs.iter().any(|run| run.uses(name, value));
-    lead.optional.iter().filter(move |variable| !is_used(variable)).filter_map(|(name, value)| {
+    lead.optional.iter().filter(|(name, value)| !trace.uses(name, value)).filter_map(|(name, value)| {
         let path = trace.runs.iter().find_map(|run| run.found_by(value))?;
         Some(Note::Unset { name: name.clone(), path: path.clone() })
     })

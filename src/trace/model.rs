@@ -180,6 +180,11 @@ impl Trace {
     pub fn lead(&self) -> &Header {
         &self.runs.first().expect("a trace that was read has a run").header
     }
+
+    /// True if a run found files by this variable, of those that an image gets then ([`Run::uses`]).
+    pub fn uses(&self, name: &str, value: &str) -> bool {
+        self.runs.iter().any(|run| run.uses(name, value))
+    }
 }
 
 impl Run {

@@ -2,7 +2,7 @@
 //! overlay"; `Documentation/filesystems/overlayfs.rst`).
 //!
 //! In: the name of a kind of file systems and the options for `mount(2)`, or one option of `fsconfig(2)`. Out: the paths,
-//! told as looked at. Other kinds of file systems have no paths in their options that the kernel follows.
+//! told as looked at. Not told: the devices that options of other kinds of file systems name, as `journal_path` of ext4.
 
 use crate::TraceError;
 use crate::decode::From;
@@ -18,11 +18,7 @@ impl Engine<'_> {
             return Ok(());
         }
         let options = self.text(asking, options)?.unwrap_or_default();
-        let directories = split(&options, b',').flat_map(|option| {
-            let (name, value) = halves(option);
-            directories(name, value)
-        });
-        self.look_at(asking, directories.collect())
+        self.look_at(asking, all_directories(&options))
     }
 
     /// What is named by the option `name`, which a mount gets by itself.
@@ -52,6 +48,11 @@ impl Engine<'_> {
             Err(Unread::Hidden) => self.gap(asking.process, Gap::Memory).map(|()| None),
         }
     }
+}
+
+/// The directories that all options of an overlay name.
+fn all_directories(options: &[u8]) -> Vec<Vec<u8>> {
+    split(options, b',').map(halves).flat_map(|(name, value)| directories(name, value)).collect()
 }
 
 /// The directories that an option of an overlay names.
@@ -98,13 +99,7 @@ mod tests {
     #[test]
     fn options_of_overlays() {
         let options = br"ro,lowerdir=/a\:b:/c::/d\\,upperdir=/u\,p,workdir=w,lowerdir,userxattr";
-        let named: Vec<_> = split(options, b',')
-            .flat_map(|option| {
-                let (name, value) = halves(option);
-                directories(name, value)
-            })
-            .collect();
-        assert_eq!(named, [&b"/a:b"[..], b"/c", br"/d\", b"/u,p", b"w"]);
+        assert_eq!(all_directories(options), [&b"/a:b"[..], b"/c", br"/d\", b"/u,p", b"w"]);
         assert_eq!(directories(b"lowerdir+", br"/a\:b:c"), [br"/a\:b:c"]);
         assert_eq!(split(b"", b',').count(), 1);
         assert_eq!(unescape(br"\"), b"");

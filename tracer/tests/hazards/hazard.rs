@@ -105,6 +105,16 @@ impl Hazard {
         hazard
     }
 
+    /// Compiles a program that does nothing, and names `loader` as its own; its path.
+    pub(crate) fn loaded_by(&self, name: &str, loader: impl AsRef<Path>) -> String {
+        let (program, source) = (self.path().join(name), self.path().join("empty.c"));
+        fs_err::write(&source, "int main(void) { return 0; }\n").unwrap();
+        let flag = format!("-Wl,--dynamic-linker={}", loader.as_ref().display());
+        let status = std::process::Command::new("gcc").args([&flag, "-o"]).arg(&program).arg(&source).status();
+        assert!(status.unwrap().success());
+        program.to_str().unwrap().to_owned()
+    }
+
     pub(crate) fn directory(self, name: impl AsRef<Path>) -> Self {
         fs_err::create_dir_all(self.path().join(name)).unwrap();
         self
@@ -273,6 +283,13 @@ pub(crate) fn sources() -> PathBuf {
 
 /// The flags that build a program of each width that this machine runs.
 pub(crate) const WIDTHS: &[&[&str]] = if cfg!(target_arch = "x86_64") { &[&[], &["-m32"]] } else { &[&[]] };
+
+/// The loader of this machine's programs, where it is known.
+pub(crate) fn loader() -> Option<&'static Path> {
+    let is_x86 = cfg!(target_arch = "x86_64");
+    let loader = Path::new(if is_x86 { "/lib64/ld-linux-x86-64.so.2" } else { "/lib/ld-linux-aarch64.so.1" });
+    loader.exists().then_some(loader)
+}
 
 /// Compiles a hazard, once for each set of flags, beside what cargo builds.
 pub(crate) fn build(name: &str, flags: &[&str]) -> PathBuf {

@@ -1,14 +1,13 @@
 //! What happens behind a trace's back: others who make, replace and redirect what the program opens, and what has no path.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::Duration;
 
 use minjail_tracer::{Gap, Outcome};
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 
-use crate::hazard::{Hazard, Seen};
+use crate::hazard::{Hazard, Seen, loader};
 use crate::paths::Mount;
 use crate::skip::skip;
 use crate::tasks::repeats;
@@ -163,27 +162,14 @@ fn paths_in_secret_memory() {
 /// The kernel finds it by itself: where the program stands, for what has no name, and wherever a link leads by then.
 #[test]
 fn interpreters_of_programs() {
-    let is_x86 = cfg!(target_arch = "x86_64");
-    let loader = Path::new(if is_x86 { "/lib64/ld-linux-x86-64.so.2" } else { "/lib/ld-linux-aarch64.so.1" });
-    if !loader.exists() {
-        return skip("this machine has another loader");
-    }
+    let Some(loader) = loader() else { return skip("this machine has another loader") };
     let hazard = Hazard::new("interpreted").directory("one").directory("two");
     for directory in ["one", "two"] {
         fs_err::copy(loader, hazard.path().join(directory).join("ld.so")).unwrap();
     }
     let hazard = hazard.link("current", "one");
-    let compile = |name: &str, interpreter: &str| {
-        let program = hazard.path().join(name);
-        let flag = format!("-Wl,--dynamic-linker={interpreter}");
-        let source = hazard.path().join("empty.c");
-        fs_err::write(&source, "int main(void) { return 0; }\n").unwrap();
-        let status = std::process::Command::new("gcc").args([&flag, "-o"]).arg(&program).arg(&source).status();
-        assert!(status.unwrap().success());
-        program.to_str().unwrap().to_owned()
-    };
-    let near = compile("near", "ld.so");
-    let linked = compile("linked", hazard.path().join("current/ld.so").to_str().unwrap());
+    let near = hazard.loaded_by("near", "ld.so");
+    let linked = hazard.loaded_by("linked", hazard.path().join("current/ld.so"));
     let seen = hazard.arguments(&[&near, &linked]).run();
     assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
     for touch in [
