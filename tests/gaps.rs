@@ -106,3 +106,39 @@ fn a_path_that_is_longer_than_the_kernel_tells() {
 fn a_path_that_is_rewritten_while_a_file_is_opened_for_writing() {
     is_counted("rewritten", &["write"], "rewritten", "rewrote a path");
 }
+
+/// Somebody whom nobody traces has mounted something in a view of his own, or over what the program was given.
+#[test]
+fn what_no_path_of_the_program_s_own_view_leads_to() {
+    if !needs_root("mount") {
+        return;
+    }
+    let context = TestContext::new();
+    let output = format!("rootfs:{}", context.text("rootfs"));
+    // `lies` in the working directory is a directory, which has a file below what is mounted over it, or in it.
+    let other_view = "unshare -m sh -c 'mount -t tmpfs none lies && echo content > lies/file && cp /bin/sleep \
+                      lies && cd lies && exec 9> file2 && exec ./sleep 100' & other=$!\n\
+                      until [ -e /proc/$other/cwd/file2 ]; do sleep 0.01; done\n";
+    let end = "|| status=$?; kill $other; exit $status";
+    let cases = [
+        ("the root of another view", format!("{other_view} trace cat /proc/$other/root/$PWD/lies/file {end}")),
+        ("a program of another view", format!("{other_view} trace cp /proc/$other/exe copy {end}")),
+        ("a directory of another view", format!("{other_view} trace ls /proc/$other/cwd {end}")),
+        ("a descriptor of another view", format!("{other_view} exec 5< /proc/$other/cwd; trace open file {end}")),
+        ("a descriptor that was covered", "exec 5< lies; mount -t tmpfs none lies; trace open file".to_owned()),
+        ("a working directory that was covered", "cd lies; mount -t tmpfs none ../lies; trace cat file".to_owned()),
+    ];
+    for (what, script) in cases {
+        context.lay_out(&[("lies/file", "content")]);
+        let trace = format!(
+            "trace() {{ [ $1 = open ] && set -- python3 -c \"import os; print(os.read(os.open('$2', 0, dir_fd=5), 9))\"; \
+             {} trace --force -t {} -o {output} -- \"$@\"; }}\n",
+            support::minjail(),
+            context.text("app.trace")
+        );
+        let refused = outcome_of(context.command("unshare").args(["-m", "sh", "-ec", &(trace + &script)]));
+        assert_eq!(refused.status, 125, "{what}: {refused}");
+        assert!(refused.stderr.contains("mount namespace") && !refused.stderr.contains("No such"), "{what}: {refused}");
+        assert!(!context.path("rootfs").exists(), "{what}: no image is made of it");
+    }
+}

@@ -418,7 +418,7 @@ pub fn gap_sentence(gap: Gap) -> &'static str {
         Gap::Supervisor => {
             "the program asked for a seccomp supervisor, which hides calls, or was told that it cannot have one"
         }
-        Gap::MountNamespace => "in a mount namespace of the program's own, a path led to another file",
+        Gap::MountNamespace => "a path led to what is in another mount namespace, or what something is mounted over",
         Gap::LongPath => "a descriptor's path was longer than the kernel tells",
         Gap::Rewritten => "another thread rewrote a path, or moved, while a file was opened for writing or removed",
         Gap::Served => {

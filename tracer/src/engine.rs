@@ -115,6 +115,7 @@ fn run<'scope, 'env>(
         let mut engine_now = lock(engine);
         if stop == Stop::Seccomp && !has_begun {
             has_begun = true;
+            engine_now.places.start(task);
             if let Some(descriptor) = started.listener() {
                 let listener = Listener::take(task, descriptor).map_err(|source| TraceError::Ptrace {
                     step: "take the listener of",

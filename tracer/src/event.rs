@@ -124,7 +124,8 @@ pub enum Gap {
     /// The program asked for a seccomp supervisor, which would answer calls before the tracer sees them; while the tracer
     /// listens itself, the kernel refuses it.
     Supervisor,
-    /// In a mount namespace of the program's own, a path led to another file than it does outside.
+    /// A path led to what is in another mount namespace, or what something is mounted over: in the tracer's own view it is
+    /// not what stands there.
     MountNamespace,
     /// What a descriptor refers to has a path that is longer than the kernel tells.
     LongPath,

@@ -3,14 +3,15 @@
 //! The kernel takes no path of `PATH_MAX` bytes or more, but a program that goes from directory to directory gets
 //! further than that, and the tracer after it in the same way.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat, readlink, readlinkat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat, readlink, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstatat};
 
 use crate::memory::PATH_MAX;
+use crate::sys::{self, Inode};
 
 pub(crate) fn lstat(path: &[u8]) -> Result<FileStat, Errno> {
     if path.len() < PATH_MAX {
@@ -18,6 +19,15 @@ pub(crate) fn lstat(path: &[u8]) -> Result<FileStat, Errno> {
     }
     let (directory, rest) = near(path)?;
     fstatat(&directory, rest, AtFlags::AT_SYMLINK_NOFOLLOW)
+}
+
+/// What is known of what stands at `path` without asking anybody.
+pub(crate) fn known(path: &[u8]) -> Result<Inode, Errno> {
+    if path.len() < PATH_MAX {
+        return sys::known_at(AT_FDCWD, path);
+    }
+    let (directory, rest) = near(path)?;
+    sys::known_at(directory.as_fd(), rest)
 }
 
 pub(crate) fn target(path: &[u8]) -> Result<Vec<u8>, Errno> {

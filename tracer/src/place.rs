@@ -13,7 +13,8 @@ use nix::sys::uio::pread;
 
 use crate::maps::Maps;
 use crate::served::{Lies, Served, Table};
-use crate::{look, sys};
+use crate::sys::{self, Inode};
+use crate::look;
 
 /// A task's root and working directory, absolute, as the tracer sees them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,8 +26,6 @@ pub(crate) struct Place {
     /// The program has mounted or unmounted something: where `/proc` says that a task stands, or that something is open,
     /// something else may stand by now.
     pub(crate) may_be_covered: bool,
-    /// Some tasks have another mount namespace than others.
-    pub(crate) views_differ: bool,
     /// What the program serves itself, as the task sees it, and as the tracer does.
     pub(crate) served: Option<Arc<Table>>,
     pub(crate) served_outside: Option<Arc<Table>>,
@@ -52,8 +51,11 @@ impl Place {
     /// namespace, or below what was mounted since, a path may tell of something that is nowhere else.
     pub(crate) fn shows(&self, task: i32, door: impl FnOnce() -> String, path: &[u8]) -> bool {
         let outside = self.served_outside.as_deref();
-        let is_sure = || !self.may_be_covered || self.lies(path) != Lies::Elsewhere;
-        (self.namespace.is_none() && is_sure()) || leads_to(&format!("/proc/{task}/{}", door()), path, outside)
+        let door = || format!("/proc/{task}/{}", door());
+        if self.namespace.is_some() {
+            return leads_to_file(&door(), path, outside);
+        }
+        !self.may_be_covered || self.lies(path) != Lies::Elsewhere || leads_to(&door(), path, outside)
     }
 }
 
@@ -93,9 +95,8 @@ impl Places {
         let root = link(task, "root", served_outside.as_deref())?.path;
         let directory = link(task, "cwd", served_outside.as_deref())?.path;
         let served = if namespace.is_some() { self.served.table_for(task) } else { served_outside.clone() };
-        let (may_be_covered, views_differ) = (self.has_mounted, self.own_namespace.is_some());
-        let place =
-            Arc::new(Place { root, directory, namespace, may_be_covered, views_differ, served, served_outside });
+        let may_be_covered = self.has_mounted;
+        let place = Arc::new(Place { root, directory, namespace, may_be_covered, served, served_outside });
         if may_remember {
             self.remembered.insert(task, Arc::clone(&place));
         }
@@ -152,6 +153,22 @@ impl Places {
     /// True once the program has mounted or unmounted something where the tracer sees it.
     pub(crate) fn has_mounted(&self) -> bool {
         self.has_mounted
+    }
+
+    /// `task` is about to run the program: directories that it was given may be such as no path leads to, because something
+    /// was mounted over them, or because they are in another mount namespace.
+    pub(crate) fn start(&mut self, task: i32) {
+        let descriptors = std::fs::read_dir(format!("/proc/{task}/fd")).into_iter().flatten().flatten();
+        let doors = descriptors.map(|entry| entry.path().into_os_string());
+        let doors = doors.chain(["root", "cwd"].map(|name| format!("/proc/{task}/{name}").into()));
+        let is_kept_directory = |stat: FileStat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR && stat.st_nlink > 0;
+        let leads_nowhere = |door: OsString| {
+            stat(door.as_os_str()).is_ok_and(is_kept_directory)
+                && !readlink(door.as_os_str()).is_ok_and(|path| {
+                    door.to_str().is_some_and(|door| leads_to(door, path.as_bytes(), None))
+                })
+        };
+        self.has_mounted |= doors.into_iter().any(leads_nowhere);
     }
 
     /// `child` is there since `maker`'s last call, and has not run yet: it stands where its maker stands.
@@ -272,28 +289,34 @@ fn described(
         Err(errno) => return Err(errno),
     };
     // proc(5), /proc/pid/cwd: what was removed since has this appended; but it may be a part of the name.
-    let is_deleted = path.ends_with(b" (deleted)") && !leads_to(&door(), &path, served);
+    let is_deleted = path.ends_with(b" (deleted)") && !leads_to_file(&door(), &path, served);
     if is_deleted {
         path.truncate(path.len() - b" (deleted)".len());
     }
     Ok(Open { path, is_deleted })
 }
 
-/// True if `door`, a link of `/proc/PID`, leads to what stands at `path`. False for what the program itself serves, or
-/// may, as far as `served` says: nobody is asked for that.
+/// True if `door`, a link of `/proc/PID`, leads to what stands at `path`, and from there on to what is below `path`: another
+/// mount of the same directory may have other mounts below it. False for what the program itself serves, or may, as far as
+/// `served` says: nobody is asked for that.
 pub(crate) fn leads_to(door: &str, path: &[u8], served: Option<&Table>) -> bool {
-    if let Some(served) = served {
-        let Ok(inode) = sys::known_inode(door) else { return false };
-        if served.serves(inode.device) || served.lies(path) != Lies::Elsewhere {
-            return false;
-        }
-        let is_it = |there: FileStat| (sys::device(there.st_dev), there.st_ino) == (inode.device, inode.number);
-        return look::lstat(path).is_ok_and(is_it);
+    both(door, path, served).is_some_and(|(behind, there)| behind == there)
+}
+
+/// The same of the file alone, whichever mount it was reached by.
+fn leads_to_file(door: &str, path: &[u8], served: Option<&Table>) -> bool {
+    let file = |inode: Inode| (inode.device, inode.number);
+    both(door, path, served).is_some_and(|(behind, there)| file(behind) == file(there))
+}
+
+/// What is behind `door`, and what stands at `path`, unless the program serves it.
+fn both(door: &str, path: &[u8], served: Option<&Table>) -> Option<(Inode, Inode)> {
+    let behind = sys::known_inode(door).ok()?;
+    let is_served = |served: &Table| served.serves(behind.device) || served.lies(path) != Lies::Elsewhere;
+    if served.is_some_and(is_served) {
+        return None;
     }
-    match (stat(door), look::lstat(path)) {
-        (Ok(behind), Ok(there)) => look::is_same(&behind, &there),
-        _ => false,
-    }
+    Some((behind, look::known(path).ok()?))
 }
 
 /// The path of the directory behind `door`, a link whose text is longer than the kernel tells (`fs/proc/base.c`,

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
 
 #[cfg(target_arch = "aarch64")]
 mod registers;
@@ -121,24 +122,35 @@ pub(crate) struct Inode {
     /// Major and minor number.
     pub(crate) device: (u32, u32),
     pub(crate) number: u64,
+    /// The mount by which it was reached, which belongs to one mount namespace; 0 before Linux 5.8.
+    pub(crate) mount: u64,
 }
 
 /// What is known of the file behind `door`, a link of `/proc/PID`.
 pub(crate) fn known_inode(door: &str) -> Result<Inode, Errno> {
-    let door = std::ffi::CString::new(door).map_err(|_| Errno::EINVAL)?;
+    known(AT_FDCWD, door.as_bytes(), 0)
+}
+
+/// What is known of what stands at `path`, which is relative to `directory`; links are not followed.
+pub(crate) fn known_at(directory: BorrowedFd<'_>, path: &[u8]) -> Result<Inode, Errno> {
+    known(directory, path, libc::AT_SYMLINK_NOFOLLOW)
+}
+
+fn known(directory: BorrowedFd<'_>, path: &[u8], flags: i32) -> Result<Inode, Errno> {
+    let path = std::ffi::CString::new(path).map_err(|_| Errno::EINVAL)?;
     let mut known = MaybeUninit::<libc::statx>::zeroed();
-    let flags = libc::AT_STATX_DONT_SYNC;
-    // SAFETY: `door` is a C string, and the kernel writes one struct to `known`.
-    let result = unsafe { libc::statx(libc::AT_FDCWD, door.as_ptr(), flags, libc::STATX_INO, known.as_mut_ptr()) };
+    let flags = flags | libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
+    let mask = libc::STATX_INO | libc::STATX_MNT_ID;
+    // SAFETY: `path` is a C string, and the kernel writes one struct to `known`.
+    let result = unsafe { libc::statx(directory.as_raw_fd(), path.as_ptr(), flags, mask, known.as_mut_ptr()) };
     Errno::result(result)?;
     // SAFETY: all bytes were zeroed, which is a value of this struct of integers, and the kernel wrote more of them.
     let known = unsafe { known.assume_init() };
-    Ok(Inode { device: (known.stx_dev_major, known.stx_dev_minor), number: known.stx_ino })
-}
-
-/// The numbers of a device.
-pub(crate) fn device(number: libc::dev_t) -> (u32, u32) {
-    (libc::major(number), libc::minor(number))
+    Ok(Inode {
+        device: (known.stx_dev_major, known.stx_dev_minor),
+        number: known.stx_ino,
+        mount: known.stx_mnt_id,
+    })
 }
 
 /// What tasks may have in common, as `kcmp(2)` numbers it.

@@ -276,7 +276,8 @@ impl<'a> Steps<'a> {
             // What the program serves is believed: its own door leads there.
             let is_served = place.lies(&target) != Lies::Elsewhere;
             let outside = place.served_outside.as_deref();
-            let leads = |door: &str| is_served || place::leads_to(door, &target, outside);
+            let there = Self::reach_of(self.asker, &target);
+            let leads = |door: &str| is_served || place::leads_to(door, &there, outside);
             let is_path = target.starts_with(b"/")
                 && !self.is_in_another_view()
                 && std::str::from_utf8(&self.reach()).is_ok_and(leads);
@@ -302,21 +303,25 @@ impl<'a> Steps<'a> {
         if is_ours { task } else { place::own_number(task).unwrap_or(task) }
     }
 
-    /// True if `end`, a door of `/proc`, is one of a task with another mount namespace than the asker's.
+    /// The task whose door of `/proc` `end` is, if that is another process than the asker's.
+    fn other(&self) -> Option<i32> {
+        let other = self.end.strip_prefix(b"/proc/")?.split(|&byte| byte == b'/').next()?;
+        std::str::from_utf8(other).ok()?.parse().ok().filter(|&other: &i32| other != self.asker.process)
+    }
+
+    /// True if `end`, a door of `/proc`, is one of a task with another mount namespace than the asker's, which nobody may
+    /// trace.
     fn is_in_another_view(&self) -> bool {
         let Asker { process, place, .. } = self.asker;
-        if !place.views_differ || place.namespace.is_some() {
-            return false;
-        }
-        let other = self.end.strip_prefix(b"/proc/").and_then(|rest| rest.split(|&byte| byte == b'/').next());
-        let other = other.and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
-        other.is_some_and(|other: i32| other != process && place::namespace(other) != place::namespace(process))
+        let differs = |other: i32| place::namespace(other) != place::namespace(process);
+        place.namespace.is_none() && self.other().is_some_and(differs)
     }
 
     /// True if `end`, a door of `/proc` that leads to no path of the tracer's, leads to a file or directory that has one.
-    /// Where nothing was mounted it is what the program was given, and only that it goes on from there is new.
+    /// Where nothing was mounted it is what the program was given, if the door is its own, and only that it goes on from
+    /// there is new.
     fn leads_elsewhere(&self, goes_on: bool) -> bool {
-        if !goes_on && !self.asker.place.may_be_covered && !self.is_in_another_view() {
+        if !goes_on && !self.asker.place.may_be_covered && self.other().is_none() {
             return false;
         }
         let is_kept = |stat: FileStat| stat.st_nlink > 0 && (is(&stat, SFlag::S_IFREG) || is(&stat, SFlag::S_IFDIR));
