@@ -162,3 +162,16 @@ fn workloads_are_run_as_the_image_says() {
         minjail(&context, &["verify", &image, "-p", &bare]).success();
     }
 }
+
+/// Neither the run nor the one in the jail afterwards has the tracer's own limits.
+#[test]
+fn limits_are_the_caller_s() {
+    let context = TestContext::new();
+    let limits = "ulimit -S -n; ulimit -S -t; ulimit -S -f";
+    let program = format!("[ \"$(echo $({limits}))\" = '200 100 5000' ]");
+    let output = format!("rootfs:{}", context.text("rootfs"));
+    let traced = ["trace", "-t", &context.text("app.trace"), "-o", &output, "--", "/bin/sh", "-c", &program];
+    let limited =
+        ["-c", "ulimit -S -n 200; ulimit -S -t 100; ulimit -S -f 5000; exec \"$@\"", "sh", support::minjail()];
+    outcome_of(context.command("sh").args(limited).args(traced)).success();
+}

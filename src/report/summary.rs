@@ -411,6 +411,9 @@ fn sentence(note: &Note) -> String {
 pub fn gap_sentence(gap: Gap) -> &'static str {
     match gap {
         Gap::IoUring => "the program asked for io_uring, which opens files unseen; it was told that there is none",
+        Gap::Fanotify => {
+            "the program asked to be asked before files are opened (fanotify), which minjail itself would have to wait for; it was told that it cannot"
+        }
         Gap::X32 => "x32 calls were answered with ENOSYS",
         Gap::Interface => "a program of another width than minjail knows had all its calls answered with ENOSYS",
         Gap::Memory => "a path in the program's memory could not be read",

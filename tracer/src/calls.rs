@@ -110,6 +110,10 @@ pub(crate) enum Kind {
     Clone,
     Clone3,
     IoUring,
+    /// `fanotify_init`, whose flags say whether others are to wait for its answers.
+    Fanotify,
+    /// Gives a descriptor of another process's.
+    TakeDescriptor,
     OpenByHandle,
     Ptrace,
     Seccomp,
@@ -157,6 +161,7 @@ const AT_SYMLINK_NOFOLLOW: u64 = 0x100;
 const AT_SYMLINK_FOLLOW: u64 = 0x400;
 const IN_DONT_FOLLOW: u64 = 0x0200_0000;
 const FAN_MARK_DONT_FOLLOW: u64 = 0x4;
+const UMOUNT_NOFOLLOW: u64 = 0x8;
 const FSPICK_SYMLINK_NOFOLLOW: u64 = 0x2;
 const MOVE_MOUNT_F_SYMLINKS: u64 = 0x1;
 const MOVE_MOUNT_T_SYMLINKS: u64 = 0x10;
@@ -292,7 +297,7 @@ pub(crate) static CALLS: &[Call] = &[
     call("quotactl", [179, 131, 60], Kind::Quotactl),
     paths("mount", [165, 21, 40], &[follow(cwd(0), Look), follow(cwd(1), Mount)]),
     paths("umount", [NONE, 22, NONE], &[follow(cwd(0), Mount)]),
-    paths("umount2", [166, 52, 39], &[follow(cwd(0), Mount)]),
+    paths("umount2", [166, 52, 39], &[keep_if(cwd(0), Mount, 1, UMOUNT_NOFOLLOW)]),
     paths("move_mount", [429, 429, 429], &[
         follow_if(at(0, 1), Mount, 4, MOVE_MOUNT_F_SYMLINKS),
         follow_if(at(2, 3), Mount, 4, MOVE_MOUNT_T_SYMLINKS),
@@ -319,9 +324,11 @@ pub(crate) static CALLS: &[Call] = &[
     call("clone", [56, 120, 220], Kind::Clone),
     call("clone3", [435, 435, 435], Kind::Clone3),
     call("io_uring_setup", [425, 425, 425], Kind::IoUring),
+    call("fanotify_init", [300, 338, 262], Kind::Fanotify),
     call("ptrace", [101, 26, 117], Kind::Ptrace),
     call("seccomp", [317, 354, 277], Kind::Seccomp),
     call("unshare", [272, 310, 97], Kind::Namespace),
+    call("pidfd_getfd", [438, 438, 438], Kind::TakeDescriptor),
     call("setns", [308, 346, 268], Kind::Namespace),
 ];
 

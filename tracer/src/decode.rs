@@ -1,7 +1,7 @@
 //! From a call and its arguments to what it asks for. Pure, but for the memory that it is given.
 
 use crate::calls::{Abi, At, Call, Kind, Links};
-use crate::event::Access;
+use crate::event::{Access, Gap};
 use crate::filter::{BPF_LINK_CREATE, BPF_OBJ_PIN, CLONE_NEWNS, CLONE_UNTRACED, FSCONFIG_SET_STRING};
 use crate::memory::Unread;
 
@@ -28,8 +28,10 @@ pub(crate) enum Asked {
     BindPort { descriptor: i32, port: u16 },
     /// `clone` and `clone3` must lose `CLONE_UNTRACED`: `flags` are in memory, or in the first argument.
     Retrace { address: Option<u64>, flags: u64 },
-    /// The call is to be answered with ENOSYS.
-    Refuse,
+    /// The call is to be answered with ENOSYS, and counted.
+    Refuse(Gap),
+    /// The task gets a descriptor from another process, which may be in another mount namespace.
+    TakenDescriptor,
     /// The task, or the child that it makes, may see other files from now on.
     MountNamespace,
     /// The task may have a descriptor of a mount that is in no namespace.
@@ -63,6 +65,10 @@ pub(crate) type Memory<'a> = dyn Fn(u64, &mut [u8]) -> Result<(), Unread> + 'a;
 const AT_EMPTY_PATH: u64 = 0x1000;
 const OPEN_TREE_CLONE: u64 = 1;
 const RESOLVE_IN_ROOT: u64 = 0x10;
+/// `AT_EXECVE_CHECK` of `execveat(2)`, since Linux 6.14.
+const AT_EXECVE_CHECK: u64 = 0x10000;
+/// `FAN_CLASS_CONTENT` and `FAN_CLASS_PRE_CONTENT` of `fanotify_init(2)`.
+const FAN_CLASSES: u64 = 0x4 | 0x8;
 const BPF_F_PATH_FD: u64 = 1 << 14;
 /// `BPF_TRACE_UPROBE_MULTI` and `BPF_TRACE_UPROBE_SESSION` of `include/uapi/linux/bpf.h`.
 const UPROBES: [u64; 2] = [48, 57];
@@ -103,18 +109,20 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
             ask(at(*place, arguments, access, follow));
         }
         Kind::OpenHow => {
-            let mut how = [0; 24];
-            memory(arguments[2], &mut how)?;
-            let (access, follow) = open(word(&how, 0));
+            let mut flags = [0; 8];
+            memory(arguments[2], &mut flags)?;
+            let (access, follow) = open(word(&flags, 0));
             let directory = descriptor(arguments[0]);
-            let in_root = word(&how, 16) & RESOLVE_IN_ROOT != 0;
+            let in_root = resolve(entry, memory) & RESOLVE_IN_ROOT != 0;
             let from = if in_root { From::Root(directory) } else { from(directory) };
             ask(Asked::Path { from, address: arguments[1], access, follow });
         }
         Kind::Exec { at: place, flags } => {
             let flags = flags.map_or(0, |flags| arguments[flags]);
             let follow = flags & u64::from(libc::AT_SYMLINK_NOFOLLOW.cast_unsigned()) == 0;
-            ask(at(*place, arguments, Access::Execute, follow));
+            // It is opened, and nothing is run, no interpreter either.
+            let access = if flags & AT_EXECVE_CHECK == 0 { Access::Execute } else { Access::Read };
+            ask(at(*place, arguments, access, follow));
         }
         Kind::Listing => ask(Asked::Descriptor { descriptor: descriptor(arguments[0]), access: Access::List }),
         Kind::Fchdir => ask(Asked::Descriptor { descriptor: descriptor(arguments[0]), access: Access::Enter }),
@@ -160,7 +168,10 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
             memory(arguments[0], &mut flags)?;
             clone(word(&flags, 0), Some(arguments[0]), ask);
         }
-        Kind::IoUring => ask(Asked::Refuse),
+        Kind::IoUring => ask(Asked::Refuse(Gap::IoUring)),
+        Kind::Fanotify if arguments[0] & FAN_CLASSES != 0 => ask(Asked::Refuse(Gap::Fanotify)),
+        Kind::Fanotify => {}
+        Kind::TakeDescriptor => ask(Asked::TakenDescriptor),
         Kind::OpenByHandle => {
             let (access, _) = open(arguments[2]);
             ask(Asked::Handle { mount: descriptor(arguments[0]), address: arguments[1], access });
@@ -208,6 +219,12 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
         }
     }
     Ok(())
+}
+
+/// The `RESOLVE_*` flags of `openat2(2)`, behind two words of other flags in its memory.
+pub(crate) fn resolve(entry: &Entry, memory: &Memory<'_>) -> u64 {
+    let mut how = [0; 24];
+    memory(entry.arguments[2], &mut how).map_or(0, |()| word(&how, 16))
 }
 
 fn clone(flags: u64, address: Option<u64>, ask: &mut dyn FnMut(Asked)) {

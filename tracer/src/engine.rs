@@ -19,6 +19,7 @@ use crate::filter::ABIS;
 use crate::foresight::{Foreseen, Looks};
 use crate::interpreters::Program;
 use crate::known::{Change, Known};
+use crate::limits::Lifted;
 use crate::listener::{Listener, Rope, lock};
 use crate::machine::{End, Machine, Step};
 use crate::place::{self, Places};
@@ -74,8 +75,7 @@ pub fn trace(command: &Command, options: &Options, sink: &mut Sink<'_>) -> Resul
     let forwarding = Forwarding::start(Arc::clone(&options.told_to_end)).map_err(TraceError::Thread)?;
     let mut started = spawn(command, SEIZE_OPTIONS, forwarding.mask(), options)?;
     forwarding.to(started.process);
-    // The program's bound is not one for what is written about it.
-    sys::lift_file_size();
+    let _lifted = Lifted::new();
     let engine = Mutex::new(Engine::new(started.process, &forwarding, sink));
     let outcome = std::thread::scope(|scope| {
         run(&engine, scope, &mut started, options).map_err(|failure| lock(&engine).give_up(failure))

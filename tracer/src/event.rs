@@ -112,6 +112,8 @@ pub enum Protocol {
 pub enum Gap {
     /// `io_uring_setup` was answered with ENOSYS: rings open files without a stop.
     IoUring,
+    /// `fanotify_init` for permission events was answered with ENOSYS: the tracer's own reads would wait for the program.
+    Fanotify,
     /// An x32 call was answered with ENOSYS.
     X32,
     /// A program made calls of an interface that minjail does not know, those of 32-bit programs on aarch64, and was answered

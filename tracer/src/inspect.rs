@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use crate::TraceError;
+use crate::calls::Kind;
 use crate::decode::{self, Asked, Entry, From};
 use crate::engine::{Engine, Verdict};
 use crate::event::{Access, Event, Found, Gap, Touch, Walk};
@@ -129,14 +130,16 @@ impl Engine<'_> {
                 if call.opens() {
                     return Ok(Verdict::Verify(Raced::Opening { asking, access, end }));
                 }
-                if call.executes() {
+                if access == Access::Execute {
                     return Ok(Verdict::Verify(self.executing_by_path(asking, used)));
                 }
                 self.changing.push(Changing { address, used, spelled: self.spelled.clone(), end });
             }
             Asked::Inline { path, access } => {
                 self.spelled = path;
-                self.touch(asking, Use { from: From::WorkingDirectory, access, follow: true, verify: false })?;
+                // bind(2) makes the file, as mknod(2) does.
+                let follow = access != Access::Bind;
+                self.touch(asking, Use { from: From::WorkingDirectory, access, follow, verify: false })?;
             }
             Asked::Descriptor { descriptor, access } => self.descriptor(asking, descriptor, access)?,
             Asked::Listen { descriptor } => self.listening(asking, descriptor, libc::SOCK_STREAM)?,
@@ -147,8 +150,9 @@ impl Engine<'_> {
                     Err(_) => Verdict::Refuse,
                 });
             }
-            Asked::Refuse => {
-                self.gap(process, Gap::IoUring)?;
+            Asked::TakenDescriptor => self.places.distrust(),
+            Asked::Refuse(gap) => {
+                self.gap(process, gap)?;
                 return Ok(Verdict::Refuse);
             }
             Asked::MountNamespace | Asked::DetachedMount => {
@@ -294,7 +298,13 @@ impl Engine<'_> {
                 // That took its time, and what is missing may be made at any moment: the last look is the nearest to the call.
                 walked = self.walker.walk(asker, from.of(&place), &spelled, follow, settled);
             }
+            if let (Kind::OpenHow, false) = (&entry.call.kind, place.namespace.is_some()) {
+                let resolve = decode::resolve(&entry, &|address, buffer| memory::read(task, address, buffer));
+                walked = walked.kept_to(resolve, from.of(&place), &spelled);
+            }
             let Walked { walk, is_personal, stop } = walked;
+            // Another call may go further by the same path.
+            let is_personal = is_personal || stop == Some(Blocked::Refused);
             if stop == Some(Blocked::Elsewhere) {
                 self.gap(process, Gap::MountNamespace)?;
             }
@@ -309,7 +319,8 @@ impl Engine<'_> {
                 change = Some(Change::Names);
             }
             // A path that goes on behind a file is no more than a look at that file.
-            let access = if let Some(Blocked::NoDirectory | Blocked::Elsewhere) = stop { Access::Look } else { access };
+            let is_look = matches!(stop, Some(Blocked::NoDirectory | Blocked::Elsewhere | Blocked::Refused));
+            let access = if is_look { Access::Look } else { access };
             end = verify.then(|| walk.end.clone());
             if access == Access::Enter {
                 self.entering(asking, &walk.end)?;

@@ -36,7 +36,7 @@ pub(crate) struct Program {
     asking: Asking,
     /// The file that the kernel will load, without what is behind it (an ELF file's loader).
     end: Vec<u8>,
-    /// False where somebody has a lease on it: to read it would wait for that one (`fcntl(2)`, "Leases").
+    /// False where the tracer could not read what the kernel will.
     is_read: bool,
 }
 
@@ -54,7 +54,7 @@ impl Engine<'_> {
         } else {
             let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
             let file = open(format!("/proc/{}/fd/{descriptor}", asking.task).as_str(), flags, Mode::empty());
-            (!matches!(file, Err(Errno::EWOULDBLOCK)), file.ok().and_then(|file| interpreter(&File::from(file))))
+            (is_read(&file), file.ok().and_then(|file| interpreter(&File::from(file))))
         };
         self.programs.insert(asking.process, Program { asking, end, is_read });
         self.interpreters(asking, named)
@@ -65,7 +65,7 @@ impl Engine<'_> {
         let (is_read, named) = match place.lies(&walk.end) {
             Lies::Elsewhere => match image(walk) {
                 Ok(file) => (true, file.and_then(|file| interpreter(&file))),
-                Err(errno) => (errno != Errno::EWOULDBLOCK, None),
+                failed => (is_read(&failed), None),
             },
             _ => (true, self.walker.foreseen.interpreter(&walk.end)),
         };
@@ -170,6 +170,12 @@ impl Engine<'_> {
         }
         Ok(())
     }
+}
+
+/// False where somebody has a lease on the file, so that to read it would wait for that one (`fcntl(2)`, "Leases"), or where
+/// this process has no descriptor left, or no memory: none of that keeps the kernel from reading it.
+fn is_read<T>(opened: &Result<T, Errno>) -> bool {
+    !matches!(opened, Err(Errno::EWOULDBLOCK | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM))
 }
 
 /// A file that is there, or what is behind a door of a `/proc`.

@@ -6,13 +6,20 @@
 //!
 //! What the program can notice all the same:
 //! - `TracerPid` and the `Seccomp` lines of `/proc/self/status`, and a second process of the tracer's;
-//! - that `io_uring` and x32 are not there;
+//! - that `io_uring`, permission events of `fanotify(7)` and x32 are not there;
 //! - that it cannot enter seccomp's strict mode, since a process with a filter never can (`seccomp(2)`), nor have a seccomp
 //!   listener of its own (EBUSY), and that a filter of its own which hands a question such as stat to a tracer, though
 //!   there is none for it, does not end with ENOSYS;
 //! - the tracer's looks, by the server of a file system that it serves itself; and by `inotify(7)` and `fanotify(7)`, that
 //!   a file which it executes, or is about to change, is read once more;
+//! - that a pidfd of a child may be readable a moment before the child can be waited for (`ptrace(2)`: its tracer hears of
+//!   its end first), that the tracer's threads count where processes of a user do (`RLIMIT_NPROC`), and the mode 2 of
+//!   `PR_GET_SECCOMP`;
 //! - without root's rights, `no_new_privs`.
+//!
+//! What is not seen, and not counted: interpreters that a program names by writing to `binfmt_misc` with the flag `F` and probes
+//! by writing to `tracefs`, which the kernel opens as it takes what is written; files that an untraced process opens and
+//! hands over by a socket (`SCM_RIGHTS`), and what is opened below such a directory if the giver has another mount namespace.
 //!
 //! One seccomp filter stops only the calls that take paths, once, at entry (`SECCOMP_RET_TRACE`, then
 //! `PTRACE_CONT`); those that only ask wait for a second thread instead, which costs less (see `listener`). The heart is
@@ -29,13 +36,14 @@ mod foresight;
 mod inspect;
 mod interpreters;
 mod known;
+mod limits;
 mod listener;
 mod look;
 mod machine;
 mod maps;
 mod memory;
+mod mount_options;
 mod nameless;
-mod overlay;
 mod place;
 mod race;
 mod reaper;

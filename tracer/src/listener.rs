@@ -171,7 +171,7 @@ impl Looking {
     }
 }
 
-/// The engine, for one of the two threads. One that panics takes the other with it when they are joined.
-pub(crate) fn lock<'a, 'b>(engine: &'a Mutex<Engine<'b>>) -> MutexGuard<'a, Engine<'b>> {
-    engine.lock().unwrap_or_else(PoisonError::into_inner)
+/// What threads share. One that panics takes the others with it when they are joined.
+pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -50,6 +50,25 @@ pub(crate) fn read_string(task: i32, address: u64, buffer: &mut Vec<u8>) -> Resu
     Err(Unread::Refused)
 }
 
+/// Reads at most a page of text from `address` on, as `mount(2)` reads its options (`fs/namespace.c`, `copy_mount_options`):
+/// it ends at a NUL, or where nothing is mapped any more.
+pub(crate) fn read_page(task: i32, address: u64, buffer: &mut Vec<u8>) -> Result<(), Unread> {
+    buffer.resize(PATH_MAX - 1, 0);
+    let to_page_end = usize::try_from(PAGE - address % PAGE).expect("at most a page").min(buffer.len());
+    read(task, address, &mut buffer[..to_page_end])?;
+    if let Some(end) = buffer[..to_page_end].iter().position(|&byte| byte == 0) {
+        buffer.truncate(end);
+        return Ok(());
+    }
+    match read(task, address.wrapping_add(to_page_end as u64), &mut buffer[to_page_end..]) {
+        Err(Unread::Refused) => buffer.truncate(to_page_end),
+        result => result?,
+    }
+    let end = buffer.iter().position(|&byte| byte == 0).unwrap_or(buffer.len());
+    buffer.truncate(end);
+    Ok(())
+}
+
 /// Fills `buffer` from `address` on.
 pub(crate) fn read(task: i32, address: u64, buffer: &mut [u8]) -> Result<(), Unread> {
     let length = buffer.len();
@@ -107,6 +126,18 @@ mod tests {
             read_string(own(), text.as_ptr() as u64, &mut buffer).unwrap();
             assert_eq!(buffer.len(), length);
         }
+    }
+
+    #[test]
+    fn a_page_of_options() {
+        let text = [vec![b'x'; PATH_MAX - 1], vec![b'y'; 5000]].concat();
+        let mut buffer = Vec::new();
+        read_page(own(), text.as_ptr() as u64, &mut buffer).unwrap();
+        assert_eq!(buffer, text[..PATH_MAX - 1]);
+        let text = c"name=value".to_bytes_with_nul();
+        read_page(own(), text.as_ptr() as u64, &mut buffer).unwrap();
+        assert_eq!(buffer, b"name=value");
+        assert_eq!(read_page(own(), 8, &mut buffer), Err(Unread::Refused));
     }
 
     #[test]

@@ -11,10 +11,10 @@ use nix::fcntl::{OFlag, open, openat, readlink, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstat, stat};
 use nix::sys::uio::pread;
 
+use crate::look;
 use crate::maps::Maps;
 use crate::served::{Lies, Served, Table};
 use crate::sys::{self, Inode};
-use crate::look;
 
 /// A task's root and working directory, absolute, as the tracer sees them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -113,7 +113,12 @@ impl Places {
                 self.descriptors.clear();
             }
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            let directory = open(format!("/proc/{task}/fd").as_str(), flags, Mode::empty())?;
+            let door = format!("/proc/{task}/fd");
+            let directory = open(door.as_str(), flags, Mode::empty()).or_else(|errno| {
+                // What is held open is so for speed alone.
+                self.descriptors.clear();
+                if errno == Errno::EMFILE { open(door.as_str(), flags, Mode::empty()) } else { Err(errno) }
+            })?;
             self.descriptors.insert(task, directory);
         }
         let text = readlinkat(&self.descriptors[&task], descriptor.to_string().as_str());
@@ -145,7 +150,7 @@ impl Places {
 
     /// Somebody is about to mount or unmount something. What is open in a `/proc` would keep that one from being unmounted.
     pub(crate) fn mounting(&mut self) {
-        self.has_mounted = true;
+        self.distrust();
         self.descriptors.clear();
         self.maps.forget();
     }
@@ -164,11 +169,18 @@ impl Places {
         let is_kept_directory = |stat: FileStat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR && stat.st_nlink > 0;
         let leads_nowhere = |door: OsString| {
             stat(door.as_os_str()).is_ok_and(is_kept_directory)
-                && !readlink(door.as_os_str()).is_ok_and(|path| {
-                    door.to_str().is_some_and(|door| leads_to(door, path.as_bytes(), None))
-                })
+                && !readlink(door.as_os_str())
+                    .is_ok_and(|path| door.to_str().is_some_and(|door| leads_to(door, path.as_bytes(), None)))
         };
-        self.has_mounted |= doors.into_iter().any(leads_nowhere);
+        if doors.into_iter().any(leads_nowhere) {
+            self.distrust();
+        }
+    }
+
+    /// Where `/proc` says that a task stands, or that something is open, something else may stand.
+    pub(crate) fn distrust(&mut self) {
+        self.has_mounted = true;
+        self.forget();
     }
 
     /// `child` is there since `maker`'s last call, and has not run yet: it stands where its maker stands.

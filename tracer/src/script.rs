@@ -19,6 +19,7 @@ pub(crate) fn interpreter(head: &[u8]) -> Option<&[u8]> {
     let start = line.iter().position(|byte| !is_blank(byte))?;
     let line = &line[start..];
     match line.iter().position(|byte| is_blank(byte) || *byte == 0) {
+        Some(0) => None,
         Some(length) => Some(&line[..length]),
         // A name that does not end within the head may be cut off: the kernel then refuses the file.
         None if end.is_none() && head.len() == HEAD => None,
@@ -120,6 +121,7 @@ mod tests {
         assert_eq!(interpreter(b"#!relative x"), Some(&b"relative"[..]));
         assert_eq!(interpreter(b"#!\n"), None);
         assert_eq!(interpreter(b"#!  "), None);
+        assert_eq!(interpreter(b"#! \0x\n"), None);
         assert_eq!(interpreter(b"\x7fELF"), None);
         assert_eq!(interpreter(b""), None);
         let long = [b"#!/", &[b'x'; HEAD][..]].concat();

@@ -12,6 +12,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 
+use crate::limits;
+
 #[cfg(target_arch = "aarch64")]
 mod registers;
 #[cfg(target_arch = "aarch64")]
@@ -146,11 +148,7 @@ fn known(directory: BorrowedFd<'_>, path: &[u8], flags: i32) -> Result<Inode, Er
     Errno::result(result)?;
     // SAFETY: all bytes were zeroed, which is a value of this struct of integers, and the kernel wrote more of them.
     let known = unsafe { known.assume_init() };
-    Ok(Inode {
-        device: (known.stx_dev_major, known.stx_dev_minor),
-        number: known.stx_ino,
-        mount: known.stx_mnt_id,
-    })
+    Ok(Inode { device: (known.stx_dev_major, known.stx_dev_minor), number: known.stx_ino, mount: known.stx_mnt_id })
 }
 
 /// What tasks may have in common, as `kcmp(2)` numbers it.
@@ -410,6 +408,7 @@ unsafe fn run(child: &Child<'_>) -> ! {
         }
         libc::sigprocmask(libc::SIG_SETMASK, child.mask, ptr::null_mut());
         libc::close(child.go.as_raw_fd());
+        limits::restore();
         if child.beside {
             let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
             for stream in 0..3 {
@@ -620,19 +619,6 @@ pub(crate) fn stop_self(signal: i32) {
         libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut());
         libc::kill(libc::getpid(), signal);
         libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut());
-    }
-}
-
-/// Lifts the bound on the size of the files that this process writes (`RLIMIT_FSIZE` of `getrlimit(2)`) as far as it may.
-/// What was started before keeps the bound that it has.
-pub(crate) fn lift_file_size() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place for the struct, which the first call fills and the second one reads.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit);
-        }
     }
 }
 

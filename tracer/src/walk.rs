@@ -51,8 +51,45 @@ pub(crate) enum Blocked {
     NoDirectory,
     /// By a door of `/proc` that leads to what no path of the tracer's leads to.
     Elsewhere,
+    /// By a link that the call does not follow, or because it goes where the call does not go (`openat2(2)`).
+    Refused,
     /// By an error.
     Error,
+}
+
+const RESOLVE_NO_SYMLINKS: u64 = 0x4;
+const RESOLVE_BENEATH: u64 = 0x8;
+
+impl Walked {
+    /// What of this walk `openat2(2)` takes part in with these `RESOLVE_*` flags: it follows no links, or does not leave the
+    /// directory `from`. Where it goes no further, it has looked at a link.
+    pub(crate) fn kept_to(mut self, resolve: u64, from: &[u8], spelled: &[u8]) -> Self {
+        let is_beneath = |path: &[u8]| path.strip_prefix(from).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
+        let links = &self.walk.links;
+        let refused = if resolve & RESOLVE_NO_SYMLINKS != 0 && !links.is_empty() {
+            Some(0)
+        } else if resolve & RESOLVE_BENEATH == 0 || from == b"/" {
+            None
+        } else if spelled.starts_with(b"/") {
+            return self.refused_at(from.to_vec());
+        } else if links.iter().map(|link| &link.path).chain([&self.walk.end]).all(|path| is_beneath(path)) {
+            links.iter().position(|link| link.target.starts_with(b"/"))
+        } else {
+            match links.iter().position(|link| !is_beneath(&link.path)).unwrap_or(links.len()).checked_sub(1) {
+                Some(last) => Some(last),
+                None => return self.refused_at(from.to_vec()),
+            }
+        };
+        let Some(index) = refused else { return self };
+        let link = self.walk.links.swap_remove(index);
+        self.walk.links.truncate(index);
+        self.refused_at(link.path)
+    }
+
+    fn refused_at(self, end: Vec<u8>) -> Self {
+        let found = look::lstat(&end).map_or_else(Found::Unknown, there);
+        Self { walk: Walk { end, found, ..self.walk }, stop: Some(Blocked::Refused), ..self }
+    }
 }
 
 /// Walks paths, and remembers directories that were walked.

@@ -177,14 +177,20 @@ fn openat2_with_a_root_of_its_own() {
         .file("cell/at-cwd")
         .file("outside")
         .link("cell/absolute", "/file")
-        .link("cell/link", "file");
+        .link("cell/link", "file")
+        .link("cell/linked", "dir")
+        .link("cell/leaves", "../outside");
     hazard.run().is(&[
         "open Read cell there",
         "openat2 Read cell/file there",
         "openat2 Read cell/file there cell/absolute@",
         "openat2 Read cell/dir/file there",
-        // What the kernel refuses for its flags alone is told as if it were allowed.
-        "openat2 Read outside there",
+        // What the kernel refuses for its flags alone: where it stopped. What it then does not refuse is told.
+        "openat2 Look . there",
+        "openat2 Look cell there",
+        "openat2 Look cell/link there",
+        "openat2 Look cell/leaves there",
+        "openat2 Read cell/dir/file there cell/linked@",
         "openat2 Read cell/file there cell/link@",
         "chdir Enter cell there",
         "openat2 Read cell/at-cwd there",
@@ -224,6 +230,24 @@ fn what_is_watched() {
         "fanotify_mark Look dir/none missing",
         "open Read dir/file there",
     ]);
+}
+
+#[test]
+fn links_that_are_not_followed() {
+    let program = build("undumpable", &[]).display().to_string();
+    let hazard =
+        Hazard::new("not_followed").script("script", &format!("#!{program}\n")).file("file").link("link", "file");
+    hazard.run().is(&["umount2 Mount link there", "bind Bind link there", "execveat Read script there"]);
+}
+
+#[test]
+fn layers_of_an_overlay() {
+    let hazard = Hazard::new("layers").file("one/file").directory("two").directory("merged");
+    let seen = hazard.run();
+    assert_eq!(seen.outcome, Outcome::Exited(0));
+    for layer in ["one", "two"] {
+        assert!(seen.touches.contains(&format!("mount Look {layer} there")), "{:#?}", seen.touches);
+    }
 }
 
 #[test]

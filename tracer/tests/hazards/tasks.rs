@@ -185,6 +185,13 @@ fn what_makes_no_stop_is_not_there() {
     assert_eq!(seen.gaps, [(Gap::IoUring, 1)].into_iter().chain(x32).collect());
 }
 
+#[test]
+fn nobody_waits_to_be_permitted() {
+    let seen = Hazard::new("permits").run();
+    seen.touched(&[]);
+    assert_eq!((seen.outcome, seen.gaps), (Outcome::Exited(0), BTreeMap::from([(Gap::Fanotify, 2)])));
+}
+
 /// A 32-bit program of an aarch64 machine: its calls are not there, and it is told to have made some.
 #[cfg(target_arch = "aarch64")]
 #[test]

@@ -1,8 +1,9 @@
-//! The directories that an overlay is mounted of, which stand in the options of the mount (`mount(8)`, "Mount options for
-//! overlay"; `Documentation/filesystems/overlayfs.rst`).
+//! The paths that stand in the options of a mount: the directories of an overlay (`mount(8)`, "Mount options for overlay";
+//! `Documentation/filesystems/overlayfs.rst`), and the further devices of other kinds of file systems (`ext4(5)`, `btrfs(5)`,
+//! `xfs(5)`, `Documentation/filesystems/erofs.rst`).
 //!
 //! In: the name of a kind of file systems and the options for `mount(2)`, or one option of `fsconfig(2)`. Out: the paths,
-//! told as looked at. Not told: the devices that options of other kinds of file systems name, as `journal_path` of ext4.
+//! told as looked at.
 
 use crate::TraceError;
 use crate::decode::From;
@@ -12,13 +13,15 @@ use crate::inspect::{Asking, Use};
 use crate::memory::{self, Unread};
 
 impl Engine<'_> {
-    /// What is named by the `options` of a mount, if it is an overlay.
+    /// What is named by the `options` of a mount.
     pub(crate) fn mount_options(&mut self, asking: Asking, kind: u64, options: u64) -> Result<(), TraceError> {
-        if self.text(asking, kind)?.as_deref() != Some(b"overlay") {
-            return Ok(());
+        let Some(kind) = self.text(asking, kind)? else { return Ok(()) };
+        let mut text = Vec::new();
+        match memory::read_page(asking.task, options, &mut text) {
+            Ok(()) => self.look_at(asking, all_paths(&kind, &text)),
+            Err(Unread::Refused) => Ok(()),
+            Err(Unread::Hidden) => self.gap(asking.process, Gap::Memory),
         }
-        let options = self.text(asking, options)?.unwrap_or_default();
-        self.look_at(asking, all_directories(&options))
     }
 
     /// What is named by the option `name`, which a mount gets by itself.
@@ -26,7 +29,7 @@ impl Engine<'_> {
         let Some(name) = self.text(asking, name)? else { return Ok(()) };
         let value = self.text(asking, value)?.unwrap_or_default();
         // As mount(2) has it as an argument.
-        let named = if name == b"source" { vec![value] } else { directories(&name, &value) };
+        let named = if name == b"source" { vec![value] } else { paths(&name, &value) };
         self.look_at(asking, named)
     }
 
@@ -50,18 +53,23 @@ impl Engine<'_> {
     }
 }
 
-/// The directories that all options of an overlay name.
-fn all_directories(options: &[u8]) -> Vec<Vec<u8>> {
-    split(options, b',').map(halves).flat_map(|(name, value)| directories(name, value)).collect()
+/// The paths that all options of a kind of file systems name.
+fn all_paths(kind: &[u8], options: &[u8]) -> Vec<Vec<u8>> {
+    // A backslash means something to overlays alone.
+    let each: Vec<&[u8]> =
+        if kind == b"overlay" { split(options, b',').collect() } else { options.split(|&byte| byte == b',').collect() };
+    each.into_iter().map(halves).flat_map(|(name, value)| paths(name, value)).collect()
 }
 
-/// The directories that an option of an overlay names.
-fn directories(name: &[u8], value: &[u8]) -> Vec<Vec<u8>> {
+/// The paths that an option names.
+fn paths(name: &[u8], value: &[u8]) -> Vec<Vec<u8>> {
     match name {
         // Two colons stand before a layer that is for data alone.
         b"lowerdir" => split(value, b':').map(unescape).filter(|path| !path.is_empty()).collect(),
         b"upperdir" | b"workdir" => vec![unescape(value)],
         b"lowerdir+" | b"datadir+" => vec![value.to_vec()],
+        // ext4; btrfs and erofs; xfs.
+        b"journal_path" | b"device" | b"logdev" | b"rtdev" => vec![value.to_vec()],
         _ => Vec::new(),
     }
 }
@@ -97,10 +105,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_of_overlays() {
+    fn paths_in_options() {
         let options = br"ro,lowerdir=/a\:b:/c::/d\\,upperdir=/u\,p,workdir=w,lowerdir,userxattr";
-        assert_eq!(all_directories(options), [&b"/a:b"[..], b"/c", br"/d\", b"/u,p", b"w"]);
-        assert_eq!(directories(b"lowerdir+", br"/a\:b:c"), [br"/a\:b:c"]);
+        assert_eq!(all_paths(b"overlay", options), [&b"/a:b"[..], b"/c", br"/d\", b"/u,p", b"w"]);
+        assert_eq!(paths(b"lowerdir+", br"/a\:b:c"), [br"/a\:b:c"]);
+        let devices = br"ro,journal_path=/dev/a\,device=/dev/b,logdev=/dev/c,rtdev=/dev/d,data=ordered";
+        assert_eq!(all_paths(b"any", devices), [&br"/dev/a\"[..], b"/dev/b", b"/dev/c", b"/dev/d"]);
         assert_eq!(split(b"", b',').count(), 1);
         assert_eq!(unescape(br"\"), b"");
     }
