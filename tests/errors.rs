@@ -347,3 +347,33 @@ fn filter_that_denies(call: libc::c_long) -> Vec<u8> {
 fn make_executable(path: &Path) {
     fs_err::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("the file is ours");
 }
+
+/// Names of files come from anywhere, and a terminal obeys what it is told.
+#[test]
+fn a_name_that_commands_the_terminal() {
+    let context = TestContext::new();
+    let out = docker_archive(&context);
+    let outcome = refused(
+        &context,
+        &["build", "no\u{1b}[2Jtrace\u{9b}1m", "-o", &out],
+        FAILED,
+        &["`no\\x1b[2Jtrace\\xc2\\x9b1m"],
+    );
+    assert!(!outcome.stderr.contains(['\u{1b}', '\u{9b}']), "{outcome}");
+}
+
+#[test]
+fn a_time_longer_than_any_clock_goes() {
+    let context = TestContext::new();
+    let long = u64::MAX;
+    let profile = format!(
+        "workloads:\n  true:\n    run: [/bin/true]\n    timeout: {long}\n    grace: {long}\n    ready: {{after: {long}}}\n"
+    );
+    context.lay_out(&[("long.yaml", &profile)]);
+    let output = format!("rootfs:{}", context.text("rootfs"));
+    let built = outcome_of(&mut context.minjail(&["build", "long.yaml", "-o", &output]));
+    assert!(!built.stderr.contains("panicked"), "{built}");
+    let slim = ["slim", &output, "--for", &format!("{long}s"), "-o", &format!("rootfs:{}", context.text("slim"))];
+    let slimmed = outcome_of(&mut context.minjail(&slim));
+    assert!(!slimmed.stderr.contains("panicked"), "{slimmed}");
+}

@@ -262,3 +262,20 @@ fn files_deeper_than_a_path_can_say() {
     // Not by its own destructor, which hands whole paths to the kernel.
     outcome_of(Command::new("rm").arg("-rf").arg(&top).arg(context.path("root"))).success();
 }
+
+/// What was asked for is an answer, also where nothing can be written; a pipe that nobody reads is not.
+#[test]
+fn an_answer_that_cannot_be_written() {
+    let context = TestContext::new();
+    for command in ["rules", "profile list", "profile show redis", "profile schema", "doctor", "--help", "trace --help"]
+    {
+        let run = |to: &str| {
+            let script = format!("exec {} {command} {to}", support::minjail());
+            outcome_of(context.command("bash").args(["-c", &script]))
+        };
+        let full = run("> /dev/full");
+        assert_eq!(full.status, 125, "{command}: {full}");
+        let closed = run("> >(exec true) 2>&1; wait");
+        assert_ne!(closed.status, 125, "{command}: {closed}");
+    }
+}

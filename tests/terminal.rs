@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -427,4 +427,43 @@ fn a_process_of_another_user_is_ended_too() {
     assert!(outcome.status == 125 && outcome.stderr.contains("uses ptrace itself"), "{outcome}");
     let child = fs_err::read_to_string(context.path("work/child")).expect("the program has made it");
     is_gone(child.trim().parse().expect("a number"));
+}
+
+#[test]
+fn ctrl_c_ends_the_wait_for_what_outlives_the_program() {
+    let context = TestContext::new();
+    let mut command = Command::new(support::minjail());
+    command.args(["trace", "--grace", "100", "-t", "../t.trace", "--", "sh", "-c", "sleep 1000 & echo $!"]);
+    let piped = command.current_dir(context.work()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("minjail was built for this test");
+    let mut words = BufReader::new(child.stderr.take().expect("it is piped"));
+    let mut said = String::new();
+    while !said.contains("waiting up to 100 s for what outlives the program: `sleep` (") {
+        assert!(words.read_line(&mut said).expect("it is a pipe") > 0, "{said}");
+    }
+    signal(&child, Signal::SIGINT);
+    assert_eq!(child.wait().expect("it is a child of ours").code(), Some(0));
+    let mut output = String::new();
+    child.stdout.take().expect("it is piped").read_to_string(&mut output).expect("it is a pipe");
+    is_gone(output.trim().parse().expect("a number"));
+    assert!(context.path("t.trace").is_dir());
+}
+
+/// As a shell does with what it starts in the background.
+#[test]
+fn a_signal_that_was_ignored_from_the_start() {
+    let context = TestContext::new();
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' INT; exec \"$@\"", "sh", support::minjail(), "trace", "--quiet", "-t", "../t.trace"]);
+    command.args(["--", "sh", "-c", "echo ready; sleep 2"]);
+    let piped = command.current_dir(context.work()).stdout(Stdio::piped());
+    let mut child = piped.spawn().expect("minjail was built for this test");
+    child.stdout.as_mut().expect("it is piped").read_exact(&mut [0; 6]).expect("it is ready");
+    for _ in 0..3 {
+        signal(&child, Signal::SIGINT);
+        // Within a moment it would be the same signal.
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert_eq!(child.wait().expect("it is a child of ours").code(), Some(0));
+    assert!(context.path("t.trace").is_dir());
 }

@@ -49,14 +49,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     })?;
     let cache = Cache::open(&directory, limit()?)?;
     match &arguments.what {
-        None | Some(What::Show) => show("kept", &directory, &cache.list()?, arguments.json),
-        Some(What::Prune { max_size }) => show("removed", &directory, &cache.prune(*max_size)?, arguments.json),
+        None | Some(What::Show) => show("kept", &directory, &cache.list()?, arguments.json)?,
+        Some(What::Prune { max_size }) => show("removed", &directory, &cache.prune(*max_size)?, arguments.json)?,
     }
     Ok(Exit::Success)
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is where the clock enters")]
-fn show(how: &str, directory: &Path, list: &[Listed], json: bool) {
+fn show(how: &str, directory: &Path, list: &[Listed], json: bool) -> Result<(), Failure> {
     let total: u64 = list.iter().map(|listed| listed.bytes).sum();
     if json {
         let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -66,8 +66,7 @@ fn show(how: &str, directory: &Path, list: &[Listed], json: bool) {
             })
         };
         let entries: Vec<_> = list.iter().map(entry).collect();
-        answer(&format!("{}\n", serde_json::json!({ "directory": directory, "bytes": total, how: entries })));
-        return;
+        return answer(&format!("{}\n", serde_json::json!({ "directory": directory, "bytes": total, how: entries })));
     }
     let now = SystemTime::now();
     let line = |Listed { name, image, bytes, used }: &Listed| {
@@ -77,7 +76,7 @@ fn show(how: &str, directory: &Path, list: &[Listed], json: bool) {
     let lines: String = list.iter().map(line).collect();
     let count = list.len();
     let images = if count == 1 { "image" } else { "images" };
-    answer(&format!("{lines}{how}: {count} {images}, {}, in {}\n", size(total), directory.display()));
+    answer(&format!("{lines}{how}: {count} {images}, {}, in {}\n", size(total), directory.display()))
 }
 
 /// A time that has passed, in its largest unit.

@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         differences.extend(diff(&lock.manifest, &side.manifest, lock.common(&side)));
         (differences, 0)
     };
-    answer(&differences, arguments.json);
+    answer(&differences, arguments.json)?;
     if !arguments.quiet && !arguments.json {
         let count = listed - unchecked;
         let made = match unchecked {

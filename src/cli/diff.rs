@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::io::Write as _;
 
 use super::exit::Exit;
 use super::failure::Failure;
@@ -59,7 +58,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     };
     let differences = diff(&from.manifest, &to.manifest, from.common(&to));
     if by.is_empty() {
-        answer(&differences, *json);
+        answer(&differences, *json)?;
     } else {
         weigh([&from.manifest, &to.manifest], names, by, reading, *json)?;
     }
@@ -85,8 +84,7 @@ fn weigh(
     }
     if json {
         let tables = tables.iter().map(|(name, groups)| (format!("by-{name}"), serde_json::json!(groups)));
-        super::answer(&format!("{}\n", serde_json::Value::Object(tables.collect())));
-        return Ok(());
+        return super::answer(&format!("{}\n", serde_json::Value::Object(tables.collect())));
     }
     let mut lines = Vec::new();
     for (name, groups) in tables {
@@ -103,8 +101,7 @@ fn weigh(
             lines.push(format!("{} -> {}  {}\n", cell(&group.from), cell(&group.to), group.name));
         }
     }
-    super::answer(&lines.concat());
-    Ok(())
+    super::answer(&lines.concat())
 }
 
 /// Of which package a file is: a lock and a trace say it, and an image's and a directory's own databases.
@@ -136,29 +133,23 @@ fn top(path: &JailPath) -> String {
     top.to_string()
 }
 
-/// Tells the differences on standard output: they are what was asked for. A closed pipe is no failure.
-pub(super) fn answer(differences: &[Difference], json: bool) {
-    let mut out = anstream::stdout().lock();
+/// Tells the differences: they are what was asked for.
+pub(super) fn answer(differences: &[Difference], json: bool) -> Result<(), Failure> {
+    let Totals { added, removed, changed, added_bytes, removed_bytes } = Totals::of(differences);
     if json {
-        let totals = Totals::of(differences);
-        let Totals { added, removed, changed, added_bytes, removed_bytes } = totals;
         let text = serde_json::json!({
             "added": added, "added-bytes": added_bytes, "removed": removed, "removed-bytes": removed_bytes,
             "changed": changed, "differences": differences,
         });
-        let _ = writeln!(out, "{text}");
-        return;
+        return super::answer(&format!("{text}\n"));
     }
-    for difference in differences {
-        let _ = writeln!(out, "{difference}");
-    }
+    let mut lines: Vec<String> = differences.iter().map(|difference| format!("{difference}\n")).collect();
     if !differences.is_empty() {
-        let Totals { added, removed, changed, added_bytes, removed_bytes } = Totals::of(differences);
-        let _ = writeln!(
-            out,
-            "{added} added ({added_bytes} bytes), {removed} removed ({removed_bytes} bytes), {changed} changed"
-        );
+        lines.push(format!(
+            "{added} added ({added_bytes} bytes), {removed} removed ({removed_bytes} bytes), {changed} changed\n"
+        ));
     }
+    super::answer(&lines.concat())
 }
 
 #[derive(Default)]

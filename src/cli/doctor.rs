@@ -36,7 +36,6 @@ enum State {
     Fails,
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "every subcommand is called in the same way")]
 pub(super) fn run(_: &Arguments) -> Result<Exit, Failure> {
     // The jail first: it wants a process without threads, and tracing starts one.
     let jail = jail();
@@ -45,7 +44,7 @@ pub(super) fn run(_: &Arguments) -> Result<Exit, Failure> {
     for finding in &findings {
         finding.tell(&mut text);
     }
-    answer(&text);
+    answer(&text)?;
     let fails = findings.iter().any(|finding| finding.state == State::Fails);
     Ok(if fails { Exit::No } else { Exit::Success })
 }

@@ -1,5 +1,6 @@
 //! What the user reads when something fails: what, why, and what to do.
 
+use std::borrow::Cow;
 use std::error::Error;
 
 use anstyle::{AnsiColor, Style};
@@ -13,6 +14,7 @@ use crate::files::FilesError;
 use crate::image::{ImageError, OutputError, ReadError};
 use crate::jail::JailError;
 use crate::manifest::{DrawError, ParseError};
+use crate::path::escape;
 use crate::profile::LoadError;
 use crate::publish::PublishError;
 use crate::root::RootError;
@@ -41,6 +43,16 @@ impl Failure {
 
     pub(super) fn usage(text: impl Into<String>) -> Self {
         Self::new(Usage(text.into()))
+    }
+
+    /// What was asked for could not be written to standard output.
+    pub(super) fn unanswered(source: std::io::Error) -> Self {
+        #[derive(Debug, thiserror::Error)]
+        #[error("failed to write to standard output")]
+        struct Unanswered {
+            source: std::io::Error,
+        }
+        Self::new(Unanswered { source })
     }
 
     pub(super) fn exit(mut self, exit: Exit) -> Self {
@@ -80,22 +92,34 @@ impl Failure {
         let red = AnsiColor::Red.on_default().bold();
         let cyan = AnsiColor::Cyan.on_default().bold();
         let plain = Style::new();
-        say!("{red}error{red:#}: {}", self.error);
+        say!("{red}error{red:#}: {}", visible(&self.error.to_string()));
         let mut told = self.error.to_string();
         let mut cause = self.error.source();
         while let Some(error) = cause {
             // `#[error(transparent)]` says the same twice.
             let text = error.to_string();
             if text != told {
-                say!("{plain}  caused by: {text}{plain:#}");
+                say!("{plain}  caused by: {}{plain:#}", visible(&text));
             }
             told = text;
             cause = error.source();
         }
         for hint in &self.hints {
-            say!("{cyan}hint{cyan:#}: {hint}");
+            say!("{cyan}hint{cyan:#}: {}", visible(hint));
         }
     }
+}
+
+/// A text as a terminal may get it: names of files can have anything in them, as commands to the terminal.
+fn visible(text: &str) -> Cow<'_, str> {
+    let is_command = |character: char| character.is_control() && character != '\n' && character != '\t';
+    if !text.contains(is_command) {
+        return Cow::Borrowed(text);
+    }
+    let show = |character: char| {
+        if is_command(character) { escape(character.to_string().as_bytes()) } else { character.to_string() }
+    };
+    Cow::Owned(text.chars().map(show).collect())
 }
 
 impl From<LocateError> for Failure {

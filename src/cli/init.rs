@@ -243,7 +243,7 @@ fn write(draft: &Draft, arguments: &Arguments) -> Result<Exit, Failure> {
     let text = draft.text(&name.display().to_string());
     profile::load(&name.display().to_string(), &|name, _| Ok((name.to_owned(), text.clone())))?;
     if to_standard_output {
-        answer(&text);
+        answer(&text)?;
         return Ok(Exit::Success);
     }
     let created = fs_err::OpenOptions::new().write(true).create_new(true).open(&file);

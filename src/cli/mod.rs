@@ -33,6 +33,7 @@ mod locked;
 mod mend;
 mod merge;
 mod original;
+mod outliving;
 mod pack;
 mod profile;
 mod progress;
@@ -110,9 +111,13 @@ enum Command {
 }
 
 /// The answer is what was asked for, so it goes to standard output; a closed pipe is no failure.
-fn answer(text: &str) {
+fn answer(text: &str) -> Result<(), failure::Failure> {
     use std::io::Write;
-    let _ = anstream::stdout().write_all(text.as_bytes());
+    let mut out = anstream::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(failure::Failure::unanswered(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Parses the arguments, does what they say, and tells what failed.
@@ -122,9 +127,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Help and version are answers; everything else is a failure of minjail's, not of a program's.
             let status = if error.use_stderr() { Exit::Failure } else { Exit::Success };
-            // A closed pipe behind `--help` is no failure.
-            let _ = error.print();
-            return ExitCode::from(status.status());
+            let printed = error.print().err().filter(|error| error.kind() != std::io::ErrorKind::BrokenPipe);
+            return ExitCode::from(if printed.is_some() { Exit::Failure } else { status }.status());
         }
     };
     let result = match cli.command {
@@ -141,7 +145,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Workload { order } => Ok(rehearse::runner(&order)),
         Command::Profile(arguments) => profile::run(&arguments),
-        Command::Rules(arguments) => Ok(rules::run(&arguments)),
+        Command::Rules(arguments) => rules::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),

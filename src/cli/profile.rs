@@ -34,18 +34,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         Question::List => {
             for profile in SHIPPED {
                 let description = load(profile.name)?.description.unwrap_or_default();
-                answer(&format!("{:16} {description}\n", profile.name));
+                answer(&format!("{:16} {description}\n", profile.name))?;
             }
         }
         Question::Show { name } => match shipped(name) {
-            Some(profile) => answer(profile.text),
+            Some(profile) => answer(profile.text)?,
             None => {
                 return Err(Failure::usage(format!("no profile `{name}` comes with minjail"))
                     .hint("`minjail profile list` prints their names"));
             }
         },
-        Question::Schema => answer(&format!("{:#}\n", profile::schema())),
-        Question::Reference => answer(&profile::page()),
+        Question::Schema => answer(&format!("{:#}\n", profile::schema()))?,
+        Question::Reference => answer(&profile::page())?,
     }
     Ok(Exit::Success)
 }

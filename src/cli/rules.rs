@@ -2,6 +2,7 @@
 
 use super::answer;
 use super::exit::Exit;
+use super::failure::Failure;
 use crate::profile::{Purpose, Rule};
 
 /// List the rules that `--rule` switches: by which an image gets what no run touched
@@ -12,7 +13,7 @@ pub(super) struct Arguments {
     table: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Exit {
+pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     for rule in Rule::ALL {
         let (kind, state) = match rule.purpose() {
             Purpose::Need => ("need", "on"),
@@ -20,10 +21,10 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         };
         let (name, says) = (rule.name(), rule.says());
         if arguments.table {
-            answer(&format!("| `{name}` | {kind} | {state} | {says} |\n"));
+            answer(&format!("| `{name}` | {kind} | {state} | {says} |\n"))?;
         } else {
-            answer(&format!("{name:18} {kind:6} {state:4} {}\n", says.replace('`', "")));
+            answer(&format!("{name:18} {kind:6} {state:4} {}\n", says.replace('`', "")))?;
         }
     }
-    Exit::Success
+    Ok(Exit::Success)
 }

@@ -14,6 +14,7 @@ use super::apart::keep_apart_from;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::locate::locate;
+use super::outliving::Outliving;
 use super::pack::{self, Needed, Packing};
 use super::variables::{Variables, variables};
 use crate::path::{JailPath, escape};
@@ -65,6 +66,9 @@ pub(super) struct Running {
     pub(super) env: Vec<OsString>,
 
     /// How long processes that outlive the program are followed before they are ended, in seconds
+    ///
+    /// Ctrl-C (SIGINT, SIGTERM, SIGQUIT) reaches the program; once that has ended, it ends these processes. The trace is
+    /// written afterwards. Another one ends minjail at once, and leaves no trace.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     grace: u64,
 }
@@ -84,9 +88,11 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
 
     prepared.reserve_standard_output()?;
     let options = arguments.running.options();
-    let (ending, tally) = match arguments.root {
-        Some(_) => workload.trace_rooted(&target, &options, prepared.quiet)?,
-        None => workload.trace(&target, &options, |_| {})?,
+    let (ending, tally) = if arguments.root.is_some() {
+        workload.trace_rooted(&target, &options, prepared.quiet)?
+    } else {
+        let mut outliving = (!prepared.quiet).then(|| Outliving::new(arguments.running.grace));
+        workload.trace(&target, &options, |event| outliving.iter_mut().for_each(|outliving| outliving.take(event)))?
     };
     if prepared.outputs.is_empty() {
         pack::tell_of_trace(&tally, &target, &prepared);

@@ -33,7 +33,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             .map_err(|error| Failure::new(error).hint("give the path as it is in the image, from its root on"))?;
         let (end, passed) = follow(&links, &path).unwrap_or_else(|| (path.clone(), Vec::new()));
         if let Some(text) = explain(&reasons, &end) {
-            answer(&format!("{}{text}", way(&path, &end, &passed)));
+            answer(&format!("{}{text}", way(&path, &end, &passed)))?;
         } else {
             say!("`{path}` is not in the image: nothing that ran needed it");
             exit = Exit::No;

@@ -57,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         let adds = |files: &FileSet| files.wanted.get(&path).is_some_and(|wanted| !is_name(&wanted.what));
         let adding = traits.iter().flatten().filter(|(_, files)| adds(files));
         lines.extend(adding.map(|(rule, _)| format!("rule {0} would add it: `--rule {0}=on`", rule.name())));
-        answer(&format!("{}\n", lines.join("\n  ")));
+        answer(&format!("{}\n", lines.join("\n  ")))?;
     }
     Ok(exit)
 }

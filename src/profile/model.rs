@@ -334,9 +334,13 @@ fn contains(text: &[u8], wanted: &[u8]) -> bool {
     wanted.is_empty() || text.windows(wanted.len()).any(|window| window == wanted)
 }
 
+/// No clock goes on for longer than this.
+const CENTURY: u64 = 100 * 365 * 24 * 3600;
+
 impl Seconds {
+    /// A century at most, which is for ever, and can be added to any clock's time.
     pub fn duration(self) -> Duration {
-        Duration::from_secs(self.0)
+        Duration::from_secs(self.0.min(CENTURY))
     }
 }
 

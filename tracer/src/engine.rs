@@ -136,7 +136,9 @@ fn run<'scope, 'env>(
         let has_changed = told?;
         is_looking = engine_now.look(&answers)?;
         if let (None, Some(_), Some(grace)) = (&reaper, engine_now.machine.end(), options.grace) {
-            reaper = Some(Reaper::start(grace).map_err(TraceError::Thread)?);
+            let started = Reaper::start(grace).map_err(TraceError::Thread)?;
+            engine_now.signals.outlived(&started);
+            reaper = Some(started);
         } else if !has_changed {
             continue;
         }

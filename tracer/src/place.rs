@@ -388,6 +388,13 @@ pub(crate) fn tracer_of(process: i32) -> Option<i32> {
     number(&fs_read(&format!("/proc/{process}/status"))?, "TracerPid:")
 }
 
+/// True if `process` ignores `signal` (`proc(5)`, `SigIgn` of `/proc/pid/status`).
+pub(crate) fn ignores(process: i32, signal: i32) -> bool {
+    let status = fs_read(&format!("/proc/{process}/status")).unwrap_or_default();
+    let ignored = field(&status, "SigIgn:").and_then(|mask| u64::from_str_radix(mask, 16).ok());
+    ignored.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
 /// A number in `/proc/pid/status`.
 fn number(status: &[u8], name: &str) -> Option<i32> {
     field(status, name)?.parse().ok()

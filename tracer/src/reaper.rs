@@ -10,14 +10,22 @@ use crate::sys;
 const TERM: Duration = Duration::from_secs(2);
 
 /// A clock that runs from the end of the program.
+#[derive(Debug, Clone)]
 pub(crate) struct Reaper {
-    processes: Sender<BTreeSet<i32>>,
+    news: Sender<News>,
+}
+
+enum News {
+    /// Which processes there are now.
+    Alive(BTreeSet<i32>),
+    /// Nobody wants to wait any more.
+    Hurry,
 }
 
 impl Reaper {
     /// Ends what is left after `grace`: by SIGTERM, then by SIGKILL.
     pub(crate) fn start(grace: Duration) -> std::io::Result<Self> {
-        let (processes, alive) = channel::<BTreeSet<i32>>();
+        let (news, told) = channel();
         std::thread::Builder::new().spawn(move || {
             let mut left = BTreeSet::new();
             for (wait, signal) in [(grace, libc::SIGTERM), (TERM, libc::SIGKILL)] {
@@ -25,9 +33,9 @@ impl Reaper {
                 let deadline = Instant::now().checked_add(wait);
                 let left_of = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
                 loop {
-                    match alive.recv_timeout(deadline.map_or(Duration::MAX, left_of)) {
-                        Ok(processes) => left = processes,
-                        Err(RecvTimeoutError::Timeout) => break,
+                    match told.recv_timeout(deadline.map_or(Duration::MAX, left_of)) {
+                        Ok(News::Alive(processes)) => left = processes,
+                        Ok(News::Hurry) | Err(RecvTimeoutError::Timeout) => break,
                         Err(RecvTimeoutError::Disconnected) => return,
                     }
                 }
@@ -36,18 +44,24 @@ impl Reaper {
                 }
             }
             // Whatever was born since then was born by what SIGKILL had not reached yet.
-            while let Ok(left) = alive.recv() {
+            while let Ok(news) = told.recv() {
+                let News::Alive(left) = news else { continue };
                 for process in left {
                     sys::kill(process, libc::SIGKILL);
                 }
             }
         })?;
-        Ok(Self { processes })
+        Ok(Self { news })
     }
 
     /// Which processes there are now.
     pub(crate) fn alive(&self, processes: BTreeSet<i32>) {
-        // The thread ends only when this sender does.
-        let _ = self.processes.send(processes);
+        // The thread ends only when its senders do.
+        let _ = self.news.send(News::Alive(processes));
+    }
+
+    /// Goes on to the next signal now.
+    pub(crate) fn hurry(&self) {
+        let _ = self.news.send(News::Hurry);
     }
 }

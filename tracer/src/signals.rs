@@ -10,14 +10,16 @@
 //! know of the tracer, which it needs to wake.
 
 use std::os::unix::thread::JoinHandleExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid, gettid};
 
+use crate::listener::lock;
 use crate::place;
+use crate::reaper::Reaper;
 use crate::sys::{self, Heard};
 
 /// All that the thread takes.
@@ -69,6 +71,8 @@ struct Shared {
     over: AtomicBool,
     /// The first of [`ENDING`] that came; 0 until then.
     told_to_end: Arc<AtomicI32>,
+    /// Who waits for what outlives the program, once that has ended.
+    reaper: Mutex<Option<Reaper>>,
 }
 
 impl Forwarding {
@@ -110,6 +114,12 @@ impl Forwarding {
     /// Passes signals on to `process` from now on.
     pub fn to(&self, process: i32) {
         self.shared.process.store(process, Ordering::SeqCst);
+    }
+
+    /// The program has ended, and `reaper` waits for what outlives it: who wants an end now wants the end of that.
+    pub(crate) fn outlived(&self, reaper: &Reaper) {
+        self.to(0);
+        *lock(&self.shared.reaper) = Some(reaper.clone());
     }
 
     /// The program has stopped, or goes on.
@@ -192,14 +202,23 @@ impl Listener {
                 return;
             }
         }
-        if ENDING.contains(&signal) {
+        let process = self.shared.process.load(Ordering::SeqCst);
+        // Whoever starts minjail with a signal ignored, as a shell does in the background, asks nothing by it of a program that
+        // ignores it, too.
+        let is_meant = process == 0 || !sys::is_ignored(signal) || !place::ignores(process, signal);
+        if ENDING.contains(&signal) && is_meant {
+            if let Some(reaper) = lock(&self.shared.reaper).take() {
+                self.is_ending = true;
+                self.shared.told_to_end.store(signal, Ordering::SeqCst);
+                reaper.hurry();
+                return;
+            }
             if self.is_ending {
                 sys::exit_now(128 + signal);
             }
             self.is_ending = true;
             self.shared.told_to_end.store(signal, Ordering::SeqCst);
         }
-        let process = self.shared.process.load(Ordering::SeqCst);
         if process != 0 && !(sender.is_none() && has_heard(process, signal)) {
             sys::kill(process, signal);
         }

@@ -670,6 +670,11 @@ impl AtStart {
     }
 }
 
+/// True if this process ignores `signal`.
+pub(crate) fn is_ignored(signal: i32) -> bool {
+    disposition(signal, None) == libc::SIG_IGN
+}
+
 /// What happens on `signal`, and from now on, if `new` is given. By hand: the C library hides signals of its own.
 fn disposition(signal: i32, new: Option<libc::sighandler_t>) -> libc::sighandler_t {
     // The kernel's `struct sigaction` (`include/linux/signal_types.h`): handler, flags, restorer, mask.
@@ -694,7 +699,7 @@ static AT_START: AtStart = AtStart {
 static NOTE: extern "C" fn() = {
     extern "C" fn note() {
         for (signal, ignored) in &AT_START.ignored {
-            ignored.store(disposition(*signal, None) == libc::SIG_IGN, Ordering::Relaxed);
+            ignored.store(is_ignored(*signal), Ordering::Relaxed);
         }
         for (descriptor, closed) in (0..).zip(&AT_START.closed) {
             // SAFETY: F_GETFD takes no third argument, and fails if nothing is open there.
