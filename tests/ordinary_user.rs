@@ -212,3 +212,24 @@ fn profiles_are_drafted_built_and_verified() {
     assert!(!drafted.contains("\n    state:") && drafted.contains("# state: "), "{drafted}");
     outcome_of(&mut place.minjail(&["build", &draft, "-q", "-o", &format!("oci:{}", place.own("drafted"))])).success();
 }
+
+#[test]
+fn programs_that_ran_without_their_rights_are_told() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    let place = Place::new();
+    for (name, mode) in [("plain", 0o755), ("setuid", 0o4755), ("setgid", 0o2755), ("capable", 0o755)] {
+        let program = place.context.path(name);
+        fs_err::copy("/bin/true", &program).expect("the directory is ours");
+        fs_err::set_permissions(&program, PermissionsExt::from_mode(mode)).expect("the directory is ours");
+    }
+    outcome_of(limited("/sbin/setcap").args(["cap_net_raw+ep", &place.context.text("capable")])).success();
+    place.lay_out(&[]);
+    for (name, is_told) in [("plain", false), ("setuid", true), ("setgid", true), ("capable", true)] {
+        let program = place.context.text(name);
+        let traced = outcome_of(&mut place.minjail(&["trace", "-t", &place.own(name), "--", &program])).success();
+        let note = format!("note: `{program}` ran without the rights that its file gives it");
+        assert_eq!(traced.stderr.contains(&note), is_told, "{name}: {traced}");
+    }
+}

@@ -30,6 +30,7 @@ mod init;
 mod inside;
 mod locate;
 mod locked;
+mod lost_rights;
 mod mend;
 mod merge;
 mod original;

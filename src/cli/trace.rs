@@ -14,6 +14,7 @@ use super::apart::keep_apart_from;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::locate::locate;
+use super::lost_rights::LostRights;
 use super::outliving::Outliving;
 use super::pack::{self, Needed, Packing};
 use super::variables::{Variables, variables};
@@ -91,8 +92,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let (ending, tally) = if arguments.root.is_some() {
         workload.trace_rooted(&target, &options, prepared.quiet)?
     } else {
-        let mut outliving = (!prepared.quiet).then(|| Outliving::new(arguments.running.grace));
-        workload.trace(&target, &options, |event| outliving.iter_mut().for_each(|outliving| outliving.take(event)))?
+        workload.watched(&target, &options, arguments.running.grace, prepared.quiet)?
     };
     if prepared.outputs.is_empty() {
         pack::tell_of_trace(&tally, &target, &prepared);
@@ -169,6 +169,21 @@ impl Workload {
 
     pub(super) fn name(&self) -> String {
         self.header.workload.clone()
+    }
+
+    /// Traces it, and says what is worth knowing of the run unless `quiet`: for whom it waits, up to `grace` seconds, and who
+    /// ran with less rights than usual.
+    fn watched(&self, target: &Path, options: &Options, grace: u64, quiet: bool) -> Result<(Ending, Tally), Failure> {
+        if quiet {
+            return self.trace(target, options, |_| {});
+        }
+        let (mut outliving, mut lost) = (Outliving::new(grace), LostRights::default());
+        let traced = self.trace(target, options, |event| {
+            outliving.take(event);
+            lost.take(event);
+        })?;
+        lost.tell();
+        Ok(traced)
     }
 
     /// Traces it; `look` sees every event too.
