@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -376,4 +377,30 @@ fn a_time_longer_than_any_clock_goes() {
     let slim = ["slim", &output, "--for", &format!("{long}s"), "-o", &format!("rootfs:{}", context.text("slim"))];
     let slimmed = outcome_of(&mut context.minjail(&slim));
     assert!(!slimmed.stderr.contains("panicked"), "{slimmed}");
+}
+
+/// A run may take hours: what cannot be written is refused before it.
+#[test]
+fn what_cannot_be_written_is_refused_before_the_run() {
+    let context = TestContext::new();
+    let at = |form: &str, name: &str| format!("{form}:{}", context.text(name));
+    let (tar, lock) = (context.text("app.tar"), context.text("app.lock"));
+    let ran = text(&context.work().join("ran"));
+    let spelled = format!("oci:{}/../x", text(&context.work()));
+    let cases: [(&[&str], &str); 6] = [
+        (&["-o", &at("docker-archive", "app.tar"), "-o", &at("oci-archive", "app.tar")], "two outputs go to"),
+        (&["-o", &at("oci", "x:one"), "-o", &at("oci", "x:two")], "two outputs go to"),
+        (&["-o", &at("oci", "x"), "-o", &spelled], "two outputs go to"),
+        (&["-o", "docker-archive:-", "-o", "layer:-"], "two outputs go to standard output"),
+        (&["-o", &at("layer", "app.tar"), "--lock", &tar], "two outputs go to"),
+        (&["-o", &at("layer", "app.lock"), "--lock", &lock], "two outputs go to"),
+    ];
+    for (outputs, words) in cases {
+        let arguments = [&["trace", "-t", "x.trace"], outputs, &["--", "touch", &ran]].concat();
+        refused(&context, &arguments, FAILED, &[words]);
+    }
+    let mut not_text = context.minjail(&["trace", "-t", "x.trace", "-o", &at("oci", "x"), "--", "touch", &ran]);
+    outcome_of(not_text.arg(std::ffi::OsStr::from_bytes(b"\xff"))).assert_refused(FAILED, &["`\\xff` is not UTF-8"]);
+    refused(&context, &["init", "-o", "/no/dir/x.yaml", "--", "touch", &ran], FAILED, &["no directory `/no/dir`"]);
+    assert!(!Path::new(&ran).exists());
 }

@@ -233,3 +233,17 @@ fn programs_that_ran_without_their_rights_are_told() {
         assert_eq!(traced.stderr.contains(&note), is_told, "{name}: {traced}");
     }
 }
+
+#[test]
+fn where_a_user_may_not_write_nothing_is_run() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    let place = Place::new();
+    place.lay_out(&[]);
+    for arguments in [&["trace", "-t", "x.trace", "-o", "oci:/etc/x"][..], &["init", "-o", "/etc/x.yaml"]] {
+        let refused = outcome_of(place.minjail(arguments).args(["--", "touch", "ran"]));
+        refused.assert_refused(125, &["cannot be written: Permission denied", "a directory that you may change"]);
+        assert!(!place.context.work().join("ran").exists());
+    }
+}

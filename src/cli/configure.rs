@@ -9,15 +9,22 @@ use crate::path::{JailPath, unescape};
 use crate::profile::{HealthCheck, Image, Seconds, StopSignal};
 use crate::trace::{Header, Protocol, Trace};
 
+/// Refuses a command that no image can have, before it runs.
+pub(super) fn check_command(header: &Header) -> Result<(), Failure> {
+    header.command.iter().try_for_each(|argument| utf8(argument).map(drop))
+}
+
+fn utf8(argument: &String) -> Result<String, Failure> {
+    unescape(argument).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
+        Failure::usage(format!("the argument `{argument}` is not UTF-8, and an image's command must be"))
+            .hint("put the command into a script that gives this argument, and trace that")
+    })
+}
+
 /// How the image is run: as the workload was, unless `image` says otherwise.
 pub(super) fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chosen) -> Result<Config, Failure> {
     let mut arguments = lead.command.iter().skip(1);
-    let text = |argument: &String| {
-        unescape(argument).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
-            Failure::usage(format!("the argument `{argument}` is not UTF-8, and an image's command must be"))
-        })
-    };
-    let cmd = arguments.by_ref().map(text).collect::<Result<_, _>>()?;
+    let cmd = arguments.by_ref().map(utf8).collect::<Result<_, _>>()?;
     let ports = trace.runs.iter().flat_map(|run| &run.listening);
     let exposed_ports = ports.map(|listening| {
         let protocol = if listening.protocol == Protocol::Tcp { "tcp" } else { "udp" };
@@ -29,9 +36,9 @@ pub(super) fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chose
         ("org.minjail.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         ("org.minjail.format".to_owned(), FORMAT.to_string()),
     ];
-    let entrypoint = match lead.command.first().map(text).transpose()?.filter(|typed| leads_there(typed, lead, image)) {
+    let entrypoint = match lead.command.first().map(utf8).transpose()?.filter(|typed| leads_there(typed, lead, image)) {
         Some(typed) => vec![typed],
-        None => vec![text(&lead.program.to_string())?],
+        None => vec![utf8(&lead.program.to_string())?],
     };
     let (entrypoint, cmd) = match (&image.entrypoint, &image.cmd) {
         (None, None) => (entrypoint, cmd),
@@ -44,7 +51,7 @@ pub(super) fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chose
         entrypoint,
         cmd,
         env: variables.map(|(name, value)| (name.clone(), value.clone())).chain(added(&image.env)).collect(),
-        working_dir: image.workdir.clone().map_or_else(|| text(&lead.directory.to_string()), Ok)?,
+        working_dir: image.workdir.clone().map_or_else(|| utf8(&lead.directory.to_string()), Ok)?,
         user: image.user.clone().unwrap_or_else(|| format!("{}:{}", lead.uid, lead.gid)),
         exposed_ports: exposed_ports.chain(image.ports.iter().cloned()).collect(),
         volumes: image.volumes.clone(),

@@ -14,6 +14,7 @@ use nix::unistd::{Uid, User};
 use super::answer;
 use super::exit::Exit;
 use super::failure::Failure;
+use super::pack::check_target;
 use super::reading::Reading;
 use super::rehearse::PATH;
 use super::trace::{Running, Workload};
@@ -70,7 +71,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if let Some(file) = arguments.output.as_deref() {
-        refuse_old(file)?;
+        check_place(file)?;
     }
     if let Some(image) = &arguments.image {
         let opened = Image::open(&Input::parse(image)?, &arguments.reading.get())?;
@@ -83,7 +84,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     let workload = Workload::new(&arguments.running, &arguments.command)?;
     if arguments.output.is_none() {
-        refuse_old(&default_file(&workload.name()))?;
+        check_place(&default_file(&workload.name()))?;
     }
     // The program's own words must not get into a profile that goes to standard output.
     let standard_output = std::io::stdout().as_fd().try_clone_to_owned().map_err(Failure::new)?;
@@ -226,12 +227,13 @@ fn default_file(program: &str) -> PathBuf {
     PathBuf::from(format!("{program}.yaml"))
 }
 
-fn refuse_old(file: &Path) -> Result<(), Failure> {
-    if file != Path::new("-") && file.symlink_metadata().is_ok() {
-        return Err(Failure::usage(format!("`{}` exists already", file.display()))
-            .hint("name another file with `-o`, or remove this one"));
+/// Sees before anything runs whether the profile can be written.
+fn check_place(file: &Path) -> Result<(), Failure> {
+    if file == Path::new("-") {
+        Ok(())
+    } else {
+        check_target(file, false, "name another file with `-o`, or remove this one")
     }
-    Ok(())
 }
 
 /// Writes the profile, if it is one.

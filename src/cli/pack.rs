@@ -6,14 +6,15 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::Uid;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, Uid, faccessat};
 
 use super::choices::{Choices, Chosen};
 use super::configure::config;
 use super::failure::Failure;
 use super::progress::Progress;
 use crate::files::{self, FileSet, Note, Policy, Rules};
-use crate::image::{self, KeptLayers, Output, Reference, Target, check_replaceable, lock_beside};
+use crate::image::{self, KeptLayers, Output, Reference, Target, check_distinct, check_replaceable, lock_beside};
 use crate::layer::{BLOCK_SIZE, Compression};
 use crate::manifest::{self, Config, DrawnUp, Given, Layers, MOST_LAYERS, Manifest, Packages, Sources, Times};
 use crate::path::JailPath;
@@ -160,8 +161,9 @@ impl Packing {
         locks.dedup();
         locks.retain(|lock| locked.is_none_or(|locked| !is_same_file(lock, locked)));
         for path in places(&outputs, &locks) {
-            check_target(path, self.force)?;
+            check_target(path, self.force, REPLACE)?;
         }
+        check_distinct(&outputs, &locks)?;
         check_replaceable(&outputs)?;
         let chosen = self.choices.check(profile)?;
         Ok(Prepared {
@@ -218,12 +220,14 @@ pub(super) fn path_of(output: &Output) -> Option<&Path> {
     }
 }
 
-pub(super) fn check_target(path: &Path, force: bool) -> Result<(), Failure> {
+/// What to do about an output that is there already.
+pub(super) const REPLACE: &str = "give another name, or `--force` to replace it";
+
+/// Sees early whether an output can be made at `path`; `way_out` says what to do if something is there already.
+pub(super) fn check_target(path: &Path, force: bool, way_out: &str) -> Result<(), Failure> {
     let text = path.display();
     if !force && path.symlink_metadata().is_ok() {
-        return Err(
-            Failure::usage(format!("`{text}` exists already")).hint("give another name, or `--force` to replace it")
-        );
+        return Err(Failure::usage(format!("`{text}` exists already")).hint(way_out));
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !parent.is_dir() {
@@ -233,7 +237,12 @@ pub(super) fn check_target(path: &Path, force: bool) -> Result<(), Failure> {
         ))
         .hint("make the directory first"));
     }
-    Ok(())
+    // With the rights that count for making files (access(2), AT_EACCESS).
+    let allowed = faccessat(AT_FDCWD, parent, AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS);
+    allowed.map_err(|errno| {
+        Failure::usage(format!("`{text}` cannot be written: {}", std::io::Error::from(errno)))
+            .hint("write to a directory that you may change")
+    })
 }
 
 /// `SOURCE_DATE_EPOCH` (<https://reproducible-builds.org/specs/source-date-epoch/>), else 0.

@@ -11,6 +11,7 @@ use nix::sys::prctl::get_pdeathsig;
 use nix::unistd::{Gid, Group, Uid, User, getgroups};
 
 use super::apart::keep_apart_from;
+use super::configure::check_command;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::locate::locate;
@@ -83,6 +84,9 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Some(root) => Workload::rooted(root, &arguments.running, &arguments.command)?,
         None => Workload::new(&arguments.running, &arguments.command)?,
     };
+    if !prepared.outputs.is_empty() {
+        check_command(&workload.header)?;
+    }
     let name = workload.name();
     let target = arguments.trace.unwrap_or_else(|| PathBuf::from(format!("{name}.trace")));
     check_place(&target)?;

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use super::apart::keep_apart;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::pack::{check_count, check_target, lacks, packing, path_of, places, threads};
+use super::pack::{REPLACE, check_count, check_target, lacks, packing, path_of, places, threads};
 use super::progress::Progress;
 use super::reading::Reading;
 use super::side::of_image;
 use crate::files::Rules;
 use crate::image::{
-    self, Image, Input, KeptLayers, Output, Reference, check_replaceable, difference, lock_beside, write_all,
+    self, Image, Input, KeptLayers, Output, Reference, check_distinct, check_replaceable, difference, lock_beside,
+    write_all,
 };
 use crate::layer::Compression;
 use crate::manifest::{Kind, Layers, Manifest, Source, Sources, Times};
@@ -62,8 +63,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let directories = outputs.iter().filter(|output| matches!(output, Output::Rootfs(_)));
     let locks: Vec<PathBuf> = directories.filter_map(path_of).map(lock_beside).collect();
     for path in places(&outputs, &locks) {
-        check_target(path, arguments.force)?;
+        check_target(path, arguments.force, REPLACE)?;
     }
+    check_distinct(&outputs, &locks)?;
     check_replaceable(&outputs)?;
     if arguments.layers == Layers::Packages {
         return Err(Failure::usage("`unpack` does not look which package a file is of")

@@ -39,7 +39,7 @@ pub use read::{Image, ImageLayer, ReadError};
 pub use reading::{Limits, NoPlatform, Reading};
 pub use reference::{Reference, ReferenceError, Tag};
 pub use replace::{check_replaceable, lock_beside};
-pub use write::{Options, Progress, Written, write_all};
+pub use write::{Options, Progress, Written, check_distinct, write_all};
 
 /// An image could not be written.
 #[derive(Debug, thiserror::Error)]

@@ -322,10 +322,21 @@ fn config(tree: &Tree<'_>, diff_ids: Vec<Digest>, originals: &KeptLayers) -> Res
     document(tree.manifest, diff_ids, &originals).ok_or(ImageError::Epoch(tree.manifest.epoch))
 }
 
-fn check_distinct(outputs: &[Output], locks: &[PathBuf]) -> Result<(), ImageError> {
+/// Refuses outputs and locks of which two would be written to one place, however it is spelled.
+///
+/// # Errors
+/// [`ImageError::Twice`].
+pub fn check_distinct(outputs: &[Output], locks: &[PathBuf]) -> Result<(), ImageError> {
     let mut known = BTreeSet::new();
     for place in outputs.iter().map(Output::path).chain(locks.iter().map(|lock| Some(lock.as_path()))) {
-        if !known.insert(place) {
+        let canonical = |path: &Path| {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            fs_err::canonicalize(parent)
+                .ok()
+                .zip(path.file_name())
+                .map_or_else(|| path.to_owned(), |(at, name)| at.join(name))
+        };
+        if !known.insert(place.map(canonical)) {
             let path = place.map_or("standard output".to_owned(), |path| format!("`{}`", path.display()));
             return Err(ImageError::Twice { path });
         }
