@@ -13,6 +13,7 @@ use super::choices::{Choices, Chosen};
 use super::configure::config;
 use super::failure::Failure;
 use super::progress::Progress;
+use super::stoppable::stoppable;
 use crate::files::{self, FileSet, Note, Policy, Rules};
 use crate::image::{self, KeptLayers, Output, Reference, Target, check_distinct, check_replaceable, lock_beside};
 use crate::layer::{BLOCK_SIZE, Compression};
@@ -474,7 +475,13 @@ fn write(
         standard_output: prepared.standard_output.as_fd(),
     };
     let progress = Progress::new("packing", prepared.quiet);
-    let written = image::write_all(tree, outputs, locks, &options, &mut |at| progress.show(at.done, at.total))?;
+    let written = stoppable(|told| {
+        let mut advance = |at: image::Progress| {
+            told.look();
+            progress.show(at.done, at.total);
+        };
+        Ok(image::write_all(tree, outputs, locks, &options, &mut advance)?)
+    })?;
     Ok(written
         .into_iter()
         .map(|written| summary::Output {

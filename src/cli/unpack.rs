@@ -11,6 +11,7 @@ use super::pack::{REPLACE, check_count, check_target, lacks, packing, path_of, p
 use super::progress::Progress;
 use super::reading::Reading;
 use super::side::of_image;
+use super::stoppable::stoppable;
 use crate::files::Rules;
 use crate::image::{
     self, Image, Input, KeptLayers, Output, Reference, check_distinct, check_replaceable, difference, lock_beside,
@@ -143,7 +144,13 @@ fn write(
     };
     let progress = Progress::new("packing", arguments.quiet);
     let tree = Tree { manifest, sources: &sources, root: &root };
-    let written = write_all(&tree, outputs, locks, &options, &mut |at| progress.show(at.done, at.total))?;
+    let written = stoppable(|told| {
+        let mut advance = |at: image::Progress| {
+            told.look();
+            progress.show(at.done, at.total);
+        };
+        Ok(write_all(&tree, outputs, locks, &options, &mut advance)?)
+    })?;
     if !arguments.quiet {
         for written in written {
             say!("minjail: wrote {}: {} paths", written.output, manifest.entries.len());
