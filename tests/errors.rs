@@ -308,6 +308,26 @@ fn the_doctor_finds_what_is_forbidden() {
     );
 }
 
+#[test]
+fn the_doctor_says_what_is_bound() {
+    if !needs_root("namespaces and no_new_privs of root's") {
+        return;
+    }
+    let context = TestContext::new();
+    let cases: [(&[&str], &[&str]); 3] = [
+        (&["setpriv", "--no-new-privs"], &["under no_new_privs: setuid programs run without their rights"]),
+        (&["unshare", "-Ur"], &["limited  users in a jail  one", "outside this user namespace"]),
+        // Its `/proc` is another pid namespace's, in which its numbers are those of strangers.
+        (&["unshare", "-pf"], &["fails  ptrace", "fails  jail             `/proc` does not show", "mount -t proc"]),
+    ];
+    for (wrapper, words) in cases {
+        let said = outcome_of(context.command(wrapper[0]).args(&wrapper[1..]).args([minjail(), "doctor"])).text();
+        for word in words {
+            assert!(said.contains(word), "{wrapper:?}: no {word:?} in {said}");
+        }
+    }
+}
+
 /// An ELF header alone, for a machine that this one is not.
 fn other_architecture() -> Vec<u8> {
     const EM_X86_64: u16 = 62;

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
+use nix::sys::prctl::get_no_new_privs;
 use nix::unistd::Uid;
 
 use super::answer;
@@ -109,7 +110,9 @@ fn tracing() -> Finding {
     drop(quiet);
     match outcome {
         Ok(_) => {
-            let rights = if Uid::effective().is_root() {
+            let rights = if get_no_new_privs().unwrap_or(false) {
+                "under no_new_privs: setuid programs run without their rights, as they do without minjail"
+            } else if Uid::effective().is_root() {
                 "setuid programs keep their rights"
             } else {
                 "as an ordinary user: setuid programs run without their rights"
@@ -196,8 +199,14 @@ fn jail() -> Finding {
 /// Whether a jail can have more than one user.
 fn ids() -> Finding {
     let what = "users in a jail";
-    if Uid::effective().is_root() {
-        return Finding::works(what, "all: minjail runs as root");
+    let own = mapped_ids();
+    if Uid::effective().is_root() && own > 1 {
+        let seen = if own == u64::from(u32::MAX) {
+            "all: minjail runs as root".to_owned()
+        } else {
+            format!("{own}: minjail runs as root of a user namespace that has so many")
+        };
+        return Finding::works(what, seen);
     }
     let found = ["newuidmap", "newgidmap"].iter().all(|name| super::locate::locate(name.as_ref(), None).is_ok());
     let user = nix::unistd::User::from_uid(Uid::effective()).ok().flatten();
@@ -206,13 +215,22 @@ fn ids() -> Finding {
         let names = [user.as_ref().map(|user| user.name.clone()), Some(Uid::effective().to_string())];
         text.lines().any(|line| names.iter().flatten().any(|name| line.split(':').next() == Some(name)))
     };
-    if found && has_range("/etc/subuid") && has_range("/etc/subgid") {
+    let is_bound = get_no_new_privs().unwrap_or(false);
+    if found && !is_bound && own == u64::from(u32::MAX) && has_range("/etc/subuid") && has_range("/etc/subgid") {
         return Finding::works(what, "a range of them, by newuidmap");
     }
-    Finding {
-        what,
-        state: State::Limited,
-        seen: "one: the program's own".to_owned(),
-        hint: Some("install newuidmap (Debian: uidmap), and have a range in /etc/subuid and /etc/subgid".to_owned()),
-    }
+    let hint = if is_bound {
+        "newuidmap gives users only to who runs without no_new_privs"
+    } else if own < u64::from(u32::MAX) {
+        "run minjail outside this user namespace, or give it more ids"
+    } else {
+        "install newuidmap (Debian: uidmap), and have a range in /etc/subuid and /etc/subgid"
+    };
+    Finding { what, state: State::Limited, seen: "one: the program's own".to_owned(), hint: Some(hint.to_owned()) }
+}
+
+/// How many user ids there are here (`user_namespaces(7)`, `/proc/self/uid_map`): outside of any namespace all but the last.
+fn mapped_ids() -> u64 {
+    let map = fs_err::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.lines().filter_map(|line| line.split_ascii_whitespace().nth(2)?.parse::<u64>().ok()).sum()
 }

@@ -19,6 +19,8 @@ pub enum JailError {
     Nul(String),
     #[error("a jail must be entered from a process with one thread, but this one has {0}")]
     Threads(usize),
+    #[error("`/proc` does not show this process under its number, or is not there")]
+    Proc,
     #[error("failed to take `/` for the tree of a jail: it is the host's own root")]
     HostRoot,
     #[error(transparent)]
@@ -59,6 +61,9 @@ impl JailError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Namespaces { obstacle, .. } | Self::Step { obstacle, .. } => obstacle.map(Obstacle::hint),
+            Self::Proc => {
+                Some("mount it: `mount -t proc proc /proc`; in a pid namespace of its own, `unshare --mount-proc` does")
+            }
             Self::MapIds { .. } => Some(
                 "`newuidmap` and `newgidmap` must be setuid root or have file capabilities, and `/etc/subuid` and \
                  `/etc/subgid` must agree with them; without lines for your user there, the jail has one user only",

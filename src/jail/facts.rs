@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::sys::prctl::get_no_new_privs;
-use nix::unistd::{User, getegid, geteuid};
+use nix::unistd::{User, getegid, geteuid, getpid};
 
 use super::Jail;
 use super::error::{JailError, Obstacle};
@@ -69,6 +69,10 @@ pub(super) const NAMES: [&str; 7] =
 const PROGRAM_DIRECTORIES: [&str; 3] = ["/usr/bin", "/bin", "/usr/local/bin"];
 
 pub(super) fn gather(jail: &Jail) -> Result<Facts, JailError> {
+    // In another pid namespace's, the number of a process of ours is a stranger's.
+    if fs_err::read_link("/proc/self").ok().as_deref() != Some(Path::new(&getpid().to_string())) {
+        return Err(JailError::Proc);
+    }
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let read = |path: &str| fs_err::read_to_string(path);
     Ok(Facts {
