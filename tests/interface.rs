@@ -279,3 +279,25 @@ fn an_answer_that_cannot_be_written() {
         assert_ne!(closed.status, 125, "{command}: {closed}");
     }
 }
+
+/// A summary that looks as ever would hide that half of the run is missing.
+#[test]
+fn a_program_that_fails_is_told_of() {
+    let context = TestContext::new();
+    let run =
+        |script: &str| outcome_of(&mut context.minjail(&["trace", "--force", "-t", "x", "--", "sh", "-c", script]));
+    assert!(!run("exit 0").stderr.contains("note: the program"));
+    assert!(run("exit 3").stderr.contains("note: the program ended with status 3: what it would have used later"));
+    assert!(
+        run("kill -SEGV $$").stderr.contains("note: the program was killed by SIGSEGV: what it would have used later")
+    );
+}
+
+#[test]
+fn a_file_that_is_no_lock_is_named() {
+    let context = TestContext::new();
+    context.lay_out(&[("file", "hello")]);
+    for arguments in [&["why", "file", "/x"][..], &["diff", "file", "file"]] {
+        outcome_of(&mut context.minjail(arguments)).assert_refused(125, &["`file` is no lock"]);
+    }
+}

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::cache::Unpacked;
 use super::failure::Failure;
+use super::locked::parse_lock;
 use super::run::run_config;
 use crate::image::{Image, lock_beside};
 use crate::jail::Base;
@@ -29,7 +30,7 @@ pub(super) fn of_image(image: &Image, unpacked: &Unpacked) -> Result<(Base, Opti
 pub(super) fn of_directory(directory: &Path) -> Result<(Base, Option<Config>), Failure> {
     fs_err::metadata(directory).map_err(Failure::new)?;
     let lock = match fs_err::read_to_string(lock_beside(directory)) {
-        Ok(text) => Some(Manifest::parse(&text)?),
+        Ok(text) => Some(parse_lock(&lock_beside(directory), &text)?),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(Failure::new(error)),
     };

@@ -7,13 +7,14 @@ use anstyle::{AnsiColor, Style};
 
 use super::exit::Exit;
 use super::locate::{LocateError, is_bare_script};
+use super::locked::NoLock;
 use crate::cache::CacheError;
 use crate::elf::CacheError as LdCacheError;
 use crate::elf::SearchError;
 use crate::files::FilesError;
 use crate::image::{ImageError, OutputError, ReadError};
 use crate::jail::JailError;
-use crate::manifest::{DrawError, ParseError};
+use crate::manifest::DrawError;
 use crate::path::escape;
 use crate::profile::LoadError;
 use crate::publish::PublishError;
@@ -274,8 +275,8 @@ impl From<TreeError> for Failure {
     }
 }
 
-impl From<ParseError> for Failure {
-    fn from(error: ParseError) -> Self {
+impl From<NoLock> for Failure {
+    fn from(error: NoLock) -> Self {
         Self::new(error).hint("a lock is the file beside an image, named after it with `.lock` at the end")
     }
 }

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use minjail_tracer::{Credentials, Event, Options};
 use nix::sys::prctl::get_pdeathsig;
+use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Group, Uid, User, getgroups};
 
 use super::apart::keep_apart_from;
@@ -98,6 +100,9 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     } else {
         workload.watched(&target, &options, arguments.running.grace, prepared.quiet)?
     };
+    if !prepared.quiet && !prepared.json {
+        tell_of_end(ending, options.told_to_end.load(Ordering::SeqCst));
+    }
     if prepared.outputs.is_empty() {
         pack::tell_of_trace(&tally, &target, &prepared);
     } else {
@@ -108,6 +113,22 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         needed.draw(&prepared)?.publish(&prepared)?;
     }
     Ok(ending.into())
+}
+
+/// Says if the program has failed: of a run that ended early much is not known. `told` is the signal that asked for its end.
+fn tell_of_end(ending: Ending, told: i32) {
+    let how = match ending {
+        Ending::Exited(0) => return,
+        Ending::Killed(libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT) => return,
+        Ending::Exited(_) | Ending::Killed(_) if told != 0 => return,
+        Ending::Exited(status) => format!("ended with status {status}"),
+        Ending::Killed(signal) => {
+            let name =
+                Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |signal| signal.to_string());
+            format!("was killed by {name}")
+        }
+    };
+    say!("note: the program {how}: what it would have used later is not in the trace");
 }
 
 /// A program about to be traced.
@@ -242,8 +263,12 @@ pub(super) fn named(
 /// The directory that the program starts in, free of links.
 fn directory(workdir: Option<&Path>) -> Result<PathBuf, Failure> {
     match workdir {
-        Some(path) => fs_err::canonicalize(path).map_err(Failure::new),
-        None => std::env::current_dir().map_err(|error| io_failure("find", Path::new("."), error)),
+        Some(path) => std::fs::canonicalize(path)
+            .map_err(|error| io_failure("enter", path, error).hint("name a directory that is there with `--workdir`")),
+        None => std::env::current_dir().map_err(|error| {
+            io_failure("find the working directory", Path::new("."), error)
+                .hint("it was removed, perhaps: change to another, or name one with `--workdir`")
+        }),
     }
 }
 
