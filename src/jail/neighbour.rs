@@ -84,10 +84,10 @@ impl Namespaces {
 }
 
 /// Lets the process that `command` will start end with this thread, and lead a process group of its own, so that what it
-/// starts can be ended with it.
-pub fn tie(command: &mut Command) {
+/// starts can be ended with it. `prepare` runs in that process before anything else, where nothing may allocate.
+pub fn tie(command: &mut Command, prepare: fn()) {
     command.process_group(0);
-    sys::die_with_starter(command);
+    sys::die_with_starter(command, prepare);
 }
 
 fn open(path: &str) -> io::Result<OwnedFd> {

@@ -132,13 +132,15 @@ pub(super) fn join_before_exec(command: &mut Command, namespaces: Vec<OwnedFd>) 
 }
 
 /// Lets the process that `command` will start be killed when the thread that starts it ends (`PR_SET_PDEATHSIG`,
-/// `prctl(2)`). It blocks no signal, though its starter may, who hands them on to it.
-pub(super) fn die_with_starter(command: &mut Command) {
-    let alone = || {
+/// `prctl(2)`). It blocks no signal, though its starter may, who hands them on to it. `prepare`, which may neither allocate nor
+/// lock, comes first.
+pub(super) fn die_with_starter(command: &mut Command, prepare: fn()) {
+    let alone = move || {
+        prepare();
         SigSet::empty().thread_set_mask()?;
         Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)
     };
-    // SAFETY: between fork and exec the closure makes two plain calls, which neither allocate nor lock.
+    // SAFETY: between fork and exec the closure makes plain calls, which neither allocate nor lock.
     unsafe { command.pre_exec(alone) };
 }
 

@@ -197,6 +197,7 @@ impl Director {
     fn start(order: &Order, workload: &Workload, minjail: &Path, arguments: &[&str]) -> Result<Self, DirectError> {
         let socket = order.scratch.join(SOCKET);
         let _ = fs_err::remove_file(&socket);
+        minjail_tracer::lift_limits();
         let listener = UnixListener::bind(&socket).map_err(step("listen for the runner"))?;
         let file = order.scratch.join("order.json");
         let text = serde_json::to_vec(order).expect("an order is plain data");
@@ -207,7 +208,7 @@ impl Director {
         let mut runner = std::process::Command::new(minjail);
         runner.args(arguments).arg(&file).stdin(Stdio::from(input.into_parts().0));
         // In a group of its own: a server that ends its group when it stops, as Apache does, would end minjail with it.
-        jail::tie(&mut runner);
+        jail::tie(&mut runner, minjail_tracer::restore_limits);
         let told_to_end = Arc::new(AtomicI32::new(0));
         let signals = Forwarding::while_waiting(Arc::clone(&told_to_end)).map_err(step("start a thread"))?;
         let mut child =

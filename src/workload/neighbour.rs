@@ -30,7 +30,7 @@ pub(super) enum CommandError {
 
 /// Runs `command` without input, for `patience` at most.
 pub(super) fn finish(mut command: Command, patience: Duration) -> Result<Output, CommandError> {
-    jail::tie(&mut command);
+    jail::tie(&mut command, minjail_tracer::restore_limits);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let process = Pid::from_raw(i32::try_from(child.id()).expect("the kernel's ids are ints"));
     let stdout = collect(child.stdout.take().expect("it is piped"));

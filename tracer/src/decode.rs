@@ -177,16 +177,17 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
             ask(Asked::Handle { mount: descriptor(arguments[0]), address: arguments[1], access });
         }
         Kind::Ptrace => ask(Asked::Nested),
-        // SECCOMP_SET_MODE_FILTER is 1.
+        // SECCOMP_SET_MODE_FILTER is 1; without a filter it is a question whether the kernel knows the flags.
         Kind::Seccomp => {
-            if arguments[0] == 1 && arguments[1] & SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
+            let is_filter = arguments[0] as u32 == 1 && arguments[2] != 0;
+            if is_filter && arguments[1] & SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
                 ask(Asked::Supervisor);
             }
         }
         Kind::Namespace => {
             // unshare(flags), setns(fd, nstype).
             let flags = if entry.call.name == "unshare" { arguments[0] } else { arguments[1] };
-            if flags & CLONE_NEWNS != 0 || (entry.call.name == "setns" && flags == 0) {
+            if flags & CLONE_NEWNS != 0 || (entry.call.name == "setns" && flags as u32 == 0) {
                 ask(Asked::MountNamespace);
             }
         }
@@ -254,7 +255,9 @@ fn descriptor(argument: u64) -> i32 {
 pub(crate) fn open(flags: u64) -> (Access, bool) {
     let flags = flags as u32 as i32;
     let has = |flag: i32| flags & flag == flag;
-    let follow = !has(libc::O_NOFOLLOW) && !has(libc::O_CREAT | libc::O_EXCL);
+    // With O_PATH all but three flags are passed over (`fs/open.c`, `build_open_how`).
+    let makes = !has(libc::O_PATH) && has(libc::O_CREAT | libc::O_EXCL);
+    let follow = !has(libc::O_NOFOLLOW) && !makes;
     let access = if has(libc::O_PATH) || has(libc::O_TMPFILE) {
         Access::Look
     } else if has(libc::O_CREAT) {
@@ -408,6 +411,7 @@ mod tests {
         assert_eq!(opened(libc::O_WRONLY | libc::O_CREAT), (Access::Create, true));
         assert_eq!(opened(libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL), (Access::Create, false));
         assert_eq!(opened(libc::O_PATH | libc::O_NOFOLLOW), (Access::Look, false));
+        assert_eq!(opened(libc::O_PATH | libc::O_CREAT | libc::O_EXCL), (Access::Look, true));
         assert_eq!(opened(libc::O_TMPFILE | libc::O_RDWR), (Access::Look, true));
         assert_eq!(opened(libc::O_DIRECTORY), (Access::Read, true));
     }
@@ -434,6 +438,15 @@ mod tests {
             ask("bind", Abi::X86_64, [3, 0x1000, 16, 0, 0, 0], &address),
             [Asked::BindPort { descriptor: 3, port: 8080 }]
         );
+    }
+
+    #[test]
+    fn an_int_in_a_wide_register() {
+        assert_eq!(ask("setns", Abi::X86_64, [3, 1 << 32, 0, 0, 0, 0], b""), [Asked::MountNamespace]);
+        let flags = SECCOMP_FILTER_FLAG_NEW_LISTENER;
+        assert_eq!(ask("seccomp", Abi::X86_64, [1 << 32 | 1, flags, 0x1000, 0, 0, 0], b""), [Asked::Supervisor]);
+        // Whether the kernel knows the flag.
+        assert_eq!(ask("seccomp", Abi::X86_64, [1, flags, 0, 0, 0, 0], b""), []);
     }
 
     #[test]

@@ -19,7 +19,6 @@ use crate::filter::ABIS;
 use crate::foresight::{Foreseen, Looks};
 use crate::interpreters::Program;
 use crate::known::{Change, Known};
-use crate::limits::Lifted;
 use crate::listener::{Listener, Rope, lock};
 use crate::machine::{End, Machine, Step};
 use crate::place::{self, Places};
@@ -33,7 +32,7 @@ use crate::status::Stop;
 use crate::stops::{Next, Stops};
 use crate::sys::WaitingCall;
 use crate::walk::Walker;
-use crate::{TraceError, memory, status, sys};
+use crate::{TraceError, limits, memory, status, sys};
 
 /// How a program is traced.
 #[derive(Debug, Clone, Default)]
@@ -73,9 +72,9 @@ pub fn trace(command: &Command, options: &Options, sink: &mut Sink<'_>) -> Resul
         return Err(TraceError::Blind);
     }
     let forwarding = Forwarding::start(Arc::clone(&options.told_to_end)).map_err(TraceError::Thread)?;
+    limits::lift();
     let mut started = spawn(command, SEIZE_OPTIONS, forwarding.mask(), options)?;
     forwarding.to(started.process);
-    let _lifted = Lifted::new();
     let engine = Mutex::new(Engine::new(started.process, &forwarding, sink));
     let outcome = std::thread::scope(|scope| {
         run(&engine, scope, &mut started, options).map_err(|failure| lock(&engine).give_up(failure))

@@ -15,7 +15,7 @@ use crate::filter::{MARK, X32_BIT};
 use crate::foresight::is_unasked;
 use crate::known::Change;
 use crate::memory::{self, Unread};
-use crate::place::{self, Place};
+use crate::place::{self, Open, Place};
 use crate::race::{Changing, Raced, loses};
 use crate::retrace::Retraced;
 use crate::served::Lies;
@@ -285,7 +285,7 @@ impl Engine<'_> {
         let Use { access, follow, verify, .. } = used;
         let (mut end, mut has_moved) = (None, false);
         let question = (access, follow, place.namespace, place.root.as_slice(), from.of(&place), spelled.as_slice());
-        let mut change = changes(entry.call.name, access);
+        let mut change = changes(&entry, access);
         let is_new = self.known.is_new(question);
         let was_missing = !is_new && self.known.was_missing(question);
         // What is executed has an interpreter, which may be another one by now.
@@ -305,7 +305,9 @@ impl Engine<'_> {
             let Walked { walk, is_personal, stop } = walked;
             // Another call may go further by the same path.
             let is_personal = is_personal || stop == Some(Blocked::Refused);
-            if stop == Some(Blocked::Elsewhere) {
+            // Who only looks at a door, as `lsof` does, learns no more than what another process has open.
+            let is_glance = access == Access::Look && stop == Some(Blocked::Elsewhere { goes_on: false });
+            if matches!(stop, Some(Blocked::Elsewhere { .. })) && !is_glance {
                 self.gap(process, Gap::MountNamespace)?;
             }
             let is_missing = matches!(walk.found, Found::Missing);
@@ -319,7 +321,7 @@ impl Engine<'_> {
                 change = Some(Change::Names);
             }
             // A path that goes on behind a file is no more than a look at that file.
-            let is_look = matches!(stop, Some(Blocked::NoDirectory | Blocked::Elsewhere | Blocked::Refused));
+            let is_look = matches!(stop, Some(Blocked::NoDirectory | Blocked::Elsewhere { .. } | Blocked::Refused));
             let access = if is_look { Access::Look } else { access };
             end = verify.then(|| walk.end.clone());
             if access == Access::Enter {
@@ -368,33 +370,70 @@ impl Engine<'_> {
         if !place.shows(task, || "root".to_owned(), &place.root) {
             return Err(Errno::EXDEV);
         }
+        let is_absolute = self.spelled.starts_with(b"/");
         match from {
             From::Root(directory) => {
                 let root = match directory {
-                    libc::AT_FDCWD => place.directory.clone(),
-                    descriptor => self.directory(task, descriptor)?,
+                    libc::AT_FDCWD => self.working_directory(task, &place)?,
+                    descriptor => self.directory(task, descriptor, &place)?,
                 };
-                Ok((
-                    Arc::new(Place { root: root.clone(), directory: root, ..Place::clone(&place) }),
-                    Start::WorkingDirectory,
-                ))
+                let place = Place { root: root.clone(), directory: root, is_gone: false, ..Place::clone(&place) };
+                Ok((Arc::new(place), Start::WorkingDirectory))
             }
             // The kernel looks at the descriptor only for a relative path.
-            From::Descriptor(descriptor) if !self.spelled.starts_with(b"/") => {
-                let directory = self.directory(task, descriptor)?;
-                let is_shown = place.shows(task, || format!("fd/{descriptor}"), &directory);
-                if is_shown { Ok((place, Start::Directory(directory))) } else { Err(Errno::EXDEV) }
+            From::Descriptor(descriptor) if !is_absolute => {
+                let directory = self.directory(task, descriptor, &place)?;
+                Ok((place, Start::Directory(directory)))
             }
-            _ if !self.spelled.starts_with(b"/") && !place.shows(task, || "cwd".to_owned(), &place.directory) => {
-                Err(Errno::EXDEV)
+            _ => {
+                if !is_absolute {
+                    self.working_directory(task, &place)?;
+                }
+                Ok((place, Start::WorkingDirectory))
             }
-            _ => Ok((place, Start::WorkingDirectory)),
         }
     }
 
-    pub(crate) fn directory(&mut self, task: i32, descriptor: i32) -> Result<Vec<u8>, Errno> {
-        let open = self.places.descriptor(task, descriptor)?;
-        if open.path.starts_with(b"/") { Ok(open.path) } else { Err(Errno::ENOTDIR) }
+    /// The directory that is open at `descriptor`.
+    fn directory(&mut self, task: i32, descriptor: i32, place: &Place) -> Result<Vec<u8>, Errno> {
+        let Open { path, is_deleted } = self.places.descriptor(task, descriptor)?;
+        if !path.starts_with(b"/") {
+            return Err(Errno::ENOTDIR);
+        }
+        self.stands(task, place, || format!("fd/{descriptor}"), path, is_deleted)
+    }
+
+    fn working_directory(&self, task: i32, place: &Place) -> Result<Vec<u8>, Errno> {
+        self.stands(task, place, || "cwd".to_owned(), place.directory.clone(), place.is_gone)
+    }
+
+    /// `directory`, if `door` leads there, and `self.spelled` may lead anywhere from there.
+    fn stands(
+        &self,
+        task: i32,
+        place: &Place,
+        door: impl Fn() -> String,
+        directory: Vec<u8>,
+        is_gone: bool,
+    ) -> Result<Vec<u8>, Errno> {
+        let is_shown = if is_gone {
+            // Only `..` leads out of a directory that was removed (`fs/namei.c`, `follow_dotdot`), and nothing is in it.
+            let mut names = self.spelled.split(|&byte| byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
+            if names.next() != Some(b"..") {
+                return Err(Errno::ENOENT);
+            }
+            let parent = directory.iter().rposition(|&byte| byte == b'/').unwrap_or(0).max(1);
+            place.shows(task, || format!("{}/..", door()), &directory[..parent])
+        } else {
+            place.shows(task, &door, &directory)
+        };
+        // What is below /proc goes with its process.
+        let has_ended = || directory.starts_with(b"/proc/") && look::known(&directory) == Err(Errno::ENOENT);
+        match is_shown {
+            true => Ok(directory),
+            false if has_ended() => Err(Errno::ENOENT),
+            false => Err(Errno::EXDEV),
+        }
     }
 
     pub(crate) fn tell_touch(
@@ -505,11 +544,18 @@ fn is_link(found: &Found) -> bool {
     matches!(found, Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFLNK)
 }
 
-/// What a call changes for others: where they stand; or where a path leads that led somewhere before, by a new link, a
+/// What a call changes for others: where they stand, or whether that is still there; or where a path leads that led somewhere before, by a new link, a
 /// rename or a mount. A new file or directory changes only what was missing, and a missing path stays missing for
 /// the image.
-fn changes(call: &str, access: Access) -> Option<Change> {
+fn changes(entry: &Entry, access: Access) -> Option<Change> {
+    let call = entry.call.name;
+    let removes_directory = || match call {
+        "rmdir" => true,
+        "unlinkat" => entry.arguments[2] & u64::from(libc::AT_REMOVEDIR.cast_unsigned()) != 0,
+        _ => false,
+    };
     match access {
+        Access::Remove if removes_directory() => Some(Change::Places),
         Access::Enter if call == "pivot_root" => Some(Change::Names),
         Access::Enter => Some(Change::Places),
         Access::Replace | Access::Mount => Some(Change::Names),

@@ -14,6 +14,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use crate::TraceError;
+use crate::decode;
 use crate::engine::Engine;
 use crate::event::{Access, Found, Walk};
 use crate::inspect::Asking;
@@ -79,8 +80,9 @@ impl Engine<'_> {
             let Some(Interpreter { path: interpreter, is_loader }) = named else { return Ok(()) };
             // A relative one is relative to the working directory of whoever executes (`fs/binfmt_script.c`).
             let settled = self.known.is_settled();
-            let place = match self.places.of(asking.task, settled) {
-                Ok(place) => place,
+            self.spelled.clone_from(&interpreter);
+            let place = match self.start(asking.task, decode::From::WorkingDirectory, settled) {
+                Ok((place, _)) => place,
                 Err(errno) => return self.hidden(asking.process, errno),
             };
             let from = if interpreter.starts_with(b"/") { &place.root } else { &place.directory };

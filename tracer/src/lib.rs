@@ -62,6 +62,7 @@ mod walk;
 
 pub use engine::{Options, Outcome, Sink, trace};
 pub use event::{Access, Event, Found, Gap, Link, Protocol, Touch, Walk};
+pub use limits::{lift as lift_limits, restore as restore_limits};
 pub use signals::Forwarding;
 pub use spawn::{Command, Credentials, SpawnError};
 

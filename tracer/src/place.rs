@@ -20,7 +20,11 @@ use crate::sys::{self, Inode};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) root: Vec<u8>,
+    /// The root of the task, also where a call has another one for itself (`RESOLVE_IN_ROOT` of `openat2(2)`).
+    pub(crate) top: Vec<u8>,
     pub(crate) directory: Vec<u8>,
+    /// The directory was removed: nothing can be in it, and what has its name now is another.
+    pub(crate) is_gone: bool,
     /// The task's mount namespace, if that is not the tracer's, or if paths may lead to what is in none.
     pub(crate) namespace: Option<u64>,
     /// The program has mounted or unmounted something: where `/proc` says that a task stands, or that something is open,
@@ -36,8 +40,8 @@ impl Place {
     pub(crate) fn lies(&self, path: &[u8]) -> Lies {
         let Some(table) = &self.served else { return Lies::Elsewhere };
         // Another namespace's table tells of paths from the task's root on.
-        match path.strip_prefix(self.root.as_slice()) {
-            Some(below) if self.namespace.is_some() && self.root != b"/" => table.lies(below),
+        match path.strip_prefix(self.top.as_slice()) {
+            Some(below) if self.namespace.is_some() && self.top != b"/" => table.lies(below),
             _ => table.lies(path),
         }
     }
@@ -93,10 +97,12 @@ impl Places {
         };
         let served_outside = self.served.table().cloned();
         let root = link(task, "root", served_outside.as_deref())?.path;
-        let directory = link(task, "cwd", served_outside.as_deref())?.path;
+        let Open { path: directory, is_deleted: is_gone } = link(task, "cwd", served_outside.as_deref())?;
         let served = if namespace.is_some() { self.served.table_for(task) } else { served_outside.clone() };
         let may_be_covered = self.has_mounted;
-        let place = Arc::new(Place { root, directory, namespace, may_be_covered, served, served_outside });
+        let top = root.clone();
+        let place = Place { root, top, directory, is_gone, namespace, may_be_covered, served, served_outside };
+        let place = Arc::new(place);
         if may_remember {
             self.remembered.insert(task, Arc::clone(&place));
         }

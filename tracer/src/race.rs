@@ -174,7 +174,10 @@ impl Engine<'_> {
     /// A call that is about to execute what `self.spelled` leads to.
     pub(crate) fn executing_by_path(&mut self, asking: Asking, used: Use) -> Raced {
         let directory = match used.from {
-            From::Descriptor(descriptor) => self.directory(asking.task, descriptor).ok(),
+            From::Descriptor(descriptor) => {
+                let open = self.places.descriptor(asking.task, descriptor).ok();
+                open.map(|open| open.path).filter(|path| path.starts_with(b"/"))
+            }
             _ => None,
         };
         Raced::Executing { asking, used, directory, spelled: self.spelled.clone() }

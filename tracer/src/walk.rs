@@ -49,14 +49,15 @@ pub(crate) enum Blocked {
     MissingThenUp,
     /// By something that is no directory: the walk's end.
     NoDirectory,
-    /// By a door of `/proc` that leads to what no path of the tracer's leads to.
-    Elsewhere,
+    /// By a door of `/proc` that leads to what no path of the tracer's leads to; the path goes on from there, or not.
+    Elsewhere { goes_on: bool },
     /// By a link that the call does not follow, or because it goes where the call does not go (`openat2(2)`).
     Refused,
     /// By an error.
     Error,
 }
 
+const RESOLVE_NO_MAGICLINKS: u64 = 0x2;
 const RESOLVE_NO_SYMLINKS: u64 = 0x4;
 const RESOLVE_BENEATH: u64 = 0x8;
 
@@ -66,12 +67,22 @@ impl Walked {
     pub(crate) fn kept_to(mut self, resolve: u64, from: &[u8], spelled: &[u8]) -> Self {
         let is_beneath = |path: &[u8]| path.strip_prefix(from).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
         let links = &self.walk.links;
+        let went_through_a_door = self.is_personal && !self.walk.end.starts_with(b"/proc/");
+        if resolve & (RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS) != 0 && went_through_a_door {
+            return self.refused_at(from.to_vec());
+        }
         let refused = if resolve & RESOLVE_NO_SYMLINKS != 0 && !links.is_empty() {
             Some(0)
         } else if resolve & RESOLVE_BENEATH == 0 || from == b"/" {
             None
         } else if spelled.starts_with(b"/") {
             return self.refused_at(from.to_vec());
+        } else if self.walk.passed.iter().any(|passed| passed == from) {
+            // It went up from there, by itself or by a link, and may have come back.
+            if links.is_empty() {
+                return self.refused_at(from.to_vec());
+            }
+            Some(0)
         } else if links.iter().map(|link| &link.path).chain([&self.walk.end]).all(|path| is_beneath(path)) {
             links.iter().position(|link| link.target.starts_with(b"/"))
         } else {
@@ -195,6 +206,19 @@ impl Walker {
     }
 }
 
+/// Where a link leads.
+enum Followed {
+    Path,
+    /// It is a door of `/proc`, and what is behind it has no path, nor ever had.
+    Nowhere,
+    /// It is a door of `/proc` to what no path of the tracer's leads to.
+    Elsewhere,
+}
+
+/// File systems of files that no path leads to: message queues, which have names of their own (`mq_overview(7)`), and
+/// `memfd_secret(2)` (`include/uapi/linux/magic.h`).
+const NAMELESS: [i64; 2] = [0x1980_0202, 0x5345_434d];
+
 /// A walk under way.
 struct Steps<'a> {
     asker: Asker<'a>,
@@ -230,11 +254,12 @@ impl<'a> Steps<'a> {
             match self.lstat() {
                 Ok(stat) if is(&stat, SFlag::S_IFLNK) && (follow || !todo.is_empty()) => {
                     match self.follow(&stat, &mut todo) {
-                        Ok(true) => {}
-                        Ok(false) if self.leads_elsewhere(!todo.is_empty()) => {
-                            return self.stopped(there(stat), Some(Blocked::Elsewhere));
+                        Ok(Followed::Path) => {}
+                        Ok(Followed::Elsewhere) => {
+                            let goes_on = !todo.is_empty();
+                            return self.stopped(there(stat), Some(Blocked::Elsewhere { goes_on }));
                         }
-                        Ok(false) => found = Some(stat),
+                        Ok(Followed::Nowhere) => found = Some(stat),
                         Err(errno) => return self.stopped(Found::Unknown(errno), Some(Blocked::Error)),
                     }
                 }
@@ -264,7 +289,7 @@ impl<'a> Steps<'a> {
             return Cow::Borrowed(path);
         }
         // proc(5), /proc/pid/root: the door to the task's own view, with its mounts.
-        let below = if place.root == b"/" { Some(path) } else { path.strip_prefix(&place.root[..]) };
+        let below = if place.top == b"/" { Some(path) } else { path.strip_prefix(&place.top[..]) };
         let door = format!("/proc/{task}/root/");
         below.map_or(Cow::Borrowed(path), |below| [door.as_bytes(), below].concat().into())
     }
@@ -290,8 +315,8 @@ impl<'a> Steps<'a> {
         is_proc
     }
 
-    /// Goes through the link at `end`; false if it is one of /proc that leads to no path.
-    fn follow(&mut self, stat: &FileStat, todo: &mut Vec<Cow<'_, [u8]>>) -> Result<bool, Errno> {
+    /// Goes through the link at `end`.
+    fn follow(&mut self, stat: &FileStat, todo: &mut Vec<Cow<'_, [u8]>>) -> Result<Followed, Errno> {
         if self.links.len() == MAX_LINKS {
             return Err(Errno::ELOOP);
         }
@@ -320,8 +345,11 @@ impl<'a> Steps<'a> {
                 && std::str::from_utf8(&self.reach()).is_ok_and(leads);
             if is_path {
                 self.end = target;
+                return Ok(Followed::Path);
             }
-            return Ok(is_path);
+            // A name like `net:[1]` is no file's.
+            let is_elsewhere = target.starts_with(b"/") && self.leads_elsewhere(!todo.is_empty());
+            return Ok(if is_elsewhere { Followed::Elsewhere } else { Followed::Nowhere });
         }
         self.links.push(Link { path: self.end.clone(), target: target.clone() });
         if target.starts_with(b"/") {
@@ -330,7 +358,7 @@ impl<'a> Steps<'a> {
             self.up();
         }
         todo.extend(reversed(&target).map(|name| Cow::Owned(name.to_vec())));
-        Ok(true)
+        Ok(Followed::Path)
     }
 
     /// The number that a task has in the `/proc` whose link `end` is: its own pid namespace's, where that has another than
@@ -362,7 +390,11 @@ impl<'a> Steps<'a> {
             return false;
         }
         let is_kept = |stat: FileStat| stat.st_nlink > 0 && (is(&stat, SFlag::S_IFREG) || is(&stat, SFlag::S_IFDIR));
-        nix::sys::stat::stat(&*self.reach()).is_ok_and(is_kept)
+        let has_names = || {
+            let kind = nix::sys::statfs::statfs(&*self.reach()).map(|behind| behind.filesystem_type().0);
+            !kind.is_ok_and(|kind| NAMELESS.contains(&kind))
+        };
+        nix::sys::stat::stat(&*self.reach()).is_ok_and(is_kept) && has_names()
     }
 
     /// To the parent directory, but never above the task's root.

@@ -139,10 +139,8 @@ fn directories_that_move_away() {
         "rename Replace new missing",
         "access Look new/second missing",
         "rmdir Remove new there",
-        // Nothing can be in a directory that is gone, but it can be opened, and nobody gets out of it by `..`.
-        "access Look new/third missing",
+        // Nothing can be in a directory that is gone: only `..` leads anywhere from there.
         "access Look fourth missing",
-        "open Read new missing",
     ]);
 }
 
@@ -174,6 +172,7 @@ fn openat2_with_a_root_of_its_own() {
     let hazard = Hazard::new("resolve")
         .file("cell/file")
         .file("cell/dir/file")
+        .file("cell/dir/other")
         .file("cell/at-cwd")
         .file("outside")
         .link("cell/absolute", "/file")
@@ -468,10 +467,43 @@ fn places_below_mounts() {
         return skip("only root mounts");
     }
     let run = |how: &str| Hazard::new("covered").file("from/file").directory("to").arguments(&[how]).run();
-    for how in ["over", "gone", "door", "view"] {
+    for how in ["over", "gone", "door", "view", "root", "root-here"] {
         let seen = run(how);
         assert_eq!(seen.outcome, Outcome::Exited(0), "{how}");
         assert!(seen.gaps.contains_key(&Gap::MountNamespace), "{how}: {:?} {:?}", seen.gaps, seen.touches);
+    }
+    let seen = run("own");
+    assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+    assert!(seen.touches.contains("openat2 Read from/file there"), "{:?}", seen.touches);
+    let hazard = Hazard::new("covered").script("script", "#!program\n").directory("from").arguments(&["interpreter"]);
+    fs_err::copy(build("undumpable", &[]), hazard.path().join("from/program")).unwrap();
+    let seen = hazard.run();
+    assert_eq!(seen.outcome, Outcome::Exited(0));
+    assert!(seen.gaps.contains_key(&Gap::MountNamespace), "{:?} {:?}", seen.gaps, seen.touches);
+}
+
+#[test]
+fn directories_that_were_removed() {
+    for arguments in [&[][..], &["mount"]] {
+        if !arguments.is_empty() && !nix::unistd::geteuid().is_root() {
+            return skip("only root mounts");
+        }
+        let hazard = Hazard::new("gone").file("heir/file").file("beside").directory("mounted").arguments(arguments);
+        let seen = hazard.run();
+        assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+        let files: Vec<_> = seen.touches.iter().filter(|touch| touch.starts_with("open Read ")).collect();
+        assert_eq!(files, ["open Read /proc/PID there", "open Read beside there", "open Read dead there"]);
+    }
+}
+
+#[test]
+fn doors_to_what_has_no_path() {
+    for arguments in [&[][..], &["mount"]] {
+        if !arguments.is_empty() && !nix::unistd::geteuid().is_root() {
+            return skip("only root mounts");
+        }
+        let seen = Hazard::new("doors").directory("mounted").arguments(arguments).run();
+        assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()), "{:?}", seen.touches);
     }
 }
 
