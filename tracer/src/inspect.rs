@@ -253,6 +253,7 @@ impl Engine<'_> {
         let door = || format!("fd/{descriptor}");
         match self.places.of(asking.task, self.known.is_settled()) {
             Ok(place) if place.shows(asking.task, door, &path) => self.at(asking, path, access),
+            Ok(_) if has_ended(&path) => Ok(()),
             Ok(_) => self.gap(asking.process, Gap::MountNamespace),
             Err(errno) => self.hidden(asking.process, errno),
         }
@@ -427,11 +428,9 @@ impl Engine<'_> {
         } else {
             place.shows(task, &door, &directory)
         };
-        // What is below /proc goes with its process.
-        let has_ended = || directory.starts_with(b"/proc/") && look::known(&directory) == Err(Errno::ENOENT);
         match is_shown {
             true => Ok(directory),
-            false if has_ended() => Err(Errno::ENOENT),
+            false if has_ended(&directory) => Err(Errno::ENOENT),
             false => Err(Errno::EXDEV),
         }
     }
@@ -497,6 +496,11 @@ impl Engine<'_> {
             _ => self.gap(process, Gap::Memory),
         }
     }
+}
+
+/// True if `path` was a process's below `/proc`, and went with it.
+fn has_ended(path: &[u8]) -> bool {
+    path.starts_with(b"/proc/") && look::known(path) == Err(Errno::ENOENT)
 }
 
 /// What a path is relative to.
