@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Touch as TracerTouch};
 
 use super::format::{Record, write_record};
+use super::holes::Holes;
 use super::model::{Ending, Found, Header, Link, Listening, Program, Touch};
 use super::names::Names;
 use super::rights::Refusals;
@@ -301,7 +302,7 @@ impl Recorder {
     /// Keeps the content that `path` has now; `None` of a file that is not ours to read, or that somebody else has
     /// just removed: the call may come to nothing, and if it does not, the change shows when the image is built.
     fn keep(&mut self, path: &JailPath, facts: &Facts) -> Result<Option<String>, RecordError> {
-        match self.store.keep(|| self.root.open_file(path).map_err(|error| error.source), facts) {
+        match self.store.keep(|| Ok(Holes::new(self.root.open_file(path).map_err(|error| error.source)?, 0)), facts) {
             Ok(digest) => Ok(Some(digest)),
             Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => Ok(None),
             Err(source) => Err(RecordError::Keep { path: path.to_string(), source }),

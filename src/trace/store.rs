@@ -7,6 +7,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::holes::Holes;
 use crate::path::{Facts, hex};
 
 /// Keeps a copy of each file's content once, under its SHA-256: one behind the other in a file without a name.
@@ -82,8 +83,7 @@ impl Store {
         }
         for (digest, &(start, length)) in &self.stored {
             let mut copy = fs_err::File::create_new(directory.join(digest))?;
-            self.file.seek(SeekFrom::Start(start))?;
-            copy_sparsely(&mut (&self.file).take(length), copy.file_mut(), 0, |_| {})?;
+            copy_sparsely(&mut Holes::new(self.file.try_clone()?, start).take(length), copy.file_mut(), 0, |_| {})?;
             copy.flush()?;
             copy.sync_all()?;
         }

@@ -11,6 +11,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
 
 use super::format::{RECORDS, STORE, write_run};
+use super::holes::Holes;
 use super::model::Trace;
 use super::record::RecordError;
 use super::store::{Store, copy_sparsely};
@@ -88,7 +89,7 @@ fn copy_store(store: &BTreeMap<String, PathBuf>, stage: &Path) -> io::Result<()>
     for (digest, kept) in store {
         // Not `fs::copy`, which fills holes.
         let mut copy = fs_err::File::create_new(stage.join(STORE).join(digest))?;
-        copy_sparsely(&mut fs_err::File::open(kept)?, copy.file_mut(), 0, |_| {})?;
+        copy_sparsely(&mut Holes::new(fs_err::File::open(kept)?.into_parts().0, 0), copy.file_mut(), 0, |_| {})?;
         copy.flush()?;
         copy.sync_all()?;
     }
