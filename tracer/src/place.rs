@@ -169,16 +169,8 @@ impl Places {
     /// `task` is about to run the program: directories that it was given may be such as no path leads to, because something
     /// was mounted over them, or because they are in another mount namespace.
     pub(crate) fn start(&mut self, task: i32) {
-        let descriptors = std::fs::read_dir(format!("/proc/{task}/fd")).into_iter().flatten().flatten();
-        let doors = descriptors.map(|entry| entry.path().into_os_string());
-        let doors = doors.chain(["root", "cwd"].map(|name| format!("/proc/{task}/{name}").into()));
-        let is_kept_directory = |stat: FileStat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR && stat.st_nlink > 0;
-        let leads_nowhere = |door: OsString| {
-            stat(door.as_os_str()).is_ok_and(is_kept_directory)
-                && !readlink(door.as_os_str())
-                    .is_ok_and(|path| door.to_str().is_some_and(|door| leads_to(door, path.as_bytes(), None)))
-        };
-        if doors.into_iter().any(leads_nowhere) {
+        let doors = ["root", "cwd"].map(|name| format!("/proc/{task}/{name}"));
+        if doors.into_iter().chain(given(task)).any(|door| is_lost(&door)) {
             self.distrust();
         }
     }
@@ -261,6 +253,21 @@ pub(crate) fn executed_path(process: i32) -> Option<u64> {
     // The second field is a name in parentheses, which may have any byte in it.
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().nth(48)?.parse().ok()
+}
+
+/// The doors to what `task`, which is about to execute something, will still have open: the rest is its tracer's own.
+fn given(task: i32) -> impl Iterator<Item = String> {
+    let descriptors = std::fs::read_dir(format!("/proc/{task}/fd")).into_iter().flatten().flatten();
+    let numbers = descriptors.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let stays = move |&number: &i32| open_flags(task, number).is_some_and(|flags| flags & libc::O_CLOEXEC as u64 == 0);
+    numbers.filter(stays).map(move |number| format!("/proc/{task}/fd/{number}"))
+}
+
+/// True if `door` leads to a directory that is not where its text says.
+fn is_lost(door: &str) -> bool {
+    let is_directory = |stat: FileStat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR && stat.st_nlink > 0;
+    let leads = |path: OsString| leads_to(door, path.as_bytes(), None);
+    stat(door).is_ok_and(is_directory) && !readlink(door).is_ok_and(leads)
 }
 
 /// The flags with which a descriptor of `task` is open (`proc(5)`, `/proc/pid/fdinfo`).
