@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
 use crate::image::Input;
+use crate::publish::own_place;
 
 /// Refuses outputs and locks that would stand where the input stands, in it, or around it.
 pub(super) fn keep_apart<'a>(input: &Input, places: impl Iterator<Item = &'a Path>) -> Result<(), Failure> {
@@ -48,7 +49,5 @@ fn relation(source: &Path, place: &Path) -> Option<Relation> {
 
 /// Where an output is to be: by its own name, and where that leads if it is a link already.
 fn spellings(place: &Path) -> Vec<PathBuf> {
-    let parent = place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let own = fs_err::canonicalize(parent).ok().zip(place.file_name()).map(|(parent, name)| parent.join(name));
-    own.into_iter().chain(fs_err::canonicalize(place)).collect()
+    own_place(place).into_iter().chain(fs_err::canonicalize(place)).collect()
 }

@@ -29,8 +29,9 @@ pub(super) fn of_image(image: &Image, unpacked: &Unpacked) -> Result<(Base, Opti
 /// The base of a directory, and what the lock beside it says of how it is run.
 pub(super) fn of_directory(directory: &Path) -> Result<(Base, Option<Config>), Failure> {
     fs_err::metadata(directory).map_err(Failure::new)?;
-    let lock = match fs_err::read_to_string(lock_beside(directory)) {
-        Ok(text) => Some(parse_lock(&lock_beside(directory), &text)?),
+    let beside = lock_beside(directory);
+    let lock = match fs_err::read_to_string(&beside) {
+        Ok(text) => Some(parse_lock(&beside, &text)?),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(Failure::new(error)),
     };

@@ -6,8 +6,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::unistd::{AccessFlags, Uid, faccessat};
+use nix::unistd::Uid;
 
 use super::choices::{Choices, Chosen};
 use super::configure::config;
@@ -20,6 +19,7 @@ use crate::layer::{BLOCK_SIZE, Compression};
 use crate::manifest::{self, Config, DrawnUp, Given, Layers, MOST_LAYERS, Manifest, Packages, Sources, Times};
 use crate::path::JailPath;
 use crate::profile::{Division, Files, Image, Mtime};
+use crate::publish::{directory_of, may_make_in};
 use crate::report::coverage::Estimate;
 use crate::report::summary::{self, Lacks, LeftOut, Summary, gap_sentence, times};
 use crate::root::Root;
@@ -230,7 +230,7 @@ pub(super) fn check_target(path: &Path, force: bool, way_out: &str) -> Result<()
     if !force && path.symlink_metadata().is_ok() {
         return Err(Failure::usage(format!("`{text}` exists already")).hint(way_out));
     }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = directory_of(path);
     if !parent.is_dir() {
         return Err(Failure::usage(format!(
             "`{text}` cannot be written: there is no directory `{}`",
@@ -238,11 +238,8 @@ pub(super) fn check_target(path: &Path, force: bool, way_out: &str) -> Result<()
         ))
         .hint("make the directory first"));
     }
-    // With the rights that count for making files (access(2), AT_EACCESS).
-    let allowed = faccessat(AT_FDCWD, parent, AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS);
-    allowed.map_err(|errno| {
-        Failure::usage(format!("`{text}` cannot be written: {}", std::io::Error::from(errno)))
-            .hint("write to a directory that you may change")
+    may_make_in(&parent).map_err(|error| {
+        Failure::usage(format!("`{text}` cannot be written: {error}")).hint("write to a directory that you may change")
     })
 }
 
@@ -474,14 +471,7 @@ fn write(
         scratch: &std::env::temp_dir(),
         standard_output: prepared.standard_output.as_fd(),
     };
-    let progress = Progress::new("packing", prepared.quiet);
-    let written = stoppable(|told| {
-        let mut advance = |at: image::Progress| {
-            told.look();
-            progress.show(at.done, at.total);
-        };
-        Ok(image::write_all(tree, outputs, locks, &options, &mut advance)?)
-    })?;
+    let written = write_images(tree, outputs, locks, &options, prepared.quiet)?;
     Ok(written
         .into_iter()
         .map(|written| summary::Output {
@@ -492,6 +482,24 @@ fn write(
             lacks: lacks(&written.notes),
         })
         .collect())
+}
+
+/// Writes images and locks, telling how far it is, until a signal asks for an end.
+pub(super) fn write_images(
+    tree: &Tree<'_>,
+    outputs: &[Output],
+    locks: &[PathBuf],
+    options: &image::Options<'_>,
+    quiet: bool,
+) -> Result<Vec<image::Written>, Failure> {
+    let progress = Progress::new("packing", quiet);
+    stoppable(|told| {
+        let mut advance = |at: image::Progress| {
+            told.look();
+            progress.show(at.done, at.total);
+        };
+        Ok(image::write_all(tree, outputs, locks, options, &mut advance)?)
+    })
 }
 
 /// What a tree that was written is not; `None` if nothing is missing.

@@ -7,15 +7,12 @@ use std::path::{Path, PathBuf};
 use super::apart::keep_apart;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::pack::{REPLACE, check_count, check_target, lacks, packing, path_of, places, threads};
-use super::progress::Progress;
+use super::pack::{REPLACE, check_count, check_target, lacks, packing, path_of, places, threads, write_images};
 use super::reading::Reading;
 use super::side::of_image;
-use super::stoppable::stoppable;
 use crate::files::Rules;
 use crate::image::{
     self, Image, Input, KeptLayers, Output, Reference, check_distinct, check_replaceable, difference, lock_beside,
-    write_all,
 };
 use crate::layer::Compression;
 use crate::manifest::{Kind, Layers, Manifest, Source, Sources, Times};
@@ -142,15 +139,8 @@ fn write(
         scratch: &std::env::temp_dir(),
         standard_output: standard_output.as_fd(),
     };
-    let progress = Progress::new("packing", arguments.quiet);
     let tree = Tree { manifest, sources: &sources, root: &root };
-    let written = stoppable(|told| {
-        let mut advance = |at: image::Progress| {
-            told.look();
-            progress.show(at.done, at.total);
-        };
-        Ok(write_all(&tree, outputs, locks, &options, &mut advance)?)
-    })?;
+    let written = write_images(&tree, outputs, locks, &options, arguments.quiet)?;
     if !arguments.quiet {
         for written in written {
             say!("minjail: wrote {}: {} paths", written.output, manifest.entries.len());

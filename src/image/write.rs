@@ -15,7 +15,7 @@ use super::replace::is_rootfs_or_empty;
 use super::{ImageError, failed};
 use crate::layer::{self, Compression, Layer, Sink};
 use crate::manifest::{Digest, Entry, Kind};
-use crate::publish::{Stage, Turn};
+use crate::publish::{Stage, Turn, own_place};
 use crate::tree::{Notes, Tree};
 
 /// How images are written.
@@ -329,13 +329,7 @@ fn config(tree: &Tree<'_>, diff_ids: Vec<Digest>, originals: &KeptLayers) -> Res
 pub fn check_distinct(outputs: &[Output], locks: &[PathBuf]) -> Result<(), ImageError> {
     let mut known = BTreeSet::new();
     for place in outputs.iter().map(Output::path).chain(locks.iter().map(|lock| Some(lock.as_path()))) {
-        let canonical = |path: &Path| {
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            fs_err::canonicalize(parent)
-                .ok()
-                .zip(path.file_name())
-                .map_or_else(|| path.to_owned(), |(at, name)| at.join(name))
-        };
+        let canonical = |path: &Path| own_place(path).unwrap_or_else(|| path.to_owned());
         if !known.insert(place.map(canonical)) {
             let path = place.map_or("standard output".to_owned(), |path| format!("`{}`", path.display()));
             return Err(ImageError::Twice { path });

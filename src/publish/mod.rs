@@ -16,6 +16,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
+
 use crate::path::escape;
 
 pub use remove::remove_all;
@@ -70,8 +73,19 @@ pub fn io_hint(error: &io::Error) -> Option<&'static str> {
     }
 }
 
+/// Whether files can be made in `directory`, with the rights that count for that (`access(2)`, `AT_EACCESS`).
+pub(crate) fn may_make_in(directory: &Path) -> io::Result<()> {
+    Ok(faccessat(AT_FDCWD, directory, AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)?)
+}
+
+/// Where `target` itself is to be, however its directory is spelled; `None` if that is not there.
+pub(crate) fn own_place(target: &Path) -> Option<PathBuf> {
+    let directory = fs_err::canonicalize(directory_of(target)).ok()?;
+    Some(directory.join(target.file_name()?))
+}
+
 /// The directory of `target`, as it is spelled.
-fn directory_of(target: &Path) -> PathBuf {
+pub(crate) fn directory_of(target: &Path) -> PathBuf {
     match target.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),
         _ => PathBuf::from("."),

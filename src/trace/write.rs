@@ -7,15 +7,12 @@ use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::unistd::{AccessFlags, faccessat};
-
 use super::format::{RECORDS, STORE, write_run};
 use super::holes::Holes;
 use super::model::Trace;
 use super::record::RecordError;
 use super::store::{Store, copy_sparsely};
-use crate::publish::{Stage, sync};
+use crate::publish::{Stage, directory_of, may_make_in, sync};
 
 impl Trace {
     /// Writes the trace as the directory `target`; an older trace there is replaced, anything else refused.
@@ -54,10 +51,7 @@ pub(super) fn publish(records: &mut File, store: &mut Store, target: &Path) -> R
 /// `target` exists and is no trace, or its directory is not there, or may not be written.
 pub fn check_place(target: &Path) -> Result<(), RecordError> {
     refuse_other(target)?;
-    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // With the rights that count for making files (access(2), AT_EACCESS).
-    let allowed = faccessat(AT_FDCWD, parent, AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS);
-    allowed.map_err(|errno| RecordError::Write { path: target.to_path_buf(), source: errno.into() })
+    may_make_in(&directory_of(target)).map_err(|source| RecordError::Write { path: target.to_path_buf(), source })
 }
 
 fn refuse_other(target: &Path) -> Result<(), RecordError> {

@@ -109,11 +109,10 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
             ask(at(*place, arguments, access, follow));
         }
         Kind::OpenHow => {
-            let mut flags = [0; 8];
-            memory(arguments[2], &mut flags)?;
-            let (access, follow) = open(word(&flags, 0));
+            let how = how(entry, memory)?;
+            let (access, follow) = open(word(&how, 0));
             let directory = descriptor(arguments[0]);
-            let in_root = resolve(entry, memory) & RESOLVE_IN_ROOT != 0;
+            let in_root = word(&how, 16) & RESOLVE_IN_ROOT != 0;
             let from = if in_root { From::Root(directory) } else { from(directory) };
             ask(Asked::Path { from, address: arguments[1], access, follow });
         }
@@ -222,10 +221,15 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
     Ok(())
 }
 
-/// The `RESOLVE_*` flags of `openat2(2)`, behind two words of other flags in its memory.
-pub(crate) fn resolve(entry: &Entry, memory: &Memory<'_>) -> u64 {
+/// The `struct open_how` of `openat2(2)`: flags, mode and `RESOLVE_*` flags, a word each.
+fn how(entry: &Entry, memory: &Memory<'_>) -> Result<[u8; 24], Unread> {
     let mut how = [0; 24];
-    memory(entry.arguments[2], &mut how).map_or(0, |()| word(&how, 16))
+    memory(entry.arguments[2], &mut how).map(|()| how)
+}
+
+/// The `RESOLVE_*` flags of `openat2(2)`; none where they cannot be read.
+pub(crate) fn resolve(entry: &Entry, memory: &Memory<'_>) -> u64 {
+    how(entry, memory).map_or(0, |how| word(&how, 16))
 }
 
 fn clone(flags: u64, address: Option<u64>, ask: &mut dyn FnMut(Asked)) {

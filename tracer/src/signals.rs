@@ -207,17 +207,16 @@ impl Listener {
         // ignores it, too.
         let is_meant = process == 0 || !sys::is_ignored(signal) || !place::ignores(process, signal);
         if ENDING.contains(&signal) && is_meant {
-            if let Some(reaper) = lock(&self.shared.reaper).take() {
-                self.is_ending = true;
-                self.shared.told_to_end.store(signal, Ordering::SeqCst);
-                reaper.hurry();
-                return;
-            }
-            if self.is_ending {
+            let reaper = lock(&self.shared.reaper).take();
+            if self.is_ending && reaper.is_none() {
                 sys::exit_now(128 + signal);
             }
             self.is_ending = true;
             self.shared.told_to_end.store(signal, Ordering::SeqCst);
+            if let Some(reaper) = reaper {
+                reaper.hurry();
+                return;
+            }
         }
         if process != 0 && !(sender.is_none() && has_heard(process, signal)) {
             sys::kill(process, signal);
