@@ -53,6 +53,12 @@ impl Call {
         }
     }
 
+    /// True if a listener may hear of the call in the place of a stop. What executes, changes or makes tasks is followed by
+    /// stops anyway, or has to be.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.only_asks() || self.opens()
+    }
+
     /// True if the call changes what its paths lead to.
     pub(crate) fn changes(&self) -> bool {
         matches!(self.kind, Kind::Paths(_)) && !self.opens() && !self.only_asks()

@@ -274,6 +274,15 @@ pub(crate) fn open(flags: u64) -> (Access, bool) {
     (access, follow)
 }
 
+/// True if a call that opens a FIFO (`fifo(7)`), or else a device, may wait for whoever is at the other end, as far as its
+/// arguments tell.
+pub(crate) fn may_wait(entry: &Entry, is_fifo: bool) -> bool {
+    let Kind::Open { flags, .. } = entry.call.kind else { return true };
+    let flags = entry.arguments[flags] as u32 as i32;
+    let has_both_ends = is_fifo && flags & libc::O_ACCMODE == libc::O_RDWR;
+    flags & (libc::O_PATH | libc::O_NONBLOCK) == 0 && !has_both_ends
+}
+
 /// A socket address: a unix socket's path, or a port.
 fn socket_address(
     socket: i32,

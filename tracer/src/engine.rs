@@ -5,21 +5,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
-use std::sync::{Arc, Mutex};
-use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use crate::anew::Anew;
 use crate::calls::{Abi, Table};
 use crate::decode::Asked;
 use crate::event::{Event, Gap};
+use crate::events::{Events, Next, Waiting};
 use crate::filter::ABIS;
 use crate::foresight::{Foreseen, Looks};
 use crate::interpreters::Program;
 use crate::known::{Change, Known};
-use crate::listener::{Listener, Rope, lock};
+use crate::listener::Listener;
 use crate::machine::{End, Machine, Step};
 use crate::place::{self, Places};
 use crate::race::{Changing, Raced, Races};
@@ -29,8 +30,6 @@ use crate::served::Lies;
 use crate::signals::Forwarding;
 use crate::spawn::{Command, Started, spawn};
 use crate::status::Stop;
-use crate::stops::{Next, Stops};
-use crate::sys::WaitingCall;
 use crate::walk::Walker;
 use crate::{TraceError, limits, memory, status, sys};
 
@@ -62,7 +61,7 @@ pub type Sink<'a> = dyn FnMut(Event<'_>) -> ControlFlow<()> + Send + 'a;
 
 /// Runs `command` and everything that it starts, and tells `sink` what they hand to the kernel.
 ///
-/// The sink is called by one thread at a time while the task in question stands still, before its call runs: files are
+/// The sink is called while the task in question stands still, before its call runs: files are
 /// still as the program will find them. If it breaks, everything that is traced is killed.
 ///
 /// # Errors
@@ -73,84 +72,76 @@ pub fn trace(command: &Command, options: &Options, sink: &mut Sink<'_>) -> Resul
     }
     let forwarding = Forwarding::start(Arc::clone(&options.told_to_end)).map_err(TraceError::Thread)?;
     limits::lift();
+    let mut events = Events::new().map_err(TraceError::Wait)?;
     let mut started = spawn(command, SEIZE_OPTIONS, forwarding.mask(), options)?;
     forwarding.to(started.process);
-    let engine = Mutex::new(Engine::new(started.process, &forwarding, sink));
-    let outcome = std::thread::scope(|scope| {
-        run(&engine, scope, &mut started, options).map_err(|failure| lock(&engine).give_up(failure))
-    })?;
+    let mut engine = Engine::new(started.process, &forwarding, sink);
+    let outcome = run(&mut engine, &mut events, &mut started, options).map_err(|failure| engine.give_up(failure))?;
     match started.failure(command) {
-        Some(failure) if !lock(&engine).executed => Err(failure.into()),
+        Some(failure) if !engine.executed => Err(failure.into()),
         _ => Ok(outcome),
     }
 }
 
 /// Takes in what the tasks do, until none is left.
-fn run<'scope, 'env>(
-    engine: &'scope Mutex<Engine<'env>>,
-    scope: &'scope Scope<'scope, 'env>,
+fn run(
+    engine: &mut Engine<'_>,
+    events: &mut Events,
     started: &mut Started,
     options: &Options,
 ) -> Result<Outcome, TraceError> {
     let mut reaper = None;
-    let mut stops = Stops::default();
-    let mut is_single = true;
     let mut has_begun = false;
-    let mut is_looking = false;
-    let (answers, foreseen) = std::sync::mpsc::channel();
     loop {
-        let (task, raw) = match stops.next(!is_single, is_looking.then_some(&foreseen)) {
+        let (task, raw) = match events.next() {
             Ok(Next::Stop(task, raw)) => (task, raw),
-            Ok(Next::Foreseen(task, foreseen)) => {
-                let mut engine_now = lock(engine);
-                engine_now.foreseen(task, foreseen)?;
-                is_looking = engine_now.look(&answers)?;
+            Ok(Next::Call(call)) => {
+                engine.called(events, &call, None)?;
+                continue;
+            }
+            Ok(Next::Foreseen(Waiting::Call(call), foreseen)) => {
+                engine.called(events, &call, Some(foreseen))?;
+                continue;
+            }
+            Ok(Next::Foreseen(Waiting::Stop(task, looks), foreseen)) => {
+                engine.foreseen(task, looks, foreseen)?;
+                engine.look(events)?;
                 continue;
             }
             Err(Errno::ECHILD) => break,
             Err(errno) => return Err(TraceError::Wait(errno)),
         };
         let Some(stop) = status::decode(raw) else { continue };
-        let mut engine_now = lock(engine);
         if stop == Stop::Seccomp && !has_begun {
             has_begun = true;
-            engine_now.places.start(task);
+            engine.places.start(task);
             if let Some(descriptor) = started.listener() {
                 let listener = Listener::take(task, descriptor).map_err(|source| TraceError::Ptrace {
                     step: "take the listener of",
                     task,
                     source,
                 })?;
-                engine_now.listens = Some(listener.rope());
-                std::thread::Builder::new()
-                    .spawn_scoped(scope, move || listener.serve(engine))
-                    .map_err(TraceError::Thread)?;
+                engine.listens = true;
+                events.listen(listener);
             }
         }
-        let told = engine_now.stopped(task, stop);
-        if let Some(failure) = engine_now.failure.take() {
-            return Err(failure);
-        }
-        is_single = engine_now.machine.is_single();
-        let has_changed = told?;
-        is_looking = engine_now.look(&answers)?;
-        if let (None, Some(_), Some(grace)) = (&reaper, engine_now.machine.end(), options.grace) {
+        let has_changed = engine.stopped(task, stop)?;
+        engine.look(events)?;
+        if let (None, Some(_), Some(grace)) = (&reaper, engine.machine.end(), options.grace) {
             let started = Reaper::start(grace).map_err(TraceError::Thread)?;
-            engine_now.signals.outlived(&started);
+            engine.signals.outlived(&started);
             reaper = Some(started);
         } else if !has_changed {
             continue;
         }
         if let Some(reaper) = &reaper {
-            reaper.alive(engine_now.machine.processes());
+            reaper.alive(engine.machine.processes());
         }
     }
-    let mut engine = lock(engine);
-    match (engine.failure.take(), engine.machine.end()) {
-        (Some(failure), _) => Err(failure),
-        (None, Some(End::Exited { code })) => Ok(Outcome::Exited(code)),
-        (None, Some(End::Killed { signal })) => Ok(Outcome::Killed(signal)),
-        (None, None) => Err(TraceError::Wait(Errno::ECHILD)),
+    match engine.machine.end() {
+        Some(End::Exited { code }) => Ok(Outcome::Exited(code)),
+        Some(End::Killed { signal }) => Ok(Outcome::Killed(signal)),
+        None => Err(TraceError::Wait(Errno::ECHILD)),
     }
 }
 
@@ -176,6 +167,12 @@ pub(crate) struct Engine<'a> {
     retraced: HashMap<i32, Retraced>,
     /// Tasks whose calls take a path that another thread may rewrite, until they return.
     pub(crate) raced: HashMap<i32, Raced>,
+    /// Tasks that stop when a call returns of which the listener has heard.
+    pub(crate) anew: Anew,
+    /// Calls that wait for others, by number and arguments, until something else is heard of their task: a signal ends these.
+    pub(crate) heard: HashMap<i32, (u64, [u64; 6])>,
+    /// The signal masks of tasks that are kept from signals until their call returns.
+    pub(crate) masks: HashMap<i32, u64>,
     /// The paths of the call under examination that are such.
     pub(crate) changing: Vec<Changing>,
     pub(crate) races: Races,
@@ -187,11 +184,8 @@ pub(crate) struct Engine<'a> {
     executed: bool,
     /// What processes are about to run.
     pub(crate) programs: HashMap<i32, Program>,
-    /// A second thread hears of calls that only ask; by this rope it hears that all is over.
-    listens: Option<Rope>,
-    /// Why it could not go on.
-    failure: Option<TraceError>,
-    is_over: bool,
+    /// Calls that ask or open wait, in the place of a stop.
+    pub(crate) listens: bool,
     signals: &'a Forwarding,
     sink: &'a mut Sink<'a>,
 }
@@ -210,17 +204,6 @@ pub(crate) enum Verdict {
     Verify(Raced),
 }
 
-/// How a call that waits for its listener goes on.
-#[derive(Debug)]
-pub(crate) enum Heard {
-    Run,
-    Refuse(Errno),
-    Wait(Looks),
-}
-
-/// What was foreseen, of which task, and by which looks.
-type Answers = std::sync::mpsc::Sender<((i32, u64), Foreseen)>;
-
 impl<'a> Engine<'a> {
     fn new(main: i32, signals: &'a Forwarding, sink: &'a mut Sink<'a>) -> Self {
         Self {
@@ -233,6 +216,9 @@ impl<'a> Engine<'a> {
             spelled: Vec::with_capacity(memory::PATH_MAX),
             retraced: HashMap::new(),
             raced: HashMap::new(),
+            anew: Anew::default(),
+            heard: HashMap::new(),
+            masks: HashMap::new(),
             changing: Vec::new(),
             races: Races::default(),
             waiting: HashMap::new(),
@@ -240,9 +226,7 @@ impl<'a> Engine<'a> {
             looked: 0,
             executed: false,
             programs: HashMap::new(),
-            listens: None,
-            failure: None,
-            is_over: false,
+            listens: false,
             signals,
             sink,
         }
@@ -254,41 +238,18 @@ impl<'a> Engine<'a> {
             self.waiting.remove(&task);
         }
         self.settle(task)?;
+        if self.is_on_the_way(task, stop)? {
+            return Ok(false);
+        }
         let is_new = self.meet(task)?;
         let step = self.machine.step(task, stop);
         self.take(task, step)?;
         Ok(is_new || matches!(step, Step::Gone { .. } | Step::Born { .. }))
     }
 
-    /// Takes in a call that waits, of which this much was foreseen.
-    pub(crate) fn hear(&mut self, call: &WaitingCall, foreseen: Option<Foreseen>) -> Heard {
-        if let Err(failure) = self.settle(call.task) {
-            self.fail(failure);
-        }
-        // One that nobody knows any more is gone, and whoever broke off wants to hear no more.
-        let Some(process) = self.machine.process_of(call.task).filter(|_| !self.is_over) else { return Heard::Run };
-        let is_foreseen = foreseen.is_some();
-        if let Some(foreseen) = foreseen {
-            self.walker.foreseen = foreseen;
-        }
-        let verdict = self.listen(call, process);
-        if is_foreseen {
-            self.walker.foreseen = Foreseen::default();
-        }
-        match verdict {
-            Ok(Verdict::Run) => Heard::Run,
-            Ok(Verdict::Wait(looks)) => Heard::Wait(looks),
-            Ok(_) => Heard::Refuse(Errno::ENOSYS),
-            Err(failure) => {
-                self.fail(failure);
-                Heard::Run
-            }
-        }
-    }
-
-    /// What `task` is about to ask for has been foreseen.
-    fn foreseen(&mut self, (task, number): (i32, u64), foreseen: Foreseen) -> Result<(), TraceError> {
-        if self.waiting.get(&task) != Some(&number) {
+    /// What `task` is about to ask for has been foreseen, by the looks of this number.
+    fn foreseen(&mut self, task: i32, looks: u64, foreseen: Foreseen) -> Result<(), TraceError> {
+        if self.waiting.get(&task) != Some(&looks) {
             return Ok(());
         }
         self.waiting.remove(&task);
@@ -302,28 +263,19 @@ impl<'a> Engine<'a> {
         taken
     }
 
-    /// Has the looks taken that have come up; true if any is still to be waited for.
-    fn look(&mut self, answers: &Answers) -> Result<bool, TraceError> {
+    /// Has the looks taken that have come up.
+    fn look(&mut self, events: &Events) -> Result<(), TraceError> {
         for looks in self.looks.drain(..) {
             self.looked += 1;
-            let which = (looks.task, self.looked);
-            self.waiting.insert(which.0, which.1);
-            looks.start(which, answers.clone(), || ())?;
+            self.waiting.insert(looks.task, self.looked);
+            let who = Waiting::Stop(looks.task, self.looked);
+            events.look(looks, who)?;
         }
-        Ok(!self.waiting.is_empty())
-    }
-
-    /// Has the thread that waits for the tasks fail, which hears of their end.
-    pub(crate) fn fail(&mut self, failure: TraceError) {
-        self.is_over = true;
-        self.failure.get_or_insert(failure);
-        for process in self.machine.processes() {
-            sys::kill(process, libc::SIGKILL);
-        }
+        Ok(())
     }
 
     /// `task` is heard of again: its last call is over.
-    fn settle(&mut self, task: i32) -> Result<(), TraceError> {
+    pub(crate) fn settle(&mut self, task: i32) -> Result<(), TraceError> {
         self.races.settle(task);
         self.places.served.settle(task);
         if self.places.refresh() {
@@ -450,7 +402,7 @@ impl<'a> Engine<'a> {
             }
             Step::Returned => {
                 if let Some(raced) = self.raced.remove(&task) {
-                    self.verify(raced)?;
+                    self.verify(raced, sys::syscall_result(task).ok().flatten())?;
                 }
                 if let Some(retraced) = self.retraced.remove(&task) {
                     alive("restore the clone flags of", task, retraced.undo(task))?;
@@ -458,8 +410,8 @@ impl<'a> Engine<'a> {
                 self.go_on(task)
             }
             Step::Resume { signal } => {
-                if self.listens.is_some() {
-                    alive("mend the call of", task, retrace::restart(task, &self.tables))?;
+                if self.listens {
+                    self.mend(task)?;
                 }
                 alive("resume", task, sys::resume(task, signal))
             }
@@ -475,6 +427,7 @@ impl<'a> Engine<'a> {
                 self.races.remove(task);
                 self.retraced.remove(&task);
                 self.raced.remove(&task);
+                self.heard.remove(&task);
                 match process {
                     Some(process) => {
                         self.programs.remove(&process);
@@ -525,12 +478,7 @@ impl<'a> Engine<'a> {
 
     /// Ends everything that is traced; `failure`, with what is still there if anything is.
     fn give_up(&mut self, failure: TraceError) -> TraceError {
-        self.is_over = true;
-        let left = self.kill_all();
-        if let Some(rope) = &self.listens {
-            rope.pull();
-        }
-        match left {
+        match self.kill_all() {
             Some(process) => TraceError::Left { process, source: Box::new(failure) },
             None => failure,
         }
@@ -571,7 +519,7 @@ fn kill(task: i32) {
 
 /// ESRCH from a ptrace request means that the task was killed while it stood there (`ptrace(2)`, "Death under
 /// ptrace"); wait reports its end.
-fn alive(step: &'static str, task: i32, result: Result<(), Errno>) -> Result<(), TraceError> {
+pub(crate) fn alive(step: &'static str, task: i32, result: Result<(), Errno>) -> Result<(), TraceError> {
     match result {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
         Err(source) => Err(TraceError::Ptrace { step, task, source }),

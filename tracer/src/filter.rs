@@ -1,7 +1,7 @@
 //! The seccomp filter: which calls stop.
 //!
 //! In: the table of calls. Out: BPF programs: one that makes every such call a stop, and one that has those which only
-//! ask wait for an answer instead (`SECCOMP_RET_USER_NOTIF`). Everything that can be decided by the call's number alone is, so that
+//! ask or open wait for an answer instead (`SECCOMP_RET_USER_NOTIF`). Everything that can be decided by the call's number alone is, so that
 //! the kernel's bitmap of always-allowed calls applies (`kernel/seccomp.c`, `seccomp_cache_prepare`); the few looks at
 //! arguments come last.
 
@@ -72,7 +72,7 @@ const fn unless_equal(value: u32, skip: u8) -> sock_filter {
     sock_filter { code: EQUAL, jt: 0, jf: skip, k: value }
 }
 
-/// How a call is heard of that only asks.
+/// How a call is heard of that may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asks {
     /// It stops, as all others do.
@@ -108,7 +108,7 @@ fn section(abi: Abi, asks: Asks) -> Vec<sock_filter> {
         CALLS.iter().filter(|call| call.numbers[abi as usize] != NONE).partition(|call| call.kind.argument_decides());
     for call in plain {
         section.push(unless_equal(call.numbers[abi as usize], 1));
-        section.push(if asks == Asks::Wait && call.only_asks() { WAIT } else { STOP });
+        section.push(if asks == Asks::Wait && call.may_wait() { WAIT } else { STOP });
     }
     for call in looks {
         let check = check(&call.kind);
@@ -234,12 +234,12 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_only_ask_may_wait() {
+    fn calls_that_ask_or_open_may_wait() {
         let result = |number| run(&program(Asks::Wait), ABIS[0].0, number, [0; 6]);
         let stop = libc::SECCOMP_RET_TRACE | u32::from(MARK);
-        let asks = ["newfstatat", "faccessat", "getdents64"].map(|name| result(own(name).1));
-        assert_eq!(asks, [libc::SECCOMP_RET_USER_NOTIF; 3]);
-        let others = ["openat", "execve", "unlinkat", "swapon"].map(|name| result(own(name).1));
+        let asks = ["newfstatat", "faccessat", "getdents64", "openat"].map(|name| result(own(name).1));
+        assert_eq!(asks, [libc::SECCOMP_RET_USER_NOTIF; 4]);
+        let others = ["linkat", "execve", "unlinkat", "swapon"].map(|name| result(own(name).1));
         assert_eq!(others, [stop; 4]);
         assert_eq!(result(libc::SYS_read as u32), libc::SECCOMP_RET_ALLOW);
     }

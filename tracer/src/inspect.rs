@@ -16,7 +16,7 @@ use crate::foresight::is_unasked;
 use crate::known::Change;
 use crate::memory::{self, Unread};
 use crate::place::{self, Open, Place};
-use crate::race::{Changing, Raced, loses};
+use crate::race::{Changing, Led, Raced, loses};
 use crate::retrace::Retraced;
 use crate::served::Lies;
 use crate::sys::{SyscallEntry, WaitingCall};
@@ -29,8 +29,8 @@ pub(crate) struct Asking {
     pub(crate) task: i32,
     pub(crate) process: i32,
     pub(crate) entry: Entry,
-    /// Where its stack ends.
-    pub(crate) stack: u64,
+    /// Where its stack ends, if that is known.
+    pub(crate) stack: Option<u64>,
 }
 
 /// A path as a call uses it.
@@ -62,8 +62,7 @@ impl Engine<'_> {
     /// Looks at a call that waits.
     pub(crate) fn listen(&mut self, call: &WaitingCall, process: i32) -> Result<Verdict, TraceError> {
         let WaitingCall { task, arch, number, arguments, .. } = *call;
-        // Nothing that only asks is compared with where the stack ends.
-        self.look_up(task, process, SyscallEntry { arch, number, arguments, data: 0, stack: 0 })
+        self.look_up(task, process, SyscallEntry { arch, number, arguments, data: 0, stack: None })
     }
 
     fn look_up(&mut self, task: i32, process: i32, entry: SyscallEntry) -> Result<Verdict, TraceError> {
@@ -123,17 +122,17 @@ impl Engine<'_> {
                 let asks = !(call.opens() || call.changes() || call.executes());
                 let verify = !asks && address != 0 && self.may_be_rewritten(asking, from, address);
                 let used = Use { from, access, follow, verify };
-                let end = self.path(asking, address, used)?.unwrap_or_default();
+                let led = self.path(asking, address, used)?.unwrap_or_default();
                 if !verify {
-                    return Ok(Verdict::Run);
+                    return Ok(if led.waits { Verdict::Verify(Raced::Waiting) } else { Verdict::Run });
                 }
                 if call.opens() {
-                    return Ok(Verdict::Verify(Raced::Opening { asking, access, end }));
+                    return Ok(Verdict::Verify(Raced::Opening { asking, access, led }));
                 }
                 if access == Access::Execute {
                     return Ok(Verdict::Verify(self.executing_by_path(asking, used)));
                 }
-                self.changing.push(Changing { address, used, spelled: self.spelled.clone(), end });
+                self.changing.push(Changing { address, used, spelled: self.spelled.clone(), end: led.end });
             }
             Asked::Inline { path, access } => {
                 self.spelled = path;
@@ -168,9 +167,9 @@ impl Engine<'_> {
             Asked::MountOption { name, value } => self.mount_option(asking, name, value)?,
             Asked::Handle { mount, address, access } => {
                 let verify = self.may_be_rewritten(asking, From::Descriptor(mount), address);
-                let end = self.handle(asking, mount, address, access)?.unwrap_or_default();
+                let led = self.handle(asking, mount, address, access)?.unwrap_or_default();
                 if verify {
-                    return Ok(Verdict::Verify(Raced::Opening { asking, access, end }));
+                    return Ok(Verdict::Verify(Raced::Opening { asking, access, led }));
                 }
             }
             Asked::Probe { kind, address } => match place::probe_kind() {
@@ -190,11 +189,13 @@ impl Engine<'_> {
     /// `task` is about to mount or unmount something, by whatever path.
     fn mounting(&mut self, task: i32) {
         self.places.mounting();
+        self.races.stacks.clear();
+        self.races.asking_nobody.clear();
         self.unsettle(task, Change::Names);
     }
 
     /// A path in the task's memory; where it leads, if that was found out.
-    fn path(&mut self, asking: Asking, address: u64, used: Use) -> Result<Option<Vec<u8>>, TraceError> {
+    fn path(&mut self, asking: Asking, address: u64, used: Use) -> Result<Option<Led>, TraceError> {
         if address == 0 {
             return Ok(None);
         }
@@ -274,7 +275,7 @@ impl Engine<'_> {
     }
 
     /// Walks `self.spelled` and tells where it leads, unless that is known. Gives it back if it is to be verified.
-    pub(crate) fn touch(&mut self, asking: Asking, used: Use) -> Result<Option<Vec<u8>>, TraceError> {
+    pub(crate) fn touch(&mut self, asking: Asking, used: Use) -> Result<Option<Led>, TraceError> {
         let Asking { task, process, entry, .. } = asking;
         let settled = self.known.is_settled();
         let start = self.start(task, used.from, settled);
@@ -284,7 +285,7 @@ impl Engine<'_> {
         };
         let spelled = std::mem::take(&mut self.spelled);
         let Use { access, follow, verify, .. } = used;
-        let (mut end, mut has_moved) = (None, false);
+        let (mut led, mut has_moved) = (None, false);
         let question = (access, follow, place.namespace, place.root.as_slice(), from.of(&place), spelled.as_slice());
         let mut change = changes(&entry, access);
         let is_new = self.known.is_new(question);
@@ -315,21 +316,25 @@ impl Engine<'_> {
             if is_missing || was_missing {
                 self.known.note_missing(question, is_missing);
             }
-            if is_personal {
-                self.known.forget(question);
-            }
             if access == Access::Remove && is_link(&walk.found) {
                 change = Some(Change::Names);
             }
             // A path that goes on behind a file is no more than a look at that file.
             let is_look = matches!(stop, Some(Blocked::NoDirectory | Blocked::Elsewhere { .. } | Blocked::Refused));
             let access = if is_look { Access::Look } else { access };
-            end = verify.then(|| walk.end.clone());
+            led = (verify || entry.call.opens()).then(|| Led::by(&walk, &entry));
+            // What waits for others is asked about each time.
+            let waits = led.as_ref().is_some_and(|led| led.waits);
+            if is_personal || waits {
+                self.known.forget(question);
+            }
             if access == Access::Enter {
                 self.entering(asking, &walk.end)?;
             }
             let tell = if is_personal {
                 self.known.is_new((access, follow, spelled.as_slice(), task, walk.end.as_slice()))
+            } else if waits {
+                self.known.is_new(("waits", question))
             } else {
                 is_new || (was_missing && !is_missing)
             };
@@ -350,7 +355,7 @@ impl Engine<'_> {
         if let Some(change) = change {
             self.unsettle(task, change);
         }
-        if has_moved { self.touch(asking, used) } else { Ok(end) }
+        if has_moved { self.touch(asking, used) } else { Ok(led) }
     }
 
     /// True if `task` no longer stands in `place`, which was remembered of it, and `spelled` depends on that: somebody whom
@@ -565,6 +570,8 @@ fn changes(entry: &Entry, access: Access) -> Option<Change> {
         Access::Replace | Access::Mount => Some(Change::Names),
         // What is linked may be a link.
         Access::Create if call.starts_with("symlink") || call.starts_with("link") => Some(Change::Names),
+        // Who opens a FIFO in the place of a file may wait.
+        Access::Create if call.starts_with("mknod") => Some(Change::Names),
         Access::Remove if call.starts_with("rename") => Some(Change::Names),
         _ => None,
     }

@@ -8,8 +8,10 @@
 //! - `TracerPid` and the `Seccomp` lines of `/proc/self/status`, and a second process of the tracer's;
 //! - that `io_uring`, permission events of `fanotify(7)` and x32 are not there;
 //! - that it cannot enter seccomp's strict mode, since a process with a filter never can (`seccomp(2)`), nor have a seccomp
-//!   listener of its own (EBUSY), and that a filter of its own which hands a question such as stat to a tracer, though
+//!   listener of its own (EBUSY), and that a filter of its own which hands a call such as stat or open to a tracer, though
 //!   there is none for it, does not end with ENOSYS;
+//! - that a signal does not end the opening of a plain file that waits for somebody, as for a lease to be given up
+//!   (`fcntl(2)`), and that a task to which signals come faster than one call is answered, in some 100 µs, hardly gets on;
 //! - the tracer's looks, by the server of a file system that it serves itself; and by `inotify(7)` and `fanotify(7)`, that
 //!   a file which it executes, or is about to change, is read once more;
 //! - that a pidfd of a child may be readable a moment before the child can be waited for (`ptrace(2)`: its tracer hears of
@@ -22,15 +24,18 @@
 //! hands over by a socket (`SCM_RIGHTS`), and what is opened below such a directory if the giver has another mount namespace.
 //!
 //! One seccomp filter stops only the calls that take paths, once, at entry (`SECCOMP_RET_TRACE`, then
-//! `PTRACE_CONT`); those that only ask wait for a second thread instead, which costs less (see `listener`). The heart is
-//! pure: a raw wait status becomes a `status::Stop`, and the `machine` says how the task goes on. `pete` gives the tasks'
+//! `PTRACE_CONT`); those that ask or open wait for an answer instead, which costs less (see `listener`). One thread hears of
+//! everything. The heart is pure: a raw wait status becomes a `status::Stop`, and the `machine` says how the task goes on. `pete` gives the tasks'
 //! registers; waiting and resuming are our own, since pete's `wait` polls with a growing delay and loses tasks on
 //! real-time signals, on exec from a thread that is not the leader, and on SIGKILL.
 
+mod anew;
 mod calls;
 mod decode;
 mod engine;
 mod event;
+mod events;
+mod filesystem;
 mod filter;
 mod foresight;
 mod inspect;
@@ -52,12 +57,13 @@ mod script;
 mod served;
 mod signals;
 mod spawn;
+mod stacks;
 mod status;
-mod stops;
 mod sys;
 #[cfg(test)]
 #[path = "../../fuzz/src/tasks.rs"]
 mod tasks;
+mod waiting;
 mod walk;
 
 pub use engine::{Options, Outcome, Sink, trace};

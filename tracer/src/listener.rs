@@ -1,27 +1,21 @@
-//! Calls that only ask, heard of without a stop.
+//! Calls that ask or open, heard of without a stop.
 //!
-//! Most of what a program hands to the kernel are questions: stat, access, readlink, getdents. To make each a stop
-//! of ptrace costs two wake-ups, on a quiet machine of another processor each. A call that waits for the answer of a
-//! listener (`seccomp_unotify(2)`) costs less, and the kernel wakes both where they are. So a second thread hears of
-//! these calls, through the same engine and in turns with the first one, and lets them run. All else stops: what opens,
-//! executes, changes or makes tasks, and everything where the kernel is older than 5.19 or a container forbids it.
+//! Most of what a program hands to the kernel are questions, stat, access, readlink, getdents, or paths to be opened. To make
+//! each a stop of ptrace costs two wake-ups, on a quiet machine of another processor each. A call that waits for the answer of a
+//! listener (`seccomp_unotify(2)`) costs less, and the kernel wakes both where they are. So these calls are heard of by a
+//! listener, and let run. All else stops: what executes, changes or makes tasks, and everything where the kernel is older
+//! than 5.19 or a container forbids it. Where it matters what was opened, the task stops as its call returns (see `anew`).
 //!
-//! A call that waits ends with EINTR if a signal comes before the listener has heard of it, which these calls never do
+//! A call that waits ends with EINTR if a signal comes before it was heard of, which most of these calls never do
 //! otherwise; so that is mended where the signal stops the task.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::{pipe2, read, write};
 
-use crate::engine::{Engine, Heard};
-use crate::foresight::{Foreseen, Looks};
-use crate::sys::WaitingCall;
-use crate::{TraceError, sys};
+use crate::sys::{self, Answer, WaitingCall};
 
 /// On aarch64 an interrupted call cannot be mended from outside (`arch/arm64/kernel/signal.c`, `do_signal`, decides
 /// before the tracer hears of the signal).
@@ -38,75 +32,37 @@ pub(crate) fn may_take(any: BorrowedFd<'_>) -> bool {
 #[derive(Debug)]
 pub(crate) struct Listener {
     calls: OwnedFd,
-    looking: Looking,
+    /// Who is answered runs where it is answered.
+    wakes_nearby: bool,
+    _keeper: Option<Keeper>,
 }
 
 impl Listener {
     /// Takes the listener that is open at `descriptor` of `process`, which stands still.
     pub(crate) fn take(process: i32, descriptor: i32) -> Result<Self, Errno> {
         let calls = sys::copy_descriptor(process, process, descriptor)?;
-        sys::wake_nearby(calls.as_fd());
-        Ok(Self { calls, looking: Looking::new()? })
+        sys::wake_nearby(calls.as_fd(), true);
+        let keeper = Keeper::start(calls.as_fd());
+        Ok(Self { calls, wakes_nearby: true, _keeper: keeper })
     }
 
-    /// By which whoever serves it is told that all is over.
-    pub(crate) fn rope(&self) -> Rope {
-        self.looking.rope.clone()
+    /// Can be read when a call waits.
+    pub(crate) fn calls(&self) -> BorrowedFd<'_> {
+        self.calls.as_fd()
     }
 
-    /// Tells `engine` of each call and lets it run, until nobody is left who could make one.
-    pub(crate) fn serve(&self, engine: &Mutex<Engine<'_>>) {
-        let _keeper = Keeper::start(self.calls.as_fd());
-        if let Err(failure) = self.listen(engine) {
-            lock(engine).fail(failure);
+    /// The call that waits longest; blocks if there was none. ENOENT: it is gone.
+    pub(crate) fn receive(&self) -> Result<WaitingCall, Errno> {
+        sys::receive_call(self.calls.as_fd())
+    }
+
+    /// Answers a call that waits; it may be gone by now. `nearby`: its task is to run where it is answered.
+    pub(crate) fn answer(&mut self, call: &WaitingCall, answer: Answer, nearby: bool) {
+        if self.wakes_nearby != nearby {
+            self.wakes_nearby = nearby;
+            sys::wake_nearby(self.calls.as_fd(), nearby);
         }
-    }
-
-    fn listen(&self, engine: &Mutex<Engine<'_>>) -> Result<(), TraceError> {
-        loop {
-            let for_input = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
-            let mut waits = [for_input(self.calls.as_fd()), for_input(self.looking.bell.as_fd())];
-            match poll(&mut waits, PollTimeout::NONE) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(TraceError::Wait(errno)),
-            }
-            let [calls, foreseen] = waits.map(|wait| wait.revents().unwrap_or(PollFlags::empty()));
-            if foreseen.contains(PollFlags::POLLIN) {
-                match self.looking.next()? {
-                    Some((call, foreseen)) => self.hear(engine, &call, Some(foreseen))?,
-                    None => return Ok(()),
-                }
-            }
-            if !calls.contains(PollFlags::POLLIN) {
-                // The last task is gone.
-                if calls.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL) {
-                    return Ok(());
-                }
-                continue;
-            }
-            match sys::receive_call(self.calls.as_fd()) {
-                Ok(call) => self.hear(engine, &call, None)?,
-                Err(Errno::ENOENT | Errno::EINTR) => {}
-                Err(errno) => return Err(TraceError::Wait(errno)),
-            }
-        }
-    }
-
-    fn hear(
-        &self,
-        engine: &Mutex<Engine<'_>>,
-        call: &WaitingCall,
-        foreseen: Option<Foreseen>,
-    ) -> Result<(), TraceError> {
-        let heard = lock(engine).hear(call, foreseen);
-        let refusal = match heard {
-            Heard::Run => None,
-            Heard::Refuse(errno) => Some(errno),
-            Heard::Wait(looks) => return self.looking.start(looks, *call),
-        };
-        // It may be gone by now.
-        let _ = sys::answer_call(self.calls.as_fd(), call.id, refusal);
-        Ok(())
+        let _ = sys::answer_call(self.calls.as_fd(), call.id, answer);
     }
 }
 
@@ -115,63 +71,38 @@ impl Listener {
 /// The kernel closes what a process has open before it ends whom the process traces (`do_exit` in `kernel/exit.c`), and
 /// who waits for a listener that is closed is told that there is no such call (`seccomp_unotify(2)`). So whenever
 /// this process was killed, tasks ran on for a moment with a wrong answer.
-struct Keeper(i32);
+#[derive(Debug)]
+struct Keeper {
+    end: Option<Sender<()>>,
+    /// Its parent, so that the thread that waits for the tasks does not hear of it.
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Keeper {
-    /// A child of the calling thread, which the thread that waits for the tasks does not hear of. `None` if there is none to be
-    /// had: nothing else depends on it.
+    /// `None` if there is none to be had: nothing else depends on it.
     fn start(listener: BorrowedFd<'_>) -> Option<Self> {
-        sys::keep_open(listener).ok().map(Self)
+        let listener = listener.try_clone_to_owned().ok()?;
+        let (end, is_over) = channel::<()>();
+        let thread = std::thread::Builder::new().spawn(move || {
+            let keeper = sys::keep_open(listener.as_fd());
+            drop(listener);
+            // Ends when the other side is dropped.
+            let _ = is_over.recv();
+            if let Ok(keeper) = keeper {
+                sys::kill(keeper, libc::SIGKILL);
+                sys::reap(keeper);
+            }
+        });
+        Some(Self { end: Some(end), thread: Some(thread.ok()?) })
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        sys::kill(self.0, libc::SIGKILL);
-        sys::reap(self.0);
+        self.end = None;
+        if let Some(thread) = self.thread.take() {
+            // The thread has no way to panic.
+            let _ = thread.join();
+        }
     }
-}
-
-/// Calls for which looks are taken, and a bell that wakes whoever waits for calls as well.
-#[derive(Debug)]
-struct Looking {
-    answers: Sender<(WaitingCall, Foreseen)>,
-    foreseen: Receiver<(WaitingCall, Foreseen)>,
-    bell: OwnedFd,
-    rope: Rope,
-}
-
-/// Rings a listener's bell.
-#[derive(Debug, Clone)]
-pub(crate) struct Rope(Arc<OwnedFd>);
-
-impl Rope {
-    pub(crate) fn pull(&self) {
-        // Nobody may be there any more to hear it.
-        let _ = write(&self.0, b"!");
-    }
-}
-
-impl Looking {
-    fn new() -> Result<Self, Errno> {
-        let (answers, foreseen) = channel();
-        let (bell, rope) = pipe2(OFlag::O_CLOEXEC)?;
-        Ok(Self { answers, foreseen, bell, rope: Rope(Arc::new(rope)) })
-    }
-
-    fn start(&self, looks: Looks, call: WaitingCall) -> Result<(), TraceError> {
-        let rope = self.rope.clone();
-        looks.start(call, self.answers.clone(), move || rope.pull())
-    }
-
-    /// What was foreseen next, once the bell has rung; `None` if it has rung since all is over.
-    fn next(&self) -> Result<Option<(WaitingCall, Foreseen)>, TraceError> {
-        read(&self.bell, &mut [0; 1]).map_err(TraceError::Wait)?;
-        Ok(self.foreseen.try_recv().ok())
-    }
-}
-
-/// What threads share. One that panics takes the others with it when they are joined.
-pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

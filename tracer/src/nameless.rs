@@ -10,6 +10,7 @@ use crate::TraceError;
 use crate::engine::Engine;
 use crate::event::{Access, Event, Gap, Protocol};
 use crate::inspect::Asking;
+use crate::race::Led;
 use crate::{look, memory, sys};
 
 impl Engine<'_> {
@@ -20,7 +21,7 @@ impl Engine<'_> {
         mount: i32,
         address: u64,
         access: Access,
-    ) -> Result<Option<Vec<u8>>, TraceError> {
+    ) -> Result<Option<Led>, TraceError> {
         // struct file_handle: length, type, and at most MAX_HANDLE_SZ (128) bytes.
         let mut header = [0; 8];
         let mut bytes = [0; 128];
@@ -53,7 +54,7 @@ impl Engine<'_> {
         match (path, fstat(&file)) {
             (Ok(path), Ok(stat)) if look::lstat(&path).is_ok_and(|there| look::is_same(&there, &stat)) => {
                 self.at(asking, path.clone(), access)?;
-                Ok(Some(path))
+                Ok(Some(Led { end: path, ..Led::default() }))
             }
             _ => self.gap(asking.process, Gap::Handle).map(|()| None),
         }

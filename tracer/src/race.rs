@@ -6,7 +6,7 @@
 //! Who replaces a link while others open something through it makes two files of one path: both are told, where the path led
 //! before the change, and where it leads after it.
 //!
-//! Asking at a call's return what became of it costs a second stop. That is paid only where it can matter: for a call that
+//! Asking at a call's return what became of it costs a stop (see [`anew`](crate::anew)). That is paid only where it can matter: for a call that
 //! opens, executes or changes something, in a process with several threads, or whose path is in memory that processes share.
 //! It is not paid for a path in the last frames of a thread that has made no other thread, where only one to whom it hands
 //! a pointer finds it: threads that walk trees keep their paths there. Nor does this cover a call that only asks, of which
@@ -17,16 +17,20 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use nix::errno::Errno;
+
 use crate::TraceError;
 use crate::calls::Kind;
-use crate::decode::{self, From};
+use crate::decode::{self, Entry, From};
 use crate::engine::Engine;
 use crate::event::{Access, Found, Gap, Walk};
 use crate::inspect::{Asking, Use};
 use crate::memory::{self, Unread};
 use crate::place::{self, Place};
+use crate::stacks::Stacks;
 use crate::sys::{self, Common};
 use crate::walk::Asker;
+use crate::{filesystem, look};
 
 /// A path this near to the end of a task's stack is in the last frames; a runtime's small stacks lie among its other memory.
 const LAST_FRAMES: u64 = 1 << 14;
@@ -34,13 +38,50 @@ const LAST_FRAMES: u64 = 1 << 14;
 /// A call under way whose path another thread may rewrite.
 #[derive(Debug)]
 pub(crate) enum Raced {
-    /// It opens something; `end` is where its path led when it was read.
-    Opening { asking: Asking, access: Access, end: Vec<u8> },
+    /// It opens something.
+    Opening { asking: Asking, access: Access, led: Led },
+    /// It opens something that nobody can rewrite, but may wait for others, so that a signal can end it.
+    Waiting,
     /// It executes something: what its path, as it was read, is relative to if that is a descriptor.
     Executing { asking: Asking, used: Use, directory: Option<Vec<u8>>, spelled: Vec<u8> },
     /// It changes something.
     Changing { asking: Asking, paths: Vec<Changing> },
 }
+
+impl Raced {
+    /// True if the call may wait for others when it opens something.
+    pub(crate) fn waits(&self) -> bool {
+        matches!(self, Self::Waiting | Self::Opening { led: Led { waits: true, .. }, .. })
+    }
+}
+
+/// Where a path led when it was read; nowhere by default.
+#[derive(Debug, Default)]
+pub(crate) struct Led {
+    pub(crate) end: Vec<u8>,
+    /// The device of the plain file or directory that stood there.
+    pub(crate) device: Option<libc::dev_t>,
+    /// Who opens it may wait for others: a FIFO, or a device that is more than memory (`Documentation/admin-guide/devices.txt`).
+    pub(crate) waits: bool,
+}
+
+impl Led {
+    pub(crate) fn by(walk: &Walk, entry: &Entry) -> Self {
+        let mut led = Self { end: walk.end.clone(), device: None, waits: false };
+        if let Found::There(stat) = &walk.found {
+            match stat.st_mode & libc::S_IFMT {
+                libc::S_IFREG | libc::S_IFDIR => led.device = Some(stat.st_dev),
+                libc::S_IFIFO => led.waits = decode::may_wait(entry, true),
+                libc::S_IFCHR => led.waits = libc::major(stat.st_rdev) != MEMORY && decode::may_wait(entry, false),
+                _ => {}
+            }
+        }
+        led
+    }
+}
+
+/// The major number of `/dev/null` and its like.
+const MEMORY: u32 = 1;
 
 /// A path of a call that changes something.
 #[derive(Debug)]
@@ -72,6 +113,9 @@ pub(crate) struct Races {
     opening: HashMap<i32, Opening>,
     /// What may have been opened while names were changing: before the change, or after it.
     suspects: Vec<Opening>,
+    pub(crate) stacks: Stacks,
+    /// Of the devices that files were read from, whether they ask nobody when one is opened.
+    pub(crate) asking_nobody: HashMap<libc::dev_t, bool>,
 }
 
 /// A path that is about to be opened, and where from.
@@ -129,6 +173,7 @@ impl Races {
     pub(crate) fn remove(&mut self, task: i32) {
         self.makers.remove(&task);
         self.borrowed.remove(&task);
+        self.stacks.remove(task);
     }
 }
 
@@ -150,8 +195,11 @@ impl Engine<'_> {
             return true;
         }
         if is_threaded {
-            let is_own = |address: u64| address.wrapping_sub(stack) <= LAST_FRAMES;
-            return self.races.makers.contains(&task) || !addresses.all(is_own);
+            if self.races.makers.contains(&task) {
+                return true;
+            }
+            let Some(stack) = stack.or_else(|| self.races.stacks.end(task)) else { return true };
+            return !addresses.all(|address: u64| address.wrapping_sub(stack) <= LAST_FRAMES);
         }
         addresses.any(|address| self.places.maps.is_shared(task, address))
     }
@@ -197,22 +245,44 @@ impl Engine<'_> {
     }
 
     /// What became of a call that has returned.
-    pub(crate) fn verify(&mut self, raced: Raced) -> Result<(), TraceError> {
+    ///
+    /// `result`: what it returned; `None` for an error.
+    pub(crate) fn verify(&mut self, raced: Raced, result: Option<i64>) -> Result<(), TraceError> {
         match raced {
-            Raced::Opening { asking, access, end } => self.opened(asking, access, &end),
-            // It has failed.
-            Raced::Executing { .. } => Ok(()),
+            Raced::Opening { asking, access, led } => match result.map(i32::try_from) {
+                Some(Ok(descriptor)) => self.opened(asking, access, &led.end, descriptor),
+                _ => Ok(()),
+            },
+            // It has failed, or there is nothing to compare.
+            Raced::Executing { .. } | Raced::Waiting => Ok(()),
             Raced::Changing { asking, paths } => {
-                let has_changed = matches!(sys::syscall_result(asking.task), Ok(Some(_)));
-                paths.into_iter().try_for_each(|path| self.changed(asking, path, has_changed))
+                paths.into_iter().try_for_each(|path| self.changed(asking, path, result.is_some()))
             }
         }
     }
 
-    /// A call that has opened something tells what it is.
-    fn opened(&mut self, asking: Asking, access: Access, end: &[u8]) -> Result<(), TraceError> {
-        let Ok(Some(descriptor)) = sys::syscall_result(asking.task) else { return Ok(()) };
-        let Ok(descriptor) = i32::try_from(descriptor) else { return Ok(()) };
+    /// True if a call that opens something does so without a look at signals: it reads a plain file or a directory, or finds
+    /// nothing, on a file system that asks nobody.
+    pub(crate) fn runs_through(&mut self, raced: &Raced) -> bool {
+        let Raced::Opening { asking, access: Access::Read, led } = raced else { return false };
+        // The flags of `openat2` stand in memory, which others may rewrite, and an empty path may become any.
+        if matches!(asking.entry.call.kind, Kind::OpenHow) || led.end.is_empty() || self.places.may_wait() {
+            return false;
+        }
+        match led.device {
+            Some(device) => {
+                *self.races.asking_nobody.entry(device).or_insert_with(|| filesystem::asks_nobody(&led.end))
+            }
+            None if look::lstat(&led.end).err() == Some(Errno::ENOENT) => {
+                let slash = led.end.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+                filesystem::asks_nobody(&led.end[..slash.max(1)])
+            }
+            None => false,
+        }
+    }
+
+    /// A call that has opened something, at `descriptor`, tells what it is.
+    fn opened(&mut self, asking: Asking, access: Access, end: &[u8], descriptor: i32) -> Result<(), TraceError> {
         let Ok(open) = self.places.descriptor(asking.task, descriptor) else { return Ok(()) };
         let opened = opened_for(asking, descriptor, access);
         let is_as_told = open.path == end && opened == access;

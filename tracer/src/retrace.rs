@@ -15,6 +15,7 @@ use pete::{Registers, Tracee};
 use crate::calls::Call;
 use crate::calls::{Abi, Table};
 use crate::filter::CLONE_UNTRACED;
+use crate::sys::SyscallEntry;
 use crate::{memory, sys};
 
 /// A call that lost the flag.
@@ -67,31 +68,73 @@ impl Retraced {
     }
 }
 
-/// Has a call that only asks begin anew after a signal that stops `task` now: it waited for its listener, and would end
-/// with EINTR, which it never does (`arch/x86/kernel/signal.c`, `handle_signal`: ERESTARTSYS is restarted only for
-/// handlers that want it, ERESTARTNOINTR always).
+/// The call of `task`, which a signal stops now, if it may have waited for its listener and would end with EINTR; what
+/// only asks never does otherwise (`arch/x86/kernel/signal.c`, `handle_signal`: ERESTARTSYS is restarted only for handlers
+/// that want it, ERESTARTNOINTR always).
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn restart(task: i32, tables: &BTreeMap<u32, (Abi, Table)>) -> Result<(), Errno> {
-    // include/linux/errno.h
-    const ERESTARTSYS: i64 = 512;
-    const ERESTARTNOINTR: i64 = 513;
+pub(crate) fn cut_short(task: i32, tables: &BTreeMap<u32, (Abi, Table)>) -> Result<Option<SyscallEntry>, Errno> {
+    let registers = registers(task)?;
+    if registers.rax.cast_signed() != ERESTARTSYS {
+        return Ok(None);
+    }
+    let arch = sys::interface(task)?;
+    let Some((abi, table)) = tables.get(&arch) else { return Ok(None) };
+    let Registers { orig_rax: number, rdi, rsi, rdx, r10, r8, r9, rbx, rcx, rbp, rsp, .. } = registers;
+    if !table.get(number).is_some_and(Call::may_wait) {
+        return Ok(None);
+    }
+    // As seccomp gives them.
+    let arguments = match abi {
+        Abi::I386 => [rbx, rcx, rdx, rsi, rdi, rbp].map(|argument| argument & u64::from(u32::MAX)),
+        _ => [rdi, rsi, rdx, r10, r8, r9],
+    };
+    Ok(Some(SyscallEntry { arch, number, arguments, data: 0, stack: Some(rsp) }))
+}
+
+/// Has the call that a signal has [cut short](cut_short) begin anew after it, whatever its handler wants.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn restart(task: i32) -> Result<(), Errno> {
     let mut registers = registers(task)?;
-    if registers.rax.cast_signed() != -ERESTARTSYS {
-        return Ok(());
-    }
-    let Some((_, table)) = tables.get(&sys::interface(task)?) else { return Ok(()) };
-    if table.get(registers.orig_rax).is_some_and(Call::only_asks) {
-        registers.rax = (-ERESTARTNOINTR).cast_unsigned();
-        set_registers(task, registers)?;
-    }
-    Ok(())
+    registers.rax = i64::from(-sys::ERESTARTNOINTR).cast_unsigned();
+    set_registers(task, registers)
 }
 
 /// Here no call waits for a listener.
 #[cfg(target_arch = "aarch64")]
-pub(crate) fn restart(_task: i32, _tables: &BTreeMap<u32, (Abi, Table)>) -> Result<(), Errno> {
+pub(crate) fn cut_short(_task: i32, _tables: &BTreeMap<u32, (Abi, Table)>) -> Result<Option<SyscallEntry>, Errno> {
+    Ok(None)
+}
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) fn restart(_task: i32) -> Result<(), Errno> {
     Ok(())
 }
+
+/// What a call has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Returned {
+    /// What it returned; `None`: an error.
+    Value(Option<i64>),
+    /// It begins anew.
+    Again,
+}
+
+/// What the last call of `task` has come to, wherever that stands.
+pub(crate) fn result(task: i32) -> Result<Returned, Errno> {
+    let registers = registers(task)?;
+    #[cfg(target_arch = "x86_64")]
+    let value = registers.rax.cast_signed();
+    #[cfg(target_arch = "aarch64")]
+    let value = registers.regs[0].cast_signed();
+    Ok(match value {
+        ERESTARTSYS | ERESTARTNOINTR => Returned::Again,
+        value => Returned::Value((value >= 0).then_some(value)),
+    })
+}
+
+/// What a call returns inside the kernel that a signal has ended (`include/linux/errno.h`).
+const ERESTARTSYS: i64 = -512;
+const ERESTARTNOINTR: i64 = -(sys::ERESTARTNOINTR as i64);
 
 /// Lets `task`, which stands at the entry of a call, go on without it, as if the kernel did not have the call.
 pub(crate) fn skip(task: i32) -> Result<(), Errno> {

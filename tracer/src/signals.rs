@@ -11,13 +11,12 @@
 
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid, gettid};
 
-use crate::listener::lock;
 use crate::place;
 use crate::reaper::Reaper;
 use crate::sys::{self, Heard};
@@ -82,7 +81,7 @@ impl Forwarding {
     /// # Errors
     /// There is no thread to be had.
     pub(crate) fn start(told_to_end: Arc<AtomicI32>) -> std::io::Result<Self> {
-        Self::of(TAKEN, told_to_end)
+        Self::of(TAKEN, &sys::EARS, told_to_end)
     }
 
     /// The same for a process that traces nothing itself, and waits for one that does: signals to stop stop it, as ever.
@@ -90,11 +89,13 @@ impl Forwarding {
     /// # Errors
     /// There is no thread to be had.
     pub fn while_waiting(told_to_end: Arc<AtomicI32>) -> std::io::Result<Self> {
-        Self::of(TAKEN_WHILE_WAITING, told_to_end)
+        Self::of(TAKEN_WHILE_WAITING, &[], told_to_end)
     }
 
-    fn of(taken: &'static [i32], told_to_end: Arc<AtomicI32>) -> std::io::Result<Self> {
+    /// `left`: what is left to the calling thread.
+    fn of(taken: &'static [i32], left: &[i32], told_to_end: Arc<AtomicI32>) -> std::io::Result<Self> {
         let before = sys::block(taken);
+        sys::block(left);
         let shared = Arc::new(Shared { told_to_end, ..Shared::default() });
         let (theirs, tracer) = (Arc::clone(&shared), gettid());
         match std::thread::Builder::new().spawn(move || Listener::new(taken, theirs, tracer).listen()) {
@@ -140,6 +141,11 @@ impl Drop for Forwarding {
         }
         sys::set_mask(&self.before);
     }
+}
+
+/// What threads share, none of which panics while it has it.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the thread knows.

@@ -126,7 +126,7 @@ pub(crate) fn spawn(
     }
     if let Err(errno) = sys::seize(process, ptrace_options) {
         sys::kill(process, libc::SIGKILL);
-        let _ = sys::wait_any();
+        sys::reap(process);
         return Err(SpawnError::Seize(errno));
     }
     if command.leads_group {

@@ -6,8 +6,6 @@ use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
@@ -16,8 +14,11 @@ use crate::limits;
 
 #[cfg(target_arch = "aarch64")]
 mod registers;
+mod signals;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use registers::{registers, set_call, set_registers, set_result};
+use signals::{AT_START, disposition};
+pub(crate) use signals::{EARS, Ears, Heard, block, is_ignored, set_mask, stop_self, wait_signal};
 
 /// A call's interface, number and arguments, at a seccomp stop.
 #[derive(Debug, Clone, Copy)]
@@ -28,21 +29,13 @@ pub(crate) struct SyscallEntry {
     pub(crate) arguments: [u64; 6],
     /// `SECCOMP_RET_DATA` of the filter that stopped it.
     pub(crate) data: u32,
-    /// Where the task's stack ends.
-    pub(crate) stack: u64,
+    /// Where the task's stack ends, if that is known.
+    pub(crate) stack: Option<u64>,
 }
 
-/// Blocks until a child or tracee of this thread stops or ends; its id and raw status.
+/// A child or tracee of this thread that has stopped or ended, and its raw status; `None` if there is nothing to tell now.
 ///
 /// `__WNOTHREAD`: other threads may trace tasks of their own.
-pub(crate) fn wait_any() -> Result<(i32, i32), Errno> {
-    let mut status = 0;
-    // SAFETY: `status` is a valid place for an int.
-    let task = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
-    Errno::result(task).map(|task| (task, status))
-}
-
-/// As [`wait_any`], but `None` if there is nothing to tell now.
 pub(crate) fn poll_any() -> Result<Option<(i32, i32)>, Errno> {
     let mut status = 0;
     // SAFETY: `status` is a valid place for an int.
@@ -71,6 +64,26 @@ pub(crate) fn resume(task: i32, signal: i32) -> Result<(), Errno> {
 /// `PTRACE_SYSCALL`: as [`resume`] without a signal, but the task stops again when its call is over.
 pub(crate) fn resume_to_return(task: i32) -> Result<(), Errno> {
     request(libc::PTRACE_SYSCALL, task, 0)
+}
+
+/// `PTRACE_INTERRUPT`: a task that runs stops as soon as it leaves the kernel.
+pub(crate) fn interrupt(task: i32) -> Result<(), Errno> {
+    request(libc::PTRACE_INTERRUPT, task, 0)
+}
+
+/// The signals that `task` blocks (`PTRACE_GETSIGMASK`), as bits.
+pub(crate) fn signal_mask(task: i32) -> Result<u64, Errno> {
+    let mut mask = 0u64;
+    // SAFETY: the kernel writes as many bytes to `mask` as the third argument says, its size.
+    let result = unsafe { libc::ptrace(libc::PTRACE_GETSIGMASK, task, size_of::<u64>(), &raw mut mask) };
+    Errno::result(result).map(|_| mask)
+}
+
+/// Sets the signals that `task` blocks (`PTRACE_SETSIGMASK`); SIGKILL and SIGSTOP are never among them.
+pub(crate) fn set_signal_mask(task: i32, mask: u64) -> Result<(), Errno> {
+    // SAFETY: the kernel reads as many bytes of `mask` as the third argument says, its size.
+    let result = unsafe { libc::ptrace(libc::PTRACE_SETSIGMASK, task, size_of::<u64>(), &raw const mask) };
+    Errno::result(result).map(drop)
 }
 
 /// `PTRACE_POKEDATA`: also into memory that the task may only read.
@@ -221,7 +234,7 @@ pub(crate) fn syscall_entry(task: i32) -> Result<Option<SyscallEntry>, Errno> {
         number: seccomp.nr,
         arguments: seccomp.args,
         data: seccomp.ret_data,
-        stack: info.stack_pointer,
+        stack: Some(info.stack_pointer),
     }))
 }
 
@@ -295,7 +308,7 @@ pub(crate) struct Child<'a> {
     pub(crate) environment: &'a [*const libc::c_char],
     pub(crate) directory: Option<&'a CStr>,
     pub(crate) identity: Option<Identity<'a>>,
-    /// The filter with which calls that only ask wait for an answer; where the kernel does not take it, `filter` is used.
+    /// The filter with which calls that ask or open wait for an answer; where the kernel does not take it, `filter` is used.
     pub(crate) waiting: Option<&'a [libc::sock_filter]>,
     pub(crate) filter: &'a [libc::sock_filter],
     /// What is sent when the parent ends; 0: nothing.
@@ -521,11 +534,18 @@ pub(crate) struct WaitingCall {
     pub(crate) arguments: [u64; 6],
 }
 
-/// Has the kernel run whoever waits where its waker runs (`SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`, since Linux 6.6);
-/// without, it works as well.
-pub(crate) fn wake_nearby(listener: BorrowedFd<'_>) {
+/// Has the kernel run whoever waits where its waker runs (`SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`, since Linux 6.6), or wherever it
+/// likes; without, it works as well.
+pub(crate) fn wake_nearby(listener: BorrowedFd<'_>, nearby: bool) {
     // SAFETY: the third argument is a number.
-    unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, 1u64) };
+    unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, u64::from(nearby)) };
+}
+
+/// True if there is something to read.
+pub(crate) fn has_input(descriptor: BorrowedFd<'_>) -> bool {
+    let mut wait = libc::pollfd { fd: descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd; it does not wait.
+    unsafe { libc::poll(&raw mut wait, 1, 0) == 1 && wait.revents & libc::POLLIN != 0 }
 }
 
 /// The next call that waits; blocks until there is one. ENOENT: there was one, and it is gone.
@@ -546,81 +566,37 @@ pub(crate) fn receive_call(listener: BorrowedFd<'_>) -> Result<WaitingCall, Errn
     })
 }
 
-/// Lets a call that waits run, or answers it with `refusal`. An error means that it is gone.
-pub(crate) fn answer_call(listener: BorrowedFd<'_>, id: u64, refusal: Option<Errno>) -> Result<(), Errno> {
-    let (error, flags) = match refusal {
-        Some(errno) => (-(errno as i32), 0),
-        None => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
+/// The answer to a call that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It runs.
+    Run,
+    /// It fails.
+    Refuse(Errno),
+    /// It has not begun, and begins anew once its task has stopped; for one that is to stop before it leaves the kernel.
+    SendBack,
+}
+
+/// Answers a call that waits. An error means that it is gone.
+pub(crate) fn answer_call(listener: BorrowedFd<'_>, id: u64, answer: Answer) -> Result<(), Errno> {
+    let (error, flags) = match answer {
+        Answer::Run => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
+        Answer::Refuse(errno) => (-(errno as i32), 0),
+        Answer::SendBack => (-ERESTARTNOINTR, 0),
     };
     let mut answer = libc::seccomp_notif_resp { id, val: 0, error, flags };
-    // SAFETY: `answer` is the struct that the request's number says.
-    let result = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) };
-    Errno::result(result).map(drop)
-}
-
-/// Blocks `signals` for this thread; the mask from before.
-pub(crate) fn block(signals: &[i32]) -> libc::sigset_t {
-    let mut set = MaybeUninit::uninit();
-    let mut before = MaybeUninit::uninit();
-    // SAFETY: sigemptyset initialises `set`; the others change it, and the last one fills `before`.
-    unsafe {
-        libc::sigemptyset(set.as_mut_ptr());
-        for &signal in signals {
-            libc::sigaddset(set.as_mut_ptr(), signal);
+    loop {
+        // SAFETY: `answer` is the struct that the request's number says.
+        let result = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) };
+        match Errno::result(result) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(drop),
         }
-        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr());
-        before.assume_init()
     }
 }
 
-/// Sets the signal mask of this thread.
-pub(crate) fn set_mask(mask: &libc::sigset_t) {
-    // SAFETY: `mask` is an initialised set.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, ptr::null_mut()) };
-}
-
-/// A signal, and who sent it: `None` for the kernel itself (a terminal's Ctrl-C, which reaches the whole process group).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Heard {
-    pub(crate) signal: i32,
-    pub(crate) sender: Option<i32>,
-}
-
-/// Waits for one of `signals`, which must be blocked; `None` if none came in time.
-pub(crate) fn wait_signal(signals: &[i32], timeout: Option<Duration>) -> Option<Heard> {
-    let mut set = MaybeUninit::uninit();
-    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    let timeout = timeout.map(|timeout| libc::timespec {
-        tv_sec: timeout.as_secs() as libc::time_t,
-        tv_nsec: timeout.subsec_nanos().into(),
-    });
-    let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: sigemptyset initialises `set`; `info` is a valid place, and `timeout` null or one. The kernel fills `info`
-    // with a sender for all signals that a process sends (sigaction(2), "si_code").
-    unsafe {
-        libc::sigemptyset(set.as_mut_ptr());
-        for &signal in signals {
-            libc::sigaddset(set.as_mut_ptr(), signal);
-        }
-        let signal = libc::sigtimedwait(set.as_ptr(), info.as_mut_ptr(), timeout);
-        let info = info.assume_init();
-        (signal > 0).then(|| Heard { signal, sender: (info.si_code <= 0).then(|| info.si_pid()) })
-    }
-}
-
-/// Stops this process by `signal`, which is blocked, unless it is ignored; goes on when SIGCONT comes.
-pub(crate) fn stop_self(signal: i32) {
-    let mut set = MaybeUninit::uninit();
-    // SAFETY: sigemptyset initialises `set`; the others change or read it. The signal's default action stops the process
-    // before kill returns, as this thread can take it (kill(2), "NOTES").
-    unsafe {
-        libc::sigemptyset(set.as_mut_ptr());
-        libc::sigaddset(set.as_mut_ptr(), signal);
-        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut());
-        libc::kill(libc::getpid(), signal);
-        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut());
-    }
-}
+/// What a call returns inside the kernel that is to begin anew, whatever handler runs before it (`include/linux/errno.h`).
+pub(crate) const ERESTARTNOINTR: i32 = 513;
 
 /// Sends `signal` to a process; an error means that it is gone.
 pub(crate) fn kill(process: i32, signal: i32) {
@@ -646,65 +622,3 @@ pub(crate) fn exit_now(status: i32) -> ! {
     // SAFETY: _exit takes a number and runs nothing.
     unsafe { libc::_exit(status) }
 }
-
-/// How this process was started, in what is changed for it behind its back. Rust's runtime ignores SIGPIPE, and opens
-/// `/dev/null` for standard descriptors that are closed (`library/std/src/sys/pal/unix/mod.rs`, `init`); glibc takes
-/// the signals 32 and 33 once there is a second thread.
-struct AtStart {
-    ignored: [(i32, AtomicBool); 3],
-    closed: [AtomicBool; 3],
-}
-
-impl AtStart {
-    /// The signals that are taken, and whether each was ignored.
-    fn was_ignored(&self) -> [(i32, bool); 3] {
-        [0, 1, 2].map(|index: usize| {
-            let (signal, ignored) = &self.ignored[index];
-            (*signal, ignored.load(Ordering::Relaxed))
-        })
-    }
-
-    /// For the descriptors 0, 1 and 2.
-    fn was_closed(&self) -> [bool; 3] {
-        [0, 1, 2].map(|descriptor: usize| self.closed[descriptor].load(Ordering::Relaxed))
-    }
-}
-
-/// True if this process ignores `signal`.
-pub(crate) fn is_ignored(signal: i32) -> bool {
-    disposition(signal, None) == libc::SIG_IGN
-}
-
-/// What happens on `signal`, and from now on, if `new` is given. By hand: the C library hides signals of its own.
-fn disposition(signal: i32, new: Option<libc::sighandler_t>) -> libc::sighandler_t {
-    // The kernel's `struct sigaction` (`include/linux/signal_types.h`): handler, flags, restorer, mask.
-    let new = new.map(|handler| [handler, 0, 0, 0]);
-    let mut old = [0; 4];
-    let new = new.as_ref().map_or(ptr::null(), |new: &[usize; 4]| new.as_ptr());
-    // SAFETY: both are null or as long as the struct; the last argument is the size of its mask. With SIG_IGN and
-    // SIG_DFL no code of ours is ever called.
-    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, new, old.as_mut_ptr(), 8) };
-    old[0]
-}
-
-static AT_START: AtStart = AtStart {
-    ignored: [(libc::SIGPIPE, AtomicBool::new(false)), (32, AtomicBool::new(false)), (33, AtomicBool::new(false))],
-    closed: [AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false)],
-};
-
-/// Runs before Rust's runtime does (System V ABI, "Initialization and Termination Functions").
-#[used]
-// SAFETY: the section holds pointers to functions that take what they like to ignore; ours makes harmless calls.
-#[unsafe(link_section = ".init_array")]
-static NOTE: extern "C" fn() = {
-    extern "C" fn note() {
-        for (signal, ignored) in &AT_START.ignored {
-            ignored.store(is_ignored(*signal), Ordering::Relaxed);
-        }
-        for (descriptor, closed) in (0..).zip(&AT_START.closed) {
-            // SAFETY: F_GETFD takes no third argument, and fails if nothing is open there.
-            closed.store(unsafe { libc::fcntl(descriptor, libc::F_GETFD) } == -1, Ordering::Relaxed);
-        }
-    }
-    note
-};

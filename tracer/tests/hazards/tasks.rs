@@ -95,14 +95,18 @@ fn signals_of_every_kind() {
 fn questions_are_not_interrupted() {
     for &flags in WIDTHS {
         let statfs = if flags.is_empty() { "statfs" } else { "statfs64" };
-        let hazard =
-            Hazard::with_flags("interrupted", flags).file("file").file("tested").file("mounted").link("link", "file");
+        let hazard = Hazard::with_flags("interrupted", flags).file("file").file("tested").file("mounted");
+        let hazard = hazard.link("link", "file").link("mere", "file");
         hazard.run().is(&[
             "open Read . there",
             "mknodat Create fifo missing",
             "open Read file there",
             "open Read unopened missing",
+            "open Write /dev/null there",
+            "open Look mere there",
+            "open Write fifo there",
             "open Read fifo there",
+            "unlink Remove fifo there",
             "stat Look file there",
             "stat Look none missing",
             "access Look tested there",
@@ -124,6 +128,28 @@ fn opens_that_are_compared_when_they_return_are_not_interrupted() {
             assert_eq!(seen.outcome, Outcome::Exited(0));
             assert_eq!(seen.touches, names.map(|name| format!("open Read {name} there")).collect());
             assert_eq!(seen.gaps, BTreeMap::new());
+        }
+    }
+}
+
+#[test]
+fn opens_that_wait_or_change_something_are_compared_when_they_return() {
+    for &flags in WIDTHS {
+        for _ in 0..repeats() {
+            Hazard::with_flags("waiting_threads", flags).content("leased", "").run().is(&[
+                "mknodat Create alone missing",
+                "mknodat Create met missing",
+                "open Read leased there",
+                "open Read met there",
+                "open Write met there",
+                "open Create other missing",
+                "open Create other there",
+                "open Read alone there",
+                "open Create made missing",
+                "open Create made there",
+                "open Read none missing",
+                "stat Look made there",
+            ]);
         }
     }
 }

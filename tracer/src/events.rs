@@ -1,0 +1,212 @@
+//! What happens next: a task stops, a call waits, or something was foreseen.
+//!
+//! In: what the kernel has to tell of the tasks. Out: one thing at a time. What a status means is found out in
+//! [`status`](crate::status).
+//!
+//! Nothing in the kernel waits for both a task's stop and a call that waits for its [listener](crate::listener), but `ppoll(2)`
+//! waits for calls, and ends when a signal comes, as SIGCHLD does with each stop. So one thread hears of everything, in
+//! turns, and nobody else may come between.
+//!
+//! Wait reports the first task of the kernel's list that has something to tell (`do_wait_thread` in `kernel/exit.c`).
+//! Whoever takes one report at a time and resumes that task at once soon hears of it again, before those behind it: the
+//! others stand still, and each stop costs two wake-ups, often across processors. So all that is there is taken before
+//! the first task is resumed: none is passed over, and while the tracer looks at one task, others run.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags};
+use nix::unistd::{pipe2, read, write};
+
+use crate::TraceError;
+use crate::foresight::{Foreseen, Looks};
+use crate::listener::Listener;
+use crate::sys::{self, Answer, Ears, WaitingCall};
+
+/// What comes next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// A task and its raw status.
+    Stop(i32, i32),
+    /// A call that waits for an answer.
+    Call(WaitingCall),
+    /// What was foreseen, for whoever waits for that.
+    Foreseen(Waiting, Foreseen),
+}
+
+/// Who waits for looks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Waiting {
+    /// A task that stands at the entry of a call, by which looks.
+    Stop(i32, u64),
+    /// A call that waits for an answer.
+    Call(WaitingCall),
+}
+
+/// After so many calls the tasks are asked for their stops, whatever else waits.
+const CALLS_AT_ONCE: u32 = 8;
+
+/// Where everything is heard of.
+#[derive(Debug)]
+pub(crate) struct Events {
+    ears: Ears,
+    /// Reports that were taken and not handed out yet, oldest first.
+    taken: VecDeque<(i32, i32)>,
+    listener: Option<Listener>,
+    /// Calls that were received and not handed out yet, oldest first.
+    received: VecDeque<WaitingCall>,
+    /// So many were handed out since the tasks were asked.
+    calls: u32,
+    answers: Sender<(Waiting, Foreseen)>,
+    foreseen: Receiver<(Waiting, Foreseen)>,
+    /// Wakes who waits when something was foreseen.
+    bell: OwnedFd,
+    rope: Arc<OwnedFd>,
+}
+
+impl Events {
+    /// For the calling thread, before it traces anybody.
+    pub(crate) fn new() -> Result<Self, Errno> {
+        let (answers, foreseen) = channel();
+        let (bell, rope) = pipe2(OFlag::O_CLOEXEC)?;
+        Ok(Self {
+            ears: Ears::open()?,
+            taken: VecDeque::new(),
+            listener: None,
+            received: VecDeque::new(),
+            calls: 0,
+            answers,
+            foreseen,
+            bell,
+            rope: Arc::new(rope),
+        })
+    }
+
+    /// Hears of the calls that wait for `listener` from now on.
+    pub(crate) fn listen(&mut self, listener: Listener) {
+        self.listener = Some(listener);
+    }
+
+    /// What comes next; blocks until there is something.
+    ///
+    /// # Errors
+    /// `ECHILD` if no task is left. What `waitpid(2)`, `ppoll(2)` and `seccomp_unotify(2)` say.
+    pub(crate) fn next(&mut self) -> Result<Next, Errno> {
+        loop {
+            if let Some((task, status)) = self.taken.pop_front() {
+                if !self.taken.is_empty() {
+                    self.receive_all()?;
+                }
+                return Ok(Next::Stop(task, status));
+            }
+            if self.calls >= CALLS_AT_ONCE {
+                self.ask_tasks()?;
+                // The bell rings for it as well, in vain then.
+                if let Ok((who, foreseen)) = self.foreseen.try_recv() {
+                    return Ok(Next::Foreseen(who, foreseen));
+                }
+            } else if let Some(call) = self.received.pop_front() {
+                self.calls += 1;
+                return Ok(Next::Call(call));
+            } else if let Some(foreseen) = self.wait()? {
+                return Ok(foreseen);
+            }
+        }
+    }
+
+    /// Waits until there is something, and takes it; what was foreseen is given back at once.
+    fn wait(&mut self) -> Result<Option<Next>, Errno> {
+        let for_input = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
+        let calls = self.listener.as_ref().map_or(self.bell.as_fd(), Listener::calls);
+        let mut waits = [for_input(self.bell.as_fd()), for_input(calls)];
+        let count = 1 + usize::from(self.listener.is_some());
+        match self.ears.wait(&mut waits[..count]) {
+            Err(Errno::EINTR) => return self.ask_tasks().map(|()| None),
+            result => result?,
+        }
+        let [bell, calls] = waits.map(|wait| wait.revents().unwrap_or(PollFlags::empty()));
+        if bell.contains(PollFlags::POLLIN) {
+            read(&self.bell, &mut [0; 1])?;
+            if let Ok((who, foreseen)) = self.foreseen.try_recv() {
+                return Ok(Some(Next::Foreseen(who, foreseen)));
+            }
+        }
+        if count == 1 {
+            return Ok(None);
+        }
+        if calls.contains(PollFlags::POLLIN) {
+            self.receive()?;
+        } else if calls.contains(PollFlags::POLLHUP) {
+            // Nobody is left who could make one.
+            self.listener = None;
+        } else if calls.contains(PollFlags::POLLERR) {
+            // A signal has come as the kernel looked (`seccomp_notify_poll` in `kernel/seccomp.c`).
+            self.ask_tasks()?;
+        }
+        Ok(None)
+    }
+
+    /// Takes a call that waits.
+    fn receive(&mut self) -> Result<(), Errno> {
+        let Some(listener) = &self.listener else { return Ok(()) };
+        match listener.receive() {
+            Ok(call) => self.received.push_back(call),
+            // It is gone.
+            Err(Errno::ENOENT | Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        Ok(())
+    }
+
+    /// Takes every call that waits: no signal ends it from then on, however long it waits for its turn.
+    fn receive_all(&mut self) -> Result<(), Errno> {
+        while self.listener.as_ref().is_some_and(|listener| sys::has_input(listener.calls())) {
+            self.receive()?;
+        }
+        Ok(())
+    }
+
+    /// Takes all reports that are there.
+    fn ask_tasks(&mut self) -> Result<(), Errno> {
+        self.calls = 0;
+        loop {
+            match sys::poll_any() {
+                Ok(Some(report)) => self.taken.push_back(report),
+                Ok(None) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                // That no task is left is told once the reports of the last ones are handed out.
+                Err(Errno::ECHILD) if !self.taken.is_empty() => {
+                    self.calls = CALLS_AT_ONCE;
+                    return Ok(());
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// Answers a call that waits; it may be gone by now. `are_several`: there are others who may make calls.
+    ///
+    /// If this thread goes to sleep then, the task runs best where it is; if it goes on with another call, elsewhere.
+    pub(crate) fn answer(&mut self, call: &WaitingCall, answer: Answer, are_several: bool) -> Result<(), Errno> {
+        if are_several {
+            self.receive_all()?;
+        }
+        if let Some(listener) = &mut self.listener {
+            listener.answer(call, answer, self.received.is_empty());
+        }
+        Ok(())
+    }
+
+    /// Has looks taken for `who`.
+    pub(crate) fn look(&self, looks: Looks, who: Waiting) -> Result<(), TraceError> {
+        let rope = Arc::clone(&self.rope);
+        // Nobody may be there any more to hear it.
+        looks.start(who, self.answers.clone(), move || {
+            let _ = write(&rope, b"!");
+        })
+    }
+}

@@ -1,0 +1,221 @@
+//! The signals of this process: what it blocks, hears and waits for, and how it was started.
+
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+/// Blocks `signals` for this thread; the mask from before.
+pub(crate) fn block(signals: &[i32]) -> libc::sigset_t {
+    change_mask(libc::SIG_BLOCK, signals)
+}
+
+fn change_mask(how: libc::c_int, signals: &[i32]) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    let mut before = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises `set`; the others change it, and the last one fills `before`.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for &signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        libc::pthread_sigmask(how, set.as_ptr(), before.as_mut_ptr());
+        before.assume_init()
+    }
+}
+
+/// What a thread hears of the tasks that it traces, while it waits for something else: SIGCHLD comes with each stop. The process
+/// gets it, and so perhaps another thread, which passes it on.
+#[derive(Debug)]
+pub(crate) struct Ears {
+    /// Which signals are blocked while it waits.
+    mask: libc::sigset_t,
+    place: usize,
+}
+
+/// The threads that have ears; 0: none.
+static THREADS: [AtomicI32; 256] = [const { AtomicI32::new(0) }; 256];
+/// So many of them were used at most.
+static USED: AtomicUsize = AtomicUsize::new(0);
+
+/// Ignored by whoever has not asked for it (`signal(7)`).
+const RING: i32 = libc::SIGURG;
+
+/// The signals that are heard. Where other threads block them, none has to be passed on.
+pub(crate) const EARS: [i32; 2] = [libc::SIGCHLD, RING];
+
+impl Ears {
+    /// Those of the calling thread, which hears only while it waits. EAGAIN: too many have some.
+    pub(crate) fn open() -> Result<Self, Errno> {
+        extern "C" fn pass_on(signal: libc::c_int) {
+            if signal == RING {
+                return;
+            }
+            let errno = Errno::last_raw();
+            // SAFETY: gettid takes nothing.
+            let own = unsafe { libc::syscall(libc::SYS_gettid) as i32 };
+            let all = THREADS[..USED.load(Ordering::SeqCst)].iter().map(|thread| thread.load(Ordering::SeqCst));
+            for thread in all.filter(|&thread| thread != 0 && thread != own) {
+                // SAFETY: getpid and tgkill take numbers alone.
+                unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, RING) };
+            }
+            Errno::set_raw(errno);
+        }
+        let own = nix::unistd::gettid().as_raw();
+        let is_free = |thread: &AtomicI32| thread.compare_exchange(0, own, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        let place = THREADS.iter().position(is_free).ok_or(Errno::EAGAIN)?;
+        USED.fetch_max(place + 1, Ordering::SeqCst);
+        for signal in EARS {
+            // SAFETY: the struct is zeroed, which is an empty mask; the handler calls only async-signal-safe functions. Whoever
+            // is interrupted in something else goes on (SA_RESTART).
+            unsafe {
+                let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
+                action.sa_sigaction = pass_on as extern "C" fn(libc::c_int) as libc::sighandler_t;
+                action.sa_flags = libc::SA_RESTART;
+                libc::sigaction(signal, &raw const action, ptr::null_mut());
+            }
+        }
+        block(&EARS);
+        let mut mask = block(&[]);
+        // SAFETY: `mask` is an initialised set.
+        unsafe {
+            libc::sigdelset(&raw mut mask, libc::SIGCHLD);
+            libc::sigdelset(&raw mut mask, RING);
+        }
+        Ok(Self { mask, place })
+    }
+
+    /// Waits for input. EINTR: a task may have stopped.
+    pub(crate) fn wait(&self, inputs: &mut [nix::poll::PollFd<'_>]) -> Result<(), Errno> {
+        let count = inputs.len() as libc::nfds_t;
+        // SAFETY: nix's PollFd is a transparent pollfd, of which there are `count`; no timeout, and a mask.
+        let result = unsafe { libc::ppoll(inputs.as_mut_ptr().cast(), count, ptr::null(), &raw const self.mask) };
+        Errno::result(result).map(drop)
+    }
+}
+
+impl Drop for Ears {
+    fn drop(&mut self) {
+        THREADS[self.place].store(0, Ordering::SeqCst);
+    }
+}
+
+/// Sets the signal mask of this thread.
+pub(crate) fn set_mask(mask: &libc::sigset_t) {
+    // SAFETY: `mask` is an initialised set.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, ptr::null_mut()) };
+}
+
+/// A signal, and who sent it: `None` for the kernel itself (a terminal's Ctrl-C, which reaches the whole process group).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Heard {
+    pub(crate) signal: i32,
+    pub(crate) sender: Option<i32>,
+}
+
+/// Waits for one of `signals`, which must be blocked; `None` if none came in time.
+pub(crate) fn wait_signal(signals: &[i32], timeout: Option<Duration>) -> Option<Heard> {
+    let mut set = MaybeUninit::uninit();
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let timeout = timeout.map(|timeout| libc::timespec {
+        tv_sec: timeout.as_secs() as libc::time_t,
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: sigemptyset initialises `set`; `info` is a valid place, and `timeout` null or one. The kernel fills `info`
+    // with a sender for all signals that a process sends (sigaction(2), "si_code").
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for &signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        let signal = libc::sigtimedwait(set.as_ptr(), info.as_mut_ptr(), timeout);
+        let info = info.assume_init();
+        (signal > 0).then(|| Heard { signal, sender: (info.si_code <= 0).then(|| info.si_pid()) })
+    }
+}
+
+/// Stops this process by `signal`, which is blocked, unless it is ignored; goes on when SIGCONT comes.
+pub(crate) fn stop_self(signal: i32) {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises `set`; the others change or read it. The signal's default action stops the process
+    // before kill returns, as this thread can take it (kill(2), "NOTES").
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), signal);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut());
+        libc::kill(libc::getpid(), signal);
+        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut());
+    }
+}
+
+/// How this process was started, in what is changed for it behind its back. Rust's runtime ignores SIGPIPE, and opens
+/// `/dev/null` for standard descriptors that are closed (`library/std/src/sys/pal/unix/mod.rs`, `init`); glibc takes
+/// the signals 32 and 33 once there is a second thread, and the tracer SIGCHLD and
+/// SIGURG.
+pub(super) struct AtStart {
+    ignored: [(i32, AtomicBool); 5],
+    closed: [AtomicBool; 3],
+}
+
+impl AtStart {
+    /// The signals that are taken, and whether each was ignored.
+    pub(super) fn was_ignored(&self) -> [(i32, bool); 5] {
+        [0, 1, 2, 3, 4].map(|index: usize| {
+            let (signal, ignored) = &self.ignored[index];
+            (*signal, ignored.load(Ordering::Relaxed))
+        })
+    }
+
+    /// For the descriptors 0, 1 and 2.
+    pub(super) fn was_closed(&self) -> [bool; 3] {
+        [0, 1, 2].map(|descriptor: usize| self.closed[descriptor].load(Ordering::Relaxed))
+    }
+}
+
+/// True if this process ignores `signal`.
+pub(crate) fn is_ignored(signal: i32) -> bool {
+    disposition(signal, None) == libc::SIG_IGN
+}
+
+/// What happens on `signal`, and from now on, if `new` is given. By hand: the C library hides signals of its own.
+pub(super) fn disposition(signal: i32, new: Option<libc::sighandler_t>) -> libc::sighandler_t {
+    // The kernel's `struct sigaction` (`include/linux/signal_types.h`): handler, flags, restorer, mask.
+    let new = new.map(|handler| [handler, 0, 0, 0]);
+    let mut old = [0; 4];
+    let new = new.as_ref().map_or(ptr::null(), |new: &[usize; 4]| new.as_ptr());
+    // SAFETY: both are null or as long as the struct; the last argument is the size of its mask. With SIG_IGN and
+    // SIG_DFL no code of ours is ever called.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, new, old.as_mut_ptr(), 8) };
+    old[0]
+}
+
+pub(super) static AT_START: AtStart = AtStart {
+    ignored: [
+        (libc::SIGPIPE, AtomicBool::new(false)),
+        (32, AtomicBool::new(false)),
+        (33, AtomicBool::new(false)),
+        (libc::SIGCHLD, AtomicBool::new(false)),
+        (RING, AtomicBool::new(false)),
+    ],
+    closed: [AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false)],
+};
+
+/// Runs before Rust's runtime does (System V ABI, "Initialization and Termination Functions").
+#[used]
+// SAFETY: the section holds pointers to functions that take what they like to ignore; ours makes harmless calls.
+#[unsafe(link_section = ".init_array")]
+static NOTE: extern "C" fn() = {
+    extern "C" fn note() {
+        for (signal, ignored) in &AT_START.ignored {
+            ignored.store(is_ignored(*signal), Ordering::Relaxed);
+        }
+        for (descriptor, closed) in (0..).zip(&AT_START.closed) {
+            // SAFETY: F_GETFD takes no third argument, and fails if nothing is open there.
+            closed.store(unsafe { libc::fcntl(descriptor, libc::F_GETFD) } == -1, Ordering::Relaxed);
+        }
+    }
+    note
+};

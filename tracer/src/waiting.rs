@@ -1,0 +1,156 @@
+//! Calls that wait for an answer, looked into and answered.
+//!
+//! In: such a call, or a stop of a task that has made one. Out: its answer; what it asks for is told as ever (see
+//! [`inspect`](crate::inspect)). Which calls these are, and why, says [`listener`](crate::listener).
+
+use nix::errno::Errno;
+
+use crate::TraceError;
+use crate::anew::{Coming, Meaning};
+use crate::engine::{Engine, Verdict, alive};
+use crate::events::{Events, Waiting};
+use crate::foresight::{Foreseen, Looks};
+use crate::retrace::{self, Returned};
+use crate::status::Stop;
+use crate::sys::{self, Answer, WaitingCall};
+
+/// How a call that waits for its listener goes on.
+#[derive(Debug)]
+enum Heard {
+    Answer(Answer),
+    /// The same, once its task was told to stop as it leaves the kernel.
+    Stop(Answer),
+    Wait(Looks),
+}
+
+impl Engine<'_> {
+    /// Takes in a call that waits, of which this much was foreseen.
+    pub(crate) fn called(
+        &mut self,
+        events: &mut Events,
+        call: &WaitingCall,
+        foreseen: Option<Foreseen>,
+    ) -> Result<(), TraceError> {
+        let are_several = !self.machine.is_single();
+        match self.hear(call, foreseen)? {
+            Heard::Answer(answer) => events.answer(call, answer, are_several).map_err(TraceError::Wait)?,
+            Heard::Stop(answer) => {
+                // Pending before it goes on. It fails for a task that is gone, or is about to be.
+                let answer = sys::interrupt(call.task).map_or(Answer::Run, |()| answer);
+                events.answer(call, answer, are_several).map_err(TraceError::Wait)?;
+            }
+            Heard::Wait(looks) => events.look(looks, Waiting::Call(*call))?,
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, call: &WaitingCall, foreseen: Option<Foreseen>) -> Result<Heard, TraceError> {
+        self.settle(call.task)?;
+        // One that nobody knows any more is gone.
+        let Some(process) = self.machine.process_of(call.task) else { return Ok(Heard::Answer(Answer::Run)) };
+        self.walker.foreseen = foreseen.unwrap_or_default();
+        let verdict = self.listen(call, process);
+        self.walker.foreseen = Foreseen::default();
+        let verdict = match verdict? {
+            Verdict::Wait(looks) => return Ok(Heard::Wait(looks)),
+            verdict => verdict,
+        };
+        self.heard.remove(&call.task);
+        let coming = self.anew.coming(call.task);
+        self.anew.is_heard(call.task);
+        Ok(match verdict {
+            Verdict::Verify(raced) if coming == Coming::ToStop => {
+                if raced.waits() {
+                    self.heard.insert(call.task, (call.number, call.arguments));
+                }
+                self.raced.insert(call.task, raced);
+                Heard::Answer(Answer::Run)
+            }
+            Verdict::Verify(raced) if coming == Coming::Free && self.runs_through(&raced) => {
+                self.anew.runs(call.task, raced);
+                Heard::Stop(Answer::Run)
+            }
+            Verdict::Verify(raced) => {
+                self.anew.is_sent_back(call.task, raced.waits());
+                Heard::Stop(Answer::SendBack)
+            }
+            Verdict::Refuse | Verdict::Retrace(_) => Heard::Answer(Answer::Refuse(Errno::ENOSYS)),
+            Verdict::Run | Verdict::Wait(_) => Heard::Answer(Answer::Run),
+        })
+    }
+
+    /// A call at which a signal has stopped `task` begins anew after it: it waited for its listener until then. One that was
+    /// heard of, and waited for others, as the opening of a FIFO does, is left to the kernel.
+    pub(crate) fn mend(&mut self, task: i32) -> Result<(), TraceError> {
+        let entry = match retrace::cut_short(task, &self.tables) {
+            Ok(Some(entry)) => entry,
+            Ok(None) | Err(Errno::ESRCH) => return Ok(()),
+            Err(source) => return Err(TraceError::Ptrace { step: "mend the call of", task, source }),
+        };
+        if self.heard.get(&task) == Some(&(entry.number, entry.arguments)) {
+            return Ok(());
+        }
+        alive("mend the call of", task, retrace::restart(task))
+    }
+
+    /// Keeps signals from `task` until it stops the next time, but for the entry of its call.
+    fn mask(&mut self, task: i32) -> Result<(), TraceError> {
+        let changed = sys::signal_mask(task).and_then(|mask| {
+            sys::set_signal_mask(task, u64::MAX)?;
+            Ok(self.masks.insert(task, mask))
+        });
+        alive("mask the signals of", task, changed.map(drop))
+    }
+
+    fn unmask(&mut self, task: i32) -> Result<(), TraceError> {
+        if self.masks.is_empty() {
+            return Ok(());
+        }
+        let Some(mask) = self.masks.remove(&task) else { return Ok(()) };
+        alive("unmask the signals of", task, sys::set_signal_mask(task, mask))
+    }
+
+    /// Takes in a stop of a task whose call is to be heard of when it returns; true if that is all that the stop is for.
+    pub(crate) fn is_on_the_way(&mut self, task: i32, stop: Stop) -> Result<bool, TraceError> {
+        let meaning = self.anew.stopped(task, stop);
+        if stop == Stop::Exec {
+            // The mask of the one that had this number went with it.
+            self.masks.remove(&task);
+        } else if !matches!(meaning, Meaning::Entering) {
+            self.unmask(task)?;
+        }
+        match meaning {
+            Meaning::None => {}
+            Meaning::Leaving { waits } => {
+                if !waits {
+                    self.mask(task)?;
+                }
+                alive("resume", task, sys::resume_to_return(task))?;
+                return Ok(true);
+            }
+            Meaning::Entering => {
+                alive("resume", task, sys::resume_to_return(task))?;
+                return Ok(true);
+            }
+            Meaning::Over(raced) => match retrace::result(task) {
+                Ok(Returned::Again) => self.anew.is_cut_short(task),
+                Ok(Returned::Value(value)) => self.verify(raced, value)?,
+                // It is gone.
+                Err(_) => {}
+            },
+        }
+        if !self.heard.is_empty() && !is_still_ended(task, stop) {
+            self.heard.remove(&task);
+        }
+        Ok(false)
+    }
+}
+
+/// True if `task` is between the signal that has ended its call and what it does next.
+fn is_still_ended(task: i32, stop: Stop) -> bool {
+    match stop {
+        Stop::Syscall => retrace::result(task) == Ok(Returned::Again),
+        Stop::Signal { .. } => true,
+        _ => false,
+    }
+}
