@@ -47,7 +47,7 @@ pub(crate) enum Waiting {
     Call(WaitingCall),
 }
 
-/// After so many calls the tasks are asked for their stops, whatever else waits.
+/// After so many calls the tasks are asked for their stops, and all calls that wait are received, whatever else there is.
 const CALLS_AT_ONCE: u32 = 8;
 
 /// Where everything is heard of.
@@ -105,6 +105,7 @@ impl Events {
             }
             if self.calls >= CALLS_AT_ONCE {
                 self.ask_tasks()?;
+                self.receive_all()?;
                 // The bell rings for it as well, in vain then.
                 if let Ok((who, foreseen)) = self.foreseen.try_recv() {
                     return Ok(Next::Foreseen(who, foreseen));
@@ -164,10 +165,14 @@ impl Events {
 
     /// Takes every call that waits: no signal ends it from then on, however long it waits for its turn.
     fn receive_all(&mut self) -> Result<(), Errno> {
-        while self.listener.as_ref().is_some_and(|listener| sys::has_input(listener.calls())) {
+        while self.has_waiting() {
             self.receive()?;
         }
         Ok(())
+    }
+
+    fn has_waiting(&self) -> bool {
+        self.listener.as_ref().is_some_and(|listener| sys::has_input(listener.calls()))
     }
 
     /// Takes all reports that are there.
@@ -192,8 +197,9 @@ impl Events {
     ///
     /// If this thread goes to sleep then, the task runs best where it is; if it goes on with another call, elsewhere.
     pub(crate) fn answer(&mut self, call: &WaitingCall, answer: Answer, are_several: bool) -> Result<(), Errno> {
-        if are_several {
-            self.receive_all()?;
+        // One at a time keeps up with who comes back: each look costs as much as to receive one.
+        if are_several && self.has_waiting() {
+            self.receive()?;
         }
         if let Some(listener) = &mut self.listener {
             listener.answer(call, answer, self.received.is_empty());

@@ -1,7 +1,8 @@
-//! A child that is not to be traced is traced all the same, and nobody notices.
+//! What is changed in the registers of a task so that nobody notices that it is traced; and what they say of its last call.
 //!
-//! `CLONE_UNTRACED` is taken off while the kernel looks at the call, and put back in the register or the memory where it
-//! stood, in the parent when its call returns and in the child before it runs.
+//! A child that is not to be traced is traced all the same: `CLONE_UNTRACED` is taken off while the kernel looks at the call,
+//! and put back in the register or the memory where it stood, in the parent when its call returns and in the child before
+//! it runs.
 
 use std::collections::BTreeMap;
 
