@@ -274,7 +274,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Walks `self.spelled` and tells where it leads, unless that is known. Gives it back if it is to be verified.
+    /// Walks `self.spelled` and tells where it leads, unless that is known. Gives it back if that is to be opened or verified.
     pub(crate) fn touch(&mut self, asking: Asking, used: Use) -> Result<Option<Led>, TraceError> {
         let Asking { task, process, entry, .. } = asking;
         let settled = self.known.is_settled();

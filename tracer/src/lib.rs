@@ -25,8 +25,8 @@
 //!
 //! One seccomp filter stops only the calls that take paths, once, at entry (`SECCOMP_RET_TRACE`, then
 //! `PTRACE_CONT`); those that ask or open wait for an answer instead, which costs less (see `listener`). One thread hears of
-//! everything. The heart is pure: a raw wait status becomes a `status::Stop`, and the `machine` says how the task goes on. `pete` gives the tasks'
-//! registers; waiting and resuming are our own, since pete's `wait` polls with a growing delay and loses tasks on
+//! everything. The heart is pure: a raw wait status becomes a `status::Stop`, and the `machine` says how the task goes on.
+//! `pete` gives the tasks' registers; waiting and resuming are our own, since pete's `wait` polls with a growing delay and loses tasks on
 //! real-time signals, on exec from a thread that is not the leader, and on SIGKILL.
 
 mod anew;

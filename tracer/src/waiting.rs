@@ -48,9 +48,14 @@ impl Engine<'_> {
         self.settle(call.task)?;
         // One that nobody knows any more is gone.
         let Some(process) = self.machine.process_of(call.task) else { return Ok(Heard::Answer(Answer::Run)) };
-        self.walker.foreseen = foreseen.unwrap_or_default();
+        let is_foreseen = foreseen.is_some();
+        if let Some(foreseen) = foreseen {
+            self.walker.foreseen = foreseen;
+        }
         let verdict = self.listen(call, process);
-        self.walker.foreseen = Foreseen::default();
+        if is_foreseen {
+            self.walker.foreseen = Foreseen::default();
+        }
         let verdict = match verdict? {
             Verdict::Wait(looks) => return Ok(Heard::Wait(looks)),
             verdict => verdict,
@@ -125,13 +130,9 @@ impl Engine<'_> {
                 if !waits {
                     self.mask(task)?;
                 }
-                alive("resume", task, sys::resume_to_return(task))?;
-                return Ok(true);
+                return alive("resume", task, sys::resume_to_return(task)).map(|()| true);
             }
-            Meaning::Entering => {
-                alive("resume", task, sys::resume_to_return(task))?;
-                return Ok(true);
-            }
+            Meaning::Entering => return alive("resume", task, sys::resume_to_return(task)).map(|()| true),
             Meaning::Over(raced) => match retrace::result(task) {
                 Ok(Returned::Again) => self.anew.is_cut_short(task),
                 Ok(Returned::Value(value)) => self.verify(raced, value)?,

@@ -13,16 +13,24 @@ pub(crate) fn block(signals: &[i32]) -> libc::sigset_t {
 }
 
 fn change_mask(how: libc::c_int, signals: &[i32]) -> libc::sigset_t {
-    let mut set = MaybeUninit::uninit();
+    let set = set_of(signals);
     let mut before = MaybeUninit::uninit();
-    // SAFETY: sigemptyset initialises `set`; the others change it, and the last one fills `before`.
+    // SAFETY: `set` is an initialised set, and the kernel fills `before`.
+    unsafe {
+        libc::pthread_sigmask(how, &raw const set, before.as_mut_ptr());
+        before.assume_init()
+    }
+}
+
+fn set_of(signals: &[i32]) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises `set`, and sigaddset changes it.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         for &signal in signals {
             libc::sigaddset(set.as_mut_ptr(), signal);
         }
-        libc::pthread_sigmask(how, set.as_ptr(), before.as_mut_ptr());
-        before.assume_init()
+        set.assume_init()
     }
 }
 
@@ -117,21 +125,17 @@ pub(crate) struct Heard {
 
 /// Waits for one of `signals`, which must be blocked; `None` if none came in time.
 pub(crate) fn wait_signal(signals: &[i32], timeout: Option<Duration>) -> Option<Heard> {
-    let mut set = MaybeUninit::uninit();
+    let set = set_of(signals);
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let timeout = timeout.map(|timeout| libc::timespec {
         tv_sec: timeout.as_secs() as libc::time_t,
         tv_nsec: timeout.subsec_nanos().into(),
     });
     let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: sigemptyset initialises `set`; `info` is a valid place, and `timeout` null or one. The kernel fills `info`
+    // SAFETY: `set` is an initialised set, `info` a valid place, and `timeout` null or one. The kernel fills `info`
     // with a sender for all signals that a process sends (sigaction(2), "si_code").
     unsafe {
-        libc::sigemptyset(set.as_mut_ptr());
-        for &signal in signals {
-            libc::sigaddset(set.as_mut_ptr(), signal);
-        }
-        let signal = libc::sigtimedwait(set.as_ptr(), info.as_mut_ptr(), timeout);
+        let signal = libc::sigtimedwait(&raw const set, info.as_mut_ptr(), timeout);
         let info = info.assume_init();
         (signal > 0).then(|| Heard { signal, sender: (info.si_code <= 0).then(|| info.si_pid()) })
     }
@@ -139,22 +143,16 @@ pub(crate) fn wait_signal(signals: &[i32], timeout: Option<Duration>) -> Option<
 
 /// Stops this process by `signal`, which is blocked, unless it is ignored; goes on when SIGCONT comes.
 pub(crate) fn stop_self(signal: i32) {
-    let mut set = MaybeUninit::uninit();
-    // SAFETY: sigemptyset initialises `set`; the others change or read it. The signal's default action stops the process
-    // before kill returns, as this thread can take it (kill(2), "NOTES").
-    unsafe {
-        libc::sigemptyset(set.as_mut_ptr());
-        libc::sigaddset(set.as_mut_ptr(), signal);
-        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut());
-        libc::kill(libc::getpid(), signal);
-        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut());
-    }
+    change_mask(libc::SIG_UNBLOCK, &[signal]);
+    // SAFETY: both take numbers alone. The signal's default action stops the process before kill returns, as this thread can
+    // take it (kill(2), "NOTES").
+    unsafe { libc::kill(libc::getpid(), signal) };
+    block(&[signal]);
 }
 
 /// How this process was started, in what is changed for it behind its back. Rust's runtime ignores SIGPIPE, and opens
 /// `/dev/null` for standard descriptors that are closed (`library/std/src/sys/pal/unix/mod.rs`, `init`); glibc takes
-/// the signals 32 and 33 once there is a second thread, and the tracer SIGCHLD and
-/// SIGURG.
+/// the signals 32 and 33 once there is a second thread, and the tracer [`EARS`].
 pub(super) struct AtStart {
     ignored: [(i32, AtomicBool); 5],
     closed: [AtomicBool; 3],
