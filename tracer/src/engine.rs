@@ -305,7 +305,7 @@ impl<'a> Engine<'a> {
         }
         // A task that is gone already has done nothing.
         let Some((process, parent)) = place::family(task) else { return Ok(false) };
-        self.machine.adopt(task, process);
+        self.adopt(task, process);
         if process == task {
             self.races.born(task, parent, parent);
             self.tell(Event::Fork { parent, child: process })?;
@@ -328,15 +328,21 @@ impl<'a> Engine<'a> {
             self.places.inherit(maker, task);
         }
         if !sys::is_process(task) {
-            self.machine.adopt(task, parent);
+            self.adopt(task, parent);
             return Ok(true);
         }
-        self.machine.adopt(task, task);
+        self.adopt(task, task);
         if self.races.born(task, maker, parent) {
             self.places.maps.lend(maker, task);
         }
         self.tell(Event::Fork { parent, child: task })?;
         Ok(true)
+    }
+
+    fn adopt(&mut self, task: i32, process: i32) {
+        // One that had the number and was gone when another thread executed something was gone without a word.
+        self.races.remove(task);
+        self.machine.adopt(task, process);
     }
 
     fn take(&mut self, task: i32, step: Step) -> Result<(), TraceError> {
@@ -380,6 +386,9 @@ impl<'a> Engine<'a> {
                 let own = self.retraced.remove(&task);
                 if self.machine.is_first(task) {
                     self.signals.stopped(false);
+                }
+                if self.machine.process_of(task).is_some_and(|process| process != task) {
+                    self.races.stacks.start(task);
                 }
                 for retraced in own.iter().chain(self.retraced.values()) {
                     alive("restore the clone flags of", task, retraced.undo(task))?;

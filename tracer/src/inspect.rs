@@ -189,7 +189,7 @@ impl Engine<'_> {
     /// `task` is about to mount or unmount something, by whatever path.
     fn mounting(&mut self, task: i32) {
         self.places.mounting();
-        self.races.stacks.clear();
+        self.races.stacks.close();
         self.races.asking_nobody.clear();
         self.unsettle(task, Change::Names);
     }

@@ -8,8 +8,8 @@
 //!
 //! Asking at a call's return what became of it costs a stop (see [`anew`](crate::anew)). That is paid only where it can matter: for a call that
 //! opens, executes or changes something, in a process with several threads, or whose path is in memory that processes share.
-//! It is not paid for a path in the last frames of a thread that has made no other thread, where only one to whom it hands
-//! a pointer finds it: threads that walk trees keep their paths there. Nor does this cover a call that only asks, of which
+//! It is not paid for a path in the first or last frames of a thread that has made no other thread, where only one to whom it
+//! hands a pointer finds it: threads that walk trees keep their paths there. Nor does this cover a call that only asks, of which
 //! the path that was read is told; a socket's address; a script executed by way of a descriptor that others replace; memory
 //! that another process writes to by `process_vm_writev(2)`, or by writing to the file that is mapped there; and, on Linux
 //! older than 6.11, a mapping that processes share.
@@ -31,9 +31,6 @@ use crate::stacks::Stacks;
 use crate::sys::{self, Common};
 use crate::walk::Asker;
 use crate::{filesystem, look};
-
-/// A path this near to the end of a task's stack is in the last frames; a runtime's small stacks lie among its other memory.
-const LAST_FRAMES: u64 = 1 << 14;
 
 /// A call under way whose path another thread may rewrite.
 #[derive(Debug)]
@@ -198,8 +195,7 @@ impl Engine<'_> {
             if self.races.makers.contains(&task) {
                 return true;
             }
-            let Some(stack) = stack.or_else(|| self.races.stacks.end(task)) else { return true };
-            return !addresses.all(|address: u64| address.wrapping_sub(stack) <= LAST_FRAMES);
+            return !self.races.stacks.hold(task, addresses, stack);
         }
         addresses.any(|address| self.places.maps.is_shared(task, address))
     }

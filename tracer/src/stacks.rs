@@ -1,35 +1,66 @@
-//! Where the stacks of tasks end that wait in a call.
+//! Where the stacks of threads begin, and where they end while a thread waits in a call.
 //!
-//! In: a task. Out: what its stack pointer was when it made the call (`proc(5)`, `/proc/pid/syscall`).
+//! In: a thread, as it starts, or an address that it hands to the kernel. Out: whether that is in its first or last frames.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::os::fd::OwnedFd;
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::sys::uio::pread;
 
+use crate::sys;
+
 /// So many files are held open at a time.
 const MOST: usize = 64;
 
-/// The files that tell it, which are asked again and again.
+/// What is this near to an end of a stack is in the frames there; a runtime's small stacks lie among its other memory.
+const NEAR: u64 = 1 << 14;
+
 #[derive(Debug, Default)]
-pub(crate) struct Stacks(HashMap<i32, OwnedFd>);
+pub(crate) struct Stacks {
+    /// What the stack pointers of threads were when they started.
+    starts: HashMap<i32, u64>,
+    /// The files that tell what they are (`proc(5)`, `/proc/pid/syscall`), which are asked again and again.
+    files: HashMap<i32, OwnedFd>,
+}
 
 impl Stacks {
+    /// The thread `task` has just started, or goes on after it was stopped.
+    pub(crate) fn start(&mut self, task: i32) {
+        if let Entry::Vacant(entry) = self.starts.entry(task) {
+            // Where it fails the thread is gone.
+            if let Ok(pointer) = sys::stack_pointer(task) {
+                entry.insert(pointer);
+            }
+        }
+    }
+
+    /// True if each of `addresses` is in the first frames of `task`, which waits in a call, or in its last: its stack ends at
+    /// `end`, if that is known.
+    pub(crate) fn hold(&mut self, task: i32, addresses: impl Iterator<Item = u64>, end: Option<u64>) -> bool {
+        let start = self.starts.get(&task).copied();
+        let mut others = addresses.filter(|&address| start.is_none_or(|start| start.wrapping_sub(address) > NEAR));
+        // To ask for the end costs more than to read a path.
+        let Some(other) = others.next() else { return true };
+        let Some(end) = end.or_else(|| self.end(task)) else { return false };
+        std::iter::once(other).chain(others).all(|address| address.wrapping_sub(end) <= NEAR)
+    }
+
     /// `None` if it is not to be found out.
-    pub(crate) fn end(&mut self, task: i32) -> Option<u64> {
-        if !self.0.contains_key(&task) {
-            if self.0.len() == MOST {
-                self.0.clear();
+    fn end(&mut self, task: i32) -> Option<u64> {
+        if !self.files.contains_key(&task) {
+            if self.files.len() == MOST {
+                self.files.clear();
             }
             let path = format!("/proc/{task}/syscall");
-            self.0.insert(task, open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?);
+            self.files.insert(task, open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?);
         }
         // Nine numbers, each in 18 characters at most.
         let mut text = [0; 256];
-        let Ok(length) = pread(&self.0[&task], &mut text, 0) else {
-            self.0.remove(&task);
+        let Ok(length) = pread(&self.files[&task], &mut text, 0) else {
+            self.files.remove(&task);
             return None;
         };
         pointer(&text[..length])
@@ -37,12 +68,13 @@ impl Stacks {
 
     /// `task` is gone, or has executed something.
     pub(crate) fn remove(&mut self, task: i32) {
-        self.0.remove(&task);
+        self.starts.remove(&task);
+        self.files.remove(&task);
     }
 
     /// Holds nothing open any more.
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
+    pub(crate) fn close(&mut self) {
+        self.files.clear();
     }
 }
 
@@ -55,6 +87,21 @@ fn pointer(text: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_ends_are_frames() {
+        let mut stacks = Stacks::default();
+        let (start, end) = (0x7f00_0080_0000, Some(0x7f00_0070_0000));
+        stacks.starts.insert(7, start);
+        let mut hold = |addresses: &[u64]| stacks.hold(7, addresses.iter().copied(), end);
+        assert!(hold(&[start - 8, start - NEAR]) && hold(&[0x7f00_0070_0008, 0x7f00_0070_0000 + NEAR]));
+        assert!(hold(&[start - 8, 0x7f00_0070_0008]));
+        for outside in [start + 8, start - NEAR - 1, 0x7f00_006f_fff8, 0x7f00_0070_0001 + NEAR, 0] {
+            assert!(!hold(&[outside]) && !hold(&[start - 8, outside]) && !hold(&[outside, 0x7f00_0070_0008]));
+        }
+        stacks.remove(7);
+        assert!(!stacks.hold(7, [start - 8].into_iter(), end));
+    }
 
     #[test]
     fn the_eighth_number_is_the_stack() {

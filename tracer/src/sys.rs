@@ -221,6 +221,11 @@ pub(crate) fn interface(task: i32) -> Result<u32, Errno> {
     syscall_info(task).map(|info| info.arch)
 }
 
+/// Where the stack of `task` ends, at any stop.
+pub(crate) fn stack_pointer(task: i32) -> Result<u64, Errno> {
+    syscall_info(task).map(|info| info.stack_pointer)
+}
+
 /// `PTRACE_GET_SYSCALL_INFO` at a seccomp stop; `None` if the task stands elsewhere.
 pub(crate) fn syscall_entry(task: i32) -> Result<Option<SyscallEntry>, Errno> {
     let info = syscall_info(task)?;
