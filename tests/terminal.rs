@@ -476,23 +476,39 @@ fn ctrl_c_while_packing_leaves_nothing() {
         context.lay_out(&[("large", "")]);
         let large = fs_err::OpenOptions::new().write(true).open(context.work().join("large")).expect("it was made");
         large.file().set_len(8 << 30).expect("a file may have a hole");
-        let mut command = Command::new(support::minjail());
         let output = format!("oci-archive:{}", context.text("image.tar"));
-        command.args(["trace", "-t", "../t.trace", "-o", &output, "--", "head", "-c", "1", "large"]);
-        let piped = command.current_dir(context.work()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = piped.spawn().expect("minjail was built for this test");
-        let is_begun = || context.listing().iter().any(|name| name.contains(".image.tar.minjail-"));
-        while !is_begun() {
-            assert!(child.try_wait().expect("it is ours").is_none(), "it ended before it packed anything");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        signal(&child, sent);
-        let mut said = String::new();
-        child.stderr.take().expect("it is piped").read_to_string(&mut said).expect("it is a pipe");
-        assert_eq!(child.wait().expect("it is a child of ours").code(), Some(status), "{said}");
-        assert!(said.contains(&format!("stopped by {sent}")), "{said}");
-        let left: Vec<String> = context.listing().into_iter().filter(|name| name.contains("image")).collect();
-        assert_eq!(left, [""; 0]);
+        let arguments = ["trace", "-t", "../t.trace", "-o", &output, "--", "head", "-c", "1", "large"];
+        stop_once_there(&context, &arguments, ".image.tar.minjail-", sent, status);
+        assert!(!context.listing().iter().any(|name| name.contains("image")), "{:?}", context.listing());
         assert!(context.path("t.trace/trace.jsonl").is_file());
     }
+}
+
+/// The same while the trace is written, which takes its time if it keeps much.
+#[test]
+fn ctrl_c_while_the_trace_is_written_leaves_nothing() {
+    for (sent, status) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let context = TestContext::new();
+        context.lay_out(&[]);
+        fs_err::write(context.work().join("large"), vec![b'x'; 64 << 20]).expect("there is room");
+        let arguments = ["trace", "-t", "../t.trace", "--", "sh", "-c", ": >> large"];
+        stop_once_there(&context, &arguments, ".t.trace.minjail-", sent, status);
+        assert!(!context.listing().iter().any(|name| name.contains("t.trace")), "{:?}", context.listing());
+    }
+}
+
+/// Sends a signal to minjail once something is there with such a name; minjail must end for it with this status.
+fn stop_once_there(context: &TestContext, arguments: &[&str], name: &str, sent: Signal, status: i32) {
+    let mut command = Command::new(support::minjail());
+    let piped = command.args(arguments).current_dir(context.work()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("minjail was built for this test");
+    while !context.listing().iter().any(|there| there.contains(name)) {
+        assert!(child.try_wait().expect("it is ours").is_none(), "it ended before it wrote anything");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    signal(&child, sent);
+    let mut said = String::new();
+    child.stderr.take().expect("it is piped").read_to_string(&mut said).expect("it is a pipe");
+    assert_eq!(child.wait().expect("it is a child of ours").code(), Some(status), "{said}");
+    assert!(said.contains(&format!("stopped by {sent}")), "{said}");
 }

@@ -20,6 +20,7 @@ use super::locate::locate;
 use super::lost_rights::LostRights;
 use super::outliving::Outliving;
 use super::pack::{self, Needed, Packing};
+use super::stoppable::stoppable;
 use super::variables::{Variables, variables};
 use crate::path::{JailPath, escape};
 use crate::profile::Image;
@@ -227,7 +228,11 @@ impl Workload {
             Ok(outcome) => outcome.into(),
             Err(error) => return Err(recorder.failure().map_or_else(|| error.into(), Failure::from)),
         };
-        let tally = recorder.finish(ending, target)?;
+        let tally = stoppable(|told| {
+            let written = recorder.write_out(ending, target)?;
+            told.look();
+            Ok(written.publish()?)
+        })?;
         Ok((ending, tally))
     }
 }

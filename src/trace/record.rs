@@ -22,9 +22,9 @@ use super::model::{Ending, Found, Header, Link, Listening, Program, Touch};
 use super::names::Names;
 use super::rights::Refusals;
 use super::store::Store;
-use super::write::publish;
+use super::write::stage;
 use crate::path::{Facts, JailPath, escape};
-use crate::publish::PublishError;
+use crate::publish::{PublishError, Stage};
 use crate::root::{Root, RootError};
 
 /// Takes the events of one run.
@@ -77,6 +77,24 @@ pub enum RecordError {
     NoTrace { path: PathBuf },
     #[error("failed to keep the trace")]
     Publish(#[from] PublishError),
+}
+
+/// A trace that is whole and on the disk, but has no name yet. Dropped before it gets one it leaves nothing behind.
+#[derive(Debug)]
+pub struct WrittenOut {
+    stage: Stage,
+    tally: Tally,
+}
+
+impl WrittenOut {
+    /// Gives it its name; an older trace is there until then.
+    ///
+    /// # Errors
+    /// Something else has taken that name, or it cannot be given.
+    pub fn publish(self) -> Result<Tally, RecordError> {
+        self.stage.publish()?;
+        Ok(self.tally)
+    }
 }
 
 /// What stands for the workload before it has executed anything.
@@ -144,12 +162,20 @@ impl Recorder {
     ///
     /// # Errors
     /// `target` exists and is no trace, or cannot be written.
-    pub fn finish(mut self, ending: Ending, target: &Path) -> Result<Tally, RecordError> {
+    pub fn finish(self, ending: Ending, target: &Path) -> Result<Tally, RecordError> {
+        self.write_out(ending, target)?.publish()
+    }
+
+    /// Ends the record and writes the trace out beside `target`.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn write_out(mut self, ending: Ending, target: &Path) -> Result<WrittenOut, RecordError> {
         self.write(&Record::End { ending, gaps: self.tally.gaps.clone() })?;
         let failed = |source| RecordError::Temporary { path: self.place.clone(), source };
         let mut records = self.records.into_inner().map_err(|error| failed(error.into_error()))?;
-        publish(&mut records, &mut self.store, target)?;
-        Ok(self.tally)
+        let stage = stage(&mut records, &mut self.store, target)?;
+        Ok(WrittenOut { stage, tally: self.tally })
     }
 
     fn record(&mut self, event: &Event<'_>) -> Result<(), RecordError> {

@@ -23,20 +23,21 @@ impl Trace {
     /// `target` exists and is no trace, or cannot be written; a kept content cannot be read.
     pub fn write(&self, target: &Path) -> Result<(), RecordError> {
         let failed = |source| RecordError::Write { path: target.to_path_buf(), source };
-        put(target, |stage| {
+        let stage = fill(target, |stage| {
             let mut records = BufWriter::new(fs_err::File::create_new(stage.join(RECORDS)).map_err(failed)?);
             self.runs.iter().try_for_each(|run| write_run(&mut records, run)).map_err(failed)?;
             let records = records.into_inner().map_err(|error| failed(error.into_error()))?;
             records.sync_all().map_err(failed)?;
             copy_store(&self.store, stage).map_err(failed)
-        })
+        })?;
+        Ok(stage.publish()?)
     }
 }
 
-/// Writes a trace of these records and contents beside `target` and gives it that name; an older one is there until then.
-pub(super) fn publish(records: &mut File, store: &mut Store, target: &Path) -> Result<(), RecordError> {
+/// Writes a trace of these records and contents beside `target`, which is to be its name.
+pub(super) fn stage(records: &mut File, store: &mut Store, target: &Path) -> Result<Stage, RecordError> {
     let failed = |source| RecordError::Write { path: target.to_path_buf(), source };
-    put(target, |stage| {
+    fill(target, |stage| {
         let mut copy = fs_err::File::create_new(stage.join(RECORDS)).map_err(failed)?;
         records.rewind().and_then(|()| io::copy(records, &mut copy)).map_err(failed)?;
         copy.sync_all().map_err(failed)?;
@@ -61,17 +62,17 @@ fn refuse_other(target: &Path) -> Result<(), RecordError> {
     Ok(())
 }
 
-/// Has `fill` make a trace in a directory beside `target`, and gives it that name.
-fn put(target: &Path, fill: impl FnOnce(&Path) -> Result<(), RecordError>) -> Result<(), RecordError> {
+/// Has `write` make a trace in a directory beside `target`, and brings it to the disk.
+fn fill(target: &Path, write: impl FnOnce(&Path) -> Result<(), RecordError>) -> Result<Stage, RecordError> {
     refuse_other(target)?;
     let stage = Stage::directory(target, true, 0o700, |older| older.join(RECORDS).is_file())?;
-    fill(stage.path())?;
+    write(stage.path())?;
     for directory in [stage.path().join(STORE), stage.path().to_path_buf()] {
         if directory.is_dir() {
             sync(&directory)?;
         }
     }
-    Ok(stage.publish()?)
+    Ok(stage)
 }
 
 /// Copies earlier contents, each to the disk.
