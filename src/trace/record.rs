@@ -232,8 +232,16 @@ impl Recorder {
         self.programs.insert(process, id);
         for path in loaded.iter().filter(|path| !served.contains(path)) {
             let Some(path) = self.inside(path) else { continue };
+            let facts = match self.root.lstat(&path) {
+                // Its file system shows it to the program's user alone.
+                Err(error) if error.source.kind() == io::ErrorKind::PermissionDenied => {
+                    self.gap(process, Gap::Served)?;
+                    continue;
+                }
+                facts => facts?,
+            };
             // None: executed from memory.
-            let Some(facts) = self.root.lstat(&path)? else { continue };
+            let Some(facts) = facts else { continue };
             let found = Found::There(facts);
             let (path, made) = match self.names.origin(&path, &self.root) {
                 Some(origin) => (origin, false),

@@ -19,9 +19,8 @@ use crate::status::Stop;
 enum Stage {
     /// Its call runs, and it stops next as that returns.
     Running(Raced),
-    /// Its call was sent back, and it stops next on its way out of the kernel. It may wait for others, and so be ended by a
-    /// signal, or not.
-    SentBack { waits: bool },
+    /// Its call was sent back, and it stops next on its way out of the kernel.
+    SentBack,
     /// It stops next at the entry of its call.
     Entering,
     /// At the entry, from where it goes on to the listener, and then to its return.
@@ -46,8 +45,8 @@ pub(crate) enum Coming {
 pub(crate) enum Meaning {
     /// Nothing.
     None,
-    /// The task is to go on to the entry of its call; no signal need come before its return, if the call is none that `waits`.
-    Leaving { waits: bool },
+    /// The task is to go on to the entry of its call; no signal need come before that.
+    Leaving,
     /// It is to go on to the return of its call.
     Entering,
     /// The call is over, whatever else the stop means.
@@ -64,9 +63,9 @@ impl Anew {
         self.0.insert(task, Stage::Running(raced));
     }
 
-    /// The call of `task`, which `waits` for others or not, is sent back, with a request to stop pending.
-    pub(crate) fn is_sent_back(&mut self, task: i32, waits: bool) {
-        self.0.insert(task, Stage::SentBack { waits });
+    /// The call of `task` is sent back, with a request to stop pending.
+    pub(crate) fn is_sent_back(&mut self, task: i32) {
+        self.0.insert(task, Stage::SentBack);
     }
 
     /// A call of `task` was ended by the request, and is made anew.
@@ -100,7 +99,7 @@ impl Anew {
             // ptrace(2), "execve(2) under ptrace": the one that had the number is gone without a word.
             (_, Stop::Exec) => return Meaning::None,
             (Some(Stage::Running(raced)), _) => return Meaning::Over(raced),
-            (Some(Stage::SentBack { waits }), Stop::Started) => (Stage::Entering, Meaning::Leaving { waits }),
+            (Some(Stage::SentBack), Stop::Started) => (Stage::Entering, Meaning::Leaving),
             (Some(Stage::Entering), Stop::Syscall) => (Stage::Entered, Meaning::Entering),
             _ => return Meaning::None,
         };
@@ -115,7 +114,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn goes_on(anew: &mut Anew, stop: Stop) -> bool {
-        matches!(anew.stopped(7, stop), Meaning::Leaving { waits: false } | Meaning::Entering)
+        matches!(anew.stopped(7, stop), Meaning::Leaving | Meaning::Entering)
     }
 
     fn changing() -> Raced {
@@ -128,7 +127,7 @@ mod tests {
     #[test]
     fn a_call_that_was_sent_back_is_led_to_its_return() {
         let mut anew = Anew::default();
-        anew.is_sent_back(7, false);
+        anew.is_sent_back(7);
         assert!(goes_on(&mut anew, Stop::Started));
         assert_eq!(anew.coming(7), Coming::Free);
         assert!(goes_on(&mut anew, Stop::Syscall));
@@ -141,7 +140,7 @@ mod tests {
     fn a_signal_comes_first() {
         for before in 0..3 {
             let mut anew = Anew::default();
-            anew.is_sent_back(7, false);
+            anew.is_sent_back(7);
             assert!([Stop::Started, Stop::Syscall][..before].iter().all(|&stop| goes_on(&mut anew, stop)));
             assert!(!goes_on(&mut anew, Stop::Signal { signal: 14 }));
             assert_eq!(anew.coming(7), Coming::Free);
@@ -172,7 +171,7 @@ mod tests {
         #[test]
         fn whatever_happens_a_task_that_ends_leaves_nothing(statuses in proptest::collection::vec(any::<i32>(), 0..20)) {
             let mut anew = Anew::default();
-            anew.is_sent_back(7, false);
+            anew.is_sent_back(7);
             for stop in statuses.into_iter().filter_map(crate::status::decode) {
                 anew.stopped(7, stop);
             }

@@ -169,7 +169,8 @@ pub(crate) struct Engine<'a> {
     pub(crate) raced: HashMap<i32, Raced>,
     /// Tasks that stop when a call returns of which the listener has heard.
     pub(crate) anew: Anew,
-    /// Calls that wait for others, by number and arguments, until something else is heard of their task: a signal ends these.
+    /// Calls of which the listener has heard and whose return is waited for, by number and arguments, until something else is
+    /// heard of their task: a signal may end these.
     pub(crate) heard: HashMap<i32, (u64, [u64; 6])>,
     /// The signal masks of tasks that are kept from signals until their call returns.
     pub(crate) masks: HashMap<i32, u64>,

@@ -16,12 +16,12 @@ use crate::foresight::is_unasked;
 use crate::known::Change;
 use crate::memory::{self, Unread};
 use crate::place::{self, Open, Place};
-use crate::race::{Changing, Led, Raced, loses};
+use crate::race::{Changing, Led, Raced, Spelled, loses};
 use crate::retrace::Retraced;
 use crate::served::Lies;
 use crate::sys::{SyscallEntry, WaitingCall};
 use crate::walk::{Asker, Blocked, Walked};
-use crate::{look, sys};
+use crate::{filesystem, look, sys};
 
 /// The task that stands at the entry of a call.
 #[derive(Debug, Clone, Copy)]
@@ -127,12 +127,14 @@ impl Engine<'_> {
                     return Ok(if led.waits { Verdict::Verify(Raced::Waiting) } else { Verdict::Run });
                 }
                 if call.opens() {
-                    return Ok(Verdict::Verify(Raced::Opening { asking, access, led }));
+                    let path = Some(Spelled { address, used, text: self.spelled.clone() });
+                    return Ok(Verdict::Verify(Raced::Opening { asking, access, led, path }));
                 }
                 if access == Access::Execute {
                     return Ok(Verdict::Verify(self.executing_by_path(asking, used)));
                 }
-                self.changing.push(Changing { address, used, spelled: self.spelled.clone(), end: led.end });
+                let path = Spelled { address, used, text: self.spelled.clone() };
+                self.changing.push(Changing { path, end: led.end });
             }
             Asked::Inline { path, access } => {
                 self.spelled = path;
@@ -169,7 +171,10 @@ impl Engine<'_> {
                 let verify = self.may_be_rewritten(asking, From::Descriptor(mount), address);
                 let led = self.handle(asking, mount, address, access)?.unwrap_or_default();
                 if verify {
-                    return Ok(Verdict::Verify(Raced::Opening { asking, access, led }));
+                    return Ok(Verdict::Verify(Raced::Opening { asking, access, led, path: None }));
+                }
+                if led.waits {
+                    return Ok(Verdict::Verify(Raced::Waiting));
                 }
             }
             Asked::Probe { kind, address } => match place::probe_kind() {
@@ -322,7 +327,7 @@ impl Engine<'_> {
             // A path that goes on behind a file is no more than a look at that file.
             let is_look = matches!(stop, Some(Blocked::NoDirectory | Blocked::Elsewhere { .. } | Blocked::Refused));
             let access = if is_look { Access::Look } else { access };
-            led = (verify || entry.call.opens()).then(|| Led::by(&walk, &entry));
+            led = (verify || entry.call.opens()).then(|| Led::to(walk.end.clone(), &walk.found, is_personal, &entry));
             // What waits for others is asked about each time.
             let waits = led.as_ref().is_some_and(|led| led.waits);
             if is_personal || waits {
@@ -460,7 +465,8 @@ impl Engine<'_> {
         let lies = place.lies(&walk.end);
         let is_served = lies == Lies::Served;
         // mount.fuse(8), `allow_other`: another user is refused, whatever he may do elsewhere, and the task need not be.
-        let is_refused = is_served && matches!(walk.found, Found::Unknown(Errno::EACCES));
+        let is_refused = matches!(walk.found, Found::Unknown(Errno::EACCES))
+            && (is_served || (filesystem::answers_by_user(&walk.end) && place::is_other_user(asking.task)));
         if is_unasked(&walk.found) || lies == Lies::Beyond || is_refused {
             return self.gap(asking.process, Gap::Served);
         }

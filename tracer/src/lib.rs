@@ -11,7 +11,12 @@
 //!   listener of its own (EBUSY), and that a filter of its own which hands a call such as stat or open to a tracer, though
 //!   there is none for it, does not end with ENOSYS;
 //! - that a signal does not end the opening of a plain file that waits for somebody, as for a lease to be given up
-//!   (`fcntl(2)`), and that a task to which signals come faster than one call is answered, in some 100 µs, hardly gets on;
+//!   (`fcntl(2)`), or of what was one when it was looked at and is a FIFO by then, and that a task to which signals come faster
+//!   than one call is answered, in some 100 µs, hardly gets on;
+//! - that a task with threads has all signals blocked on its way to the entry of some calls that open something (`SigBlk` in
+//!   `/proc/pid/status`);
+//! - that all tasks wait where one asks for what lies on a file system of a server that is not traced (FUSE, NFS) and does not
+//!   answer, and that minjail cannot be ended meanwhile but by SIGKILL;
 //! - the tracer's looks, by the server of a file system that it serves itself; and by `inotify(7)` and `fanotify(7)`, that
 //!   a file which it executes, or is about to change, is read once more;
 //! - that a pidfd of a child may be readable a moment before the child can be waited for (`ptrace(2)`: its tracer hears of

@@ -8,7 +8,7 @@ use nix::sys::stat::{Mode, fstat};
 
 use crate::TraceError;
 use crate::engine::Engine;
-use crate::event::{Access, Event, Gap, Protocol};
+use crate::event::{Access, Event, Found, Gap, Protocol};
 use crate::inspect::Asking;
 use crate::race::Led;
 use crate::{look, memory, sys};
@@ -54,9 +54,13 @@ impl Engine<'_> {
         match (path, fstat(&file)) {
             (Ok(path), Ok(stat)) if look::lstat(&path).is_ok_and(|there| look::is_same(&there, &stat)) => {
                 self.at(asking, path.clone(), access)?;
-                Ok(Some(Led { end: path, ..Led::default() }))
+                Ok(Some(Led::to(path, &Found::There(Box::new(stat)), false, &asking.entry)))
             }
-            _ => self.gap(asking.process, Gap::Handle).map(|()| None),
+            (_, stat) => {
+                self.gap(asking.process, Gap::Handle)?;
+                let found = stat.map_or_else(Found::Unknown, |stat| Found::There(Box::new(stat)));
+                Ok(Some(Led::to(Vec::new(), &found, true, &asking.entry)))
+            }
         }
     }
 

@@ -396,6 +396,13 @@ pub(crate) fn own_number(task: i32) -> Option<i32> {
     field(&fs_read(&format!("/proc/{task}/status"))?, "NSpid:")?.split_ascii_whitespace().last()?.parse().ok()
 }
 
+/// True if `task` looks at files as another user than this process does (`proc(5)`, the last of `Uid` of `/proc/pid/status`).
+pub(crate) fn is_other_user(task: i32) -> bool {
+    let status = fs_read(&format!("/proc/{task}/status")).unwrap_or_default();
+    let user = field(&status, "Uid:").and_then(|users| users.split_ascii_whitespace().last()?.parse().ok());
+    user != Some(nix::unistd::geteuid().as_raw())
+}
+
 /// The task that traces `process`, 0 if none does; `None` if the process is gone.
 pub(crate) fn tracer_of(process: i32) -> Option<i32> {
     number(&fs_read(&format!("/proc/{process}/status"))?, "TracerPid:")

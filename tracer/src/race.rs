@@ -9,7 +9,8 @@
 //! Asking at a call's return what became of it costs a stop (see [`anew`](crate::anew)). That is paid only where it can matter: for a call that
 //! opens, executes or changes something, in a process with several threads, or whose path is in memory that processes share.
 //! It is not paid for a path in the first or last frames of a thread that has made no other thread, where only one to whom it
-//! hands a pointer finds it: threads that walk trees keep their paths there. Nor does this cover a call that only asks, of which
+//! hands a pointer finds it: threads that walk trees keep their paths there. A link on the way of a path that was rewritten,
+//! and rewritten back before the call returned, is not found. Nor does this cover a call that only asks, of which
 //! the path that was read is told; a socket's address; a script executed by way of a descriptor that others replace; memory
 //! that another process writes to by `process_vm_writev(2)`, or by writing to the file that is mapped there; and, on Linux
 //! older than 6.11, a mapping that processes share.
@@ -27,6 +28,7 @@ use crate::event::{Access, Found, Gap, Walk};
 use crate::inspect::{Asking, Use};
 use crate::memory::{self, Unread};
 use crate::place::{self, Place};
+use crate::retrace;
 use crate::stacks::Stacks;
 use crate::sys::{self, Common};
 use crate::walk::Asker;
@@ -36,7 +38,7 @@ use crate::{filesystem, look};
 #[derive(Debug)]
 pub(crate) enum Raced {
     /// It opens something.
-    Opening { asking: Asking, access: Access, led: Led },
+    Opening { asking: Asking, access: Access, led: Led, path: Option<Spelled> },
     /// It opens something that nobody can rewrite, but may wait for others, so that a signal can end it.
     Waiting,
     /// It executes something: what its path, as it was read, is relative to if that is a descriptor.
@@ -45,11 +47,12 @@ pub(crate) enum Raced {
     Changing { asking: Asking, paths: Vec<Changing> },
 }
 
-impl Raced {
-    /// True if the call may wait for others when it opens something.
-    pub(crate) fn waits(&self) -> bool {
-        matches!(self, Self::Waiting | Self::Opening { led: Led { waits: true, .. }, .. })
-    }
+/// A path as it was read.
+#[derive(Debug)]
+pub(crate) struct Spelled {
+    pub(crate) address: u64,
+    pub(crate) used: Use,
+    pub(crate) text: Vec<u8>,
 }
 
 /// Where a path led when it was read; nowhere by default.
@@ -63,17 +66,22 @@ pub(crate) struct Led {
 }
 
 impl Led {
-    pub(crate) fn by(walk: &Walk, entry: &Entry) -> Self {
-        let mut led = Self { end: walk.end.clone(), device: None, waits: false };
-        if let Found::There(stat) = &walk.found {
-            match stat.st_mode & libc::S_IFMT {
-                libc::S_IFREG | libc::S_IFDIR => led.device = Some(stat.st_dev),
-                libc::S_IFIFO => led.waits = decode::may_wait(entry, true),
-                libc::S_IFCHR => led.waits = libc::major(stat.st_rdev) != MEMORY && decode::may_wait(entry, false),
-                _ => {}
+    /// What stands at `end`. `is_personal`: the way went through a door of `/proc`, behind which may be what has no name.
+    pub(crate) fn to(end: Vec<u8>, found: &Found, is_personal: bool, entry: &Entry) -> Self {
+        let (mut device, may_wait) = (None, |is_fifo| decode::may_wait(entry, is_fifo));
+        let kind = if let Found::There(stat) = found { stat.st_mode & libc::S_IFMT } else { 0 };
+        let waits = match (found, kind) {
+            (Found::There(stat), libc::S_IFREG | libc::S_IFDIR) => {
+                device = Some(stat.st_dev);
+                false
             }
-        }
-        led
+            (Found::There(stat), libc::S_IFCHR) => libc::major(stat.st_rdev) != MEMORY && may_wait(false),
+            (_, libc::S_IFIFO) => may_wait(true),
+            // The door itself, or nothing.
+            (_, libc::S_IFLNK | 0) => is_personal && may_wait(true),
+            _ => false,
+        };
+        Self { end, device, waits }
     }
 }
 
@@ -83,10 +91,7 @@ const MEMORY: u32 = 1;
 /// A path of a call that changes something.
 #[derive(Debug)]
 pub(crate) struct Changing {
-    pub(crate) address: u64,
-    pub(crate) used: Use,
-    /// As it was read.
-    pub(crate) spelled: Vec<u8>,
+    pub(crate) path: Spelled,
     /// Where it led then.
     pub(crate) end: Vec<u8>,
 }
@@ -245,10 +250,16 @@ impl Engine<'_> {
     /// `result`: what it returned; `None` for an error.
     pub(crate) fn verify(&mut self, raced: Raced, result: Option<i64>) -> Result<(), TraceError> {
         match raced {
-            Raced::Opening { asking, access, led } => match result.map(i32::try_from) {
-                Some(Ok(descriptor)) => self.opened(asking, access, &led.end, descriptor),
-                _ => Ok(()),
-            },
+            Raced::Opening { asking, access, led, path } => {
+                let again = path.map_or(Ok(None), |path| self.read_again(asking, &path))?;
+                match result.map(i32::try_from) {
+                    Some(Ok(descriptor)) => {
+                        let ends = [Some(led.end), again.map(|led| led.end)];
+                        self.opened(asking, access, ends.iter().flatten().map(Vec::as_slice), descriptor)
+                    }
+                    _ => Ok(()),
+                }
+            }
             // It has failed, or there is nothing to compare.
             Raced::Executing { .. } | Raced::Waiting => Ok(()),
             Raced::Changing { asking, paths } => {
@@ -260,7 +271,7 @@ impl Engine<'_> {
     /// True if a call that opens something does so without a look at signals: it reads a plain file or a directory, or finds
     /// nothing, on a file system that asks nobody.
     pub(crate) fn runs_through(&mut self, raced: &Raced) -> bool {
-        let Raced::Opening { asking, access: Access::Read, led } = raced else { return false };
+        let Raced::Opening { asking, access: Access::Read, led, .. } = raced else { return false };
         // The flags of `openat2` stand in memory, which others may rewrite, and an empty path may become any.
         if matches!(asking.entry.call.kind, Kind::OpenHow) || led.end.is_empty() || self.places.may_wait() {
             return false;
@@ -277,11 +288,34 @@ impl Engine<'_> {
         }
     }
 
-    /// A call that has opened something, at `descriptor`, tells what it is.
-    fn opened(&mut self, asking: Asking, access: Access, end: &[u8], descriptor: i32) -> Result<(), TraceError> {
-        let Ok(open) = self.places.descriptor(asking.task, descriptor) else { return Ok(()) };
+    /// The path of a call that has returned, if it is another one by now: where that leads is told, with its links.
+    fn read_again(&mut self, asking: Asking, path: &Spelled) -> Result<Option<Led>, TraceError> {
+        // What the call itself may have made or changed was not there so before it.
+        if loses(path.used.access) {
+            return Ok(None);
+        }
+        let read = memory::read_string(asking.task, path.address, &mut self.spelled);
+        if read.is_err() || self.spelled == path.text || self.spelled.is_empty() {
+            return Ok(None);
+        }
+        self.touch(asking, Use { verify: false, ..path.used })
+    }
+
+    /// A call that has opened something, at `descriptor`, tells what it is; the paths that were read led to `ends`.
+    fn opened<'e>(
+        &mut self,
+        asking: Asking,
+        access: Access,
+        mut ends: impl Iterator<Item = &'e [u8]>,
+        descriptor: i32,
+    ) -> Result<(), TraceError> {
+        let Ok(open) = self.places.descriptor(asking.task, descriptor) else {
+            // Another thread has it closed or moved already, unless the task is being killed.
+            let is_alive = retrace::result(asking.task).is_ok();
+            return if is_alive { self.gap(asking.process, Gap::Rewritten) } else { Ok(()) };
+        };
         let opened = opened_for(asking, descriptor, access);
-        let is_as_told = open.path == end && opened == access;
+        let is_as_told = opened == access && ends.any(|end| open.path == end);
         if is_as_told || open.is_deleted || !open.path.starts_with(b"/") {
             return Ok(());
         }
@@ -319,7 +353,7 @@ impl Engine<'_> {
 
     /// A path that is another one by now may have been used in the place of the first.
     fn changed(&mut self, asking: Asking, path: Changing, has_changed: bool) -> Result<(), TraceError> {
-        let Changing { address, used, spelled, end } = path;
+        let Changing { path: Spelled { address, used, text: spelled }, end } = path;
         let access = used.access;
         if memory::read_string(asking.task, address, &mut self.spelled).is_err() {
             return Ok(());

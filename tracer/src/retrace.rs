@@ -84,11 +84,11 @@ pub(crate) fn cut_short(task: i32, tables: &BTreeMap<u32, (Abi, Table)>) -> Resu
     if !table.get(number).is_some_and(Call::may_wait) {
         return Ok(None);
     }
-    // As seccomp gives them.
     let arguments = match abi {
-        Abi::I386 => [rbx, rcx, rdx, rsi, rdi, rbp].map(|argument| argument & u64::from(u32::MAX)),
+        Abi::I386 => [rbx, rcx, rdx, rsi, rdi, rbp],
         _ => [rdi, rsi, rdx, r10, r8, r9],
     };
+    let arguments = abi.arguments(arguments);
     Ok(Some(SyscallEntry { arch, number, arguments, data: 0, stack: Some(rsp) }))
 }
 

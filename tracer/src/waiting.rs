@@ -65,8 +65,9 @@ impl Engine<'_> {
         self.anew.is_heard(call.task);
         Ok(match verdict {
             Verdict::Verify(raced) if coming == Coming::ToStop => {
-                if raced.waits() {
-                    self.heard.insert(call.task, (call.number, call.arguments));
+                // Whatever the call turns out to open: if a signal ends it from here on, then as it would without a tracer.
+                if let Some((abi, _)) = self.tables.get(&call.arch) {
+                    self.heard.insert(call.task, (call.number, abi.arguments(call.arguments)));
                 }
                 self.raced.insert(call.task, raced);
                 Heard::Answer(Answer::Run)
@@ -75,8 +76,8 @@ impl Engine<'_> {
                 self.anew.runs(call.task, raced);
                 Heard::Stop(Answer::Run)
             }
-            Verdict::Verify(raced) => {
-                self.anew.is_sent_back(call.task, raced.waits());
+            Verdict::Verify(_) => {
+                self.anew.is_sent_back(call.task);
                 Heard::Stop(Answer::SendBack)
             }
             Verdict::Refuse | Verdict::Retrace(_) => Heard::Answer(Answer::Refuse(Errno::ENOSYS)),
@@ -98,7 +99,7 @@ impl Engine<'_> {
         alive("mend the call of", task, retrace::restart(task))
     }
 
-    /// Keeps signals from `task` until it stops the next time, but for the entry of its call.
+    /// Keeps signals from `task` until it stops the next time.
     fn mask(&mut self, task: i32) -> Result<(), TraceError> {
         let changed = sys::signal_mask(task).and_then(|mask| {
             sys::set_signal_mask(task, u64::MAX)?;
@@ -121,15 +122,13 @@ impl Engine<'_> {
         if stop == Stop::Exec {
             // The mask of the one that had this number went with it.
             self.masks.remove(&task);
-        } else if !matches!(meaning, Meaning::Entering) {
+        } else {
             self.unmask(task)?;
         }
         match meaning {
             Meaning::None => {}
-            Meaning::Leaving { waits } => {
-                if !waits {
-                    self.mask(task)?;
-                }
+            Meaning::Leaving => {
+                self.mask(task)?;
                 return alive("resume", task, sys::resume_to_return(task)).map(|()| true);
             }
             Meaning::Entering => return alive("resume", task, sys::resume_to_return(task)).map(|()| true),
