@@ -1,10 +1,11 @@
 //! What happens behind a trace's back: others who make, replace and redirect what the program opens, and what has no path.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use minjail_tracer::{Gap, Outcome};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::CloneFlags;
 
 use crate::hazard::{Hazard, Seen, loader};
@@ -85,8 +86,8 @@ fn mounts_that_are_nowhere() {
     assert_eq!(seen.gaps, BTreeMap::from([(Gap::MountNamespace, 1)]), "{:?}", seen.touches);
 }
 
-/// Runs it where what it mounts is seen by nobody else, and goes with it; `None` if nothing can be mounted.
-fn served(mode: &str) -> Option<Seen> {
+/// What a file system is made of that a program serves, and the program.
+fn serving(mode: &str) -> Hazard {
     let hazard = Hazard::new("served").content("backing/file", "file").content("outside", "outside");
     let script = format!("#!{}/shell\n", hazard.path().display());
     let hazard = hazard.script("backing/script", &script).file("mnt/below").arguments(&[mode]);
@@ -94,14 +95,54 @@ fn served(mode: &str) -> Option<Seen> {
     for copy in ["interpreter", "backing/program"] {
         fs_err::copy(&program, hazard.path().join(copy)).unwrap();
     }
-    let hazard = hazard.link("shell", "interpreter");
+    hazard.link("shell", "interpreter")
+}
+
+/// Runs it where what is mounted is seen by nobody else, and goes with it; `None` if nothing can be mounted.
+fn alone(run: impl FnOnce() -> Seen + Send) -> Option<Seen> {
     let run = || {
         let own = CloneFlags::CLONE_NEWNS;
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         nix::sched::unshare(own).and_then(|()| mount(None::<&str>, "/", None::<&str>, private, None::<&str>)).ok()?;
-        Some(hazard.run()).filter(|seen| seen.outcome != Outcome::Exited(77))
+        Some(run()).filter(|seen| seen.outcome != Outcome::Exited(77))
     };
     std::thread::scope(|scope| scope.spawn(run).join().unwrap())
+}
+
+fn served(mode: &str) -> Option<Seen> {
+    let hazard = serving(mode);
+    alone(|| hazard.run())
+}
+
+/// Who serves it is not traced, and refuses everybody but the one user that the program becomes: the tracer, too.
+#[test]
+fn a_file_system_that_shows_its_files_to_one_user() {
+    let hazard = serving("visits");
+    fs_err::set_permissions(hazard.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let program = crate::hazard::build("served", &[]);
+    let mnt = hazard.path().join("mnt");
+    let seen = alone(|| {
+        std::thread::scope(|scope| {
+            // Not the thread that traces, which waits for all its children.
+            let server = scope.spawn(|| {
+                let mut server = std::process::Command::new(program);
+                server.arg("alone").current_dir(hazard.path()).spawn().unwrap().wait().unwrap()
+            });
+            let is_mounted = || fs_err::read_to_string("/proc/thread-self/mountinfo").unwrap().contains("fuse.served");
+            while !is_mounted() && !server.is_finished() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let mut seen = hazard.run();
+            let _ = umount2(&mnt, MntFlags::MNT_DETACH);
+            if server.join().unwrap().code() == Some(77) {
+                seen.outcome = Outcome::Exited(77);
+            }
+            seen
+        })
+    });
+    let Some(seen) = seen else { return skip("nothing can be served and mounted here") };
+    assert_eq!(seen.outcome, Outcome::Exited(0));
+    assert_eq!(seen.gaps, BTreeMap::from([(Gap::Served, 1)]), "{:?}", seen.touches);
 }
 
 /// A tracer that looked for itself would wait for a server that waits for the tracer.
