@@ -309,10 +309,13 @@ impl Engine<'_> {
         mut ends: impl Iterator<Item = &'e [u8]>,
         descriptor: i32,
     ) -> Result<(), TraceError> {
-        let Ok(open) = self.places.descriptor(asking.task, descriptor) else {
+        let open = match self.places.descriptor(asking.task, descriptor) {
+            Ok(open) => open,
             // Another thread has it closed or moved already, unless the task is being killed.
-            let is_alive = retrace::result(asking.task).is_ok();
-            return if is_alive { self.gap(asking.process, Gap::Rewritten) } else { Ok(()) };
+            Err(Errno::ENOENT) if retrace::result(asking.task).is_ok() => {
+                return self.gap(asking.process, Gap::Rewritten);
+            }
+            Err(errno) => return self.hidden(asking.process, errno),
         };
         let opened = opened_for(asking, descriptor, access);
         let is_as_told = opened == access && ends.any(|end| open.path == end);
