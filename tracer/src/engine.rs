@@ -172,7 +172,7 @@ pub(crate) struct Engine<'a> {
     /// Calls of which the listener has heard and whose return is waited for, by number and arguments, until something else is
     /// heard of their task: a signal may end these.
     pub(crate) heard: HashMap<i32, (u64, [u64; 6])>,
-    /// The signal masks of tasks that are kept from signals until their call returns.
+    /// The signal masks of tasks that are kept from signals until they stand at the entry of their call.
     pub(crate) masks: HashMap<i32, u64>,
     /// The paths of the call under examination that are such.
     pub(crate) changing: Vec<Changing>,

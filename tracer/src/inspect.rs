@@ -124,16 +124,15 @@ impl Engine<'_> {
                 let used = Use { from, access, follow, verify };
                 let led = self.path(asking, address, used)?.unwrap_or_default();
                 if !verify {
-                    return Ok(if led.waits { Verdict::Verify(Raced::Waiting) } else { Verdict::Run });
-                }
-                if call.opens() {
-                    let path = Some(Spelled { address, used, text: self.spelled.clone() });
-                    return Ok(Verdict::Verify(Raced::Opening { asking, access, led, path }));
-                }
-                if access == Access::Execute {
-                    return Ok(Verdict::Verify(self.executing_by_path(asking, used)));
+                    return Ok(unverified(&led));
                 }
                 let path = Spelled { address, used, text: self.spelled.clone() };
+                if call.opens() {
+                    return Ok(Verdict::Verify(Raced::Opening { asking, access, led, path: Some(path) }));
+                }
+                if access == Access::Execute {
+                    return Ok(Verdict::Verify(self.executing_by_path(asking, path)));
+                }
                 self.changing.push(Changing { path, end: led.end });
             }
             Asked::Inline { path, access } => {
@@ -170,12 +169,11 @@ impl Engine<'_> {
             Asked::Handle { mount, address, access } => {
                 let verify = self.may_be_rewritten(asking, From::Descriptor(mount), address);
                 let led = self.handle(asking, mount, address, access)?.unwrap_or_default();
-                if verify {
-                    return Ok(Verdict::Verify(Raced::Opening { asking, access, led, path: None }));
-                }
-                if led.waits {
-                    return Ok(Verdict::Verify(Raced::Waiting));
-                }
+                return Ok(if verify {
+                    Verdict::Verify(Raced::Opening { asking, access, led, path: None })
+                } else {
+                    unverified(&led)
+                });
             }
             Asked::Probe { kind, address } => match place::probe_kind() {
                 Ok(probe) if probe == Some(kind) => {
@@ -327,7 +325,8 @@ impl Engine<'_> {
             // A path that goes on behind a file is no more than a look at that file.
             let is_look = matches!(stop, Some(Blocked::NoDirectory | Blocked::Elsewhere { .. } | Blocked::Refused));
             let access = if is_look { Access::Look } else { access };
-            led = (verify || entry.call.opens()).then(|| Led::to(walk.end.clone(), &walk.found, is_personal, &entry));
+            let stat = if let Found::There(stat) = &walk.found { Some(&**stat) } else { None };
+            led = (verify || entry.call.opens()).then(|| Led::to(walk.end.clone(), stat, is_personal, &entry));
             // What waits for others is asked about each time.
             let waits = led.as_ref().is_some_and(|led| led.waits);
             if is_personal || waits {
@@ -507,6 +506,11 @@ impl Engine<'_> {
             _ => self.gap(process, Gap::Memory),
         }
     }
+}
+
+/// How a call goes on whose path nobody can rewrite.
+fn unverified(led: &Led) -> Verdict {
+    if led.waits { Verdict::Verify(Raced::Waiting) } else { Verdict::Run }
 }
 
 /// True if `path` was a process's below `/proc`, and went with it.

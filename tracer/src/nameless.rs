@@ -8,7 +8,7 @@ use nix::sys::stat::{Mode, fstat};
 
 use crate::TraceError;
 use crate::engine::Engine;
-use crate::event::{Access, Event, Found, Gap, Protocol};
+use crate::event::{Access, Event, Gap, Protocol};
 use crate::inspect::Asking;
 use crate::race::Led;
 use crate::{look, memory, sys};
@@ -50,18 +50,17 @@ impl Engine<'_> {
         };
         let door = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
         let path = readlink(door.as_str()).map(std::os::unix::ffi::OsStringExt::into_vec);
+        let stat = fstat(&file).ok();
+        let is_there =
+            |path: &Vec<u8>| stat.is_some_and(|stat| look::lstat(path).is_ok_and(|there| look::is_same(&there, &stat)));
         // A file whose directory the kernel does not know has no path, and a name that is gone is none.
-        match (path, fstat(&file)) {
-            (Ok(path), Ok(stat)) if look::lstat(&path).is_ok_and(|there| look::is_same(&there, &stat)) => {
-                self.at(asking, path.clone(), access)?;
-                Ok(Some(Led::to(path, &Found::There(Box::new(stat)), false, &asking.entry)))
-            }
-            (_, stat) => {
-                self.gap(asking.process, Gap::Handle)?;
-                let found = stat.map_or_else(Found::Unknown, |stat| Found::There(Box::new(stat)));
-                Ok(Some(Led::to(Vec::new(), &found, true, &asking.entry)))
-            }
+        let path = path.ok().filter(is_there);
+        let is_nameless = path.is_none();
+        match &path {
+            Some(path) => self.at(asking, path.clone(), access)?,
+            None => self.gap(asking.process, Gap::Handle)?,
         }
+        Ok(Some(Led::to(path.unwrap_or_default(), stat.as_ref(), is_nameless, &asking.entry)))
     }
 
     /// A socket is about to take connections: at which port?

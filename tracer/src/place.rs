@@ -393,14 +393,13 @@ pub(crate) fn family(task: i32) -> Option<(i32, i32)> {
 
 /// The number that `task` has in its own pid namespace (`proc(5)`, `NSpid` of `/proc/pid/status`).
 pub(crate) fn own_number(task: i32) -> Option<i32> {
-    field(&fs_read(&format!("/proc/{task}/status"))?, "NSpid:")?.split_ascii_whitespace().last()?.parse().ok()
+    last(&fs_read(&format!("/proc/{task}/status"))?, "NSpid:")
 }
 
 /// True if `task` looks at files as another user than this process does (`proc(5)`, the last of `Uid` of `/proc/pid/status`).
 pub(crate) fn is_other_user(task: i32) -> bool {
     let status = fs_read(&format!("/proc/{task}/status")).unwrap_or_default();
-    let user = field(&status, "Uid:").and_then(|users| users.split_ascii_whitespace().last()?.parse().ok());
-    user != Some(nix::unistd::geteuid().as_raw())
+    last(&status, "Uid:") != Some(nix::unistd::geteuid().as_raw())
 }
 
 /// The task that traces `process`, 0 if none does; `None` if the process is gone.
@@ -418,6 +417,11 @@ pub(crate) fn ignores(process: i32, signal: i32) -> bool {
 /// A number in `/proc/pid/status`.
 fn number(status: &[u8], name: &str) -> Option<i32> {
     field(status, name)?.parse().ok()
+}
+
+/// The last of the numbers that stand behind a name in `/proc/pid/status`.
+fn last<T: std::str::FromStr>(status: &[u8], name: &str) -> Option<T> {
+    field(status, name)?.split_ascii_whitespace().last()?.parse().ok()
 }
 
 /// What stands behind a name in a file of `/proc` that has one on each line.

@@ -19,6 +19,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::sys::stat::FileStat;
 
 use crate::TraceError;
 use crate::calls::Kind;
@@ -42,7 +43,7 @@ pub(crate) enum Raced {
     /// It opens something that nobody can rewrite, but may wait for others, so that a signal can end it.
     Waiting,
     /// It executes something: what its path, as it was read, is relative to if that is a descriptor.
-    Executing { asking: Asking, used: Use, directory: Option<Vec<u8>>, spelled: Vec<u8> },
+    Executing { asking: Asking, path: Spelled, directory: Option<Vec<u8>> },
     /// It changes something.
     Changing { asking: Asking, paths: Vec<Changing> },
 }
@@ -66,22 +67,22 @@ pub(crate) struct Led {
 }
 
 impl Led {
-    /// What stands at `end`. `is_personal`: the way went through a door of `/proc`, behind which may be what has no name.
-    pub(crate) fn to(end: Vec<u8>, found: &Found, is_personal: bool, entry: &Entry) -> Self {
-        let (mut device, may_wait) = (None, |is_fifo| decode::may_wait(entry, is_fifo));
-        let kind = if let Found::There(stat) = found { stat.st_mode & libc::S_IFMT } else { 0 };
-        let waits = match (found, kind) {
-            (Found::There(stat), libc::S_IFREG | libc::S_IFDIR) => {
-                device = Some(stat.st_dev);
-                false
-            }
-            (Found::There(stat), libc::S_IFCHR) => libc::major(stat.st_rdev) != MEMORY && may_wait(false),
-            (_, libc::S_IFIFO) => may_wait(true),
-            // The door itself, or nothing.
-            (_, libc::S_IFLNK | 0) => is_personal && may_wait(true),
-            _ => false,
+    /// `stat`: what stands at `end`. `is_personal`: the way went through a door of `/proc`, behind which may be what has no name.
+    pub(crate) fn to(end: Vec<u8>, stat: Option<&FileStat>, is_personal: bool, entry: &Entry) -> Self {
+        let mut led = Self { end, ..Self::default() };
+        let Some(stat) = stat else {
+            led.waits = is_personal && decode::may_wait(entry, true);
+            return led;
         };
-        Self { end, device, waits }
+        match stat.st_mode & libc::S_IFMT {
+            libc::S_IFREG | libc::S_IFDIR => led.device = Some(stat.st_dev),
+            libc::S_IFIFO => led.waits = decode::may_wait(entry, true),
+            libc::S_IFCHR => led.waits = libc::major(stat.st_rdev) != MEMORY && decode::may_wait(entry, false),
+            // The door itself.
+            libc::S_IFLNK => led.waits = is_personal && decode::may_wait(entry, true),
+            _ => {}
+        }
+        led
     }
 }
 
@@ -220,16 +221,16 @@ impl Engine<'_> {
         }
     }
 
-    /// A call that is about to execute what `self.spelled` leads to.
-    pub(crate) fn executing_by_path(&mut self, asking: Asking, used: Use) -> Raced {
-        let directory = match used.from {
+    /// A call that is about to execute what `path` leads to.
+    pub(crate) fn executing_by_path(&mut self, asking: Asking, path: Spelled) -> Raced {
+        let directory = match path.used.from {
             From::Descriptor(descriptor) => {
                 let open = self.places.descriptor(asking.task, descriptor).ok();
                 open.map(|open| open.path).filter(|path| path.starts_with(b"/"))
             }
             _ => None,
         };
-        Raced::Executing { asking, used, directory, spelled: self.spelled.clone() }
+        Raced::Executing { asking, path, directory }
     }
 
     /// The call by which what is now `task` has executed something; the process has memory of its own since.
@@ -251,12 +252,9 @@ impl Engine<'_> {
     pub(crate) fn verify(&mut self, raced: Raced, result: Option<i64>) -> Result<(), TraceError> {
         match raced {
             Raced::Opening { asking, access, led, path } => {
-                let again = path.map_or(Ok(None), |path| self.read_again(asking, &path))?;
+                let again = path.map_or(Ok(Led::default()), |path| self.read_again(asking, &path))?;
                 match result.map(i32::try_from) {
-                    Some(Ok(descriptor)) => {
-                        let ends = [Some(led.end), again.map(|led| led.end)];
-                        self.opened(asking, access, ends.iter().flatten().map(Vec::as_slice), descriptor)
-                    }
+                    Some(Ok(descriptor)) => self.opened(asking, access, [&led.end, &again.end], descriptor),
                     _ => Ok(()),
                 }
             }
@@ -289,24 +287,24 @@ impl Engine<'_> {
     }
 
     /// The path of a call that has returned, if it is another one by now: where that leads is told, with its links.
-    fn read_again(&mut self, asking: Asking, path: &Spelled) -> Result<Option<Led>, TraceError> {
+    fn read_again(&mut self, asking: Asking, path: &Spelled) -> Result<Led, TraceError> {
         // What the call itself may have made or changed was not there so before it.
         if loses(path.used.access) {
-            return Ok(None);
+            return Ok(Led::default());
         }
         let read = memory::read_string(asking.task, path.address, &mut self.spelled);
         if read.is_err() || self.spelled == path.text || self.spelled.is_empty() {
-            return Ok(None);
+            return Ok(Led::default());
         }
-        self.touch(asking, Use { verify: false, ..path.used })
+        self.touch(asking, Use { verify: false, ..path.used }).map(Option::unwrap_or_default)
     }
 
     /// A call that has opened something, at `descriptor`, tells what it is; the paths that were read led to `ends`.
-    fn opened<'e>(
+    fn opened(
         &mut self,
         asking: Asking,
         access: Access,
-        mut ends: impl Iterator<Item = &'e [u8]>,
+        ends: [&Vec<u8>; 2],
         descriptor: i32,
     ) -> Result<(), TraceError> {
         let open = match self.places.descriptor(asking.task, descriptor) {
@@ -318,7 +316,7 @@ impl Engine<'_> {
             Err(errno) => return self.hidden(asking.process, errno),
         };
         let opened = opened_for(asking, descriptor, access);
-        let is_as_told = opened == access && ends.any(|end| open.path == end);
+        let is_as_told = opened == access && ends.contains(&&open.path);
         if is_as_told || open.is_deleted || !open.path.starts_with(b"/") {
             return Ok(());
         }
@@ -334,7 +332,9 @@ impl Engine<'_> {
 
     /// What `process` runs now, which may be another program than the one whose path was read.
     pub(crate) fn executed(&mut self, process: i32, raced: Raced) -> Result<(), TraceError> {
-        let Raced::Executing { asking, used, directory, spelled } = raced else { return Ok(()) };
+        let Raced::Executing { asking, path: Spelled { used, text: spelled, .. }, directory } = raced else {
+            return Ok(());
+        };
         let Some(address) = place::executed_path(process) else { return Ok(()) };
         match memory::read_string(process, address, &mut self.spelled) {
             Ok(()) => {}

@@ -99,7 +99,7 @@ impl Engine<'_> {
         alive("mend the call of", task, retrace::restart(task))
     }
 
-    /// Keeps signals from `task` until it stops the next time.
+    /// Keeps signals from `task` until it stops the next time, at the entry of its call.
     fn mask(&mut self, task: i32) -> Result<(), TraceError> {
         let changed = sys::signal_mask(task).and_then(|mask| {
             sys::set_signal_mask(task, u64::MAX)?;
