@@ -153,6 +153,28 @@ fn confined_directories_run_it_too() {
     }
 }
 
+/// What a sandbox shows at another place is packed where the sandbox takes it from.
+#[test]
+fn a_program_that_runs_in_a_sandbox() {
+    if !needs_root("bwrap in bwrap") || !has(&["bwrap"]) {
+        return;
+    }
+    let context = TestContext::new();
+    context.lay_out(&[("app/data", "one two three\n")]);
+    fs_err::copy("/usr/bin/wc", context.path("work/app/count")).expect("the test's directory can be written");
+    let application = text(&context.path("work/app"));
+    let places = ["--ro-bind", &application, "/app", "--ro-bind", "/usr", "/usr", "--symlink", "usr/lib", "/lib"];
+    let rest = ["--symlink", "usr/lib64", "/lib64", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"];
+    let sandbox = [&["/usr/bin/bwrap"], &places[..], &rest, &["/app/count", "-w", "/app/data"]].concat();
+    let native = outcome_of(context.command(sandbox[0]).args(&sandbox[1..]));
+    assert_eq!((native.status, native.stdout.as_slice()), (0, &b"3 /app/data\n"[..]), "{native}");
+    let tree = context.text("tree");
+    let output = format!("rootfs:{tree}");
+    outcome_of(context.minjail(&["trace", "-o", &output, "--"]).args(&sandbox)).success();
+    let outer = ["--bind", &tree, "/", "--dev", "/dev", "--proc", "/proc", "--cap-add", "ALL"];
+    outcome_of(limited("bwrap").args(outer).args(&sandbox)).assert_same_as(&native);
+}
+
 /// A docker-registry of the test's own, which only this machine reaches.
 struct Registry {
     _daemon: Daemon,

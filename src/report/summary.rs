@@ -421,7 +421,9 @@ pub fn gap_sentence(gap: Gap) -> &'static str {
         Gap::Supervisor => {
             "the program asked for a seccomp supervisor, which hides calls, or was told that it cannot have one"
         }
-        Gap::MountNamespace => "a path led to what is in another mount namespace, or what something is mounted over",
+        Gap::MountNamespace => {
+            "a path led to what is hidden: below a mount, or in a mount, or a mount namespace, that minjail cannot see into"
+        }
         Gap::LongPath => "a descriptor's path was longer than the kernel tells",
         Gap::Rewritten => {
             "another thread rewrote a path, or moved, while a file was opened for writing or removed, or took away what was opened"

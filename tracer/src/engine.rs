@@ -375,10 +375,12 @@ impl<'a> Engine<'a> {
                 let loaded = self.places.maps.files(process, table.as_deref());
                 let is_served =
                     |path: &&Vec<u8>| table.as_ref().is_some_and(|table| table.lies(path) != Lies::Elsewhere);
-                let served = loaded.iter().filter(is_served).cloned().collect();
+                let served: Vec<Vec<u8>> = loaded.iter().filter(is_served).cloned().collect();
                 let arguments = place::arguments(process);
                 raced.map_or(Ok(()), |raced| self.executed(process, raced))?;
                 self.has_executed(process, &arguments, &loaded)?;
+                let (loaded, unseen) = self.given_files(process, loaded);
+                let served = served.into_iter().chain(unseen).collect();
                 self.tell(Event::Exec { process, arguments, loaded, served })?;
                 self.go_on(task)
             }
@@ -475,14 +477,14 @@ impl<'a> Engine<'a> {
         self.known.unsettle(task, change);
         self.places.forget();
         if change == Change::Names {
-            self.walker.forget();
+            self.forget_names();
             self.names_change(task);
         }
     }
 
     /// What was learned of names and places may be out of date.
     fn forget_names(&mut self) {
-        self.places.forget();
+        self.places.forget_views();
         self.walker.forget();
     }
 

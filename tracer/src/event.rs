@@ -126,8 +126,8 @@ pub enum Gap {
     /// The program asked for a seccomp supervisor, which would answer calls before the tracer sees them; while the tracer
     /// listens itself, the kernel refuses it.
     Supervisor,
-    /// A path led to what is in another mount namespace, or what something is mounted over: in the tracer's own view it is
-    /// not what stands there.
+    /// A path led to what the tracer does not see in what the program was given: it is in a mount namespace that somebody else
+    /// has made, or on an overlay or a disk that the program mounts, or something is mounted over it.
     MountNamespace,
     /// What a descriptor refers to has a path that is longer than the kernel tells.
     LongPath,

@@ -134,7 +134,7 @@ impl Looks {
         loop {
             let walked = walker.walk(asker, &way.from, &way.spelled, way.follow, false);
             let end = walked.walk.end.clone();
-            let named = if levels == 0 { None } else { named(&walked.walk) };
+            let named = if levels == 0 { None } else { named(asker, &walked.walk) };
             self.foreseen.walks.insert(way, walked);
             if levels == 0 {
                 return;

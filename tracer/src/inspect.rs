@@ -156,13 +156,18 @@ impl Engine<'_> {
                 return Ok(Verdict::Refuse);
             }
             Asked::MountNamespace | Asked::DetachedMount => {
-                self.unsettle(task, Change::Places);
                 let is_detached = asked == Asked::DetachedMount;
                 let expected =
                     if is_detached { self.places.expect_detached() } else { self.places.expect_namespaces() };
                 if expected.is_err() {
                     self.gap(process, Gap::MountNamespace)?;
                 }
+                if asking.entry.call.name == "setns" {
+                    let traced = self.machine.processes();
+                    self.places.enter_namespace(task, asking.entry.arguments[0] as i32, traced);
+                }
+                // What is known of a namespace that is gone says nothing of a new one, which may get its number.
+                self.unsettle(task, if is_detached { Change::Places } else { Change::Names });
             }
             Asked::MountOptions { kind, options } => self.mount_options(asking, kind, options)?,
             Asked::MountOption { name, value } => self.mount_option(asking, name, value)?,
@@ -240,7 +245,7 @@ impl Engine<'_> {
             self.entering(asking, &open.path)?;
         }
         if has_path {
-            self.open_at(asking, descriptor, open.path.clone(), access)?;
+            self.open_at(asking, descriptor, &open.path, access)?;
         }
         // A file that has no name, or has none any more, still names an interpreter.
         if access == Access::Execute { self.executing_open(asking, descriptor, open.path) } else { Ok(()) }
@@ -251,15 +256,18 @@ impl Engine<'_> {
         &mut self,
         asking: Asking,
         descriptor: i32,
-        path: Vec<u8>,
+        path: &[u8],
         access: Access,
     ) -> Result<(), TraceError> {
-        let door = || format!("fd/{descriptor}");
-        match self.places.of(asking.task, self.known.is_settled()) {
-            Ok(place) if place.shows(asking.task, door, &path) => self.at(asking, path, access),
-            Ok(_) if has_ended(&path) => Ok(()),
-            Ok(_) => self.gap(asking.process, Gap::MountNamespace),
-            Err(errno) => self.hidden(asking.process, errno),
+        let place = match self.places.of(asking.task, self.known.is_settled()) {
+            Ok(place) => place,
+            Err(errno) => return self.hidden(asking.process, errno),
+        };
+        let door = format!("fd/{descriptor}");
+        match self.places.showing(asking.task, &place, &door, path) {
+            Some((place, path)) => self.at_in(asking, &place, path, access),
+            None if has_ended(path) || place.is_own(asking.task, &door) => Ok(()),
+            None => self.gap(asking.process, Gap::MountNamespace),
         }
     }
 
@@ -269,10 +277,14 @@ impl Engine<'_> {
             Ok(place) => place,
             Err(errno) => return self.hidden(asking.process, errno),
         };
+        self.at_in(asking, &place, path, access)
+    }
+
+    fn at_in(&mut self, asking: Asking, place: &Place, path: Vec<u8>, access: Access) -> Result<(), TraceError> {
         if self.known.is_new((access, place.namespace, path.as_slice())) {
-            let found = self.found(&path);
+            let found = self.found_in(asking.task, place, &path);
             let walk = Walk { links: Vec::new(), passed: Vec::new(), end: path, found };
-            self.tell_touch(asking, &place, access, &[], &walk)?;
+            self.tell_touch(asking, place, access, &[], &walk)?;
         }
         Ok(())
     }
@@ -311,8 +323,11 @@ impl Engine<'_> {
             // Another call may go further by the same path.
             let is_personal = is_personal || stop == Some(Blocked::Refused);
             // Who only looks at a door, as `lsof` does, learns no more than what another process has open.
-            let is_glance = access == Access::Look && stop == Some(Blocked::Elsewhere { goes_on: false });
+            let is_glance =
+                access == Access::Look && !entry.call.opens() && stop == Some(Blocked::Elsewhere { goes_on: false });
             if matches!(stop, Some(Blocked::Elsewhere { .. })) && !is_glance {
+                // From there on, its places may be such as no path leads to.
+                self.places.distrust();
                 self.gap(process, Gap::MountNamespace)?;
             }
             let is_missing = matches!(walk.found, Found::Missing);
@@ -383,64 +398,70 @@ impl Engine<'_> {
         let is_absolute = self.spelled.starts_with(b"/");
         match from {
             From::Root(directory) => {
-                let root = match directory {
+                let (place, root) = match directory {
                     libc::AT_FDCWD => self.working_directory(task, &place)?,
                     descriptor => self.directory(task, descriptor, &place)?,
                 };
-                let place = Place { root: root.clone(), directory: root, is_gone: false, ..Place::clone(&place) };
+                let directory = root.clone();
+                let place = Place { root, directory, is_gone: false, strays: false, ..Place::clone(&place) };
                 Ok((Arc::new(place), Start::WorkingDirectory))
             }
             // The kernel looks at the descriptor only for a relative path.
             From::Descriptor(descriptor) if !is_absolute => {
-                let directory = self.directory(task, descriptor, &place)?;
+                let (place, directory) = self.directory(task, descriptor, &place)?;
                 Ok((place, Start::Directory(directory)))
             }
             _ => {
-                if !is_absolute {
-                    self.working_directory(task, &place)?;
+                if is_absolute {
+                    return Ok((place, Start::WorkingDirectory));
                 }
-                Ok((place, Start::WorkingDirectory))
+                let (shown, directory) = self.working_directory(task, &place)?;
+                let is_own = Arc::ptr_eq(&shown, &place);
+                Ok((shown, if is_own { Start::WorkingDirectory } else { Start::Directory(directory) }))
             }
         }
     }
 
-    /// The directory that is open at `descriptor`.
-    fn directory(&mut self, task: i32, descriptor: i32, place: &Place) -> Result<Vec<u8>, Errno> {
+    /// The directory that is open at `descriptor`, and the place in whose view it is that.
+    fn directory(&mut self, task: i32, descriptor: i32, place: &Arc<Place>) -> Result<(Arc<Place>, Vec<u8>), Errno> {
         let Open { path, is_deleted } = self.places.descriptor(task, descriptor)?;
         if !path.starts_with(b"/") {
             return Err(Errno::ENOTDIR);
         }
-        self.stands(task, place, || format!("fd/{descriptor}"), path, is_deleted)
+        self.stands(task, place, &format!("fd/{descriptor}"), &path, is_deleted)
     }
 
-    fn working_directory(&self, task: i32, place: &Place) -> Result<Vec<u8>, Errno> {
-        self.stands(task, place, || "cwd".to_owned(), place.directory.clone(), place.is_gone)
+    fn working_directory(&mut self, task: i32, place: &Arc<Place>) -> Result<(Arc<Place>, Vec<u8>), Errno> {
+        self.stands(task, place, "cwd", &place.directory, place.is_gone)
     }
 
-    /// `directory`, if `door` leads there, and `self.spelled` may lead anywhere from there.
+    /// `directory`, and the place in whose view `door` leads there, if `self.spelled` may lead anywhere from there.
     fn stands(
-        &self,
+        &mut self,
         task: i32,
-        place: &Place,
-        door: impl Fn() -> String,
-        directory: Vec<u8>,
+        place: &Arc<Place>,
+        door: &str,
+        directory: &[u8],
         is_gone: bool,
-    ) -> Result<Vec<u8>, Errno> {
-        let is_shown = if is_gone {
+    ) -> Result<(Arc<Place>, Vec<u8>), Errno> {
+        let shown = if is_gone {
             // Only `..` leads out of a directory that was removed (`fs/namei.c`, `follow_dotdot`), and nothing is in it.
             let mut names = self.spelled.split(|&byte| byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
             if names.next() != Some(b"..") {
                 return Err(Errno::ENOENT);
             }
             let parent = directory.iter().rposition(|&byte| byte == b'/').unwrap_or(0).max(1);
-            place.shows(task, || format!("{}/..", door()), &directory[..parent])
+            let is_shown = place.shows(task, || format!("{door}/.."), &directory[..parent]);
+            is_shown.then(|| (Arc::clone(place), directory.to_vec()))
         } else {
-            place.shows(task, &door, &directory)
+            self.places.showing(task, place, door, directory)
         };
-        match is_shown {
-            true => Ok(directory),
-            false if has_ended(&directory) => Err(Errno::ENOENT),
-            false => Err(Errno::EXDEV),
+        match shown {
+            Some(shown) => Ok(shown),
+            None if has_ended(directory) => Err(Errno::ENOENT),
+            // Other names may lead to what is mounted there.
+            None if matches!(self.spelled.as_slice(), b"." | b"./") && place.is_own(task, door) => Err(Errno::ENOENT),
+            None => Err(Errno::EXDEV),
         }
     }
 
@@ -458,31 +479,61 @@ impl Engine<'_> {
         if let (Found::There(stat), Access::Read | Access::Write | Access::Create) = (&walk.found, access) {
             self.places.served.opens(stat);
         }
-        if place.namespace.is_some() && !is_ours(place, walk) {
-            return self.gap(asking.process, Gap::MountNamespace);
-        }
         let lies = place.lies(&walk.end);
         let is_served = lies == Lies::Served;
+        let is_asked = !is_unasked(&walk.found) && lies == Lies::Elsewhere;
+        if place.namespace.is_some() && !is_asked {
+            return self.gap(asking.process, Gap::MountNamespace);
+        }
         // mount.fuse(8), `allow_other`: another user is refused, whatever he may do elsewhere, and the task need not be.
         let is_refused = matches!(walk.found, Found::Unknown(Errno::EACCES))
-            && (is_served || (filesystem::answers_by_user(&walk.end) && place::is_other_user(asking.task)));
+            && (is_served
+                || (filesystem::answers_by_user(&place.reach(asking.task, &walk.end))
+                    && place::is_other_user(asking.task)));
         if is_unasked(&walk.found) || lies == Lies::Beyond || is_refused {
             return self.gap(asking.process, Gap::Served);
         }
-        let call = asking.entry.call.name;
         if place.served.is_none() {
-            return self.tell(Event::Touch(Touch { process: asking.process, call, access, spelled, walk, is_served }));
+            return self.tell_given(asking, place, access, spelled, walk);
         }
         let mut walk = walk.clone();
         walk.links.retain(|link| place.lies(&link.path) == Lies::Elsewhere);
         walk.passed.retain(|path| place.lies(path) == Lies::Elsewhere);
-        self.tell(Event::Touch(Touch { process: asking.process, call, access, spelled, walk: &walk, is_served }))
+        if is_served {
+            return self.tell_walk(asking, access, spelled, &walk, true);
+        }
+        self.tell_given(asking, place, access, spelled, &walk)
+    }
+
+    pub(crate) fn tell_walk(
+        &mut self,
+        asking: Asking,
+        access: Access,
+        spelled: &[u8],
+        walk: &Walk,
+        is_served: bool,
+    ) -> Result<(), TraceError> {
+        let (process, call) = (asking.process, asking.entry.call.name);
+        self.tell(Event::Touch(Touch { process, call, access, spelled, walk, is_served }))
     }
 
     /// What stands at `path`, which has no links on its way.
-    pub(crate) fn found(&self, path: &[u8]) -> Found {
-        let lies = self.places.served.table().map_or(Lies::Elsewhere, |table| table.lies(path));
-        if lies == Lies::Elsewhere { found(path) } else { self.walker.foreseen.found(path) }
+    pub(crate) fn found(&mut self, task: i32, path: &[u8]) -> Found {
+        match self.places.of(task, self.known.is_settled()) {
+            Ok(place) => self.found_in(task, &place, path),
+            Err(errno) => Found::Unknown(errno),
+        }
+    }
+
+    fn found_in(&self, task: i32, place: &Place, path: &[u8]) -> Found {
+        if place.lies(path) != Lies::Elsewhere {
+            return self.walker.foreseen.found(path);
+        }
+        match look::lstat(&place.reach(task, path)) {
+            Ok(stat) => Found::There(Box::new(stat)),
+            Err(Errno::ENOENT) => Found::Missing,
+            Err(errno) => Found::Unknown(errno),
+        }
     }
 
     /// True if what is open at `descriptor` of `task`, or its working directory, is on what the program may serve.
@@ -531,32 +582,6 @@ impl Start {
             Self::Directory(path) => path,
         }
     }
-}
-
-fn found(path: &[u8]) -> Found {
-    match look::lstat(path) {
-        Ok(stat) => Found::There(Box::new(stat)),
-        Err(Errno::ENOENT) => Found::Missing,
-        Err(errno) => Found::Unknown(errno),
-    }
-}
-
-/// True if a path that was walked in another mount namespace leads to the same file in ours, by the same links.
-fn is_ours(place: &Place, walk: &Walk) -> bool {
-    // What the program serves on either side is not compared.
-    let outside = |path: &[u8]| place.served_outside.as_ref().map_or(Lies::Elsewhere, |table| table.lies(path));
-    let paths = walk.links.iter().map(|link| &link.path).chain([&walk.end]);
-    if is_unasked(&walk.found) || paths.into_iter().any(|path| outside(path) != Lies::Elsewhere) {
-        return false;
-    }
-    let same_end = match (&walk.found, look::lstat(&walk.end)) {
-        (Found::There(there), Ok(here)) => look::is_same(there, &here),
-        (Found::Missing, Err(Errno::ENOENT)) => true,
-        (Found::Unknown(theirs), Err(ours)) => *theirs == ours,
-        // Each mount of /proc shows its own.
-        _ => walk.end.starts_with(b"/proc/"),
-    };
-    same_end && walk.links.iter().all(|link| look::target(&link.path).is_ok_and(|target| target == link.target))
 }
 
 fn is_link(found: &Found) -> bool {

@@ -64,7 +64,7 @@ impl Engine<'_> {
     /// The interpreter that a file names, if that is what `walk` leads to.
     pub(crate) fn interpreter_of(&mut self, asking: Asking, place: &Place, walk: &Walk) -> Option<Interpreter> {
         let (is_read, named) = match place.lies(&walk.end) {
-            Lies::Elsewhere => match image(walk) {
+            Lies::Elsewhere => match image(&place.reach(asking.task, &walk.end), &walk.found) {
                 Ok(file) => (true, file.and_then(|file| interpreter(&file))),
                 failed => (is_read(&failed), None),
             },
@@ -125,7 +125,7 @@ impl Engine<'_> {
         let asking = Asking { task: process, process, ..program.asking };
         let Ok(place) = self.places.of(process, false) else { return Ok(()) };
         if !program.is_read {
-            let found = self.found(&program.end);
+            let found = self.found(process, &program.end);
             let walk = Walk { links: Vec::new(), passed: Vec::new(), end: program.end, found };
             self.executing(asking, &place, &walk)?;
             match self.programs.remove(&process) {
@@ -159,7 +159,7 @@ impl Engine<'_> {
                 let is_it = match script_for {
                     None => loaded.contains(&walk.end),
                     Some(interpreter) => {
-                        named(&walk).is_some_and(|named| named.path == interpreter && !named.is_loader)
+                        named(asker, &walk).is_some_and(|named| named.path == interpreter && !named.is_loader)
                     }
                 };
                 is_it.then_some((index, spelled, walk))
@@ -180,9 +180,9 @@ fn is_read<T>(opened: &Result<T, Errno>) -> bool {
     !matches!(opened, Err(Errno::EWOULDBLOCK | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM))
 }
 
-/// A file that is there, or what is behind a door of a `/proc`.
-fn image(walk: &Walk) -> Result<Option<File>, Errno> {
-    let Found::There(stat) = &walk.found else { return Ok(None) };
+/// The file at `path`, if there is one, or what is behind a door of a `/proc`.
+fn image(path: &[u8], found: &Found) -> Result<Option<File>, Errno> {
+    let Found::There(stat) = found else { return Ok(None) };
     // Which the kernel refuses before it looks into it, also for root (`execve(2)`, EACCES).
     if stat.st_mode & libc::S_IFMT == libc::S_IFREG && stat.st_mode & 0o111 == 0 {
         return Ok(None);
@@ -195,13 +195,13 @@ fn image(walk: &Walk) -> Result<Option<File>, Errno> {
     };
     let flags = flags | OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     // open(2): O_NOATIME is for the owner alone.
-    let file = open(walk.end.as_slice(), flags | OFlag::O_NOATIME, Mode::empty());
-    file.or_else(|_| open(walk.end.as_slice(), flags, Mode::empty())).map(|file| Some(File::from(file)))
+    let file = open(path, flags | OFlag::O_NOATIME, Mode::empty());
+    file.or_else(|_| open(path, flags, Mode::empty())).map(|file| Some(File::from(file)))
 }
 
 /// The interpreter that what `walk` leads to names, if it can be read.
-pub(crate) fn named(walk: &Walk) -> Option<Interpreter> {
-    image(walk).ok()?.and_then(|file| interpreter(&file))
+pub(crate) fn named(asker: Asker<'_>, walk: &Walk) -> Option<Interpreter> {
+    image(&asker.place.reach(asker.task, &walk.end), &walk.found).ok()?.and_then(|file| interpreter(&file))
 }
 
 /// The interpreter that a script or an ELF file names.

@@ -53,6 +53,7 @@ mod machine;
 mod maps;
 mod memory;
 mod mount_options;
+mod mounts;
 mod nameless;
 mod place;
 mod race;
@@ -68,6 +69,7 @@ mod sys;
 #[cfg(test)]
 #[path = "../../fuzz/src/tasks.rs"]
 mod tasks;
+mod view;
 mod waiting;
 mod walk;
 

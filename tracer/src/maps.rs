@@ -12,8 +12,9 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
+use crate::mounts::Device;
 use crate::place::{fs_read, read_whole};
-use crate::served::{Device, Lies, Table};
+use crate::served::{Lies, Table};
 use crate::{look, sys};
 
 /// So many are held open at a time.

@@ -16,6 +16,7 @@ impl Engine<'_> {
     /// What is named by the `options` of a mount.
     pub(crate) fn mount_options(&mut self, asking: Asking, kind: u64, options: u64) -> Result<(), TraceError> {
         let Some(kind) = self.text(asking, kind)? else { return Ok(()) };
+        self.places.makes(&kind);
         let mut text = Vec::new();
         match memory::read_page(asking.task, options, &mut text) {
             Ok(()) => self.look_at(asking, all_paths(&kind, &text)),

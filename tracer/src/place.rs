@@ -1,5 +1,6 @@
 //! Where a task stands: its root, its working directory, its descriptors, as `/proc` shows them.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -13,8 +14,10 @@ use nix::sys::uio::pread;
 
 use crate::look;
 use crate::maps::Maps;
+use crate::mounts::{Mounts, below};
 use crate::served::{Lies, Served, Table};
 use crate::sys::{self, Inode};
+use crate::view::{Given, Made, View};
 
 /// A task's root and working directory, absolute, as the tracer sees them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +33,10 @@ pub(crate) struct Place {
     /// The program has mounted or unmounted something: where `/proc` says that a task stands, or that something is open,
     /// something else may stand by now.
     pub(crate) may_be_covered: bool,
+    /// The root is not the task's, which nothing that was found from here on has led through.
+    pub(crate) strays: bool,
+    /// What the task sees, if that may differ from what the program was given.
+    pub(crate) view: Option<Arc<View>>,
     /// What the program serves itself, as the task sees it, and as the tracer does.
     pub(crate) served: Option<Arc<Table>>,
     pub(crate) served_outside: Option<Arc<Table>>,
@@ -51,13 +58,32 @@ impl Place {
         Self { served: None, served_outside: None, ..self.clone() }
     }
 
-    /// True if `door`, a link of `/proc/TASK`, leads to what stands at `path` in the tracer's own view: in another mount
-    /// namespace, or below what was mounted since, a path may tell of something that is nowhere else.
+    /// The path under which the tracer reaches what `task`, which stands here, has at `path`.
+    pub(crate) fn reach<'a>(&self, task: i32, path: &'a [u8]) -> Cow<'a, [u8]> {
+        if self.namespace.is_none() {
+            return Cow::Borrowed(path);
+        }
+        // proc(5), /proc/pid/root: the door to the task's own view, with its mounts.
+        let below = if self.top == b"/" { Some(path) } else { path.strip_prefix(&self.top[..]) };
+        let door = format!("/proc/{task}/root/");
+        below.map_or(Cow::Borrowed(path), |below| [door.as_bytes(), below].concat().into())
+    }
+
+    /// True if `door`, a link of `/proc/TASK`, leads to what lies in a file system of the program's own.
+    pub(crate) fn is_own(&self, task: i32, door: &str) -> bool {
+        let view = self.view.as_ref().filter(|_| self.namespace.is_some());
+        view.is_some_and(|view| {
+            sys::known_inode(&format!("/proc/{task}/{door}")).is_ok_and(|behind| view.is_own(behind.mount))
+        })
+    }
+
+    /// True if `door`, a link of `/proc/TASK`, leads to what stands at `path` in the task's view: below what was mounted
+    /// since, or in another mount namespace than the task's, a path may tell of something that is nowhere else.
     pub(crate) fn shows(&self, task: i32, door: impl FnOnce() -> String, path: &[u8]) -> bool {
         let outside = self.served_outside.as_deref();
         let door = || format!("/proc/{task}/{}", door());
         if self.namespace.is_some() {
-            return leads_to_file(&door(), path, outside);
+            return leads_to(&door(), &self.reach(task, path), outside);
         }
         !self.may_be_covered || self.lies(path) != Lies::Elsewhere || leads_to(&door(), path, outside)
     }
@@ -76,6 +102,12 @@ pub(crate) struct Places {
     has_mounted: bool,
     /// There may be mounts that are in no namespace: their paths tell nothing (`open_tree(2)`, `fsmount(2)`).
     has_detached: bool,
+    /// What there was before the program mounted anything, once it may.
+    given: Option<Arc<Given>>,
+    /// What the program has mounted since.
+    made: Arc<Made>,
+    /// What is seen in mount namespaces, by their numbers.
+    views: HashMap<u64, Arc<View>>,
     /// The directories of descriptors of tasks that were asked for: they are asked for again and again.
     descriptors: HashMap<i32, OwnedFd>,
     pub(crate) maps: Maps,
@@ -100,13 +132,72 @@ impl Places {
         let Open { path: directory, is_deleted: is_gone } = link(task, "cwd", served_outside.as_deref())?;
         let served = if namespace.is_some() { self.served.table_for(task) } else { served_outside.clone() };
         let may_be_covered = self.has_mounted;
+        let view = self.view(task, namespace, &root);
         let top = root.clone();
-        let place = Place { root, top, directory, is_gone, namespace, may_be_covered, served, served_outside };
+        let strays = false;
+        let place =
+            Place { root, top, directory, is_gone, namespace, may_be_covered, strays, view, served, served_outside };
         let place = Arc::new(place);
         if may_remember {
             self.remembered.insert(task, Arc::clone(&place));
         }
         Ok(place)
+    }
+
+    /// What `task`, whose root is at `root`, sees, if that may differ from what the program was given.
+    fn view(&mut self, task: i32, namespace: Option<u64>, root: &[u8]) -> Option<Arc<View>> {
+        let given = self.given.clone().filter(|_| namespace.is_some() || self.has_mounted)?;
+        let number = namespace.unwrap_or_default();
+        if let Some(view) = self.views.get(&number).filter(|view| below(root, &view.top).is_some()) {
+            return Some(Arc::clone(view));
+        }
+        let ours = Arc::new(Mounts::own());
+        let (theirs, top) = match namespace {
+            Some(_) => (Arc::new(Mounts::of(task).unwrap_or_default()), root),
+            None => (Arc::clone(&ours), &b"/"[..]),
+        };
+        let is_ours = namespace.is_none() || namespace == self.own_namespace;
+        let (made, top) = (Arc::clone(&self.made), top.to_vec());
+        let view = Arc::new(View { theirs, top, ours, given, made, is_ours });
+        // Whose root is a directory at which nothing is mounted is not told where that is.
+        if view.theirs.way(b"/").next().is_some() {
+            self.views.insert(number, Arc::clone(&view));
+        }
+        Some(view)
+    }
+
+    /// Where the tracer itself stands.
+    fn own(&mut self) -> Place {
+        let view = self.view(nix::unistd::gettid().as_raw(), None, b"/");
+        let served = self.served.table().cloned();
+        let [root, top, directory] = [(); 3].map(|()| b"/".to_vec());
+        let (served_outside, may_be_covered) = (served.clone(), self.has_mounted);
+        let place = Place { root, top, directory, may_be_covered, view, served, served_outside, ..Place::default() };
+        Place { strays: true, ..place }
+    }
+
+    /// In whose view `door`, a link of `/proc/TASK`, leads to what, if its text is `path`: in that of the task, or in the tracer's
+    /// own, if what is behind the door was opened before the task had another one, or if the task has mounted something over it.
+    pub(crate) fn showing(
+        &mut self,
+        task: i32,
+        place: &Arc<Place>,
+        door: &str,
+        path: &[u8],
+    ) -> Option<(Arc<Place>, Vec<u8>)> {
+        if place.shows(task, || door.to_owned(), path) {
+            return Some((Arc::clone(place), path.to_vec()));
+        }
+        place.namespace?;
+        let own = self.own();
+        let door = format!("/proc/{task}/{door}");
+        if leads_to(&door, path, own.served.as_deref()) {
+            return Some((Arc::new(own), path.to_vec()));
+        }
+        let mount = sys::known_inode(&door).ok()?.mount;
+        let mut covered = place.view.as_ref()?.covered(path, mount).into_iter();
+        let shown = covered.find(|path| leads_to_file(&door, path, own.served.as_deref()))?;
+        Some((Arc::new(own), shown))
     }
 
     /// What is open at `descriptor` of `task`.
@@ -144,7 +235,7 @@ impl Places {
     pub(crate) fn refresh(&mut self) -> bool {
         let has_changed = self.served.refresh();
         if has_changed {
-            self.forget();
+            self.forget_views();
         }
         has_changed
     }
@@ -156,6 +247,7 @@ impl Places {
 
     /// Somebody is about to mount or unmount something. What is open in a `/proc` would keep that one from being unmounted.
     pub(crate) fn mounting(&mut self) {
+        self.expect_mounts();
         self.distrust();
         self.descriptors.clear();
         self.maps.forget();
@@ -204,10 +296,43 @@ impl Places {
         }
     }
 
+    /// What there is now is what the program was given.
+    fn expect_mounts(&mut self) {
+        if self.given.is_none() {
+            self.given = Some(Arc::new(Given::of(&Mounts::own())));
+        }
+    }
+
     /// A task is about to get a mount namespace that is not the tracer's.
     pub(crate) fn expect_namespaces(&mut self) -> Result<(), Errno> {
+        self.expect_mounts();
+        // A descriptor of what is there may come to those who are not.
+        self.distrust();
         self.own_namespace = Some(namespace(nix::unistd::gettid().as_raw())?);
         Ok(())
+    }
+
+    /// `task` is about to enter the mount namespace at `descriptor`, or of the process there (`setns(2)`). If that is not one of
+    /// those that tasks of ours have, which are `traced`, somebody else has made it.
+    pub(crate) fn enter_namespace(&mut self, task: i32, descriptor: i32, traced: impl IntoIterator<Item = i32>) {
+        let process = fs_read(&format!("/proc/{task}/fdinfo/{descriptor}")).and_then(|text| number(&text, "Pid:"));
+        let door = match process {
+            Some(process) => format!("/proc/{process}/ns/mnt"),
+            None => format!("/proc/{task}/fd/{descriptor}"),
+        };
+        let Ok(entered) = stat(door.as_str()).map(|behind| behind.st_ino) else { return };
+        let is_own = Some(entered) == self.own_namespace;
+        if !is_own && traced.into_iter().all(|task| namespace(task) != Ok(entered)) {
+            Arc::make_mut(&mut self.made).none = true;
+        }
+    }
+
+    /// The program is about to mount a file system of this kind.
+    pub(crate) fn makes(&mut self, kind: &[u8]) {
+        self.expect_mounts();
+        if !self.made.kinds.contains(kind) {
+            Arc::make_mut(&mut self.made).kinds.insert(kind.to_vec());
+        }
     }
 
     /// `child` may have another mount namespace than its `maker`, though nothing was said of it.
@@ -225,7 +350,14 @@ impl Places {
     /// A task is about to get a descriptor of a mount that is in no namespace.
     pub(crate) fn expect_detached(&mut self) -> Result<(), Errno> {
         self.has_detached = true;
+        Arc::make_mut(&mut self.made).any = true;
         self.expect_namespaces()
+    }
+
+    /// What is seen where may differ by now.
+    pub(crate) fn forget_views(&mut self) {
+        self.views.clear();
+        self.forget();
     }
 
     /// `task` may stand elsewhere by now.

@@ -274,6 +274,11 @@ impl Engine<'_> {
         if matches!(asking.entry.call.kind, Kind::OpenHow) || led.end.is_empty() || self.places.may_wait() {
             return false;
         }
+        // In another view something else stands there.
+        let place = self.places.of(asking.task, self.known.is_settled());
+        if place.is_ok_and(|place| place.namespace.is_some()) {
+            return false;
+        }
         match led.device {
             Some(device) => {
                 *self.races.asking_nobody.entry(device).or_insert_with(|| filesystem::asks_nobody(&led.end))
@@ -322,12 +327,11 @@ impl Engine<'_> {
         }
         let access = opened;
         // What it was before is no longer to be seen; devices do not change.
-        let is_file =
-            matches!(self.found(&open.path), Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG);
+        let is_file = matches!(self.found(asking.task, &open.path), Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG);
         if is_file && loses(access) {
             self.gap(asking.process, Gap::Rewritten)?;
         }
-        self.open_at(asking, descriptor, open.path, access)
+        self.open_at(asking, descriptor, &open.path, access)
     }
 
     /// What `process` runs now, which may be another program than the one whose path was read.
@@ -364,7 +368,7 @@ impl Engine<'_> {
         if self.spelled == spelled {
             // Rewritten, and once more: what was to be removed is still there, or nothing was named.
             let is_removal = access == Access::Remove && !asking.entry.call.name.starts_with("rename");
-            let is_there = is_removal && matches!(self.found(&end), Found::There(_));
+            let is_there = is_removal && matches!(self.found(asking.task, &end), Found::There(_));
             let is_nothing = spelled.is_empty() && !decode::allows_empty(&asking.entry);
             let is_another = has_changed && (is_there || is_nothing);
             return if is_another { self.gap(asking.process, Gap::Rewritten) } else { Ok(()) };

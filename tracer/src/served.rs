@@ -15,16 +15,10 @@ use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{FileStat, Mode, makedev};
 
-use crate::place::fs_read;
+use crate::mounts::{Device, Mount, Mounts, OWN_TABLE, below};
 
 /// Stands for what was not asked, since the answer may have to wait for whoever asks: `errno(3)` has it for that.
 pub(crate) const UNASKED: Errno = Errno::EDEADLK;
-
-/// Of the calling thread: it has the mount namespace of the tracer, whatever its process has.
-const OWN_TABLE: &str = "/proc/thread-self/mountinfo";
-
-/// A device, as the tables of mounts name it.
-pub(crate) type Device = (u32, u32);
 
 /// Whose files lie at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,18 +34,11 @@ pub(crate) enum Lies {
 /// The mounts of one mount namespace, of which at least one may be served by the program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Table {
-    mounts: Vec<Mount>,
+    mounts: Mounts,
+    /// Who serves a mount, by its id, if that is not [`Serving::Others`].
+    serving: HashMap<u32, Serving>,
     /// Where something is being mounted right now.
     mounting: Vec<Vec<u8>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Mount {
-    id: u32,
-    parent: u32,
-    point: Vec<u8>,
-    device: Device,
-    serving: Serving,
 }
 
 /// Who serves a mount.
@@ -68,26 +55,18 @@ enum Serving {
 impl Table {
     /// Whose files lie at `path`, which has no links on its way.
     pub(crate) fn lies(&self, path: &[u8]) -> Lies {
-        if self.mounting.iter().any(|point| is_below(path, point)) {
+        if self.mounting.iter().any(|point| below(path, point).is_some()) {
             return Lies::Beyond;
         }
-        if !self.mounts.iter().any(|mount| mount.serving != Serving::Others && is_below(path, &mount.point)) {
+        let leads_below = |mount: &Mount| self.serving(mount) != Serving::Others && below(path, &mount.point).is_some();
+        if !self.mounts.iter().any(leads_below) {
             return Lies::Elsewhere;
         }
-        // Down from mount to mount, as the kernel goes: one may lie over another, or hide it.
-        let is_top = |mount: &&Mount| !self.mounts.iter().any(|other| other.id == mount.parent && other.id != mount.id);
-        let mut at = self.mounts.iter().find(|mount| mount.point == b"/" && is_top(mount));
         let mut passes = false;
         let mut end = Serving::Unknown;
-        let mut steps = self.mounts.len();
-        while let Some(mount) = at {
-            passes |= mount.serving != Serving::Others;
-            end = mount.serving;
-            steps = steps.saturating_sub(1);
-            let above =
-                |other: &&Mount| other.parent == mount.id && other.id != mount.id && is_below(path, &other.point);
-            let next = self.mounts.iter().filter(above).min_by_key(|other| other.point.len());
-            at = next.filter(|_| steps > 0);
+        for mount in self.mounts.way(path) {
+            end = self.serving(mount);
+            passes |= end != Serving::Others;
         }
         match (passes, end) {
             (_, Serving::Program) => Lies::Served,
@@ -96,9 +75,13 @@ impl Table {
         }
     }
 
+    fn serving(&self, mount: &Mount) -> Serving {
+        self.serving.get(&mount.id).copied().unwrap_or(Serving::Others)
+    }
+
     /// True if the program may serve what is on `device`.
     pub(crate) fn serves(&self, device: Device) -> bool {
-        self.mounts.iter().any(|mount| mount.device == device && mount.serving != Serving::Others)
+        self.mounts.iter().any(|mount| mount.device == device && self.serving(mount) != Serving::Others)
     }
 }
 
@@ -127,8 +110,7 @@ impl Served {
         }
         self.watch = open(OWN_TABLE, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok();
         self.is_stale = true;
-        let mounts = fs_read(OWN_TABLE).unwrap_or_default();
-        self.foreign = lines(&mounts).filter(|line| line.is_fuse).map(|line| line.device).collect();
+        self.foreign = Mounts::own().iter().filter(|mount| mount.is_fuse()).map(|mount| mount.device).collect();
     }
 
     /// True once a task may serve something.
@@ -161,11 +143,11 @@ impl Served {
             return false;
         }
         self.is_stale = false;
-        let mounts = fs_read(OWN_TABLE).unwrap_or_default();
+        let mounts = Mounts::own();
         // The kernel gives a number that is free to the next one.
-        let present: BTreeSet<Device> = lines(&mounts).map(|line| line.device).collect();
+        let present: BTreeSet<Device> = mounts.iter().map(|mount| mount.device).collect();
         self.foreign.retain(|device| present.contains(device));
-        self.table = self.table_of(&mounts);
+        self.table = self.table_of(mounts);
         true
     }
 
@@ -177,80 +159,21 @@ impl Served {
     /// What `task` sees, which has a mount namespace of its own.
     pub(crate) fn table_for(&self, task: i32) -> Option<Arc<Table>> {
         self.watch.as_ref()?;
-        self.table_of(&fs_read(&format!("/proc/{task}/mountinfo"))?)
+        self.table_of(Mounts::of(task)?)
     }
 
     /// `None` if the program serves nothing that stands there.
-    fn table_of(&self, mounts: &[u8]) -> Option<Arc<Table>> {
-        let serving = |line: &Line| match line {
-            line if !line.is_fuse || self.foreign.contains(&line.device) => Serving::Others,
-            line if self.targets.contains(&line.point) => Serving::Program,
-            _ => Serving::Unknown,
-        };
-        let mut mounts: Vec<Mount> = lines(mounts)
-            .map(|line| {
-                let serving = serving(&line);
-                Mount { id: line.id, parent: line.parent, point: line.point, device: line.device, serving }
-            })
-            .collect();
+    fn table_of(&self, mounts: Mounts) -> Option<Arc<Table>> {
+        let fuse = || mounts.iter().filter(|mount| mount.is_fuse() && !self.foreign.contains(&mount.device));
         // One that was copied to another place is the same one.
         let own: BTreeSet<Device> =
-            mounts.iter().filter(|mount| mount.serving == Serving::Program).map(|mount| mount.device).collect();
-        for mount in mounts.iter_mut().filter(|mount| own.contains(&mount.device)) {
-            mount.serving = Serving::Program;
-        }
+            fuse().filter(|mount| self.targets.contains(&mount.point)).map(|mount| mount.device).collect();
+        let serving = |mount: &Mount| if own.contains(&mount.device) { Serving::Program } else { Serving::Unknown };
+        let serving: HashMap<u32, Serving> = fuse().map(|mount| (mount.id, serving(mount))).collect();
         let mounting: Vec<Vec<u8>> = self.mounting.values().cloned().collect();
-        let is_serving = !mounting.is_empty() || mounts.iter().any(|mount| mount.serving != Serving::Others);
-        is_serving.then(|| Arc::new(Table { mounts, mounting }))
+        let is_serving = !mounting.is_empty() || !serving.is_empty();
+        is_serving.then(|| Arc::new(Table { mounts, serving, mounting }))
     }
-}
-
-/// A line of a table of mounts.
-#[derive(Debug)]
-struct Line {
-    id: u32,
-    parent: u32,
-    device: Device,
-    point: Vec<u8>,
-    is_fuse: bool,
-}
-
-/// `proc_pid_mountinfo(5)`: id, parent, major:minor, root, mount point, options, optional fields, `-`, type, ...
-fn lines(mounts: &[u8]) -> impl Iterator<Item = Line> {
-    mounts.split(|&byte| byte == b'\n').filter_map(|line| {
-        let mut fields = line.split(|&byte| byte == b' ');
-        let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
-        let (id, parent) = (number()?, number()?);
-        let (major, minor) = std::str::from_utf8(fields.next()?).ok()?.split_once(':')?;
-        let device = (major.parse().ok()?, minor.parse().ok()?);
-        let point = unescape(fields.nth(1)?);
-        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-        let is_fuse =
-            matches!(kind, b"fuse" | b"fuseblk") || kind.starts_with(b"fuse.") || kind.starts_with(b"fuseblk.");
-        Some(Line { id, parent, device, point, is_fuse })
-    })
-}
-
-/// Blanks and the like are written as three octal digits (`fs/proc_namespace.c`, `mangle`).
-fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, tail)) = rest.split_first() {
-        let digits =
-            tail.get(..3).filter(|digits| byte == b'\\' && digits.iter().all(|digit| (b'0'..=b'7').contains(digit)));
-        rest = if let Some(digits) = digits {
-            plain.push(digits.iter().fold(0u8, |sum, digit| sum.wrapping_mul(8).wrapping_add(digit - b'0')));
-            &tail[3..]
-        } else {
-            plain.push(byte);
-            tail
-        };
-    }
-    plain
-}
-
-fn is_below(path: &[u8], point: &[u8]) -> bool {
-    point == b"/" || path.strip_prefix(point).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
 }
 
 #[cfg(test)]
@@ -278,7 +201,7 @@ mod tests {
 
     #[test]
     fn whose_files_lie_where() {
-        let table = served(&[(0, 40)], &["/tmp/own"]).table_of(MOUNTS).unwrap();
+        let table = served(&[(0, 40)], &["/tmp/own"]).table_of(Mounts::parse(MOUNTS)).unwrap();
         for (path, expected) in [
             ("/", Lies::Elsewhere),
             ("/tmp", Lies::Elsewhere),
@@ -299,24 +222,17 @@ mod tests {
 
     #[test]
     fn what_nobody_serves_costs_nothing() {
-        assert_eq!(served(&[(0, 40), (0, 41), (0, 42)], &[]).table_of(MOUNTS), None);
+        assert_eq!(served(&[(0, 40), (0, 41), (0, 42)], &[]).table_of(Mounts::parse(MOUNTS)), None);
     }
 
     #[test]
     fn what_is_being_mounted_is_not_looked_into() {
         let mut served = served(&[(0, 40), (0, 41), (0, 42)], &[]);
         served.mounting.insert(7, b"/new".to_vec());
-        let table = served.table_of(MOUNTS).unwrap();
+        let table = served.table_of(Mounts::parse(MOUNTS)).unwrap();
         assert_eq!(table.lies(b"/new/x"), Lies::Beyond);
         assert_eq!(table.lies(b"/newer"), Lies::Elsewhere);
         served.settle(7);
-        assert_eq!(served.table_of(MOUNTS), None);
-    }
-
-    #[test]
-    fn other_mounts_and_damaged_lines_are_passed_over() {
-        let read: Vec<Line> = lines(b"\n1 2\nx y z\n5 4 0:1 / /a rw\n5 4 0:1 / /a\\134b rw - fuse x rw\n").collect();
-        assert_eq!(read.len(), 1);
-        assert_eq!(read[0].point, b"/a\\b");
+        assert_eq!(served.table_of(Mounts::parse(MOUNTS)), None);
     }
 }

@@ -279,19 +279,7 @@ impl<'a> Steps<'a> {
 
     /// The path under which the tracer reaches `end`.
     fn reach(&self) -> Cow<'_, [u8]> {
-        Self::reach_of(self.asker, &self.end)
-    }
-
-    /// The path under which the tracer reaches what `asker` has at `path`.
-    fn reach_of<'b>(asker: Asker<'_>, path: &'b [u8]) -> Cow<'b, [u8]> {
-        let Asker { task, place, .. } = asker;
-        if place.namespace.is_none() {
-            return Cow::Borrowed(path);
-        }
-        // proc(5), /proc/pid/root: the door to the task's own view, with its mounts.
-        let below = if place.top == b"/" { Some(path) } else { path.strip_prefix(&place.top[..]) };
-        let door = format!("/proc/{task}/root/");
-        below.map_or(Cow::Borrowed(path), |below| [door.as_bytes(), below].concat().into())
+        self.asker.place.reach(self.asker.task, &self.end)
     }
 
     fn lstat(&self) -> Result<FileStat, Errno> {
@@ -308,7 +296,7 @@ impl<'a> Steps<'a> {
         }
         // A link's own filesystem is that of the directory that it is in.
         let slash = self.end.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
-        let directory = Steps::reach_of(self.asker, &self.end[..slash.max(1)]);
+        let directory = self.asker.place.reach(self.asker.task, &self.end[..slash.max(1)]);
         let is_proc = nix::sys::statfs::statfs(&*directory)
             .is_ok_and(|filesystem| filesystem.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC);
         self.processes.insert(stat.st_dev, is_proc);
@@ -338,7 +326,7 @@ impl<'a> Steps<'a> {
             // What the program serves is believed: its own door leads there.
             let is_served = place.lies(&target) != Lies::Elsewhere;
             let outside = place.served_outside.as_deref();
-            let there = Self::reach_of(self.asker, &target);
+            let there = place.reach(task, &target);
             let leads = |door: &str| is_served || place::leads_to(door, &there, outside);
             let is_path = target.starts_with(b"/")
                 && !self.is_in_another_view()

@@ -1,0 +1,177 @@
+//! The kernel's tables of mounts (`proc_pid_mountinfo(5)`).
+//!
+//! In: the text of a table. Out: its mounts, and through which of them a path leads. It asks no file system.
+
+use crate::place::fs_read;
+
+/// Of the calling thread: it has the mount namespace of the tracer, whatever its process has.
+pub(crate) const OWN_TABLE: &str = "/proc/thread-self/mountinfo";
+
+/// A device, as the tables name it.
+pub(crate) type Device = (u32, u32);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mount {
+    pub(crate) id: u32,
+    pub(crate) parent: u32,
+    pub(crate) device: Device,
+    /// The directory, or the file, of its file system that is mounted.
+    pub(crate) root: Vec<u8>,
+    /// Where it is mounted, from the root of whoever's table this is.
+    pub(crate) point: Vec<u8>,
+    pub(crate) kind: Vec<u8>,
+}
+
+impl Mount {
+    /// `proc_pid_mountinfo(5)`: id, parent, major:minor, root, mount point, options, optional fields, `-`, type, ...
+    fn parse(line: &[u8]) -> Option<Self> {
+        let mut fields = line.split(|&byte| byte == b' ');
+        let mut text = || std::str::from_utf8(fields.next()?).ok();
+        let (id, parent) = (text()?.parse().ok()?, text()?.parse().ok()?);
+        let (major, minor) = text()?.split_once(':')?;
+        let device = (major.parse().ok()?, minor.parse().ok()?);
+        let (root, point) = (unescape(fields.next()?), unescape(fields.next()?));
+        let kind = fields.skip_while(|field| *field != b"-").nth(1)?.to_vec();
+        Some(Self { id, parent, device, root, point, kind })
+    }
+
+    /// True if some process serves it (`fuse(4)`).
+    pub(crate) fn is_fuse(&self) -> bool {
+        let kind = self.kind.as_slice();
+        matches!(kind, b"fuse" | b"fuseblk") || kind.starts_with(b"fuse.") || kind.starts_with(b"fuseblk.")
+    }
+}
+
+/// A table of mounts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Mounts(Vec<Mount>);
+
+impl Mounts {
+    /// Lines that are none are passed over.
+    pub(crate) fn parse(text: &[u8]) -> Self {
+        Self(text.split(|&byte| byte == b'\n').filter_map(Mount::parse).collect())
+    }
+
+    /// What the calling thread sees; nothing if it is not told.
+    pub(crate) fn own() -> Self {
+        Self::parse(&fs_read(OWN_TABLE).unwrap_or_default())
+    }
+
+    /// What `task` sees; `None` if it is gone.
+    pub(crate) fn of(task: i32) -> Option<Self> {
+        Some(Self::parse(&fs_read(&format!("/proc/{task}/mountinfo"))?))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Mount> {
+        self.0.iter()
+    }
+
+    /// The mounts through which `path` leads, from the root on, if it has no links on its way: one may lie over another, or
+    /// hide it. Empty if the table does not tell what is mounted at the root.
+    pub(crate) fn way<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = &'a Mount> {
+        let is_top = |mount: &&Mount| !self.0.iter().any(|other| other.id == mount.parent && other.id != mount.id);
+        let top = self.0.iter().find(|mount| mount.point == b"/" && is_top(mount));
+        let next = move |mount: &&Mount| {
+            // Who begins at the root does not meet what is mounted over it (`fs/namei.c`, `path_init`).
+            let above =
+                |other: &&Mount| other.parent == mount.id && other.point != b"/" && below(path, &other.point).is_some();
+            self.0.iter().filter(above).min_by_key(|other| other.point.len())
+        };
+        // A table that was read while mounts changed may lead in a circle.
+        std::iter::successors(top, next).take(self.0.len())
+    }
+}
+
+/// What of `path` lies below the directory `point`: nothing if that is where it leads, else a slash and the rest.
+pub(crate) fn below<'a>(path: &'a [u8], point: &[u8]) -> Option<&'a [u8]> {
+    if point == b"/" {
+        return Some(if path == b"/" { b"" } else { path });
+    }
+    path.strip_prefix(point).filter(|rest| matches!(rest, [] | [b'/', ..]))
+}
+
+/// The path of what is `below` the directory `point`.
+pub(crate) fn join(point: &[u8], below: &[u8]) -> Vec<u8> {
+    match (point, below) {
+        (b"/", b"") => b"/".to_vec(),
+        (b"/", below) => below.to_vec(),
+        (point, below) => [point, below].concat(),
+    }
+}
+
+/// Blanks and the like are written as three octal digits (`fs/proc_namespace.c`, `mangle`).
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let digits =
+            tail.get(..3).filter(|digits| byte == b'\\' && digits.iter().all(|digit| (b'0'..=b'7').contains(digit)));
+        rest = if let Some(digits) = digits {
+            plain.push(digits.iter().fold(0u8, |sum, digit| sum.wrapping_mul(8).wrapping_add(digit - b'0')));
+            &tail[3..]
+        } else {
+            plain.push(byte);
+            tail
+        };
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_goes_from_mount_to_mount() {
+        let mounts = Mounts::parse(
+            b"22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n\
+            31 22 0:41 / /tmp/own rw master:1 - tmpfs none rw\n\
+            32 31 8:1 /srv /tmp/own/bound rw - ext4 /dev/sda1 rw\n\
+            33 22 0:42 / /mnt/over rw - tmpfs none rw\n\
+            34 33 0:43 / /mnt/over rw - tmpfs none rw\n\
+            35 40 0:44 / /hidden rw - tmpfs none rw\n\
+            36 22 0:45 / / rw - tmpfs none rw\n",
+        );
+        let way = |path: &[u8]| mounts.way(path).map(|mount| mount.id).collect::<Vec<_>>();
+        assert_eq!(way(b"/"), [22]);
+        assert_eq!(way(b"/tmp/owner"), [22]);
+        assert_eq!(way(b"/tmp/own"), [22, 31]);
+        assert_eq!(way(b"/tmp/own/bound/x"), [22, 31, 32]);
+        assert_eq!(way(b"/mnt/over/x"), [22, 33, 34]);
+        assert_eq!(way(b"/hidden"), [22]);
+        assert_eq!(Mounts::parse(b"31 22 0:41 / /tmp rw - tmpfs none rw\n").way(b"/tmp").count(), 0);
+    }
+
+    #[test]
+    fn a_table_in_a_circle_comes_to_an_end() {
+        let mounts = Mounts::parse(
+            b"1 1 8:1 / / rw - ext4 x rw\n\
+            2 1 8:1 / /a rw - ext4 x rw\n\
+            3 2 8:1 / /a rw - ext4 x rw\n\
+            2 3 8:1 / /a rw - ext4 x rw\n",
+        );
+        assert!(mounts.way(b"/a").count() <= 4);
+    }
+
+    #[test]
+    fn damaged_lines_are_passed_over() {
+        let mounts = Mounts::parse(b"\n1 2\nx y z\n5 4 0:1 / /a rw\n5 4 0:1 /b\\040c /a\\134b rw - fuse.x x rw\n");
+        let [mount] = mounts.0.as_slice() else { panic!("{mounts:?}") };
+        assert_eq!(
+            (mount.root.as_slice(), mount.point.as_slice(), mount.is_fuse()),
+            (&b"/b c"[..], &b"/a\\b"[..], true)
+        );
+    }
+
+    #[test]
+    fn paths_below_directories() {
+        assert_eq!(below(b"/a/b", b"/"), Some(&b"/a/b"[..]));
+        assert_eq!(below(b"/", b"/"), Some(&b""[..]));
+        assert_eq!(below(b"/a/b", b"/a"), Some(&b"/b"[..]));
+        assert_eq!(below(b"/ab", b"/a"), None);
+        for (path, point) in [(b"/a/b", &b"/"[..]), (b"/a/b", b"/a"), (b"/a/b", b"/a/b")] {
+            assert_eq!(join(point, below(path, point).unwrap()), path);
+        }
+        assert_eq!(join(b"/", b""), b"/");
+    }
+}

@@ -1,0 +1,297 @@
+//! From where a task sees something to where the program was given it.
+//!
+//! A task may see other mounts than the tracer (`mount_namespaces(7)`), and the program may mount something where both see
+//! it. What it finds at a path then stood elsewhere when the program began, as what is bound to another place does, or was
+//! not there, as what lies in a `tmpfs` of its own. An image has what the program was given.
+//!
+//! In: a walk in the task's view, and the tables of mounts. Out: the walks that lead to the same in what was given; where
+//! there is none although there should be, that. Two mounts of one directory were given by two paths: both are told.
+//!
+//! Not covered: the layers of an overlay, which is told as hidden; what is on disks that the program mounts, which is told where it
+//! is seen if the tracer sees it there, and else as hidden.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use crate::TraceError;
+use crate::engine::Engine;
+use crate::event::{Access, Found, Gap, Link, Walk};
+use crate::inspect::Asking;
+use crate::look;
+use crate::mounts::{Device, Mount, Mounts, below, join};
+use crate::place::Place;
+use crate::served::Lies;
+
+/// Kinds of file systems that hold nothing but what is put there after they are mounted, or what the kernel makes up.
+const BEGIN_EMPTY: [&[u8]; 19] = [
+    b"binfmt_misc",
+    b"bpf",
+    b"cgroup",
+    b"cgroup2",
+    b"configfs",
+    b"debugfs",
+    b"devpts",
+    b"devtmpfs",
+    b"efivarfs",
+    b"fusectl",
+    b"hugetlbfs",
+    b"mqueue",
+    b"proc",
+    b"pstore",
+    b"ramfs",
+    b"securityfs",
+    b"sysfs",
+    b"tmpfs",
+    b"tracefs",
+];
+
+/// The mounts that a task sees, and those that the program was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct View {
+    /// What the task sees, by paths from `top` on.
+    pub(crate) theirs: Arc<Mounts>,
+    pub(crate) top: Vec<u8>,
+    /// What the tracer sees now.
+    pub(crate) ours: Arc<Mounts>,
+    /// What it saw before the program mounted anything.
+    pub(crate) given: Arc<Given>,
+    /// The kinds of file systems that the program has mounted, by names that are known.
+    pub(crate) made: Arc<Made>,
+    /// Both see the same.
+    pub(crate) is_ours: bool,
+}
+
+/// The mounts that there were before the program mounted anything.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Given {
+    points: HashMap<u32, Vec<u8>>,
+    devices: HashSet<Device>,
+}
+
+impl Given {
+    pub(crate) fn of(mounts: &Mounts) -> Self {
+        Self {
+            points: mounts.iter().map(|mount| (mount.id, mount.point.clone())).collect(),
+            devices: mounts.iter().map(|mount| mount.device).collect(),
+        }
+    }
+
+    /// True if `mount` was there, and where it is now.
+    fn has(&self, mount: &Mount) -> bool {
+        self.points.get(&mount.id) == Some(&mount.point)
+    }
+}
+
+/// What the program has mounted itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Made {
+    pub(crate) kinds: HashSet<Vec<u8>>,
+    /// It may have mounted any kind (`fsopen(2)`).
+    pub(crate) any: bool,
+    /// Tasks have entered a mount namespace that somebody else has made, and in which there is what they have not.
+    pub(crate) none: bool,
+}
+
+impl Made {
+    fn has(&self, mount: &Mount) -> bool {
+        !self.none && (self.any || self.kinds.contains(&mount.kind)) && BEGIN_EMPTY.contains(&mount.kind.as_slice())
+    }
+}
+
+/// Walks in what the program was given.
+#[derive(Debug)]
+struct Walks {
+    all: Vec<Walk>,
+    /// False if the program has made what stands at the end itself: then they lead to the last link on the way there, if any.
+    are_whole: bool,
+}
+
+/// Where what a task sees at a path was given.
+#[derive(Debug, PartialEq, Eq)]
+enum Source {
+    /// At these paths.
+    At(Vec<Vec<u8>>),
+    /// Nowhere: it is in what the program has mounted itself.
+    Own,
+    /// Somewhere else, but the tracer sees it nowhere.
+    Hidden,
+}
+
+impl View {
+    /// Where the program was given what the task sees at `path`, which has no links on its way.
+    fn source(&self, path: &[u8]) -> Source {
+        let within = below(path, &self.top).map(|rest| join(b"/", rest));
+        let Some((within, mount)) = within.and_then(|within| {
+            let mount = self.theirs.way(&within).last().cloned()?;
+            Some((within, mount))
+        }) else {
+            return Source::Hidden;
+        };
+        if self.is_ours && self.given.has(&mount) {
+            return Source::At(vec![path.to_vec()]);
+        }
+        let paths = self.given_on(&mount, &within);
+        // A copy of a mount, at the place of the one that it was copied from, has nothing to do with others of the same directory.
+        let paths = if paths.iter().any(|given| given == path) { vec![path.to_vec()] } else { paths };
+        match paths.is_empty() {
+            false => Source::At(paths),
+            true if self.given.devices.contains(&mount.device) => Source::Hidden,
+            true if self.made.has(&mount) => Source::Own,
+            // A disk's files, say, are told where they are; an overlay's are in its layers.
+            true if self.is_ours && mount.kind != b"overlay" => Source::At(vec![path.to_vec()]),
+            true => Source::Hidden,
+        }
+    }
+
+    /// Where the tracer sees the directory that one who has it open, or stands there, reached through the mount `id` by `path`, if
+    /// something else is to be seen there by now. Nowhere if something is mounted below it, as that may differ.
+    pub(crate) fn covered(&self, path: &[u8], id: u64) -> Vec<Vec<u8>> {
+        let mount = self.theirs.iter().find(|mount| u64::from(mount.id) == id);
+        let within = below(path, &self.top).map(|rest| join(b"/", rest));
+        let Some((mount, within)) = mount.zip(within) else { return Vec::new() };
+        let is_within = |mount: &Mount, path: &[u8]| below(&mount.point, path).is_some_and(|rest| !rest.is_empty());
+        let mut paths = self.given_on(mount, &within);
+        paths.retain(|path| !self.ours.iter().any(|mount| is_within(mount, path)));
+        let has_mounts = self.theirs.iter().any(|other| other.parent == mount.id && is_within(other, &within));
+        if has_mounts { Vec::new() } else { paths }
+    }
+
+    /// Where the program was given what lies on `mount` of the task's at `within`, as far as the tracer sees it now.
+    fn given_on(&self, mount: &Mount, within: &[u8]) -> Vec<Vec<u8>> {
+        let Some(rest) = below(within, &mount.point) else { return Vec::new() };
+        let inside = join(&mount.root, rest);
+        let candidate = |ours: &Mount| {
+            let rest = below(&inside, &ours.root).filter(|_| ours.device == mount.device && self.given.has(ours))?;
+            let path = join(&ours.point, rest);
+            let is_seen = self.ours.way(&path).last().is_some_and(|last| last.id == ours.id);
+            is_seen.then_some(path)
+        };
+        let mut paths: Vec<Vec<u8>> = self.ours.iter().filter_map(candidate).collect();
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+
+    /// True if what is reached through the mount `id` is what the program has made itself.
+    pub(crate) fn is_own(&self, id: u64) -> bool {
+        let mount = self.theirs.iter().find(|mount| u64::from(mount.id) == id);
+        mount.is_some_and(|mount| !self.given.devices.contains(&mount.device) && self.made.has(mount))
+    }
+
+    /// The walks that lead to the same in what the program was given. `None` if the tracer does not see where that is.
+    fn walks(&self, walk: &Walk) -> Option<Walks> {
+        let (mut links, mut passed) = (Vec::new(), Vec::new());
+        for link in &walk.links {
+            // Some of the links in a /proc lead each reader to itself.
+            let is_same = |path: &[u8]| {
+                path.starts_with(b"/proc/") || look::target(path).is_ok_and(|target| target == link.target)
+            };
+            for path in self.seen(&link.path, is_same)? {
+                links.push(Link { path, target: link.target.clone() });
+            }
+        }
+        for path in &walk.passed {
+            passed.append(&mut self.seen(path, |_| true)?);
+        }
+        let mut ends = self.seen(&walk.end, |path| is_found(&walk.found, path))?;
+        if let Some(end) = ends.pop() {
+            let found = &walk.found;
+            let bare = |end| Walk { links: Vec::new(), passed: Vec::new(), end, found: found.clone() };
+            let mut all: Vec<Walk> = ends.into_iter().map(bare).collect();
+            all.push(Walk { links, passed, end, found: found.clone() });
+            return Some(Walks { all, are_whole: true });
+        }
+        let Some(Link { path: end, .. }) = links.pop() else {
+            return Some(Walks { all: Vec::new(), are_whole: false });
+        };
+        let found = Found::There(Box::new(look::lstat(&end).ok()?));
+        Some(Walks { all: vec![Walk { links, passed, end, found }], are_whole: false })
+    }
+
+    /// Where `path` was given, if the tracer finds the same there: nowhere if the program has made it.
+    fn seen(&self, path: &[u8], is_same: impl Fn(&[u8]) -> bool) -> Option<Vec<Vec<u8>>> {
+        match self.source(path) {
+            Source::At(paths) => {
+                paths.iter().all(|given| (self.is_ours && given == path) || is_same(given)).then_some(paths)
+            }
+            Source::Own => Some(Vec::new()),
+            Source::Hidden => None,
+        }
+    }
+}
+
+/// True if the tracer finds at `path` what the task does.
+fn is_found(found: &Found, path: &[u8]) -> bool {
+    match (found, look::lstat(path)) {
+        (Found::There(there), Ok(here)) => look::is_same(there, &here),
+        (Found::Missing, Err(Errno::ENOENT)) => true,
+        (Found::Unknown(theirs), Err(ours)) => *theirs == ours,
+        // What is in a /proc comes and goes.
+        _ => path.starts_with(b"/proc/"),
+    }
+}
+
+impl Engine<'_> {
+    /// Where the program was given what is loaded into `process` from `files`; and those of which it was given none, or that the
+    /// tracer does not see.
+    pub(crate) fn given_files(&mut self, process: i32, files: Vec<Vec<u8>>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+        let Ok(place) = self.places.of(process, self.known.is_settled()) else { return (files, Vec::new()) };
+        let Some(view) = &place.view else { return (files, Vec::new()) };
+        let (mut given, mut others) = (Vec::new(), Vec::new());
+        for file in files {
+            let is_it = |given: &[u8]| {
+                let (there, here) = (look::lstat(&place.reach(process, &file)), look::lstat(given));
+                there.is_ok_and(|there| here.is_ok_and(|here| look::is_same(&there, &here)))
+            };
+            if let Some(mut paths) = view.seen(&file, is_it).filter(|paths| !paths.is_empty()) {
+                given.append(&mut paths);
+            } else {
+                given.push(file.clone());
+                others.push(file);
+            }
+        }
+        (given, others)
+    }
+
+    /// Tells a walk in the view of `place` as what the program was given.
+    pub(crate) fn tell_given(
+        &mut self,
+        asking: Asking,
+        place: &Place,
+        access: Access,
+        spelled: &[u8],
+        walk: &Walk,
+    ) -> Result<(), TraceError> {
+        if place.view.is_none() && place.namespace.is_none() && !place.strays {
+            return self.tell_walk(asking, access, spelled, walk, false);
+        }
+        let goes_astray = place.strays && walk.links.iter().any(|link| link.target.starts_with(b"/"));
+        let Some(walks) = self.given(asking, place, walk).filter(|_| !goes_astray) else {
+            return self.gap(asking.process, Gap::MountNamespace);
+        };
+        let access = if walks.are_whole { access } else { Access::Look };
+        walks.all.iter().try_for_each(|walk| self.tell_walk(asking, access, spelled, walk, false))
+    }
+
+    fn given(&mut self, asking: Asking, place: &Place, walk: &Walk) -> Option<Walks> {
+        // Of what the program serves in a view of its own, nobody is asked.
+        let outside = place.served_outside.as_ref();
+        let is_elsewhere = |walks: &Walks| {
+            walks.all.iter().all(|walk| outside.is_none_or(|table| table.lies(&walk.end) == Lies::Elsewhere))
+        };
+        let first = place.view.as_ref().and_then(|view| view.walks(walk));
+        if first.is_some() {
+            return first.filter(is_elsewhere);
+        }
+        if place.strays {
+            return None;
+        }
+        // Somebody whom nobody traces may have mounted something since the tables were read.
+        self.places.forget_views();
+        let now = self.places.of(asking.task, self.known.is_settled()).ok()?;
+        let view = now.view.as_ref().filter(|_| now.view != place.view)?;
+        view.walks(walk).filter(is_elsewhere)
+    }
+}
