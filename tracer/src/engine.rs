@@ -429,12 +429,15 @@ impl<'a> Engine<'a> {
             }
             Step::Listen => {
                 alive("hold", task, sys::listen(task))?;
-                if self.machine.is_first(task) {
+                if self.machine.has_stopped() {
                     self.signals.stopped(true);
                 }
                 Ok(())
             }
             Step::Gone { process } => {
+                if self.machine.has_stopped() {
+                    self.signals.stopped(true);
+                }
                 self.places.remove(task);
                 self.races.remove(task);
                 self.retraced.remove(&task);

@@ -1,6 +1,6 @@
 //! The tasks, and how each goes on after a stop. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::status::Stop;
 
@@ -39,6 +39,8 @@ pub(crate) struct Machine {
     tasks: HashMap<i32, i32>,
     /// How many tasks each process has.
     threads: HashMap<i32, usize>,
+    /// Tasks of the first process that stand in a group-stop.
+    held: HashSet<i32>,
     main: i32,
     end: Option<End>,
 }
@@ -46,7 +48,8 @@ pub(crate) struct Machine {
 impl Machine {
     /// Starts with the program's first task.
     pub(crate) fn new(main: i32) -> Self {
-        Self { tasks: HashMap::from([(main, main)]), threads: HashMap::from([(main, 1)]), main, end: None }
+        let (tasks, threads) = (HashMap::from([(main, main)]), HashMap::from([(main, 1)]));
+        Self { tasks, threads, held: HashSet::new(), main, end: None }
     }
 
     pub(crate) fn knows(&self, task: i32) -> bool {
@@ -68,6 +71,12 @@ impl Machine {
     /// True if `task` is in the program's first process.
     pub(crate) fn is_first(&self, task: i32) -> bool {
         self.process_of(task) == Some(self.main)
+    }
+
+    /// True if the program's first process stands in a group-stop, with all its threads: until then one of them may take what is
+    /// meant for who goes on instead, as a line of the terminal.
+    pub(crate) fn has_stopped(&self) -> bool {
+        !self.held.is_empty() && self.threads.get(&self.main) == Some(&self.held.len())
     }
 
     /// True if nobody but one task is there.
@@ -94,6 +103,11 @@ impl Machine {
     pub(crate) fn step(&mut self, task: i32, stop: Stop) -> Step {
         let known = self.tasks.get(&task).copied();
         let process = known.unwrap_or(task);
+        if stop == Stop::Group && process == self.main {
+            self.held.insert(task);
+        } else {
+            self.held.remove(&task);
+        }
         match stop {
             Stop::Exited { code } => self.gone(task, known, End::Exited { code }),
             Stop::Killed { signal } => self.gone(task, known, End::Killed { signal }),
@@ -103,6 +117,7 @@ impl Machine {
                 // process, whichever thread called execve.
                 self.tasks.retain(|_, &mut of| of != task);
                 self.tasks.insert(task, task);
+                self.held.retain(|held| self.tasks.contains_key(held));
                 let was_threaded = self.threads.insert(task, 1) != Some(1);
                 Step::Examined { process: task, was_threaded }
             }
@@ -152,6 +167,23 @@ mod tests {
         let mut machine = Machine::new(10);
         assert_eq!(machine.step(10, Stop::Group), Step::Listen);
         assert_eq!(machine.step(10, Stop::Signal { signal: 34 }), Step::Resume { signal: 34 });
+    }
+
+    #[test]
+    fn a_process_has_stopped_when_all_its_threads_have() {
+        let mut machine = Machine::new(10);
+        machine.adopt(11, 10);
+        machine.adopt(12, 10);
+        machine.adopt(20, 20);
+        assert!(!machine.has_stopped());
+        for (task, has_stopped) in [(20, false), (10, false), (11, false), (12, true)] {
+            machine.step(task, Stop::Group);
+            assert_eq!(machine.has_stopped(), has_stopped, "{task}");
+        }
+        machine.step(11, Stop::Started);
+        assert!(!machine.has_stopped());
+        machine.step(11, Stop::Killed { signal: 9 });
+        assert!(machine.has_stopped(), "nobody is left who has not");
     }
 
     #[test]
