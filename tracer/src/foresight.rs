@@ -23,6 +23,7 @@ use crate::memory::{self, Unread};
 use crate::place::Place;
 use crate::script;
 use crate::served::{Lies, UNASKED};
+use crate::sys;
 use crate::walk::{Asker, Walked, Walker};
 
 /// A call is looked into anew after so many looks at most: each can show where another one leads.
@@ -181,6 +182,16 @@ impl Engine<'_> {
     /// What of the task's memory is a file's that the program serves, and has not been read yet.
     fn waits_for_memory(&self, task: i32, address: u64) -> bool {
         !self.walker.foreseen.memory.contains(&address) && self.places.is_memory_served(task, address)
+    }
+
+    /// True if what is open at `descriptor` of `task`, or its working directory, is on what the program may serve.
+    pub(crate) fn is_mount_served(&self, task: i32, descriptor: i32) -> bool {
+        let door = match descriptor {
+            libc::AT_FDCWD => format!("/proc/{task}/cwd"),
+            descriptor => format!("/proc/{task}/fd/{descriptor}"),
+        };
+        let served = self.places.served.table();
+        served.is_some_and(|served| sys::known_inode(&door).is_ok_and(|inode| served.serves(inode.device)))
     }
 
     fn want(&mut self, asking: Asking, asked: Asked, wanted: &mut Vec<Wanted>) {

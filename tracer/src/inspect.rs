@@ -245,7 +245,7 @@ impl Engine<'_> {
             self.entering(asking, &open.path)?;
         }
         if has_path {
-            self.open_at(asking, descriptor, &open.path, access)?;
+            self.open_at(asking, descriptor, open.path.clone(), access)?;
         }
         // A file that has no name, or has none any more, still names an interpreter.
         if access == Access::Execute { self.executing_open(asking, descriptor, open.path) } else { Ok(()) }
@@ -256,17 +256,20 @@ impl Engine<'_> {
         &mut self,
         asking: Asking,
         descriptor: i32,
-        path: &[u8],
+        path: Vec<u8>,
         access: Access,
     ) -> Result<(), TraceError> {
         let place = match self.places.of(asking.task, self.known.is_settled()) {
             Ok(place) => place,
             Err(errno) => return self.hidden(asking.process, errno),
         };
-        let door = format!("fd/{descriptor}");
-        match self.places.showing(asking.task, &place, &door, path) {
+        let door = || format!("fd/{descriptor}");
+        if place.shows(asking.task, door, &path) {
+            return self.at_in(asking, &place, path, access);
+        }
+        match self.places.shown_elsewhere(asking.task, &place, &door(), &path) {
             Some((place, path)) => self.at_in(asking, &place, path, access),
-            None if has_ended(path) || place.is_own(asking.task, &door) => Ok(()),
+            None if has_ended(&path) || place.is_own(asking.task, &door()) => Ok(()),
             None => self.gap(asking.process, Gap::MountNamespace),
         }
     }
@@ -428,11 +431,11 @@ impl Engine<'_> {
         if !path.starts_with(b"/") {
             return Err(Errno::ENOTDIR);
         }
-        self.stands(task, place, &format!("fd/{descriptor}"), &path, is_deleted)
+        self.stands(task, place, || format!("fd/{descriptor}"), path, is_deleted)
     }
 
     fn working_directory(&mut self, task: i32, place: &Arc<Place>) -> Result<(Arc<Place>, Vec<u8>), Errno> {
-        self.stands(task, place, "cwd", &place.directory, place.is_gone)
+        self.stands(task, place, || "cwd".to_owned(), place.directory.clone(), place.is_gone)
     }
 
     /// `directory`, and the place in whose view `door` leads there, if `self.spelled` may lead anywhere from there.
@@ -440,27 +443,32 @@ impl Engine<'_> {
         &mut self,
         task: i32,
         place: &Arc<Place>,
-        door: &str,
-        directory: &[u8],
+        door: impl Fn() -> String,
+        directory: Vec<u8>,
         is_gone: bool,
     ) -> Result<(Arc<Place>, Vec<u8>), Errno> {
-        let shown = if is_gone {
+        let is_shown = if is_gone {
             // Only `..` leads out of a directory that was removed (`fs/namei.c`, `follow_dotdot`), and nothing is in it.
             let mut names = self.spelled.split(|&byte| byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
             if names.next() != Some(b"..") {
                 return Err(Errno::ENOENT);
             }
             let parent = directory.iter().rposition(|&byte| byte == b'/').unwrap_or(0).max(1);
-            let is_shown = place.shows(task, || format!("{door}/.."), &directory[..parent]);
-            is_shown.then(|| (Arc::clone(place), directory.to_vec()))
+            place.shows(task, || format!("{}/..", door()), &directory[..parent])
         } else {
-            self.places.showing(task, place, door, directory)
+            place.shows(task, &door, &directory)
         };
-        match shown {
+        if is_shown {
+            return Ok((Arc::clone(place), directory));
+        }
+        let elsewhere = if is_gone { None } else { self.places.shown_elsewhere(task, place, &door(), &directory) };
+        match elsewhere {
             Some(shown) => Ok(shown),
-            None if has_ended(directory) => Err(Errno::ENOENT),
+            None if has_ended(&directory) => Err(Errno::ENOENT),
             // Other names may lead to what is mounted there.
-            None if matches!(self.spelled.as_slice(), b"." | b"./") && place.is_own(task, door) => Err(Errno::ENOENT),
+            None if matches!(self.spelled.as_slice(), b"." | b"./") && place.is_own(task, &door()) => {
+                Err(Errno::ENOENT)
+            }
             None => Err(Errno::EXDEV),
         }
     }
@@ -534,16 +542,6 @@ impl Engine<'_> {
             Err(Errno::ENOENT) => Found::Missing,
             Err(errno) => Found::Unknown(errno),
         }
-    }
-
-    /// True if what is open at `descriptor` of `task`, or its working directory, is on what the program may serve.
-    pub(crate) fn is_mount_served(&self, task: i32, descriptor: i32) -> bool {
-        let door = match descriptor {
-            libc::AT_FDCWD => format!("/proc/{task}/cwd"),
-            descriptor => format!("/proc/{task}/fd/{descriptor}"),
-        };
-        let served = self.places.served.table();
-        served.is_some_and(|served| sys::known_inode(&door).is_ok_and(|inode| served.serves(inode.device)))
     }
 
     /// The tracer could not see what the task sees.

@@ -162,6 +162,15 @@ mod tests {
         }
     }
 
+    /// The first process, 10, has the threads 11 and 12; 20 is another.
+    fn three_threads_and_another() -> Machine {
+        let mut machine = Machine::new(10);
+        machine.adopt(11, 10);
+        machine.adopt(12, 10);
+        machine.adopt(20, 20);
+        machine
+    }
+
     #[test]
     fn stopped_stays_stopped_and_signals_pass() {
         let mut machine = Machine::new(10);
@@ -171,10 +180,7 @@ mod tests {
 
     #[test]
     fn a_process_has_stopped_when_all_its_threads_have() {
-        let mut machine = Machine::new(10);
-        machine.adopt(11, 10);
-        machine.adopt(12, 10);
-        machine.adopt(20, 20);
+        let mut machine = three_threads_and_another();
         assert!(!machine.has_stopped());
         for (task, has_stopped) in [(20, false), (10, false), (11, false), (12, true)] {
             machine.step(task, Stop::Group);
@@ -188,10 +194,7 @@ mod tests {
 
     #[test]
     fn exec_of_a_thread_leaves_one_task() {
-        let mut machine = Machine::new(10);
-        machine.adopt(11, 10);
-        machine.adopt(12, 10);
-        machine.adopt(20, 20);
+        let mut machine = three_threads_and_another();
         assert!(machine.is_threaded(10) && !machine.is_threaded(20));
         assert_eq!(machine.step(10, Stop::Exec), Step::Examined { process: 10, was_threaded: true });
         assert!(!machine.is_threaded(10));

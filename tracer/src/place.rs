@@ -134,10 +134,9 @@ impl Places {
         let may_be_covered = self.has_mounted;
         let view = self.view(task, namespace, &root);
         let top = root.clone();
-        let strays = false;
         let place =
-            Place { root, top, directory, is_gone, namespace, may_be_covered, strays, view, served, served_outside };
-        let place = Arc::new(place);
+            Place { root, top, directory, is_gone, namespace, may_be_covered, view, served, ..Place::default() };
+        let place = Arc::new(Place { served_outside, ..place });
         if may_remember {
             self.remembered.insert(task, Arc::clone(&place));
         }
@@ -170,24 +169,29 @@ impl Places {
     fn own(&mut self) -> Place {
         let view = self.view(nix::unistd::gettid().as_raw(), None, b"/");
         let served = self.served.table().cloned();
-        let [root, top, directory] = [(); 3].map(|()| b"/".to_vec());
-        let (served_outside, may_be_covered) = (served.clone(), self.has_mounted);
-        let place = Place { root, top, directory, may_be_covered, view, served, served_outside, ..Place::default() };
-        Place { strays: true, ..place }
+        Place {
+            root: b"/".to_vec(),
+            top: b"/".to_vec(),
+            directory: b"/".to_vec(),
+            may_be_covered: self.has_mounted,
+            strays: true,
+            view,
+            served_outside: served.clone(),
+            served,
+            ..Place::default()
+        }
     }
 
-    /// In whose view `door`, a link of `/proc/TASK`, leads to what, if its text is `path`: in that of the task, or in the tracer's
-    /// own, if what is behind the door was opened before the task had another one, or if the task has mounted something over it.
-    pub(crate) fn showing(
+    /// The place in whose view `door`, a link of `/proc/TASK` whose text is `path`, leads to what, if that is not the task's own:
+    /// the tracer's, if what is behind the door was opened before the task had another one, or if the task has mounted something
+    /// over it.
+    pub(crate) fn shown_elsewhere(
         &mut self,
         task: i32,
-        place: &Arc<Place>,
+        place: &Place,
         door: &str,
         path: &[u8],
     ) -> Option<(Arc<Place>, Vec<u8>)> {
-        if place.shows(task, || door.to_owned(), path) {
-            return Some((Arc::clone(place), path.to_vec()));
-        }
         place.namespace?;
         let own = self.own();
         let door = format!("/proc/{task}/{door}");
@@ -329,7 +333,6 @@ impl Places {
 
     /// The program is about to mount a file system of this kind.
     pub(crate) fn makes(&mut self, kind: &[u8]) {
-        self.expect_mounts();
         if !self.made.kinds.contains(kind) {
             Arc::make_mut(&mut self.made).kinds.insert(kind.to_vec());
         }

@@ -327,11 +327,12 @@ impl Engine<'_> {
         }
         let access = opened;
         // What it was before is no longer to be seen; devices do not change.
-        let is_file = matches!(self.found(asking.task, &open.path), Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG);
+        let found = self.found(asking.task, &open.path);
+        let is_file = matches!(found, Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG);
         if is_file && loses(access) {
             self.gap(asking.process, Gap::Rewritten)?;
         }
-        self.open_at(asking, descriptor, &open.path, access)
+        self.open_at(asking, descriptor, open.path, access)
     }
 
     /// What `process` runs now, which may be another program than the one whose path was read.

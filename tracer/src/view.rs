@@ -123,26 +123,28 @@ impl View {
     /// Where the program was given what the task sees at `path`, which has no links on its way.
     fn source(&self, path: &[u8]) -> Source {
         let within = below(path, &self.top).map(|rest| join(b"/", rest));
-        let Some((within, mount)) = within.and_then(|within| {
-            let mount = self.theirs.way(&within).last().cloned()?;
-            Some((within, mount))
-        }) else {
-            return Source::Hidden;
-        };
-        if self.is_ours && self.given.has(&mount) {
+        let Some(within) = within else { return Source::Hidden };
+        let Some(mount) = self.theirs.way(&within).last() else { return Source::Hidden };
+        if self.is_ours && self.given.has(mount) {
             return Source::At(vec![path.to_vec()]);
         }
-        let paths = self.given_on(&mount, &within);
+        let paths = self.given_on(mount, &within);
         // A copy of a mount, at the place of the one that it was copied from, has nothing to do with others of the same directory.
         let paths = if paths.iter().any(|given| given == path) { vec![path.to_vec()] } else { paths };
-        match paths.is_empty() {
-            false => Source::At(paths),
-            true if self.given.devices.contains(&mount.device) => Source::Hidden,
-            true if self.made.has(&mount) => Source::Own,
+        if !paths.is_empty() {
+            Source::At(paths)
+        } else if self.has_made(mount) {
+            Source::Own
+        } else if self.is_ours && !self.given.devices.contains(&mount.device) && mount.kind != b"overlay" {
             // A disk's files, say, are told where they are; an overlay's are in its layers.
-            true if self.is_ours && mount.kind != b"overlay" => Source::At(vec![path.to_vec()]),
-            true => Source::Hidden,
+            Source::At(vec![path.to_vec()])
+        } else {
+            Source::Hidden
         }
+    }
+
+    fn has_made(&self, mount: &Mount) -> bool {
+        !self.given.devices.contains(&mount.device) && self.made.has(mount)
     }
 
     /// Where the tracer sees the directory that one who has it open, or stands there, reached through the mount `id` by `path`, if
@@ -177,7 +179,7 @@ impl View {
     /// True if what is reached through the mount `id` is what the program has made itself.
     pub(crate) fn is_own(&self, id: u64) -> bool {
         let mount = self.theirs.iter().find(|mount| u64::from(mount.id) == id);
-        mount.is_some_and(|mount| !self.given.devices.contains(&mount.device) && self.made.has(mount))
+        mount.is_some_and(|mount| self.has_made(mount))
     }
 
     /// The walks that lead to the same in what the program was given. `None` if the tracer does not see where that is.
