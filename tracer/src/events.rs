@@ -25,6 +25,7 @@ use nix::unistd::{pipe2, read, write};
 use crate::TraceError;
 use crate::foresight::{Foreseen, Looks};
 use crate::listener::Listener;
+use crate::lookers::Lookers;
 use crate::sys::{self, Answer, Ears, WaitingCall};
 
 /// What comes next.
@@ -63,6 +64,7 @@ pub(crate) struct Events {
     calls: u32,
     answers: Sender<(Waiting, Foreseen)>,
     foreseen: Receiver<(Waiting, Foreseen)>,
+    lookers: Lookers,
     /// Wakes who waits when something was foreseen.
     bell: OwnedFd,
     rope: Arc<OwnedFd>,
@@ -81,6 +83,7 @@ impl Events {
             calls: 0,
             answers,
             foreseen,
+            lookers: Lookers::new(),
             bell,
             rope: Arc::new(rope),
         })
@@ -207,12 +210,14 @@ impl Events {
         Ok(())
     }
 
-    /// Has looks taken for `who`.
+    /// Has looks taken for `who`, while everything else goes on.
     pub(crate) fn look(&self, looks: Looks, who: Waiting) -> Result<(), TraceError> {
-        let rope = Arc::clone(&self.rope);
-        // Nobody may be there any more to hear it.
-        looks.start(who, self.answers.clone(), move || {
+        let (answers, rope) = (self.answers.clone(), Arc::clone(&self.rope));
+        let job = move || {
+            // Nobody may be there any more to hear it.
+            let _ = answers.send((who, looks.take()));
             let _ = write(&rope, b"!");
-        })
+        };
+        self.lookers.take_up(job).map_err(TraceError::Thread)
     }
 }

@@ -1,9 +1,13 @@
-//! Looks that may have to wait for the program itself, taken while its other tasks go on.
+//! Looks that may have to wait for others, taken while tasks go on.
 //!
 //! What a task asks for may lie on a file system that another task serves (see `served`). A tracer that looked there
 //! itself would wait for a task that waits for the tracer. So before such a call is looked into, all that it would ask of the
 //! server is asked on a thread of its own; the call waits as long as it would anyway, and everything else goes on. Then it
 //! is looked into with these answers at hand.
+//!
+//! Or it may lie on one that somebody serves who is not traced (see `remote`). There only the tasks that have nothing to do
+//! with it would wait in vain. A look that is new is first taken on a thread; once that has an answer, the call is looked into
+//! as any other.
 //!
 //! Not covered: memory that the program fills itself when it is read (`userfaultfd(2)`), if whoever fills it stops for that.
 //!
@@ -11,9 +15,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 
-use crate::TraceError;
 use crate::decode::{self, Asked, From};
 use crate::engine::Engine;
 use crate::event::{Access, Found};
@@ -93,24 +95,8 @@ pub(crate) struct Looks {
 }
 
 impl Looks {
-    /// Takes them on a thread of its own, which tells `to`, then calls `told`.
-    pub(crate) fn start<T: Send + 'static>(
-        mut self,
-        call: T,
-        to: Sender<(T, Foreseen)>,
-        told: impl FnOnce() + Send + 'static,
-    ) -> Result<(), TraceError> {
-        // Nobody waits for the thread: one whose server never answers ends with the process.
-        let thread = std::thread::Builder::new().spawn(move || {
-            self.take();
-            // Whoever wanted to know may be gone.
-            let _ = to.send((call, self.foreseen));
-            told();
-        });
-        thread.map(drop).map_err(TraceError::Thread)
-    }
-
-    fn take(&mut self) {
+    /// Takes them.
+    pub(crate) fn take(mut self) -> Foreseen {
         for wanted in std::mem::take(&mut self.wanted) {
             match wanted {
                 Wanted::Walk { way, place, executes } => self.walk(way, &place, executes),
@@ -125,6 +111,7 @@ impl Looks {
                 }
             }
         }
+        self.foreseen
     }
 
     fn walk(&mut self, way: Way, place: &Place, executes: bool) {
@@ -154,6 +141,7 @@ impl Engine<'_> {
         if !self.places.may_wait() || self.walker.foreseen.rounds >= ROUNDS {
             return None;
         }
+        self.walker.wanted = Some(Vec::new());
         self.places.maps.open(asking.task);
         let mut all = Vec::new();
         let mut wanted = Vec::new();
@@ -171,6 +159,25 @@ impl Engine<'_> {
         for asked in all {
             self.want(asking, asked, &mut wanted);
         }
+        self.walker.wanted = None;
+        self.looks(asking, wanted)
+    }
+
+    /// From now on, looks may be wanted of those that others serve who are not traced.
+    pub(crate) fn may_wait(&mut self) {
+        let may_wait = self.places.has_remote() && self.walker.foreseen.rounds < ROUNDS;
+        self.walker.wanted = may_wait.then(Vec::new);
+    }
+
+    /// The looks that were wanted since, if any.
+    pub(crate) fn waits_for(&mut self, asking: Asking) -> Option<Looks> {
+        let executes = asking.entry.call.executes();
+        let ways = self.walker.wanted.take()?.into_iter();
+        let wanted = ways.map(|(way, place)| Wanted::Walk { way, place: Arc::new(place), executes }).collect();
+        self.looks(asking, wanted)
+    }
+
+    fn looks(&mut self, asking: Asking, wanted: Vec<Wanted>) -> Option<Looks> {
         if wanted.is_empty() {
             return None;
         }

@@ -2,8 +2,6 @@
 //!
 //! What others may do to it meanwhile is in [`race`](crate::race).
 
-use std::sync::Arc;
-
 use nix::errno::Errno;
 
 use crate::TraceError;
@@ -15,10 +13,11 @@ use crate::filter::{MARK, X32_BIT};
 use crate::foresight::is_unasked;
 use crate::known::Change;
 use crate::memory::{self, Unread};
-use crate::place::{self, Open, Place};
+use crate::place::{self, Place};
 use crate::race::{Changing, Led, Raced, Spelled, loses};
 use crate::retrace::Retraced;
 use crate::served::Lies;
+use crate::start::{Start, has_ended};
 use crate::sys::{SyscallEntry, WaitingCall};
 use crate::walk::{Asker, Blocked, Walked};
 use crate::{filesystem, look, sys};
@@ -88,14 +87,12 @@ impl Engine<'_> {
         }
     }
 
-    /// Looks into everything that a call asks for.
+    /// Looks into everything that a call asks for; as far as it gets without waiting for others than the program.
     fn ask(&mut self, asking: Asking) -> Result<Verdict, TraceError> {
+        self.may_wait();
         let mut all = std::mem::take(&mut self.asked);
         let memory = |address: u64, buffer: &mut [u8]| memory::read(asking.task, address, buffer);
         let read = decode::decode(&asking.entry, &memory, &mut |asked| all.push(asked));
-        if read == Err(Unread::Hidden) {
-            self.gap(asking.process, Gap::Memory)?;
-        }
         let mounts = |asked: &Asked| matches!(asked, Asked::Path { access: Access::Mount, .. });
         let is_mounting = asking.entry.call.name == "pivot_root" || all.iter().any(mounts);
         let mut verdict = Verdict::Run;
@@ -104,8 +101,18 @@ impl Engine<'_> {
                 Verdict::Run => {}
                 other => verdict = other,
             }
+            if self.walker.is_waiting() {
+                break;
+            }
         }
         self.asked = all;
+        if let Some(looks) = self.waits_for(asking) {
+            self.changing.clear();
+            return Ok(Verdict::Wait(looks));
+        }
+        if read == Err(Unread::Hidden) {
+            self.gap(asking.process, Gap::Memory)?;
+        }
         // Last: what was looked at for this call is not to be kept open.
         if is_mounting {
             self.mounting(asking.task);
@@ -318,6 +325,13 @@ impl Engine<'_> {
                 // That took its time, and what is missing may be made at any moment: the last look is the nearest to the call.
                 walked = self.walker.walk(asker, from.of(&place), &spelled, follow, settled);
             }
+            if self.walker.is_waiting() {
+                if is_new {
+                    self.known.forget(question);
+                }
+                self.spelled = spelled;
+                return Ok(None);
+            }
             if let (Kind::OpenHow, false) = (&entry.call.kind, place.namespace.is_some()) {
                 let resolve = decode::resolve(&entry, &|address, buffer| memory::read(task, address, buffer));
                 walked = walked.kept_to(resolve, from.of(&place), &spelled);
@@ -378,99 +392,6 @@ impl Engine<'_> {
             self.unsettle(task, change);
         }
         if has_moved { self.touch(asking, used) } else { Ok(led) }
-    }
-
-    /// True if `task` no longer stands in `place`, which was remembered of it, and `spelled` depends on that: somebody whom
-    /// nobody traces may have renamed a directory.
-    fn has_moved(&mut self, task: i32, place: &Place, from: &Start, spelled: &[u8]) -> bool {
-        let depends =
-            if spelled.starts_with(b"/") { place.root != b"/" } else { matches!(from, Start::WorkingDirectory) };
-        if !depends {
-            return false;
-        }
-        self.places.forget_one(task);
-        self.places.of(task, self.known.is_settled()).is_ok_and(|now| *now != *place)
-    }
-
-    /// Where `self.spelled` starts from, and the place that it is seen in.
-    pub(crate) fn start(&mut self, task: i32, from: From, settled: bool) -> Result<(Arc<Place>, Start), Errno> {
-        let place = self.places.of(task, settled)?;
-        if !place.shows(task, || "root".to_owned(), &place.root) {
-            return Err(Errno::EXDEV);
-        }
-        let is_absolute = self.spelled.starts_with(b"/");
-        match from {
-            From::Root(directory) => {
-                let (place, root) = match directory {
-                    libc::AT_FDCWD => self.working_directory(task, &place)?,
-                    descriptor => self.directory(task, descriptor, &place)?,
-                };
-                let directory = root.clone();
-                let place = Place { root, directory, is_gone: false, strays: false, ..Place::clone(&place) };
-                Ok((Arc::new(place), Start::WorkingDirectory))
-            }
-            // The kernel looks at the descriptor only for a relative path.
-            From::Descriptor(descriptor) if !is_absolute => {
-                let (place, directory) = self.directory(task, descriptor, &place)?;
-                Ok((place, Start::Directory(directory)))
-            }
-            _ => {
-                if is_absolute {
-                    return Ok((place, Start::WorkingDirectory));
-                }
-                let (shown, directory) = self.working_directory(task, &place)?;
-                let is_own = Arc::ptr_eq(&shown, &place);
-                Ok((shown, if is_own { Start::WorkingDirectory } else { Start::Directory(directory) }))
-            }
-        }
-    }
-
-    /// The directory that is open at `descriptor`, and the place in whose view it is that.
-    fn directory(&mut self, task: i32, descriptor: i32, place: &Arc<Place>) -> Result<(Arc<Place>, Vec<u8>), Errno> {
-        let Open { path, is_deleted } = self.places.descriptor(task, descriptor)?;
-        if !path.starts_with(b"/") {
-            return Err(Errno::ENOTDIR);
-        }
-        self.stands(task, place, || format!("fd/{descriptor}"), path, is_deleted)
-    }
-
-    fn working_directory(&mut self, task: i32, place: &Arc<Place>) -> Result<(Arc<Place>, Vec<u8>), Errno> {
-        self.stands(task, place, || "cwd".to_owned(), place.directory.clone(), place.is_gone)
-    }
-
-    /// `directory`, and the place in whose view `door` leads there, if `self.spelled` may lead anywhere from there.
-    fn stands(
-        &mut self,
-        task: i32,
-        place: &Arc<Place>,
-        door: impl Fn() -> String,
-        directory: Vec<u8>,
-        is_gone: bool,
-    ) -> Result<(Arc<Place>, Vec<u8>), Errno> {
-        let is_shown = if is_gone {
-            // Only `..` leads out of a directory that was removed (`fs/namei.c`, `follow_dotdot`), and nothing is in it.
-            let mut names = self.spelled.split(|&byte| byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
-            if names.next() != Some(b"..") {
-                return Err(Errno::ENOENT);
-            }
-            let parent = directory.iter().rposition(|&byte| byte == b'/').unwrap_or(0).max(1);
-            place.shows(task, || format!("{}/..", door()), &directory[..parent])
-        } else {
-            place.shows(task, &door, &directory)
-        };
-        if is_shown {
-            return Ok((Arc::clone(place), directory));
-        }
-        let elsewhere = if is_gone { None } else { self.places.shown_elsewhere(task, place, &door(), &directory) };
-        match elsewhere {
-            Some(shown) => Ok(shown),
-            None if has_ended(&directory) => Err(Errno::ENOENT),
-            // Other names may lead to what is mounted there.
-            None if matches!(self.spelled.as_slice(), b"." | b"./") && place.is_own(task, &door()) => {
-                Err(Errno::ENOENT)
-            }
-            None => Err(Errno::EXDEV),
-        }
     }
 
     pub(crate) fn tell_touch(
@@ -560,26 +481,6 @@ impl Engine<'_> {
 /// How a call goes on whose path nobody can rewrite.
 fn unverified(led: &Led) -> Verdict {
     if led.waits { Verdict::Verify(Raced::Waiting) } else { Verdict::Run }
-}
-
-/// True if `path` was a process's below `/proc`, and went with it.
-fn has_ended(path: &[u8]) -> bool {
-    path.starts_with(b"/proc/") && look::known(path) == Err(Errno::ENOENT)
-}
-
-/// What a path is relative to.
-pub(crate) enum Start {
-    WorkingDirectory,
-    Directory(Vec<u8>),
-}
-
-impl Start {
-    pub(crate) fn of<'a>(&'a self, place: &'a Place) -> &'a [u8] {
-        match self {
-            Self::WorkingDirectory => &place.directory,
-            Self::Directory(path) => path,
-        }
-    }
 }
 
 fn is_link(found: &Found) -> bool {

@@ -92,6 +92,10 @@ impl Engine<'_> {
             }
             let asker = Asker { process: asking.process, task: asking.task, place: &place };
             let Walked { walk, is_personal, .. } = self.walker.walk(asker, from, &interpreter, true, settled);
+            if self.walker.is_waiting() {
+                self.known.forget(loader);
+                return Ok(());
+            }
             let question = ("interpreter", place.namespace, place.root.as_slice(), &*interpreter, walk.end.as_slice());
             if self.known.is_new(question) {
                 self.tell_touch(asking, &place, Access::Execute, &interpreter, &walk)?;

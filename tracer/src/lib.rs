@@ -16,7 +16,8 @@
 //! - that a task with threads has all signals blocked on its way to the entry of some calls that open something (`SigBlk` in
 //!   `/proc/pid/status`);
 //! - that all tasks wait where one asks for what lies on a file system of a server that is not traced (FUSE, NFS) and does not
-//!   answer, and that minjail cannot be ended meanwhile but by SIGKILL;
+//!   answer, if that was mounted after the program started or in another mount namespace, or no longer answers for what it
+//!   was asked before;
 //! - the tracer's looks, by the server of a file system that it serves itself; and by `inotify(7)` and `fanotify(7)`, that
 //!   a file which it executes, or is about to change, is read once more;
 //! - that a pidfd of a child may be readable a moment before the child can be waited for (`ptrace(2)`: its tracer hears of
@@ -49,6 +50,7 @@ mod known;
 mod limits;
 mod listener;
 mod look;
+mod lookers;
 mod machine;
 mod maps;
 mod memory;
@@ -58,12 +60,14 @@ mod nameless;
 mod place;
 mod race;
 mod reaper;
+mod remote;
 mod retrace;
 mod script;
 mod served;
 mod signals;
 mod spawn;
 mod stacks;
+mod start;
 mod status;
 mod sys;
 #[cfg(test)]

@@ -15,6 +15,7 @@ use nix::sys::uio::pread;
 use crate::look;
 use crate::maps::Maps;
 use crate::mounts::{Mounts, below};
+use crate::remote::Remote;
 use crate::served::{Lies, Served, Table};
 use crate::sys::{self, Inode};
 use crate::view::{Given, Made, View};
@@ -40,6 +41,8 @@ pub(crate) struct Place {
     /// What the program serves itself, as the task sees it, and as the tracer does.
     pub(crate) served: Option<Arc<Table>>,
     pub(crate) served_outside: Option<Arc<Table>>,
+    /// What others serve, unless whoever looks may wait for them.
+    pub(crate) remote: Option<Arc<Remote>>,
 }
 
 impl Place {
@@ -53,9 +56,19 @@ impl Place {
         }
     }
 
-    /// The same for whoever may wait for the program's own tasks.
+    /// True if a look at `path` may have to wait for a server that is not traced.
+    pub(crate) fn is_remote(&self, path: &[u8]) -> bool {
+        self.remote.as_ref().is_some_and(|remote| self.namespace.is_none() && remote.holds(path))
+    }
+
+    /// The same for whoever may wait for servers that are not traced.
+    pub(crate) fn patient(&self) -> Self {
+        Self { remote: None, ..self.clone() }
+    }
+
+    /// The same for whoever may wait for the program's own tasks, too.
     pub(crate) fn unguarded(&self) -> Self {
-        Self { served: None, served_outside: None, ..self.clone() }
+        Self { served: None, served_outside: None, ..self.patient() }
     }
 
     /// The path under which the tracer reaches what `task`, which stands here, has at `path`.
@@ -112,6 +125,7 @@ pub(crate) struct Places {
     descriptors: HashMap<i32, OwnedFd>,
     pub(crate) maps: Maps,
     pub(crate) served: Served,
+    remote: Option<Arc<Remote>>,
 }
 
 impl Places {
@@ -136,7 +150,7 @@ impl Places {
         let top = root.clone();
         let place =
             Place { root, top, directory, is_gone, namespace, may_be_covered, view, served, ..Place::default() };
-        let place = Arc::new(Place { served_outside, ..place });
+        let place = Arc::new(Place { served_outside, remote: self.remote.clone(), ..place });
         if may_remember {
             self.remembered.insert(task, Arc::clone(&place));
         }
@@ -235,6 +249,11 @@ impl Places {
         self.served.table().is_some()
     }
 
+    /// True if a look may have to wait for somebody who is not traced.
+    pub(crate) fn has_remote(&self) -> bool {
+        self.remote.is_some()
+    }
+
     /// Takes in what was mounted since; true if something was.
     pub(crate) fn refresh(&mut self) -> bool {
         let has_changed = self.served.refresh();
@@ -269,6 +288,8 @@ impl Places {
         if doors.into_iter().chain(given(task)).any(|door| is_lost(&door)) {
             self.distrust();
         }
+        self.remote = Remote::of(&Mounts::own()).map(Arc::new);
+        self.forget();
     }
 
     /// Where `/proc` says that a task stands, or that something is open, something else may stand.

@@ -2,7 +2,7 @@
 //!
 //! In: that a task opens `/dev/fuse`, what it mounts, and the kernel's tables of mounts. Out: of a path, whether the way
 //! to it leads through such a file system, found out without asking its server. Until a task opens that device nothing is
-//! read at all. What was mounted before has a server that is not traced.
+//! read at all. What was mounted before has a server that is not traced (see `remote`).
 //!
 //! Not seen: a server whose device was opened by somebody else and handed to it.
 

@@ -109,8 +109,10 @@ pub(crate) struct Walker {
     directories: HashMap<Vec<u8>, Arc<Directory>>,
     /// By device: is it a `/proc`, wherever that is mounted?
     processes: HashMap<u64, bool>,
-    /// Of the call that is looked into: walks that could have had to wait for the program itself.
+    /// Of the call that is looked into: walks that could have had to wait for others.
     pub(crate) foreseen: Foreseen,
+    /// Those that are wanted now, where the call can wait for them.
+    pub(crate) wanted: Option<Vec<(Way, Place)>>,
 }
 
 /// A directory that a path led to.
@@ -131,7 +133,8 @@ impl Walker {
     }
 
     /// Follows `spelled` from `from`, the last component only if `follow`. Where it would have to wait for the program
-    /// itself it ends, unless the way was foreseen.
+    /// itself it ends, unless the way was foreseen. Where it may have to wait for somebody else, too, if the call can wait for
+    /// that: what was foreseen then is that there is an answer, and it is looked at anew.
     pub(crate) fn walk(
         &mut self,
         asker: Asker<'_>,
@@ -140,13 +143,28 @@ impl Walker {
         follow: bool,
         may_remember: bool,
     ) -> Walked {
+        let patient = (asker.place.remote.is_some() && self.wanted.is_none()).then(|| asker.place.patient());
+        let asker = Asker { place: patient.as_ref().unwrap_or(asker.place), ..asker };
         let walked = self.step(asker, from, spelled, follow, may_remember);
-        if is_unasked(&walked.walk.found) {
-            let root = asker.place.root.clone();
-            let way = Way { root, from: from.to_vec(), spelled: spelled.to_vec(), follow };
-            return self.foreseen.walk(&way).unwrap_or(walked);
+        if !is_unasked(&walked.walk.found) {
+            return walked;
         }
-        walked
+        let root = asker.place.root.clone();
+        let way = Way { root, from: from.to_vec(), spelled: spelled.to_vec(), follow };
+        let Some(foreseen) = self.foreseen.walk(&way) else {
+            if let Some(wanted) = self.wanted.as_mut().filter(|_| asker.place.remote.is_some()) {
+                wanted.push((way, asker.place.clone()));
+            }
+            return walked;
+        };
+        let patient = asker.place.patient();
+        let again = self.step(Asker { place: &patient, ..asker }, from, spelled, follow, may_remember);
+        if is_unasked(&again.walk.found) { foreseen } else { again }
+    }
+
+    /// True if the call that is looked into is to wait for what is wanted.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.wanted.as_ref().is_some_and(|wanted| !wanted.is_empty())
     }
 
     fn step(&mut self, asker: Asker<'_>, from: &[u8], spelled: &[u8], follow: bool, may_remember: bool) -> Walked {
@@ -283,7 +301,8 @@ impl<'a> Steps<'a> {
     }
 
     fn lstat(&self) -> Result<FileStat, Errno> {
-        if self.asker.place.lies(&self.end) != Lies::Elsewhere {
+        let place = self.asker.place;
+        if place.lies(&self.end) != Lies::Elsewhere || place.is_remote(&self.end) {
             return Err(UNASKED);
         }
         look::lstat(&self.reach())
@@ -323,6 +342,9 @@ impl<'a> Steps<'a> {
         self.is_personal |= is_processes;
         if is_processes && is_magic(&target) {
             // proc(5): the link is a door to the object itself; its text is a path in the reader's view, or a mere name.
+            if place.is_remote(&target) {
+                return Err(UNASKED);
+            }
             // What the program serves is believed: its own door leads there.
             let is_served = place.lies(&target) != Lies::Elsewhere;
             let outside = place.served_outside.as_deref();

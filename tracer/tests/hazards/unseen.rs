@@ -119,14 +119,38 @@ fn served(mode: &str) -> Option<Seen> {
 fn a_file_system_that_shows_its_files_to_one_user() {
     let hazard = serving("visits");
     fs_err::set_permissions(hazard.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let Some(seen) = served_by_another(&hazard, "alone") else { return skip(NOT_SERVED) };
+    assert_eq!(seen.outcome, Outcome::Exited(0));
+    assert_eq!(seen.gaps, BTreeMap::from([(Gap::Served, 1)]), "{:?}", seen.touches);
+}
+
+/// Nobody but the task that asks waits for a server that is not traced either.
+#[test]
+fn a_server_that_is_not_traced_and_never_answers() {
+    for _ in 0..repeats() {
+        let hazard = serving("goes on");
+        let Some(mut seen) = served_by_another(&hazard, "silent") else { return skip(NOT_SERVED) };
+        // The server may make it at any moment.
+        seen.touches.retain(|touch| !touch.starts_with("readlink Look asked "));
+        assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+        seen.is(&[
+            "access Look outside there",
+            // Nothing is there any more when it is told.
+            "access Look mnt ENOTCONN",
+        ]);
+    }
+}
+
+/// Runs it where a process that is not traced serves `mnt`; `None` if it cannot.
+fn served_by_another(hazard: &Hazard, mode: &str) -> Option<Seen> {
     let program = crate::hazard::build("served", &[]);
     let mnt = hazard.path().join("mnt");
-    let seen = alone(|| {
+    alone(|| {
         std::thread::scope(|scope| {
             // Not the thread that traces, which waits for all its children.
             let server = scope.spawn(|| {
                 let mut server = std::process::Command::new(program);
-                server.arg("alone").current_dir(hazard.path()).spawn().unwrap().wait().unwrap()
+                server.arg(mode).current_dir(hazard.path()).spawn().unwrap().wait().unwrap()
             });
             let is_mounted = || fs_err::read_to_string("/proc/thread-self/mountinfo").unwrap().contains("fuse.served");
             while !is_mounted() && !server.is_finished() {
@@ -139,18 +163,17 @@ fn a_file_system_that_shows_its_files_to_one_user() {
             }
             seen
         })
-    });
-    let Some(seen) = seen else { return skip("nothing can be served and mounted here") };
-    assert_eq!(seen.outcome, Outcome::Exited(0));
-    assert_eq!(seen.gaps, BTreeMap::from([(Gap::Served, 1)]), "{:?}", seen.touches);
+    })
 }
+
+const NOT_SERVED: &str = "nothing can be served and mounted here";
 
 /// A tracer that looked for itself would wait for a server that waits for the tracer.
 #[test]
 fn file_systems_that_the_program_serves_itself() {
     for mode in ["holds", "opens"] {
         for _ in 0..repeats() {
-            let Some(seen) = served(mode) else { return skip("nothing can be served and mounted here") };
+            let Some(seen) = served(mode) else { return skip(NOT_SERVED) };
             seen.is(&[
                 "open Read backing/file there",
                 "open Read backing/script there",
@@ -184,7 +207,7 @@ fn file_systems_that_the_program_serves_itself() {
 #[test]
 fn a_file_system_whose_server_never_answers() {
     for _ in 0..repeats() {
-        let Some(seen) = served("stops") else { return skip("nothing can be served and mounted here") };
+        let Some(seen) = served("stops") else { return skip(NOT_SERVED) };
         assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
         assert!(seen.touches.contains("access Look outside there"), "{:#?}", seen.touches);
         assert!(seen.touches.iter().any(|touch| touch.starts_with("access Look mnt/file ")), "{:#?}", seen.touches);

@@ -1,0 +1,128 @@
+//! Where a path starts from.
+//!
+//! In: a task, and what its call says that the path is relative to. Out: the directory, and the place in whose view it is that;
+//! or why none is to be found, as an error of our own (EXDEV) where it is in no view that the tracer has.
+
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use crate::decode::From;
+use crate::engine::Engine;
+use crate::look;
+use crate::place::{Open, Place};
+
+/// What a path is relative to.
+pub(crate) enum Start {
+    WorkingDirectory,
+    Directory(Vec<u8>),
+}
+
+impl Start {
+    pub(crate) fn of<'a>(&'a self, place: &'a Place) -> &'a [u8] {
+        match self {
+            Self::WorkingDirectory => &place.directory,
+            Self::Directory(path) => path,
+        }
+    }
+}
+
+impl Engine<'_> {
+    /// True if `task` no longer stands in `place`, which was remembered of it, and `spelled` depends on that: somebody whom
+    /// nobody traces may have renamed a directory.
+    pub(crate) fn has_moved(&mut self, task: i32, place: &Place, from: &Start, spelled: &[u8]) -> bool {
+        let depends =
+            if spelled.starts_with(b"/") { place.root != b"/" } else { matches!(from, Start::WorkingDirectory) };
+        if !depends {
+            return false;
+        }
+        self.places.forget_one(task);
+        self.places.of(task, self.known.is_settled()).is_ok_and(|now| *now != *place)
+    }
+
+    /// Where `self.spelled` starts from, and the place that it is seen in.
+    pub(crate) fn start(&mut self, task: i32, from: From, settled: bool) -> Result<(Arc<Place>, Start), Errno> {
+        let place = self.places.of(task, settled)?;
+        if !place.shows(task, || "root".to_owned(), &place.root) {
+            return Err(Errno::EXDEV);
+        }
+        let is_absolute = self.spelled.starts_with(b"/");
+        match from {
+            From::Root(directory) => {
+                let (place, root) = match directory {
+                    libc::AT_FDCWD => self.working_directory(task, &place)?,
+                    descriptor => self.directory(task, descriptor, &place)?,
+                };
+                let directory = root.clone();
+                let place = Place { root, directory, is_gone: false, strays: false, ..Place::clone(&place) };
+                Ok((Arc::new(place), Start::WorkingDirectory))
+            }
+            // The kernel looks at the descriptor only for a relative path.
+            From::Descriptor(descriptor) if !is_absolute => {
+                let (place, directory) = self.directory(task, descriptor, &place)?;
+                Ok((place, Start::Directory(directory)))
+            }
+            _ => {
+                if is_absolute {
+                    return Ok((place, Start::WorkingDirectory));
+                }
+                let (shown, directory) = self.working_directory(task, &place)?;
+                let is_own = Arc::ptr_eq(&shown, &place);
+                Ok((shown, if is_own { Start::WorkingDirectory } else { Start::Directory(directory) }))
+            }
+        }
+    }
+
+    /// The directory that is open at `descriptor`, and the place in whose view it is that.
+    fn directory(&mut self, task: i32, descriptor: i32, place: &Arc<Place>) -> Result<(Arc<Place>, Vec<u8>), Errno> {
+        let Open { path, is_deleted } = self.places.descriptor(task, descriptor)?;
+        if !path.starts_with(b"/") {
+            return Err(Errno::ENOTDIR);
+        }
+        self.stands(task, place, || format!("fd/{descriptor}"), path, is_deleted)
+    }
+
+    fn working_directory(&mut self, task: i32, place: &Arc<Place>) -> Result<(Arc<Place>, Vec<u8>), Errno> {
+        self.stands(task, place, || "cwd".to_owned(), place.directory.clone(), place.is_gone)
+    }
+
+    /// `directory`, and the place in whose view `door` leads there, if `self.spelled` may lead anywhere from there.
+    fn stands(
+        &mut self,
+        task: i32,
+        place: &Arc<Place>,
+        door: impl Fn() -> String,
+        directory: Vec<u8>,
+        is_gone: bool,
+    ) -> Result<(Arc<Place>, Vec<u8>), Errno> {
+        let is_shown = if is_gone {
+            // Only `..` leads out of a directory that was removed (`fs/namei.c`, `follow_dotdot`), and nothing is in it.
+            let mut names = self.spelled.split(|&byte| byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
+            if names.next() != Some(b"..") {
+                return Err(Errno::ENOENT);
+            }
+            let parent = directory.iter().rposition(|&byte| byte == b'/').unwrap_or(0).max(1);
+            place.shows(task, || format!("{}/..", door()), &directory[..parent])
+        } else {
+            place.shows(task, &door, &directory)
+        };
+        if is_shown {
+            return Ok((Arc::clone(place), directory));
+        }
+        let elsewhere = if is_gone { None } else { self.places.shown_elsewhere(task, place, &door(), &directory) };
+        match elsewhere {
+            Some(shown) => Ok(shown),
+            None if has_ended(&directory) => Err(Errno::ENOENT),
+            // Other names may lead to what is mounted there.
+            None if matches!(self.spelled.as_slice(), b"." | b"./") && place.is_own(task, &door()) => {
+                Err(Errno::ENOENT)
+            }
+            None => Err(Errno::EXDEV),
+        }
+    }
+}
+
+/// True if `path` was a process's below `/proc`, and went with it.
+pub(crate) fn has_ended(path: &[u8]) -> bool {
+    path.starts_with(b"/proc/") && look::known(path) == Err(Errno::ENOENT)
+}
