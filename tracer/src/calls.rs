@@ -301,7 +301,7 @@ pub(crate) static CALLS: &[Call] = &[
     paths("swapoff", [168, 115, 225], &[follow(cwd(0), Look)]),
     paths("acct", [163, 51, 89], &[follow(cwd(0), Access::Write)]),
     call("quotactl", [179, 131, 60], Kind::Quotactl),
-    paths("mount", [165, 21, 40], &[follow(cwd(0), Look), follow(cwd(1), Mount)]),
+    paths("mount", [165, 21, 40], &[follow(cwd(1), Mount)]),
     paths("umount", [NONE, 22, NONE], &[follow(cwd(0), Mount)]),
     paths("umount2", [166, 52, 39], &[keep_if(cwd(0), Mount, 1, UMOUNT_NOFOLLOW)]),
     paths("move_mount", [429, 429, 429], &[

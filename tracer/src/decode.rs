@@ -40,6 +40,8 @@ pub(crate) enum Asked {
     Handle { mount: i32, address: u64, access: Access },
     /// A perf event of a kind that the machine has a name for: if that is `uprobe`, this is a path in memory.
     Probe { kind: u32, address: u64 },
+    /// What is mounted: a path in memory, unless these flags, or a kind of this name, which is in memory, make it a mere word.
+    MountSource { address: u64, kind: u64, flags: u64 },
     /// The options of a mount of some kind: both are strings in memory.
     MountOptions { kind: u64, options: u64 },
     /// One option of a mount, and its value: both are strings in memory.
@@ -88,6 +90,10 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
     let arguments = &entry.arguments;
     match &entry.call.kind {
         Kind::Paths(paths) => {
+            if entry.call.name == "mount" {
+                let [address, _, kind, flags, ..] = *arguments;
+                ask(Asked::MountSource { address, kind, flags });
+            }
             for path in *paths {
                 let follow = match path.links {
                     Links::Follow => true,

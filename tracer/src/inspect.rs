@@ -176,6 +176,12 @@ impl Engine<'_> {
                 // What is known of a namespace that is gone says nothing of a new one, which may get its number.
                 self.unsettle(task, if is_detached { Change::Places } else { Change::Names });
             }
+            Asked::MountSource { address, kind, flags } => {
+                if self.is_mount_source(asking, kind, flags)? {
+                    let (from, access) = (From::WorkingDirectory, Access::Look);
+                    return self.answer(asking, Asked::Path { from, address, access, follow: true });
+                }
+            }
             Asked::MountOptions { kind, options } => self.mount_options(asking, kind, options)?,
             Asked::MountOption { name, value } => self.mount_option(asking, name, value)?,
             Asked::Handle { mount, address, access } => {

@@ -3,7 +3,7 @@
 //! `xfs(5)`, `Documentation/filesystems/erofs.rst`).
 //!
 //! In: the name of a kind of file systems and the options for `mount(2)`, or one option of `fsconfig(2)`. Out: the paths,
-//! told as looked at.
+//! told as looked at. And whether what is mounted is a path at all.
 
 use crate::TraceError;
 use crate::decode::From;
@@ -11,8 +11,28 @@ use crate::engine::Engine;
 use crate::event::{Access, Gap};
 use crate::inspect::{Asking, Use};
 use crate::memory::{self, Unread};
+use crate::view;
 
 impl Engine<'_> {
+    /// True if what a mount with these flags names as mounted is a path (`fs/namespace.c`, `path_mount`).
+    pub(crate) fn is_mount_source(&mut self, asking: Asking, kind: u64, flags: u64) -> Result<bool, TraceError> {
+        let flags = if flags & MS_MGC_MSK == MS_MGC_VAL { flags & !MS_MGC_MSK } else { flags };
+        if flags & libc::MS_REMOUNT != 0 {
+            return Ok(false);
+        }
+        if flags & libc::MS_BIND != 0 {
+            return Ok(true);
+        }
+        if flags & PROPAGATION != 0 {
+            return Ok(false);
+        }
+        if flags & libc::MS_MOVE != 0 || kind == 0 {
+            return Ok(flags & libc::MS_MOVE != 0);
+        }
+        let kind = self.text(asking, kind)?;
+        Ok(!kind.is_some_and(|kind| has_no_source(&kind)))
+    }
+
     /// What is named by the `options` of a mount.
     pub(crate) fn mount_options(&mut self, asking: Asking, kind: u64, options: u64) -> Result<(), TraceError> {
         let Some(kind) = self.text(asking, kind)? else { return Ok(()) };
@@ -52,6 +72,19 @@ impl Engine<'_> {
             Err(Unread::Hidden) => self.gap(asking.process, Gap::Memory).map(|()| None),
         }
     }
+}
+
+/// What older programs have in the upper half of the flags, where it means nothing (`mount(2)`).
+const MS_MGC_MSK: u64 = 0xffff_0000;
+const MS_MGC_VAL: u64 = 0xc0ed_0000;
+
+/// How what is mounted spreads to others is changed.
+const PROPAGATION: u64 = libc::MS_SHARED | libc::MS_PRIVATE | libc::MS_SLAVE | libc::MS_UNBINDABLE;
+
+/// True for a kind of file systems that is mounted from nothing: what stands for it is a word for the tables.
+fn has_no_source(kind: &[u8]) -> bool {
+    let main = kind.split(|&byte| byte == b'.').next();
+    view::begins_empty(kind) || kind == b"overlay" || main == Some(b"fuse")
 }
 
 /// The paths that all options of a kind of file systems name.
@@ -104,6 +137,17 @@ fn unescape(text: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kinds_that_are_mounted_from_nothing() {
+        for kind in [&b"tmpfs"[..], b"proc", b"overlay", b"fuse", b"fuse.sshfs"] {
+            assert!(has_no_source(kind));
+        }
+        // A device, a directory, a socket.
+        for kind in [&b"ext4"[..], b"fuseblk", b"fuseblk.ntfs", b"ecryptfs", b"9p"] {
+            assert!(!has_no_source(kind));
+        }
+    }
 
     #[test]
     fn paths_in_options() {

@@ -50,7 +50,7 @@ impl Place {
     pub(crate) fn lies(&self, path: &[u8]) -> Lies {
         let Some(table) = &self.served else { return Lies::Elsewhere };
         // Another namespace's table tells of paths from the task's root on.
-        match path.strip_prefix(self.top.as_slice()) {
+        match below(path, &self.top) {
             Some(below) if self.namespace.is_some() && self.top != b"/" => table.lies(below),
             _ => table.lies(path),
         }
@@ -77,9 +77,8 @@ impl Place {
             return Cow::Borrowed(path);
         }
         // proc(5), /proc/pid/root: the door to the task's own view, with its mounts.
-        let below = if self.top == b"/" { Some(path) } else { path.strip_prefix(&self.top[..]) };
         let door = format!("/proc/{task}/root/");
-        below.map_or(Cow::Borrowed(path), |below| [door.as_bytes(), below].concat().into())
+        below(path, &self.top).map_or(Cow::Borrowed(path), |below| [door.as_bytes(), below].concat().into())
     }
 
     /// True if `door`, a link of `/proc/TASK`, leads to what lies in a file system of the program's own.

@@ -47,6 +47,11 @@ const BEGIN_EMPTY: [&[u8]; 19] = [
     b"tracefs",
 ];
 
+/// True for file systems of a kind that hold nothing that was there before.
+pub(crate) fn begins_empty(kind: &[u8]) -> bool {
+    BEGIN_EMPTY.contains(&kind)
+}
+
 /// The mounts that a task sees, and those that the program was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct View {
@@ -96,7 +101,7 @@ pub(crate) struct Made {
 
 impl Made {
     fn has(&self, mount: &Mount) -> bool {
-        !self.none && (self.any || self.kinds.contains(&mount.kind)) && BEGIN_EMPTY.contains(&mount.kind.as_slice())
+        !self.none && (self.any || self.kinds.contains(&mount.kind)) && begins_empty(&mount.kind)
     }
 }
 

@@ -179,7 +179,6 @@ fn file_systems_that_the_program_serves_itself() {
                 "open Read backing/script there",
                 "open Read backing/program there",
                 "open Write /dev/fuse there",
-                "mount Look served missing",
                 "mount Mount mnt there",
                 "stat Look mnt/file there served",
                 "open Read mnt/file there served",
