@@ -127,6 +127,29 @@ fn redis_and_imagemagick() {
     prove(&["convert"], &["sh", "-c", draw], &[], "PNG 40x30");
 }
 
+/// minjail says so where it may not write what it has, and leaves nothing of that; the program ends as it does without.
+#[test]
+fn a_limit_of_the_size_of_files() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    let place = Place::new();
+    let within = |blocks: u32, command: &[&str]| {
+        let script = format!("ulimit -f {blocks}; exec \"$0\" \"$@\"");
+        outcome_of(place.command("sh").args(["-c", &script]).args(command))
+    };
+    let (program, trace) = (place.context.text("minjail"), place.own("app.trace"));
+    let image = format!("docker-archive:{}:a:1", place.own("app.tar"));
+    let refused = within(8, &[&program, "trace", "-t", &trace, "-o", &image, "--", "/bin/true"]);
+    refused.assert_refused(125, &["`ulimit -f`"]);
+    let left = fs_err::read_dir(place.own("")).expect("the directory is there").flatten();
+    assert_eq!(left.map(|entry| entry.file_name()).collect::<Vec<_>>(), ["app.trace"], "which is small, and whole");
+    let writes = ["sh", "-c", "head -c 1000000 /dev/zero > /dev/shm/$$; status=$?; rm /dev/shm/$$; exit $status"];
+    let beyond = within(400, &[&[&*program, "trace", "-q", "-t", &trace, "--"][..], &writes].concat());
+    assert_eq!(beyond.status, within(400, &writes).status, "{beyond}");
+    assert_eq!(beyond.status, 128 + 25, "{beyond}");
+}
+
 /// Owners, set-user-ID bits, devices and attributes of a tree are root's to make; an image has them as data.
 #[test]
 fn a_tree_is_what_it_may_be_and_an_image_is_complete() {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::error::Error;
+use std::io;
 
 use anstyle::{AnsiColor, Style};
 
@@ -17,7 +18,7 @@ use crate::jail::JailError;
 use crate::manifest::DrawError;
 use crate::path::escape;
 use crate::profile::LoadError;
-use crate::publish::PublishError;
+use crate::publish::{PublishError, io_hint};
 use crate::root::RootError;
 use crate::trace::{RecordError, TraceError};
 use crate::tree::TreeError;
@@ -292,6 +293,13 @@ impl From<RecordError> for Failure {
     fn from(error: RecordError) -> Self {
         let hint = match &error {
             RecordError::NoTrace { .. } => Some("name another directory for the trace"),
+            RecordError::Keep { source, .. }
+            | RecordError::Temporary { source, .. }
+            | RecordError::Write { source, .. }
+                if source.kind() == io::ErrorKind::FileTooLarge =>
+            {
+                io_hint(source)
+            }
             RecordError::Keep { .. } => {
                 Some("the program changes this file, so its content must be kept: is there room in TMPDIR?")
             }

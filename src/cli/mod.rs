@@ -124,6 +124,7 @@ fn answer(text: &str) -> Result<(), failure::Failure> {
 
 /// Parses the arguments, does what they say, and tells what failed.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    minjail_tracer::fail_beyond_limits();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {

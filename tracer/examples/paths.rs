@@ -10,6 +10,7 @@ use minjail_tracer::{Command, Event, Found, Options, Outcome, trace};
 use nix::sys::prctl::get_pdeathsig;
 
 fn main() {
+    minjail_tracer::fail_beyond_limits();
     let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let mode = arguments.first().filter(|mode| *mode == "--quiet" || *mode == "--count").cloned();
     if mode.is_some() {

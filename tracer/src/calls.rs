@@ -125,6 +125,8 @@ pub(crate) enum Kind {
     Seccomp,
     /// `unshare` and `setns`.
     Namespace,
+    /// `userfaultfd`, after which reading memory may wait for the program.
+    FilledMemory,
     /// `bpf`, which takes a path for some of its commands.
     Bpf,
     /// `perf_event_open`, which takes the path of a program that is to be probed.
@@ -314,6 +316,7 @@ pub(crate) static CALLS: &[Call] = &[
     paths("mount_setattr", [442, 442, 442], &[keep_if(at(0, 1), Mount, 2, AT_SYMLINK_NOFOLLOW)]),
     call("fsconfig", [431, 431, 431], Kind::Fsconfig),
     call("fsmount", [432, 432, 432], Kind::Fsmount),
+    call("userfaultfd", [323, 374, 282], Kind::FilledMemory),
     call("bpf", [321, 357, 280], Kind::Bpf),
     call("perf_event_open", [298, 336, 241], Kind::PerfEvent),
 

@@ -46,6 +46,8 @@ pub(crate) enum Asked {
     MountOptions { kind: u64, options: u64 },
     /// One option of a mount, and its value: both are strings in memory.
     MountOption { name: u64, value: u64 },
+    /// The program may fill memory itself when it is read.
+    FilledMemory,
     /// A seccomp supervisor.
     Supervisor,
     /// ptrace by the program itself.
@@ -154,6 +156,7 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
             follow: true,
         }),
         Kind::Fsmount => ask(Asked::DetachedMount),
+        Kind::FilledMemory => ask(Asked::FilledMemory),
         Kind::Quotactl => {
             let path = |address: u64| Asked::Path {
                 from: From::WorkingDirectory,

@@ -9,7 +9,8 @@
 //! with it would wait in vain. A look that is new is first taken on a thread; once that has an answer, the call is looked into
 //! as any other.
 //!
-//! Not covered: memory that the program fills itself when it is read (`userfaultfd(2)`), if whoever fills it stops for that.
+//! The same goes for a path in memory that a file is mapped to which the program serves, and, once it may fill memory itself when
+//! that is read (`userfaultfd(2)`), for any memory.
 //!
 //! What was not foreseen, because somebody has changed the path or the mounts meanwhile, is a gap.
 
@@ -39,7 +40,7 @@ const REACH: usize = 2 * memory::PATH_MAX;
 pub(crate) enum Wanted {
     /// Where a path leads; if it is to be executed, with the interpreters that it names.
     Walk { way: Way, place: Arc<Place>, executes: bool },
-    /// A part of the task's memory, which is a file's.
+    /// A part of the task's memory, which is a file's, or which the program may fill.
     Memory { address: u64 },
 }
 
@@ -138,7 +139,7 @@ impl Looks {
 impl Engine<'_> {
     /// The looks that a call needs beforehand, if any.
     pub(crate) fn foresee(&mut self, asking: Asking) -> Option<Looks> {
-        if !self.places.may_wait() || self.walker.foreseen.rounds >= ROUNDS {
+        if !(self.places.may_wait() || self.places.maps.are_filled()) || self.walker.foreseen.rounds >= ROUNDS {
             return None;
         }
         self.walker.wanted = Some(Vec::new());
@@ -186,9 +187,10 @@ impl Engine<'_> {
         Some(Looks { task: asking.task, process: asking.process, wanted, foreseen })
     }
 
-    /// What of the task's memory is a file's that the program serves, and has not been read yet.
+    /// What of the task's memory is a file's that the program serves, or may be filled by it, and has not been read yet.
     fn waits_for_memory(&self, task: i32, address: u64) -> bool {
-        !self.walker.foreseen.memory.contains(&address) && self.places.is_memory_served(task, address)
+        let may_wait = || self.places.maps.are_filled() || self.places.is_memory_served(task, address);
+        !self.walker.foreseen.memory.contains(&address) && may_wait()
     }
 
     /// True if what is open at `descriptor` of `task`, or its working directory, is on what the program may serve.

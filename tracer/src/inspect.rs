@@ -14,7 +14,7 @@ use crate::foresight::is_unasked;
 use crate::known::Change;
 use crate::memory::{self, Unread};
 use crate::place::{self, Place};
-use crate::race::{Changing, Led, Raced, Spelled, loses};
+use crate::race::{Changing, Led, Raced, Spelled};
 use crate::retrace::Retraced;
 use crate::served::Lies;
 use crate::start::{Start, has_ended};
@@ -201,6 +201,7 @@ impl Engine<'_> {
                 Ok(_) => {}
                 Err(_) => self.gap(process, Gap::Memory)?,
             },
+            Asked::FilledMemory => self.places.maps.expect_filled(),
             Asked::Supervisor => self.gap(process, Gap::Supervisor)?,
             Asked::Nested => return Err(TraceError::Nested { task }),
         }
@@ -390,9 +391,7 @@ impl Engine<'_> {
         if matches!(from, Start::WorkingDirectory) && !spelled.starts_with(b"/") {
             self.relative(asking, used, &place, &spelled)?;
         }
-        if entry.call.opens() || access == Access::Execute || loses(access) {
-            self.opening(asking, used, &place, from.of(&place), &spelled);
-        }
+        self.uses(asking, used, &place, from.of(&place), &spelled);
         self.spelled = spelled;
         if let Some(change) = change {
             self.unsettle(task, change);
@@ -413,6 +412,10 @@ impl Engine<'_> {
         }
         if let (Found::There(stat), Access::Read | Access::Write | Access::Create) = (&walk.found, access) {
             self.places.served.opens(stat);
+            // userfaultfd(2), "/dev/userfaultfd": it gives descriptors as the call does.
+            if walk.end == b"/dev/userfaultfd" {
+                self.places.maps.expect_filled();
+            }
         }
         let lies = place.lies(&walk.end);
         let is_served = lies == Lies::Served;

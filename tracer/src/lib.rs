@@ -27,7 +27,8 @@
 //!
 //! What is not seen, and not counted: interpreters that a program names by writing to `binfmt_misc` with the flag `F` and probes
 //! by writing to `tracefs`, which the kernel opens as it takes what is written; files that an untraced process opens and
-//! hands over by a socket (`SCM_RIGHTS`), and what is opened below such a directory if the giver has another mount namespace.
+//! hands over by a socket (`SCM_RIGHTS`), and what is opened below such a directory if the giver has another mount namespace; what a
+//! call finds that only asks (stat, access), if another thread rewrites its path, or replaces its descriptor, meanwhile.
 //!
 //! One seccomp filter stops only the calls that take paths, once, at entry (`SECCOMP_RET_TRACE`, then
 //! `PTRACE_CONT`); those that ask or open wait for an answer instead, which costs less (see `listener`). One thread hears of
@@ -79,7 +80,7 @@ mod walk;
 
 pub use engine::{Options, Outcome, Sink, trace};
 pub use event::{Access, Event, Found, Gap, Link, Protocol, Touch, Walk};
-pub use limits::{lift as lift_limits, restore as restore_limits};
+pub use limits::{fail_beyond as fail_beyond_limits, lift as lift_limits, restore as restore_limits};
 pub use signals::Forwarding;
 pub use spawn::{Command, Credentials, SpawnError};
 

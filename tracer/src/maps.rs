@@ -24,6 +24,7 @@ const MOST: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Maps {
     opened: HashMap<i32, Arc<OwnedFd>>,
+    are_filled: bool,
 }
 
 impl Maps {
@@ -60,6 +61,16 @@ impl Maps {
     /// Tasks may be gone of which nobody is told.
     pub(crate) fn forget(&mut self) {
         self.opened.clear();
+    }
+
+    /// The program may fill memory itself when it is read (`userfaultfd(2)`), from now on.
+    pub(crate) fn expect_filled(&mut self) {
+        self.are_filled = true;
+    }
+
+    /// True once that is so.
+    pub(crate) fn are_filled(&self) -> bool {
+        self.are_filled
     }
 
     /// True if other processes may write to what `task` has at `address`. False where the kernel does not tell.

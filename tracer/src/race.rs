@@ -10,8 +10,8 @@
 //! opens, executes or changes something, in a process with several threads, or whose path is in memory that processes share.
 //! It is not paid for a path in the first or last frames of a thread that has made no other thread, where only one to whom it
 //! hands a pointer finds it: threads that walk trees keep their paths there. A link on the way of a path that was rewritten,
-//! and rewritten back before the call returned, is not found. Nor does this cover a call that only asks, of which
-//! the path that was read is told; a socket's address; a script executed by way of a descriptor that others replace; memory
+//! and rewritten back before the call returned, is not found. Nor does this cover what a call that only asks was handed, a
+//! path or a descriptor: where that led when it was read is told; a socket's address; a script executed by way of a descriptor that others replace; memory
 //! that another process writes to by `process_vm_writev(2)`, or by writing to the file that is mapped there; and, on Linux
 //! older than 6.11, a mapping that processes share.
 
@@ -112,18 +112,20 @@ pub(crate) struct Races {
     entering: HashMap<i32, Vec<u8>>,
     /// Tasks in a call with a path that is relative to it.
     under_way: HashMap<i32, Relative>,
-    /// What tasks are about to open.
-    opening: HashMap<i32, Opening>,
-    /// What may have been opened while names were changing: before the change, or after it.
-    suspects: Vec<Opening>,
+    /// What tasks use in the calls that are under way, or used in their last ones.
+    in_use: HashMap<i32, InUse>,
+    /// What may have been used while names were changing: before the change, or after it.
+    suspects: Vec<InUse>,
     pub(crate) stacks: Stacks,
     /// Of the devices that files were read from, whether they ask nobody when one is opened.
     pub(crate) asking_nobody: HashMap<libc::dev_t, bool>,
 }
 
-/// A path that is about to be opened, and where from.
+/// A path that a call is about to use, and where from.
 #[derive(Debug, Clone)]
-struct Opening {
+struct InUse {
+    /// The call is over, and this is kept for its memory alone.
+    is_over: bool,
     asking: Asking,
     used: Use,
     place: Arc<Place>,
@@ -139,6 +141,23 @@ struct Relative {
     asking: Asking,
     used: Use,
     spelled: Vec<u8>,
+}
+
+impl InUse {
+    fn new(asking: Asking, used: Use, place: Arc<Place>) -> Self {
+        Self { is_over: true, asking, used, place, from: Vec::new(), spelled: Vec::new(), end: Vec::new() }
+    }
+
+    /// The same task uses another path.
+    fn renew(&mut self, asking: Asking, used: Use, place: &Arc<Place>, from: &[u8], spelled: &[u8]) {
+        self.is_over = false;
+        (self.asking, self.used) = (asking, used);
+        self.place.clone_from(place);
+        for (own, new) in [(&mut self.from, from), (&mut self.spelled, spelled)] {
+            own.clear();
+            own.extend_from_slice(new);
+        }
+    }
 }
 
 impl Races {
@@ -167,14 +186,17 @@ impl Races {
         if !self.under_way.is_empty() {
             self.under_way.remove(&task);
         }
-        if !self.opening.is_empty() {
-            self.opening.remove(&task);
+        if !self.in_use.is_empty()
+            && let Some(used) = self.in_use.get_mut(&task)
+        {
+            used.is_over = true;
         }
     }
 
     /// `task` is gone, and its number may be given to another; or it has executed something, and shares nothing any more.
     pub(crate) fn remove(&mut self, task: i32) {
         self.makers.remove(&task);
+        self.in_use.remove(&task);
         self.borrowed.remove(&task);
         self.stacks.remove(task);
     }
@@ -427,44 +449,45 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// The task is about to open, execute or change something, which others may be about to replace.
-    pub(crate) fn opening(&mut self, asking: Asking, used: Use, place: &Arc<Place>, from: &[u8], spelled: &[u8]) {
+    /// The task is about to use a path, and others may be about to change where it leads.
+    pub(crate) fn uses(&mut self, asking: Asking, used: Use, place: &Arc<Place>, from: &[u8], spelled: &[u8]) {
         if self.machine.is_single() {
             return;
         }
-        let (place, end) = (Arc::clone(place), Vec::new());
-        let opening = Opening { asking, used, place, from: from.to_vec(), spelled: spelled.to_vec(), end };
+        let fresh = || InUse::new(asking, used, Arc::clone(place));
+        let in_use = self.races.in_use.entry(asking.task).or_insert_with(fresh);
+        in_use.renew(asking, used, place, from, spelled);
         if self.known.are_names_changing() {
-            self.suspect(opening.clone());
+            let in_use = in_use.clone();
+            self.suspect(in_use);
         }
-        self.races.opening.insert(asking.task, opening);
     }
 
-    /// `task` is about to change names: what others are about to open may lead elsewhere by then.
+    /// `task` is about to change names: what others use may lead elsewhere by then.
     pub(crate) fn names_change(&mut self, task: i32) {
-        let others = self.races.opening.iter().filter(|(other, _)| **other != task);
-        for opening in others.map(|(_, opening)| opening.clone()).collect::<Vec<_>>() {
-            self.suspect(opening);
+        let others = self.races.in_use.iter().filter(|(other, in_use)| **other != task && !in_use.is_over);
+        for in_use in others.map(|(_, in_use)| in_use.clone()).collect::<Vec<_>>() {
+            self.suspect(in_use);
         }
     }
 
-    fn suspect(&mut self, mut opening: Opening) {
-        opening.end = self.walk_of(&opening).end;
-        self.races.suspects.push(opening);
+    fn suspect(&mut self, mut in_use: InUse) {
+        in_use.end = self.walk_of(&in_use).end;
+        self.races.suspects.push(in_use);
     }
 
-    fn walk_of(&mut self, opening: &Opening) -> Walk {
-        let Opening { asking, used, place, from, spelled, .. } = opening;
+    fn walk_of(&mut self, in_use: &InUse) -> Walk {
+        let InUse { asking, used, place, from, spelled, .. } = in_use;
         let asker = Asker { process: asking.process, task: asking.task, place };
         self.walker.walk(asker, from, spelled, used.follow, false).walk
     }
 
-    /// Names have changed: what was about to be opened meanwhile is told as it is now, too.
+    /// Names have changed: what was in use meanwhile is told as it is now, too.
     pub(crate) fn names_changed(&mut self) -> Result<(), TraceError> {
         let suspects = std::mem::take(&mut self.races.suspects);
         for suspect in &suspects {
             let walk = self.walk_of(suspect);
-            let Opening { asking, used, place, spelled, end, .. } = suspect;
+            let InUse { asking, used, place, spelled, end, .. } = suspect;
             let is_there = matches!(walk.found, Found::There(_));
             if is_there && self.known.is_new(("reopened", used.access, spelled.as_slice(), walk.end.as_slice())) {
                 // What it was before is no longer to be seen, if the call has run.

@@ -21,8 +21,22 @@ use crate::place;
 use crate::reaper::Reaper;
 use crate::sys::{self, Heard};
 
-/// All that the thread takes.
-const TAKEN: &[i32] = &[
+/// All that the thread takes: what would end or stop this process, or make it go on, if somebody sent it. Not what a fault of
+/// its own raises, nor what it ignores.
+const TAKEN: &[i32] = &{
+    let mut all = [0; NAMED.len() + REAL_TIME];
+    let mut index = 0;
+    while index < all.len() {
+        all[index] = if index < NAMED.len() { NAMED[index] } else { 34 + (index - NAMED.len()) as i32 };
+        index += 1;
+    }
+    all
+};
+
+/// The signals from 34 on (`signal(7)`): the C library keeps 32 and 33 for itself.
+const REAL_TIME: usize = 31;
+
+const NAMED: [i32; 18] = [
     libc::SIGINT,
     libc::SIGTERM,
     libc::SIGHUP,
@@ -33,6 +47,14 @@ const TAKEN: &[i32] = &[
     libc::SIGTTIN,
     libc::SIGTTOU,
     libc::SIGCONT,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGPWR,
+    libc::SIGSTKFLT,
+    libc::SIGTRAP,
+    libc::SIGABRT,
 ];
 
 /// All that it takes for whoever only waits for a program that has a tracer of its own.

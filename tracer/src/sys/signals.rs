@@ -150,21 +150,36 @@ pub(crate) fn stop_self(signal: i32) {
     block(&[signal]);
 }
 
+/// A write beyond `RLIMIT_FSIZE` fails from now on, and does not end this process.
+pub(crate) fn ignore_file_limit() {
+    disposition(libc::SIGXFSZ, Some(libc::SIG_IGN));
+}
+
+/// It does what it did when this process was started. Async-signal-safe.
+pub(crate) fn restore_file_limit() {
+    let was_ignored = AT_START.was_ignored().contains(&(libc::SIGXFSZ, true));
+    disposition(libc::SIGXFSZ, Some(if was_ignored { libc::SIG_IGN } else { libc::SIG_DFL }));
+}
+
+/// So many signals are changed.
+const SIGNALS: usize = 6;
+
 /// How this process was started, in what is changed for it behind its back. Rust's runtime ignores SIGPIPE, and opens
 /// `/dev/null` for standard descriptors that are closed (`library/std/src/sys/pal/unix/mod.rs`, `init`); glibc takes
-/// the signals 32 and 33 once there is a second thread, and the tracer [`EARS`].
+/// the signals 32 and 33 once there is a second thread, the tracer [`EARS`], and whoever writes much ignores SIGXFSZ.
 pub(super) struct AtStart {
-    ignored: [(i32, AtomicBool); 5],
+    ignored: [(i32, AtomicBool); SIGNALS],
     closed: [AtomicBool; 3],
 }
 
 impl AtStart {
     /// The signals that are taken, and whether each was ignored.
-    pub(super) fn was_ignored(&self) -> [(i32, bool); 5] {
-        [0, 1, 2, 3, 4].map(|index: usize| {
-            let (signal, ignored) = &self.ignored[index];
-            (*signal, ignored.load(Ordering::Relaxed))
-        })
+    pub(super) fn was_ignored(&self) -> [(i32, bool); SIGNALS] {
+        let mut all = [(0, false); SIGNALS];
+        for (own, (signal, ignored)) in all.iter_mut().zip(&self.ignored) {
+            *own = (*signal, ignored.load(Ordering::Relaxed));
+        }
+        all
     }
 
     /// For the descriptors 0, 1 and 2.
@@ -197,6 +212,7 @@ pub(super) static AT_START: AtStart = AtStart {
         (33, AtomicBool::new(false)),
         (libc::SIGCHLD, AtomicBool::new(false)),
         (RING, AtomicBool::new(false)),
+        (libc::SIGXFSZ, AtomicBool::new(false)),
     ],
     closed: [AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false)],
 };

@@ -229,6 +229,17 @@ fn signals_to_the_tracer_reach_the_program() {
     }
 }
 
+/// What a program sends to its group reaches itself alone, whatever it is, though its tracer is of the group.
+#[test]
+fn signals_to_the_group() {
+    let named = ["ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT", "TRAP", "ABRT", "USR1", "TERM"].map(str::to_owned);
+    for signal in named.into_iter().chain((34..=64).map(|number| number.to_string())) {
+        let script = format!("trap 'echo got' {signal}; kill -{signal} 0; exit 4");
+        let output = traced(Path::new("/bin/bash")).args(["-c", &script]).process_group(0).output().unwrap();
+        assert_eq!((output.status.code(), &*output.stdout), (Some(4), &b"got\n"[..]), "{signal}");
+    }
+}
+
 /// What the kernel sends to a process whose parent ends reaches the program, with the tracer between the two.
 #[test]
 fn the_end_of_the_parent() {

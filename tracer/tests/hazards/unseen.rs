@@ -62,6 +62,30 @@ fn a_link_that_another_process_replaces() {
     assert!(names.len() > 10, "the link must have moved for this to say anything");
 }
 
+/// The same for a process that asks what it does not open.
+#[test]
+fn a_link_that_another_process_replaces_while_one_asks() {
+    let (mut asked, mut told) = (0, 0);
+    for _ in 0..repeats() {
+        let files = (0..300).flat_map(|round| [("a", "1"), ("b", "12")].map(|(name, content)| (name, round, content)));
+        let hazard = Hazard::new("swapped").arguments(&["asks"]).link("link", "a");
+        let seen = files
+            .fold(hazard, |hazard, (name, round, content)| hazard.content(format!("{name}/{round}"), content))
+            .run();
+        for name in got(&seen).iter().map(|name| name.replace('-', "/")) {
+            let is_it = |touch: &&String| touch.starts_with(&format!("stat Look {name} there"));
+            assert!(seen.touches.iter().any(|touch| is_it(&touch)), "{name} was looked at and not told");
+            asked += 1;
+        }
+        told += seen
+            .touches
+            .iter()
+            .filter(|touch| touch.starts_with("stat Look a/") || touch.starts_with("stat Look b/"))
+            .count();
+    }
+    assert!(told > asked, "the link must have moved meanwhile for this to say anything");
+}
+
 /// By a descriptor, and by the program's own argument.
 #[test]
 fn what_another_thread_redirects() {
@@ -210,6 +234,21 @@ fn a_file_system_whose_server_never_answers() {
         assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
         assert!(seen.touches.contains("access Look outside there"), "{:#?}", seen.touches);
         assert!(seen.touches.iter().any(|touch| touch.starts_with("access Look mnt/file ")), "{:#?}", seen.touches);
+    }
+}
+
+#[test]
+fn paths_in_memory_that_the_program_fills() {
+    for way in [&[][..], &["device"]] {
+        let seen = Hazard::new("filled").arguments(way).file("read").run();
+        if seen.outcome == Outcome::Exited(77) {
+            return skip("userfaultfd is not allowed here");
+        }
+        let mut expected = vec!["open Read read there", "access Look while it is filled missing"];
+        if !way.is_empty() {
+            expected.push("open Write /dev/userfaultfd there");
+        }
+        seen.is(&expected);
     }
 }
 
