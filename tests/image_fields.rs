@@ -50,6 +50,18 @@ fn a_health_check_is_traced_and_proved() {
     );
 }
 
+/// A port that the kernel has chosen is another one the next time, and nobody's to know.
+#[test]
+fn a_port_that_the_kernel_has_chosen_is_not_exposed() {
+    let context = TestContext::new();
+    let script =
+        "import socket\nfor port in (0, 50051):\n    s = socket.socket(); s.bind(('127.0.0.1', port)); s.listen()\n";
+    let tree = format!("rootfs:{}", context.text("tree"));
+    let run = ["trace", "-t", &context.text("x.trace"), "-o", &tree, "--", "/usr/bin/python3", "-c", script];
+    let outcome = outcome_of(&mut context.minjail(&run)).success();
+    assert!(outcome.stderr.contains("; ports 50051/tcp\n"), "{outcome}");
+}
+
 #[test]
 fn a_health_check_that_fails_stops_the_build() {
     if !needs_root("a network of its own for the traced run") {

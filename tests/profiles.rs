@@ -161,6 +161,26 @@ fn what_fails_in_the_jail_leaves_no_image() {
     assert!(context.path("out.failed").join("usr/bin/cat").exists());
 }
 
+/// A server that was told to stop has any status, as the reference says, unless the profile names one; but it does not crash.
+#[test]
+fn a_server_that_stops_in_another_way_than_on_the_host() {
+    let server = |how: &str| {
+        format!(
+            "workloads:\n  main:\n    run: |\n      case $(/usr/bin/uname -n) in minjail) trap '{how}' TERM;; *) trap 'exit 0' TERM;; esac\n\
+             \x20     echo up; while :; do sleep 0.1; done\n    ready: {{log: up}}\n"
+        )
+    };
+    let context = TestContext::new();
+    succeed(build(&context, &server("exit 3"), &[]));
+    let context = TestContext::new();
+    let outcome = build(&context, &server("kill -SEGV $$"), &[]);
+    assert_eq!(outcome.status, 3, "{outcome}");
+    assert!(said(&outcome).contains("was killed by signal 11, and on the host it ended with status 0"), "{outcome}");
+    let context = TestContext::new();
+    let outcome = build(&context, &(server("exit 3") + "    expect: {status: 0}\n"), &[]);
+    assert_eq!(outcome.status, 3, "{outcome}");
+}
+
 #[test]
 fn repair_adds_what_was_missing() {
     let context = TestContext::new();

@@ -48,11 +48,11 @@ impl Failure {
     }
 
     /// What was asked for could not be written to standard output.
-    pub(super) fn unanswered(source: std::io::Error) -> Self {
+    pub(super) fn unanswered(source: io::Error) -> Self {
         #[derive(Debug, thiserror::Error)]
         #[error("failed to write to standard output")]
         struct Unanswered {
-            source: std::io::Error,
+            source: io::Error,
         }
         Self::new(Unanswered { source })
     }
@@ -138,7 +138,7 @@ impl From<LocateError> for Failure {
             LocateError::Machine { .. } => {
                 (Exit::CannotExecute, "trace it on a machine of its own kind, or with binfmt_misc and an emulator")
             }
-            LocateError::Unseen { source, .. } if source.kind() != std::io::ErrorKind::PermissionDenied => {
+            LocateError::Unseen { source, .. } if source.kind() != io::ErrorKind::PermissionDenied => {
                 (Exit::CannotExecute, "nothing was run")
             }
             LocateError::Unseen { .. } | LocateError::Unreadable { .. } => {
@@ -330,7 +330,7 @@ impl From<TraceError> for Failure {
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Self {
         let hint = match &error {
-            LoadError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            LoadError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Some("name a file, or one of `minjail profile list`")
             }
             LoadError::Mistake(_) | LoadError::Nonsense { .. } => {

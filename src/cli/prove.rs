@@ -9,6 +9,7 @@ use super::rehearse::Rehearsal;
 use crate::files::REPAIR;
 use crate::jail::Base;
 use crate::path::{Facts, JailPath, escape};
+use crate::profile::StopSignal;
 use crate::root::Root;
 use crate::trace::{Access, Ending, Found, Link, Program, Run, Touch};
 use crate::workload::{Fault, Observation, Sought};
@@ -99,8 +100,10 @@ pub(super) fn try_out(
     let observation = rehearsal.in_jail(base, None)?;
     let mut faults: Vec<String> = observation.faults.iter().map(Fault::to_string).collect();
     if let (true, Some(model)) = (faults.is_empty(), model) {
-        if let (true, Some(ending)) = (model.ending != observation.ending, observation.ending) {
-            faults.push(format!("it {ending}, otherwise than {}", place(root)));
+        if let (Some(before), Some(ending)) = (model.ending, observation.ending)
+            && !is_alike(before, ending, &observation, rehearsal.workload.stop.signal)
+        {
+            faults.push(format!("it {ending}, and {} it {before}", place(root)));
         }
         if model.wrote && observation.stdout.is_empty() {
             faults.push(format!("it wrote nothing to standard output, and something {}", place(root)));
@@ -120,6 +123,14 @@ pub(super) fn try_out(
         differing,
         stderr: observation.stderr,
     })
+}
+
+/// True if `ending` is as good as the one `before`. A server that was told to stop may do that in several ways, by when it heard of it:
+/// before it had a handler, in the middle of its start, or afterwards. Only that it crashed says something.
+fn is_alike(before: Ending, ending: Ending, observation: &Observation, told: StopSignal) -> bool {
+    let is_crash =
+        |ending| matches!(ending, Ending::Killed(signal) if ![told.number(), libc::SIGKILL].contains(&signal));
+    before == ending || (observation.was_stopped && !is_crash(ending))
 }
 
 /// A run that touches what was missing, so that the next image has it and what it needs.

@@ -191,6 +191,8 @@ impl Recorder {
                 self.programs.remove(process);
                 Ok(())
             }
+            // Another run gets another port.
+            Event::Listen { is_chosen: false, .. } => Ok(()),
             Event::Listen { port, protocol, .. } => {
                 let listening = Listening { port: *port, protocol: *protocol };
                 if self.listening.insert(listening) {

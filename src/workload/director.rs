@@ -28,6 +28,8 @@ use crate::trace::Ending;
 pub struct Observation {
     /// `None` if the program could not be run at all.
     pub ending: Option<Ending>,
+    /// It is a server, which was told to stop.
+    pub was_stopped: bool,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
     /// Paths that were looked for and not found, each as often as it was told, in that order.
@@ -285,6 +287,7 @@ impl Director {
             signal => return Err(DirectError::Interrupted(signal)),
         }
         let mut observation = std::mem::take(&mut self.seen.observation);
+        observation.was_stopped = is_server;
         observation.faults.extend(faults);
         if observation.faults.is_empty() {
             observation.faults = judge(workload, &observation, is_server);

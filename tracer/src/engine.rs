@@ -3,7 +3,7 @@
 //! In: a command and a sink. Out: the events, to the sink, in the order in which they happened; then the outcome. What a
 //! call asks for is found out in [`inspect`](crate::inspect).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
@@ -185,6 +185,8 @@ pub(crate) struct Engine<'a> {
     executed: bool,
     /// What processes are about to run.
     pub(crate) programs: HashMap<i32, Program>,
+    /// Sockets that were bound to a port of the program's choice, by their cookies (`SO_COOKIE` of `socket(7)`).
+    pub(crate) chosen: HashSet<u64>,
     /// Calls that ask or open wait, in the place of a stop.
     pub(crate) listens: bool,
     signals: &'a Forwarding,
@@ -227,6 +229,7 @@ impl<'a> Engine<'a> {
             looked: 0,
             executed: false,
             programs: HashMap::new(),
+            chosen: HashSet::new(),
             listens: false,
             signals,
             sink,

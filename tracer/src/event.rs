@@ -17,8 +17,9 @@ pub enum Event<'a> {
     Exec { process: i32, arguments: Vec<Vec<u8>>, loaded: Vec<Vec<u8>>, served: Vec<Vec<u8>> },
     /// The process is gone.
     Exit { process: i32 },
-    /// A socket of the process takes connections, or datagrams, at `port`.
-    Listen { process: i32, port: u16, protocol: Protocol },
+    /// A socket of the process takes connections, or datagrams, at `port`. If that is not `is_chosen`, the kernel has chosen it, which
+    /// chooses another one the next time.
+    Listen { process: i32, port: u16, protocol: Protocol, is_chosen: bool },
     /// Something that the trace cannot see.
     Gap { process: i32, gap: Gap },
 }

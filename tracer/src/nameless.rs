@@ -11,7 +11,10 @@ use crate::engine::Engine;
 use crate::event::{Access, Event, Gap, Protocol};
 use crate::inspect::Asking;
 use crate::race::Led;
-use crate::{look, memory, sys};
+use crate::{look, memory, place, sys};
+
+/// So many sockets are remembered.
+const LIMIT: usize = 1 << 16;
 
 impl Engine<'_> {
     /// A file by handle: found by opening it, as the task is about to. Its path, if it was told.
@@ -66,23 +69,31 @@ impl Engine<'_> {
     /// A socket is about to take connections: at which port?
     pub(crate) fn listening(&mut self, asking: Asking, descriptor: i32, kind: i32) -> Result<(), TraceError> {
         let Asking { process, task, .. } = asking;
-        let socket = sys::copy_descriptor(process, task, descriptor);
-        let Ok((found, Some(port))) = socket.and_then(|socket| sys::socket_port(socket.as_fd())) else { return Ok(()) };
+        let Ok(socket) = sys::copy_descriptor(process, task, descriptor) else { return Ok(()) };
+        let Ok((found, Some(port))) = sys::socket_port(socket.as_fd()) else { return Ok(()) };
         if found != kind {
             return Ok(());
         }
-        self.tell(Event::Listen { process, port, protocol: Protocol::Tcp })
+        let cookie = sys::socket_cookie(socket.as_fd()).unwrap_or_default();
+        let is_chosen = self.chosen.contains(&cookie) || !place::may_be_given(port);
+        self.tell(Event::Listen { process, port, protocol: Protocol::Tcp, is_chosen })
     }
 
     /// A datagram socket takes datagrams as soon as it has a port.
     pub(crate) fn bound(&mut self, asking: Asking, descriptor: i32, port: u16) -> Result<(), TraceError> {
         let Asking { process, task, .. } = asking;
-        let socket = sys::copy_descriptor(process, task, descriptor);
-        match socket.and_then(|socket| sys::socket_port(socket.as_fd())) {
-            Ok((libc::SOCK_DGRAM, _)) if port != 0 => {
-                self.tell(Event::Listen { process, port, protocol: Protocol::Udp })
-            }
-            _ => Ok(()),
+        let Ok(socket) = sys::copy_descriptor(process, task, descriptor) else { return Ok(()) };
+        let Ok((kind, _)) = sys::socket_port(socket.as_fd()) else { return Ok(()) };
+        if port == 0 {
+            return Ok(());
         }
+        if kind == libc::SOCK_DGRAM {
+            return self.tell(Event::Listen { process, port, protocol: Protocol::Udp, is_chosen: true });
+        }
+        if self.chosen.len() >= LIMIT {
+            self.chosen.clear();
+        }
+        self.chosen.extend(sys::socket_cookie(socket.as_fd()));
+        Ok(())
     }
 }

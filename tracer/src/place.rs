@@ -598,6 +598,14 @@ pub(crate) fn probe_kind() -> Result<Option<u32>, Errno> {
     }
 }
 
+/// True if the kernel may give `port` to who asks for any (`ip(7)`, `ip_local_port_range`), or if it does not say.
+pub(crate) fn may_be_given(port: u16) -> bool {
+    let text = fs_read("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let bounds: Vec<u16> = text.split_ascii_whitespace().filter_map(|bound| bound.parse().ok()).collect();
+    !matches!(bounds[..], [first, last] if !(first..=last).contains(&port))
+}
+
 /// The arguments of the program that `process` runs.
 pub(crate) fn arguments(process: i32) -> Vec<Vec<u8>> {
     let text = fs_read(&format!("/proc/{process}/cmdline")).unwrap_or_default();

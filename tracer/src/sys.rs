@@ -307,6 +307,17 @@ pub(crate) fn socket_port(socket: BorrowedFd<'_>) -> Result<(i32, Option<u16>), 
     Ok((kind, (internet && port != 0).then_some(port)))
 }
 
+/// A number that no other socket ever has (`SO_COOKIE` of `socket(7)`).
+pub(crate) fn socket_cookie(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    let at = (&raw mut cookie).cast();
+    // SAFETY: `cookie` and `length` are valid places, and `length` is the size of `cookie`.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_COOKIE, at, &raw mut length) };
+    Errno::result(result).map(|_| cookie)
+}
+
 /// What the child does between fork and exec, prepared beforehand: in between nothing may allocate.
 pub(crate) struct Child<'a> {
     pub(crate) program: &'a CStr,
