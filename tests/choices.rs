@@ -184,6 +184,14 @@ fn fewer_files() {
     }
     let built = traced.build("none", &["--exclude", &format!("{work}/d"), "--exclude", "deb:coreutils"]);
     assert!(!built.has("d") && built.has("used") && !built.has("/usr/bin/cat"));
+    // However the way is spelled, and not in silence if it names nothing.
+    let link = traced.context.text("link");
+    std::os::unix::fs::symlink(&work, &link).expect("the directory is ours");
+    let arguments = ["--exclude", &format!("{link}/used"), "--exclude", &format!("{link}/d/a*"), "--exclude", "/none"];
+    let built = traced.build("by-links", &arguments);
+    assert!(!built.has("used") && !built.has("d/a.conf") && built.has("d/b.conf"));
+    assert!(built.said.contains("`/none`, which is to be excluded, names nothing"), "{}", built.said);
+    assert!(!built.said.contains("a*`, which"), "{}", built.said);
 }
 
 fn key() -> String {
@@ -212,6 +220,9 @@ fn secrets_stay_at_home_unless_they_are_allowed() {
     let allowed = [format!("{work}/key"), format!("{work}/.aws")];
     let built = traced.build("allowed", &["--allow-secret", &allowed[0], "--allow-secret", &allowed[1]]);
     assert!(built.has("key") && built.has(".aws/credentials") && !built.has(".netrc"));
+    let link = traced.context.text("link");
+    std::os::unix::fs::symlink(&work, &link).expect("the directory is ours");
+    assert!(traced.build("by-links", &["--allow-secret", &format!("{link}/key")]).has("key"));
 }
 
 #[test]

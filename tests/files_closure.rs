@@ -51,6 +51,7 @@ fn touch(path: JailPath, access: Access) -> Touch {
         found: Found::There(Facts::from_stat(&stat).expect("a type that Linux knows")),
         target: None,
         made: false,
+        by_descriptor: false,
         refused: None,
         before: None,
         names: None,

@@ -299,7 +299,7 @@ fn packages_of_dpkg() {
         "var/lib/dpkg/status",
         "Package: tool\nStatus: install ok installed\nArchitecture: amd64\nMulti-Arch: same\nInstalled-Size: 10\n\
          Version: 1:2.0-1\nDescription: a tool\n Version: 9\n\nPackage: gone\nStatus: deinstall ok config-files\n\
-         Version: 1\n\nPackage: better\nStatus: install ok installed\nArchitecture: all\nVersion: 3\nSource: best\n",
+         Version: 1\n\nPackage: better\nStatus: install ok triggers-pending\nArchitecture: all\nVersion: 3\nSource: best\n",
     );
     ground.file("var/lib/dpkg/info/tool:amd64.list", "/.\n/bin\n/bin/tool\n");
     ground.file("var/lib/dpkg/info/better.list", "/.\n/usr\n/usr/bin\n/usr/bin/tool\n");

@@ -4,7 +4,7 @@
 mod support;
 
 use support::program::{Program, in_the_jail};
-use support::{TestContext, has, limited, needs_root, outcome_of};
+use support::{TestContext, has, limited, needs_root, outcome_of, text};
 
 fn prove(needs: &[&str], program: &Program<'_>) {
     if has(needs) {
@@ -210,4 +210,46 @@ fn a_locale_of_the_archive() {
     let traced = outcome_of(context.command("unshare").args(["-m", "sh", "-c", &script])).success();
     assert_eq!(traced.text(), "Donnerstag, 1. Januar\n", "{traced}");
     in_the_jail(&context, &image).assert_same_as(&traced);
+}
+
+/// A namespace that a mount keeps, as those of networks below `/run/netns`, is a file by its looks, and of no image.
+#[test]
+fn a_namespace_that_a_mount_keeps() {
+    if !needs_root("a mount") || !has(&["unshare"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let (tree, trace) = (context.text("tree"), context.text("x.trace"));
+    let script = format!(
+        "touch kept && unshare --net=kept true && \
+         exec {} trace -q -t {trace} -o rootfs:{tree} -- sh -c 'stat -c %s kept && : < kept && nsenter --net=kept echo entered'",
+        support::minjail()
+    );
+    let mut command = context.command("unshare");
+    // A mount keeps it, which must be no other mount's peer.
+    let traced = outcome_of(command.args(["-m", "sh", "-c", &script])).success();
+    assert_eq!(traced.text(), "0\nentered\n", "{traced}");
+    let kept = text(&context.work().join("kept"));
+    assert!(!context.path("tree").join(&kept[1..]).exists());
+    let why_not = outcome_of(&mut context.minjail(&["why-not", &trace, &kept]));
+    assert!(why_not.text().contains("found a namespace there, which is no file"), "{why_not}");
+}
+
+/// Where the caller's output goes is no file of the program's, by whatever name it opens it; what it has open itself is.
+#[test]
+fn what_is_open_already() {
+    let context = TestContext::new();
+    context.lay_out(&[("input", "of the caller\n"), ("own", "of the program\n")]);
+    let work = context.work();
+    let (tree, trace) = (context.text("tree"), context.text("x.trace"));
+    let program = "cat /dev/stdin /proc/self/fd/0 > /dev/stdout; exec 3< own; cat /dev/fd/3; cat < own";
+    let script = format!(
+        "{} trace -t {trace} -o rootfs:{tree} -- sh -c '{program}' < input > output && cat output >&2",
+        support::minjail()
+    );
+    let traced = outcome_of(context.command("sh").args(["-c", &script])).success();
+    let packed = |name: &str| context.path("tree").join(&text(&work.join(name))[1..]).exists();
+    assert_eq!([packed("own"), packed("input"), packed("output")], [true, false, false], "{traced}");
+    let given = format!("{} was given to the program at a descriptor", text(&work.join("output")));
+    assert!(traced.stderr.contains(&given), "{traced}");
 }

@@ -156,6 +156,7 @@ pub(super) fn repair(rehearsal: &Rehearsal<'_>, culprits: &[Sought], root: &Root
             found: walk.facts.map_or(Found::Missing, Found::There),
             target: None,
             made: false,
+            by_descriptor: false,
             refused: None,
             before: None,
             names: None,

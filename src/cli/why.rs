@@ -35,7 +35,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         if let Some(text) = explain(&reasons, &end) {
             answer(&format!("{}{text}", way(&path, &end, &passed)))?;
         } else {
-            say!("`{path}` is not in the image: nothing that ran needed it");
+            say!(
+                "`{path}` is not in the image: nothing that ran needed it, or it was left out, as `minjail why-not` of the trace says"
+            );
             exit = Exit::No;
         }
     }

@@ -13,7 +13,7 @@ use crate::manifest::Packages;
 use crate::path::{Facts, JailPath};
 use crate::report::summary::size;
 use crate::root::Root;
-use crate::trace::{Found, Run, Touch, Trace};
+use crate::trace::{Found, NAMESPACE, Run, Touch, Trace};
 
 /// Say why a path is not in the image: whether anything looked it up, what the root has there, and of which package
 #[derive(Debug, clap::Args)]
@@ -179,7 +179,9 @@ fn lookup(run: &Run, touch: &Touch) -> String {
         run.programs.iter().find(|program| program.id == touch.program).map_or("minjail", |program| &program.path);
     let what = match &touch.found {
         Found::Missing => "looked for it in vain",
-        Found::Unknown(_) => "was not allowed to look at it",
+        Found::Unknown(errno) if errno == NAMESPACE => "found a namespace there, which is no file",
+        Found::Unknown(errno) if matches!(errno.as_str(), "EACCES" | "EPERM") => "was not allowed to look at it",
+        Found::Unknown(errno) => &format!("could not look at it ({errno})"),
         Found::There(_) if touch.made => "used it, and the run itself had made it",
         Found::There(_) if touch.refused.is_some() => "was refused",
         Found::There(_) => "used it: an `--exclude`, a policy or its being a secret keeps it out",

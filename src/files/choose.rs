@@ -53,7 +53,7 @@ pub(super) fn add_found(
     Ok(objects)
 }
 
-/// Takes away what `patterns` name, and says what of it the runs used.
+/// Takes away what `patterns` name, and says what of it the runs used, and which of them name nothing.
 pub(super) fn exclude(
     files: &mut FileSet,
     patterns: &[Pattern],
@@ -61,12 +61,23 @@ pub(super) fn exclude(
     notes: &mut Vec<Note>,
 ) -> Result<(), FilesError> {
     for pattern in patterns {
+        let before = files.wanted.len();
         let is_named: Box<dyn Fn(&JailPath) -> bool> = match &pattern.kind {
-            PatternKind::Path(top) => Box::new(move |path| path.starts_with(top)),
-            PatternKind::Glob(glob, _) => Box::new(move |path| {
-                let mut above = std::iter::once(path.clone()).chain(path.ancestors());
-                above.any(|path| glob.is_match(OsStr::from_bytes(path.as_bytes())))
-            }),
+            PatternKind::Path(top) => {
+                // Files stand where links on the way lead; a link that is itself named is what it is.
+                let end = root.resolve(&JailPath::root(), top.as_bytes(), false)?.end;
+                Box::new(move |path| path.starts_with(top) || path.starts_with(&end))
+            }
+            PatternKind::Glob(glob, start) => {
+                let end = root.resolve(&JailPath::root(), start.as_bytes(), true)?.end;
+                let matches = move |path: &JailPath| {
+                    let mut above = std::iter::once(path.clone()).chain(path.ancestors());
+                    above.any(|path| glob.is_match(OsStr::from_bytes(path.as_bytes())))
+                };
+                Box::new(move |path| {
+                    matches(path) || respelled(path, &end, start).is_some_and(|spelled| matches(&spelled))
+                })
+            }
             PatternKind::Package(_) => {
                 let named: BTreeSet<JailPath> = named(pattern, root)?;
                 Box::new(move |path| named.contains(path))
@@ -84,8 +95,17 @@ pub(super) fn exclude(
             }
             false
         });
+        if files.wanted.len() == before {
+            notes.push(Note::NothingExcluded { pattern: pattern.text.clone() });
+        }
     }
     Ok(())
+}
+
+/// `path`, which is below the directory `end`, as it is spelled where that is `start`.
+fn respelled(path: &JailPath, end: &JailPath, start: &JailPath) -> Option<JailPath> {
+    let rest = || path.components().skip(end.components().count());
+    path.starts_with(end).then(|| JailPath::of(start.components().chain(rest())))
 }
 
 /// What becomes of files that were looked at and never opened, and that nothing else needs.

@@ -7,7 +7,7 @@ use super::special;
 use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Reasons, Was, What};
 use crate::path::{Facts, FileType, JailPath, unescape};
 use crate::root::Root;
-use crate::trace::{Access, Found, Header, Run, Touch, Trace, is_kernels, is_shared, is_temporary};
+use crate::trace::{Access, Found, Header, NAMESPACE, Run, Touch, Trace, is_kernels, is_shared, is_temporary};
 
 /// In place of a system call's name: what was missed in the jail and is to be added.
 pub const REPAIR: &str = "repair";
@@ -24,6 +24,8 @@ pub(super) struct Touched<'a> {
     before: Option<&'a str>,
     names: BTreeSet<&'a str>,
     reasons: Reasons,
+    /// Somebody used a path of its own, and not only a descriptor.
+    is_named: bool,
 }
 
 /// Every path that was there before the run, with all that was done to it; and the directories of what was made.
@@ -122,7 +124,9 @@ impl<'a> Gathered<'a> {
             before: None,
             names: BTreeSet::new(),
             reasons: Reasons::default(),
+            is_named: false,
         });
+        touched.is_named |= !touch.by_descriptor;
         touched.agree(run, touch)?;
         touched.accesses.insert(touch.access);
         touched.granted |= touch.refused.is_none();
@@ -221,6 +225,13 @@ fn want(
     files: &mut FileSet,
     notes: &mut Vec<Note>,
 ) -> Result<(), FilesError> {
+    if matches!(&touched.first.found, Found::Unknown(errno) if errno == NAMESPACE) {
+        notes.push(Note::Namespace { path: path.clone() });
+        if let Some(parent) = path.parent() {
+            add(&parent, touched, &What::AsIs, files);
+        }
+        return Ok(());
+    }
     let Found::There(facts) = &touched.first.found else {
         // What nobody may look at cannot be packed; what can be seen of the way there is.
         let seen = std::iter::once(path.clone()).chain(path.ancestors());
@@ -229,6 +240,10 @@ fn want(
         }
         return Ok(());
     };
+    if facts.is_file() && !touched.is_named {
+        notes.push(Note::Given { path: path.clone() });
+        return Ok(());
+    }
     if facts.file_type == FileType::Socket {
         notes.push(Note::Socket { path: path.clone() });
         if let Some(parent) = path.parent() {

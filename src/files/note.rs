@@ -12,6 +12,10 @@ pub enum Note {
     State { path: JailPath },
     /// A unix socket that something outside must provide.
     Socket { path: JailPath },
+    /// The program was given it at a descriptor, as its standard output.
+    Given { path: JailPath },
+    /// A namespace, which something outside must provide.
+    Namespace { path: JailPath },
     /// A device that the runtime must provide.
     Device { path: JailPath },
     /// The workload was not allowed to read it; it is there without content.
@@ -20,6 +24,8 @@ pub enum Note {
     Accounts { path: JailPath, left_out: usize },
     /// The run used it, and the user left it out.
     Excluded { path: JailPath },
+    /// The user left out what would not be in the image anyway.
+    NothingExcluded { pattern: String },
     /// It looks like a secret, so it is not packed; of accounts, the hashes are not.
     Secret { path: JailPath, kind: String },
     /// A variable that looks like a secret, so the image does not have it.

@@ -24,6 +24,9 @@ pub(super) fn withhold(
     root: &Root,
     notes: &mut Vec<Note>,
 ) {
+    // However the way there is spelled.
+    let ends = allowed.iter().filter_map(|path| root.resolve(&JailPath::root(), path.as_bytes(), true).ok());
+    let allowed: BTreeSet<JailPath> = allowed.iter().cloned().chain(ends.map(|walk| walk.end)).collect();
     files.wanted.retain(|path, wanted| {
         let content = match &wanted.what {
             What::AsIs => from_root(path, root),

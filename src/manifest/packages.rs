@@ -296,8 +296,10 @@ fn stanzas(text: &[u8]) -> impl Iterator<Item = Stanza> {
 
 fn deb(stanza: &Stanza) -> Option<Package> {
     let field = |name: &str| stanza.get(name).cloned();
-    // `Status: install ok installed`; distroless images have no status.
-    if field("Status").is_some_and(|status| !status.ends_with(" installed")) {
+    // `Status: install ok installed`; distroless images have no status. Of one that is not configured yet, or waits for triggers, the
+    // files are there all the same (`dpkg(1)`, "Package states").
+    let is_gone = |status: String| [" not-installed", " config-files"].iter().any(|end| status.ends_with(end));
+    if field("Status").is_some_and(is_gone) {
         return None;
     }
     Some(Package {

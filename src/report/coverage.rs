@@ -198,6 +198,7 @@ mod tests {
             found: Found::There(facts.clone()),
             target: None,
             made: text.starts_with("/made/"),
+            by_descriptor: false,
             refused: None,
             before: None,
             names: None,

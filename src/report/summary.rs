@@ -377,6 +377,10 @@ fn sentence(note: &Note) -> String {
     match note {
         Note::State { path } => format!("{path} was changed by the run; the image has it as it was before (a volume?)"),
         Note::Socket { path } => format!("the socket {path} is not packed; something must provide it"),
+        Note::Given { path } => {
+            format!("{path} was given to the program at a descriptor, as by a redirection, and is not packed")
+        }
+        Note::Namespace { path } => format!("the namespace {path} is not packed; something must provide it"),
         Note::Device { path } => format!("the device {path} is not packed; the runtime must provide it"),
         Note::Refused { path } => {
             format!("{path} could not be read, by the program neither; it is packed without content")
@@ -386,6 +390,9 @@ fn sentence(note: &Note) -> String {
             format!("{path} is packed without {accounts} of people")
         }
         Note::Excluded { path } => format!("{path} was used by the run and is not packed, because it is excluded"),
+        Note::NothingExcluded { pattern } => {
+            format!("`{pattern}`, which is to be excluded, names nothing that would be packed")
+        }
         Note::Secret { path, kind } => {
             format!("{path} looks like {kind} and is not packed; `--allow-secret {path}` packs it")
         }

@@ -193,6 +193,7 @@ mod tests {
             found: Found::Missing,
             target: None,
             made: false,
+            by_descriptor: false,
             refused: None,
             before: None,
             names: None,

@@ -131,6 +131,7 @@ mod tests {
             found: Found::There(facts),
             target: None,
             made: false,
+            by_descriptor: false,
             refused: None,
             before: before.map(str::to_owned),
             names: None,

@@ -19,7 +19,7 @@ mod write;
 pub use format::{TraceError, write_run};
 pub use merge::Conflict;
 pub use minjail_tracer::{Access, Gap, Protocol};
-pub use model::{Ending, FORMAT, Found, Header, Link, Listening, Program, Run, Touch, Trace};
+pub use model::{Ending, FORMAT, Found, Header, Link, Listening, NAMESPACE, Program, Run, Touch, Trace};
 pub use record::{RecordError, Recorder, Tally, WrittenOut};
 pub(crate) use record::{is_kernels, is_shared, is_temporary};
 pub use write::check_place;

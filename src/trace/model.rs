@@ -110,6 +110,9 @@ pub struct Touch {
     /// True if the run itself had made what is there, or the directory that it is looked for in.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub made: bool,
+    /// True if it was reached by way of a descriptor (`/dev/stdout`): if by nothing else, the program was given it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_descriptor: bool,
     /// Where the program's user was refused: a directory on the way, or the path itself if it may not be used so, or not
     /// be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -140,6 +143,9 @@ pub enum Found {
     /// It could not be looked at; why, as an errno's name.
     Unknown(String),
 }
+
+/// What reading a namespace says that a mount keeps (`namespaces(7)`): it has the looks of a file, and no content.
+pub const NAMESPACE: &str = "EINVAL";
 
 /// A port at which the workload took connections or datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

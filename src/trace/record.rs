@@ -12,13 +12,15 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::stat::FileStat;
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 
 use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Touch as TracerTouch};
 
 use super::format::{Record, write_record};
 use super::holes::Holes;
-use super::model::{Ending, Found, Header, Link, Listening, Program, Touch};
+use super::model::{Ending, Found, Header, Link, Listening, NAMESPACE, Program, Touch};
 use super::names::Names;
 use super::rights::Refusals;
 use super::store::Store;
@@ -260,6 +262,7 @@ impl Recorder {
                 found,
                 target: None,
                 made,
+                by_descriptor: false,
                 refused: None,
                 before: None,
                 names: None,
@@ -272,6 +275,7 @@ impl Recorder {
         let Some(current) = self.inside(&touch.walk.end) else { return Ok(()) };
         let found = match &touch.walk.found {
             TracerFound::Missing => Found::Missing,
+            TracerFound::There(stat) if is_namespace(stat, &touch.walk.end) => Found::Unknown(NAMESPACE.to_owned()),
             TracerFound::There(stat) => Facts::from_stat(stat).map_or(Found::Missing, Found::There),
             TracerFound::Unknown(errno) => Found::Unknown(format!("{errno:?}")),
         };
@@ -288,6 +292,8 @@ impl Recorder {
             path: origin.unwrap_or_else(|| current.clone()),
             found,
             target: None,
+            // What is executed is needed where it is, however that was named.
+            by_descriptor: touch.walk.by_descriptor && touch.access != Access::Execute,
             refused: None,
             before: None,
             names: None,
@@ -379,6 +385,14 @@ impl Recorder {
         write_record(&mut self.records, record)
             .map_err(|source| RecordError::Temporary { path: self.place.clone(), source })
     }
+}
+
+/// True for a namespace that a mount keeps (`namespaces(7)`, "The /proc/pid/ns/ directory"): by its facts a file, of which nothing
+/// can be read and no image made.
+fn is_namespace(stat: &FileStat, path: &[u8]) -> bool {
+    // `fs/nsfs.c`: empty, for reading alone, on no device.
+    let may_be = stat.st_mode == libc::S_IFREG | 0o444 && stat.st_size == 0 && libc::major(stat.st_dev) == 0;
+    may_be && statfs(path).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)
 }
 
 /// True for a call that sets a file's times: `utime(2)`, `utimensat(2)` and their kin. Others that change attributes leave

@@ -81,6 +81,9 @@ pub struct Walk {
     /// The end, absolute and free of links but for the last component; behind something missing, as spelled.
     pub end: Vec<u8>,
     pub found: Found,
+    /// The last step was a door of `/proc` to what is open at a descriptor (`/dev/stdout`): whoever opened that used another
+    /// path, or gave it to the program, which has it where another gives it another one.
+    pub by_descriptor: bool,
 }
 
 /// A link on the way.

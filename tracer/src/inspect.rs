@@ -300,7 +300,7 @@ impl Engine<'_> {
     fn at_in(&mut self, asking: Asking, place: &Place, path: Vec<u8>, access: Access) -> Result<(), TraceError> {
         if self.known.is_new((access, place.namespace, path.as_slice())) {
             let found = self.found_in(asking.task, place, &path);
-            let walk = Walk { links: Vec::new(), passed: Vec::new(), end: path, found };
+            let walk = Walk { links: Vec::new(), passed: Vec::new(), end: path, found, by_descriptor: false };
             self.tell_touch(asking, place, access, &[], &walk)?;
         }
         Ok(())

@@ -130,7 +130,7 @@ impl Engine<'_> {
         let Ok(place) = self.places.of(process, false) else { return Ok(()) };
         if !program.is_read {
             let found = self.found(process, &program.end);
-            let walk = Walk { links: Vec::new(), passed: Vec::new(), end: program.end, found };
+            let walk = Walk { links: Vec::new(), passed: Vec::new(), end: program.end, found, by_descriptor: false };
             self.executing(asking, &place, &walk)?;
             match self.programs.remove(&process) {
                 Some(program) if is_expected(&program) => return Ok(()),

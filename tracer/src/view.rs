@@ -204,17 +204,17 @@ impl View {
         }
         let mut ends = self.seen(&walk.end, |path| is_found(&walk.found, path))?;
         if let Some(end) = ends.pop() {
-            let found = &walk.found;
-            let bare = |end| Walk { links: Vec::new(), passed: Vec::new(), end, found: found.clone() };
+            let (found, by_descriptor) = (&walk.found, walk.by_descriptor);
+            let bare = |end| Walk { links: Vec::new(), passed: Vec::new(), end, found: found.clone(), by_descriptor };
             let mut all: Vec<Walk> = ends.into_iter().map(bare).collect();
-            all.push(Walk { links, passed, end, found: found.clone() });
+            all.push(Walk { links, passed, end, found: found.clone(), by_descriptor });
             return Some(Walks { all, are_whole: true });
         }
         let Some(Link { path: end, .. }) = links.pop() else {
             return Some(Walks { all: Vec::new(), are_whole: false });
         };
         let found = Found::There(Box::new(look::lstat(&end).ok()?));
-        Some(Walks { all: vec![Walk { links, passed, end, found }], are_whole: false })
+        Some(Walks { all: vec![Walk { links, passed, end, found, by_descriptor: false }], are_whole: false })
     }
 
     /// Where `path` was given, if the tracer finds the same there: nowhere if the program has made it.

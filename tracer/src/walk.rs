@@ -184,7 +184,8 @@ impl Walker {
             }
         };
         let Directory { end, links, passed, is_personal } = Directory::clone(&directory);
-        Steps { asker, end, links, passed, is_personal, processes: &mut self.processes }.finish(name, follow)
+        let processes = &mut self.processes;
+        Steps { asker, end, links, passed, is_personal, by_descriptor: false, processes }.finish(name, follow)
     }
 
     /// Where the directory part of a path leads; the walk so far if that is no directory.
@@ -244,13 +245,15 @@ struct Steps<'a> {
     links: Vec<Link>,
     passed: Vec<Vec<u8>>,
     is_personal: bool,
+    by_descriptor: bool,
     processes: &'a mut HashMap<u64, bool>,
 }
 
 impl<'a> Steps<'a> {
     fn new(asker: Asker<'a>, from: &[u8], spelled: &[u8], processes: &'a mut HashMap<u64, bool>) -> Self {
         let start = if spelled.starts_with(b"/") { &asker.place.root } else { from };
-        Self { asker, end: start.to_vec(), links: Vec::new(), passed: Vec::new(), is_personal: false, processes }
+        let (links, passed) = (Vec::new(), Vec::new());
+        Self { asker, end: start.to_vec(), links, passed, is_personal: false, by_descriptor: false, processes }
     }
 
     fn finish(mut self, spelled: &[u8], follow: bool) -> Walked {
@@ -354,6 +357,7 @@ impl<'a> Steps<'a> {
                 && !self.is_in_another_view()
                 && std::str::from_utf8(&self.reach()).is_ok_and(leads);
             if is_path {
+                self.by_descriptor = todo.is_empty() && is_descriptor(&self.end);
                 self.end = target;
                 return Ok(Followed::Path);
             }
@@ -432,7 +436,8 @@ impl<'a> Steps<'a> {
         let is_of = |stat: &FileStat| self.processes.get(&stat.st_dev) == Some(&true);
         let is_processes = self.end.starts_with(b"/proc/") || matches!(&found, Found::There(stat) if is_of(stat));
         let is_personal = self.is_personal || is_processes;
-        Walked { walk: Walk { links: self.links, passed: self.passed, end: self.end, found }, is_personal, stop }
+        let Self { links, passed, end, by_descriptor, .. } = self;
+        Walked { walk: Walk { links, passed, end, found, by_descriptor }, is_personal, stop }
     }
 }
 
@@ -444,6 +449,11 @@ fn there(stat: FileStat) -> Found {
 /// absolute path, or a name like `pipe:[1]`. Its plain links, as `mounts` and `net`, are relative.
 fn is_magic(target: &[u8]) -> bool {
     target.starts_with(b"/") || !target.contains(&b'/') && target.contains(&b':')
+}
+
+/// True for a door of `/proc` that stands in a directory `fd`.
+fn is_descriptor(door: &[u8]) -> bool {
+    door.rsplit(|&byte| byte == b'/').nth(1) == Some(b"fd")
 }
 
 fn is(stat: &FileStat, file_type: SFlag) -> bool {
