@@ -28,7 +28,7 @@ pub(super) fn of_image(image: &Image, unpacked: &Unpacked) -> Result<(Base, Opti
 
 /// The base of a directory, and what the lock beside it says of how it is run.
 pub(super) fn of_directory(directory: &Path) -> Result<(Base, Option<Config>), Failure> {
-    fs_err::metadata(directory).map_err(Failure::new)?;
+    Root::open(directory)?;
     let beside = lock_beside(directory);
     let lock = match fs_err::read_to_string(&beside) {
         Ok(text) => Some(parse_lock(&beside, &text)?),

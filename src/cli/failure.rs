@@ -333,6 +333,12 @@ impl From<LoadError> for Failure {
             LoadError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Some("name a file, or one of `minjail profile list`")
             }
+            LoadError::Read { source, .. } if source.kind() == io::ErrorKind::IsADirectory => {
+                Some("name the YAML file that is the profile")
+            }
+            LoadError::Read { source, .. } if source.kind() == io::ErrorKind::InvalidData => {
+                Some("a profile is a YAML file in UTF-8; `minjail profile reference` prints what it may say")
+            }
             LoadError::Mistake(_) | LoadError::Nonsense { .. } => {
                 Some("`minjail profile reference` prints what a profile may say")
             }

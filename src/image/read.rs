@@ -57,6 +57,8 @@ pub enum ReadError {
     IsRootfs { path: String },
     #[error("`{path}` is not a file")]
     NoFile { path: String },
+    #[error("failed to open the image layout `{path}`")]
+    NoLayout { path: String, source: io::Error },
     #[error("`{path}` is compressed as a whole")]
     Compressed { path: String },
     #[error("the image has no `{name}`")]
@@ -139,6 +141,10 @@ impl ReadError {
             Self::OtherForm { path, spelled, .. } => return Some(format!("spell it `{spelled}:{path}`").into()),
             Self::Failed { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Some("see that the path is right; `docker save -o FILE NAME` writes such a file")
+            }
+            Self::NoLayout { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => None,
+            Self::NoLayout { .. } => {
+                Some("see that the path is right; `oci:DIR` is a directory with a file `oci-layout` in it")
             }
             Self::NoFile { .. } => Some("a directory that is an image is spelled `oci:DIR`"),
             Self::SeveralUnnamed { .. } => Some("choose one by its number: `docker-archive:FILE:@N`"),

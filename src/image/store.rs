@@ -16,7 +16,7 @@ use super::reading::{Budget, Limits};
 use crate::layer::untar::{MemberKind, Untar};
 use crate::manifest::{Digest, Hasher};
 use crate::path::{JailPath, escape};
-use crate::root::Root;
+use crate::root::{Root, RootError};
 
 /// The largest JSON document that is read: far above what images have.
 const MAX_DOCUMENT: u64 = 16 << 20;
@@ -51,7 +51,11 @@ pub(super) struct Part {
 
 impl Store {
     pub(super) fn directory(path: &Path) -> Result<Self, ReadError> {
-        Ok(Self::Directory(Root::open(path)?))
+        let missing = |error: RootError| ReadError::NoLayout {
+            path: escape(path.as_os_str().as_encoded_bytes()),
+            source: error.source,
+        };
+        Ok(Self::Directory(Root::open(path).map_err(missing)?))
     }
 
     pub(super) fn archive(part: Part, limits: Limits) -> Result<Self, ReadError> {

@@ -112,8 +112,12 @@ impl Director {
             Err(why) => return Ok(Some(format!("`{line}`: {why}"))),
         };
         if output.status.code() != Some(i32::from(probe.status.unwrap_or(0))) {
-            let said = escape(output.stderr.trim_ascii());
-            return Ok(Some(format!("`{line}`: {} {said}", output.status)));
+            let said = [&output.stderr, &output.stdout]
+                .map(|text| text.trim_ascii())
+                .into_iter()
+                .find(|text| !text.is_empty());
+            let said = said.map_or_else(String::new, |text| format!(", {}", escape(text)));
+            return Ok(Some(format!("`{line}`: {}{said}", output.status)));
         }
         let fault = probe.stdout.as_ref().and_then(|check| check.fault(&output.stdout));
         Ok(fault.map(|fault| format!("what `{line}` wrote {fault}")))
