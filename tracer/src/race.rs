@@ -11,9 +11,9 @@
 //! It is not paid for a path in the first or last frames of a thread that has made no other thread, where only one to whom it
 //! hands a pointer finds it: threads that walk trees keep their paths there. A link on the way of a path that was rewritten,
 //! and rewritten back before the call returned, is not found. Nor does this cover what a call that only asks was handed, a
-//! path or a descriptor: where that led when it was read is told; a socket's address; a script executed by way of a descriptor that others replace; memory
-//! that another process writes to by `process_vm_writev(2)`, or by writing to the file that is mapped there; and, on Linux
-//! older than 6.11, a mapping that processes share.
+//! path or a descriptor: where that led when it was read is told; a socket's address; a script executed by way of a
+//! descriptor that others replace; memory that another process writes to by `process_vm_writev(2)`, or by writing to the
+//! file that is mapped there; and, on Linux older than 6.11, a mapping that processes share.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
