@@ -168,7 +168,7 @@ impl From<TracerError> for Failure {
                 Exit::Failure,
                 Some(
                     "in a container, allow it with `--cap-add=SYS_PTRACE`; on a host, see /proc/sys/kernel/yama/ptrace_scope \
-                     (3 forbids it to everyone)",
+                     (3 forbids it to everyone); what is traced already, as under `strace -f`, can have no second tracer",
                 ),
             ),
             TracerError::Spawn(SpawnError::Filter(_)) => (
@@ -179,6 +179,12 @@ impl From<TracerError> for Failure {
             ),
             TracerError::Spawn(SpawnError::Identity { .. }) => {
                 (Exit::Failure, Some("only root may run a program as another user"))
+            }
+            TracerError::Spawn(SpawnError::Fork(Errno::EMFILE)) => {
+                (Exit::Failure, Some("allow more open files with `ulimit -n`"))
+            }
+            TracerError::Spawn(SpawnError::Fork(Errno::EAGAIN)) => {
+                (Exit::Failure, Some("allow more processes with `ulimit -u`"))
             }
             TracerError::Blind => (
                 Exit::Failure,
