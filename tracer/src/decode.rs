@@ -8,6 +8,8 @@ use crate::memory::Unread;
 /// A call as it stands at its entry.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry {
+    /// Of the call, in its interface.
+    pub(crate) number: u64,
     pub(crate) abi: Abi,
     pub(crate) call: &'static Call,
     pub(crate) arguments: [u64; 6],
@@ -417,7 +419,7 @@ mod tests {
             Ok(())
         };
         let mut asked = Vec::new();
-        decode(&Entry { abi, call, arguments }, &memory, &mut |one| asked.push(one)).unwrap();
+        decode(&Entry { number: 0, abi, call, arguments }, &memory, &mut |one| asked.push(one)).unwrap();
         asked
     }
 

@@ -79,7 +79,7 @@ impl Engine<'_> {
             return Ok(Verdict::Refuse);
         };
         let stack = entry.stack;
-        let entry = Entry { abi: *abi, call, arguments: abi.arguments(entry.arguments) };
+        let entry = Entry { number: entry.number, abi: *abi, call, arguments: abi.arguments(entry.arguments) };
         let asking = Asking { task, process, entry, stack };
         match self.foresee(asking) {
             Some(looks) => Ok(Verdict::Wait(looks)),

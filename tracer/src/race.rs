@@ -465,8 +465,14 @@ impl Engine<'_> {
 
     /// `task` is about to change names: what others use may lead elsewhere by then.
     pub(crate) fn names_change(&mut self, task: i32) {
-        let others = self.races.in_use.iter().filter(|(other, in_use)| **other != task && !in_use.is_over);
-        for in_use in others.map(|(_, in_use)| in_use.clone()).collect::<Vec<_>>() {
+        let mut others = Vec::new();
+        for (&other, in_use) in &mut self.races.in_use {
+            in_use.is_over = in_use.is_over || place::is_elsewhere(other, in_use.asking.entry.number);
+            if other != task && !in_use.is_over {
+                others.push(in_use.clone());
+            }
+        }
+        for in_use in others {
             self.suspect(in_use);
         }
     }

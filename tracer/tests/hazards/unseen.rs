@@ -86,6 +86,16 @@ fn a_link_that_another_process_replaces_while_one_asks() {
     assert!(told > asked, "the link must have moved meanwhile for this to say anything");
 }
 
+/// A call that is over found what it found.
+#[test]
+fn a_link_that_is_replaced_after_one_has_asked() {
+    let hazard = Hazard::new("swapped").arguments(&["idles"]).link("link", "a").file("a/0").file("b/0");
+    let seen = hazard.run();
+    assert_eq!(seen.outcome, Outcome::Exited(0));
+    assert!(seen.touches.contains("access Look a/0 there link@"), "{:#?}", seen.touches);
+    assert!(!seen.touches.iter().any(|touch| touch.contains("b/0")), "{:#?}", seen.touches);
+}
+
 /// By a descriptor, and by the program's own argument.
 #[test]
 fn what_another_thread_redirects() {
