@@ -183,6 +183,7 @@ fn lookup(run: &Run, touch: &Touch) -> String {
         Found::Unknown(errno) if matches!(errno.as_str(), "EACCES" | "EPERM") => "was not allowed to look at it",
         Found::Unknown(errno) => &format!("could not look at it ({errno})"),
         Found::There(_) if touch.made => "used it, and the run itself had made it",
+        Found::There(_) if touch.by_descriptor => "used it at a descriptor that it may have been given",
         Found::There(_) if touch.refused.is_some() => "was refused",
         Found::There(_) => "used it: an `--exclude`, a policy or its being a secret keeps it out",
     };

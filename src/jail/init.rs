@@ -102,10 +102,9 @@ fn become_program(inside: &Inside<'_>, command: &Command) -> Word {
     if let Err(error) = inside.settle() {
         return failed("take the program's user", Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
     }
-    // Rust's runtime ignores SIGPIPE, and minjail SIGXFSZ; the program is to start with what programs start with.
-    let reset = [Signal::SIGPIPE, Signal::SIGXFSZ].into_iter().try_for_each(sys::default_disposition);
-    if let Err(errno) = reset {
-        return failed("reset signals", errno);
+    // Rust's runtime ignores SIGPIPE; the program is to start with what programs start with.
+    if let Err(errno) = sys::default_disposition(Signal::SIGPIPE) {
+        return failed("reset SIGPIPE", errno);
     }
     if let Err(errno) = inside.before.restore() {
         return failed("restore the signals", errno);

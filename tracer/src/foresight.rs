@@ -17,6 +17,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::unistd::read;
+
 use crate::decode::{self, Asked, From};
 use crate::engine::Engine;
 use crate::event::{Access, Found};
@@ -38,8 +42,9 @@ const REACH: usize = 2 * memory::PATH_MAX;
 /// A look that is wanted.
 #[derive(Debug)]
 pub(crate) enum Wanted {
-    /// Where a path leads; if it is to be executed, with the interpreters that it names.
-    Walk { way: Way, place: Arc<Place>, executes: bool },
+    /// Where a path leads; if it is to be executed, with the interpreters that it names. And if it `opens` what is there, whether that
+    /// can be read: whoever is told may do that.
+    Walk { way: Way, place: Arc<Place>, executes: bool, opens: bool },
     /// A part of the task's memory, which is a file's, or which the program may fill.
     Memory { address: u64 },
 }
@@ -100,7 +105,7 @@ impl Looks {
     pub(crate) fn take(mut self) -> Foreseen {
         for wanted in std::mem::take(&mut self.wanted) {
             match wanted {
-                Wanted::Walk { way, place, executes } => self.walk(way, &place, executes),
+                Wanted::Walk { way, place, executes, opens } => self.walk(way, &place, executes, opens),
                 Wanted::Memory { address } => {
                     // What is read here is in the kernel's memory afterwards, and needs no server any more.
                     let mut piece = [0; REACH];
@@ -115,7 +120,7 @@ impl Looks {
         self.foreseen
     }
 
-    fn walk(&mut self, way: Way, place: &Place, executes: bool) {
+    fn walk(&mut self, way: Way, place: &Place, executes: bool, opens: bool) {
         let place = place.unguarded();
         let asker = Asker { process: self.process, task: self.task, place: &place };
         let mut walker = Walker::default();
@@ -123,6 +128,11 @@ impl Looks {
         loop {
             let walked = walker.walk(asker, &way.from, &way.spelled, way.follow, false);
             let end = walked.walk.end.clone();
+            if opens && matches!(&walked.walk.found, Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG)
+            {
+                let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+                let _ = open(end.as_slice(), flags, Mode::empty()).and_then(|file| read(&file, &mut [0]));
+            }
             let named = if levels == 0 { None } else { named(asker, &walked.walk) };
             self.foreseen.walks.insert(way, walked);
             if levels == 0 {
@@ -172,9 +182,10 @@ impl Engine<'_> {
 
     /// The looks that were wanted since, if any.
     pub(crate) fn waits_for(&mut self, asking: Asking) -> Option<Looks> {
-        let executes = asking.entry.call.executes();
+        let call = asking.entry.call;
+        let (executes, opens) = (call.executes(), call.opens() || call.changes());
         let ways = self.walker.wanted.take()?.into_iter();
-        let wanted = ways.map(|(way, place)| Wanted::Walk { way, place: Arc::new(place), executes }).collect();
+        let wanted = ways.map(|(way, place)| Wanted::Walk { way, place: Arc::new(place), executes, opens }).collect();
         self.looks(asking, wanted)
     }
 
@@ -239,7 +250,12 @@ impl Engine<'_> {
         let lies = self.places.served.table().map_or(Lies::Elsewhere, |table| table.lies(&open.path));
         let way = Way::to(&open.path);
         if lies != Lies::Elsewhere && !self.walker.foreseen.walks.contains_key(&way) {
-            wanted.push(Wanted::Walk { way, place: Arc::new(place), executes: access == Access::Execute });
+            wanted.push(Wanted::Walk {
+                way,
+                place: Arc::new(place),
+                executes: access == Access::Execute,
+                opens: false,
+            });
         }
     }
 
@@ -265,7 +281,7 @@ impl Engine<'_> {
             let asker = Asker { process: asking.process, task: asking.task, place: &place };
             let walk = self.walker.walk(asker, &way.from, &way.spelled, way.follow, false).walk;
             if matches!(walk.found, Found::Unknown(UNASKED)) {
-                wanted.push(Wanted::Walk { way, place, executes });
+                wanted.push(Wanted::Walk { way, place, executes, opens: false });
                 return;
             }
             let named = if executes { self.interpreter_of(asking, &place, &walk) } else { None };

@@ -108,6 +108,7 @@ impl Engine<'_> {
         self.asked = all;
         if let Some(looks) = self.waits_for(asking) {
             self.changing.clear();
+            self.names_stay(asking.task);
             return Ok(Verdict::Wait(looks));
         }
         if read == Err(Unread::Hidden) {
@@ -319,7 +320,7 @@ impl Engine<'_> {
         let Use { access, follow, verify, .. } = used;
         let (mut led, mut has_moved) = (None, false);
         let question = (access, follow, place.namespace, place.root.as_slice(), from.of(&place), spelled.as_slice());
-        let mut change = changes(&entry, access);
+        let (mut change, mut is_remote) = (changes(&entry, access), false);
         let is_new = self.known.is_new(question);
         let was_missing = !is_new && self.known.was_missing(question);
         // What is executed has an interpreter, which may be another one by now.
@@ -358,6 +359,7 @@ impl Engine<'_> {
             if is_missing || was_missing {
                 self.known.note_missing(question, is_missing);
             }
+            is_remote = place.is_remote(&walk.end);
             if access == Access::Remove && is_link(&walk.found) {
                 change = Some(Change::Names);
             }
@@ -393,6 +395,9 @@ impl Engine<'_> {
         }
         self.uses(asking, used, &place, from.of(&place), &spelled);
         self.spelled = spelled;
+        if is_remote && change == Some(Change::Names) {
+            self.races.uses.change_remote();
+        }
         if let Some(change) = change {
             self.unsettle(task, change);
         }

@@ -16,8 +16,8 @@
 //! - that a task with threads has all signals blocked on its way to the entry of some calls that open something (`SigBlk` in
 //!   `/proc/pid/status`);
 //! - that all tasks wait where one asks for what lies on a file system of a server that is not traced (FUSE, NFS) and does not
-//!   answer, if that was mounted after the program started or in another mount namespace, or no longer answers for what it
-//!   was asked before;
+//!   answer, if that was mounted after the program started or in another mount namespace, or falls silent between the first
+//!   look, which is not waited for, and what follows;
 //! - the tracer's looks, by the server of a file system that it serves itself; and by `inotify(7)` and `fanotify(7)`, that
 //!   a file which it executes, or is about to change, is read once more;
 //! - that a pidfd of a child may be readable a moment before the child can be waited for (`ptrace(2)`: its tracer hears of
@@ -45,6 +45,7 @@ mod events;
 mod filesystem;
 mod filter;
 mod foresight;
+mod in_use;
 mod inspect;
 mod interpreters;
 mod known;

@@ -30,13 +30,12 @@ pub fn lift() {
 
 /// From now on this process is told when it writes more than a file may have (EFBIG of `write(2)`), and not ended by SIGXFSZ.
 pub fn fail_beyond() {
-    sys::ignore_file_limit();
+    sys::bear_file_limit();
 }
 
-/// Gives the calling process, a child of one that traces, the limits that its parent was given, and what happens beyond them.
-/// Async-signal-safe: bare system calls and memory that was made before.
+/// Gives the calling process, a child of one that traces, the limits that its parent was given. Async-signal-safe: bare
+/// system calls and memory that was made before.
 pub fn restore() {
-    sys::restore_file_limit();
     for ((resource, _), given) in ENOUGH.into_iter().zip(GIVEN.get().into_iter().flatten()) {
         if let Some((soft, hard)) = *given {
             // Lower than they are, which is never refused.

@@ -84,7 +84,10 @@ impl Engine<'_> {
         let Asking { process, task, .. } = asking;
         let Ok(socket) = sys::copy_descriptor(process, task, descriptor) else { return Ok(()) };
         let Ok((kind, _)) = sys::socket_port(socket.as_fd()) else { return Ok(()) };
+        let cookie = sys::socket_cookie(socket.as_fd()).unwrap_or_default();
         if port == 0 {
+            // What it was bound to before, if it was, has failed.
+            self.chosen.remove(&cookie);
             return Ok(());
         }
         if kind == libc::SOCK_DGRAM {
@@ -93,7 +96,7 @@ impl Engine<'_> {
         if self.chosen.len() >= LIMIT {
             self.chosen.clear();
         }
-        self.chosen.extend(sys::socket_cookie(socket.as_fd()));
+        self.chosen.insert(cookie);
         Ok(())
     }
 }

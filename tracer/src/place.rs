@@ -560,7 +560,7 @@ pub(crate) fn is_other_user(task: i32) -> bool {
 /// True if `task` waits in another call than that of this number (`proc(5)`, `/proc/pid/syscall`). One that runs may be in any.
 pub(crate) fn is_elsewhere(task: i32, number: u64) -> bool {
     let text = fs_read(&format!("/proc/{task}/syscall")).unwrap_or_default();
-    let first = text.split(|byte| byte.is_ascii_whitespace()).next();
+    let first = text.split(u8::is_ascii_whitespace).next();
     let waits_in = first.and_then(|first| std::str::from_utf8(first).ok()?.parse::<i64>().ok());
     waits_in.is_some_and(|other| u64::try_from(other) != Ok(number))
 }

@@ -3,8 +3,7 @@
 //! The kernel reads a path after the tracer has, so another thread can change it in between; and who shares a working
 //! directory (threads, and what `CLONE_FS` made) can move it. What was used is then told as well as what was read.
 //!
-//! Who replaces a link while others open something through it makes two files of one path: both are told, where the path led
-//! before the change, and where it leads after it.
+//! What becomes of paths in use while others change names is in [`in_use`](crate::in_use).
 //!
 //! Asking at a call's return what became of it costs a stop (see [`anew`](crate::anew)). That is paid only where it can matter: for a call that
 //! opens, executes or changes something, in a process with several threads, or whose path is in memory that processes share.
@@ -16,7 +15,6 @@
 //! file that is mapped there; and, on Linux older than 6.11, a mapping that processes share.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
@@ -25,7 +23,8 @@ use crate::TraceError;
 use crate::calls::Kind;
 use crate::decode::{self, Entry, From};
 use crate::engine::Engine;
-use crate::event::{Access, Found, Gap, Walk};
+use crate::event::{Access, Found, Gap};
+use crate::in_use::Uses;
 use crate::inspect::{Asking, Use};
 use crate::memory::{self, Unread};
 use crate::place::{self, Place};
@@ -112,27 +111,10 @@ pub(crate) struct Races {
     entering: HashMap<i32, Vec<u8>>,
     /// Tasks in a call with a path that is relative to it.
     under_way: HashMap<i32, Relative>,
-    /// What tasks use in the calls that are under way, or used in their last ones.
-    in_use: HashMap<i32, InUse>,
-    /// What may have been used while names were changing: before the change, or after it.
-    suspects: Vec<InUse>,
+    pub(crate) uses: Uses,
     pub(crate) stacks: Stacks,
     /// Of the devices that files were read from, whether they ask nobody when one is opened.
     pub(crate) asking_nobody: HashMap<libc::dev_t, bool>,
-}
-
-/// A path that a call is about to use, and where from.
-#[derive(Debug, Clone)]
-struct InUse {
-    /// The call is over, and this is kept for its memory alone.
-    is_over: bool,
-    asking: Asking,
-    used: Use,
-    place: Arc<Place>,
-    from: Vec<u8>,
-    spelled: Vec<u8>,
-    /// Where it led before names changed.
-    end: Vec<u8>,
 }
 
 /// A relative path as a call uses it.
@@ -141,23 +123,6 @@ struct Relative {
     asking: Asking,
     used: Use,
     spelled: Vec<u8>,
-}
-
-impl InUse {
-    fn new(asking: Asking, used: Use, place: Arc<Place>) -> Self {
-        Self { is_over: true, asking, used, place, from: Vec::new(), spelled: Vec::new(), end: Vec::new() }
-    }
-
-    /// The same task uses another path.
-    fn renew(&mut self, asking: Asking, used: Use, place: &Arc<Place>, from: &[u8], spelled: &[u8]) {
-        self.is_over = false;
-        (self.asking, self.used) = (asking, used);
-        self.place.clone_from(place);
-        for (own, new) in [(&mut self.from, from), (&mut self.spelled, spelled)] {
-            own.clear();
-            own.extend_from_slice(new);
-        }
-    }
 }
 
 impl Races {
@@ -186,17 +151,13 @@ impl Races {
         if !self.under_way.is_empty() {
             self.under_way.remove(&task);
         }
-        if !self.in_use.is_empty()
-            && let Some(used) = self.in_use.get_mut(&task)
-        {
-            used.is_over = true;
-        }
+        self.uses.settle(task);
     }
 
     /// `task` is gone, and its number may be given to another; or it has executed something, and shares nothing any more.
     pub(crate) fn remove(&mut self, task: i32) {
         self.makers.remove(&task);
-        self.in_use.remove(&task);
+        self.uses.remove(task);
         self.borrowed.remove(&task);
         self.stacks.remove(task);
     }
@@ -446,69 +407,6 @@ impl Engine<'_> {
             self.tell_from(asking, used, place, &directory, spelled)?;
         }
         self.races.under_way.insert(asking.task, Relative { asking, used, spelled: spelled.to_vec() });
-        Ok(())
-    }
-
-    /// The task is about to use a path, and others may be about to change where it leads.
-    pub(crate) fn uses(&mut self, asking: Asking, used: Use, place: &Arc<Place>, from: &[u8], spelled: &[u8]) {
-        if self.machine.is_single() {
-            return;
-        }
-        let fresh = || InUse::new(asking, used, Arc::clone(place));
-        let in_use = self.races.in_use.entry(asking.task).or_insert_with(fresh);
-        in_use.renew(asking, used, place, from, spelled);
-        if self.known.are_names_changing() {
-            let in_use = in_use.clone();
-            self.suspect(in_use);
-        }
-    }
-
-    /// `task` is about to change names: what others use may lead elsewhere by then.
-    pub(crate) fn names_change(&mut self, task: i32) {
-        let mut others = Vec::new();
-        for (&other, in_use) in &mut self.races.in_use {
-            in_use.is_over = in_use.is_over || place::is_elsewhere(other, in_use.asking.entry.number);
-            if other != task && !in_use.is_over {
-                others.push(in_use.clone());
-            }
-        }
-        for in_use in others {
-            self.suspect(in_use);
-        }
-    }
-
-    fn suspect(&mut self, mut in_use: InUse) {
-        in_use.end = self.walk_of(&in_use).end;
-        self.races.suspects.push(in_use);
-    }
-
-    fn walk_of(&mut self, in_use: &InUse) -> Walk {
-        let InUse { asking, used, place, from, spelled, .. } = in_use;
-        let asker = Asker { process: asking.process, task: asking.task, place };
-        self.walker.walk(asker, from, spelled, used.follow, false).walk
-    }
-
-    /// Names have changed: what was in use meanwhile is told as it is now, too.
-    pub(crate) fn names_changed(&mut self) -> Result<(), TraceError> {
-        let suspects = std::mem::take(&mut self.races.suspects);
-        for suspect in &suspects {
-            let walk = self.walk_of(suspect);
-            let InUse { asking, used, place, spelled, end, .. } = suspect;
-            let is_there = matches!(walk.found, Found::There(_));
-            if is_there && self.known.is_new(("reopened", used.access, spelled.as_slice(), walk.end.as_slice())) {
-                // What it was before is no longer to be seen, if the call has run.
-                if loses(used.access) && walk.end != *end {
-                    self.gap(asking.process, Gap::Rewritten)?;
-                }
-                self.tell_touch(*asking, place, used.access, spelled, &walk)?;
-                if used.access == Access::Execute {
-                    self.executing(*asking, place, &walk)?;
-                }
-            }
-        }
-        if self.known.are_names_changing() {
-            self.races.suspects = suspects;
-        }
         Ok(())
     }
 

@@ -60,6 +60,11 @@ const NAMED: [i32; 18] = [
 /// All that it takes for whoever only waits for a program that has a tracer of its own.
 const TAKEN_WHILE_WAITING: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGUSR1];
 
+/// What the kernel itself sends of these comes from a terminal, and to a whole group; of the others, to one process, as by the timer of
+/// `alarm(2)`, which stays through `execve(2)`.
+const OF_TERMINALS: &[i32] =
+    &[libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU, libc::SIGCONT];
+
 /// Of these the second one ends the tracer.
 const ENDING: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGQUIT];
 
@@ -272,6 +277,9 @@ impl Listener {
 /// of a terminal that hangs up, only the first process of the session hears (`drivers/tty/tty_jobctrl.c`,
 /// `tty_signal_session_leader`).
 fn has_heard(process: i32, signal: i32) -> bool {
+    if !OF_TERMINALS.contains(&signal) {
+        return false;
+    }
     let is_in_our_group = getpgid(Some(Pid::from_raw(process))).is_ok_and(|group| group == getpgrp());
     let leads_session = getsid(None).is_ok_and(|session| session == getpid());
     is_in_our_group && !(signal == libc::SIGHUP && leads_session)

@@ -18,9 +18,7 @@ mod signals;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use registers::{registers, set_call, set_registers, set_result};
 use signals::{AT_START, disposition};
-pub(crate) use signals::{
-    EARS, Ears, Heard, block, ignore_file_limit, is_ignored, restore_file_limit, set_mask, stop_self, wait_signal,
-};
+pub(crate) use signals::{EARS, Ears, Heard, bear_file_limit, block, is_ignored, set_mask, stop_self, wait_signal};
 
 /// A call's interface, number and arguments, at a seccomp stop.
 #[derive(Debug, Clone, Copy)]

@@ -150,23 +150,28 @@ pub(crate) fn stop_self(signal: i32) {
     block(&[signal]);
 }
 
-/// A write beyond `RLIMIT_FSIZE` fails from now on, and does not end this process.
-pub(crate) fn ignore_file_limit() {
-    disposition(libc::SIGXFSZ, Some(libc::SIG_IGN));
-}
-
-/// It does what it did when this process was started. Async-signal-safe.
-pub(crate) fn restore_file_limit() {
-    let was_ignored = AT_START.was_ignored().contains(&(libc::SIGXFSZ, true));
-    disposition(libc::SIGXFSZ, Some(if was_ignored { libc::SIG_IGN } else { libc::SIG_DFL }));
+/// A write beyond `RLIMIT_FSIZE` fails from now on, and does not end this process; unless that is so anyway. What this process
+/// executes has the default again (`signal(7)`, "Signal dispositions").
+pub(crate) fn bear_file_limit() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    if is_ignored(libc::SIGXFSZ) {
+        return;
+    }
+    // SAFETY: the struct is zeroed, which is an empty mask; the handler does nothing.
+    unsafe {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
+        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(libc::SIGXFSZ, &raw const action, ptr::null_mut());
+    }
 }
 
 /// So many signals are changed.
-const SIGNALS: usize = 6;
+const SIGNALS: usize = 5;
 
 /// How this process was started, in what is changed for it behind its back. Rust's runtime ignores SIGPIPE, and opens
 /// `/dev/null` for standard descriptors that are closed (`library/std/src/sys/pal/unix/mod.rs`, `init`); glibc takes
-/// the signals 32 and 33 once there is a second thread, the tracer [`EARS`], and whoever writes much ignores SIGXFSZ.
+/// the signals 32 and 33 once there is a second thread, and the tracer [`EARS`].
 pub(super) struct AtStart {
     ignored: [(i32, AtomicBool); SIGNALS],
     closed: [AtomicBool; 3],
@@ -212,7 +217,6 @@ pub(super) static AT_START: AtStart = AtStart {
         (33, AtomicBool::new(false)),
         (libc::SIGCHLD, AtomicBool::new(false)),
         (RING, AtomicBool::new(false)),
-        (libc::SIGXFSZ, AtomicBool::new(false)),
     ],
     closed: [AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false)],
 };

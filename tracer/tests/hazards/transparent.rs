@@ -240,6 +240,22 @@ fn signals_to_the_group() {
     }
 }
 
+/// The timer of `alarm(2)` stays through `execve(2)`, and so is the tracer's then, which is not meant.
+#[test]
+fn a_timer_from_before() {
+    let alarm = |tracer: &[&str]| {
+        let mut command = Command::new("perl");
+        command.args(["-e", "alarm 1; exec @ARGV"]).args(tracer).args([
+            "/bin/sh",
+            "-c",
+            "trap 'exit 5' ALRM; while :; do sleep 0.1; done",
+        ]);
+        command.status().unwrap().code()
+    };
+    assert_eq!(alarm(&[]), Some(5));
+    assert_eq!(alarm(&[tracer().to_str().unwrap(), "--quiet"]), Some(5));
+}
+
 /// What the kernel sends to a process whose parent ends reaches the program, with the tracer between the two.
 #[test]
 fn the_end_of_the_parent() {

@@ -175,6 +175,19 @@ fn a_server_that_is_not_traced_and_never_answers() {
     }
 }
 
+/// The kernel keeps what a server has said for a while, and so looks say nothing of whether it still answers.
+#[test]
+fn a_server_that_is_not_traced_and_answers_no_more() {
+    for _ in 0..repeats() {
+        let hazard = serving("renames");
+        let Some(seen) = served_by_another(&hazard, "cached") else { return skip(NOT_SERVED) };
+        assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+        for touch in ["stat Look mnt/file there", "rename Remove outside there", "access Look moved there"] {
+            assert!(seen.touches.contains(touch), "{touch}: {:#?}", seen.touches);
+        }
+    }
+}
+
 /// Runs it where a process that is not traced serves `mnt`; `None` if it cannot.
 fn served_by_another(hazard: &Hazard, mode: &str) -> Option<Seen> {
     let program = crate::hazard::build("served", &[]);
