@@ -176,6 +176,12 @@ fn a_server_that_stops_in_another_way_than_on_the_host() {
     let outcome = build(&context, &server("kill -SEGV $$"), &[]);
     assert_eq!(outcome.status, 3, "{outcome}");
     assert!(said(&outcome).contains("was killed by signal 11, and on the host it ended with status 0"), "{outcome}");
+    // Nor does it end before it is told to.
+    let early = "workloads:\n  main:\n    run: |\n      case $(/usr/bin/uname -n) in minjail) echo up; exit 3;; esac\n\
+                 \x20     echo up; while :; do sleep 0.1; done\n    ready: {log: up}\n    probes: [{command: sleep 1}]\n";
+    let context = TestContext::new();
+    let outcome = build(&context, early, &[]);
+    assert_eq!(outcome.status, 3, "{outcome}");
     let context = TestContext::new();
     let outcome = build(&context, &(server("exit 3") + "    expect: {status: 0}\n"), &[]);
     assert_eq!(outcome.status, 3, "{outcome}");

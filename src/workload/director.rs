@@ -28,7 +28,7 @@ use crate::trace::Ending;
 pub struct Observation {
     /// `None` if the program could not be run at all.
     pub ending: Option<Ending>,
-    /// It is a server, which was told to stop.
+    /// It is a server, which ran until it was told to stop.
     pub was_stopped: bool,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
@@ -258,7 +258,7 @@ impl Director {
     fn observe(mut self, workload: &Workload) -> Result<Observation, DirectError> {
         let timeout = workload.timeout.0;
         let mut faults = Vec::new();
-        let mut is_server = false;
+        let (mut is_server, mut was_stopped) = (false, false);
         if let Some(ready) = &workload.ready {
             if self.become_ready(ready.moment())? {
                 is_server = true;
@@ -268,6 +268,7 @@ impl Director {
                         faults.push(Fault::Probe { number: index + 1, what });
                     }
                 }
+                was_stopped = !self.has_ended();
                 faults.extend(self.stop(workload)?);
             } else if let Some(why) = self.hopeless.take() {
                 faults.push(Fault::NeverReady(why));
@@ -287,7 +288,7 @@ impl Director {
             signal => return Err(DirectError::Interrupted(signal)),
         }
         let mut observation = std::mem::take(&mut self.seen.observation);
-        observation.was_stopped = is_server;
+        observation.was_stopped = was_stopped;
         observation.faults.extend(faults);
         if observation.faults.is_empty() {
             observation.faults = judge(workload, &observation, is_server);
@@ -303,6 +304,14 @@ impl Director {
         }
         let why = self.hopeless.take().or_else(|| self.not_ready.take());
         Ok(Some(Fault::Check(why.unwrap_or_else(|| "the server has ended".to_owned()))))
+    }
+
+    /// True if it has ended by now, as far as has been told.
+    fn has_ended(&mut self) -> bool {
+        // One that writes without end is not waited for.
+        let until = Instant::now() + Duration::from_millis(100);
+        while Instant::now() < until && self.take(Duration::ZERO) {}
+        self.seen.is_over()
     }
 
     /// Tells the server to stop, and waits for its end.

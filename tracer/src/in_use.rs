@@ -43,7 +43,8 @@ impl InUse {
 
     fn question(&self) -> Question {
         let Use { access, follow, .. } = self.used;
-        (access, follow, self.place.root.clone(), self.from.clone(), self.spelled.clone())
+        let Place { namespace, root, .. } = &*self.place;
+        (access, follow, *namespace, root.clone(), self.from.clone(), self.spelled.clone())
     }
 
     /// The same task uses another path.
@@ -58,8 +59,8 @@ impl InUse {
     }
 }
 
-/// What is the same for the same path in the same place: access, following of links, root, start, spelling.
-type Question = (Access, bool, Vec<u8>, Vec<u8>, Vec<u8>);
+/// What is the same for the same path in the same place: access, following of links, mount namespace, root, start, spelling.
+type Question = (Access, bool, Option<u64>, Vec<u8>, Vec<u8>, Vec<u8>);
 
 /// What tasks use.
 #[derive(Debug, Default)]
