@@ -225,8 +225,14 @@ fn want(
     files: &mut FileSet,
     notes: &mut Vec<Note>,
 ) -> Result<(), FilesError> {
-    if matches!(&touched.first.found, Found::Unknown(errno) if errno == NAMESPACE) {
-        notes.push(Note::Namespace { path: path.clone() });
+    // What something outside must provide; its directory is there for it.
+    let provided = match &touched.first.found {
+        Found::Unknown(errno) if errno == NAMESPACE => Some(Note::Namespace { path: path.clone() }),
+        Found::There(facts) if facts.file_type == FileType::Socket => Some(Note::Socket { path: path.clone() }),
+        _ => None,
+    };
+    if let Some(note) = provided {
+        notes.push(note);
         if let Some(parent) = path.parent() {
             add(&parent, touched, &What::AsIs, files);
         }
@@ -242,13 +248,6 @@ fn want(
     };
     if facts.is_file() && !touched.is_named {
         notes.push(Note::Given { path: path.clone() });
-        return Ok(());
-    }
-    if facts.file_type == FileType::Socket {
-        notes.push(Note::Socket { path: path.clone() });
-        if let Some(parent) = path.parent() {
-            add(&parent, touched, &What::AsIs, files);
-        }
         return Ok(());
     }
     if facts.is_file() && supplied.contains(path) {

@@ -56,6 +56,13 @@ pub(crate) enum Asked {
     Nested,
 }
 
+impl Asked {
+    /// A look at the path at `address`, from the working directory.
+    pub(crate) fn look(address: u64) -> Self {
+        Self::Path { from: From::WorkingDirectory, address, access: Access::Look, follow: true }
+    }
+}
+
 /// What a relative path is relative to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum From {
@@ -160,16 +167,10 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
         Kind::Fsmount => ask(Asked::DetachedMount),
         Kind::FilledMemory => ask(Asked::FilledMemory),
         Kind::Quotactl => {
-            let path = |address: u64| Asked::Path {
-                from: From::WorkingDirectory,
-                address,
-                access: Access::Look,
-                follow: true,
-            };
-            ask(path(arguments[1]));
+            ask(Asked::look(arguments[1]));
             // quotactl(2), Q_QUOTAON: the address is that of the quota file's path.
             if (arguments[0] as u32) >> 8 == Q_QUOTAON {
-                ask(path(arguments[3]));
+                ask(Asked::look(arguments[3]));
             }
         }
         Kind::Clone => clone(arguments[0], None, ask),

@@ -232,10 +232,7 @@ impl Engine<'_> {
                     Err(_) => {}
                 }
             }
-            Asked::MountSource { address, .. } => {
-                let (from, access) = (From::WorkingDirectory, Access::Look);
-                self.want(asking, Asked::Path { from, address, access, follow: true }, wanted);
-            }
+            Asked::MountSource { address, .. } => self.want(asking, Asked::look(address), wanted),
             Asked::Inline { path, access } => {
                 self.want_walk(asking, From::WorkingDirectory, path, access, true, wanted);
             }

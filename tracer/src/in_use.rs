@@ -114,9 +114,9 @@ impl Engine<'_> {
     /// `task` is about to change names: what others use may lead elsewhere by then.
     pub(crate) fn names_change(&mut self, task: i32) {
         let mut others = Vec::new();
-        for (&other, in_use) in &mut self.races.uses.current {
+        for (&other, in_use) in self.races.uses.current.iter_mut().filter(|(other, _)| **other != task) {
             in_use.is_over = in_use.is_over || place::is_elsewhere(other, in_use.asking.entry.number);
-            if other != task && !in_use.is_over {
+            if !in_use.is_over {
                 others.push(in_use.clone());
             }
         }

@@ -179,8 +179,7 @@ impl Engine<'_> {
             }
             Asked::MountSource { address, kind, flags } => {
                 if self.is_mount_source(asking, kind, flags)? {
-                    let (from, access) = (From::WorkingDirectory, Access::Look);
-                    return self.answer(asking, Asked::Path { from, address, access, follow: true });
+                    return self.answer(asking, Asked::look(address));
                 }
             }
             Asked::MountOptions { kind, options } => self.mount_options(asking, kind, options)?,

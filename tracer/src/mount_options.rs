@@ -26,8 +26,11 @@ impl Engine<'_> {
         if flags & PROPAGATION != 0 {
             return Ok(false);
         }
-        if flags & libc::MS_MOVE != 0 || kind == 0 {
-            return Ok(flags & libc::MS_MOVE != 0);
+        if flags & libc::MS_MOVE != 0 {
+            return Ok(true);
+        }
+        if kind == 0 {
+            return Ok(false);
         }
         let kind = self.text(asking, kind)?;
         Ok(!kind.is_some_and(|kind| has_no_source(&kind)))

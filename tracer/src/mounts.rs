@@ -99,6 +99,12 @@ pub(crate) fn join(point: &[u8], below: &[u8]) -> Vec<u8> {
     }
 }
 
+/// The directory that `path`, which is absolute, stands in.
+pub(crate) fn parent(path: &[u8]) -> &[u8] {
+    let slash = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+    &path[..slash.max(1).min(path.len())]
+}
+
 /// Blanks and the like are written as three octal digits (`fs/proc_namespace.c`, `mangle`).
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
@@ -173,5 +179,6 @@ mod tests {
             assert_eq!(join(point, below(path, point).unwrap()), path);
         }
         assert_eq!(join(b"/", b""), b"/");
+        assert_eq!((parent(b"/a/b"), parent(b"/a"), parent(b"/")), (&b"/a"[..], &b"/"[..], &b"/"[..]));
     }
 }

@@ -84,14 +84,14 @@ impl Engine<'_> {
         let Asking { process, task, .. } = asking;
         let Ok(socket) = sys::copy_descriptor(process, task, descriptor) else { return Ok(()) };
         let Ok((kind, _)) = sys::socket_port(socket.as_fd()) else { return Ok(()) };
+        if kind == libc::SOCK_DGRAM && port != 0 {
+            return self.tell(Event::Listen { process, port, protocol: Protocol::Udp, is_chosen: true });
+        }
         let cookie = sys::socket_cookie(socket.as_fd()).unwrap_or_default();
         if port == 0 {
             // What it was bound to before, if it was, has failed.
             self.chosen.remove(&cookie);
             return Ok(());
-        }
-        if kind == libc::SOCK_DGRAM {
-            return self.tell(Event::Listen { process, port, protocol: Protocol::Udp, is_chosen: true });
         }
         if self.chosen.len() >= LIMIT {
             self.chosen.clear();

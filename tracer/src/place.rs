@@ -41,7 +41,7 @@ pub(crate) struct Place {
     /// What the program serves itself, as the task sees it, and as the tracer does.
     pub(crate) served: Option<Arc<Table>>,
     pub(crate) served_outside: Option<Arc<Table>>,
-    /// What others serve, unless whoever looks may wait for them.
+    /// What others serve who are not traced.
     pub(crate) remote: Option<Arc<Remote>>,
 }
 
@@ -61,14 +61,9 @@ impl Place {
         self.remote.as_ref().is_some_and(|remote| self.namespace.is_none() && remote.holds(path))
     }
 
-    /// The same for whoever may wait for servers that are not traced.
-    pub(crate) fn patient(&self) -> Self {
-        Self { remote: None, ..self.clone() }
-    }
-
-    /// The same for whoever may wait for the program's own tasks, too.
+    /// The same for whoever may wait for the program's own tasks.
     pub(crate) fn unguarded(&self) -> Self {
-        Self { served: None, served_outside: None, ..self.patient() }
+        Self { served: None, served_outside: None, ..self.clone() }
     }
 
     /// The path under which the tracer reaches what `task`, which stands here, has at `path`.

@@ -27,6 +27,7 @@ use crate::event::{Access, Found, Gap};
 use crate::in_use::Uses;
 use crate::inspect::{Asking, Use};
 use crate::memory::{self, Unread};
+use crate::mounts::parent;
 use crate::place::{self, Place};
 use crate::retrace;
 use crate::stacks::Stacks;
@@ -266,10 +267,7 @@ impl Engine<'_> {
             Some(device) => {
                 *self.races.asking_nobody.entry(device).or_insert_with(|| filesystem::asks_nobody(&led.end))
             }
-            None if look::lstat(&led.end).err() == Some(Errno::ENOENT) => {
-                let slash = led.end.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
-                filesystem::asks_nobody(&led.end[..slash.max(1)])
-            }
+            None if look::lstat(&led.end).err() == Some(Errno::ENOENT) => filesystem::asks_nobody(parent(&led.end)),
             None => false,
         }
     }

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use crate::decode::From;
 use crate::engine::Engine;
 use crate::look;
+use crate::mounts::parent;
 use crate::place::{Open, Place};
 
 /// What a path is relative to.
@@ -101,8 +102,7 @@ impl Engine<'_> {
             if names.next() != Some(b"..") {
                 return Err(Errno::ENOENT);
             }
-            let parent = directory.iter().rposition(|&byte| byte == b'/').unwrap_or(0).max(1);
-            place.shows(task, || format!("{}/..", door()), &directory[..parent])
+            place.shows(task, || format!("{}/..", door()), parent(&directory))
         } else {
             place.shows(task, &door, &directory)
         };

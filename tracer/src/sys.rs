@@ -286,12 +286,7 @@ pub(crate) fn copy_descriptor(process: i32, task: i32, descriptor: i32) -> Resul
 
 /// The type of a socket (`SOCK_STREAM`, `SOCK_DGRAM`) and the internet port that it is bound to, if any.
 pub(crate) fn socket_port(socket: BorrowedFd<'_>) -> Result<(i32, Option<u16>), Errno> {
-    let mut kind = 0i32;
-    let mut length = size_of::<i32>() as libc::socklen_t;
-    // SAFETY: `kind` and `length` are valid places, and `length` is the size of `kind`.
-    Errno::result(unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut length)
-    })?;
+    let kind = socket_option(socket, libc::SO_TYPE).map(i32::from_ne_bytes)?;
     let mut address = MaybeUninit::<libc::sockaddr_storage>::zeroed();
     let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     // SAFETY: `address` has `length` bytes, more than any address needs.
@@ -307,13 +302,17 @@ pub(crate) fn socket_port(socket: BorrowedFd<'_>) -> Result<(i32, Option<u16>), 
 
 /// A number that no other socket ever has (`SO_COOKIE` of `socket(7)`).
 pub(crate) fn socket_cookie(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
-    let mut cookie = 0u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    let at = (&raw mut cookie).cast();
-    // SAFETY: `cookie` and `length` are valid places, and `length` is the size of `cookie`.
-    let result =
-        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_COOKIE, at, &raw mut length) };
-    Errno::result(result).map(|_| cookie)
+    socket_option(socket, libc::SO_COOKIE).map(u64::from_ne_bytes)
+}
+
+/// The bytes of a socket's option, which has so many.
+fn socket_option<const LENGTH: usize>(socket: BorrowedFd<'_>, option: i32) -> Result<[u8; LENGTH], Errno> {
+    let mut value = [0u8; LENGTH];
+    let mut length = LENGTH as libc::socklen_t;
+    let at = value.as_mut_ptr().cast();
+    // SAFETY: `value` and `length` are valid places, and `length` is the size of `value`.
+    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, at, &raw mut length) };
+    Errno::result(result).map(|_| value)
 }
 
 /// What the child does between fork and exec, prepared beforehand: in between nothing may allocate.

@@ -13,6 +13,7 @@ use nix::sys::stat::{FileStat, SFlag};
 use crate::event::{Found, Link, Walk};
 use crate::foresight::{Foreseen, Way, is_unasked};
 use crate::look;
+use crate::mounts::parent;
 use crate::place::{self, Place};
 use crate::served::{Lies, UNASKED};
 
@@ -143,9 +144,7 @@ impl Walker {
         follow: bool,
         may_remember: bool,
     ) -> Walked {
-        let patient = (asker.place.remote.is_some() && self.wanted.is_none()).then(|| asker.place.patient());
-        let asker = Asker { place: patient.as_ref().unwrap_or(asker.place), ..asker };
-        let walked = self.step(asker, from, spelled, follow, may_remember);
+        let walked = self.step(asker, from, spelled, follow, may_remember, self.wanted.is_none());
         if !is_unasked(&walked.walk.found) {
             return walked;
         }
@@ -157,8 +156,7 @@ impl Walker {
             }
             return walked;
         };
-        let patient = asker.place.patient();
-        let again = self.step(Asker { place: &patient, ..asker }, from, spelled, follow, may_remember);
+        let again = self.step(asker, from, spelled, follow, may_remember, true);
         if is_unasked(&again.walk.found) { foreseen } else { again }
     }
 
@@ -167,14 +165,24 @@ impl Walker {
         self.wanted.as_ref().is_some_and(|wanted| !wanted.is_empty())
     }
 
-    fn step(&mut self, asker: Asker<'_>, from: &[u8], spelled: &[u8], follow: bool, may_remember: bool) -> Walked {
+    /// `asks`: also servers that are not traced.
+    fn step(
+        &mut self,
+        asker: Asker<'_>,
+        from: &[u8],
+        spelled: &[u8],
+        follow: bool,
+        may_remember: bool,
+        asks: bool,
+    ) -> Walked {
         // Only a plain last name can be split off: behind a slash, `.` and `..` the kernel follows.
         let name_start = spelled.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
         let (parent, name) = spelled.split_at(name_start);
         if matches!(name, b"" | b"." | b"..") {
-            return Steps::new(asker, from, spelled, &mut self.processes).finish(spelled, follow || name.is_empty());
+            let steps = Steps::new(asker, from, spelled, asks, &mut self.processes);
+            return steps.finish(spelled, follow || name.is_empty());
         }
-        let directory = match self.directory(asker, from, parent, may_remember) {
+        let directory = match self.directory(asker, from, parent, may_remember, asks) {
             Ok(directory) => directory,
             Err(mut walked) => {
                 if matches!(walked.stop, None | Some(Blocked::Missing)) && matches!(walked.walk.found, Found::Missing) {
@@ -185,7 +193,7 @@ impl Walker {
         };
         let Directory { end, links, passed, is_personal } = Directory::clone(&directory);
         let processes = &mut self.processes;
-        Steps { asker, end, links, passed, is_personal, by_descriptor: false, processes }.finish(name, follow)
+        Steps { asker, asks, end, links, passed, is_personal, by_descriptor: false, processes }.finish(name, follow)
     }
 
     /// Where the directory part of a path leads; the walk so far if that is no directory.
@@ -195,6 +203,7 @@ impl Walker {
         from: &[u8],
         parent: &[u8],
         may_remember: bool,
+        asks: bool,
     ) -> Result<Arc<Directory>, Walked> {
         if parent.is_empty() {
             let (end, links, passed) = (from.to_vec(), Vec::new(), Vec::new());
@@ -205,7 +214,7 @@ impl Walker {
         if let Some(directory) = self.directories.get(&key) {
             return Ok(Arc::clone(directory));
         }
-        let walked = Steps::new(asker, from, parent, &mut self.processes).finish(parent, true);
+        let walked = Steps::new(asker, from, parent, asks, &mut self.processes).finish(parent, true);
         match &walked.walk.found {
             Found::There(stat) if is(stat, SFlag::S_IFDIR) => {}
             Found::There(_) => {
@@ -241,6 +250,8 @@ const NAMELESS: [i64; 2] = [0x1980_0202, 0x5345_434d];
 /// A walk under way.
 struct Steps<'a> {
     asker: Asker<'a>,
+    /// Servers that are not traced are asked, too.
+    asks: bool,
     end: Vec<u8>,
     links: Vec<Link>,
     passed: Vec<Vec<u8>>,
@@ -250,10 +261,10 @@ struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    fn new(asker: Asker<'a>, from: &[u8], spelled: &[u8], processes: &'a mut HashMap<u64, bool>) -> Self {
+    fn new(asker: Asker<'a>, from: &[u8], spelled: &[u8], asks: bool, processes: &'a mut HashMap<u64, bool>) -> Self {
         let start = if spelled.starts_with(b"/") { &asker.place.root } else { from };
         let (links, passed) = (Vec::new(), Vec::new());
-        Self { asker, end: start.to_vec(), links, passed, is_personal: false, by_descriptor: false, processes }
+        Self { asker, asks, end: start.to_vec(), links, passed, is_personal: false, by_descriptor: false, processes }
     }
 
     fn finish(mut self, spelled: &[u8], follow: bool) -> Walked {
@@ -303,9 +314,13 @@ impl<'a> Steps<'a> {
         self.asker.place.reach(self.asker.task, &self.end)
     }
 
+    /// True if a look at `path` would ask a server that is not to be asked now.
+    fn must_wait(&self, path: &[u8]) -> bool {
+        !self.asks && self.asker.place.is_remote(path)
+    }
+
     fn lstat(&self) -> Result<FileStat, Errno> {
-        let place = self.asker.place;
-        if place.lies(&self.end) != Lies::Elsewhere || place.is_remote(&self.end) {
+        if self.asker.place.lies(&self.end) != Lies::Elsewhere || self.must_wait(&self.end) {
             return Err(UNASKED);
         }
         look::lstat(&self.reach())
@@ -317,8 +332,7 @@ impl<'a> Steps<'a> {
             return *known;
         }
         // A link's own filesystem is that of the directory that it is in.
-        let slash = self.end.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
-        let directory = self.asker.place.reach(self.asker.task, &self.end[..slash.max(1)]);
+        let directory = self.asker.place.reach(self.asker.task, parent(&self.end));
         let is_proc = nix::sys::statfs::statfs(&*directory)
             .is_ok_and(|filesystem| filesystem.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC);
         self.processes.insert(stat.st_dev, is_proc);
@@ -345,7 +359,7 @@ impl<'a> Steps<'a> {
         self.is_personal |= is_processes;
         if is_processes && is_magic(&target) {
             // proc(5): the link is a door to the object itself; its text is a path in the reader's view, or a mere name.
-            if place.is_remote(&target) {
+            if self.must_wait(&target) {
                 return Err(UNASKED);
             }
             // What the program serves is believed: its own door leads there.
@@ -416,8 +430,7 @@ impl<'a> Steps<'a> {
         if self.end == self.asker.place.root {
             return;
         }
-        let slash = self.end.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
-        self.end.truncate(slash.max(1));
+        self.end.truncate(parent(&self.end).len());
     }
 
     /// What stands at `end` is missing: behind this point nothing can be a link.

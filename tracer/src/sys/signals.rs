@@ -76,14 +76,8 @@ impl Ears {
         let place = THREADS.iter().position(is_free).ok_or(Errno::EAGAIN)?;
         USED.fetch_max(place + 1, Ordering::SeqCst);
         for signal in EARS {
-            // SAFETY: the struct is zeroed, which is an empty mask; the handler calls only async-signal-safe functions. Whoever
-            // is interrupted in something else goes on (SA_RESTART).
-            unsafe {
-                let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
-                action.sa_sigaction = pass_on as extern "C" fn(libc::c_int) as libc::sighandler_t;
-                action.sa_flags = libc::SA_RESTART;
-                libc::sigaction(signal, &raw const action, ptr::null_mut());
-            }
+            // SAFETY: the handler calls only async-signal-safe functions.
+            unsafe { handle(signal, pass_on) };
         }
         block(&EARS);
         let mut mask = block(&[]);
@@ -154,37 +148,41 @@ pub(crate) fn stop_self(signal: i32) {
 /// executes has the default again (`signal(7)`, "Signal dispositions").
 pub(crate) fn bear_file_limit() {
     extern "C" fn nothing(_: libc::c_int) {}
-    if is_ignored(libc::SIGXFSZ) {
-        return;
-    }
-    // SAFETY: the struct is zeroed, which is an empty mask; the handler does nothing.
-    unsafe {
-        let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
-        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
-        action.sa_flags = libc::SA_RESTART;
-        libc::sigaction(libc::SIGXFSZ, &raw const action, ptr::null_mut());
+    if !is_ignored(libc::SIGXFSZ) {
+        // SAFETY: the handler does nothing.
+        unsafe { handle(libc::SIGXFSZ, nothing) };
     }
 }
 
-/// So many signals are changed.
-const SIGNALS: usize = 5;
+/// Has `signal` handled by `handler`. Whoever is interrupted in something else goes on (`SA_RESTART`).
+///
+/// # Safety
+/// `handler` calls only async-signal-safe functions (`signal-safety(7)`).
+unsafe fn handle(signal: i32, handler: extern "C" fn(libc::c_int)) {
+    // SAFETY: the struct is zeroed, which is an empty mask; the caller answers for the handler.
+    unsafe {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
+        action.sa_sigaction = handler as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(signal, &raw const action, ptr::null_mut());
+    }
+}
 
 /// How this process was started, in what is changed for it behind its back. Rust's runtime ignores SIGPIPE, and opens
 /// `/dev/null` for standard descriptors that are closed (`library/std/src/sys/pal/unix/mod.rs`, `init`); glibc takes
 /// the signals 32 and 33 once there is a second thread, and the tracer [`EARS`].
 pub(super) struct AtStart {
-    ignored: [(i32, AtomicBool); SIGNALS],
+    ignored: [(i32, AtomicBool); 5],
     closed: [AtomicBool; 3],
 }
 
 impl AtStart {
     /// The signals that are taken, and whether each was ignored.
-    pub(super) fn was_ignored(&self) -> [(i32, bool); SIGNALS] {
-        let mut all = [(0, false); SIGNALS];
-        for (own, (signal, ignored)) in all.iter_mut().zip(&self.ignored) {
-            *own = (*signal, ignored.load(Ordering::Relaxed));
-        }
-        all
+    pub(super) fn was_ignored(&self) -> [(i32, bool); 5] {
+        [0, 1, 2, 3, 4].map(|index: usize| {
+            let (signal, ignored) = &self.ignored[index];
+            (*signal, ignored.load(Ordering::Relaxed))
+        })
     }
 
     /// For the descriptors 0, 1 and 2.
