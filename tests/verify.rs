@@ -116,6 +116,10 @@ fn what_the_kernel_opens_is_missed_too() {
     without(&inner, &format!("missing: `{inner}`, looked for by `/usr/bin/dash`"));
     let loader = fs_err::canonicalize("/lib64/ld-linux-x86-64.so.2").unwrap();
     without(&text(&loader), "missing: `/lib64/ld-linux-x86-64.so.2`, looked for by `/usr/bin/dash`");
+    without(
+        "/usr/bin/dash",
+        "missing: `/usr/bin/dash`, looked for to start the workload, the last thing that was missing",
+    );
 }
 
 #[test]

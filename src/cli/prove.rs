@@ -70,7 +70,12 @@ impl Verdict {
         }
         for (index, culprit) in self.culprits.iter().take(SHOWN).enumerate() {
             let likely = if index == 0 { ", the last thing that was missing" } else { "" };
-            say!("minjail: missing: `{}`, looked for by `{}`{likely}", culprit.path, culprit.program);
+            // The workload's first program has no program that looked for it.
+            let seeker = match culprit.program.as_str() {
+                "" => "to start the workload".to_owned(),
+                program => format!("by `{program}`"),
+            };
+            say!("minjail: missing: `{}`, looked for {seeker}{likely}", culprit.path);
         }
         if self.culprits.len() > SHOWN {
             say!("minjail: and {} more that were missing", self.culprits.len() - SHOWN);

@@ -9,9 +9,10 @@ use crate::path::{FileType, JailPath};
 
 /// Two runs found different things at one path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{path}` was {one} in workload `{first}`, and {other} in workload `{second}`")]
+#[error("`{path}` was {one} in {first}, and {other} in {second}")]
 pub struct Conflict {
     pub path: JailPath,
+    /// Which workload, as text.
     pub first: String,
     pub one: String,
     pub second: String,
@@ -75,13 +76,13 @@ impl Seen<'_> {
             }
             _ => return None,
         };
-        Some(Conflict {
-            path: self.touch.path.clone(),
-            first: self.run.header.workload.clone(),
-            one: said,
-            second: other.run.header.workload.clone(),
-            other: and,
-        })
+        let headers = [&self.run.header, &other.run.header];
+        let is_same_name = headers[0].workload == headers[1].workload;
+        let [first, second] = headers.map(|header| match is_same_name {
+            true => format!("`{}`", header.command.join(" ")),
+            false => format!("workload `{}`", header.workload),
+        });
+        Some(Conflict { path: self.touch.path.clone(), first, one: said, second, other: and })
     }
 }
 
@@ -186,6 +187,15 @@ mod tests {
         assert!(told(touch("/g", 1, None), directory).unwrap_err().contains("and a directory in workload `b`"));
         let made = Touch { made: true, ..touch("/f", 7, None) };
         assert_eq!(told(touch("/g", 1, None), made), Ok(()));
+    }
+
+    #[test]
+    fn two_runs_of_one_name_are_told_apart_by_their_commands() {
+        let [mut one, mut other] = [1, 2].map(|size| run("cat", vec![touch("/f", size, None)]));
+        one.header.command = vec!["cat".to_owned(), "/f".to_owned()];
+        other.header.command = vec!["cat".to_owned(), "-n".to_owned(), "/f".to_owned()];
+        let told = trace(vec![one, other]).check().unwrap_err().to_string();
+        assert_eq!(told, "`/f` was a file of 1 bytes in `cat /f`, and one of 2 in `cat -n /f`");
     }
 
     fn facts(touch: &Touch) -> Facts {
