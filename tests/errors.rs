@@ -37,6 +37,15 @@ fn a_program_that_is_not_there() {
 }
 
 #[test]
+fn a_standard_output_that_is_closed() {
+    let context = TestContext::new();
+    for output in ["layer:-", "oci-archive:-", "docker-archive:-"] {
+        let line = format!("{} trace -o {output} -- true >&-", minjail());
+        outcome_of(context.command("sh").args(["-c", &line])).assert_refused(FAILED, &["standard output is closed"]);
+    }
+}
+
+#[test]
 fn a_program_that_may_not_be_executed() {
     let context = TestContext::new();
     context.lay_out(&[("script.sh", "#!/bin/sh\necho ran\n")]);

@@ -166,6 +166,7 @@ impl Packing {
         }
         check_distinct(&outputs, &locks)?;
         check_replaceable(&outputs)?;
+        check_standard_output(&outputs)?;
         let chosen = self.choices.check(profile)?;
         Ok(Prepared {
             outputs,
@@ -201,6 +202,17 @@ impl Prepared {
 /// Where outputs and locks go, but for what goes to standard output.
 pub(super) fn places<'a>(outputs: &'a [Output], locks: &'a [PathBuf]) -> impl Iterator<Item = &'a Path> {
     outputs.iter().filter_map(path_of).chain(locks.iter().map(PathBuf::as_path))
+}
+
+/// Refuses to write to a standard output that is closed: nobody would get the image, and no write would fail.
+pub(super) fn check_standard_output(outputs: &[Output]) -> Result<(), Failure> {
+    match outputs.iter().find(|output| path_of(output).is_none()) {
+        Some(output) if !minjail_tracer::has_standard_output() => {
+            Err(Failure::usage(format!("`{output}` cannot be written: standard output is closed"))
+                .hint("redirect it to a file or a pipe, or name a file"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn is_same_file(one: &Path, other: &Path) -> bool {

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use super::apart::keep_apart;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::pack::{REPLACE, check_count, check_target, lacks, packing, path_of, places, threads, write_images};
+use super::pack::{
+    REPLACE, check_count, check_standard_output, check_target, lacks, packing, path_of, places, threads, write_images,
+};
 use super::reading::Reading;
 use super::side::of_image;
 use crate::files::Rules;
@@ -65,6 +67,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     check_distinct(&outputs, &locks)?;
     check_replaceable(&outputs)?;
+    check_standard_output(&outputs)?;
     if arguments.layers == Layers::Packages {
         return Err(Failure::usage("`unpack` does not look which package a file is of")
             .hint("give `--layers one` or `--layers keep`"));

@@ -17,6 +17,7 @@ mod registers;
 mod signals;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use registers::{registers, set_call, set_registers, set_result};
+pub use signals::has_standard_output;
 use signals::{AT_START, disposition};
 pub(crate) use signals::{EARS, Ears, Heard, bear_file_limit, block, is_ignored, set_mask, stop_self, wait_signal};
 

@@ -191,6 +191,12 @@ impl AtStart {
     }
 }
 
+/// True if this process was started with something at descriptor 1. Where it was not, what is written there goes nowhere, and
+/// no write tells.
+pub fn has_standard_output() -> bool {
+    !AT_START.was_closed()[1]
+}
+
 /// True if this process ignores `signal`.
 pub(crate) fn is_ignored(signal: i32) -> bool {
     disposition(signal, None) == libc::SIG_IGN
