@@ -290,10 +290,11 @@ fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> 
         same_content
             && (facts.file_type, facts.mode, facts.uid, facts.gid) == (now.file_type, now.mode, now.uid, now.gid)
     });
+    // Whatever has become of it, nobody has read it.
+    if facts.is_file() && !touched.granted && now.as_ref().is_some_and(Facts::is_file) {
+        return Ok(What::Sealed);
+    }
     if same {
-        if facts.is_file() && !touched.granted {
-            return Ok(What::Sealed);
-        }
         // Of a temporary file the copy is taken even while it is still there: it may be gone at any moment.
         if touched.before.is_none() || !is_temporary(path) {
             return Ok(What::AsIs);

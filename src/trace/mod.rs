@@ -9,6 +9,7 @@ mod format;
 mod holes;
 mod merge;
 mod model;
+mod moved;
 mod names;
 mod owners;
 mod record;

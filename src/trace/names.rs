@@ -1,136 +1,405 @@
 //! Which names are from before the run, and what was there under them.
 //!
-//! A call is seen before it runs, so whether it worked shows only later: what a rename moved is believed when the inode
-//! is found under the new name.
+//! In: what calls are about to do with names. Out: where what stands at a path now stood before the run, or that the run
+//! has made it. A call is seen before it runs: whether it has moved something shows only later, when the file is found under its
+//! new name (`rename(2)`, `link(2)`). Until then everything is where it was.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
 
 use minjail_tracer::Access;
 
 use super::model::Found;
-use crate::path::JailPath;
+use crate::path::{Facts, JailPath};
 use crate::root::Root;
 
 /// What the run has made and moved so far.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    /// Made by the run, or meant to be: nothing was there before.
-    made: HashSet<JailPath>,
-    /// From a new name to what was moved there.
-    moved: HashMap<JailPath, Moved>,
-    /// The source of a rename whose target has not been told yet.
-    leaving: Option<Moved>,
+    /// What stands at a path now, unless its directory says it: what is in a directory went with that.
+    now: BTreeMap<JailPath, Origin>,
+    /// Calls that were seen, and of which it does not show yet that they have run; oldest first.
+    pending: Vec<Move>,
+    /// The first path of a call that takes two, by task.
+    first: Option<(i32, Standing)>,
 }
 
-#[derive(Debug, Clone)]
-struct Moved {
-    /// Where it was before the run.
-    origin: JailPath,
-    /// Where it was just before the rename.
-    from: JailPath,
-    dev: u64,
-    ino: u64,
+/// Where something stood before the run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Origin {
+    /// Nowhere: the run has made it, or is about to.
+    Made,
+    At(JailPath),
+}
+
+/// What stands at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Standing {
+    path: JailPath,
+    /// Device and inode.
+    file: (u64, u64),
+}
+
+/// A call that gives something another name.
+#[derive(Debug)]
+struct Move {
+    task: i32,
+    process: i32,
+    from: Standing,
+    to: JailPath,
+    /// What stands there before: device and inode.
+    over: Option<(u64, u64)>,
+    /// The old name stays (`link(2)`).
+    is_link: bool,
+}
+
+/// What became of a call.
+enum Came {
+    Moved,
+    /// `RENAME_EXCHANGE` of `rename(2)`.
+    Exchanged,
+    Nothing,
 }
 
 impl Names {
-    /// Notes what a call is about to do with `path`, at which it has `found` this.
-    pub(super) fn note(&mut self, call: &str, access: Access, path: &JailPath, found: &Found, root: &Root) {
-        if *found == Found::Missing {
-            self.moved.remove(path);
-            if matches!(access, Access::Create | Access::Bind | Access::Replace) {
-                self.made.insert(path.clone());
+    /// `task` is heard of again, so its last call is over: what that has moved is known from now on.
+    pub(super) fn settle(&mut self, task: i32, root: &Root) {
+        if !self.pending.is_empty() {
+            self.settle_where(|call| call.task == task, root);
+        }
+    }
+
+    /// `process` is gone.
+    pub(super) fn ended(&mut self, process: i32, root: &Root) {
+        if !self.pending.is_empty() {
+            self.settle_where(|call| call.process == process, root);
+        }
+    }
+
+    fn settle_where(&mut self, is_over: impl Fn(&Move) -> bool, root: &Root) {
+        for call in std::mem::take(&mut self.pending) {
+            match call.came(root) {
+                Came::Nothing if is_over(&call) => {}
+                Came::Nothing => self.pending.push(call),
+                Came::Exchanged => self.apply(&call, true),
+                Came::Moved => self.apply(&call, false),
             }
         }
-        if !call.starts_with("rename") {
-            return;
-        }
-        let here = self.here(path, found, root);
-        match access {
-            Access::Remove => self.leaving = here,
-            Access::Replace => {
-                if let Some(leaving) = self.leaving.take() {
-                    // RENAME_EXCHANGE: what was at the target may be at the source from now on.
-                    if let Some(here) = here {
-                        self.moved.insert(leaving.from.clone(), here);
+    }
+
+    /// Notes what a call of `task` is about to do with `path`, at which it has `found` this.
+    pub(super) fn note(
+        &mut self,
+        (task, process): (i32, i32),
+        call: &str,
+        access: Access,
+        path: &JailPath,
+        found: &Found,
+    ) {
+        let there = if let Found::There(facts) = found { Some(file(facts)) } else { None };
+        let is_link = call.starts_with("link");
+        if is_link || call.starts_with("rename") {
+            let is_second = matches!(access, Access::Create | Access::Replace);
+            match (is_second, self.first.take()) {
+                (true, Some((first, from))) if first == task => {
+                    if there != Some(from.file) {
+                        let to = path.clone();
+                        self.pending.push(Move { task, process, from, to, over: there, is_link });
                     }
-                    self.moved.insert(path.clone(), leaving);
+                    return;
                 }
+                (false, _) => {
+                    self.first = there.map(|file| (task, Standing { path: path.clone(), file }));
+                    return;
+                }
+                // Its first path could not be seen.
+                (true, _) => {}
             }
-            _ => {}
+        }
+        if *found == Found::Missing {
+            // Whatever stood there is gone.
+            if !self.now.is_empty() {
+                self.take(path);
+            }
+            if matches!(access, Access::Create | Access::Bind | Access::Replace) {
+                self.now.insert(path.clone(), Origin::Made);
+            }
         }
     }
 
     /// Where what is now at `path` was before the run; `None` if the run has made it.
-    pub(super) fn origin(&self, path: &JailPath, root: &Root) -> Option<JailPath> {
-        if self.made.is_empty() && self.moved.is_empty() {
-            return Some(path.clone());
+    pub(super) fn origin(&self, path: &JailPath) -> Option<JailPath> {
+        match self.standing(path) {
+            Origin::Made => None,
+            Origin::At(origin) => Some(origin),
         }
-        let mut below: Vec<&[u8]> = Vec::new();
+    }
+
+    /// What was there before the run and has another name now: its old name and the new one.
+    pub(super) fn moved(&self) -> impl Iterator<Item = (&JailPath, &JailPath)> {
+        self.now.iter().filter_map(|(at, origin)| match origin {
+            Origin::At(origin) => Some((origin, at)),
+            Origin::Made => None,
+        })
+    }
+
+    /// Every call that was seen is over.
+    pub(super) fn settle_all(&mut self, root: &Root) {
+        self.settle_where(|_| true, root);
+    }
+
+    fn standing(&self, path: &JailPath) -> Origin {
+        if self.now.is_empty() {
+            return Origin::At(path.clone());
+        }
         for at in std::iter::once(path.clone()).chain(path.ancestors()) {
-            if let Some(moved) = self.moved.get(&at).filter(|moved| moved.is_at(&at, root)) {
-                return Some(below.iter().rev().fold(moved.origin.clone(), |origin, name| origin.join(name)));
+            match self.now.get(&at) {
+                Some(Origin::Made) => return Origin::Made,
+                Some(Origin::At(origin)) => return Origin::At(moved_below(path, &at, origin)),
+                None => {}
             }
-            if self.made.contains(&at) {
-                return None;
-            }
-            let depth = below.len();
-            below.extend(path.components().rev().nth(depth));
         }
-        Some(path.clone())
+        Origin::At(path.clone())
     }
 
-    /// True if the run itself made this very name.
-    pub(super) fn is_made(&self, path: &JailPath) -> bool {
-        self.made.contains(path)
+    /// Takes out what is known of `path` and of all below.
+    fn take(&mut self, path: &JailPath) -> Vec<(JailPath, Origin)> {
+        // No name starts with a lesser byte than 1.
+        let below = self.now.range(path.join(&[1])..).map(|(at, _)| at).take_while(|at| at.starts_with(path));
+        let mut paths: Vec<JailPath> = below.cloned().collect();
+        paths.push(path.clone());
+        paths.into_iter().filter_map(|at| self.now.remove_entry(&at)).collect()
     }
 
-    fn here(&self, path: &JailPath, found: &Found, root: &Root) -> Option<Moved> {
-        let Found::There(facts) = found else { return None };
-        Some(Moved { origin: self.origin(path, root)?, from: path.clone(), dev: facts.dev, ino: facts.ino })
+    /// A call has moved something, or exchanged the two.
+    fn apply(&mut self, call: &Move, is_exchange: bool) {
+        let (from, to) = (&call.from.path, &call.to);
+        let moved = self.standing(from);
+        let other = is_exchange.then(|| self.standing(to));
+        let below = if call.is_link { Vec::new() } else { self.take(from) };
+        let other_below = self.take(to);
+        self.put(to, moved, below, from);
+        if let Some(other) = other {
+            self.put(from, other, other_below, to);
+        }
+    }
+
+    /// What stood at `from`, and all below that was known by itself, stands at `to` now.
+    fn put(&mut self, to: &JailPath, origin: Origin, below: Vec<(JailPath, Origin)>, from: &JailPath) {
+        // Where its directory says the same, nothing is to be remembered.
+        if self.standing(to) != origin {
+            self.now.insert(to.clone(), origin);
+        }
+        for (at, origin) in below.into_iter().filter(|(at, _)| at != from) {
+            self.now.insert(moved_below(&at, from, to), origin);
+        }
     }
 }
 
-impl Moved {
-    fn is_at(&self, path: &JailPath, root: &Root) -> bool {
-        matches!(root.lstat(path), Ok(Some(facts)) if (facts.dev, facts.ino) == (self.dev, self.ino))
+impl Move {
+    /// What has become of it, as far as the names show.
+    fn came(&self, root: &Root) -> Came {
+        let at = |path: &JailPath| root.lstat(path).ok().flatten().as_ref().map(file);
+        if at(&self.to) != Some(self.from.file) {
+            return Came::Nothing;
+        }
+        match at(&self.from.path) {
+            Some(there) if !self.is_link && self.over == Some(there) => Came::Exchanged,
+            _ => Came::Moved,
+        }
     }
+}
+
+fn file(facts: &Facts) -> (u64, u64) {
+    (facts.dev, facts.ino)
+}
+
+/// `path`, which is `from` or below it, when that stands at `to`.
+pub(super) fn moved_below(path: &JailPath, from: &JailPath, to: &JailPath) -> JailPath {
+    let depth = from.components().count();
+    JailPath::of(to.components().chain(path.components().skip(depth)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    use std::path::PathBuf;
+
+    /// A root, and calls in it, each of which is seen before it runs.
+    struct Ground {
+        directory: tempfile::TempDir,
+        root: Root,
+        names: Names,
+    }
 
     fn path(text: &str) -> JailPath {
         JailPath::parse(text.as_bytes()).unwrap()
     }
 
-    fn found(root: &Root, at: &str) -> Found {
-        root.lstat(&path(at)).unwrap().map_or(Found::Missing, Found::There)
+    impl Ground {
+        /// Paths that end in `/` are directories.
+        fn new(before: &[&str]) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let root = Root::open(directory.path()).unwrap();
+            let ground = Self { directory, root, names: Names::default() };
+            for path in before {
+                ground.put(path);
+            }
+            ground
+        }
+
+        fn at(&self, text: &str) -> PathBuf {
+            self.directory.path().join(text.trim_start_matches('/'))
+        }
+
+        fn put(&self, text: &str) {
+            if text.ends_with('/') {
+                fs_err::create_dir(self.at(text)).unwrap();
+            } else {
+                fs_err::write(self.at(text), text).unwrap();
+            }
+        }
+
+        fn see(&mut self, task: i32, call: &str, access: Access, text: &str) {
+            let found = self.root.lstat(&path(text)).unwrap().map_or(Found::Missing, Found::There);
+            self.names.settle(task, &self.root);
+            self.names.note((task, task), call, access, &path(text), &found);
+        }
+
+        fn make(&mut self, text: &str) {
+            self.see(1, "openat", Access::Create, text);
+            self.put(text);
+        }
+
+        fn sees_rename(&mut self, task: i32, from: &str, to: &str) {
+            self.see(task, "rename", Access::Remove, from);
+            self.see(task, "rename", Access::Replace, to);
+        }
+
+        fn rename(&mut self, from: &str, to: &str) {
+            self.sees_rename(1, from, to);
+            fs_err::rename(self.at(from), self.at(to)).unwrap();
+        }
+
+        fn exchange(&mut self, from: &str, to: &str) {
+            self.sees_rename(1, from, to);
+            let [from, to] = [from, to].map(|text| self.at(text));
+            renameat2(AT_FDCWD, &from, AT_FDCWD, &to, RenameFlags::RENAME_EXCHANGE).unwrap();
+        }
+
+        fn link(&mut self, from: &str, to: &str) {
+            self.see(1, "linkat", Access::Look, from);
+            self.see(1, "linkat", Access::Create, to);
+            fs_err::hard_link(self.at(from), self.at(to)).unwrap();
+        }
+
+        /// Where it was before, for a task that is heard of next; "made" for what the run has made.
+        fn origin(&mut self, text: &str) -> String {
+            self.names.settle(1, &self.root);
+            self.names.origin(&path(text)).map_or_else(|| "made".to_owned(), |origin| origin.to_string())
+        }
     }
 
     #[test]
     fn what_was_moved_is_known_by_its_old_name() {
-        let directory = tempfile::tempdir().unwrap();
-        fs_err::create_dir(directory.path().join("old")).unwrap();
-        fs_err::write(directory.path().join("old/file"), "x").unwrap();
-        let root = &Root::open(directory.path()).unwrap();
-        let mut names = Names::default();
-        names.note("rename", Access::Remove, &path("/old"), &found(root, "/old"), root);
-        names.note("rename", Access::Replace, &path("/new"), &found(root, "/new"), root);
-        assert_eq!(names.origin(&path("/new/file"), root), None, "before the call has run");
-        fs_err::rename(directory.path().join("old"), directory.path().join("new")).unwrap();
-        assert_eq!(names.origin(&path("/new/file"), root), Some(path("/old/file")));
-        assert_eq!(names.origin(&path("/new"), root), Some(path("/old")));
-        assert_eq!(names.origin(&path("/other"), root), Some(path("/other")));
+        let mut ground = Ground::new(&["/old/", "/old/file", "/old-too"]);
+        ground.sees_rename(1, "/old", "/new");
+        ground.names.settle(2, &ground.root);
+        assert_eq!(ground.names.origin(&path("/new/file")), Some(path("/new/file")), "before the call has run");
+        fs_err::rename(ground.at("/old"), ground.at("/new")).unwrap();
+        assert_eq!(ground.origin("/new/file"), "/old/file");
+        assert_eq!(ground.origin("/new"), "/old");
+        assert_eq!(ground.origin("/other"), "/other");
+        assert_eq!(ground.names.moved().collect::<Vec<_>>(), [(&path("/old"), &path("/new"))]);
+        ground.rename("/new", "/old");
+        assert_eq!(ground.origin("/old/file"), "/old/file");
+        assert_eq!(ground.names.moved().count(), 0, "it is back");
     }
 
     #[test]
-    fn what_was_made_has_no_origin() {
-        let directory = tempfile::tempdir().unwrap();
-        let root = &Root::open(directory.path()).unwrap();
-        let mut names = Names::default();
-        names.note("mkdir", Access::Create, &path("/made"), &Found::Missing, root);
-        assert_eq!(names.origin(&path("/made/deep/file"), root), None);
-        assert!(names.is_made(&path("/made")));
+    fn a_call_that_fails_moves_nothing() {
+        let mut ground = Ground::new(&["/a", "/b/"]);
+        ground.sees_rename(1, "/a", "/b");
+        assert_eq!(ground.origin("/b"), "/b");
+        fs_err::remove_dir(ground.at("/b")).unwrap();
+        fs_err::rename(ground.at("/a"), ground.at("/b")).unwrap();
+        assert_eq!(ground.origin("/b"), "/b", "somebody else did that later");
+    }
+
+    #[test]
+    fn what_was_made_has_no_origin_wherever_it_goes() {
+        let mut ground = Ground::new(&["/a/", "/empty/"]);
+        ground.make("/made/");
+        ground.make("/a/new");
+        assert_eq!(ground.origin("/made/deep/file"), "made");
+        ground.rename("/a", "/b");
+        assert_eq!((ground.origin("/b/new"), ground.origin("/b/old")), ("made".to_owned(), "/a/old".to_owned()));
+        ground.rename("/made", "/empty");
+        assert_eq!(ground.origin("/empty/x"), "made");
+    }
+
+    #[test]
+    fn what_takes_the_place_of_something_made_keeps_its_origin() {
+        let mut ground = Ground::new(&["/prev/", "/prev/f"]);
+        ground.make("/cur/");
+        ground.make("/cur/f");
+        ground.rename("/cur", "/old");
+        ground.rename("/prev", "/cur");
+        assert_eq!((ground.origin("/cur/f"), ground.origin("/old/f")), ("/prev/f".to_owned(), "made".to_owned()));
+    }
+
+    #[test]
+    fn two_that_change_places() {
+        let mut ground = Ground::new(&["/app/", "/app/f"]);
+        ground.make("/new/");
+        ground.make("/new/f");
+        ground.make("/new/g");
+        ground.exchange("/new", "/app");
+        assert_eq!((ground.origin("/app/f"), ground.origin("/app/g")), ("made".to_owned(), "made".to_owned()));
+        assert_eq!(ground.origin("/new/f"), "/app/f");
+        ground.exchange("/new", "/app");
+        assert_eq!((ground.origin("/app/f"), ground.origin("/new/f")), ("/app/f".to_owned(), "made".to_owned()));
+    }
+
+    #[test]
+    fn what_was_moved_goes_with_its_directory() {
+        let mut ground = Ground::new(&["/pre/", "/pre/f", "/x", "/a/"]);
+        ground.make("/m/");
+        ground.rename("/pre", "/m/pre");
+        ground.rename("/m", "/n");
+        assert_eq!((ground.origin("/n/pre/f"), ground.origin("/n")), ("/pre/f".to_owned(), "made".to_owned()));
+        ground.rename("/x", "/a/x");
+        ground.rename("/a", "/c");
+        assert_eq!((ground.origin("/c/x"), ground.origin("/c/y")), ("/x".to_owned(), "/a/y".to_owned()));
+    }
+
+    #[test]
+    fn what_could_not_be_made_is_forgotten() {
+        let mut ground = Ground::new(&["/d/", "/pre/", "/pre/x/"]);
+        ground.see(1, "mkdir", Access::Create, "/d/x");
+        ground.rename("/pre", "/d");
+        assert_eq!(ground.origin("/d/x/f"), "/pre/x/f");
+    }
+
+    #[test]
+    fn another_name_of_a_file_is_that_file() {
+        let mut ground = Ground::new(&["/one"]);
+        ground.link("/one", "/other");
+        ground.make("/own");
+        ground.link("/own", "/too");
+        let origins = ["/one", "/other", "/own", "/too"].map(|text| ground.origin(text));
+        assert_eq!(origins, ["/one", "/one", "made", "made"]);
+    }
+
+    #[test]
+    fn what_is_made_where_something_was_moved_away_is_new() {
+        let mut ground = Ground::new(&["/conf"]);
+        ground.rename("/conf", "/conf.bak");
+        ground.make("/conf");
+        assert_eq!((ground.origin("/conf"), ground.origin("/conf.bak")), ("made".to_owned(), "/conf".to_owned()));
+        ground.see(1, "unlink", Access::Remove, "/conf");
+        fs_err::remove_file(ground.at("/conf")).unwrap();
+        ground.rename("/conf.bak", "/conf");
+        assert_eq!(ground.origin("/conf"), "/conf");
     }
 }

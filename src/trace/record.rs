@@ -33,26 +33,28 @@ use crate::root::{Root, RootError};
 #[derive(Debug)]
 pub struct Recorder {
     /// The directory for temporary files.
-    place: PathBuf,
+    pub(super) place: PathBuf,
     /// Directories in which minjail has some of its own.
     shared: Vec<JailPath>,
-    records: BufWriter<File>,
+    pub(super) records: BufWriter<File>,
     listening: BTreeSet<Listening>,
     /// Where it is on this machine.
     top: PathBuf,
-    root: Root,
+    pub(super) root: Root,
     store: Store,
     /// Which program each process runs.
     programs: HashMap<i32, u32>,
     /// The programs that were recorded, by path and arguments: a shell loop runs the same one a thousand times.
     recorded: HashMap<(Vec<u8>, Vec<Vec<u8>>), u32>,
     tally: Tally,
-    names: Names,
+    pub(super) names: Names,
     /// Directories whose names were recorded.
     listed: HashSet<JailPath>,
     refusals: Refusals,
+    /// What was refused to a program, and told.
+    refused: HashSet<(u32, JailPath, Access)>,
     /// Paths whose content from before was kept, or could not be.
-    kept: HashSet<JailPath>,
+    pub(super) kept: HashSet<JailPath>,
     failure: Option<RecordError>,
 }
 
@@ -119,6 +121,7 @@ impl Recorder {
         let root = Root::open(top)?;
         let mut recorder = Self {
             refusals: Refusals::of(&header),
+            refused: HashSet::new(),
             kept: HashSet::new(),
             place: scratch.to_path_buf(),
             shared: Vec::new(),
@@ -173,6 +176,7 @@ impl Recorder {
     /// # Errors
     /// The same.
     pub fn write_out(mut self, ending: Ending, target: &Path) -> Result<WrittenOut, RecordError> {
+        self.keep_moved()?;
         self.write(&Record::End { ending, gaps: self.tally.gaps.clone() })?;
         let failed = |source| RecordError::Temporary { path: self.place.clone(), source };
         let mut records = self.records.into_inner().map_err(|error| failed(error.into_error()))?;
@@ -190,6 +194,7 @@ impl Recorder {
             }
             Event::Exec { process, arguments, loaded, served } => self.exec(*process, arguments, loaded, served),
             Event::Exit { process } => {
+                self.names.ended(*process, &self.root);
                 self.programs.remove(process);
                 Ok(())
             }
@@ -247,7 +252,7 @@ impl Recorder {
             // None: executed from memory.
             let Some(facts) = facts else { continue };
             let found = Found::There(facts);
-            let (path, made) = match self.names.origin(&path, &self.root) {
+            let (path, made) = match self.names.origin(&path) {
                 Some(origin) => (origin, false),
                 None => (path, true),
             };
@@ -272,6 +277,7 @@ impl Recorder {
     }
 
     fn touch(&mut self, touch: &TracerTouch<'_>) -> Result<(), RecordError> {
+        self.names.settle(touch.task, &self.root);
         let Some(current) = self.inside(&touch.walk.end) else { return Ok(()) };
         let found = match &touch.walk.found {
             TracerFound::Missing => Found::Missing,
@@ -280,7 +286,7 @@ impl Recorder {
             TracerFound::Unknown(errno) => Found::Unknown(format!("{errno:?}")),
         };
         // Looking there would have to wait for the program, which stands still.
-        let origin = if touch.is_served { None } else { self.names.origin(&current, &self.root) };
+        let origin = if touch.is_served { None } else { self.names.origin(&current) };
         let mut record = Touch {
             program: self.program(touch.process),
             call: touch.call.to_owned(),
@@ -299,14 +305,26 @@ impl Recorder {
             names: None,
         };
         if !is_kernels(&current) && !touch.is_served {
-            if !record.made {
+            // Whoever lists what is open may do so: it was asked as it was opened.
+            let is_granted = touch.access == Access::List && touch.spelled.is_empty();
+            if !record.made && !is_granted {
                 let facts = if let Found::There(facts) = &record.found { Some(facts) } else { None };
                 record.refused = self.refusals.refusal(touch.process, &current, facts, touch.access, &self.root);
             }
             self.preserve(&current, &mut record)?;
+            if !record.made && record.path != current {
+                self.keep_way(&record, &current)?;
+            }
         }
         if !touch.is_served {
-            self.names.note(touch.call, touch.access, &current, &record.found, &self.root);
+            self.names.note((touch.task, touch.process), touch.call, touch.access, &current, &record.found);
+        }
+        if record.refused.is_some() {
+            // The next time it may be let.
+            touch.again.set(true);
+            if !self.refused.insert((record.program, record.path.clone(), record.access)) {
+                return Ok(());
+            }
         }
         self.tally.touches += 1;
         self.write(&Record::Touch(record))
@@ -318,13 +336,16 @@ impl Recorder {
         if record.refused.is_some() {
             return Ok(());
         }
-        let hides = match record.access {
-            Access::Write | Access::Create | Access::Remove | Access::Replace => true,
-            // With another time nobody can tell any more whether a file still has the content that the run found.
-            Access::Attributes => sets_times(&record.call),
-            Access::Read => is_temporary(&record.path),
-            _ => false,
-        };
+        // What was moved is not there any more when an image is built.
+        let is_moved = record.path != *current;
+        let hides = is_moved
+            || match record.access {
+                Access::Write | Access::Create | Access::Remove | Access::Replace => true,
+                // With another time nobody can tell any more whether a file still has the content that the run found.
+                Access::Attributes => sets_times(&record.call),
+                Access::Read => is_temporary(&record.path),
+                _ => false,
+            };
         // Only the first time: afterwards it may have the content that the run gave it.
         if hides && facts.is_file() && !record.made && self.kept.insert(record.path.clone()) {
             record.before = self.keep(current, facts)?;
@@ -335,15 +356,15 @@ impl Recorder {
         if facts.is_symlink() {
             record.target = self.root.read_link(current).ok().map(|text| escape(&text));
         }
-        if record.access == Access::List && facts.is_directory() && self.listed.insert(current.clone()) {
-            record.names = Some(self.listing(current)?);
+        if record.access == Access::List && facts.is_directory() && self.listed.insert(record.path.clone()) {
+            record.names = Some(self.listing(current, &record.path)?);
         }
         Ok(())
     }
 
     /// Keeps the content that `path` has now; `None` of a file that is not ours to read, or that somebody else has
     /// just removed: the call may come to nothing, and if it does not, the change shows when the image is built.
-    fn keep(&mut self, path: &JailPath, facts: &Facts) -> Result<Option<String>, RecordError> {
+    pub(super) fn keep(&mut self, path: &JailPath, facts: &Facts) -> Result<Option<String>, RecordError> {
         match self.store.keep(|| Ok(Holes::new(self.root.open_file(path).map_err(|error| error.source)?, 0)), facts) {
             Ok(digest) => Ok(Some(digest)),
             Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => Ok(None),
@@ -351,12 +372,13 @@ impl Recorder {
         }
     }
 
-    /// The names in a directory, without those that the run made, and minjail for it.
-    fn listing(&self, path: &JailPath) -> Result<Vec<String>, RecordError> {
+    /// The names in a directory that was at `origin` before the run, without those that the run has made or brought there, and
+    /// minjail for it.
+    fn listing(&self, path: &JailPath, origin: &JailPath) -> Result<Vec<String>, RecordError> {
         let is_own = |name: &Vec<u8>| name.starts_with(b".minjail-") && self.shared.contains(path);
-        let names = self.root.list(path)?.into_iter().filter(|name| !is_own(name));
-        let mut names: Vec<String> =
-            names.filter(|name| !self.names.is_made(&path.join(name))).map(|name| escape(&name)).collect();
+        let was_there = |name: &Vec<u8>| self.names.origin(&path.join(name)) == Some(origin.join(name));
+        let names = self.root.list(path)?.into_iter().filter(|name| !is_own(name) && was_there(name));
+        let mut names: Vec<String> = names.map(|name| escape(&name)).collect();
         names.sort();
         Ok(names)
     }
@@ -369,7 +391,7 @@ impl Recorder {
 
     /// Where a path was before the run; `None` if the run has made it.
     fn before_the_run(&self, path: &[u8]) -> Option<JailPath> {
-        self.names.origin(&self.inside(path)?, &self.root)
+        self.names.origin(&self.inside(path)?)
     }
 
     /// A link on the way, unless the run has made it.
@@ -381,7 +403,7 @@ impl Recorder {
         self.programs.get(&process).copied().unwrap_or(STARTER)
     }
 
-    fn write(&mut self, record: &Record) -> Result<(), RecordError> {
+    pub(super) fn write(&mut self, record: &Record) -> Result<(), RecordError> {
         write_record(&mut self.records, record)
             .map_err(|source| RecordError::Temporary { path: self.place.clone(), source })
     }

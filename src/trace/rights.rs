@@ -1,11 +1,15 @@
-//! What a task may do with a path, as owners, modes and capabilities say (`path_resolution(7)`, "Permissions").
+//! What a task may do with a path (`path_resolution(7)`, "Permissions").
 //!
 //! A tracer with root's rights sees more than the program that it traces: what the program was refused must not be
-//! packed as if it had been read. Access control lists are not looked at.
+//! read, nor packed as if it had been. The kernel itself is asked; where it cannot be, owners, modes and capabilities say it.
 
-use std::collections::HashMap;
+use std::ffi::CString;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
 
-use minjail_tracer::Access;
+use minjail_tracer::{Access, Credentials, may_reach, may_use};
+use nix::libc::{R_OK, W_OK, X_OK};
 
 use super::model::Header;
 use crate::path::{Facts, JailPath};
@@ -14,56 +18,63 @@ use crate::root::Root;
 /// Whom the kernel takes a task for when it looks at files (`credentials(7)`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rights {
-    uid: u32,
-    gid: u32,
-    groups: Vec<u32>,
+    user: Credentials,
     capabilities: u64,
+    /// In a user namespace other than this process's capabilities count for the files of these users and groups
+    /// (`user_namespaces(7)`, "Interaction of user namespaces and other types of namespaces").
+    only: Option<[Vec<Range<u64>>; 2]>,
 }
 
 // `capabilities(7)`, as bits of the mask.
 const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
 
-const SEARCH: u32 = 1;
-const WRITE: u32 = 2;
-const READ: u32 = 4;
-
 /// Answers what a workload's processes are refused.
 #[derive(Debug)]
 pub(super) struct Refusals {
     /// `None` if the workload is root's: nothing is refused.
     workload: Option<Rights>,
-    /// Where the workload's user is stopped on the way to a directory, if at all.
-    ways: HashMap<JailPath, Option<JailPath>>,
 }
 
 impl Refusals {
     pub(super) fn of(header: &Header) -> Self {
-        let rights = Rights { uid: header.uid, gid: header.gid, groups: header.groups.clone(), capabilities: 0 };
-        Self { workload: (header.uid != 0).then_some(rights), ways: HashMap::new() }
+        let user = Credentials { uid: header.uid, gid: header.gid, groups: header.groups.clone() };
+        Self { workload: (header.uid != 0).then_some(Rights { user, capabilities: 0, only: None }) }
     }
 
     /// The path at which `process` is refused `access` to `path`, or to its content: a directory on the way, or `path`
     /// itself, which has these `facts`.
     pub(super) fn refusal(
-        &mut self,
+        &self,
         process: i32,
         path: &JailPath,
         facts: Option<&Facts>,
         access: Access,
         root: &Root,
     ) -> Option<JailPath> {
-        let rights = self.workload.as_ref()?;
-        let parent = path.parent()?;
-        let way = self.ways.entry(parent.clone()).or_insert_with(|| rights.stop_on_the_way(&parent, root)).clone();
-        let refused = way.or_else(|| rights.stop_at(path, facts, access))?;
-        // A setuid program, or one with capabilities, may do what its user may not.
-        match Rights::of_process(process) {
-            Some(actual) if actual != *rights => {
-                actual.stop_on_the_way(&parent, root).or_else(|| actual.stop_at(path, facts, access))
-            }
-            _ => Some(refused),
+        let workload = self.workload.as_ref()?;
+        let wanted = facts.map_or(0, |facts| wanted(facts, access));
+        if workload.reaches(path, wanted, root) {
+            return None;
         }
+        // A setuid program, or one with capabilities, may do what its user may not.
+        let actual = Rights::of_process(process);
+        let rights = actual.as_ref().unwrap_or(workload);
+        rights.stop_on_the_way(path, root).or_else(|| rights.stop_at(path, facts?, wanted, root))
+    }
+}
+
+/// What is asked of the content of something with these `facts`, as for `access(2)`; 0 is nothing.
+fn wanted(facts: &Facts, access: Access) -> i32 {
+    match access {
+        _ if !(facts.is_file() || facts.is_directory()) => 0,
+        Access::Execute | Access::Enter => X_OK,
+        // Whoever may not read what it writes has no use for the earlier content, and gets none of it.
+        Access::Write | Access::Create if facts.is_file() => W_OK | R_OK,
+        Access::Read | Access::List => R_OK,
+        // The call itself asks for less; but whoever may not read the file has no use for its content.
+        _ if facts.is_file() => R_OK,
+        _ => 0,
     }
 }
 
@@ -73,50 +84,89 @@ impl Rights {
         let status = fs_err::read_to_string(format!("/proc/{process}/status")).ok()?;
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
         let fourth = |name: &str| field(name)?.split_whitespace().nth(3)?.parse().ok();
+        let groups = field("Groups:")?.split_whitespace().filter_map(|group| group.parse().ok()).collect();
+        let map = |name| fs_err::read_to_string(format!("/proc/{process}/{name}")).ok().map(|text| outside(&text));
         Some(Self {
-            uid: fourth("Uid:")?,
-            gid: fourth("Gid:")?,
-            groups: field("Groups:")?.split_whitespace().filter_map(|group| group.parse().ok()).collect(),
+            user: Credentials { uid: fourth("Uid:")?, gid: fourth("Gid:")?, groups },
             capabilities: u64::from_str_radix(field("CapEff:")?.trim(), 16).ok()?,
+            only: if is_in_our_user_namespace(process) { None } else { Some([map("uid_map")?, map("gid_map")?]) },
         })
     }
 
-    fn may(&self, facts: &Facts, wanted: u32) -> bool {
-        let overridden = self.capabilities & CAP_DAC_OVERRIDE != 0
-            || self.capabilities & CAP_DAC_READ_SEARCH != 0
-                && (wanted == READ || facts.is_directory() && wanted == SEARCH);
-        let shift = if self.uid == facts.uid {
+    /// True if it may get to `path`, and do with it what is `wanted`.
+    fn reaches(&self, path: &JailPath, wanted: i32, root: &Root) -> bool {
+        // A link is nobody's to read, and what it leads to is told by itself.
+        let parent = path.parent().filter(|_| wanted == 0);
+        let (path, wanted) = parent.as_ref().map_or((path, wanted), |parent| (parent, X_OK));
+        CString::new(path.below(root.path()).into_os_string().into_vec())
+            .is_ok_and(|path| may_reach(&self.user, &path, wanted) == Ok(true))
+    }
+
+    /// The first directory, from the root down to the one in which `path` is, that may not be searched.
+    fn stop_on_the_way(&self, path: &JailPath, root: &Root) -> Option<JailPath> {
+        let mut way: Vec<JailPath> = path.ancestors().collect();
+        way.reverse();
+        way.into_iter().find(|directory| match root.lstat(directory) {
+            Ok(Some(facts)) => !facts.is_directory() || !self.may(directory, &facts, X_OK, root),
+            _ => false,
+        })
+    }
+
+    fn stop_at(&self, path: &JailPath, facts: &Facts, wanted: i32, root: &Root) -> Option<JailPath> {
+        (wanted != 0 && !self.may(path, facts, wanted, root)).then(|| path.clone())
+    }
+
+    /// True if it may do that with what is at `path`, however it gets there.
+    fn may(&self, path: &JailPath, facts: &Facts, wanted: i32, root: &Root) -> bool {
+        if self.overrides(facts, wanted) {
+            return true;
+        }
+        let node = root.node(path).ok().flatten();
+        let said = node.and_then(|node| may_use(&self.user, node.as_fd(), wanted).ok());
+        said.unwrap_or_else(|| self.is_let(facts, wanted))
+    }
+
+    /// True if capabilities are enough.
+    fn overrides(&self, facts: &Facts, wanted: i32) -> bool {
+        let counts = self.only.as_ref().is_none_or(|[users, groups]| {
+            let is_in = |ranges: &[Range<u64>], id: u32| ranges.iter().any(|range| range.contains(&id.into()));
+            is_in(users, facts.uid) && is_in(groups, facts.gid)
+        });
+        let reads = wanted == R_OK || facts.is_directory() && wanted == X_OK;
+        counts && (self.capabilities & CAP_DAC_OVERRIDE != 0 || self.capabilities & CAP_DAC_READ_SEARCH != 0 && reads)
+    }
+
+    /// What the mode says to the first class that fits.
+    fn is_let(&self, facts: &Facts, wanted: i32) -> bool {
+        let shift = if self.user.uid == facts.uid {
             6
-        } else if self.gid == facts.gid || self.groups.contains(&facts.gid) {
+        } else if self.user.gid == facts.gid || self.user.groups.contains(&facts.gid) {
             3
         } else {
             0
         };
-        overridden || facts.mode >> shift & wanted == wanted
+        let wanted = wanted.cast_unsigned();
+        facts.mode >> shift & wanted == wanted
     }
+}
 
-    /// The first directory, from the root down to `directory`, that may not be searched.
-    fn stop_on_the_way(&self, directory: &JailPath, root: &Root) -> Option<JailPath> {
-        let mut way: Vec<JailPath> = std::iter::once(directory.clone()).chain(directory.ancestors()).collect();
-        way.reverse();
-        way.into_iter().find(|directory| {
-            let facts = root.lstat(directory).ok().flatten();
-            facts.is_some_and(|facts| facts.is_directory() && !self.may(&facts, SEARCH))
-        })
-    }
+/// What is not to be seen is not ours.
+fn is_in_our_user_namespace(process: i32) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let [own, other] = ["self".to_owned(), process.to_string()]
+        .map(|who| fs_err::metadata(format!("/proc/{who}/ns/user")).ok().map(|found| (found.dev(), found.ino())));
+    own.is_some() && own == other
+}
 
-    fn stop_at(&self, path: &JailPath, facts: Option<&Facts>, access: Access) -> Option<JailPath> {
-        let facts = facts.filter(|facts| facts.is_file() || facts.is_directory())?;
-        let wanted = match access {
-            Access::Execute | Access::Enter => SEARCH,
-            Access::Write | Access::Create if facts.is_file() => WRITE,
-            Access::Read | Access::List => READ,
-            // The call itself asks for less; but whoever may not read the file has no use for its content.
-            _ if facts.is_file() => READ,
-            _ => return None,
-        };
-        (!self.may(facts, wanted)).then(|| path.clone())
-    }
+/// The ids that a map of a user namespace gives, as this process has them: the second number of each line and so many as the third
+/// says (`user_namespaces(7)`).
+fn outside(map: &str) -> Vec<Range<u64>> {
+    let range = |line: &str| {
+        let mut numbers = line.split_whitespace().skip(1).map_while(|number| number.parse::<u64>().ok());
+        let (first, count) = (numbers.next()?, numbers.next()?);
+        Some(first..first + count)
+    };
+    map.lines().filter_map(range).collect()
 }
 
 #[cfg(test)]
@@ -126,7 +176,7 @@ mod tests {
     use std::path::Path;
 
     fn rights(uid: u32, gid: u32, capabilities: u64) -> Rights {
-        Rights { uid, gid, groups: vec![50], capabilities }
+        Rights { user: Credentials { uid, gid, groups: vec![50] }, capabilities, only: None }
     }
 
     fn facts(uid: u32, gid: u32, mode: u32) -> Facts {
@@ -134,35 +184,64 @@ mod tests {
         Facts { mode, uid, gid, ..Facts::from_stat(&stat).unwrap() }
     }
 
+    fn path(text: &str) -> JailPath {
+        JailPath::parse(text.as_bytes()).unwrap()
+    }
+
+    fn open(path: &Path, mode: u32) {
+        fs_err::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    }
+
     #[test]
     fn the_first_class_that_fits_decides() {
         let user = rights(1000, 100, 0);
-        assert!(user.may(&facts(1000, 0, 0o400), READ));
-        assert!(!user.may(&facts(1000, 100, 0o044), READ), "the owner's bits count, though others may");
-        assert!(user.may(&facts(0, 100, 0o640), READ));
-        assert!(user.may(&facts(0, 50, 0o640), READ), "a supplementary group");
-        assert!(!user.may(&facts(0, 0, 0o640), READ));
-        assert!(user.may(&facts(0, 0, 0o604), READ));
+        assert!(user.is_let(&facts(1000, 0, 0o400), R_OK));
+        assert!(!user.is_let(&facts(1000, 100, 0o044), R_OK), "the owner's bits count, though others may");
+        assert!(user.is_let(&facts(0, 100, 0o640), R_OK));
+        assert!(user.is_let(&facts(0, 50, 0o640), R_OK), "a supplementary group");
+        assert!(!user.is_let(&facts(0, 0, 0o640), R_OK));
+        assert!(user.is_let(&facts(0, 0, 0o604), R_OK));
     }
 
     #[test]
     fn capabilities_override() {
-        assert!(rights(1000, 100, CAP_DAC_READ_SEARCH).may(&facts(0, 0, 0), READ));
-        assert!(!rights(1000, 100, CAP_DAC_READ_SEARCH).may(&facts(0, 0, 0), WRITE));
-        assert!(rights(1000, 100, CAP_DAC_OVERRIDE).may(&facts(0, 0, 0), WRITE));
+        assert!(rights(1000, 100, CAP_DAC_READ_SEARCH).overrides(&facts(0, 0, 0), R_OK));
+        assert!(!rights(1000, 100, CAP_DAC_READ_SEARCH).overrides(&facts(0, 0, 0), W_OK));
+        assert!(rights(1000, 100, CAP_DAC_OVERRIDE).overrides(&facts(0, 0, 0), W_OK));
+    }
+
+    #[test]
+    fn in_another_user_namespace_they_count_for_its_own_files() {
+        let only = Some([outside("         0       1000          1\n"), outside("0 100 1\n5 200 10\n")]);
+        let rights = Rights { only, ..rights(1000, 100, CAP_DAC_OVERRIDE) };
+        assert!(rights.overrides(&facts(1000, 100, 0), R_OK));
+        assert!(rights.overrides(&facts(1000, 209, 0), R_OK));
+        assert!(!rights.overrides(&facts(0, 100, 0), R_OK));
+        assert!(!rights.overrides(&facts(1000, 0, 0), R_OK));
     }
 
     #[test]
     fn a_closed_directory_stops_what_is_below() {
         let directory = tempfile::tempdir().unwrap();
-        let open = |path: &Path, mode| fs_err::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
         fs_err::create_dir_all(directory.path().join("closed/deep")).unwrap();
         open(directory.path(), 0o755);
         open(&directory.path().join("closed"), 0o700);
-        let path = |text: &str| JailPath::parse(text.as_bytes()).unwrap();
+        // Root's is closed to the stranger, and its own to whoever runs this.
         let stranger = rights(54321, 54321, 0);
         let root = Root::open(directory.path()).unwrap();
-        assert_eq!(stranger.stop_on_the_way(&path("/closed/deep"), &root), Some(path("/closed")));
-        assert_eq!(stranger.stop_on_the_way(&path("/"), &root), None);
+        let asks_itself = !nix::unistd::geteuid().is_root();
+        let stop = (!asks_itself).then(|| path("/closed"));
+        assert_eq!(stranger.stop_on_the_way(&path("/closed/deep/file"), &root), stop);
+        assert_eq!(stranger.stop_on_the_way(&path("/closed"), &root), None);
+        assert_eq!(stranger.reaches(&path("/closed/deep"), X_OK, &root), asks_itself);
+        assert!(stranger.reaches(&path("/closed"), 0, &root));
+        open(&directory.path().join("closed"), 0o755);
+        assert!(stranger.reaches(&path("/closed/deep"), X_OK, &root), "it is open now");
+    }
+
+    #[test]
+    fn a_file_that_may_be_written_and_not_read_is_refused() {
+        assert_eq!(wanted(&facts(0, 0, 0), Access::Look), R_OK);
+        assert_eq!(wanted(&facts(0, 0, 0), Access::Write), W_OK | R_OK);
     }
 }

@@ -183,6 +183,8 @@ pub(crate) struct Engine<'a> {
     looks: Vec<Looks>,
     looked: u64,
     executed: bool,
+    /// What was told last is to be told again when it is asked for again.
+    pub(crate) again: bool,
     /// What processes are about to run.
     pub(crate) programs: HashMap<i32, Program>,
     /// Sockets that were bound to a port of the program's choice, by their cookies (`SO_COOKIE` of `socket(7)`).
@@ -228,6 +230,7 @@ impl<'a> Engine<'a> {
             looks: Vec::new(),
             looked: 0,
             executed: false,
+            again: false,
             programs: HashMap::new(),
             chosen: HashSet::new(),
             listens: false,

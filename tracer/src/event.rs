@@ -1,5 +1,7 @@
 //! What the tracer tells.
 
+use std::cell::Cell;
+
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,8 @@ pub enum Event<'a> {
 #[derive(Debug)]
 pub struct Touch<'a> {
     pub process: i32,
+    /// Of its tasks, the one that makes the call; its last one is over.
+    pub task: i32,
     /// The system call's name.
     pub call: &'static str,
     pub access: Access,
@@ -37,6 +41,9 @@ pub struct Touch<'a> {
     /// It lies on a file system that the program has mounted and serves itself (FUSE): nobody may look at it who holds the
     /// program up, since its server is held up as well. Links that lie there are not in the walk.
     pub is_served: bool,
+    /// What a program asks for again is not told again. Whoever is told sets this to be told all the same, as of what the
+    /// program may be refused now, and not the next time.
+    pub again: &'a Cell<bool>,
 }
 
 /// What a call is about to do with a path.

@@ -2,6 +2,8 @@
 //!
 //! What others may do to it meanwhile is in [`race`](crate::race).
 
+use std::cell::Cell;
+
 use nix::errno::Errno;
 
 use crate::TraceError;
@@ -302,6 +304,9 @@ impl Engine<'_> {
             let found = self.found_in(asking.task, place, &path);
             let walk = Walk { links: Vec::new(), passed: Vec::new(), end: path, found, by_descriptor: false };
             self.tell_touch(asking, place, access, &[], &walk)?;
+            if std::mem::take(&mut self.again) {
+                self.known.forget((access, place.namespace, walk.end.as_slice()));
+            }
         }
         Ok(())
     }
@@ -384,6 +389,9 @@ impl Engine<'_> {
             };
             if tell {
                 self.tell_touch(asking, &place, access, &spelled, &walk)?;
+                if std::mem::take(&mut self.again) {
+                    self.known.forget(question);
+                }
             }
             if access == Access::Execute {
                 self.executing(asking, &place, &walk)?;
@@ -455,8 +463,12 @@ impl Engine<'_> {
         walk: &Walk,
         is_served: bool,
     ) -> Result<(), TraceError> {
-        let (process, call) = (asking.process, asking.entry.call.name);
-        self.tell(Event::Touch(Touch { process, call, access, spelled, walk, is_served }))
+        let Asking { task, process, entry, .. } = asking;
+        let (call, again) = (entry.call.name, Cell::new(false));
+        let told =
+            self.tell(Event::Touch(Touch { process, task, call, access, spelled, walk, is_served, again: &again }));
+        self.again = again.get();
+        told
     }
 
     /// What stands at `path`, which has no links on its way.

@@ -84,7 +84,7 @@ pub use event::{Access, Event, Found, Gap, Link, Protocol, Touch, Walk};
 pub use limits::{fail_beyond as fail_beyond_limits, lift as lift_limits, restore as restore_limits};
 pub use signals::Forwarding;
 pub use spawn::{Command, Credentials, SpawnError};
-pub use sys::has_standard_output;
+pub use sys::{has_standard_output, may_reach, may_use};
 
 /// The tracer could not do its work.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,94 @@
+//! What a directory took with it that was moved: what the run has found under names that are gone when it ends.
+//!
+//! In: a run that is over. Out: copies of what it found there and left as it was. What it changed or removed was kept before that.
+
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+
+use minjail_tracer::Access;
+
+use super::format::Record;
+use super::model::{Found, Touch};
+use super::names::moved_below;
+use super::record::{RecordError, Recorder};
+use crate::path::JailPath;
+
+impl Recorder {
+    /// Keeps what was found in directories that have another name now.
+    pub(super) fn keep_moved(&mut self) -> Result<(), RecordError> {
+        self.names.settle_all(&self.root);
+        let is_directory = |at| matches!(self.root.lstat(at), Ok(Some(facts)) if facts.is_directory());
+        let moved = self.names.moved().filter(|(_, at)| is_directory(at));
+        let directories: Vec<(JailPath, JailPath)> = moved.map(|(from, at)| (from.clone(), at.clone())).collect();
+        if directories.is_empty() {
+            return Ok(());
+        }
+        let place = self.place.clone();
+        let taken = self.found_in(&directories).map_err(|source| RecordError::Temporary { path: place, source })?;
+        for (mut touch, at) in taken {
+            let Found::There(facts) = &touch.found else { continue };
+            if self.kept.insert(touch.path.clone()) {
+                touch.before = self.keep(&at, facts)?;
+                self.keep_way(&touch, &at)?;
+                self.write(&Record::Touch(touch))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records the directories that what is `at` another name now was in before: whoever goes through them does not touch them, and
+    /// nothing is to be seen of them afterwards.
+    pub(super) fn keep_way(&mut self, touch: &Touch, at: &JailPath) -> Result<(), RecordError> {
+        for (was, is) in touch.path.ancestors().zip(at.ancestors()) {
+            if was == is || self.names.origin(&is).as_ref() != Some(&was) {
+                break;
+            }
+            let Some(facts) = self.root.lstat(&is)? else { break };
+            if self.kept.insert(was.clone()) {
+                let found = Found::There(facts);
+                self.write(&Record::Touch(Touch {
+                    access: Access::Look,
+                    path: was,
+                    found,
+                    spelled: None,
+                    links: Vec::new(),
+                    passed: Vec::new(),
+                    target: None,
+                    before: None,
+                    names: None,
+                    ..touch.clone()
+                }))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The files that the run found in `directories`, of which the old name and the new one are given, with where they are now.
+    fn found_in(&mut self, directories: &[(JailPath, JailPath)]) -> io::Result<Vec<(Touch, JailPath)>> {
+        self.records.flush()?;
+        let mut file = self.records.get_ref().try_clone()?;
+        file.rewind()?;
+        let mut found = Vec::new();
+        for line in BufReader::new(&file).lines() {
+            if let Record::Touch(touch) = serde_json::from_str(&line?)? {
+                found.extend(self.whereabouts(&touch, directories).map(|at| (touch, at)));
+            }
+        }
+        file.seek(SeekFrom::End(0))?;
+        Ok(found)
+    }
+
+    /// Where the file is now that was found, if its content was not kept and is still what it was.
+    fn whereabouts(&self, touch: &Touch, directories: &[(JailPath, JailPath)]) -> Option<JailPath> {
+        let Found::There(facts) = &touch.found else { return None };
+        if touch.made || touch.refused.is_some() || !facts.is_file() || self.kept.contains(&touch.path) {
+            return None;
+        }
+        let taken = directories.iter().filter(|(from, _)| touch.path.starts_with(from));
+        let mut places = taken.map(|(from, at)| moved_below(&touch.path, from, at));
+        places.find(|at| {
+            let now = self.root.lstat(at).ok().flatten();
+            let is_same = |now| facts.same_content(now) && (facts.dev, facts.ino) == (now.dev, now.ino);
+            now.as_ref().is_some_and(is_same) && self.names.origin(at).as_ref() == Some(&touch.path)
+        })
+    }
+}

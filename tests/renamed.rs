@@ -1,0 +1,161 @@
+//! What a run renames: an image has it where it was before, with the content that it had, and nothing that the run made itself.
+
+mod support;
+
+use std::path::Path;
+
+use support::traced::Traced;
+use support::{has, needs_root, outcome_of};
+
+/// Files before a run and in the image that comes of it: `path=content`, sorted.
+struct Case {
+    before: &'static [&'static str],
+    script: &'static str,
+    image: &'static [&'static str],
+}
+
+impl Case {
+    #[track_caller]
+    fn check(&self) {
+        let traced = Traced::new(self.script, |work| lay_out(work, self.before));
+        let built = traced.into_built();
+        assert_eq!(files(&built.at(""), Path::new("")), self.image, "{}", self.script);
+    }
+}
+
+/// A path that ends in `/` is an empty directory.
+fn lay_out(work: &Path, files: &[&str]) {
+    for file in files {
+        let (name, content) = file.split_once('=').unwrap_or((file, ""));
+        let path = work.join(name);
+        fs_err::create_dir_all(if name.ends_with('/') { &path } else { path.parent().unwrap() }).unwrap();
+        if !name.ends_with('/') {
+            fs_err::write(path, content).unwrap();
+        }
+    }
+}
+
+fn files(top: &Path, below: &Path) -> Vec<String> {
+    let Ok(entries) = fs_err::read_dir(top.join(below)) else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = below.join(entry.unwrap().file_name());
+        match fs_err::read_to_string(top.join(&path)) {
+            Ok(content) => found.push(format!("{}={content}", path.display())),
+            Err(_) => found.extend(files(top, &path)),
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn what_was_made_stays_out_wherever_it_goes() {
+    Case { before: &["a/f=old"], script: "echo new > a/new; mv a b; cat b/new b/f", image: &["a/f=old"] }.check();
+    Case { before: &["empty/"], script: "mkdir t; echo new > t/x; mv -T t empty; cat empty/x", image: &[] }.check();
+    Case {
+        before: &["prev/f=old"],
+        script: "mkdir cur; echo new > cur/f; mv cur old; mv prev cur; cat cur/f old/f",
+        image: &["prev/f=old"],
+    }
+    .check();
+}
+
+#[test]
+fn what_was_there_is_found_where_it_was() {
+    Case { before: &["pre/f=old"], script: "mkdir m; mv pre m/; mv m n; cat n/pre/f", image: &["pre/f=old"] }.check();
+    Case { before: &["x=one", "a/f=two"], script: "mv x a/x; mv a c; cat c/x c/f", image: &["a/f=two", "x=one"] }
+        .check();
+    Case {
+        before: &["d/", "pre/x/f=old"],
+        script: "mkdir d/x/y || :; mv -T pre d; cat d/x/f",
+        image: &["pre/x/f=old"],
+    }
+    .check();
+}
+
+#[test]
+fn a_directory_takes_along_what_was_read_before() {
+    Case { before: &["d/x/y/f=old"], script: "cat d/x/y/f; mv d e", image: &["d/x/y/f=old"] }.check();
+    Case { before: &["d/f=old", "d/g=too"], script: "cat d/f; mv d e; cat e/g", image: &["d/f=old", "d/g=too"] }
+        .check();
+    Case {
+        before: &["d/f=old", "d/g=too"],
+        script: "cat d/f d/g; mv d e; echo new > e/f; rm e/g; mv e g",
+        image: &["d/f=old", "d/g=too"],
+    }
+    .check();
+}
+
+#[test]
+fn names_of_a_directory_are_those_of_before() {
+    Case {
+        before: &["a/one=1", "c/two=2"],
+        script: "ls a; mv a b; mv c a; ls a; cat a/two b/one",
+        image: &["a/one=1", "c/two=2"],
+    }
+    .check();
+}
+
+/// The files of `work` in the image of what a user did that is not root.
+#[track_caller]
+fn of_a_user(script: &str, prepare: impl FnOnce(&Path)) -> Vec<String> {
+    let traced = Traced::with(&["--user", "65534:65534"], script, |work| {
+        prepare(work);
+        outcome_of(support::limited("chown").args(["65534:65534", &support::text(work)])).success();
+    });
+    let built = traced.into_built();
+    files(&built.at(""), Path::new(""))
+}
+
+/// For root alone.
+fn close(path: &Path) {
+    outcome_of(support::limited("chmod").args(["go=", &support::text(path)])).success();
+}
+
+#[test]
+fn what_a_user_was_refused_may_be_read_later() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    let found = of_a_user("cat d/f || chmod 755 d; cat d/f d/g", |work| {
+        lay_out(work, &["d/f=one", "d/g=two"]);
+        let (d, files) = (work.join("d"), ["d", "d/f", "d/g"].map(|name| support::text(&work.join(name))));
+        outcome_of(support::limited("chown").arg("65534:65534").args(files)).success();
+        outcome_of(support::limited("chmod").args(["000", &support::text(&d)])).success();
+    });
+    assert_eq!(found, ["d/f=one", "d/g=two"]);
+}
+
+#[test]
+fn a_user_namespace_opens_nobody_elses_files() {
+    if !needs_root("to become another user") || !has(&["unshare"]) {
+        return;
+    }
+    let found = of_a_user("unshare -Ur cat closed/f file; unshare -Ur cat own", |work| {
+        lay_out(work, &["closed/f=secret", "file=secret", "own=own"]);
+        close(&work.join("closed"));
+        close(&work.join("file"));
+        let own = work.join("own");
+        outcome_of(support::limited("chown").args(["65534:65534", &support::text(&own)])).success();
+    });
+    assert_eq!(found, ["file=", "own=own"]);
+}
+
+#[test]
+fn an_access_control_list_is_heard() {
+    if !needs_root("to become another user") || !has(&["python3"]) {
+        return;
+    }
+    let found = of_a_user("cat denied; cat allowed; echo more >> written", |work| {
+        lay_out(work, &["denied=secret", "allowed=open", "written=secret"]);
+        let list = "import os, struct, sys\n\
+            entry = lambda tag, may, who=0xffffffff: struct.pack('<HHI', tag, may, who)\n\
+            def set(name, user, others):\n    \
+                entries = [entry(1, 6), entry(2, user, 65534), entry(4, 0), entry(0x10, 7), entry(0x20, others)]\n    \
+                os.setxattr(name, 'system.posix_acl_access', struct.pack('<I', 2) + b''.join(entries))\n\
+            set('denied', 0, 4); set('allowed', 4, 0); set('written', 2, 0)\n";
+        outcome_of(support::limited("python3").args(["-c", list]).current_dir(work)).success();
+    });
+    assert_eq!(found, ["allowed=open", "denied=", "written="]);
+}
