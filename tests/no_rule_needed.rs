@@ -235,6 +235,57 @@ fn a_namespace_that_a_mount_keeps() {
     assert!(why_not.text().contains("found a namespace there, which is no file"), "{why_not}");
 }
 
+/// A chroot has a `/proc` of its own: what lies there has no content from before, and reading it may fail or never end.
+#[test]
+fn what_the_kernel_makes_up_at_another_place() {
+    if !needs_root("a mount") || !has(&["unshare"]) {
+        return;
+    }
+    const PROGRAM: &str = "cat version sys/kernel/ostype; ls .. . self/task > /dev/null; readlink self > /dev/null
+        exec 3< self/mem 4< self/pagemap 5<> self/mem; cat self/attr/fscreate; echo 5 > self/clear_refs
+        mkdir ../group/made.$$ && echo 1 > ../group/made.$$/cgroup.kill && rmdir ../group/made.$$; echo survived";
+    let context = TestContext::new();
+    // Where the content of what is read is kept, and where it is not.
+    let cases = [("kept", "/var/tmp/root".to_owned()), ("not", text(&context.work().join("root")))];
+    for (name, place) in cases {
+        let (tree, trace) = (context.text(name), context.text(&format!("{name}.trace")));
+        let script = format!(
+            "mount -t tmpfs none /var/tmp && mkdir -p {place}/proc {place}/group && \
+             mount -t proc none {place}/proc && mount -t cgroup2 none {place}/group && \
+             exec {} trace -t {trace} -o rootfs:{tree} -- sh -c 'cd {place}/proc; {PROGRAM}'",
+            support::minjail()
+        );
+        let traced = outcome_of(context.command("unshare").args(["-m", "sh", "-c", &script])).success();
+        assert!(traced.text().starts_with("Linux version"), "{traced}");
+        assert!(traced.text().ends_with("\nsurvived\n"), "{traced}");
+        for point in [format!("{place}/proc"), format!("{place}/group")] {
+            let told = format!("what the kernel makes up at {point} is not packed; something must mount it there");
+            assert_eq!(traced.stderr.matches(&told).count(), 1, "{traced}");
+            assert_eq!(support::names_in(&context.path(name).join(&point[1..])), [""; 0], "{traced}");
+        }
+        let mut why_not = context.minjail(&["why-not", &trace, &format!("{place}/proc/version")]);
+        let why_not = outcome_of(&mut why_not);
+        assert!(why_not.text().contains("found there what the kernel makes up"), "{why_not}");
+        // It is mounted no longer; of the other case, nothing at all is there any more.
+        if name == "not" {
+            let later = format!("rootfs:{tree}-later");
+            let built = outcome_of(&mut context.minjail(&["build", "-t", &trace, "-o", &later])).success();
+            assert!(built.stderr.contains("what the kernel makes up at"), "{built}");
+            let point = context.path(&format!("{name}-later")).join(&place[1..]).join("proc");
+            assert_eq!(support::names_in(&point), [""; 0], "{built}");
+        }
+
+        let include = format!(
+            "mount -t tmpfs none /var/tmp && mkdir -p {place}/proc && mount -t proc none {place}/proc && exec {} \
+             build -q -t {trace} --include {place} -o rootfs:{tree}-included",
+            support::minjail()
+        );
+        outcome_of(context.command("unshare").args(["-m", "sh", "-c", &include])).success();
+        let included = context.path(&format!("{name}-included")).join(&place[1..]).join("proc");
+        assert_eq!(support::names_in(&included), [""; 0]);
+    }
+}
+
 /// Where the caller's output goes is no file of the program's, by whatever name it opens it; what it has open itself is.
 #[test]
 fn what_is_open_already() {

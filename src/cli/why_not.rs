@@ -13,7 +13,7 @@ use crate::manifest::Packages;
 use crate::path::{Facts, JailPath};
 use crate::report::summary::size;
 use crate::root::Root;
-use crate::trace::{Found, NAMESPACE, Run, Touch, Trace};
+use crate::trace::{Found, MADE_UP, NAMESPACE, Run, Touch, Trace};
 
 /// Say why a path is not in the image: whether anything looked it up, what the root has there, and of which package
 #[derive(Debug, clap::Args)]
@@ -180,6 +180,7 @@ fn lookup(run: &Run, touch: &Touch) -> String {
     let what = match &touch.found {
         Found::Missing => "looked for it in vain",
         Found::Unknown(errno) if errno == NAMESPACE => "found a namespace there, which is no file",
+        Found::Unknown(errno) if errno == MADE_UP => "found there what the kernel makes up, which no image can have",
         Found::Unknown(errno) if matches!(errno.as_str(), "EACCES" | "EPERM") => "was not allowed to look at it",
         Found::Unknown(errno) => &format!("could not look at it ({errno})"),
         Found::There(_) if touch.made => "used it, and the run itself had made it",

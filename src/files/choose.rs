@@ -9,14 +9,14 @@ use super::policy::{Pattern, PatternKind, StatOnly};
 use super::{FileSet, FilesError, Note, Reason, What};
 use crate::path::{FileType, JailPath};
 use crate::root::{Root, RootError};
-use crate::trace::is_kernels;
+use crate::trace::{is_kernels, is_made_up, is_made_up_below};
 
 /// Adds what `patterns` name; returns the executables and libraries among it.
 pub(super) fn include(files: &mut FileSet, patterns: &[Pattern], root: &Root) -> Result<Vec<JailPath>, FilesError> {
     let mut objects = Vec::new();
     for pattern in patterns {
         let mut found = named(pattern, root)?;
-        found.retain(|path| !is_kernels(path));
+        found.retain(|path| !is_kernels(path) && !is_made_up_below(path, root));
         if found.is_empty() {
             return Err(FilesError::Nothing { pattern: pattern.text.clone() });
         }
@@ -41,7 +41,7 @@ pub(super) fn add_found(
             files.add(link.path, What::AsIs, reason.clone());
         }
         let Some(facts) = walk.facts else { continue };
-        if facts.file_type == FileType::Socket || is_kernels(&walk.end) {
+        if facts.file_type == FileType::Socket || is_kernels(&walk.end) || is_made_up_below(&walk.end, root) {
             continue;
         }
         let name = walk.end.file_name();
@@ -162,7 +162,7 @@ pub(super) fn whole(path: &JailPath, root: &Root) -> Result<BTreeSet<JailPath>, 
 fn below(top: &JailPath, root: &Root, found: &mut BTreeSet<JailPath>) -> Result<(), RootError> {
     let mut todo = vec![top.clone()];
     while let Some(directory) = todo.pop() {
-        if is_kernels(&directory) || !is_directory(&directory, root) {
+        if is_kernels(&directory) || !is_directory(&directory, root) || is_made_up(&directory, root) {
             continue;
         }
         for name in root.list(&directory)? {

@@ -7,7 +7,8 @@ use super::special;
 use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Reasons, Was, What};
 use crate::path::{Facts, FileType, JailPath, unescape};
 use crate::root::Root;
-use crate::trace::{Access, Found, Header, NAMESPACE, Run, Touch, Trace, is_kernels, is_shared, is_temporary};
+use crate::trace::{Access, Found, Header, MADE_UP, NAMESPACE, Run, Touch, Trace};
+use crate::trace::{is_kernels, is_made_up, is_shared, is_temporary, mount_point};
 
 /// In place of a system call's name: what was missed in the jail and is to be added.
 pub const REPAIR: &str = "repair";
@@ -192,6 +193,7 @@ pub(super) fn wanted(
     for (path, reasons) in ways.filter(|(path, _)| !is_kernels(path)) {
         // What the run or its jail made on its way, or what has no directory to be made in, was not there before.
         if files.contains(path) || root.lstat(path)?.is_some() {
+            let path = if is_made_up(path, root) { made_up(path, root, &mut notes) } else { path.clone() };
             for reason in reasons {
                 files.add(path.clone(), What::AsIs, reason.clone());
             }
@@ -225,6 +227,10 @@ fn want(
     files: &mut FileSet,
     notes: &mut Vec<Note>,
 ) -> Result<(), FilesError> {
+    if touched.first.found == Found::Unknown(MADE_UP.to_owned()) {
+        add(&made_up(path, root, notes), touched, &What::AsIs, files);
+        return Ok(());
+    }
     // What something outside must provide; its directory is there for it.
     let provided = match &touched.first.found {
         Found::Unknown(errno) if errno == NAMESPACE => Some(Note::Namespace { path: path.clone() }),
@@ -274,6 +280,17 @@ fn want(
     }
     add(path, touched, &what, files);
     Ok(())
+}
+
+/// What there must be for what the kernel makes up at `path`; it is said that the rest is not packed.
+fn made_up(path: &JailPath, root: &Root, notes: &mut Vec<Note>) -> JailPath {
+    let place = mount_point(path, root);
+    let note = Note::MadeUp { path: place.clone() };
+    // A list of processes alone has a thousand files.
+    if !notes.contains(&note) {
+        notes.push(note);
+    }
+    place
 }
 
 fn add(path: &JailPath, touched: &Touched<'_>, what: &What, files: &mut FileSet) {
@@ -338,7 +355,11 @@ fn list(
             None if touched.is_the_jails(&child, jails, root)? => continue,
             _ if files.contains(&child) => What::AsIs,
             Some(facts) if facts.is_directory() || facts.is_symlink() => What::AsIs,
-            Some(facts) if listing == Listing::Full && facts.file_type != FileType::Socket => What::AsIs,
+            Some(facts)
+                if listing == Listing::Full && facts.file_type != FileType::Socket && !is_made_up(&child, root) =>
+            {
+                What::AsIs
+            }
             _ => What::Placeholder,
         };
         files.add(child, what, Reason::Listed { directory: path.clone() });

@@ -16,6 +16,8 @@ pub enum Note {
     Given { path: JailPath },
     /// A namespace, which something outside must provide.
     Namespace { path: JailPath },
+    /// What the kernel makes up was used there, or below; something outside must mount it.
+    MadeUp { path: JailPath },
     /// A device that the runtime must provide.
     Device { path: JailPath },
     /// The workload was not allowed to read it; it is there without content.

@@ -381,6 +381,9 @@ fn sentence(note: &Note) -> String {
             format!("{path} was given to the program at a descriptor, as by a redirection, and is not packed")
         }
         Note::Namespace { path } => format!("the namespace {path} is not packed; something must provide it"),
+        Note::MadeUp { path } => {
+            format!("what the kernel makes up at {path} is not packed; something must mount it there")
+        }
         Note::Device { path } => format!("the device {path} is not packed; the runtime must provide it"),
         Note::Refused { path } => {
             format!("{path} could not be read, by the program neither; it is packed without content")

@@ -7,6 +7,7 @@
 
 mod format;
 mod holes;
+mod kernels;
 mod merge;
 mod model;
 mod moved;
@@ -18,9 +19,10 @@ mod store;
 mod write;
 
 pub use format::{TraceError, write_run};
+pub(crate) use kernels::{is_made_up, is_made_up_below, mount_point};
 pub use merge::Conflict;
 pub use minjail_tracer::{Access, Gap, Protocol};
-pub use model::{Ending, FORMAT, Found, Header, Link, Listening, NAMESPACE, Program, Run, Touch, Trace};
+pub use model::{Ending, FORMAT, Found, Header, Link, Listening, MADE_UP, NAMESPACE, Program, Run, Touch, Trace};
 pub use record::{RecordError, Recorder, Tally, WrittenOut};
 pub(crate) use record::{is_kernels, is_shared, is_temporary};
 pub use write::check_place;

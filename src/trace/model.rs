@@ -147,6 +147,9 @@ pub enum Found {
 /// What reading a namespace says that a mount keeps (`namespaces(7)`): it has the looks of a file, and no content.
 pub const NAMESPACE: &str = "EINVAL";
 
+/// What is said of anything else that the kernel makes up (procfs, sysfs, cgroup2 and the like), as no device has it.
+pub const MADE_UP: &str = "ENODEV";
+
 /// A port at which the workload took connections or datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

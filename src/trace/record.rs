@@ -12,15 +12,14 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::FileStat;
-use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 
 use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Touch as TracerTouch};
 
 use super::format::{Record, write_record};
 use super::holes::Holes;
-use super::model::{Ending, Found, Header, Link, Listening, NAMESPACE, Program, Touch};
+use super::kernels::Origins;
+use super::model::{Ending, Found, Header, Link, Listening, Program, Touch};
 use super::names::Names;
 use super::rights::Refusals;
 use super::store::Store;
@@ -48,6 +47,7 @@ pub struct Recorder {
     recorded: HashMap<(Vec<u8>, Vec<Vec<u8>>), u32>,
     tally: Tally,
     pub(super) names: Names,
+    origins: Origins,
     /// Directories whose names were recorded.
     listed: HashSet<JailPath>,
     refusals: Refusals,
@@ -134,6 +134,7 @@ impl Recorder {
             recorded: HashMap::new(),
             tally: Tally::default(),
             names: Names::default(),
+            origins: Origins::default(),
             listed: HashSet::new(),
             failure: None,
         };
@@ -279,12 +280,7 @@ impl Recorder {
     fn touch(&mut self, touch: &TracerTouch<'_>) -> Result<(), RecordError> {
         self.names.settle(touch.task, &self.root);
         let Some(current) = self.inside(&touch.walk.end) else { return Ok(()) };
-        let found = match &touch.walk.found {
-            TracerFound::Missing => Found::Missing,
-            TracerFound::There(stat) if is_namespace(stat, &touch.walk.end) => Found::Unknown(NAMESPACE.to_owned()),
-            TracerFound::There(stat) => Facts::from_stat(stat).map_or(Found::Missing, Found::There),
-            TracerFound::Unknown(errno) => Found::Unknown(format!("{errno:?}")),
-        };
+        let found = self.found(touch, &current);
         // Looking there would have to wait for the program, which stands still.
         let origin = if touch.is_served { None } else { self.names.origin(&current) };
         let mut record = Touch {
@@ -328,6 +324,24 @@ impl Recorder {
         }
         self.tally.touches += 1;
         self.write(&Record::Touch(record))
+    }
+
+    /// What is there, as far as anything can be told of it.
+    fn found(&mut self, touch: &TracerTouch<'_>, current: &JailPath) -> Found {
+        if touch.access == Access::Mount {
+            self.origins.forget();
+        }
+        let stat = match &touch.walk.found {
+            TracerFound::Missing => return Found::Missing,
+            TracerFound::Unknown(errno) => return Found::Unknown(format!("{errno:?}")),
+            TracerFound::There(stat) => stat,
+        };
+        // Who serves it himself stands still, and cannot be asked what it is.
+        let is_plain = touch.is_served || is_kernels(current);
+        match if is_plain { None } else { self.origins.errno(current, stat, &self.root) } {
+            Some(errno) => Found::Unknown(errno.to_owned()),
+            None => Facts::from_stat(stat).map_or(Found::Missing, Found::There),
+        }
     }
 
     /// Keeps what the call could change, or what only now can be seen: content, a link's text, a listing.
@@ -407,14 +421,6 @@ impl Recorder {
         write_record(&mut self.records, record)
             .map_err(|source| RecordError::Temporary { path: self.place.clone(), source })
     }
-}
-
-/// True for a namespace that a mount keeps (`namespaces(7)`, "The /proc/pid/ns/ directory"): by its facts a file, of which nothing
-/// can be read and no image made.
-fn is_namespace(stat: &FileStat, path: &[u8]) -> bool {
-    // `fs/nsfs.c`: empty, for reading alone, on no device.
-    let may_be = stat.st_mode == libc::S_IFREG | 0o444 && stat.st_size == 0 && libc::major(stat.st_dev) == 0;
-    may_be && statfs(path).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)
 }
 
 /// True for a call that sets a file's times: `utime(2)`, `utimensat(2)` and their kin. Others that change attributes leave
