@@ -286,6 +286,26 @@ fn what_the_kernel_makes_up_at_another_place() {
     }
 }
 
+/// A hole has zeros without end, which say nothing that the program would have to wait for.
+#[test]
+fn a_large_hole_that_is_removed() {
+    let context = TestContext::new();
+    let script = "truncate -s 4G hole && printf end >> hole && exec \"$0\" \"$@\"";
+    let program = "date +%s%N; rm hole; date +%s%N";
+    let trace = context.text("x.trace");
+    let mut command = context.command("sh");
+    command.args(["-c", script, support::minjail(), "trace", "-q", "-t", &trace, "--", "sh", "-c", program]);
+    let traced = outcome_of(&mut command).success();
+    let times: Vec<u64> = traced.text().lines().map(|line| line.parse().expect("it is a number")).collect();
+    assert!(times[1] - times[0] < 3_000_000_000, "{traced}");
+    let records = fs_err::read_to_string(context.path("x.trace/trace.jsonl")).expect("it was written");
+    let kept = support::names_in(&context.path("x.trace/before"));
+    assert_eq!((kept.len(), kept[0].len()), (1, 64), "{kept:?}");
+    assert!(records.contains(&format!(r#""before":"{}""#, kept[0])) && !records.contains("pending"), "{records}");
+    let summed = outcome_of(context.command("sha256sum").arg(context.path("x.trace/before").join(&kept[0])));
+    assert!(summed.text().starts_with(&kept[0]), "{summed}");
+}
+
 /// Where the caller's output goes is no file of the program's, by whatever name it opens it; what it has open itself is.
 #[test]
 fn what_is_open_already() {

@@ -14,6 +14,8 @@ use nix::unistd::{Whence, lseek};
 pub(super) struct Holes {
     file: File,
     at: u64,
+    /// What stands here or behind is not read.
+    end: u64,
     /// Where the hole, or the data, ends that `at` is in.
     until: u64,
     is_hole: bool,
@@ -21,30 +23,45 @@ pub(super) struct Holes {
 
 impl Holes {
     pub(super) fn new(file: File, start: u64) -> Self {
-        Self { file, at: start, until: start, is_hole: false }
+        Self { file, at: start, end: u64::MAX, until: start, is_hole: false }
     }
 
-    /// Finds out what stands at `at` (`lseek(2)`, "Seeking file data and holes").
+    /// The same, but not beyond `end`: who writes to the file meanwhile does not make it longer.
+    pub(super) fn up_to(self, end: u64) -> Self {
+        Self { end, ..self }
+    }
+
+    /// Goes to the end of the hole that it is in, if it is in one; how long the rest of it was.
+    pub(super) fn skip_hole(&mut self) -> io::Result<u64> {
+        self.look()?;
+        let length = if self.is_hole { self.until - self.at } else { 0 };
+        self.at += length;
+        Ok(length)
+    }
+
+    /// Finds out what stands at `at` (`lseek(2)`, "Seeking file data and holes"), unless that is known.
     fn look(&mut self) -> io::Result<()> {
+        if self.at < self.until || self.at >= self.end {
+            return Ok(());
+        }
         let offset = |at: u64| i64::try_from(at).map_err(|_| Errno::EOVERFLOW);
         let found = |whence| lseek(&self.file, offset(self.at)?, whence).map(|found| found as u64);
         let length = || self.file.metadata().map(|metadata| metadata.len());
-        (self.is_hole, self.until) = match found(Whence::SeekData) {
+        let (is_hole, until) = match found(Whence::SeekData) {
             Ok(start) if start > self.at => (true, start),
             Ok(_) => (false, found(Whence::SeekHole).unwrap_or(u64::MAX)),
             // No data up to the end. Files of /proc say that they are empty, and are not.
             Err(Errno::ENXIO) if length()? > self.at => (true, length()?),
             Err(_) => (false, u64::MAX),
         };
+        (self.is_hole, self.until) = (is_hole, until.min(self.end));
         Ok(())
     }
 }
 
 impl Read for Holes {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.at >= self.until {
-            self.look()?;
-        }
+        self.look()?;
         let left = usize::try_from(self.until - self.at).unwrap_or(usize::MAX);
         let piece = buffer.len().min(left);
         let read = if self.is_hole {
@@ -82,6 +99,19 @@ mod tests {
                     Holes::new(file.try_clone().unwrap(), start).read_to_end(&mut read).unwrap();
                     let expected = plain.get(start as usize..).unwrap_or_default();
                     assert!(read == expected, "{pieces:?} and {rest} from {start}");
+                    let (mut skipped, end) = (Vec::new(), start + 50_000);
+                    let mut holes = Holes::new(file.try_clone().unwrap(), start).up_to(end);
+                    loop {
+                        let hole = holes.skip_hole().unwrap() as usize;
+                        skipped.resize(skipped.len() + hole, 0);
+                        let mut piece = vec![b'?'; 1000];
+                        let read = holes.read(&mut piece).unwrap();
+                        skipped.extend(&piece[..read]);
+                        if hole + read == 0 {
+                            break;
+                        }
+                    }
+                    assert!(skipped == expected[..expected.len().min(50_000)], "{pieces:?} and {rest} from {start}");
                 }
             }
         }

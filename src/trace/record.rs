@@ -17,12 +17,11 @@ use serde::{Deserialize, Serialize};
 use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Touch as TracerTouch};
 
 use super::format::{Record, write_record};
-use super::holes::Holes;
 use super::kernels::Origins;
 use super::model::{Ending, Found, Header, Link, Listening, Program, Touch};
 use super::names::Names;
 use super::rights::Refusals;
-use super::store::Store;
+use super::store::{CopyError, Store};
 use super::write::stage;
 use crate::path::{Facts, JailPath, escape};
 use crate::publish::{PublishError, Stage};
@@ -181,7 +180,7 @@ impl Recorder {
         self.write(&Record::End { ending, gaps: self.tally.gaps.clone() })?;
         let failed = |source| RecordError::Temporary { path: self.place.clone(), source };
         let mut records = self.records.into_inner().map_err(|error| failed(error.into_error()))?;
-        let stage = stage(&mut records, &mut self.store, target)?;
+        let stage = stage(&mut records, &self.store, target)?;
         Ok(WrittenOut { stage, tally: self.tally })
     }
 
@@ -376,13 +375,14 @@ impl Recorder {
         Ok(())
     }
 
-    /// Keeps the content that `path` has now; `None` of a file that is not ours to read, or that somebody else has
-    /// just removed: the call may come to nothing, and if it does not, the change shows when the image is built.
+    /// Keeps the content that `path` has now; `None` of a file that cannot be read: it is not ours, or its disk fails, or
+    /// somebody else has just removed it. The call may come to nothing, and if it does not, the change shows when the image
+    /// is built.
     pub(super) fn keep(&mut self, path: &JailPath, facts: &Facts) -> Result<Option<String>, RecordError> {
-        match self.store.keep(|| Ok(Holes::new(self.root.open_file(path).map_err(|error| error.source)?, 0)), facts) {
-            Ok(digest) => Ok(Some(digest)),
-            Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => Ok(None),
-            Err(source) => Err(RecordError::Keep { path: path.to_string(), source }),
+        match self.store.keep(|| self.root.open_file(path).map_err(|error| error.source), facts) {
+            Ok(name) => Ok(Some(name)),
+            Err(CopyError::Read(_)) => Ok(None),
+            Err(CopyError::Write(source)) => Err(RecordError::Keep { path: path.to_string(), source }),
         }
     }
 

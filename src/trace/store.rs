@@ -1,8 +1,13 @@
 //! Contents from before a change.
+//!
+//! In: files, each while the task that is about to change it stands still. Out: a copy of each content, under its SHA-256.
+//! A large one is only copied at first, and its holes are not: a hash has no shortcut for them, and can wait until the
+//! program has ended.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -20,54 +25,98 @@ pub(super) struct Store {
     kept: HashMap<(u64, u64), String>,
     /// Where each content stands, and how long it is.
     stored: BTreeMap<String, (u64, u64)>,
+    /// The same of those whose digests are not known yet, in the order of their numbers ([`pending`]).
+    pending: Vec<(u64, u64)>,
 }
 
 /// Copies start at multiples of this, so that a hole stays one.
 const BLOCK: u64 = 4096;
 
-/// A file up to this size, in bytes, is hashed before it is written: many are empty, or alike.
-const SMALL: usize = 64 * 1024;
+/// A file below this size, in bytes, is hashed before it is written: many are empty, or alike.
+const SMALL: u64 = 64 * 1024;
+
+/// A file from this size on is hashed when the program has ended.
+const LARGE: u64 = 64 << 20;
+
+/// What is read at a time.
+const PIECE: usize = 64 * 1024;
+
+static ZEROS: [u8; PIECE] = [0; PIECE];
+
+/// Starts the name of a content whose digest is not known yet: no digest does.
+pub(super) const PENDING: &str = "pending ";
+
+fn pending(number: usize) -> String {
+    format!("{PENDING}{number}")
+}
+
+/// Why there is no copy.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CopyError {
+    /// Of this file alone there is none.
+    #[error(transparent)]
+    Read(io::Error),
+    /// There can be none of any file.
+    #[error(transparent)]
+    Write(io::Error),
+}
+
+impl From<CopyError> for io::Error {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::Read(error) | CopyError::Write(error) => error,
+        }
+    }
+}
 
 impl Store {
     /// Keeps them in `file`, which is empty.
     pub(super) fn new(file: File) -> Self {
-        Self { file, end: 0, kept: HashMap::new(), stored: BTreeMap::new() }
+        Self { file, end: 0, kept: HashMap::new(), stored: BTreeMap::new(), pending: Vec::new() }
     }
 
-    /// Keeps the content of the regular file that `open` opens; its digest, in hexadecimal.
+    /// Keeps the content that the regular file that `open` opens has by its `facts`; its digest, in hexadecimal, or a name
+    /// in place of it, to which [`write`](Self::write) tells the digest.
     ///
     /// A file that was kept before is not read again: what it had then is what the run found.
-    pub(super) fn keep<Source: Read>(
-        &mut self,
-        open: impl FnOnce() -> io::Result<Source>,
-        facts: &Facts,
-    ) -> io::Result<String> {
-        if let Some(digest) = self.kept.get(&(facts.dev, facts.ino)) {
-            return Ok(digest.clone());
+    pub(super) fn keep(&mut self, open: impl FnOnce() -> io::Result<File>, facts: &Facts) -> Result<String, CopyError> {
+        if let Some(name) = self.kept.get(&(facts.dev, facts.ino)) {
+            return Ok(name.clone());
         }
-        let mut source = open()?;
-        let mut head = Vec::new();
-        source.by_ref().take(SMALL as u64).read_to_end(&mut head)?;
-        let digest = if head.len() < SMALL {
-            let digest = hex(&Sha256::digest(&head));
-            if !self.stored.contains_key(&digest) {
-                self.store(&mut head.as_slice())?;
+        let file = open().map_err(CopyError::Read)?;
+        if facts.size == 0 && pretends_to_be_empty(&file).map_err(CopyError::Read)? {
+            return Err(CopyError::Read(io::ErrorKind::InvalidData.into()));
+        }
+        let source = &mut Holes::new(file, 0).up_to(facts.size);
+        let name = match facts.size {
+            ..SMALL => {
+                let mut content = Vec::new();
+                source.read_to_end(&mut content).map_err(CopyError::Read)?;
+                self.store_small(&content).map_err(CopyError::Write)?
             }
-            digest
-        } else {
-            self.store(&mut head.as_slice().chain(source))?
+            SMALL..LARGE => self.store(source)?,
+            LARGE.. => self.store_for_later(source)?,
         };
-        self.kept.insert((facts.dev, facts.ino), digest.clone());
+        self.kept.insert((facts.dev, facts.ino), name.clone());
+        Ok(name)
+    }
+
+    fn store_small(&mut self, content: &[u8]) -> io::Result<String> {
+        let digest = hex(&Sha256::digest(content));
+        if !self.stored.contains_key(&digest) {
+            let start = self.start()?;
+            self.file.write_all_at(content, start)?;
+            self.stored.insert(digest.clone(), (start, content.len() as u64));
+            self.end = start + content.len() as u64;
+        }
         Ok(digest)
     }
 
     /// Copies all of `source` behind the last copy, unless it is there already; its digest.
-    fn store(&mut self, source: &mut impl Read) -> io::Result<String> {
-        // Of a copy that broke off nothing may be left where a hole is expected.
-        self.file.set_len(self.end)?;
-        let start = self.end.next_multiple_of(BLOCK);
+    fn store(&mut self, source: &mut Holes) -> Result<String, CopyError> {
+        let start = self.start().map_err(CopyError::Write)?;
         let mut hash = Sha256::new();
-        let length = copy_sparsely(source, &mut self.file, start, |block| hash.update(block))?;
+        let length = copy_sparsely(source, &self.file, start, Some(&mut hash))?;
         let digest = hex(&hash.finalize());
         if !self.stored.contains_key(&digest) {
             self.stored.insert(digest.clone(), (start, length));
@@ -76,18 +125,47 @@ impl Store {
         Ok(digest)
     }
 
-    /// Writes each content to a file of its own in `directory`, which is made if there is any.
-    pub(super) fn write(&mut self, directory: &Path) -> io::Result<()> {
-        if !self.stored.is_empty() {
+    fn store_for_later(&mut self, source: &mut Holes) -> Result<String, CopyError> {
+        let start = self.start().map_err(CopyError::Write)?;
+        let length = copy_sparsely(source, &self.file, start, None)?;
+        self.pending.push((start, length));
+        self.end = start + length;
+        Ok(pending(self.pending.len() - 1))
+    }
+
+    /// Where the next copy starts. Of one that broke off nothing may be left where a hole is expected.
+    fn start(&self) -> io::Result<u64> {
+        self.file.set_len(self.end)?;
+        Ok(self.end.next_multiple_of(BLOCK))
+    }
+
+    /// Writes each content to a file of its own in `directory`, which is made if there is any; the digests of those that
+    /// have another name so far, by that name.
+    pub(super) fn write(&self, directory: &Path) -> io::Result<BTreeMap<String, String>> {
+        if !self.stored.is_empty() || !self.pending.is_empty() {
             fs_err::create_dir(directory)?;
         }
-        for (digest, &(start, length)) in &self.stored {
-            let mut copy = fs_err::File::create_new(directory.join(digest))?;
-            copy_sparsely(&mut Holes::new(self.file.try_clone()?, start).take(length), copy.file_mut(), 0, |_| {})?;
-            copy.flush()?;
-            copy.sync_all()?;
+        for (digest, &extent) in &self.stored {
+            self.write_one(extent, &directory.join(digest), None)?;
         }
-        Ok(())
+        let mut digests = BTreeMap::new();
+        for (number, &extent) in self.pending.iter().enumerate() {
+            let (name, mut hash) = (pending(number), Sha256::new());
+            self.write_one(extent, &directory.join(&name), Some(&mut hash))?;
+            let digest = hex(&hash.finalize());
+            // One of the same content is as good.
+            fs_err::rename(directory.join(&name), directory.join(&digest))?;
+            digests.insert(name, digest);
+        }
+        Ok(digests)
+    }
+
+    fn write_one(&self, (start, length): (u64, u64), path: &Path, hash: Option<&mut Sha256>) -> io::Result<()> {
+        let mut copy = fs_err::File::create_new(path)?;
+        let source = &mut Holes::new(self.file.try_clone()?, start).up_to(start + length);
+        copy_sparsely(source, copy.file(), 0, hash)?;
+        copy.flush()?;
+        copy.sync_all()
     }
 
     /// Removes what was kept under `inode`'s number: the file is gone, and another may get the number.
@@ -98,32 +176,40 @@ impl Store {
     }
 }
 
+/// True for a file that says it is empty and is not: what the kernel, or a server, makes up as it is read. It may have no end,
+/// and is told as empty.
+fn pretends_to_be_empty(file: &File) -> io::Result<bool> {
+    Ok(file.read_at(&mut [0], 0)? > 0 && file.metadata()?.len() == 0)
+}
+
 /// Copies all of `source` to `copy` from `start` on, where it must end, leaving out blocks of zeros: what was a hole stays
-/// one. `seen` is shown every block. Its length.
+/// one. `hash` is told every byte, and only for it are the zeros of holes gone through. Its length.
 pub(super) fn copy_sparsely(
-    source: &mut impl Read,
-    copy: &mut File,
+    source: &mut Holes,
+    copy: &File,
     start: u64,
-    mut seen: impl FnMut(&[u8]),
-) -> io::Result<u64> {
-    let mut block = vec![0; 64 * 1024];
-    let mut length = 0;
-    copy.seek(SeekFrom::Start(start))?;
+    mut hash: Option<&mut Sha256>,
+) -> Result<u64, CopyError> {
+    let mut piece = vec![0; PIECE];
+    let mut end = start;
     loop {
-        let read = source.read(&mut block)?;
-        if read == 0 {
+        let hole = if hash.is_none() { source.skip_hole().map_err(CopyError::Read)? } else { 0 };
+        end += hole;
+        let read = source.read(&mut piece).map_err(CopyError::Read)?;
+        if hole == 0 && read == 0 {
             break;
         }
-        seen(&block[..read]);
-        length += read as u64;
-        if block[..read].iter().all(|&byte| byte == 0) {
-            copy.seek(SeekFrom::Current(read as i64))?;
-        } else {
-            copy.write_all(&block[..read])?;
+        let read = &piece[..read];
+        if let Some(hash) = &mut hash {
+            hash.update(read);
         }
+        if *read != ZEROS[..read.len()] {
+            copy.write_all_at(read, end).map_err(CopyError::Write)?;
+        }
+        end += read.len() as u64;
     }
-    copy.set_len(start + length)?;
-    Ok(length)
+    copy.set_len(end).map_err(CopyError::Write)?;
+    Ok(end - start)
 }
 
 #[cfg(test)]
@@ -131,9 +217,18 @@ mod tests {
     use super::*;
     use std::os::unix::fs::MetadataExt;
 
-    fn facts(ino: u64) -> Facts {
-        let stat = nix::sys::stat::lstat("/proc/self/status").unwrap();
-        Facts { ino, ..Facts::from_stat(&stat).unwrap() }
+    /// A file of this content, and what `lstat` says of it.
+    fn file(content: &[u8]) -> (File, Facts) {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(content, 0).unwrap();
+        let facts = Facts::from_stat(&nix::sys::stat::fstat(&file).unwrap()).unwrap();
+        (file, facts)
+    }
+
+    fn written(store: &Store) -> (tempfile::TempDir, BTreeMap<String, String>) {
+        let directory = tempfile::tempdir().unwrap();
+        let digests = store.write(&directory.path().join("before")).unwrap();
+        (directory, digests)
     }
 
     #[test]
@@ -141,13 +236,17 @@ mod tests {
         let sparse = [vec![7; 100_000], vec![0; 1 << 20], vec![8; 10]].concat();
         let contents = [b"one".to_vec(), sparse.clone(), Vec::new(), b"one".to_vec(), sparse, vec![9; 70_000]];
         let mut store = Store::new(tempfile::tempfile().unwrap());
-        for (ino, content) in (1..).zip(&contents) {
-            let broken = store.keep(|| Ok(content.as_slice().chain(Broken)), &facts(100 + ino));
-            assert!(broken.is_err(), "a copy that breaks off leaves nothing");
-            assert_eq!(store.keep(|| Ok(content.as_slice()), &facts(ino)).unwrap(), hex(&Sha256::digest(content)));
+        let mut files = Vec::new();
+        for content in &contents {
+            // What was kept of others is as it was, though one that broke off has left its beginning behind it.
+            store.file.write_all_at(&[1; 10_000], store.end).unwrap();
+            let (file, facts) = file(content);
+            let kept = store.keep(|| file.try_clone(), &facts).unwrap();
+            assert_eq!(kept, hex(&Sha256::digest(content)));
+            files.push(file);
         }
-        let directory = tempfile::tempdir().unwrap();
-        store.write(&directory.path().join("before")).unwrap();
+        let (directory, digests) = written(&store);
+        assert!(digests.is_empty());
         let mut written = 0;
         for entry in fs_err::read_dir(directory.path().join("before")).unwrap() {
             let path = entry.unwrap().path();
@@ -159,11 +258,71 @@ mod tests {
         assert_eq!(written, 4);
     }
 
-    struct Broken;
+    #[test]
+    fn a_hole_is_not_gone_through_while_the_task_stands_still() {
+        let mut store = Store::new(tempfile::tempfile().unwrap());
+        let [(large, facts), (same, same_facts)] = [(); 2].map(|()| {
+            let (file, _) = file(b"start");
+            file.write_all_at(b"middle", LARGE).unwrap();
+            file.set_len(2 * LARGE).unwrap();
+            let facts = Facts::from_stat(&nix::sys::stat::fstat(&file).unwrap()).unwrap();
+            (file, facts)
+        });
+        let (endless, _) = file(b"x");
+        endless.set_len(1 << 42).unwrap();
+        let facts_of_endless = Facts::from_stat(&nix::sys::stat::fstat(&endless).unwrap()).unwrap();
+        let names = [store.keep(|| large.try_clone(), &facts), store.keep(|| same.try_clone(), &same_facts)];
+        let names = names.map(Result::unwrap);
+        let begun = std::time::Instant::now();
+        store.keep(|| endless.try_clone(), &facts_of_endless).unwrap();
+        assert!(begun.elapsed().as_secs() < 10, "hashing four tebibytes takes half an hour");
+        store.pending.pop();
 
-    impl Read for Broken {
-        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-            Err(io::ErrorKind::StaleNetworkFileHandle.into())
+        let (directory, digests) = written(&store);
+        assert_eq!(digests[&names[0]], digests[&names[1]]);
+        let entries: Vec<_> = fs_err::read_dir(directory.path().join("before")).unwrap().map(Result::unwrap).collect();
+        let [entry] = entries.as_slice() else { panic!("{entries:?}") };
+        let content = fs_err::read(entry.path()).unwrap();
+        assert_eq!(entry.file_name().to_str(), Some(digests[&names[0]].as_str()));
+        assert_eq!(digests[&names[0]], hex(&Sha256::digest(&content)));
+        assert_eq!((content.len() as u64, &content[..6]), (2 * LARGE, &b"start\0"[..]));
+        assert!(entry.metadata().unwrap().blocks() * 512 < 300_000, "a hole stays one");
+    }
+
+    #[test]
+    fn no_more_is_read_than_there_was() {
+        let mut store = Store::new(tempfile::tempfile().unwrap());
+        let files = [0, 1000, SMALL, 2 * SMALL].map(|size| (size, file(&vec![5; size as usize])));
+        for (size, (file, facts)) in &files {
+            let size = *size;
+            file.write_all_at(&[6; 100_000], size).unwrap();
+            let kept = store.keep(|| file.try_clone(), facts).unwrap();
+            assert_eq!(kept, hex(&Sha256::digest(vec![5; size as usize])), "{size}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_its_own_fault_and_a_full_store_is_not() {
+        let facts = |size| Facts { size, ..file(b"").1 };
+        let open = |path: &str| File::open(Path::new(path));
+        let mut store = Store::new(tempfile::tempfile().unwrap());
+        // `mem` is not mapped at its start; a directory is nothing that can be read; `status` says that it is empty.
+        for (path, size) in [
+            ("/proc/self/mem", 10),
+            ("/proc/self/mem", SMALL),
+            ("/proc/self/mem", LARGE),
+            ("/proc", 10),
+            ("/none", 1),
+            ("/proc/self/status", 0),
+        ] {
+            let kept = store.keep(|| open(path), &facts(size));
+            assert!(matches!(kept, Err(CopyError::Read(_))), "{path}: {kept:?}");
+        }
+        let mut full = Store::new(fs_err::File::open("/dev/null").unwrap().into_parts().0);
+        for size in [10, SMALL, LARGE] {
+            let (content, facts) = file(&vec![1; size as usize]);
+            let kept = full.keep(|| content.try_clone(), &facts);
+            assert!(matches!(kept, Err(CopyError::Write(_))), "{kept:?}");
         }
     }
 }

@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Seek, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use super::format::{RECORDS, STORE, write_run};
+use super::format::{RECORDS, Record, STORE, write_record, write_run};
 use super::holes::Holes;
-use super::model::Trace;
+use super::model::{Touch, Trace};
 use super::record::RecordError;
-use super::store::{Store, copy_sparsely};
+use super::store::{PENDING, Store, copy_sparsely};
 use crate::publish::{Stage, directory_of, may_make_in, sync};
 
 impl Trace {
@@ -35,14 +35,40 @@ impl Trace {
 }
 
 /// Writes a trace of these records and contents beside `target`, which is to be its name.
-pub(super) fn stage(records: &mut File, store: &mut Store, target: &Path) -> Result<Stage, RecordError> {
+pub(super) fn stage(records: &mut File, store: &Store, target: &Path) -> Result<Stage, RecordError> {
     let failed = |source| RecordError::Write { path: target.to_path_buf(), source };
     fill(target, |stage| {
         let mut copy = fs_err::File::create_new(stage.join(RECORDS)).map_err(failed)?;
-        records.rewind().and_then(|()| io::copy(records, &mut copy)).map_err(failed)?;
-        copy.sync_all().map_err(failed)?;
-        store.write(&stage.join(STORE)).map_err(failed)
+        let digests = store.write(&stage.join(STORE)).map_err(failed)?;
+        records.rewind().and_then(|()| copy_records(records, &mut copy, &digests)).map_err(failed)?;
+        copy.sync_all().map_err(failed)
     })
+}
+
+/// Copies the records, with what has a digest by now under that.
+fn copy_records(records: &mut File, copy: &mut impl Write, digests: &BTreeMap<String, String>) -> io::Result<()> {
+    if digests.is_empty() {
+        return io::copy(records, copy).map(|_| ());
+    }
+    // In a text there is no quotation mark without a backslash before it.
+    let mark = format!(r#""before":"{PENDING}"#);
+    let mut copy = BufWriter::new(copy);
+    for line in BufReader::new(records).lines() {
+        let line = line?;
+        if !line.contains(&mark) {
+            copy.write_all(line.as_bytes())?;
+            copy.write_all(b"\n")?;
+            continue;
+        }
+        let mut record = serde_json::from_str(&line)?;
+        if let Record::Touch(Touch { before: Some(before), .. }) = &mut record
+            && let Some(digest) = digests.get(before)
+        {
+            before.clone_from(digest);
+        }
+        write_record(&mut copy, &record)?;
+    }
+    copy.flush()
 }
 
 /// Checks that a trace can be put at `target`, as far as that can be told before there is one: what runs for hours must
@@ -84,7 +110,7 @@ fn copy_store(store: &BTreeMap<String, PathBuf>, stage: &Path) -> io::Result<()>
     for (digest, kept) in store {
         // Not `fs::copy`, which fills holes.
         let mut copy = fs_err::File::create_new(stage.join(STORE).join(digest))?;
-        copy_sparsely(&mut Holes::new(fs_err::File::open(kept)?.into_parts().0, 0), copy.file_mut(), 0, |_| {})?;
+        copy_sparsely(&mut Holes::new(fs_err::File::open(kept)?.into_parts().0, 0), copy.file(), 0, None)?;
         copy.flush()?;
         copy.sync_all()?;
     }
