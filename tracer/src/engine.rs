@@ -13,6 +13,7 @@ use nix::errno::Errno;
 
 use crate::anew::Anew;
 use crate::calls::{Abi, Table};
+use crate::changed::Changing;
 use crate::decode::Asked;
 use crate::event::{Event, Gap};
 use crate::events::{Events, Next, Waiting};
@@ -23,7 +24,7 @@ use crate::known::{Change, Known};
 use crate::listener::Listener;
 use crate::machine::{End, Machine, Step};
 use crate::place::{self, Places};
-use crate::race::{Changing, Raced, Races};
+use crate::race::{Raced, Races};
 use crate::reaper::Reaper;
 use crate::retrace::{self, Retraced};
 use crate::served::Lies;

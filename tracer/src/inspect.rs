@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use crate::TraceError;
 use crate::calls::Kind;
+use crate::changed::{Changing, Stands};
 use crate::decode::{self, Asked, Entry, From};
 use crate::engine::{Engine, Verdict};
 use crate::event::{Access, Event, Found, Gap, Touch, Walk};
@@ -16,7 +17,7 @@ use crate::foresight::is_unasked;
 use crate::known::Change;
 use crate::memory::{self, Unread};
 use crate::place::{self, Place};
-use crate::race::{Changing, Led, Raced, Spelled};
+use crate::race::{Led, Raced, Spelled};
 use crate::retrace::Retraced;
 use crate::served::Lies;
 use crate::start::{Start, has_ended};
@@ -138,12 +139,17 @@ impl Engine<'_> {
                 }
                 let path = Spelled { address, used, text: self.spelled.clone() };
                 if call.opens() {
-                    return Ok(Verdict::Verify(Raced::Opening { asking, access, led, path: Some(path) }));
+                    return Ok(Verdict::Verify(Raced::Opening {
+                        asking,
+                        access,
+                        led: Box::new(led),
+                        path: Some(path),
+                    }));
                 }
                 if access == Access::Execute {
                     return Ok(Verdict::Verify(self.executing_by_path(asking, path)));
                 }
-                self.changing.push(Changing { path, end: led.end });
+                self.changing.push(Changing { path, led });
             }
             Asked::Inline { path, access } => {
                 self.spelled = path;
@@ -190,7 +196,7 @@ impl Engine<'_> {
                 let verify = self.may_be_rewritten(asking, From::Descriptor(mount), address);
                 let led = self.handle(asking, mount, address, access)?.unwrap_or_default();
                 return Ok(if verify {
-                    Verdict::Verify(Raced::Opening { asking, access, led, path: None })
+                    Verdict::Verify(Raced::Opening { asking, access, led: Box::new(led), path: None })
                 } else {
                     unverified(&led)
                 });
@@ -248,7 +254,7 @@ impl Engine<'_> {
     }
 
     /// What is open at one of the task's descriptors.
-    fn descriptor(&mut self, asking: Asking, descriptor: i32, access: Access) -> Result<(), TraceError> {
+    pub(crate) fn descriptor(&mut self, asking: Asking, descriptor: i32, access: Access) -> Result<(), TraceError> {
         if access == Access::Enter {
             self.unsettle(asking.task, Change::Places);
         }
@@ -371,7 +377,11 @@ impl Engine<'_> {
             let is_look = matches!(stop, Some(Blocked::NoDirectory | Blocked::Elsewhere { .. } | Blocked::Refused));
             let access = if is_look { Access::Look } else { access };
             let stat = if let Found::There(stat) = &walk.found { Some(&**stat) } else { None };
-            led = (verify || entry.call.opens()).then(|| Led::to(walk.end.clone(), stat, is_personal, &entry));
+            led = (verify || entry.call.opens()).then(|| Led {
+                stands: Stands::of(&walk.found),
+                start: from.opened().to_vec(),
+                ..Led::to(walk.end.clone(), stat, is_personal, &entry)
+            });
             // What waits for others is asked about each time.
             let waits = led.as_ref().is_some_and(|led| led.waits);
             if is_personal || waits {

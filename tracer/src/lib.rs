@@ -28,7 +28,8 @@
 //! What is not seen, and not counted: interpreters that a program names by writing to `binfmt_misc` with the flag `F` and probes
 //! by writing to `tracefs`, which the kernel opens as it takes what is written; files that an untraced process opens and
 //! hands over by a socket (`SCM_RIGHTS`), and what is opened below such a directory if the giver has another mount namespace; what a
-//! call finds that only asks (stat, access), if another thread rewrites its path, or replaces its descriptor, meanwhile.
+//! call finds that only asks (stat, access), if another thread rewrites its path, or replaces its descriptor, meanwhile; what a call
+//! changes that neither makes, removes nor replaces it (chmod), if another thread does so and puts back what was there before it returns.
 //!
 //! One seccomp filter stops only the calls that take paths, once, at entry (`SECCOMP_RET_TRACE`, then
 //! `PTRACE_CONT`); those that ask or open wait for an answer instead, which costs less (see `listener`). One thread hears of
@@ -38,6 +39,7 @@
 
 mod anew;
 mod calls;
+mod changed;
 mod decode;
 mod engine;
 mod event;

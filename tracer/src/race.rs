@@ -3,7 +3,8 @@
 //! The kernel reads a path after the tracer has, so another thread can change it in between; and who shares a working
 //! directory (threads, and what `CLONE_FS` made) can move it. What was used is then told as well as what was read.
 //!
-//! What becomes of paths in use while others change names is in [`in_use`](crate::in_use).
+//! What becomes of paths in use while others change names is in [`in_use`](crate::in_use); what calls have changed, in
+//! [`changed`](crate::changed).
 //!
 //! Asking at a call's return what became of it costs a stop (see [`anew`](crate::anew)). That is paid only where it can matter: for a call that
 //! opens, executes or changes something, in a process with several threads, or whose path is in memory that processes share.
@@ -21,6 +22,7 @@ use nix::sys::stat::FileStat;
 
 use crate::TraceError;
 use crate::calls::Kind;
+use crate::changed::{Changing, Stands};
 use crate::decode::{self, Entry, From};
 use crate::engine::Engine;
 use crate::event::{Access, Found, Gap};
@@ -39,7 +41,7 @@ use crate::{filesystem, look};
 #[derive(Debug)]
 pub(crate) enum Raced {
     /// It opens something.
-    Opening { asking: Asking, access: Access, led: Led, path: Option<Spelled> },
+    Opening { asking: Asking, access: Access, led: Box<Led>, path: Option<Spelled> },
     /// It opens something that nobody can rewrite, but may wait for others, so that a signal can end it.
     Waiting,
     /// It executes something: what its path, as it was read, is relative to if that is a descriptor.
@@ -60,6 +62,10 @@ pub(crate) struct Spelled {
 #[derive(Debug, Default)]
 pub(crate) struct Led {
     pub(crate) end: Vec<u8>,
+    /// What stood there.
+    pub(crate) stands: Stands,
+    /// The directory from which it started, if that is open at a descriptor.
+    pub(crate) start: Vec<u8>,
     /// The device of the plain file or directory that stood there.
     pub(crate) device: Option<libc::dev_t>,
     /// Who opens it may wait for others: a FIFO, or a device that is more than memory (`Documentation/admin-guide/devices.txt`).
@@ -88,14 +94,6 @@ impl Led {
 
 /// The major number of `/dev/null` and its like.
 const MEMORY: u32 = 1;
-
-/// A path of a call that changes something.
-#[derive(Debug)]
-pub(crate) struct Changing {
-    pub(crate) path: Spelled,
-    /// Where it led then.
-    pub(crate) end: Vec<u8>,
-}
 
 /// Who moves, and who is on a way that starts from where they stand.
 #[derive(Debug, Default)]
@@ -166,7 +164,7 @@ impl Races {
 
 impl Engine<'_> {
     /// True if other threads, or processes, may rewrite the path at `address`, or what else the call has in memory, or put
-    /// something else in the place of the descriptor `from` which it opens.
+    /// something else in the place of the descriptor `from` by which it opens or changes something.
     pub(crate) fn may_be_rewritten(&mut self, asking: Asking, from: From, address: u64) -> bool {
         if self.machine.is_single() {
             return false;
@@ -175,7 +173,7 @@ impl Engine<'_> {
         let how = matches!(entry.call.kind, Kind::OpenHow).then_some(entry.arguments[2]);
         let mut addresses = std::iter::once(address).chain(how);
         let is_threaded = self.machine.is_threaded(process);
-        let is_by_descriptor = entry.call.opens() && from != From::WorkingDirectory;
+        let is_by_descriptor = (entry.call.opens() || entry.call.changes()) && from != From::WorkingDirectory;
         if self.races.share_memory(process, None)
             || (is_by_descriptor && (is_threaded || self.races.descriptors_shared))
         {
@@ -244,9 +242,7 @@ impl Engine<'_> {
             }
             // It has failed, or there is nothing to compare.
             Raced::Executing { .. } | Raced::Waiting => Ok(()),
-            Raced::Changing { asking, paths } => {
-                paths.into_iter().try_for_each(|path| self.changed(asking, path, result.is_some()))
-            }
+            Raced::Changing { asking, paths } => self.changed(asking, &paths, result.is_some()),
         }
     }
 
@@ -338,31 +334,6 @@ impl Engine<'_> {
         let asking = Asking { task: process, process, ..asking };
         self.tell_touch(asking, &place, used.access, &executed, &walk)?;
         self.executing(asking, &place, &walk)
-    }
-
-    /// A path that is another one by now may have been used in the place of the first.
-    fn changed(&mut self, asking: Asking, path: Changing, has_changed: bool) -> Result<(), TraceError> {
-        let Changing { path: Spelled { address, used, text: spelled }, end } = path;
-        let access = used.access;
-        if memory::read_string(asking.task, address, &mut self.spelled).is_err() {
-            return Ok(());
-        }
-        if self.spelled == spelled {
-            // Rewritten, and once more: what was to be removed is still there, or nothing was named.
-            let is_removal = access == Access::Remove && !asking.entry.call.name.starts_with("rename");
-            let is_there = is_removal && matches!(self.found(asking.task, &end), Found::There(_));
-            let is_nothing = spelled.is_empty() && !decode::allows_empty(&asking.entry);
-            let is_another = has_changed && (is_there || is_nothing);
-            return if is_another { self.gap(asking.process, Gap::Rewritten) } else { Ok(()) };
-        }
-        if has_changed && loses(access) {
-            self.gap(asking.process, Gap::Rewritten)?;
-            // What the call itself may have made was not there before it.
-            if matches!(access, Access::Create | Access::Replace) {
-                return Ok(());
-            }
-        }
-        self.touch(asking, Use { verify: false, ..used }).map(drop)
     }
 
     /// The task is about to make `directory` its working directory: who shares it may find itself there.

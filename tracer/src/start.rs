@@ -26,6 +26,14 @@ impl Start {
             Self::Directory(path) => path,
         }
     }
+
+    /// The directory, if it is no working directory.
+    pub(crate) fn opened(&self) -> &[u8] {
+        match self {
+            Self::WorkingDirectory => b"",
+            Self::Directory(path) => path,
+        }
+    }
 }
 
 impl Engine<'_> {

@@ -391,6 +391,51 @@ fn a_path_that_another_thread_rewrites_while_it_is_removed() {
     });
 }
 
+/// What is removed, renamed, linked, made or changed by way of a descriptor is told, or that it is not known, though something
+/// else was in its place when the tracer looked.
+#[test]
+fn a_descriptor_that_another_thread_replaces_while_names_are_changed() {
+    let changes = [
+        ("remove", Some("Remove"), None),
+        ("rename", Some("Remove"), Some("Replace")),
+        ("link", Some("Write"), Some("Create")),
+        ("make", None, Some("Create")),
+        ("mode", Some("Attributes"), None),
+    ];
+    for (change, of_names, of_others) in changes {
+        let run = |arguments: &[&str]| {
+            let mut hazard = Hazard::new("replaced").arguments(arguments).directory("a").directory("b");
+            for name in (0..200).flat_map(|round| ["a", "b"].map(|letter| format!("{letter}/{round}"))) {
+                hazard = hazard.file(&name);
+                if change == "rename" {
+                    hazard = hazard.file(name.replace('/', "/other-"));
+                }
+            }
+            let seen = hazard.run();
+            assert_eq!(seen.outcome, Outcome::Exited(0));
+            seen
+        };
+        assert_eq!(run(&[change, "never"]).gaps, BTreeMap::new(), "{change}");
+        until_lost(repeats(), || {
+            let seen = run(&[change]);
+            let got = seen.asked("got-");
+            assert!(got.len() >= 200, "{change}: {}", got.len());
+            let is_told = |name: &&&str| {
+                let is_other = name.contains("other");
+                let access = if is_other { of_others } else { of_names }.unwrap();
+                let state = if is_other && change != "rename" { "missing" } else { "there" };
+                let touch = format!(" {access} {} {state}", name.replacen('-', "/", 1));
+                seen.touches.iter().any(|told| told.ends_with(&touch))
+            };
+            let untold = got.iter().filter(|name| !is_told(name)).count();
+            let gaps = seen.gaps.get(&Gap::Rewritten).copied().unwrap_or_default();
+            assert!(gaps >= untold, "{change}: {untold} were changed and not told, {gaps} gaps");
+            let is_of_names = |told: &&String| of_names.is_some_and(|access| told.contains(&format!(" {access} ")));
+            untold + seen.touches.iter().filter(is_of_names).count().saturating_sub(200)
+        });
+    }
+}
+
 /// The script that was executed is told, though the path that the tracer read was another one by then.
 #[test]
 fn a_script_whose_path_another_thread_rewrites() {

@@ -1,0 +1,136 @@
+//! What a call has changed whose paths others may have led elsewhere meanwhile.
+//!
+//! In: where each path led when it was read, and, once the call has returned, whether it did what it was asked. Out: where else it may
+//! have done that, told as far as it is still to be seen; where it is not, a gap.
+//!
+//! A path, or a descriptor, that is another one by now tells by itself. One that was put back before the call returned shows where
+//! something was to be made, removed or replaced, and all is as it was. What was cut off (`truncate(2)`), linked, or had its
+//! attributes changed in that way is not found.
+
+use nix::errno::Errno;
+
+use crate::TraceError;
+use crate::decode::{self, From};
+use crate::engine::Engine;
+use crate::event::{Access, Found, Gap};
+use crate::inspect::{Asking, Use};
+use crate::race::{Led, Spelled, loses};
+use crate::{memory, retrace};
+
+/// A path of a call that changes something.
+#[derive(Debug)]
+pub(crate) struct Changing {
+    pub(crate) path: Spelled,
+    /// Where it led then.
+    pub(crate) led: Led,
+}
+
+/// What stands at a path; unknown by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Stands {
+    #[default]
+    Unknown,
+    Nothing,
+    File(libc::dev_t, libc::ino_t),
+}
+
+impl Stands {
+    pub(crate) fn of(found: &Found) -> Self {
+        match found {
+            Found::There(stat) => Self::File(stat.st_dev, stat.st_ino),
+            Found::Missing => Self::Nothing,
+            Found::Unknown(_) => Self::Unknown,
+        }
+    }
+}
+
+/// What is open by now at a descriptor from which a path starts.
+enum Now {
+    Same,
+    Another,
+    Nothing,
+}
+
+impl Engine<'_> {
+    /// A call has returned, and `has_changed` something, or failed: its paths are told where they may have led meanwhile.
+    pub(crate) fn changed(&mut self, asking: Asking, paths: &[Changing], has_changed: bool) -> Result<(), TraceError> {
+        let is_one_file = matches!(paths, [one, other]
+            if one.led.stands == other.led.stands && matches!(one.led.stands, Stands::File(..)));
+        for Changing { path, led } in paths {
+            self.changed_at(asking, path, led, has_changed, is_one_file)?;
+        }
+        Ok(())
+    }
+
+    /// `is_one_file`: both paths of the call led to one file, so that it changed nothing (`rename(2)`).
+    fn changed_at(
+        &mut self,
+        asking: Asking,
+        path: &Spelled,
+        led: &Led,
+        has_changed: bool,
+        is_one_file: bool,
+    ) -> Result<(), TraceError> {
+        let Spelled { address, used, text: spelled } = path;
+        let access = used.access;
+        if memory::read_string(asking.task, *address, &mut self.spelled).is_err() {
+            return Ok(());
+        }
+        let is_same = self.spelled == *spelled;
+        let is_of_descriptor = is_same && spelled.is_empty() && decode::allows_empty(&asking.entry);
+        if let (true, From::Descriptor(descriptor), Access::Attributes | Access::Write) =
+            (is_of_descriptor, used.from, access)
+        {
+            // It is told once, if it is the same.
+            return self.descriptor(asking, descriptor, access);
+        }
+        let start = if is_same { self.starts(asking.task, *used, &led.start) } else { Now::Another };
+        if let (true, Now::Same | Now::Nothing) = (is_same, &start) {
+            let is_nothing = spelled.is_empty() && !is_of_descriptor;
+            let is_lost = matches!(start, Now::Nothing) && loses(access);
+            let is_another = has_changed
+                && (is_nothing || is_lost || (!is_one_file && self.stands_as_before(asking.task, access, led)));
+            return if is_another { self.gap(asking.process, Gap::Rewritten) } else { Ok(()) };
+        }
+        if has_changed && loses(access) {
+            self.gap(asking.process, Gap::Rewritten)?;
+            // What the call itself may have made was not there before it.
+            if matches!(access, Access::Create | Access::Replace) {
+                return Ok(());
+            }
+        }
+        self.touch(asking, Use { verify: false, ..*used }).map(drop)
+    }
+
+    /// What is at the descriptor by now of which `self.spelled` was relative to `before`.
+    fn starts(&mut self, task: i32, used: Use, before: &[u8]) -> Now {
+        let From::Descriptor(descriptor) = used.from else { return Now::Same };
+        if self.spelled.starts_with(b"/") || self.spelled.is_empty() {
+            return Now::Same;
+        }
+        match self.places.descriptor(task, descriptor) {
+            Ok(open) if open.path == before => Now::Same,
+            // In some views a directory is found by another path than it is open by.
+            Ok(_) => match self.start(task, used.from, self.known.is_settled()) {
+                Ok((place, start)) if start.of(&place) == before => Now::Same,
+                _ => Now::Another,
+            },
+            // Another thread has it closed or moved already, unless the task is being killed.
+            Err(Errno::ENOENT) if retrace::result(task).is_ok() => Now::Nothing,
+            Err(_) => Now::Same,
+        }
+    }
+
+    /// True if a call has removed, made or replaced something, and where that was to be all is as it was.
+    fn stands_as_before(&mut self, task: i32, access: Access, led: &Led) -> bool {
+        let is_certain = match led.stands {
+            Stands::Unknown => false,
+            Stands::File(..) => true,
+            // In another view what was found by a descriptor may have no path.
+            Stands::Nothing => self.places.of(task, false).is_ok_and(|place| place.namespace.is_none()),
+        };
+        is_certain
+            && matches!(access, Access::Remove | Access::Create | Access::Replace)
+            && Stands::of(&self.found(task, &led.end)) == led.stands
+    }
+}
