@@ -238,6 +238,44 @@ while True:
     assert_eq!(screen.matches("Stopped").count(), 6, "{screen}");
 }
 
+/// As by `pthread_exit` in `main`: nobody is told of its end while other threads run.
+#[test]
+fn ctrl_z_stops_a_program_whose_first_thread_has_ended() {
+    let context = TestContext::new();
+    context.lay_out(&[(
+        "headless.py",
+        "import ctypes, os, sys, threading
+def reads():
+    state = ''
+    while state != 'Z':
+        state = open('/proc/self/stat').read().rsplit(')', 1)[1].split()[0]
+    print('ready', flush=True)
+    for line in sys.stdin:
+        print('got', line.strip(), flush=True)
+    os._exit(3)
+threading.Thread(target=reads).start()
+# exit(2): this thread alone.
+ctypes.CDLL(None).syscall(93 if os.uname().machine == 'aarch64' else 60, 0)
+",
+    )]);
+    let mut terminal = Terminal::shell(&context);
+    terminal.press(&typed("python3 headless.py"));
+    terminal.expect("ready");
+    for word in ["one", "two"] {
+        terminal.press("\x1a");
+        terminal.expect("Stopped");
+        terminal.expect("$ ");
+        terminal.press("fg\n");
+        terminal.press(&format!("{word}\n"));
+        terminal.expect(&format!("got {word}"));
+    }
+    terminal.press("\x04");
+    terminal.expect("$ ");
+    terminal.press("echo status $?\n");
+    assert_eq!(terminal.number("status "), 3);
+    terminal.leave();
+}
+
 #[test]
 fn ctrl_c_reaches_the_program_and_the_trace_is_written() {
     let context = TestContext::new();

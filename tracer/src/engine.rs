@@ -436,13 +436,13 @@ impl<'a> Engine<'a> {
             }
             Step::Listen => {
                 alive("hold", task, sys::listen(task))?;
-                if self.machine.has_stopped() {
+                if self.machine.has_stopped(place::is_zombie) {
                     self.signals.stopped(true);
                 }
                 Ok(())
             }
             Step::Gone { process } => {
-                if self.machine.has_stopped() {
+                if self.machine.has_stopped(place::is_zombie) {
                     self.signals.stopped(true);
                 }
                 self.places.remove(task);

@@ -74,9 +74,16 @@ impl Machine {
     }
 
     /// True if the program's first process stands in a group-stop, with all its threads: until then one of them may take what is
-    /// meant for who goes on instead, as a line of the terminal.
-    pub(crate) fn has_stopped(&self) -> bool {
-        !self.held.is_empty() && self.threads.get(&self.main) == Some(&self.held.len())
+    /// meant for who goes on instead, as a line of the terminal. Its first thread may have ended long before the others: nobody hears
+    /// of that, so `has_ended` is asked for it if it is the last one.
+    pub(crate) fn has_stopped(&self, has_ended: impl FnOnce(i32) -> bool) -> bool {
+        let count = self.threads.get(&self.main).copied().unwrap_or_default();
+        match count.saturating_sub(self.held.len()) {
+            _ if self.held.is_empty() => false,
+            0 => true,
+            1 => self.knows(self.main) && !self.held.contains(&self.main) && has_ended(self.main),
+            _ => false,
+        }
     }
 
     /// True if nobody but one task is there.
@@ -181,15 +188,32 @@ mod tests {
     #[test]
     fn a_process_has_stopped_when_all_its_threads_have() {
         let mut machine = three_threads_and_another();
-        assert!(!machine.has_stopped());
-        for (task, has_stopped) in [(20, false), (10, false), (11, false), (12, true)] {
+        let has_stopped = |machine: &Machine| machine.has_stopped(|_| false);
+        assert!(!has_stopped(&machine));
+        for (task, expected) in [(20, false), (10, false), (11, false), (12, true)] {
             machine.step(task, Stop::Group);
-            assert_eq!(machine.has_stopped(), has_stopped, "{task}");
+            assert_eq!(has_stopped(&machine), expected, "{task}");
         }
         machine.step(11, Stop::Started);
-        assert!(!machine.has_stopped());
+        assert!(!has_stopped(&machine));
         machine.step(11, Stop::Killed { signal: 9 });
-        assert!(machine.has_stopped(), "nobody is left who has not");
+        assert!(has_stopped(&machine), "nobody is left who has not");
+    }
+
+    #[test]
+    fn a_process_has_stopped_without_its_first_thread_if_that_has_ended() {
+        let mut machine = three_threads_and_another();
+        let unasked = |_| panic!("others still run");
+        assert!(!machine.has_stopped(unasked));
+        machine.step(11, Stop::Group);
+        assert!(!machine.has_stopped(unasked));
+        machine.step(12, Stop::Group);
+        assert!(!machine.has_stopped(|_| false) && machine.has_stopped(|task| task == 10));
+        machine.step(12, Stop::Started);
+        machine.step(10, Stop::Group);
+        assert!(!machine.has_stopped(unasked), "the last one is not the first thread");
+        machine.step(12, Stop::Group);
+        assert!(machine.has_stopped(unasked));
     }
 
     #[test]

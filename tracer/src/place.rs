@@ -399,10 +399,21 @@ impl Places {
 /// Where the path by which `process` was executed stands in its memory: behind the environment, whose end is field 51 of
 /// `/proc/pid/stat` (`proc(5)`; `fs/exec.c`, `do_execveat_common`, has it copied before everything else).
 pub(crate) fn executed_path(process: i32) -> Option<u64> {
-    let stat = fs_read(&format!("/proc/{process}/stat"))?;
+    field_of_stat(process, 51)
+}
+
+/// True if `task` has ended, and its end is not told yet: of a process's first thread it is once all others have ended, too
+/// (`kernel/exit.c`, `delay_group_leader`).
+pub(crate) fn is_zombie(task: i32) -> bool {
+    field_of_stat(task, 3) == Some('Z')
+}
+
+/// A field of `/proc/pid/stat` from the third on, by its number in `proc(5)`.
+fn field_of_stat<T: std::str::FromStr>(task: i32, number: usize) -> Option<T> {
+    let stat = fs_read(&format!("/proc/{task}/stat"))?;
     // The second field is a name in parentheses, which may have any byte in it.
     let end = stat.iter().rposition(|&byte| byte == b')')?;
-    std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().nth(48)?.parse().ok()
+    std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().nth(number - 3)?.parse().ok()
 }
 
 /// The doors to what `task`, which is about to execute something, will still have open: the rest is its tracer's own.
