@@ -376,7 +376,7 @@ impl<'a> Engine<'a> {
             },
             Step::Examined { process, was_threaded } => {
                 self.executed = true;
-                let raced = self.raced_before(task);
+                let raced = self.raced_before(task, was_threaded);
                 self.places.executed(task, was_threaded);
                 let table = self.places.served.table().cloned();
                 let loaded = self.places.maps.files(process, table.as_deref());

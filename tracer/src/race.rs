@@ -155,6 +155,8 @@ impl Races {
 
     /// `task` is gone, and its number may be given to another; or it has executed something, and shares nothing any more.
     pub(crate) fn remove(&mut self, task: i32) {
+        self.entering.remove(&task);
+        self.under_way.remove(&task);
         self.makers.remove(&task);
         self.uses.remove(task);
         self.borrowed.remove(&task);
@@ -215,15 +217,15 @@ impl Engine<'_> {
         Raced::Executing { asking, path, directory }
     }
 
-    /// The call by which what is now `task` has executed something; the process has memory of its own since.
-    pub(crate) fn raced_before(&mut self, task: i32) -> Option<Raced> {
+    /// The call by which what is now `task` has executed something; the process has memory of its own since. Of one that
+    /// `was_threaded`, it may have been any thread.
+    pub(crate) fn raced_before(&mut self, task: i32, was_threaded: bool) -> Option<Raced> {
+        // ptrace(2), "execve(2) under ptrace": the one that had this number before is gone without a word, and so is the number
+        // that this one had.
+        let former = if was_threaded { sys::event_task(task).unwrap_or(task) } else { task };
+        self.races.remove(former);
         self.races.remove(task);
-        if self.raced.is_empty() {
-            return None;
-        }
-        let former = sys::event_task(task).unwrap_or(task);
         let raced = self.raced.remove(&former);
-        // ptrace(2), "execve(2) under ptrace": the one that had this number before is gone without a word.
         self.raced.remove(&task);
         raced
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use minjail_tracer::{Gap, Outcome, TraceError};
 
-use crate::hazard::{Hazard, WIDTHS};
+use crate::hazard::{Hazard, WIDTHS, build};
 use crate::skip::skip;
 
 /// What depends on a race is run so often.
@@ -70,6 +70,20 @@ fn execve_of_another_thread() {
             assert_eq!(seen.exits.len(), 1);
         }
     }
+}
+
+/// The link by which the thread has executed something is not in use any more.
+#[test]
+fn execve_of_another_thread_by_a_link_that_is_replaced_then() {
+    let hazard = Hazard::new("exec_thread").arguments(&["link"]).link("link", build("exec_thread", &[]));
+    let seen = hazard.file("file").link("other", "file").run();
+    seen.touched(&[
+        "access Look before missing",
+        "access Look after missing",
+        "rename Remove other there",
+        "rename Replace link there",
+    ]);
+    assert_eq!((seen.outcome, seen.gaps), (Outcome::Exited(7), BTreeMap::new()));
 }
 
 #[test]
