@@ -21,8 +21,8 @@ enum Stage {
     Running(Raced),
     /// Its call was sent back, and it stops next on its way out of the kernel.
     SentBack,
-    /// It stops next at the entry of its call.
-    Entering,
+    /// It stops next at the entry of its call, kept from signals until then: its mask from before.
+    Entering(u64),
     /// At the entry, from where it goes on to the listener, and then to its return.
     Entered,
     /// It is about to make its call anew, since that did look for signals.
@@ -47,8 +47,10 @@ pub(crate) enum Meaning {
     None,
     /// The task is to go on to the entry of its call; no signal need come before that.
     Leaving,
-    /// It is to go on to the return of its call.
-    Entering,
+    /// It gets its mask back, and is to go on to the return of its call.
+    Entering(u64),
+    /// It gets its mask back; no more than that.
+    Barred(u64),
     /// The call is over, whatever else the stop means.
     Over(Raced),
 }
@@ -66,6 +68,11 @@ impl Anew {
     /// The call of `task` is sent back, with a request to stop pending.
     pub(crate) fn is_sent_back(&mut self, task: i32) {
         self.0.insert(task, Stage::SentBack);
+    }
+
+    /// `task`, whose call was sent back, is kept from signals on its way to the entry of that, and had this mask.
+    pub(crate) fn is_masked(&mut self, task: i32, mask: u64) {
+        self.0.insert(task, Stage::Entering(mask));
     }
 
     /// A call of `task` was ended by the request, and is made anew.
@@ -95,16 +102,18 @@ impl Anew {
         if self.0.is_empty() {
             return Meaning::None;
         }
-        let (next, meaning) = match (self.0.remove(&task), stop) {
-            // ptrace(2), "execve(2) under ptrace": the one that had the number is gone without a word.
-            (_, Stop::Exec) => return Meaning::None,
-            (Some(Stage::Running(raced)), _) => return Meaning::Over(raced),
-            (Some(Stage::SentBack), Stop::Started) => (Stage::Entering, Meaning::Leaving),
-            (Some(Stage::Entering), Stop::Syscall) => (Stage::Entered, Meaning::Entering),
-            _ => return Meaning::None,
-        };
-        self.0.insert(task, next);
-        meaning
+        match (self.0.remove(&task), stop) {
+            // ptrace(2), "execve(2) under ptrace": the one that had the number is gone without a word, and its mask with it.
+            (_, Stop::Exec) => Meaning::None,
+            (Some(Stage::Running(raced)), _) => Meaning::Over(raced),
+            (Some(Stage::SentBack), Stop::Started) => Meaning::Leaving,
+            (Some(Stage::Entering(mask)), Stop::Syscall) => {
+                self.0.insert(task, Stage::Entered);
+                Meaning::Entering(mask)
+            }
+            (Some(Stage::Entering(mask)), _) => Meaning::Barred(mask),
+            _ => Meaning::None,
+        }
     }
 }
 
@@ -113,8 +122,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const MASK: u64 = 1 << 9;
+
     fn goes_on(anew: &mut Anew, stop: Stop) -> bool {
-        matches!(anew.stopped(7, stop), Meaning::Leaving | Meaning::Entering)
+        match anew.stopped(7, stop) {
+            Meaning::Leaving => anew.is_masked(7, MASK),
+            Meaning::Entering(mask) => assert_eq!(mask, MASK),
+            _ => return false,
+        }
+        true
     }
 
     fn changing() -> Raced {
@@ -142,7 +158,9 @@ mod tests {
             let mut anew = Anew::default();
             anew.is_sent_back(7);
             assert!([Stop::Started, Stop::Syscall][..before].iter().all(|&stop| goes_on(&mut anew, stop)));
-            assert!(!goes_on(&mut anew, Stop::Signal { signal: 14 }));
+            let meaning = anew.stopped(7, Stop::Signal { signal: 14 });
+            assert_eq!(matches!(meaning, Meaning::Barred(MASK)), before == 1, "{meaning:?}");
+            assert!(matches!(meaning, Meaning::None | Meaning::Barred(_)));
             assert_eq!(anew.coming(7), Coming::Free);
             assert!(!goes_on(&mut anew, Stop::Syscall));
         }

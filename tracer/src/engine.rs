@@ -173,8 +173,6 @@ pub(crate) struct Engine<'a> {
     /// Calls of which the listener has heard and whose return is waited for, by number and arguments, until something else is
     /// heard of their task: a signal may end these.
     pub(crate) heard: HashMap<i32, (u64, [u64; 6])>,
-    /// The signal masks of tasks that are kept from signals until they stand at the entry of their call.
-    pub(crate) masks: HashMap<i32, u64>,
     /// The paths of the call under examination that are such.
     pub(crate) changing: Vec<Changing>,
     pub(crate) races: Races,
@@ -224,7 +222,6 @@ impl<'a> Engine<'a> {
             raced: HashMap::new(),
             anew: Anew::default(),
             heard: HashMap::new(),
-            masks: HashMap::new(),
             changing: Vec::new(),
             races: Races::default(),
             waiting: HashMap::new(),

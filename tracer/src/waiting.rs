@@ -103,35 +103,25 @@ impl Engine<'_> {
     fn mask(&mut self, task: i32) -> Result<(), TraceError> {
         let changed = sys::signal_mask(task).and_then(|mask| {
             sys::set_signal_mask(task, u64::MAX)?;
-            Ok(self.masks.insert(task, mask))
+            self.anew.is_masked(task, mask);
+            Ok(())
         });
-        alive("mask the signals of", task, changed.map(drop))
-    }
-
-    fn unmask(&mut self, task: i32) -> Result<(), TraceError> {
-        if self.masks.is_empty() {
-            return Ok(());
-        }
-        let Some(mask) = self.masks.remove(&task) else { return Ok(()) };
-        alive("unmask the signals of", task, sys::set_signal_mask(task, mask))
+        alive("mask the signals of", task, changed)
     }
 
     /// Takes in a stop of a task whose call is to be heard of when it returns; true if that is all that the stop is for.
     pub(crate) fn is_on_the_way(&mut self, task: i32, stop: Stop) -> Result<bool, TraceError> {
-        let meaning = self.anew.stopped(task, stop);
-        if stop == Stop::Exec {
-            // The mask of the one that had this number went with it.
-            self.masks.remove(&task);
-        } else {
-            self.unmask(task)?;
-        }
-        match meaning {
+        match self.anew.stopped(task, stop) {
             Meaning::None => {}
             Meaning::Leaving => {
                 self.mask(task)?;
                 return alive("resume", task, sys::resume_to_return(task)).map(|()| true);
             }
-            Meaning::Entering => return alive("resume", task, sys::resume_to_return(task)).map(|()| true),
+            Meaning::Entering(mask) => {
+                unmask(task, mask)?;
+                return alive("resume", task, sys::resume_to_return(task)).map(|()| true);
+            }
+            Meaning::Barred(mask) => unmask(task, mask)?,
             Meaning::Over(raced) => match retrace::result(task) {
                 Ok(Returned::Again) => self.anew.is_cut_short(task),
                 Ok(Returned::Value(value)) => self.verify(raced, value)?,
@@ -144,6 +134,10 @@ impl Engine<'_> {
         }
         Ok(false)
     }
+}
+
+fn unmask(task: i32, mask: u64) -> Result<(), TraceError> {
+    alive("unmask the signals of", task, sys::set_signal_mask(task, mask))
 }
 
 /// True if `task` is between the signal that has ended its call and what it does next.
