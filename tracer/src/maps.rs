@@ -11,6 +11,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
+use nix::unistd::{SysconfVar, sysconf};
 
 use crate::mounts::Device;
 use crate::place::{fs_read, read_whole};
@@ -115,9 +116,37 @@ pub(crate) struct Line<'a> {
     pub(crate) range: Range<u64>,
     /// What may be done there: `r`, `w`, `x` or a dash each, then `p` or `s`.
     pub(crate) rights: &'a [u8],
+    /// Where in the file it begins.
+    offset: u64,
     device: Device,
+    inode: u64,
     /// A file's path, in which a newline is escaped; a name like `[stack]`; or nothing.
     pub(crate) name: &'a [u8],
+}
+
+impl Line<'_> {
+    /// True if what `task` has mapped at `address` lies behind the end of its file, in no page of it: reading there is a bus
+    /// error for the task (`mmap(2)`, SIGBUS), and EFAULT for the kernel. False where the kernel does not tell.
+    pub(crate) fn is_behind_end(&self, task: i32, address: u64) -> bool {
+        let Ok(Some(page)) = sysconf(SysconfVar::PAGE_SIZE) else { return false };
+        let at = self.offset.saturating_add(address - self.range.start);
+        self.size(task).is_some_and(|size| at >= size.next_multiple_of(page.cast_unsigned()))
+    }
+
+    /// The size of the plain file that is mapped.
+    fn size(&self, task: i32) -> Option<u64> {
+        // proc(5), /proc/pid/map_files: following these links takes capabilities in the first user namespace.
+        let door = format!("/proc/{task}/map_files/{:x}-{:x}", self.range.start, self.range.end);
+        match sys::known_size(&door) {
+            Err(Errno::EPERM) => {}
+            size => return size.ok().flatten(),
+        }
+        let path = unescape(self.name);
+        let inode = look::known(&path).ok()?;
+        let is_it = (inode.device, inode.number) == (self.device, self.inode);
+        let path = String::from_utf8(path).ok()?;
+        if is_it { sys::known_size(&path).ok().flatten() } else { None }
+    }
 }
 
 /// Every line, in the order of addresses.
@@ -130,13 +159,14 @@ fn line(text: &[u8]) -> Option<Line<'_>> {
     let mut fields = text.splitn(6, |&byte| byte == b' ');
     let mut next = || std::str::from_utf8(fields.next()?).ok();
     let ((start, end), rights) = (next()?.split_once('-')?, next()?.as_bytes());
-    let _offset = next()?;
-    let ((major, minor), _inode) = (next()?.split_once(':')?, next()?);
+    let offset = next()?;
+    let ((major, minor), inode) = (next()?.split_once(':')?, next()?.parse().ok()?);
     let address = |text: &str| u64::from_str_radix(text, 16).ok();
     let number = |text: &str| u32::from_str_radix(text, 16).ok();
     let name = fields.next().unwrap_or_default();
     let name = &name[name.iter().position(|&byte| byte != b' ').unwrap_or(name.len())..];
-    Some(Line { range: address(start)?..address(end)?, rights, device: (number(major)?, number(minor)?), name })
+    let (range, device) = (address(start)?..address(end)?, (number(major)?, number(minor)?));
+    Some(Line { range, rights, offset: address(offset)?, device, inode, name })
 }
 
 /// In `/proc/pid/maps` a newline in a path is written `\012` (`fs/seq_file.c`, `mangle_path`).
@@ -199,8 +229,15 @@ mod tests {
         let text =
             b"7f01a000-7f01c000 r-xp 00001000 00:2a 12345     /a file\n7f02a000-7f02c000 rw-s 00000000 00:00 0 \n\n";
         let expected = [
-            Line { range: 0x7f01_a000..0x7f01_c000, rights: b"r-xp", device: (0, 42), name: b"/a file" },
-            Line { range: 0x7f02_a000..0x7f02_c000, rights: b"rw-s", device: (0, 0), name: b"" },
+            Line {
+                range: 0x7f01_a000..0x7f01_c000,
+                rights: b"r-xp",
+                offset: 0x1000,
+                device: (0, 42),
+                inode: 12345,
+                name: b"/a file",
+            },
+            Line { range: 0x7f02_a000..0x7f02_c000, rights: b"rw-s", offset: 0, device: (0, 0), inode: 0, name: b"" },
         ];
         assert_eq!(lines(text).collect::<Vec<_>>(), expected);
         assert_eq!(lines(b"7f01a000 r-xp\nx-y z").count(), 0);

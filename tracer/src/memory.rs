@@ -18,6 +18,9 @@ pub(crate) const PATH_MAX: usize = 4096;
 /// string does not touch.
 pub(crate) const PAGE: u64 = 4096;
 
+/// From here on all addresses are the kernel's own (`Documentation/arch/x86/x86_64/mm.rst`, `Documentation/arch/arm64/memory.rst`).
+const KERNELS: u64 = 1 << 63;
+
 /// Most paths are shorter.
 const FIRST: usize = 256;
 
@@ -73,6 +76,10 @@ pub(crate) fn read_page(task: i32, address: u64, buffer: &mut Vec<u8>) -> Result
 pub(crate) fn read(task: i32, address: u64, buffer: &mut [u8]) -> Result<(), Unread> {
     let length = buffer.len();
     let Ok(base) = usize::try_from(address) else { return Err(Unread::Refused) };
+    // The kernel takes no pointer to what is its own, also where `/proc/pid/maps` shows something: x86_64's `[vsyscall]`.
+    if address.saturating_add(length as u64) > KERNELS {
+        return Err(Unread::Refused);
+    }
     let remote = [RemoteIoVec { base, len: length }];
     match process_vm_readv(Pid::from_raw(task), &mut [IoSliceMut::new(buffer)], &remote) {
         Ok(read) if read == length => Ok(()),
@@ -100,6 +107,9 @@ fn read_unreadable(task: i32, address: u64, buffer: &mut [u8]) -> Result<(), Unr
             return Err(Unread::Refused);
         }
         covered = line.range.end;
+        if line.is_behind_end(task, end.min(covered) - 1) {
+            return Err(Unread::Refused);
+        }
     }
     if covered < end {
         return Err(Unread::Refused);

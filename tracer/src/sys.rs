@@ -154,17 +154,27 @@ pub(crate) fn known_at(directory: BorrowedFd<'_>, path: &[u8]) -> Result<Inode, 
     known(directory, path, libc::AT_SYMLINK_NOFOLLOW)
 }
 
+/// The size of the plain file behind `door`, as far as it is known; `None` of anything else.
+pub(crate) fn known_size(door: &str) -> Result<Option<u64>, Errno> {
+    let known = known_facts(AT_FDCWD, door.as_bytes(), 0, libc::STATX_TYPE | libc::STATX_SIZE)?;
+    let is_file = u32::from(known.stx_mode) & libc::S_IFMT == libc::S_IFREG;
+    Ok((is_file && known.stx_mask & libc::STATX_SIZE != 0).then_some(known.stx_size))
+}
+
 fn known(directory: BorrowedFd<'_>, path: &[u8], flags: i32) -> Result<Inode, Errno> {
+    let known = known_facts(directory, path, flags, libc::STATX_INO | libc::STATX_MNT_ID)?;
+    Ok(Inode { device: (known.stx_dev_major, known.stx_dev_minor), number: known.stx_ino, mount: known.stx_mnt_id })
+}
+
+fn known_facts(directory: BorrowedFd<'_>, path: &[u8], flags: i32, mask: u32) -> Result<libc::statx, Errno> {
     let path = std::ffi::CString::new(path).map_err(|_| Errno::EINVAL)?;
     let mut known = MaybeUninit::<libc::statx>::zeroed();
     let flags = flags | libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
-    let mask = libc::STATX_INO | libc::STATX_MNT_ID;
     // SAFETY: `path` is a C string, and the kernel writes one struct to `known`.
     let result = unsafe { libc::statx(directory.as_raw_fd(), path.as_ptr(), flags, mask, known.as_mut_ptr()) };
     Errno::result(result)?;
     // SAFETY: all bytes were zeroed, which is a value of this struct of integers, and the kernel wrote more of them.
-    let known = unsafe { known.assume_init() };
-    Ok(Inode { device: (known.stx_dev_major, known.stx_dev_minor), number: known.stx_ino, mount: known.stx_mnt_id })
+    Ok(unsafe { known.assume_init() })
 }
 
 /// What tasks may have in common, as `kcmp(2)` numbers it.

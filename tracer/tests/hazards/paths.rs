@@ -7,7 +7,7 @@ use std::process::Command;
 
 use minjail_tracer::{Gap, Outcome};
 
-use crate::hazard::{Hazard, build, loader};
+use crate::hazard::{Hazard, WIDTHS, build, loader};
 use crate::skip::skip;
 
 #[test]
@@ -522,6 +522,15 @@ fn a_name_that_becomes_a_links() {
         "link Create plain missing",
         "open Read target there plain@",
     ]);
+}
+
+/// No call can have used them, and so nothing is missing.
+#[test]
+fn pointers_that_the_kernel_refuses() {
+    for &flags in WIDTHS {
+        let hazard = Hazard::with_flags("refused", flags).content("mapped", "x");
+        hazard.run().is(&["open Write mapped there", "access Look taken missing"]);
+    }
 }
 
 #[test]
