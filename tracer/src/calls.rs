@@ -64,6 +64,12 @@ impl Call {
         matches!(self.kind, Kind::Paths(_)) && !self.opens() && !self.only_asks()
     }
 
+    /// True if the call sets a file's times, by which it is known whether the content has changed since: others that change
+    /// attributes leave them alone.
+    pub(crate) fn sets_times(&self) -> bool {
+        self.name.starts_with("utime") || self.name == "futimesat"
+    }
+
     /// True if the call runs the program that its path leads to.
     pub(crate) fn executes(&self) -> bool {
         matches!(self.kind, Kind::Exec { .. })

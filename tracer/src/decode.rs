@@ -398,6 +398,17 @@ pub(crate) fn allows_empty(entry: &Entry) -> bool {
     flags & AT_EMPTY_PATH != 0
 }
 
+/// True if no path at all, NULL, stands for the descriptor itself, in a call that changes what is open there.
+pub(crate) fn allows_none(entry: &Entry) -> bool {
+    match entry.call.name {
+        // utimensat(2), "C library/ kernel ABI differences", is futimens(3). It takes no flags then (`fs/utimes.c`, `do_utimes_fd`).
+        "utimensat" | "utimensat_time64" => entry.arguments[3] == 0,
+        "futimesat" => true,
+        // The younger of them take NULL for an empty path (`fs/namei.c`, `getname_maybe_null`): which, depends on the kernel.
+        _ => matches!(entry.call.kind, Kind::Paths([path]) if path.access == Access::Attributes) && allows_empty(entry),
+    }
+}
+
 fn word(bytes: &[u8], offset: usize) -> u64 {
     u64::from_ne_bytes(bytes[offset..offset + 8].try_into().expect("eight bytes"))
 }

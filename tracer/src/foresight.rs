@@ -232,6 +232,11 @@ impl Engine<'_> {
                     Err(_) => {}
                 }
             }
+            Asked::Path { from: From::Descriptor(descriptor), address: 0, access, .. }
+                if decode::allows_none(&asking.entry) =>
+            {
+                self.want_descriptor(asking, descriptor, access, wanted);
+            }
             Asked::MountSource { address, .. } => self.want(asking, Asked::look(address), wanted),
             Asked::Inline { path, access } => {
                 self.want_walk(asking, From::WorkingDirectory, path, access, true, wanted);

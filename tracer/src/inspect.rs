@@ -227,7 +227,12 @@ impl Engine<'_> {
     /// A path in the task's memory; where it leads, if that was found out.
     fn path(&mut self, asking: Asking, address: u64, used: Use) -> Result<Option<Led>, TraceError> {
         if address == 0 {
-            return Ok(None);
+            return match used.from {
+                From::Descriptor(descriptor) if decode::allows_none(&asking.entry) => {
+                    self.descriptor(asking, descriptor, used.access).map(|()| None)
+                }
+                _ => Ok(None),
+            };
         }
         match memory::read_string(asking.task, address, &mut self.spelled) {
             Ok(()) if self.spelled.is_empty() => self.empty(asking, used)?,
@@ -306,7 +311,7 @@ impl Engine<'_> {
     }
 
     fn at_in(&mut self, asking: Asking, place: &Place, path: Vec<u8>, access: Access) -> Result<(), TraceError> {
-        if self.known.is_new((access, place.namespace, path.as_slice())) {
+        if self.known.is_new((access, asking.entry.call.sets_times(), place.namespace, path.as_slice())) {
             let found = self.found_in(asking.task, place, &path);
             let walk = Walk { links: Vec::new(), passed: Vec::new(), end: path, found, by_descriptor: false };
             self.tell_touch(asking, place, access, &[], &walk)?;
@@ -329,7 +334,9 @@ impl Engine<'_> {
         let spelled = std::mem::take(&mut self.spelled);
         let Use { access, follow, verify, .. } = used;
         let (mut led, mut has_moved) = (None, false);
-        let question = (access, follow, place.namespace, place.root.as_slice(), from.of(&place), spelled.as_slice());
+        let sets_times = entry.call.sets_times();
+        let way = (place.namespace, place.root.as_slice(), from.of(&place), spelled.as_slice());
+        let question = (access, sets_times, follow, way);
         let (mut change, mut is_remote) = (changes(&entry, access), false);
         let is_new = self.known.is_new(question);
         let was_missing = !is_new && self.known.was_missing(question);
@@ -391,7 +398,7 @@ impl Engine<'_> {
                 self.entering(asking, &walk.end)?;
             }
             let tell = if is_personal {
-                self.known.is_new((access, follow, spelled.as_slice(), task, walk.end.as_slice()))
+                self.known.is_new((access, sets_times, follow, spelled.as_slice(), task, walk.end.as_slice()))
             } else if waits {
                 self.known.is_new(("waits", question))
             } else {

@@ -394,7 +394,9 @@ impl Engine<'_> {
         directory: &[u8],
         spelled: &[u8],
     ) -> Result<(), TraceError> {
-        let question = (used.access, used.follow, place.namespace, place.root.as_slice(), directory, spelled);
+        let sets_times = asking.entry.call.sets_times();
+        let way = (place.namespace, place.root.as_slice(), directory, spelled);
+        let question = (used.access, sets_times, used.follow, way);
         if !self.known.is_new(question) {
             return Ok(());
         }

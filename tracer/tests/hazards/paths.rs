@@ -524,6 +524,36 @@ fn a_name_that_becomes_a_links() {
     ]);
 }
 
+/// What changes a file's times says so, whatever else has changed it before: the content can be kept only then.
+#[test]
+fn what_is_changed_without_a_path() {
+    for &flags in WIDTHS {
+        let names = ["timed", "timed long", "timed too", "owned", "attributed", "both"];
+        let seen = names.into_iter().fold(Hazard::with_flags("no_path", flags), Hazard::file).run();
+        let is_x86 = cfg!(target_arch = "x86_64");
+        let chmod = if is_x86 { "chmod" } else { "fchmodat" };
+        let chmod = format!("{chmod} Attributes both there");
+        let mut expected = vec![
+            "open Read timed there",
+            "utimensat Attributes timed there",
+            "open Read owned there",
+            "fchownat Attributes owned there",
+            "open Read attributed there",
+            "setxattrat Attributes attributed there",
+            chmod.as_str(),
+            "utimensat Attributes both there",
+            "open Read both there",
+        ];
+        if is_x86 {
+            expected.extend(["open Read timed too there", "futimesat Attributes timed too there"]);
+        }
+        if !flags.is_empty() {
+            expected.extend(["open Read timed long there", "utimensat_time64 Attributes timed long there"]);
+        }
+        seen.is(&expected);
+    }
+}
+
 /// No call can have used them, and so nothing is missing.
 #[test]
 fn pointers_that_the_kernel_refuses() {
