@@ -2,7 +2,8 @@
 //!
 //! In: what each call under way was handed; that a call is about to change names, or that it has. Out: what was in use meanwhile, told
 //! as well as it is after the change. Who replaces a link while others go through it makes two files of one path: both
-//! are told, where the path led before, and where it leads then.
+//! are told, where the path led before, and where it leads then. Not so what a call under way has itself changed: what stands
+//! there then is its own doing.
 //!
 //! What a server that is not traced would have to be asked is not looked at, unless somebody changes names there: else whoever
 //! changes names elsewhere would wait for it. Until it is reached, the way is compared.
@@ -14,9 +15,14 @@ use crate::TraceError;
 use crate::engine::Engine;
 use crate::event::{Access, Found, Gap, Walk};
 use crate::foresight::is_unasked;
-use crate::inspect::{Asking, Use};
+use crate::inspect::{Asking, Use, changes};
+use crate::known::Change;
+use crate::look;
+use crate::mounts::parent;
 use crate::place::{self, Place};
 use crate::race::loses;
+use crate::served::Lies;
+use crate::sys::Inode;
 use crate::walk::Asker;
 
 /// So many are remembered while names change. More are a gap.
@@ -34,17 +40,31 @@ struct InUse {
     spelled: Vec<u8>,
     /// Where it led before names changed.
     end: Vec<u8>,
+    /// The directory there, if the call changes a name in it.
+    directory: Option<Inode>,
 }
 
 impl InUse {
     fn new(asking: Asking, used: Use, place: Arc<Place>) -> Self {
-        Self { is_over: true, asking, used, place, from: Vec::new(), spelled: Vec::new(), end: Vec::new() }
+        let (from, spelled, end) = (Vec::new(), Vec::new(), Vec::new());
+        Self { is_over: true, asking, used, place, from, spelled, end, directory: None }
     }
 
     fn question(&self) -> Question {
         let Use { access, follow, .. } = self.used;
         let Place { namespace, root, .. } = &*self.place;
         (access, follow, *namespace, root.clone(), self.from.clone(), self.spelled.clone())
+    }
+
+    /// The directory in which the call itself is to change the name `end`; `None` if it is not, or if somebody would have to be
+    /// asked.
+    fn changed_directory(&self, end: &[u8]) -> Option<Inode> {
+        let Self { asking, used: Use { access, .. }, place, .. } = self;
+        let is_its_own = *access != Access::Enter && changes(&asking.entry, *access) == Some(Change::Names);
+        if !is_its_own || place.lies(end) != Lies::Elsewhere || place.is_remote(end) {
+            return None;
+        }
+        look::known(&place.reach(asking.task, parent(end))).ok()
     }
 
     /// The same task uses another path.
@@ -105,7 +125,8 @@ impl Engine<'_> {
         let fresh = || InUse::new(asking, used, Arc::clone(place));
         let in_use = self.races.uses.current.entry(asking.task).or_insert_with(fresh);
         in_use.renew(asking, used, place, from, spelled);
-        if self.known.are_names_changing() {
+        // What its own call has done with one path already says nothing of the other.
+        if self.known.do_others_change_names(asking.task) {
             let in_use = in_use.clone();
             self.suspect(in_use);
         }
@@ -145,6 +166,7 @@ impl Engine<'_> {
             return;
         }
         in_use.end = self.walk_of(&in_use, self.races.uses.is_remote).end;
+        in_use.directory = in_use.changed_directory(&in_use.end);
         self.races.uses.suspects.insert(question, in_use);
     }
 
@@ -168,9 +190,13 @@ impl Engine<'_> {
         let suspects = std::mem::take(&mut self.races.uses.suspects);
         for suspect in suspects.values() {
             let mut walk = self.walk_of(suspect, asks);
-            let InUse { asking, used, place, spelled, end, .. } = suspect;
+            let InUse { asking, used, place, spelled, end, directory, .. } = suspect;
             if is_unasked(&walk.found) && walk.end != *end {
                 walk = self.walk_of(suspect, true);
+            }
+            // Others who change a name there are told by themselves.
+            if walk.end == *end && directory.is_some() && suspect.changed_directory(end) == *directory {
+                continue;
             }
             let is_there = matches!(walk.found, Found::There(_));
             if is_there && self.known.is_new(("reopened", used.access, spelled.as_slice(), walk.end.as_slice())) {

@@ -532,7 +532,7 @@ fn is_link(found: &Found) -> bool {
 /// What a call changes for others: where they stand, or whether that is still there; or where a path leads that led
 /// somewhere before, by a new link, a rename or a mount. A new file or directory changes only what was missing, and a
 /// missing path stays missing for the image.
-fn changes(entry: &Entry, access: Access) -> Option<Change> {
+pub(crate) fn changes(entry: &Entry, access: Access) -> Option<Change> {
     let call = entry.call.name;
     let removes_directory = || match call {
         "rmdir" => true,

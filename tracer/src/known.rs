@@ -97,6 +97,11 @@ impl Known {
         self.unsettled.values().any(|&change| change == Change::Names)
     }
 
+    /// True if a call of another task than `task` that changes names is under way.
+    pub(crate) fn do_others_change_names(&self, task: i32) -> bool {
+        self.unsettled.iter().any(|(&other, &change)| other != task && change == Change::Names)
+    }
+
     /// True while no call that changes places or names is under way.
     pub(crate) fn is_settled(&self) -> bool {
         self.unsettled.is_empty()
@@ -113,6 +118,7 @@ mod tests {
         assert!(known.is_new("a"));
         assert!(!known.is_new("a"));
         known.unsettle(1, Change::Names);
+        assert!(known.do_others_change_names(2) && !known.do_others_change_names(1));
         assert!(known.is_new("a"));
         assert!(known.is_new("a"));
         assert_eq!(known.settle(2), None);

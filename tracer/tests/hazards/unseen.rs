@@ -96,6 +96,33 @@ fn a_link_that_is_replaced_after_one_has_asked() {
     assert!(!seen.touches.iter().any(|touch| touch.contains("b/0")), "{:#?}", seen.touches);
 }
 
+/// What a call has made of its paths itself is not what it found there.
+#[test]
+fn names_that_processes_change_beside_each_other() {
+    for _ in 0..repeats() {
+        let names: Vec<String> =
+            (0..4).flat_map(|process| (0..50).map(move |round| format!("{process}-{round}"))).collect();
+        let hazard = ["one", "other", "last"].into_iter().fold(Hazard::new("renames"), Hazard::file);
+        let seen = names.iter().map(|name| format!("from-{name}")).fold(hazard, Hazard::file).run();
+        let renames =
+            |name: &String| [format!("rename Remove from-{name} there"), format!("rename Replace to-{name} missing")];
+        let mut expected: Vec<String> = names.iter().flat_map(renames).collect();
+        expected.extend(
+            [
+                "rename Remove one there",
+                "rename Replace other there",
+                "rename Remove last there",
+                "rename Replace missing missing",
+                "symlink Create link missing",
+                "link Write other there",
+                "link Create second missing",
+            ]
+            .map(str::to_owned),
+        );
+        seen.is(&expected.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
 /// By a descriptor, and by the program's own argument.
 #[test]
 fn what_another_thread_redirects() {
