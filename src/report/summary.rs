@@ -426,6 +426,9 @@ pub fn gap_sentence(gap: Gap) -> &'static str {
         }
         Gap::X32 => "x32 calls were answered with ENOSYS",
         Gap::Interface => "a program of another width than minjail knows had all its calls answered with ENOSYS",
+        Gap::UnknownCall => {
+            "a program made a call of a newer kernel than minjail knows, and whatever it opened was not seen"
+        }
         Gap::Memory => "a path in the program's memory could not be read",
         Gap::Handle => "a file was opened by handle, and its path could not be found",
         Gap::Supervisor => {

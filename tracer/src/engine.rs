@@ -373,7 +373,7 @@ impl<'a> Engine<'a> {
             },
             Step::Examined { process, was_threaded } => {
                 self.executed = true;
-                let raced = self.raced_before(task, was_threaded);
+                let raced = self.raced_before(task, was_threaded)?;
                 self.places.executed(task, was_threaded);
                 let table = self.places.served.table().cloned();
                 let loaded = self.places.maps.files(process, table.as_deref());
@@ -445,7 +445,7 @@ impl<'a> Engine<'a> {
                 self.places.remove(task);
                 self.races.remove(task);
                 self.retraced.remove(&task);
-                self.raced.remove(&task);
+                self.never_returns(task)?;
                 self.heard.remove(&task);
                 match process {
                     Some(process) => {

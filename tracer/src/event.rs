@@ -130,6 +130,8 @@ pub enum Gap {
     /// A program made calls of an interface that minjail does not know, those of 32-bit programs on aarch64, and was answered
     /// with ENOSYS.
     Interface,
+    /// A program made a call of a newer kernel that minjail does not know, and was not answered with ENOSYS: it may take paths.
+    UnknownCall,
     /// The task's memory could not be read.
     Memory,
     /// A file was opened by handle, and its path could not be found.

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use nix::errno::Errno;
 
 use crate::TraceError;
-use crate::calls::Kind;
+use crate::calls::{Abi, Kind, YOUNGEST};
 use crate::changed::{Changing, Stands};
 use crate::decode::{self, Asked, Entry, From};
 use crate::engine::{Engine, Verdict};
@@ -75,11 +75,19 @@ impl Engine<'_> {
             return Ok(Verdict::Refuse);
         };
         let Some(call) = table.get(entry.number) else {
+            let is_x32 = *abi == Abi::X86_64 && entry.number & u64::from(X32_BIT) != 0;
             // x32 calls have this bit and no other of the upper ones: -1 is no call at all.
-            if entry.number & !0x3ff == u64::from(X32_BIT) {
+            if is_x32 && entry.number & !0x3ff == u64::from(X32_BIT) {
                 self.gap(process, Gap::X32)?;
             }
-            return Ok(Verdict::Refuse);
+            // Numbers are `int`.
+            let is_younger = (u64::from(YOUNGEST) + 1..1 << 31).contains(&entry.number);
+            // Most who make such a call find out whether this kernel has it.
+            return Ok(if is_younger && !is_x32 {
+                Verdict::Verify(Raced::Unknown { task, process })
+            } else {
+                Verdict::Refuse
+            });
         };
         let stack = entry.stack;
         let entry = Entry { number: entry.number, abi: *abi, call, arguments: abi.arguments(entry.arguments) };

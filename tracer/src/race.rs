@@ -48,6 +48,8 @@ pub(crate) enum Raced {
     Executing { asking: Asking, path: Spelled, directory: Option<Vec<u8>> },
     /// It changes something.
     Changing { asking: Asking, paths: Vec<Changing> },
+    /// A call of a newer kernel: nobody knows what it does, if this kernel has it.
+    Unknown { task: i32, process: i32 },
 }
 
 /// A path as it was read.
@@ -219,15 +221,23 @@ impl Engine<'_> {
 
     /// The call by which what is now `task` has executed something; the process has memory of its own since. Of one that
     /// `was_threaded`, it may have been any thread.
-    pub(crate) fn raced_before(&mut self, task: i32, was_threaded: bool) -> Option<Raced> {
+    pub(crate) fn raced_before(&mut self, task: i32, was_threaded: bool) -> Result<Option<Raced>, TraceError> {
         // ptrace(2), "execve(2) under ptrace": the one that had this number before is gone without a word, and so is the number
         // that this one had.
         let former = if was_threaded { sys::event_task(task).unwrap_or(task) } else { task };
         self.races.remove(former);
         self.races.remove(task);
         let raced = self.raced.remove(&former);
-        self.raced.remove(&task);
-        raced
+        self.never_returns(task)?;
+        Ok(raced)
+    }
+
+    /// `task` is gone, or about to be, and with it its call.
+    pub(crate) fn never_returns(&mut self, task: i32) -> Result<(), TraceError> {
+        match self.raced.remove(&task) {
+            Some(Raced::Unknown { process, .. }) => self.gap(process, Gap::UnknownCall),
+            _ => Ok(()),
+        }
     }
 
     /// What became of a call that has returned.
@@ -244,6 +254,8 @@ impl Engine<'_> {
             }
             // It has failed, or there is nothing to compare.
             Raced::Executing { .. } | Raced::Waiting => Ok(()),
+            Raced::Unknown { task, .. } if sys::has_no_such_call(task) => Ok(()),
+            Raced::Unknown { process, .. } => self.gap(process, Gap::UnknownCall),
             Raced::Changing { asking, paths } => self.changed(asking, &paths, result.is_some()),
         }
     }
@@ -316,8 +328,10 @@ impl Engine<'_> {
 
     /// What `process` runs now, which may be another program than the one whose path was read.
     pub(crate) fn executed(&mut self, process: i32, raced: Raced) -> Result<(), TraceError> {
-        let Raced::Executing { asking, path: Spelled { used, text: spelled, .. }, directory } = raced else {
-            return Ok(());
+        let (asking, used, spelled, directory) = match raced {
+            Raced::Executing { asking, path, directory } => (asking, path.used, path.text, directory),
+            Raced::Unknown { .. } => return self.gap(process, Gap::UnknownCall),
+            _ => return Ok(()),
         };
         let Some(address) = place::executed_path(process) else { return Ok(()) };
         match memory::read_string(process, address, &mut self.spelled) {

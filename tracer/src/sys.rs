@@ -267,6 +267,14 @@ pub(crate) fn syscall_result(task: i32) -> Result<Option<i64>, Errno> {
     Ok((exit.is_error == 0).then_some(exit.sval))
 }
 
+/// True if `task` stands at the exit of a call that the kernel says it does not have.
+pub(crate) fn has_no_such_call(task: i32) -> bool {
+    let Ok(info) = syscall_info(task) else { return false };
+    // SAFETY: ptrace(2): `op` says that the union holds `exit`; all of its members are integers anyway.
+    let exit = unsafe { info.u.exit };
+    info.op == libc::PTRACE_SYSCALL_INFO_EXIT && exit.is_error != 0 && exit.sval == -i64::from(libc::ENOSYS)
+}
+
 /// By hand: nix 0.30.1 passes a size of 0 and returns uninitialised memory (nix issue 2660).
 fn syscall_info(task: i32) -> Result<libc::ptrace_syscall_info, Errno> {
     let mut info = MaybeUninit::<libc::ptrace_syscall_info>::zeroed();

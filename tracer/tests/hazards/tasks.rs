@@ -249,6 +249,17 @@ fn what_makes_no_stop_is_not_there() {
     assert_eq!(seen.gaps, [(Gap::IoUring, 1)].into_iter().chain(x32).collect());
 }
 
+/// A program that asks whether the kernel has a call, and learns that it has not, has used nothing.
+#[test]
+fn calls_that_the_kernel_does_not_have() {
+    let narrow: &[&[&str]] = if cfg!(target_arch = "x86_64") { &[&["-DINT80"]] } else { &[] };
+    for &flags in WIDTHS.iter().chain(narrow) {
+        Hazard::with_flags("no_such_call", flags)
+            .run()
+            .is(&["access Look before missing", "access Look after missing"]);
+    }
+}
+
 #[test]
 fn nobody_waits_to_be_permitted() {
     let seen = Hazard::new("permits").run();
