@@ -27,7 +27,9 @@
 //!
 //! What is not seen, and not counted: interpreters that a program names by writing to `binfmt_misc` with the flag `F` and probes
 //! by writing to `tracefs`, which the kernel opens as it takes what is written; files that an untraced process opens and
-//! hands over by a socket (`SCM_RIGHTS`), and what is opened below such a directory if the giver has another mount namespace; what a
+//! hands over by a socket (`SCM_RIGHTS`), and what is opened below such a directory if the giver has another mount namespace; where a path
+//! leads that the program has used before, once an untraced process has redirected it since, by a link, a rename or a mount: a path that led
+//! somewhere is taken to lead there until the program itself changes names (see `known`); what a
 //! call finds that only asks (stat, access), if another thread rewrites its path, or replaces its descriptor, meanwhile; what a call
 //! changes that neither makes, removes nor replaces it (chmod), if another thread does so and puts back what was there before it returns.
 //!
