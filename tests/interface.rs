@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use support::podman::Podman;
-use support::{TestContext, has, needs_root, outcome_of, outcome_with_input, text};
+use support::{TestContext, has, minjail, needs_root, outcome_of, outcome_with_input, text};
 
 #[test]
 fn the_streams_and_the_status_are_the_programs_own() {
@@ -39,6 +39,32 @@ fn the_summary_speaks_to_people_and_to_programs() {
     assert_eq!(programs.stdout, people.stdout, "{programs}");
     let summary: Result<serde_json::Value, _> = serde_json::from_str(&programs.stderr);
     assert!(summary.is_ok_and(|summary| summary.is_object()), "the summary is not one JSON object\n{programs}");
+}
+
+/// Executes its arguments in an environment such as no shell makes.
+const ODD: &str = r#"
+import ctypes, sys
+array = lambda texts: (ctypes.c_char_p * (len(texts) + 1))(*texts, None)
+arguments = [text.encode() for text in sys.argv[1:]]
+entries = [b"Z=1", b"A=2", b"A=3", b"none", b"", b"=lead", b"PATH=/usr/bin:/bin", b"B\xff=\xfe", b"C=a=b"]
+ctypes.CDLL(None).execve(arguments[0], array(arguments), array(entries))
+"#;
+
+#[test]
+fn the_environment_is_passed_as_it_is() {
+    let context = TestContext::new();
+    let run = |arguments: &[&str]| outcome_of(context.command("python3").args(["-c", ODD]).args(arguments)).success();
+    let trace = context.text("odd.trace");
+    let environment = ["/bin/cat", "/proc/self/environ"];
+    let traced =
+        |more: &[&str]| run(&[&[minjail(), "trace", "-q", "-t", &trace], more, &["--"], &environment[..]].concat());
+    let native = run(&environment);
+    assert!(native.stdout.starts_with(b"Z=1\0A=2\0A=3\0none\0\0=lead\0"), "{native}");
+    traced(&[]).assert_same_as(&native);
+    traced(&["--env", "Z"]).assert_same_as(&native);
+    let changed = traced(&["--env", "A=4", "--env", "D=5"]);
+    assert!(changed.stdout.starts_with(b"Z=1\0A=4\0none\0\0=lead\0"), "{changed}");
+    assert!(changed.stdout.ends_with(b"C=a=b\0D=5\0"), "{changed}");
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn from_dockerfile(file: &Path, arguments: &Arguments) -> Result<Draft, Failure>
 fn from_run(mut workload: Workload, arguments: &Arguments) -> Result<Draft, Failure> {
     // As a workload without `PATH` of its own finds its programs.
     let path = workload.header.env.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned()).clone();
-    let environment = workload.header.env.iter().map(|(name, value)| (name.into(), value.into()));
+    let environment = workload.header.env.iter().map(|(name, value)| format!("{name}={value}").into());
     workload.command.environment = environment.collect();
     let nothing = fs_err::File::open("/dev/null").map_err(Failure::new)?;
     nix::unistd::dup2_stdin(nothing.file()).map_err(Failure::new)?;

@@ -1,6 +1,5 @@
 //! `minjail trace --root`: a program that is traced in another root.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -10,8 +9,8 @@ use minjail_tracer::Options;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::rehearse::{PATH, locate_in};
-use super::trace::{Running, Workload, machine, named};
-use super::variables::{Variables, variables};
+use super::trace::{Running, Workload, machine};
+use super::variables::{Variables, environment, variables};
 use crate::jail::{self, Base, Jail, Network, User};
 use crate::path::{JailPath, escape};
 use crate::root::Root;
@@ -24,9 +23,12 @@ impl Workload {
     pub(super) fn rooted(root: &Path, arguments: &Running, command: &[OsString]) -> Result<Self, Failure> {
         let top = fs_err::canonicalize(root)
             .map_err(|error| Failure::new(error).hint("name a directory that has the program and all that it needs"))?;
-        let mut environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
-        let named = named(&arguments.env, &mut environment)?;
-        let path = environment.entry("PATH".into()).or_insert_with(|| PATH.into()).to_string_lossy().into_owned();
+        let (mut entries, mut environment, named) = environment(&arguments.env)?;
+        let path = environment.entry("PATH".into()).or_insert_with(|| {
+            entries.push(format!("PATH={PATH}").into());
+            PATH.into()
+        });
+        let path = path.to_string_lossy().into_owned();
         let directory = arguments.workdir.as_deref().unwrap_or(Path::new("/"));
         let directory = JailPath::parse(directory.as_os_str().as_bytes())
             .map_err(|error| Failure::new(error).hint("give the directory as it is in the root, from `/` on"))?;
@@ -62,7 +64,7 @@ impl Workload {
         let command = minjail_tracer::Command {
             program,
             arguments: command.to_vec(),
-            environment: environment.into_iter().collect(),
+            environment: entries,
             directory: None,
             credentials: None,
             leads_group: false,

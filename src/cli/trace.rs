@@ -1,8 +1,7 @@
 //! `minjail trace`: run a program once, record what it touches, and build images from that.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,7 +20,7 @@ use super::lost_rights::LostRights;
 use super::outliving::Outliving;
 use super::pack::{self, Needed, Packing};
 use super::stoppable::stoppable;
-use super::variables::{Variables, variables};
+use super::variables::{Variables, environment, variables};
 use crate::path::{JailPath, escape};
 use crate::profile::Image;
 use crate::root::Root;
@@ -152,8 +151,7 @@ impl Workload {
                 .exit(Exit::NotFound)
                 .hint("name a program after `--`: `minjail trace -- /usr/bin/python3`")
         })?;
-        let mut environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
-        let named = named(&arguments.env, &mut environment)?;
+        let (entries, environment, named) = environment(&arguments.env)?;
         let directory = directory(arguments.workdir.as_deref())?;
         let mut program = locate(typed, environment.get(OsStr::new("PATH")).map(OsString::as_os_str))?;
         if let (true, Some(workdir)) = (program.is_relative(), &arguments.workdir) {
@@ -184,7 +182,7 @@ impl Workload {
         let command = minjail_tracer::Command {
             program,
             arguments: command.to_vec(),
-            environment: environment.into_iter().collect(),
+            environment: entries,
             directory: arguments.workdir.clone(),
             credentials,
             leads_group: false,
@@ -235,34 +233,6 @@ impl Workload {
         })?;
         Ok((ending, tally))
     }
-}
-
-/// Adds what `--env` says to the environment; the names of it all.
-pub(super) fn named(
-    variables: &[OsString],
-    environment: &mut BTreeMap<OsString, OsString>,
-) -> Result<Vec<OsString>, Failure> {
-    let mut names = Vec::new();
-    for variable in variables {
-        let bytes = variable.as_bytes();
-        let name = match bytes.iter().position(|&byte| byte == b'=') {
-            Some(0) => {
-                return Err(Failure::usage("`--env` wants a name before the `=`").hint("write `--env NAME=VALUE`"));
-            }
-            Some(equals) => {
-                let name = OsString::from_vec(bytes[..equals].to_vec());
-                environment.insert(name.clone(), OsString::from_vec(bytes[equals + 1..].to_vec()));
-                name
-            }
-            None if environment.contains_key(variable) => variable.clone(),
-            None => {
-                let text = format!("the environment has no variable `{}`", escape(bytes));
-                return Err(Failure::usage(text).hint("give it a value: `--env NAME=VALUE`"));
-            }
-        };
-        names.push(name);
-    }
-    Ok(names)
 }
 
 /// The directory that the program starts in, free of links.

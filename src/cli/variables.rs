@@ -1,11 +1,12 @@
-//! What of the environment an image gets.
+//! The environment of a program, and what of it an image gets.
 //!
-//! In: the environment of the program, and the names that the user gave. Out: the variables that the image gets, and those
+//! In: the environment of this process, and the variables that the user gave. Out: what the program gets, byte for byte in the
+//! same order where the user has changed nothing; the variables that the image gets, and those
 //! that it gets only if the run found files by them, or of which it is told that the run did. Never all: there are secrets
 //! among them.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use super::failure::Failure;
@@ -102,6 +103,66 @@ const USUAL: &[&str] = &[
 /// Those of a session: they name places of whoever is logged in, which programs find by other means as well.
 const SESSION: &[&str] = &["MAIL", "OLDPWD", "PWD", "SSH_AUTH_SOCK", "TMPDIR", "_"];
 
+/// The variables among the entries of an environment; of several that have one name, the last.
+type Values = BTreeMap<OsString, OsString>;
+
+/// The environment of a program with what `--env` says, entry by entry and by name, and the names that `--env` gave.
+pub(super) fn environment(variables: &[OsString]) -> Result<(Vec<OsString>, Values, Vec<OsString>), Failure> {
+    let mut entries = own_environment();
+    let mut values: Values =
+        entries.iter().filter_map(split).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let mut names = Vec::new();
+    for variable in variables {
+        let bytes = variable.as_bytes();
+        if bytes.starts_with(b"=") {
+            return Err(Failure::usage("`--env` wants a name before the `=`").hint("write `--env NAME=VALUE`"));
+        }
+        let name = match split(variable) {
+            Some((name, value)) => {
+                values.insert(name.to_owned(), value.to_owned());
+                set(&mut entries, name, variable);
+                name.to_owned()
+            }
+            None if values.contains_key(variable) => variable.clone(),
+            None => {
+                let text = format!("the environment has no variable `{}`", escape(bytes));
+                return Err(Failure::usage(text).hint("give it a value: `--env NAME=VALUE`"));
+            }
+        };
+        names.push(name);
+    }
+    Ok((entries, values, names))
+}
+
+/// The environment that this process was started with, whatever is in it: also what is no variable, or is there twice.
+fn own_environment() -> Vec<OsString> {
+    // proc(5), /proc/pid/environ: a NUL behind each entry. A process that hides may not read its own.
+    match fs_err::read("/proc/self/environ") {
+        Ok(block) => whole(&block),
+        Err(_) => std::env::vars_os().map(|(name, value)| [name, "=".into(), value].into_iter().collect()).collect(),
+    }
+}
+
+fn whole(block: &[u8]) -> Vec<OsString> {
+    let Some(block) = block.strip_suffix(b"\0") else { return Vec::new() };
+    block.split(|&byte| byte == 0).map(|entry| OsStr::from_bytes(entry).to_owned()).collect()
+}
+
+/// Name and value of a variable; an `=` at its beginning belongs to the name. `None`: it is none.
+fn split(entry: &OsString) -> Option<(&OsStr, &OsStr)> {
+    let bytes = entry.as_bytes();
+    let equals = 1 + bytes.get(1..)?.iter().position(|&byte| byte == b'=')?;
+    Some((OsStr::from_bytes(&bytes[..equals]), OsStr::from_bytes(&bytes[equals + 1..])))
+}
+
+/// Puts `variable` in the place of the first one that has this name, and takes any other away.
+fn set(entries: &mut Vec<OsString>, name: &OsStr, variable: &OsString) {
+    let is_it = |entry: &OsString| split(entry).is_some_and(|(other, _)| other == name);
+    let first = entries.iter().position(is_it).unwrap_or(entries.len());
+    entries.retain(|entry| !is_it(entry));
+    entries.insert(first, variable.clone());
+}
+
 /// The environment, as far as images may have it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Variables {
@@ -147,6 +208,21 @@ fn is_optional(name: &str, value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_of_the_environment_is_changed_where_it_stands() {
+        let entries = |block: &str| whole(block.as_bytes());
+        let mut all = entries("Z=1\0A=2\0none\0\0=lead\0A=3\0B==\0");
+        assert_eq!(all, ["Z=1", "A=2", "none", "", "=lead", "A=3", "B=="]);
+        let variables: Vec<_> = all.iter().filter_map(split).collect();
+        let pairs = [("Z", "1"), ("A", "2"), ("A", "3"), ("B", "=")];
+        assert_eq!(variables, pairs.map(|(name, value)| (OsStr::new(name), OsStr::new(value))));
+        set(&mut all, OsStr::new("A"), &"A=x=y".into());
+        set(&mut all, OsStr::new("none"), &"none=0".into());
+        assert_eq!(all, entries("Z=1\0A=x=y\0none\0\0=lead\0B==\0none=0\0"));
+        assert!(whole(b"").is_empty());
+        assert_eq!(whole(b"\0"), [""]);
+    }
 
     #[test]
     fn what_an_image_gets() {

@@ -6,6 +6,7 @@
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -182,8 +183,8 @@ impl Desk {
         if program.contains('/') {
             return PathBuf::from(program);
         }
-        let path = self.command.environment.iter().find(|(name, _)| name == "PATH");
-        let path = path.map(|(_, value)| value.to_string_lossy().into_owned()).unwrap_or_default();
+        let path = self.command.environment.iter().find_map(|entry| entry.as_bytes().strip_prefix(b"PATH="));
+        let path = path.map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default();
         let found = path.split(':').map(|directory| Path::new(directory).join(program)).find(|path| path.exists());
         found.unwrap_or_else(|| PathBuf::from(program))
     }

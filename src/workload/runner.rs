@@ -187,7 +187,7 @@ fn command(order: &Order, credentials: Option<Credentials>) -> Result<Command, R
             .map(std::os::unix::ffi::OsStringExt::from_vec)
             .ok_or_else(|| RunError::Argument(argument.clone()))
     };
-    let environment = order.environment.iter().map(|(name, value)| (name.into(), value.into()));
+    let environment = order.environment.iter().map(|(name, value)| format!("{name}={value}").into());
     Ok(Command {
         program: order.header.program.below(Path::new("/")),
         arguments: order.header.command.iter().map(text).collect::<Result<_, _>>()?,

@@ -27,8 +27,8 @@ pub struct Command {
     pub program: PathBuf,
     /// All arguments, also the one at index 0.
     pub arguments: Vec<OsString>,
-    /// The whole environment.
-    pub environment: Vec<(OsString, OsString)>,
+    /// The whole environment as the program gets it, in this order: `NAME=VALUE` each, as a rule.
+    pub environment: Vec<OsString>,
     /// The working directory; `None`: this process's.
     pub directory: Option<PathBuf>,
     /// Who to run as; `None`: as this process.
@@ -88,10 +88,8 @@ pub(crate) fn spawn(
     let program = text(command.program.clone().into_os_string().into_vec())?;
     let arguments =
         command.arguments.iter().map(|argument| text(argument.clone().into_vec())).collect::<Result<Vec<_>, _>>()?;
-    let environment = command.environment.iter();
-    let environment = environment
-        .map(|(name, value)| text([name.clone().into_vec(), b"=".to_vec(), value.clone().into_vec()].concat()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let environment =
+        command.environment.iter().map(|entry| text(entry.clone().into_vec())).collect::<Result<Vec<_>, _>>()?;
     let directory =
         command.directory.as_ref().map(|path| text(path.clone().into_os_string().into_vec())).transpose()?;
     let filter = filter::program(Asks::Stop);

@@ -133,7 +133,7 @@ impl Hazard {
         let command = Command {
             program: self.program.clone(),
             arguments: [vec![self.program.clone().into_os_string()], self.arguments.clone()].concat(),
-            environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
+            environment: vec!["PATH=/usr/bin:/bin".into()],
             directory: Some(self.path().to_owned()),
             credentials: None,
             leads_group: false,
