@@ -22,7 +22,7 @@ fn main() {
     };
     let command = Command {
         program: program.into(),
-        environment: std::env::vars_os().collect(),
+        environment: std::env::vars_os().map(|(name, value)| [name, "=".into(), value].into_iter().collect()).collect(),
         directory: None,
         credentials: None,
         leads_group: false,
