@@ -125,7 +125,7 @@ fn the_image_does_not_depend_on_who_builds_it() {
     let directory = tempfile::Builder::new().prefix("minjail-").tempdir_in("/var/tmp").expect("it can be written");
     let path = |name: &str| text(&directory.path().join(name));
     let copies = "cp \"$1\" \"$0/minjail\" && cp -r \"$2\" \"$0/cat.trace\" && chown -R nobody \"$0\"";
-    outcome_of(context.command("sh").args(["-c", copies, &path(""), support::minjail(), &trace])).success();
+    outcome_of(context.command("sh").args(["-c", copies, &path(""), minjail(), &trace])).success();
 
     let first = context.text("first.tar");
     outcome_of(&mut context.minjail(&["build", "-t", &trace, "-o", &format!("layer:{first}")])).success();
@@ -296,7 +296,7 @@ fn an_answer_that_cannot_be_written() {
     for command in ["rules", "profile list", "profile show redis", "profile schema", "doctor", "--help", "trace --help"]
     {
         let run = |to: &str| {
-            let script = format!("exec {} {command} {to}", support::minjail());
+            let script = format!("exec {} {command} {to}", minjail());
             outcome_of(context.command("bash").args(["-c", &script]))
         };
         let full = run("> /dev/full");

@@ -78,9 +78,12 @@ impl Seen<'_> {
         };
         let headers = [&self.run.header, &other.run.header];
         let is_same_name = headers[0].workload == headers[1].workload;
-        let [first, second] = headers.map(|header| match is_same_name {
-            true => format!("`{}`", header.command.join(" ")),
-            false => format!("workload `{}`", header.workload),
+        let [first, second] = headers.map(|header| {
+            if is_same_name {
+                format!("`{}`", header.command.join(" "))
+            } else {
+                format!("workload `{}`", header.workload)
+            }
         });
         Some(Conflict { path: self.touch.path.clone(), first, one: said, second, other: and })
     }

@@ -8,9 +8,9 @@
 mod format;
 mod holes;
 mod kernels;
+mod late;
 mod merge;
 mod model;
-mod moved;
 mod names;
 mod owners;
 mod record;

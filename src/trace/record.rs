@@ -39,7 +39,7 @@ pub struct Recorder {
     /// Where it is on this machine.
     top: PathBuf,
     pub(super) root: Root,
-    store: Store,
+    pub(super) store: Store,
     /// Which program each process runs.
     programs: HashMap<i32, u32>,
     /// The programs that were recorded, by path and arguments: a shell loop runs the same one a thousand times.
@@ -176,7 +176,7 @@ impl Recorder {
     /// # Errors
     /// The same.
     pub fn write_out(mut self, ending: Ending, target: &Path) -> Result<WrittenOut, RecordError> {
-        self.keep_moved()?;
+        self.keep_late()?;
         self.write(&Record::End { ending, gaps: self.tally.gaps.clone() })?;
         let failed = |source| RecordError::Temporary { path: self.place.clone(), source };
         let mut records = self.records.into_inner().map_err(|error| failed(error.into_error()))?;
@@ -345,6 +345,7 @@ impl Recorder {
 
     /// Keeps what the call could change, or what only now can be seen: content, a link's text, a listing.
     fn preserve(&mut self, current: &JailPath, record: &mut Touch) -> Result<(), RecordError> {
+        self.recall(current, record);
         let Found::There(facts) = &record.found else { return Ok(()) };
         if record.refused.is_some() {
             return Ok(());
@@ -363,7 +364,7 @@ impl Recorder {
         if hides && facts.is_file() && !record.made && self.kept.insert(record.path.clone()) {
             record.before = self.keep(current, facts)?;
         }
-        if record.access == Access::Remove {
+        if matches!(record.access, Access::Remove | Access::Replace) {
             self.store.forget(facts);
         }
         if facts.is_symlink() {
@@ -373,6 +374,21 @@ impl Recorder {
             record.names = Some(self.listing(current, &record.path)?);
         }
         Ok(())
+    }
+
+    /// What the run has changed by another name of the file is told as it was before that.
+    fn recall(&mut self, current: &JailPath, record: &mut Touch) {
+        let Found::There(facts) = &record.found else { return };
+        if !facts.is_file() || facts.nlink == 1 || record.made || record.refused.is_some() {
+            return;
+        }
+        let open = || self.root.node(current).ok().flatten().map(File::from);
+        if let Some((name, was)) = self.store.earlier(facts, open)
+            && self.kept.insert(record.path.clone())
+        {
+            record.before = Some(name.to_owned());
+            record.found = Found::There(was.clone());
+        }
     }
 
     /// Keeps the content that `path` has now; `None` of a file that cannot be read: it is not ours, or its disk fails, or

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
@@ -22,11 +23,21 @@ pub(super) struct Store {
     /// Where the last copy ends.
     end: u64,
     /// What was kept of each file, by device and inode.
-    kept: HashMap<(u64, u64), String>,
+    kept: HashMap<(u64, u64), Kept>,
     /// Where each content stands, and how long it is.
     stored: BTreeMap<String, (u64, u64)>,
     /// The same of those whose digests are not known yet, in the order of their numbers ([`pending`]).
     pending: Vec<(u64, u64)>,
+}
+
+/// What was kept of a file.
+#[derive(Debug)]
+struct Kept {
+    name: String,
+    /// What was to be seen of it then.
+    facts: Facts,
+    /// When it was made: another file may get its number.
+    born: Option<SystemTime>,
 }
 
 /// Copies start at multiples of this, so that a hole stays one.
@@ -80,10 +91,11 @@ impl Store {
     ///
     /// A file that was kept before is not read again: what it had then is what the run found.
     pub(super) fn keep(&mut self, open: impl FnOnce() -> io::Result<File>, facts: &Facts) -> Result<String, CopyError> {
-        if let Some(name) = self.kept.get(&(facts.dev, facts.ino)) {
-            return Ok(name.clone());
-        }
         let file = open().map_err(CopyError::Read)?;
+        if let Some((name, _)) = self.earlier(facts, || file.try_clone().ok()) {
+            return Ok(name.to_owned());
+        }
+        let born = born(&file);
         if facts.size == 0 && pretends_to_be_empty(&file).map_err(CopyError::Read)? {
             return Err(CopyError::Read(io::ErrorKind::InvalidData.into()));
         }
@@ -97,8 +109,25 @@ impl Store {
             SMALL..LARGE => self.store(source)?,
             LARGE.. => self.store_for_later(source)?,
         };
-        self.kept.insert((facts.dev, facts.ino), name.clone());
+        self.kept.insert((facts.dev, facts.ino), Kept { name: name.clone(), facts: facts.clone(), born });
         Ok(name)
+    }
+
+    /// What was kept of the file with these `facts`, which `open` opens, by whatever name, and its facts then.
+    pub(super) fn earlier(&self, facts: &Facts, open: impl FnOnce() -> Option<File>) -> Option<(&str, &Facts)> {
+        let kept = self.kept.get(&(facts.dev, facts.ino))?;
+        (born(&open()?) == kept.born).then_some((&kept.name, &kept.facts))
+    }
+
+    /// True if a file was kept that has other names.
+    pub(super) fn has_linked(&self) -> bool {
+        self.kept.values().any(|kept| kept.facts.nlink > 1)
+    }
+
+    /// What was kept of the file that still had the content then that it has by these `facts`.
+    pub(super) fn of_same(&self, facts: &Facts) -> Option<&str> {
+        let kept = self.kept.get(&(facts.dev, facts.ino))?;
+        kept.facts.same_content(facts).then_some(&kept.name)
     }
 
     fn store_small(&mut self, content: &[u8]) -> io::Result<String> {
@@ -180,6 +209,11 @@ impl Store {
 /// and is told as empty.
 fn pretends_to_be_empty(file: &File) -> io::Result<bool> {
     Ok(file.read_at(&mut [0], 0)? > 0 && file.metadata()?.len() == 0)
+}
+
+/// When a file was made, where its file system tells (`statx(2)`, `STATX_BTIME`).
+fn born(file: &File) -> Option<SystemTime> {
+    file.metadata().ok()?.created().ok()
 }
 
 /// Copies all of `source` to `copy` from `start` on, where it must end, leaving out blocks of zeros: what was a hole stays
