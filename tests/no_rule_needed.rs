@@ -241,7 +241,7 @@ fn what_the_kernel_makes_up_at_another_place() {
     if !needs_root("a mount") || !has(&["unshare"]) {
         return;
     }
-    const PROGRAM: &str = "cat version sys/kernel/ostype; ls .. . self/task > /dev/null; readlink self > /dev/null
+    let program = "cat version sys/kernel/ostype; ls .. . self/task > /dev/null; readlink self > /dev/null
         exec 3< self/mem 4< self/pagemap 5<> self/mem; cat self/attr/fscreate; echo 5 > self/clear_refs
         mkdir ../group/made.$$ && echo 1 > ../group/made.$$/cgroup.kill && rmdir ../group/made.$$; echo survived";
     let context = TestContext::new();
@@ -252,7 +252,7 @@ fn what_the_kernel_makes_up_at_another_place() {
         let script = format!(
             "mount -t tmpfs none /var/tmp && mkdir -p {place}/proc {place}/group && \
              mount -t proc none {place}/proc && mount -t cgroup2 none {place}/group && \
-             exec {} trace -t {trace} -o rootfs:{tree} -- sh -c 'cd {place}/proc; {PROGRAM}'",
+             exec {} trace -t {trace} -o rootfs:{tree} -- sh -c 'cd {place}/proc; {program}'",
             support::minjail()
         );
         let traced = outcome_of(context.command("unshare").args(["-m", "sh", "-c", &script])).success();
@@ -266,23 +266,22 @@ fn what_the_kernel_makes_up_at_another_place() {
         let mut why_not = context.minjail(&["why-not", &trace, &format!("{place}/proc/version")]);
         let why_not = outcome_of(&mut why_not);
         assert!(why_not.text().contains("found there what the kernel makes up"), "{why_not}");
-        // It is mounted no longer; of the other case, nothing at all is there any more.
-        if name == "not" {
-            let later = format!("rootfs:{tree}-later");
-            let built = outcome_of(&mut context.minjail(&["build", "-t", &trace, "-o", &later])).success();
-            assert!(built.stderr.contains("what the kernel makes up at"), "{built}");
-            let point = context.path(&format!("{name}-later")).join(&place[1..]).join("proc");
-            assert_eq!(support::names_in(&point), [""; 0], "{built}");
+        if name == "kept" {
+            // Nothing is there any more.
+            continue;
         }
-
+        let is_empty = |tree: &str| support::names_in(&context.path(tree).join(&place[1..]).join("proc")).is_empty();
+        // It is mounted no longer.
+        let built = outcome_of(&mut context.minjail(&["build", "-t", &trace, "-o", &format!("rootfs:{tree}-later")]));
+        assert!(built.clone().success().stderr.contains("what the kernel makes up at"), "{built}");
+        assert!(is_empty("not-later"), "{built}");
         let include = format!(
-            "mount -t tmpfs none /var/tmp && mkdir -p {place}/proc && mount -t proc none {place}/proc && exec {} \
-             build -q -t {trace} --include {place} -o rootfs:{tree}-included",
+            "mount -t proc none {place}/proc && \
+             exec {} build -q -t {trace} --include {place} -o rootfs:{tree}-included",
             support::minjail()
         );
-        outcome_of(context.command("unshare").args(["-m", "sh", "-c", &include])).success();
-        let included = context.path(&format!("{name}-included")).join(&place[1..]).join("proc");
-        assert_eq!(support::names_in(&included), [""; 0]);
+        let included = outcome_of(context.command("unshare").args(["-m", "sh", "-c", &include])).success();
+        assert!(is_empty("not-included"), "{included}");
     }
 }
 
@@ -290,20 +289,18 @@ fn what_the_kernel_makes_up_at_another_place() {
 #[test]
 fn a_large_hole_that_is_removed() {
     let context = TestContext::new();
-    let script = "truncate -s 4G hole && printf end >> hole && exec \"$0\" \"$@\"";
+    let script = "truncate -s 2G hole && printf end >> hole && exec \"$0\" \"$@\"";
     let program = "date +%s%N; rm hole; date +%s%N";
     let trace = context.text("x.trace");
     let mut command = context.command("sh");
     command.args(["-c", script, support::minjail(), "trace", "-q", "-t", &trace, "--", "sh", "-c", program]);
     let traced = outcome_of(&mut command).success();
     let times: Vec<u64> = traced.text().lines().map(|line| line.parse().expect("it is a number")).collect();
-    assert!(times[1] - times[0] < 3_000_000_000, "{traced}");
+    assert!(times[1] - times[0] < 1_500_000_000, "{traced}");
     let records = fs_err::read_to_string(context.path("x.trace/trace.jsonl")).expect("it was written");
     let kept = support::names_in(&context.path("x.trace/before"));
     assert_eq!((kept.len(), kept[0].len()), (1, 64), "{kept:?}");
     assert!(records.contains(&format!(r#""before":"{}""#, kept[0])) && !records.contains("pending"), "{records}");
-    let summed = outcome_of(context.command("sha256sum").arg(context.path("x.trace/before").join(&kept[0])));
-    assert!(summed.text().starts_with(&kept[0]), "{summed}");
 }
 
 /// Where the caller's output goes is no file of the program's, by whatever name it opens it; what it has open itself is.

@@ -329,7 +329,7 @@ mod tests {
         let files = [0, 1000, SMALL, 2 * SMALL].map(|size| (size, file(&vec![5; size as usize])));
         for (size, (file, facts)) in &files {
             let size = *size;
-            file.write_all_at(&[6; 100_000], size).unwrap();
+            file.write_all_at(&vec![6; 100_000], size).unwrap();
             let kept = store.keep(|| file.try_clone(), facts).unwrap();
             assert_eq!(kept, hex(&Sha256::digest(vec![5; size as usize])), "{size}");
         }
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_its_own_fault_and_a_full_store_is_not() {
         let facts = |size| Facts { size, ..file(b"").1 };
-        let open = |path: &str| File::open(Path::new(path));
+        let open = |path: &str| fs_err::File::open(path).map(|file| file.into_parts().0);
         let mut store = Store::new(tempfile::tempfile().unwrap());
         // `mem` is not mapped at its start; a directory is nothing that can be read; `status` says that it is empty.
         for (path, size) in [
