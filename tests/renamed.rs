@@ -97,6 +97,55 @@ fn names_of_a_directory_are_those_of_before() {
     .check();
 }
 
+/// Where a file has two names, a run that changes it by one has changed it by the other.
+#[test]
+fn another_name_of_a_changed_file() {
+    for script in [
+        "echo new > one; cat two",
+        "cat two; echo new > one",
+        "cat two; rm one; echo new > two",
+        "echo new > one; mv two d/",
+    ] {
+        let traced = Traced::new(script, |work| {
+            lay_out(work, &["one=old", "d/"]);
+            fs_err::hard_link(work.join("one"), work.join("two")).unwrap();
+        });
+        let built = traced.into_built();
+        assert_eq!(files(&built.at(""), Path::new("")), ["one=old", "two=old"], "{script}");
+    }
+}
+
+/// Whoever removes a file and makes another soon after gets the same inode number.
+#[test]
+fn another_file_that_has_got_the_number_of_one() {
+    if !has(&["python3"]) {
+        return;
+    }
+    let directory = tempfile::Builder::new().prefix("minjail-number-").tempdir_in("/var/tmp").unwrap();
+    let at = |name: &str| support::text(&directory.path().join(name));
+    fs_err::write(at("one"), "content of one").unwrap();
+    let script = format!(
+        "cat {}; touch {}; while [ ! -e {} ]; do sleep 0.01; done; cat {}",
+        at("one"),
+        at("go"),
+        at("done"),
+        at("two")
+    );
+    let swap = format!(
+        "while [ ! -e {go} ]; do sleep 0.01; done; rm {one}; echo content of two > {two}; touch {done}",
+        go = at("go"),
+        one = at("one"),
+        two = at("two"),
+        done = at("done")
+    );
+    let mut other = std::process::Command::new("sh").args(["-c", &swap]).spawn().unwrap();
+    let traced = Traced::new(&script, |_| ());
+    other.wait().unwrap();
+    let built = traced.into_built();
+    assert_eq!(built.text(&at("two")), "content of two\n");
+    assert_eq!(built.text(&at("one")), "content of one");
+}
+
 /// The files of `work` in the image of what a user did that is not root.
 #[track_caller]
 fn of_a_user(script: &str, prepare: impl FnOnce(&Path)) -> Vec<String> {
