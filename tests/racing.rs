@@ -1,17 +1,18 @@
-//! Somebody swaps directories for links that lead outside, all the time that minjail packs from a root or writes a tree:
-//! nothing from outside gets in, and nothing outside is written, changed or removed.
+//! Somebody swaps directories for links that lead outside, all the time that minjail packs from a root, writes a tree, or
+//! keeps what a traced program is about to change: nothing from outside gets in, and nothing outside is written, changed
+//! or removed.
 
 mod support;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use support::{Outcome, TestContext, has, outcome_of};
+use support::{Outcome, TestContext, has, needs_root, outcome_of};
 
 /// How many directories there are to swap.
 const DIRECTORIES: usize = 8;
@@ -206,4 +207,74 @@ fn a_tree_whose_directories_are_swapped_for_links_while_it_is_written() {
         }
     });
     assert!(swaps.into_inner() > 0, "nothing was swapped: that is no race");
+}
+
+/// Directories of `nobody`'s, each with a link beside it that leads where only root gets, to files that everybody might read.
+struct Closed {
+    context: TestContext,
+    program: String,
+}
+
+impl Closed {
+    fn new(directories: usize) -> Self {
+        let context = TestContext::new();
+        let program = context.text("program");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/hazards/exchanged.c");
+        outcome_of(context.command("gcc").args(["-O1", "-static", "-pthread", "-o", &program, source])).success();
+        let lay_out = |place: &Path, word: &str| {
+            fs_err::create_dir_all(place.join("names")).expect("the directory can be written");
+            fs_err::write(place.join("file"), format!("{word} content")).expect("it can be written");
+            fs_err::set_permissions(place.join("file"), PermissionsExt::from_mode(0o666)).expect("it is ours");
+            fs_err::write(place.join(format!("names/{word}-name")), "").expect("it can be written");
+            symlink(format!("{word}-target"), place.join("link")).expect("the directory can be written");
+        };
+        lay_out(&context.path("closed"), "closed");
+        for number in 0..directories {
+            lay_out(&context.work().join(format!("d{number}")), "own");
+            symlink("../closed", context.work().join(format!("l{number}"))).expect("the directory can be written");
+        }
+        outcome_of(context.command("mkfifo").arg("pipe")).success();
+        for (place, mode) in [("", 0o755), ("closed", 0o700)] {
+            fs_err::set_permissions(context.path(place), PermissionsExt::from_mode(mode)).expect("it is ours");
+        }
+        outcome_of(context.command("chown").args(["-hR", "65534:65534", "."])).success();
+        Self { context, program }
+    }
+
+    /// Traces the program, and says how many contents were kept; none may be of what is closed.
+    fn trace(&self, how: &str) -> usize {
+        let trace = self.context.text("app.trace");
+        let arguments = ["trace", "-q", "-t", &trace, "--user", "65534:65534", "--", &self.program, how];
+        outcome_of(&mut self.context.minjail(&arguments)).success();
+        let records = fs_err::read_to_string(self.context.path("app.trace/trace.jsonl")).expect("there is a trace");
+        for word in ["closed-name", "closed-target"] {
+            assert!(!records.contains(word), "{how}: the trace has a {word}");
+        }
+        let before = self.context.path("app.trace/before");
+        let kept = if before.exists() { support::names_in(&before) } else { Vec::new() };
+        for name in &kept {
+            assert_eq!(fs_err::read_to_string(before.join(name)).expect("it was kept"), "own content", "{how}");
+        }
+        records.matches(r#""before":""#).count()
+    }
+}
+
+#[test]
+fn what_a_program_may_not_enter_is_not_kept_for_it() {
+    if !needs_root("to run as another user") {
+        return;
+    }
+    // By the time of the call what is at the path is another file than the one that was walked to.
+    let closed = Closed::new(1);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut pipe =
+                fs_err::OpenOptions::new().write(true).open(closed.context.work().join("pipe")).expect("a reader");
+            assert!(exchange(&closed.context.work().join("d0"), &closed.context.work().join("l0")), "they are there");
+            std::io::Write::write_all(&mut pipe, b"x").expect("it is read");
+        });
+        closed.trace("other");
+    });
+    let kept = Closed::new(1500).trace("own");
+    assert!(kept > 100, "{kept} of 1500 contents were kept: that is no race");
 }

@@ -4,6 +4,7 @@
 //! a path leads through its links. Everything goes through one held directory descriptor and `openat2(2)`, so that a
 //! link, or somebody who swaps a directory for a link, leads nowhere outside. This room only reads.
 
+mod held;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use nix::sys::stat::{FileStat, Mode, fstat};
 
 use crate::path::{Facts, JailPath};
 
+pub use held::Held;
 pub use walk::{Link, Walk};
 
 /// A held directory that plays `/`.
@@ -114,10 +116,10 @@ impl Root {
     /// # Errors
     /// What `openat2(2)` says; `ELOOP` for a link.
     pub fn open_file(&self, path: &JailPath) -> Result<File, RootError> {
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        let opened = match self.open_at(path, flags | OFlag::O_NOATIME) {
+        let flags = READ | OFlag::O_NOFOLLOW;
+        let opened = match self.open_inside(path, flags | OFlag::O_NOATIME) {
             // open(2): it is for the owner alone.
-            Err(Errno::EPERM) => self.open_at(path, flags),
+            Err(Errno::EPERM) => self.open_inside(path, flags),
             opened => opened,
         };
         opened.map(File::from).map_err(|errno| self.error("open", path, errno))
@@ -130,18 +132,8 @@ impl Root {
     pub fn list(&self, path: &JailPath) -> Result<Vec<Vec<u8>>, RootError> {
         let step = "list";
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
-        let directory = self.open_at(path, flags).map_err(|errno| self.error(step, path, errno))?;
-        let mut directory = Dir::from_fd(directory).map_err(|errno| self.error(step, path, errno))?;
-        let mut names = Vec::new();
-        for entry in directory.iter() {
-            let entry = entry.map_err(|errno| self.error(step, path, errno))?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(name.to_vec());
-            }
-        }
-        names.sort();
-        Ok(names)
+        let directory = self.open_inside(path, flags).map_err(|errno| self.error(step, path, errno))?;
+        names(directory).map_err(|errno| self.error(step, path, errno))
     }
 
     /// The extended attributes of what is at `path`, not following a link: those that images carry (`security.*`,
@@ -181,32 +173,42 @@ impl Root {
     }
 
     fn node_to(&self, path: &JailPath, step: &'static str) -> Result<Option<OwnedFd>, RootError> {
-        match self.open_at(path, OFlag::O_PATH | OFlag::O_NOFOLLOW) {
+        match self.open_inside(path, OFlag::O_PATH | OFlag::O_NOFOLLOW) {
             Ok(node) => Ok(Some(node)),
             Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
             Err(errno) => Err(self.error(step, path, errno)),
         }
     }
 
-    fn open_at(&self, path: &JailPath, flags: OFlag) -> Result<OwnedFd, Errno> {
+    fn open_inside(&self, path: &JailPath, flags: OFlag) -> Result<OwnedFd, Errno> {
+        self.open_at(path, flags, ResolveFlag::RESOLVE_IN_ROOT)
+    }
+
+    fn open_at(&self, path: &JailPath, flags: OFlag, confine: ResolveFlag) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlag::O_CLOEXEC;
         // openat2 takes PATH_MAX bytes at a time; a longer path is walked in pieces of whole components.
         let mut held: Option<OwnedFd> = None;
         let mut rest = path.relative().as_os_str().as_bytes();
         while rest.len() >= PIECE {
             let cut = rest[..PIECE].iter().rposition(|&byte| byte == b'/').ok_or(Errno::ENAMETOOLONG)?;
-            let directory =
-                self.open_piece(held.as_ref(), &rest[..cut], OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)?;
-            held = Some(directory);
+            let way = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            held = Some(self.open_piece(held.as_ref(), &rest[..cut], way, confine)?);
             rest = &rest[cut + 1..];
         }
-        self.open_piece(held.as_ref(), rest, flags)
+        self.open_piece(held.as_ref(), rest, flags, confine)
     }
 
-    fn open_piece(&self, from: Option<&OwnedFd>, piece: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
+    /// `confine` is how the way from the root is.
+    fn open_piece(
+        &self,
+        from: Option<&OwnedFd>,
+        piece: &[u8],
+        flags: OFlag,
+        confine: ResolveFlag,
+    ) -> Result<OwnedFd, Errno> {
         // A later piece starts below the root, where RESOLVE_IN_ROOT would take that directory for the root: there,
         // links are refused instead. Nobody but a test makes links behind 4,000 bytes of path.
-        let confine = if from.is_none() { ResolveFlag::RESOLVE_IN_ROOT } else { ResolveFlag::RESOLVE_NO_SYMLINKS };
+        let confine = if from.is_none() { confine } else { ResolveFlag::RESOLVE_NO_SYMLINKS };
         let how = OpenHow::new().flags(flags).resolve(confine | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         let directory = from.unwrap_or(&self.directory).as_fd();
         loop {
@@ -225,6 +227,23 @@ impl Root {
     fn show(&self, path: &JailPath) -> String {
         crate::path::escape(path.below(&self.path).as_os_str().as_bytes())
     }
+}
+
+/// How a file is opened to be read: a FIFO does not block.
+const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NONBLOCK).union(OFlag::O_NOCTTY);
+
+/// The names in a directory, sorted bytewise, without `.` and `..`.
+fn names(directory: OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::from_fd(directory)?.iter() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Longest piece of a path that is handed to the kernel at once: below `PATH_MAX` (4,096 with its NUL).

@@ -212,8 +212,12 @@ impl Recorder {
     }
 
     fn gap(&mut self, process: i32, gap: Gap) -> Result<(), RecordError> {
+        self.count(self.program(process), gap)
+    }
+
+    fn count(&mut self, program: u32, gap: Gap) -> Result<(), RecordError> {
         *self.tally.gaps.entry(gap).or_default() += 1;
-        self.write(&Record::Gap { program: self.program(process), gap })
+        self.write(&Record::Gap { program, gap })
     }
 
     fn exec(
@@ -368,10 +372,12 @@ impl Recorder {
             self.store.forget(facts);
         }
         if facts.is_symlink() {
-            record.target = self.root.read_link(current).ok().map(|text| escape(&text));
+            record.target =
+                self.root.hold(current, facts).and_then(|held| held.link_text()).ok().map(|text| escape(&text));
         }
         if record.access == Access::List && facts.is_directory() && self.listed.insert(record.path.clone()) {
-            record.names = Some(self.listing(current, &record.path)?);
+            let facts = facts.clone();
+            record.names = self.listing(current, &facts, record)?;
         }
         Ok(())
     }
@@ -392,25 +398,35 @@ impl Recorder {
     }
 
     /// Keeps the content that `path` has now; `None` of a file that cannot be read: it is not ours, or its disk fails, or
-    /// somebody else has just removed it. The call may come to nothing, and if it does not, the change shows when the image
-    /// is built.
+    /// somebody else has just removed it, or put another in its place. The call may come to nothing, and if it does not, the
+    /// change shows when the image is built.
     pub(super) fn keep(&mut self, path: &JailPath, facts: &Facts) -> Result<Option<String>, RecordError> {
-        match self.store.keep(|| self.root.open_file(path).map_err(|error| error.source), facts) {
+        let open = || self.root.hold(path, facts).and_then(|held| held.open()).map_err(|error| error.source);
+        match self.store.keep(open, facts) {
             Ok(name) => Ok(Some(name)),
             Err(CopyError::Read(_)) => Ok(None),
             Err(CopyError::Write(source)) => Err(RecordError::Keep { path: path.to_string(), source }),
         }
     }
 
-    /// The names in a directory that was at `origin` before the run, without those that the run has made or brought there, and
-    /// minjail for it.
-    fn listing(&self, path: &JailPath, origin: &JailPath) -> Result<Vec<String>, RecordError> {
+    /// The names in the directory at `path`, without those that the run has made or brought there, and minjail for it; `None` if
+    /// somebody else has just removed it, or put another in its place. One that the program alone may list is a gap.
+    fn listing(&mut self, path: &JailPath, facts: &Facts, record: &Touch) -> Result<Option<Vec<String>>, RecordError> {
         let is_own = |name: &Vec<u8>| name.starts_with(b".minjail-") && self.shared.contains(path);
-        let was_there = |name: &Vec<u8>| self.names.origin(&path.join(name)) == Some(origin.join(name));
-        let names = self.root.list(path)?.into_iter().filter(|name| !is_own(name) && was_there(name));
+        let was_there = |name: &Vec<u8>| self.names.origin(&path.join(name)) == Some(record.path.join(name));
+        let names = match self.root.hold(path, facts).and_then(|held| held.list()) {
+            Ok(names) => names.into_iter().filter(|name| !is_own(name) && was_there(name)),
+            Err(error) => {
+                self.listed.remove(&record.path);
+                if error.source.kind() != io::ErrorKind::NotFound {
+                    self.count(record.program, Gap::Served)?;
+                }
+                return Ok(None);
+            }
+        };
         let mut names: Vec<String> = names.map(|name| escape(&name)).collect();
         names.sort();
-        Ok(names)
+        Ok(Some(names))
     }
 
     /// The path below the root; `None` for what is no path, or outside.

@@ -1,0 +1,221 @@
+//! The very file that was told of, whatever stands at its path by now.
+//!
+//! A program that is traced can put something else at a path while minjail looks at it, and minjail may have rights that the
+//! program has not. So no link is followed on the way, and what is there is taken by its number and opened only when it
+//! turns out to be what the facts were told of: no file of somebody else's is read, no device and no FIFO opened.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, ResolveFlag, open, readlinkat};
+use nix::sys::stat::{Mode, fstat};
+
+use super::{READ, Root, RootError, names};
+use crate::path::{Facts, JailPath};
+
+/// What facts were told of, held (`O_PATH`).
+#[derive(Debug)]
+pub struct Held<'a> {
+    root: &'a Root,
+    path: &'a JailPath,
+    facts: &'a Facts,
+    node: OwnedFd,
+}
+
+impl Root {
+    /// Holds what is at `path`, which is free of links, if that is what `facts` were told of.
+    ///
+    /// # Errors
+    /// `ENOENT` if something else is there by now, or nothing; else what `openat2(2)` says.
+    pub fn hold<'a>(&'a self, path: &'a JailPath, facts: &'a Facts) -> Result<Held<'a>, RootError> {
+        let failed = |errno| self.error("find again", path, errno);
+        let node = self.open_without_links(path, OFlag::O_PATH).map_err(|errno| match errno {
+            Errno::ELOOP | Errno::ENOTDIR => failed(Errno::ENOENT),
+            errno => failed(errno),
+        })?;
+        is_of(&node, facts).map_err(failed)?;
+        Ok(Held { root: self, path, facts, node })
+    }
+
+    fn open_without_links(&self, path: &JailPath, flags: OFlag) -> Result<OwnedFd, Errno> {
+        let confine = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS;
+        self.open_at(path, flags | OFlag::O_NOFOLLOW, confine)
+    }
+}
+
+impl Held<'_> {
+    /// Opens the regular file for reading; its time of access stays as it is, where this process may have it so.
+    ///
+    /// # Errors
+    /// What `open(2)` says.
+    pub fn open(&self) -> Result<File, RootError> {
+        let failed = |errno| self.root.error("open", self.path, errno);
+        if !self.facts.is_file() {
+            return Err(failed(Errno::ENOENT));
+        }
+        let opened = match self.reopen(READ | OFlag::O_NOATIME) {
+            // open(2): it is for the owner alone.
+            Err(Errno::EPERM) => self.reopen(READ),
+            opened => opened,
+        };
+        opened.map(File::from).map_err(failed)
+    }
+
+    /// The names in the directory, sorted bytewise, without `.` and `..`.
+    ///
+    /// # Errors
+    /// What `open(2)` or `getdents(2)` says.
+    pub fn list(&self) -> Result<Vec<Vec<u8>>, RootError> {
+        let failed = |errno| self.root.error("list", self.path, errno);
+        names(self.reopen(OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(failed)?).map_err(failed)
+    }
+
+    /// The text of the link.
+    ///
+    /// # Errors
+    /// It is none, or cannot be read.
+    pub fn link_text(&self) -> Result<Vec<u8>, RootError> {
+        let text = readlinkat(&self.node, "").map_err(|errno| self.root.error("read the link", self.path, errno))?;
+        Ok(std::os::unix::ffi::OsStringExt::into_vec(text))
+    }
+
+    fn reopen(&self, flags: OFlag) -> Result<OwnedFd, Errno> {
+        let opened = match reopen(&self.node, flags) {
+            // Not every jail has a /proc.
+            Err(Errno::ENOENT) => self.root.open_without_links(self.path, flags),
+            opened => opened,
+        }?;
+        is_of(&opened, self.facts)?;
+        Ok(opened)
+    }
+}
+
+/// Opens what is held by an `O_PATH` descriptor, for which its name under `/proc` is the way (`open(2)`, `O_PATH`).
+fn reopen(node: &OwnedFd, flags: OFlag) -> Result<OwnedFd, Errno> {
+    let door = format!("/proc/self/fd/{}", node.as_raw_fd());
+    loop {
+        match open(door.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty()) {
+            Err(Errno::EINTR) => {}
+            opened => return opened,
+        }
+    }
+}
+
+/// `ENOENT` unless `file` is what `facts` were told of.
+fn is_of(file: impl AsFd, facts: &Facts) -> Result<(), Errno> {
+    let is_same = |now: Facts| (now.dev, now.ino, now.file_type) == (facts.dev, facts.ino, facts.file_type);
+    if Facts::from_stat(&fstat(file)?).is_some_and(is_same) { Ok(()) } else { Err(Errno::ENOENT) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn path(text: &str) -> JailPath {
+        JailPath::parse(text.as_bytes()).unwrap()
+    }
+
+    struct Fixture {
+        directory: tempfile::TempDir,
+        root: Root,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            for place in ["own", "closed"] {
+                fs_err::create_dir_all(directory.path().join(place).join("names")).unwrap();
+                fs_err::write(directory.path().join(place).join("file"), place).unwrap();
+                fs_err::write(directory.path().join(place).join("names").join(place), "").unwrap();
+                symlink(place, directory.path().join(place).join("link")).unwrap();
+            }
+            let root = Root::open(directory.path()).unwrap();
+            Self { directory, root }
+        }
+
+        fn at(&self, name: &str) -> std::path::PathBuf {
+            self.directory.path().join(name)
+        }
+
+        fn facts(&self, of: &str) -> Facts {
+            self.root.lstat(&path(of)).unwrap().unwrap()
+        }
+    }
+
+    fn content(file: Result<File, RootError>) -> String {
+        std::io::read_to_string(file.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_was_told_of() {
+        let fixture = Fixture::new();
+        let (file, names, link) = (path("/own/file"), path("/own/names"), path("/own/link"));
+        let facts = ["/own/file", "/own/names", "/own/link"].map(|of| fixture.facts(of));
+        let held = fixture.root.hold(&file, &facts[0]).unwrap();
+        // Held is held, whatever becomes of its name.
+        fs_err::remove_file(fixture.at("own/file")).unwrap();
+        symlink("../closed/file", fixture.at("own/file")).unwrap();
+        assert_eq!(content(held.open()), "own");
+        assert_eq!(fixture.root.hold(&names, &facts[1]).unwrap().list().unwrap(), [b"own"]);
+        assert_eq!(fixture.root.hold(&link, &facts[2]).unwrap().link_text().unwrap(), b"own");
+        // Only a file is opened as one.
+        assert!(fixture.root.hold(&names, &facts[1]).unwrap().open().is_err());
+        assert!(fixture.root.hold(&link, &facts[2]).unwrap().open().is_err());
+        assert!(fixture.root.hold(&link, &facts[2]).unwrap().list().is_err());
+    }
+
+    #[track_caller]
+    fn is_gone(fixture: &Fixture, at: &str, facts: &Facts) {
+        let (at, error) = (path(at), |error: RootError| error.source.raw_os_error());
+        assert_eq!(fixture.root.hold(&at, facts).map_err(error).err(), Some(Some(libc::ENOENT)), "{at}");
+    }
+
+    #[test]
+    fn nothing_that_was_put_in_its_place() {
+        let fixture = Fixture::new();
+        let own =
+            ["file", "names", "link"].map(|name| (format!("/own/{name}"), fixture.facts(&format!("/own/{name}"))));
+        fs_err::rename(fixture.at("own"), fixture.at("moved")).unwrap();
+        // Through a link it is not found, wherever that leads.
+        for target in ["closed", "moved"] {
+            symlink(target, fixture.at("own")).unwrap();
+            for (at, facts) in &own {
+                is_gone(&fixture, at, facts);
+                is_gone(&fixture, at, &fixture.facts(at));
+            }
+            fs_err::remove_file(fixture.at("own")).unwrap();
+        }
+        fs_err::write(fixture.at("own"), "").unwrap();
+        is_gone(&fixture, "/own/file", &own[0].1);
+        fs_err::remove_file(fixture.at("own")).unwrap();
+        fs_err::rename(fixture.at("closed"), fixture.at("own")).unwrap();
+        for (at, facts) in &own {
+            is_gone(&fixture, at, facts);
+        }
+        fs_err::remove_file(fixture.at("own/file")).unwrap();
+        is_gone(&fixture, "/own/file", &own[0].1);
+        nix::unistd::mkfifo(&fixture.at("own/file"), Mode::S_IRWXU).unwrap();
+        is_gone(&fixture, "/own/file", &own[0].1);
+    }
+
+    #[test]
+    fn behind_more_than_the_kernel_takes_at_once() {
+        let fixture = Fixture::new();
+        let name = "n".repeat(200);
+        let mut at = open(fixture.directory.path(), OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+        let mut long = JailPath::root();
+        for _ in 0..30 {
+            nix::sys::stat::mkdirat(&at, name.as_str(), Mode::S_IRWXU).unwrap();
+            at = nix::fcntl::openat(&at, name.as_str(), OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+            long = long.join(name.as_bytes());
+        }
+        let facts = Facts::from_stat(&fstat(&at).unwrap()).unwrap();
+        assert!(fixture.root.hold(&long, &facts).unwrap().list().unwrap().is_empty());
+        fs_err::rename(fixture.at(&name), fixture.at("moved")).unwrap();
+        symlink("moved", fixture.at(&name)).unwrap();
+        assert!(fixture.root.lstat(&long).unwrap().is_some());
+        assert!(fixture.root.hold(&long, &facts).is_err());
+    }
+}
