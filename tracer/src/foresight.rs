@@ -17,15 +17,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
 use nix::unistd::read;
 
 use crate::decode::{self, Asked, From};
 use crate::engine::Engine;
 use crate::event::{Access, Found};
 use crate::inspect::Asking;
-use crate::interpreters::{Interpreter, named};
+use crate::interpreters::{Interpreter, file, named};
 use crate::memory::{self, Unread};
 use crate::place::Place;
 use crate::script;
@@ -128,10 +126,11 @@ impl Looks {
         loop {
             let walked = walker.walk(asker, &way.from, &way.spelled, way.follow, false);
             let end = walked.walk.end.clone();
-            if opens && matches!(&walked.walk.found, Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG)
+            if let Found::There(stat) = &walked.walk.found
+                && opens
+                && let Ok(Some(file)) = file(&place, self.task, &end, stat)
             {
-                let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-                let _ = open(end.as_slice(), flags, Mode::empty()).and_then(|file| read(&file, &mut [0]));
+                let _ = read(&file, &mut [0]);
             }
             let named = if levels == 0 { None } else { named(asker, &walked.walk) };
             self.foreseen.walks.insert(way, walked);

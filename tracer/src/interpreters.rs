@@ -6,18 +6,23 @@
 //! on another mount. A loader names none, so its path is known once it was walked, as that of an open is. What the kernel
 //! itself does with a name is in [`script`](crate::script).
 
+use std::borrow::Cow;
 use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
+use nix::sys::stat::{FileStat, Mode, fstat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::TraceError;
 use crate::decode;
 use crate::engine::Engine;
 use crate::event::{Access, Found, Walk};
 use crate::inspect::Asking;
+use crate::look;
+use crate::mounts::parent;
 use crate::place::Place;
 use crate::script;
 use crate::served::Lies;
@@ -53,9 +58,9 @@ impl Engine<'_> {
         let (is_read, named) = if self.is_mount_served(asking.task, descriptor) {
             (true, self.walker.foreseen.interpreter(&end))
         } else {
-            let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-            let file = open(format!("/proc/{}/fd/{descriptor}", asking.task).as_str(), flags, Mode::empty());
-            (is_read(&file), file.ok().and_then(|file| interpreter(&File::from(file))))
+            let door = format!("/proc/{}/fd/{descriptor}", asking.task);
+            let file = open(door.as_str(), HOLD, Mode::empty()).and_then(|node| content(&node));
+            (is_read(&file), file.ok().flatten().and_then(|file| interpreter(&file)))
         };
         self.programs.insert(asking.process, Program { asking, end, is_read });
         self.interpreters(asking, named)
@@ -64,7 +69,7 @@ impl Engine<'_> {
     /// The interpreter that a file names, if that is what `walk` leads to.
     pub(crate) fn interpreter_of(&mut self, asking: Asking, place: &Place, walk: &Walk) -> Option<Interpreter> {
         let (is_read, named) = match place.lies(&walk.end) {
-            Lies::Elsewhere => match image(&place.reach(asking.task, &walk.end), &walk.found) {
+            Lies::Elsewhere => match image(place, asking.task, walk) {
                 Ok(file) => (true, file.and_then(|file| interpreter(&file))),
                 failed => (is_read(&failed), None),
             },
@@ -178,34 +183,72 @@ impl Engine<'_> {
     }
 }
 
-/// False where somebody has a lease on the file, so that to read it would wait for that one (`fcntl(2)`, "Leases"), or where
-/// this process has no descriptor left, or no memory: none of that keeps the kernel from reading it.
+/// False where somebody has a lease on the file, so that to read it would wait for that one (`fcntl(2)`, "Leases"), where
+/// another is there by now, or where this process has no descriptor left, or no memory: none of that keeps the kernel from reading it.
 fn is_read<T>(opened: &Result<T, Errno>) -> bool {
-    !matches!(opened, Err(Errno::EWOULDBLOCK | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM))
+    let is_stale = matches!(opened, Err(Errno::ENOENT | Errno::ESTALE | Errno::ELOOP));
+    !is_stale && !matches!(opened, Err(Errno::EWOULDBLOCK | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM))
 }
 
-/// The file at `path`, if there is one, or what is behind a door of a `/proc`.
-fn image(path: &[u8], found: &Found) -> Result<Option<File>, Errno> {
-    let Found::There(stat) = found else { return Ok(None) };
-    // Which the kernel refuses before it looks into it, also for root (`execve(2)`, EACCES).
-    if stat.st_mode & libc::S_IFMT == libc::S_IFREG && stat.st_mode & 0o111 == 0 {
+/// Whatever it is, to hold it is not to open it (`open(2)`, `O_PATH`): no device hears of that, and no FIFO.
+const HOLD: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
+
+/// The file that `walk` leads to, if there is one, or what is behind a door of a `/proc`. The program can put another in its
+/// place, to which it may have no right: `ESTALE` then, or `ELOOP` where a link leads there.
+fn image(place: &Place, task: i32, walk: &Walk) -> Result<Option<File>, Errno> {
+    let Found::There(stat) = &walk.found else { return Ok(None) };
+    match stat.st_mode & libc::S_IFMT {
+        // Which the kernel refuses before it looks into it, also for root (`execve(2)`, EACCES).
+        libc::S_IFREG if stat.st_mode & 0o111 == 0 => Ok(None),
+        libc::S_IFREG => file(place, task, &walk.end, stat),
+        // What is executed follows links: only a door that leads to no path is still one.
+        libc::S_IFLNK => {
+            let (directory, name) = walk.end.split_at(parent(&walk.end).len());
+            let directory = hold(place, task, directory)?;
+            if fstatfs(&directory)?.filesystem_type() != PROC_SUPER_MAGIC {
+                return Err(Errno::ESTALE);
+            }
+            content(&openat(&directory, name.strip_prefix(b"/").unwrap_or(name), HOLD, Mode::empty())?)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The regular file at `path`, of which `stat` was told.
+pub(crate) fn file(place: &Place, task: i32, path: &[u8], stat: &FileStat) -> Result<Option<File>, Errno> {
+    let node = hold(place, task, path)?;
+    if look::is_same(&fstat(&node)?, stat) { content(&node) } else { Err(Errno::ESTALE) }
+}
+
+/// What `task` has at `path`, which is free of links.
+fn hold(place: &Place, task: i32, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let how = OpenHow::new().flags(HOLD | OFlag::O_NOFOLLOW).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    match place.reach(task, path) {
+        Cow::Borrowed(path) => openat2(AT_FDCWD, path, how),
+        // The door to the task's own view is a link itself.
+        Cow::Owned(reached) => {
+            let door = format!("/proc/{task}/root/");
+            let below = reached.strip_prefix(door.as_bytes()).unwrap_or(&reached);
+            openat2(open(door.as_str(), HOLD, Mode::empty())?, &*[b"./", below].concat(), how)
+        }
+    }
+}
+
+/// Opens what is held for reading, if it is a regular file.
+fn content(node: &OwnedFd) -> Result<Option<File>, Errno> {
+    if fstat(node)?.st_mode & libc::S_IFMT != libc::S_IFREG {
         return Ok(None);
     }
-    let flags = match stat.st_mode & libc::S_IFMT {
-        libc::S_IFREG => OFlag::O_NOFOLLOW,
-        // What is executed follows links: only a door that leads to no path is still one.
-        libc::S_IFLNK => OFlag::empty(),
-        _ => return Ok(None),
-    };
-    let flags = flags | OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let door = format!("/proc/self/fd/{}", node.as_raw_fd());
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     // open(2): O_NOATIME is for the owner alone.
-    let file = open(path, flags | OFlag::O_NOATIME, Mode::empty());
-    file.or_else(|_| open(path, flags, Mode::empty())).map(|file| Some(File::from(file)))
+    let file = open(door.as_str(), flags | OFlag::O_NOATIME, Mode::empty());
+    file.or_else(|_| open(door.as_str(), flags, Mode::empty())).map(|file| Some(File::from(file)))
 }
 
 /// The interpreter that what `walk` leads to names, if it can be read.
 pub(crate) fn named(asker: Asker<'_>, walk: &Walk) -> Option<Interpreter> {
-    image(&asker.place.reach(asker.task, &walk.end), &walk.found).ok()?.and_then(|file| interpreter(&file))
+    image(asker.place, asker.task, walk).ok()?.and_then(|file| interpreter(&file))
 }
 
 /// The interpreter that a script or an ELF file names.
@@ -224,4 +267,54 @@ fn interpreter(file: &File) -> Option<Interpreter> {
         _ => file.read_exact_at(buffer, offset).ok(),
     });
     loader.map(|path| Interpreter { path, is_loader: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn walk(path: &std::path::Path) -> Walk {
+        let end = path.as_os_str().as_bytes().to_vec();
+        let found = Found::There(Box::new(look::lstat(&end).unwrap()));
+        Walk { links: Vec::new(), passed: Vec::new(), end, found, by_descriptor: false }
+    }
+
+    fn read(walk: &Walk) -> Result<Option<Interpreter>, Errno> {
+        image(&Place::default(), 1, walk).map(|file| file.and_then(|file| interpreter(&file)))
+    }
+
+    #[test]
+    fn only_what_was_walked_to_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for place in ["own", "closed"] {
+            fs_err::create_dir(at(place)).unwrap();
+            fs_err::write(at(place).join("script"), format!("#!/{place}\n")).unwrap();
+            fs_err::set_permissions(at(place).join("script"), PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        let own = walk(&at("own/script"));
+        let named = |path: &[u8]| Some(Interpreter { path: path.to_vec(), is_loader: false });
+        assert_eq!(read(&own), Ok(named(b"/own")));
+
+        fs_err::rename(at("own"), at("moved")).unwrap();
+        assert_eq!(read(&own), Err(Errno::ENOENT));
+        symlink("closed", at("own")).unwrap();
+        assert_eq!(read(&own), Err(Errno::ELOOP));
+        // Also where the look at it had been led there.
+        assert_eq!(read(&walk(&at("own/script"))), Err(Errno::ELOOP));
+        fs_err::remove_file(at("own")).unwrap();
+        fs_err::rename(at("closed"), at("own")).unwrap();
+        assert_eq!(read(&own), Err(Errno::ESTALE));
+        fs_err::remove_file(at("own/script")).unwrap();
+        nix::unistd::mkfifo(&at("own/script"), Mode::S_IRWXU).unwrap();
+        assert_eq!(read(&own), Err(Errno::ESTALE));
+        // A link is followed only as a door of a /proc.
+        symlink("../moved/script", at("own/link")).unwrap();
+        assert_eq!(read(&walk(&at("own/link"))), Err(Errno::ESTALE));
+        let script = fs_err::File::open(at("moved/script")).unwrap();
+        let door = format!("/proc/{}/fd/{}", std::process::id(), script.as_raw_fd());
+        assert_eq!(read(&walk(std::path::Path::new(&door))), Ok(named(b"/own")));
+    }
 }
