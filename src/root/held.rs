@@ -2,7 +2,8 @@
 //!
 //! A program that is traced can put something else at a path while minjail looks at it, and minjail may have rights that the
 //! program has not. So no link is followed on the way, and what is there is taken by its number and opened only when it
-//! turns out to be what the facts were told of: no file of somebody else's is read, no device and no FIFO opened.
+//! turns out to be what the facts were told of: no file of somebody else's is read, no device and no FIFO opened. Nor is a lease
+//! taken away.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -45,14 +46,18 @@ impl Root {
 }
 
 impl Held<'_> {
-    /// Opens the regular file for reading; its time of access stays as it is, where this process may have it so.
+    /// Opens the regular file for reading, unless that would take somebody's lease away; its time of access stays as it is,
+    /// where this process may have it so.
     ///
     /// # Errors
-    /// What `open(2)` says.
+    /// `EAGAIN` if somebody has a lease on it; else what `open(2)` says.
     pub fn open(&self) -> Result<File, RootError> {
         let failed = |errno| self.root.error("open", self.path, errno);
         if !self.facts.is_file() {
             return Err(failed(Errno::ENOENT));
+        }
+        if is_leased(&self.node, self.facts) {
+            return Err(failed(Errno::EAGAIN));
         }
         let opened = match self.reopen(READ | OFlag::O_NOATIME) {
             // open(2): it is for the owner alone.
@@ -92,7 +97,7 @@ impl Held<'_> {
 }
 
 /// Opens what is held by an `O_PATH` descriptor, for which its name under `/proc` is the way (`open(2)`, `O_PATH`).
-fn reopen(node: &OwnedFd, flags: OFlag) -> Result<OwnedFd, Errno> {
+pub(super) fn reopen(node: &OwnedFd, flags: OFlag) -> Result<OwnedFd, Errno> {
     let door = format!("/proc/self/fd/{}", node.as_raw_fd());
     loop {
         match open(door.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty()) {
@@ -108,10 +113,38 @@ fn is_of(file: impl AsFd, facts: &Facts) -> Result<(), Errno> {
     if Facts::from_stat(&fstat(file)?).is_some_and(is_same) { Ok(()) } else { Err(Errno::ENOENT) }
 }
 
+/// True if to open the file for reading would take a lease away, also where that does not wait (`fcntl(2)`, "Leases"). A lease
+/// of a process that is outside of this one's PID namespace is not seen (`fs/locks.c`, `locks_show`).
+fn is_leased(node: &OwnedFd, facts: &Facts) -> bool {
+    let Ok(locks) = fs_err::read_to_string("/proc/locks") else { return false };
+    let mut leased = leased_inodes(&locks).peekable();
+    leased.peek().is_some() && {
+        // It is the file system's own number, which `stat` does not tell where one lies on another.
+        let about = fs_err::read_to_string(format!("/proc/self/fdinfo/{}", node.as_raw_fd())).unwrap_or_default();
+        let number = about.lines().find_map(|line| line.strip_prefix("ino:")?.trim().parse().ok());
+        let number = number.unwrap_or(facts.ino);
+        leased.any(|inode| inode == number)
+    }
+}
+
+/// The inodes in `/proc/locks` with a lease that gets in a reader's way. Their devices are left aside: they are those of
+/// file systems, where `stat` may tell of a part of one (btrfs, overlayfs).
+fn leased_inodes(locks: &str) -> impl Iterator<Item = u64> {
+    locks.lines().filter_map(|line| {
+        // `fs/locks.c`, `lock_get_status`: "1: LEASE  ACTIVE    WRITE 4242 fe:00:1234 0 EOF".
+        let mut words = line.split_ascii_whitespace().skip(1).skip_while(|word| *word == "->");
+        let (kind, state, access) = (words.next()?, words.next()?, words.next()?);
+        let is_in_the_way = matches!(kind, "LEASE" | "DELEG") && (state, access) != ("ACTIVE", "READ");
+        let inode = words.nth(1)?.rsplit(':').next()?.parse().ok()?;
+        is_in_the_way.then_some(inode)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+    use std::path::Path;
 
     fn path(text: &str) -> JailPath {
         JailPath::parse(text.as_bytes()).unwrap()
@@ -217,5 +250,23 @@ mod tests {
         symlink("moved", fixture.at(&name)).unwrap();
         assert!(fixture.root.lstat(&long).unwrap().is_some());
         assert!(fixture.root.hold(&long, &facts).is_err());
+    }
+
+    #[test]
+    fn leases_that_are_in_a_readers_way() {
+        let locks = "1: FLOCK  ADVISORY  WRITE 25347 fe:00:11 0 EOF\n\
+                     2: LEASE  ACTIVE    WRITE 123 fe:00:12 0 EOF\n\
+                     3: LEASE  ACTIVE    READ 123 fe:00:13 0 EOF\n\
+                     4: LEASE  BREAKING  READ 123 00:2a:14 0 EOF\n\
+                     5: LEASE  BREAKING  UNLCK 123 fe:00:15 0 EOF\n\
+                     6: DELEG  ACTIVE    WRITE 123 fe:00:16 0 EOF\n\
+                     7: POSIX  ADVISORY  WRITE 1 fe:00:17 0 EOF\n\
+                     7: -> POSIX  ADVISORY  WRITE 1 fe:00:17 0 EOF\n\
+                     8: LEASE";
+        assert_eq!(leased_inodes(locks).collect::<Vec<_>>(), [12, 14, 15, 16]);
+        let file = tempfile::tempfile().unwrap();
+        let facts = Facts::from_stat(&fstat(&file).unwrap()).unwrap();
+        assert!(!is_leased(&OwnedFd::from(file), &facts));
+        assert!(Root::open(Path::new("/")).unwrap().hold(&path("/proc/locks"), &facts).is_err());
     }
 }

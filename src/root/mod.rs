@@ -111,7 +111,8 @@ impl Root {
     }
 
     /// Opens the file at `path` for reading. A link as the last component is not followed, and a FIFO does not block; the
-    /// time of access stays as it is, where this process may have it so.
+    /// time of access stays as it is, where this process may have it so. A file under a lease is waited for, as any program
+    /// would.
     ///
     /// # Errors
     /// What `openat2(2)` says; `ELOOP` for a link.
@@ -122,7 +123,20 @@ impl Root {
             Err(Errno::EPERM) => self.open_inside(path, flags),
             opened => opened,
         };
+        let opened = match opened {
+            Err(Errno::EAGAIN) => self.open_leased(path),
+            opened => opened,
+        };
         opened.map(File::from).map_err(|errno| self.error("open", path, errno))
+    }
+
+    /// `EAGAIN` tells of a lease (`fcntl(2)`, "Leases"), which the holder gives up or loses, or of renames elsewhere.
+    fn open_leased(&self, path: &JailPath) -> Result<OwnedFd, Errno> {
+        let node = self.open_inside(path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?;
+        if fstat(&node)?.st_mode & libc::S_IFMT != libc::S_IFREG {
+            return Err(Errno::EAGAIN);
+        }
+        held::reopen(&node, READ.difference(OFlag::O_NONBLOCK))
     }
 
     /// The names in the directory at `path`, sorted bytewise, without `.` and `..`.
@@ -211,10 +225,13 @@ impl Root {
         let confine = if from.is_none() { confine } else { ResolveFlag::RESOLVE_NO_SYMLINKS };
         let how = OpenHow::new().flags(flags).resolve(confine | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         let directory = from.unwrap_or(&self.directory).as_fd();
+        // EAGAIN: a rename elsewhere raced with the walk (`openat2(2)`, ERRORS); it is safe to try again. But if a file is to be
+        // read, there may be a lease on it, for as long as its holder likes.
+        let mut tries = if flags.intersects(OFlag::O_PATH | OFlag::O_DIRECTORY) { TRIES } else { 0 };
         loop {
-            // EAGAIN: a rename elsewhere raced with the walk (`openat2(2)`, ERRORS); it is safe to try again.
             match openat2(directory, OsStr::from_bytes(piece), how) {
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) if tries > 0 => tries -= 1,
                 result => return result,
             }
         }
@@ -231,6 +248,9 @@ impl Root {
 
 /// How a file is opened to be read: a FIFO does not block.
 const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NONBLOCK).union(OFlag::O_NOCTTY);
+
+/// So often a walk is tried again when renames got in its way; each one takes a few microseconds.
+const TRIES: u32 = 100;
 
 /// The names in a directory, sorted bytewise, without `.` and `..`.
 fn names(directory: OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {

@@ -397,8 +397,8 @@ impl Recorder {
         }
     }
 
-    /// Keeps the content that `path` has now; `None` of a file that cannot be read: it is not ours, or its disk fails, or
-    /// somebody else has just removed it, or put another in its place. The call may come to nothing, and if it does not, the
+    /// Keeps the content that `path` has now; `None` of a file that cannot be read: it is not ours, somebody has a lease on it, or its
+    /// disk fails, or somebody else has just removed it, or put another in its place. The call may come to nothing, and if it does not, the
     /// change shows when the image is built.
     pub(super) fn keep(&mut self, path: &JailPath, facts: &Facts) -> Result<Option<String>, RecordError> {
         let open = || self.root.hold(path, facts).and_then(|held| held.open()).map_err(|error| error.source);
