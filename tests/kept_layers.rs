@@ -456,6 +456,41 @@ fn a_layer_that_buildah_made_is_kept() {
     assert_eq!(podman.run(&podman.load(&context.path("thin.tar"))).success().text(), "from the image\n");
 }
 
+/// What the history of an image and docker's record of its last step say of a variable is said of it as well.
+#[test]
+fn a_secret_variable_is_nowhere_in_the_smaller_image() {
+    if !has(&["/bin/busybox"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let layers = layers("from the image\n");
+    let mut config = configuration(&layers, "amd64");
+    config["config"]["Env"] = json!(["DB_PASSWORD=hunter22", "COLOUR=red"]);
+    config["history"][1]["created_by"] = json!("ENV DB_PASSWORD=hunter22");
+    config["container_config"] = json!({"Env": ["DB_PASSWORD=hunter22"], "Healthcheck": {"Test": ["CMD", "gone"]}});
+    fs_err::write(
+        context.path("image.tar"),
+        archive(&docker_of(config.to_string().into_bytes(), &layers, Compression::Plain)),
+    )
+    .unwrap();
+    let image = format!("docker-archive:{}", context.text("image.tar"));
+    let slim = |out: &str, more: &[&str]| {
+        let output = format!("oci:{}", context.text(out));
+        let told = outcome_of(&mut context.minjail(&[&["slim", &image, "-o", &output], more].concat())).success();
+        let (config, lock) = (config_of(&context.path(out)).to_string(), lock_of(&context, out).to_string());
+        (told.stderr, config, lock)
+    };
+    for (out, how) in [("one", "one"), ("kept", "keep")] {
+        let (told, config, lock) = slim(out, &["--layers", how]);
+        assert!(told.contains("DB_PASSWORD looks like a secret; the image does not have it"), "{told}");
+        assert!(!config.contains("hunter22") && config.contains("ENV DB_PASSWORD=…"), "{config}");
+        assert!(!config.contains("container_config"), "{config}");
+        assert!(!lock.contains("hunter22"), "{lock}");
+    }
+    let (_, config, _) = slim("allowed", &["--allow-secret", "env:DB_PASSWORD"]);
+    assert!(config.contains("ENV DB_PASSWORD=hunter22"), "{config}");
+}
+
 /// A lock of more layers than an image has would be one that nobody can read.
 #[test]
 fn too_many_layers_are_not_kept() {

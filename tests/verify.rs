@@ -122,6 +122,28 @@ fn what_the_kernel_opens_is_missed_too() {
     );
 }
 
+/// No repair packs what was left out on purpose, and what minjail makes anew for each image is nobody's fault.
+#[test]
+fn a_secret_that_was_needed_is_named_with_the_way_out() {
+    let context = TestContext::new();
+    let line = "b3BlbnNz".repeat(8);
+    let key = format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{line}\n-----END OPENSSH PRIVATE KEY-----\n");
+    context.lay_out(&[("key", &key)]);
+    let key = text(&context.work().join("key"));
+    let file = profile(&context, "keeper", &["/bin/cat", &key], "{}");
+    let out = format!("rootfs:{}", context.text("out"));
+    let build = |more: &[&str]| minjail(&context, &[&["build", &file, "-o", &out], more].concat());
+    for how in [&[][..], &["--repair"]] {
+        let failed = build(how);
+        failed.assert_refused(
+            3,
+            &[&format!("`{key}` was left out since it looks like a private key: `--allow-secret {key}`")],
+        );
+        assert!(!failed.stderr.contains("adds what was missing") && !failed.stderr.contains("differs: "), "{failed}");
+    }
+    build(&["--allow-secret", &key]).success();
+}
+
 #[test]
 fn what_is_there_and_differs_is_told() {
     let context = TestContext::new();

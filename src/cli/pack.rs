@@ -84,7 +84,7 @@ pub(super) struct Prepared {
     pub(super) quiet: bool,
     pub(super) json: bool,
     pub(super) epoch: i64,
-    chosen: Chosen,
+    pub(super) chosen: Chosen,
     /// Where `-` goes.
     standard_output: OwnedFd,
 }

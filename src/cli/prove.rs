@@ -34,7 +34,7 @@ pub(super) struct Verdict {
     faults: Vec<String>,
     pub(super) culprits: Vec<Sought>,
     unlisted: Vec<Sought>,
-    differing: Vec<Differing>,
+    pub(super) differing: Vec<Differing>,
     stderr: Vec<u8>,
 }
 

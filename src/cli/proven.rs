@@ -13,8 +13,10 @@ use super::gather::{Gathered, gather};
 use super::pack::{self, Draft, Needed, Prepared};
 use super::prove::{Model, Verdict, repair, try_out, unproved};
 use super::rehearse::{Rehearsal, scratch};
+use crate::files::Note;
 use crate::image::lock_beside;
 use crate::jail::Base;
+use crate::path::JailPath;
 use crate::profile::Image;
 use crate::root::Root;
 use crate::trace::{Trace, check_place};
@@ -99,13 +101,7 @@ pub(super) fn build(
             if proving.keep_failed {
                 keep(&draft, prepared)?;
             }
-            let failure = unproved(&verdicts);
-            let missing = verdicts.iter().any(|verdict| !verdict.culprits.is_empty());
-            return Err(if missing && proving.rounds == 0 {
-                failure.hint("`--repair` adds what was missing, and tries again")
-            } else {
-                failure
-            });
+            return Err(way_out(&verdicts, &draft, proving.rounds > 0));
         }
         trace.runs.extend(runs);
         trace.runs.sort();
@@ -116,7 +112,32 @@ pub(super) fn build(
 
 fn prove(rehearsals: &[Rehearsal<'_>], models: &[Model], base: &Base, draft: &Draft) -> Result<Vec<Verdict>, Failure> {
     let pairs = rehearsals.iter().zip(models);
-    pairs.map(|(rehearsal, model)| try_out(rehearsal, base, Some(model), &draft.root)).collect()
+    let proved = |(rehearsal, model): (&_, &_)| {
+        let mut verdict = try_out(rehearsal, base, Some(model), &draft.root)?;
+        // What minjail makes anew for every image, as `/etc/ld.so.cache`, is never what it was.
+        verdict.differing.retain(|differing| !draft.manifest.made.contains_key(&differing.sought.path));
+        Ok(verdict)
+    };
+    pairs.map(proved).collect()
+}
+
+/// The failure, with what can be done about it.
+fn way_out(verdicts: &[Verdict], draft: &Draft, is_repaired: bool) -> Failure {
+    let failure = unproved(verdicts);
+    let missing: BTreeSet<&JailPath> =
+        verdicts.iter().flat_map(|verdict| &verdict.culprits).map(|culprit| &culprit.path).collect();
+    let secret = draft.notes.iter().find_map(|note| match note {
+        Note::Secret { path, kind } if missing.contains(path) => Some((path, kind)),
+        _ => None,
+    });
+    match secret {
+        // No repair packs it.
+        Some((path, kind)) => failure.hint(format!(
+            "`{path}` was left out since it looks like {kind}: `--allow-secret {path}` packs it; or have it given when the image is run"
+        )),
+        None if !missing.is_empty() && !is_repaired => failure.hint("`--repair` adds what was missing, and tries again"),
+        None => failure,
+    }
 }
 
 /// Lets each tool run the image.

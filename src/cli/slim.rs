@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::apart::keep_apart;
 use super::base::base;
 use super::cache::Unpacked;
+use super::choices::Chosen;
 use super::configure::architecture;
 use super::exit::Exit;
 use super::failure::Failure;
@@ -190,7 +191,7 @@ impl Whole<'_> {
             if is_usual && !self.run.env.iter().flatten().any(|variable| variable.starts_with("HOME=")) {
                 config.env.remove("HOME");
             }
-            self.finish(draft, prepared.packing.layers)?;
+            self.finish(draft, prepared.packing.layers, &prepared.chosen)?;
             let config = &mut draft.manifest.config;
             config.healthcheck =
                 config.healthcheck.take().or(self.run.healthcheck.clone().filter(|_| is_checked || is_off));
@@ -199,7 +200,7 @@ impl Whole<'_> {
     }
 
     /// Gives a manifest what the image itself says.
-    fn finish(&self, draft: &mut Draft, layers: Layers) -> Result<(), Failure> {
+    fn finish(&self, draft: &mut Draft, layers: Layers, chosen: &Chosen) -> Result<(), Failure> {
         if !self.is_owned {
             slim::adopt(&mut draft.manifest, &self.entries);
         }
@@ -216,7 +217,10 @@ impl Whole<'_> {
         }
         if let Some(image) = self.image.and_then(|image| image.config.as_ref()) {
             slim::carry_over(&mut draft.manifest.config, image, &self.run);
-            draft.manifest.config.history = slim::history(image, &left, &draft.manifest.originals);
+            let mut history = slim::history(image, &left, &draft.manifest.originals);
+            let env = self.run.env.as_deref().unwrap_or_default();
+            slim::hide_secrets(&mut history, env, |name, value| chosen.withholds(name, value));
+            draft.manifest.config.history = history;
         }
         Ok(())
     }

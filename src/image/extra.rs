@@ -11,6 +11,11 @@ use crate::manifest::{Digest, Extra, Manifest};
 /// What each image has of its own: no other image's stands in its place.
 const OWN: [&str; 3] = ["config", "history", "rootfs"];
 
+/// What docker wrote of the container in which an image's last step was run. It repeats the configuration of then, and engines read it
+/// where that of now says nothing: a smaller image would have a health check for which it has no program, and the values of variables
+/// that it was not to have.
+const LAST_STEP: [&str; 2] = ["container", "container_config"];
+
 /// The canonical text of the configuration of an image that has these layers, of which `originals` are another's; `None` if the manifest's time has no date.
 pub(super) fn document(manifest: &Manifest, diff_ids: Vec<Digest>, originals: &BTreeSet<u32>) -> Option<Vec<u8>> {
     let config = image_config(manifest, diff_ids, originals)?;
@@ -33,6 +38,7 @@ pub fn carried(from: &ImageConfig, env: &BTreeMap<String, String>) -> Extra {
         map.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.clone(), value.clone())).collect()
     };
     let mut extra = Extra { image: said(&from.other), config: BTreeMap::new() };
+    extra.image.retain(|key, _| !LAST_STEP.contains(&key.as_str()));
     if from.os != "linux" {
         extra.image.insert("os".to_owned(), Value::from(from.os.clone()));
     }

@@ -60,9 +60,60 @@ fn steps<'a>(image: &ImageConfig, left: &[u32], cut: impl Fn(u32) -> Option<&'a 
     steps.iter().map(step).collect()
 }
 
+/// What stands in the place of a value that an image may not have.
+const HIDDEN: &str = "…";
+
+/// Hides in the words of the steps the values of variables that an image may not have: of those that it was given (`env`, as
+/// `NAME=VALUE`), and of what looks like one where a step sets it (`ENV`, `ARG`).
+pub fn hide_secrets(steps: &mut [Step], env: &[String], withholds: impl Fn(&str, &str) -> bool) {
+    let given: Vec<&str> = env
+        .iter()
+        .flat_map(|variable| variable.split_once('='))
+        .filter(|(name, value)| withholds(name, value))
+        .map(|(_, value)| value)
+        .collect();
+    for text in steps.iter_mut().flat_map(|step| [&mut step.created_by, &mut step.comment]).flatten() {
+        let said = assignments(text).filter(|(name, value)| withholds(name, value)).map(|(_, value)| value);
+        let mut values: Vec<String> =
+            said.chain(given.iter().copied()).filter(|value| !value.is_empty()).map(str::to_owned).collect();
+        // One may be in another.
+        values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        for value in values {
+            *text = text.replace(&value, HIDDEN);
+        }
+    }
+}
+
+/// The variables that `text` sets, with their values: `NAME=VALUE`, where quotes keep words together.
+fn assignments(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let equals = text.match_indices('=').map(|(at, _)| at);
+    equals.filter_map(|at| {
+        let name = text[..at].rsplit(|letter: char| letter.is_whitespace() || letter == '|').next()?;
+        let rest = &text[at + 1..];
+        let value = match rest.chars().next()? {
+            quote @ ('"' | '\'') => rest[1..].split(quote).next()?,
+            _ => rest.split_whitespace().next().filter(|_| !rest.starts_with(char::is_whitespace))?,
+        };
+        (!name.is_empty() && !name.contains('=')).then_some((name, value))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_are_hidden_wherever_a_step_says_them() {
+        let step = |text: &str| Step { created_by: Some(text.to_owned()), ..Step::default() };
+        let mut steps =
+            ["ENV DB_PASSWORD=hunter22 LANG=C", "RUN |1 API_TOKEN=\"abc def\" /bin/sh -c login hunter22", "COPY a b"]
+                .map(step);
+        hide_secrets(&mut steps, &["DB_PASSWORD=hunter22".to_owned()], |name, _| {
+            name.ends_with("WORD") || name.ends_with("TOKEN")
+        });
+        let texts = steps.map(|step| step.created_by.unwrap());
+        assert_eq!(texts, ["ENV DB_PASSWORD=… LANG=C", "RUN |1 API_TOKEN=\"…\" /bin/sh -c login …", "COPY a b"]);
+    }
     use crate::manifest::Digest;
 
     fn config(history: &str, layers: usize) -> ImageConfig {

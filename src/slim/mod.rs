@@ -15,7 +15,7 @@ use crate::manifest::{Config, Entry, Kind, Manifest};
 use crate::path::JailPath;
 
 pub use accounts::{Account, AccountError, account};
-pub use history::{from_which, history, keep_layers, whole_history};
+pub use history::{from_which, hide_secrets, history, keep_layers, whole_history};
 pub use workload::{Asked, SlimError, inside, workload};
 
 /// Carries over what of an image's configuration no run shows: of `from`, what is said of the image, and of `run`, how it
