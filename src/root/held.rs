@@ -1,9 +1,9 @@
 //! The very file that was told of, whatever stands at its path by now.
 //!
 //! A program that is traced can put something else at a path while minjail looks at it, and minjail may have rights that the
-//! program has not. So no link is followed on the way, and what is there is taken by its number and opened only when it
-//! turns out to be what the facts were told of: no file of somebody else's is read, no device and no FIFO opened. Nor is a lease
-//! taken away.
+//! program has not. So no link is followed on the way, and what is there is held first, and opened only when it turns out to
+//! be what the facts were told of: no file of somebody else's is read, no device and no FIFO opened. Nor is a lease taken
+//! away.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
