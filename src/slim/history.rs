@@ -68,7 +68,7 @@ const HIDDEN: &str = "…";
 pub fn hide_secrets(steps: &mut [Step], env: &[String], withholds: impl Fn(&str, &str) -> bool) {
     let given: Vec<&str> = env
         .iter()
-        .flat_map(|variable| variable.split_once('='))
+        .filter_map(|variable| variable.split_once('='))
         .filter(|(name, value)| withholds(name, value))
         .map(|(_, value)| value)
         .collect();
