@@ -28,9 +28,10 @@ fn lay_out(work: &Path, files: &[&str]) {
     for file in files {
         let (name, content) = file.split_once('=').unwrap_or((file, ""));
         let path = work.join(name);
-        fs_err::create_dir_all(if name.ends_with('/') { &path } else { path.parent().unwrap() }).unwrap();
+        let directory = if name.ends_with('/') { Some(path.as_path()) } else { path.parent() };
+        fs_err::create_dir_all(directory.expect("it is below the working directory")).expect("that can be written");
         if !name.ends_with('/') {
-            fs_err::write(path, content).unwrap();
+            fs_err::write(path, content).expect("the directory can be written");
         }
     }
 }
@@ -39,7 +40,7 @@ fn files(top: &Path, below: &Path) -> Vec<String> {
     let Ok(entries) = fs_err::read_dir(top.join(below)) else { return Vec::new() };
     let mut found = Vec::new();
     for entry in entries {
-        let path = below.join(entry.unwrap().file_name());
+        let path = below.join(entry.expect("the directory can be read").file_name());
         match fs_err::read_to_string(top.join(&path)) {
             Ok(content) => found.push(format!("{}={content}", path.display())),
             Err(_) => found.extend(files(top, &path)),
