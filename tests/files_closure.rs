@@ -54,6 +54,7 @@ fn touch(path: JailPath, access: Access) -> Touch {
         by_descriptor: false,
         refused: None,
         before: None,
+        xattrs: None,
         names: None,
     }
 }

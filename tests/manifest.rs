@@ -107,7 +107,7 @@ fn was(content: &str) -> What {
         nlink: 1,
         rdev: 0,
     };
-    What::Was(Box::new(Was { facts, content: Some(content.to_owned()), target: None }))
+    What::Was(Box::new(Was { facts, content: Some(content.to_owned()), target: None, xattrs: None }))
 }
 
 /// The digest of `abc`.

@@ -93,6 +93,33 @@ touch -h -d @86400 written; echo new > written; touch -h -d @86400 link";
 }
 
 #[test]
+fn extended_attributes_are_those_of_before() {
+    let script = "setfattr -x user.old changed; setfattr -n user.new -v x changed; setfattr -n user.new -v x bare
+rm gone; echo new > more; mv more replaced; echo new > written; setfattr -x user.old directory
+if [ $(id -u) = 0 ]; then chown 7:7 capable; fi";
+    let is_root = nix::unistd::geteuid().is_root();
+    let traced = Traced::new(script, |work| {
+        for name in ["changed", "bare", "gone", "replaced", "written", "capable"] {
+            write(work.join(name), name);
+        }
+        fs_err::create_dir(work.join("directory")).expect("the directory can be written");
+        for name in ["changed", "gone", "replaced", "written", "directory"] {
+            xattr::set(work.join(name), "user.old", b"kept \xff").expect("the file system has extended attributes");
+        }
+        if is_root {
+            outcome_of(limited("setcap").arg("cap_net_raw+ep").arg(work.join("capable"))).success();
+        }
+    });
+    let built = traced.build("tree", &[]);
+    let get = |name: &str, attribute: &str| xattr::get(built.at(name), attribute).expect("it is there");
+    for name in ["changed", "gone", "replaced", "written", "directory"] {
+        assert_eq!(get(name, "user.old").as_deref(), Some(&b"kept \xff"[..]), "{name}");
+    }
+    assert_eq!((get("changed", "user.new"), get("bare", "user.new")), (None, None));
+    assert_eq!(get("capable", "security.capability").is_some(), is_root, "the run's chown takes it away");
+}
+
+#[test]
 fn a_file_that_was_changed_and_never_read() {
     let script =
         "echo x > truncated; echo x >> appended; rm removed; ln -sfn other link; chmod 600 mode; touch -d @0 time";

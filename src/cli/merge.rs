@@ -8,7 +8,8 @@ use crate::trace::Trace;
 
 /// Join traces of several workloads, runs or machines into one
 ///
-/// The order of the traces does not matter, and what is in two of them is in the result once.
+/// The order of the traces does not matter, and what is in two of them is in the result once. An image of the result is run as the first
+/// workload, by name, was; `minjail build -t A -t B` runs it as A was.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// A trace that `minjail trace` or `minjail merge` has written
@@ -40,6 +41,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         let touches: usize = trace.runs.iter().map(|run| run.touches.len()).sum();
         let runs = if trace.runs.len() == 1 { "one run".to_owned() } else { format!("{} runs", trace.runs.len()) };
         say!("minjail: {runs} with {touches} touches are in {}", arguments.output.display());
+        if trace.runs.len() > 1 {
+            say!(
+                "minjail: an image of it is run as `{}` was; `minjail build` of the traces themselves runs it as the first of them",
+                trace.lead().command.join(" ")
+            );
+        }
     }
     Ok(Exit::Success)
 }

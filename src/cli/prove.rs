@@ -164,6 +164,7 @@ pub(super) fn repair(rehearsal: &Rehearsal<'_>, culprits: &[Sought], root: &Root
             by_descriptor: false,
             refused: None,
             before: None,
+            xattrs: None,
             names: None,
         });
     }

@@ -23,6 +23,7 @@ pub(super) struct Touched<'a> {
     /// The content may have been read.
     granted: bool,
     before: Option<&'a str>,
+    xattrs: Option<&'a BTreeMap<String, String>>,
     names: BTreeSet<&'a str>,
     reasons: Reasons,
     /// Somebody used a path of its own, and not only a descriptor.
@@ -123,6 +124,7 @@ impl<'a> Gathered<'a> {
             accesses: BTreeSet::new(),
             granted: false,
             before: None,
+            xattrs: None,
             names: BTreeSet::new(),
             reasons: Reasons::default(),
             is_named: false,
@@ -132,6 +134,7 @@ impl<'a> Gathered<'a> {
         touched.accesses.insert(touch.access);
         touched.granted |= touch.refused.is_none();
         touched.before = touched.before.or(touch.before.as_deref());
+        touched.xattrs = touched.xattrs.or(touch.xattrs.as_ref());
         touched.names.extend(touch.names.iter().flatten().map(String::as_str));
         touched.reasons.insert(reason);
         Ok(())
@@ -142,6 +145,11 @@ impl Touched<'_> {
     /// True for what the root never had and the run found all the same: its jail had made it, as engines do, who make it again.
     fn is_the_jails(&self, path: &JailPath, jails: &BTreeSet<JailPath>, root: &Root) -> Result<bool, FilesError> {
         Ok(self.header.is_in_jail() && jails.contains(path) && root.lstat(path)?.is_none())
+    }
+
+    /// The extended attributes that there were before the run, if it may have changed them.
+    fn xattrs_before(&self) -> Option<BTreeMap<String, Vec<u8>>> {
+        self.xattrs?.iter().map(|(name, value)| Some((name.clone(), unescape(value)?))).collect()
     }
 
     /// True if the runs may have changed the content, or taken it away.
@@ -311,7 +319,12 @@ fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> 
     if facts.is_file() && !touched.granted && now.as_ref().is_some_and(Facts::is_file) {
         return Ok(What::Sealed);
     }
-    if same {
+    let xattrs = touched.xattrs_before();
+    let has_its_own = match &xattrs {
+        Some(xattrs) if now.is_some() => root.xattrs(path)? == *xattrs,
+        _ => true,
+    };
+    if same && has_its_own {
         // Of a temporary file the copy is taken even while it is still there: it may be gone at any moment.
         if touched.before.is_none() || !is_temporary(path) {
             return Ok(What::AsIs);
@@ -326,6 +339,7 @@ fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> 
         facts: facts.clone(),
         content: touched.before.map(str::to_owned).filter(|_| !content_is_there || is_temporary(path)),
         target: touched.first.target.as_deref().and_then(unescape),
+        xattrs,
     })))
 }
 

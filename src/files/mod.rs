@@ -169,6 +169,8 @@ pub struct Was {
     pub content: Option<String>,
     /// Of a link: its text.
     pub target: Option<Vec<u8>>,
+    /// The extended attributes; `None`: they are those of the root's file, if that is still the same.
+    pub xattrs: Option<BTreeMap<String, Vec<u8>>>,
 }
 
 /// Where the links of [`What::Placeholder`] lead: nowhere, so that opening one fails as a missing file does.

@@ -170,9 +170,22 @@ impl Owner {
 struct Draft {
     kind: Kind,
     owner: Owner,
-    /// The attributes are those of what is in the root.
-    has_attributes: bool,
+    xattrs: Xattrs,
     mtime: i64,
+}
+
+/// The extended attributes of an entry.
+enum Xattrs {
+    None,
+    /// Those of what is in the root.
+    Root,
+    Were(BTreeMap<String, Vec<u8>>),
+}
+
+impl Xattrs {
+    fn root_if(is_there: bool) -> Self {
+        if is_there { Self::Root } else { Self::None }
+    }
 }
 
 impl DrawError {
@@ -209,7 +222,7 @@ impl Drawing<'_> {
             (What::EmptyDirectory, facts) => self.mount_point(&path, facts.as_ref()),
             (What::Placeholder, _) => {
                 let kind = Kind::Symlink { target: OMITTED.as_bytes().to_vec() };
-                Draft { kind, owner: Owner::root(0o777), has_attributes: false, mtime: self.epoch }
+                Draft { kind, owner: Owner::root(0o777), xattrs: Xattrs::None, mtime: self.epoch }
             }
         };
         self.put(path, draft, reasons)
@@ -235,15 +248,15 @@ impl Drawing<'_> {
             FileType::BlockDevice => Kind::BlockDevice { major: major(facts), minor: minor(facts) },
         };
         let mtime = self.time_of_own(path, facts);
-        Ok(Some(Draft { kind, owner: Owner::of(facts), has_attributes: true, mtime }))
+        Ok(Some(Draft { kind, owner: Owner::of(facts), xattrs: Xattrs::Root, mtime }))
     }
 
     /// What the run changed, by what the trace kept of it.
     fn as_was(&mut self, path: &JailPath, was: &Was, now: Option<&Facts>) -> Result<Draft, DrawError> {
         let facts = &was.facts;
-        // Of attributes the trace keeps none; those of another file that has the name by now are not the ones.
+        // Those of another file that has the name by now are not the ones.
         let is_there = now.is_some_and(|now| now.is_file() && (now.dev, now.ino) == (facts.dev, facts.ino));
-        let (kind, has_attributes) = match (facts.file_type, &was.target, &was.content) {
+        let (kind, xattrs) = match (facts.file_type, &was.target, &was.content) {
             (FileType::File, _, Some(sha256)) => {
                 if let Some(link) = self.other_name(facts, sha256) {
                     return Ok(link);
@@ -252,15 +265,16 @@ impl Drawing<'_> {
                 let (stored, digest) =
                     stored.ok_or_else(|| DrawError::Lost { path: path.clone(), sha256: sha256.clone() })?;
                 self.sources.insert(path.clone(), Source::Stored(stored.clone()));
-                (Kind::File { size: facts.size, sha256: Seal::of(digest) }, is_there)
+                (Kind::File { size: facts.size, sha256: Seal::of(digest) }, Xattrs::root_if(is_there))
             }
-            (FileType::File, ..) => (self.file(path, facts.size, Source::Root(Some(seen(facts)))), true),
-            (FileType::Directory, ..) => (Kind::Directory, false),
-            (FileType::Symlink, Some(target), _) => (Kind::Symlink { target: target.clone() }, false),
-            (FileType::Fifo, ..) => (Kind::Fifo, false),
+            (FileType::File, ..) => (self.file(path, facts.size, Source::Root(Some(seen(facts)))), Xattrs::Root),
+            (FileType::Directory, ..) => (Kind::Directory, Xattrs::None),
+            (FileType::Symlink, Some(target), _) => (Kind::Symlink { target: target.clone() }, Xattrs::None),
+            (FileType::Fifo, ..) => (Kind::Fifo, Xattrs::None),
             _ => return Err(DrawError::Missing { path: path.clone() }),
         };
-        Ok(Draft { kind, owner: Owner::of(facts), has_attributes, mtime: self.time_of_own(path, facts) })
+        let xattrs = was.xattrs.clone().map_or(xattrs, Xattrs::Were);
+        Ok(Draft { kind, owner: Owner::of(facts), xattrs, mtime: self.time_of_own(path, facts) })
     }
 
     /// A file that was never opened: of its content only the size is the root's.
@@ -268,7 +282,7 @@ impl Drawing<'_> {
         let zeros = vec![0; usize::try_from(facts.size).unwrap_or(usize::MAX)];
         self.made.insert(path.clone(), Made::File(zeros));
         let kind = self.file(path, facts.size, Source::Zeros);
-        Draft { kind, owner: Owner::of(facts), has_attributes: true, mtime: self.time(path, facts) }
+        Draft { kind, owner: Owner::of(facts), xattrs: Xattrs::Root, mtime: self.time(path, facts) }
     }
 
     /// A content of minjail's own; owner, mode and attributes are those of the file in the root, if there is one.
@@ -276,7 +290,7 @@ impl Drawing<'_> {
         let facts = facts.filter(|facts| facts.is_file());
         let kind = self.file(path, bytes.len() as u64, Source::Made(bytes));
         let owner = facts.map_or(Owner::root(0o644), Owner::of);
-        Draft { kind, owner, has_attributes: facts.is_some(), mtime: self.epoch }
+        Draft { kind, owner, xattrs: Xattrs::root_if(facts.is_some()), mtime: self.epoch }
     }
 
     fn mount_point(&mut self, path: &JailPath, facts: Option<&Facts>) -> Draft {
@@ -285,7 +299,7 @@ impl Drawing<'_> {
         let usual = Owner::root(if is_temporary { 0o1777 } else { 0o755 });
         let facts = facts.filter(|facts| facts.is_directory());
         let owner = facts.map_or(usual, Owner::of);
-        Draft { kind: Kind::Directory, owner, has_attributes: facts.is_some(), mtime: self.epoch }
+        Draft { kind: Kind::Directory, owner, xattrs: Xattrs::root_if(facts.is_some()), mtime: self.epoch }
     }
 
     /// A file whose content is read later.
@@ -330,14 +344,18 @@ impl Drawing<'_> {
         }
         let Entry { path, mtime, .. } = &self.entries[first];
         let kind = Kind::HardLink { to: path.clone() };
-        Some(Draft { kind, owner: Owner::of(facts), has_attributes: false, mtime: *mtime })
+        Some(Draft { kind, owner: Owner::of(facts), xattrs: Xattrs::None, mtime: *mtime })
     }
 
     fn put(&mut self, path: JailPath, draft: Draft, reasons: Reasons) -> Result<(), DrawError> {
-        let Draft { kind, owner: Owner { mode, uid, gid }, has_attributes, mtime } = draft;
+        let Draft { kind, owner: Owner { mode, uid, gid }, xattrs, mtime } = draft;
         let package = if kind == Kind::Directory { None } else { self.packages.owner(&path) };
         let package = package.map(ToString::to_string);
-        let xattrs = if has_attributes { self.root.xattrs(&path)? } else { BTreeMap::new() };
+        let xattrs = match xattrs {
+            Xattrs::None => BTreeMap::new(),
+            Xattrs::Root => self.root.xattrs(&path)?,
+            Xattrs::Were(xattrs) => xattrs,
+        };
         self.entries.push(Entry { path, kind, mode, uid, gid, mtime, xattrs, package, layer: 0, reasons });
         Ok(())
     }

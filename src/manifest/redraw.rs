@@ -48,7 +48,12 @@ impl Manifest {
                     // Attributes were taken from the file itself, and so they are again.
                     let own = if entry.xattrs.is_empty() { None } else { root.lstat(&entry.path)? };
                     (facts.dev, facts.ino) = own.map_or((0, 0), |own| (own.dev, own.ino));
-                    What::Was(Box::new(Was { facts, content: Some(hex), target: None }))
+                    What::Was(Box::new(Was {
+                        facts,
+                        content: Some(hex),
+                        target: None,
+                        xattrs: Some(entry.xattrs.clone()),
+                    }))
                 }
                 _ => What::AsIs,
             },

@@ -201,6 +201,7 @@ mod tests {
             by_descriptor: false,
             refused: None,
             before: None,
+            xattrs: None,
             names: None,
         }));
         run

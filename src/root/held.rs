@@ -5,6 +5,7 @@
 //! be what the facts were told of: no file of somebody else's is read, no device and no FIFO opened. Nor is a lease taken
 //! away.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -83,6 +84,14 @@ impl Held<'_> {
     pub fn link_text(&self) -> Result<Vec<u8>, RootError> {
         let text = readlinkat(&self.node, "").map_err(|errno| self.root.error("read the link", self.path, errno))?;
         Ok(std::os::unix::ffi::OsStringExt::into_vec(text))
+    }
+
+    /// The extended attributes that images carry, as [`Root::xattrs`] has them.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn xattrs(&self) -> Result<BTreeMap<String, Vec<u8>>, RootError> {
+        self.root.attributes(&self.node, self.path, "read the extended attributes of")
     }
 
     fn reopen(&self, flags: OFlag) -> Result<OwnedFd, Errno> {

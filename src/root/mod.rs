@@ -158,6 +158,15 @@ impl Root {
     pub fn xattrs(&self, path: &JailPath) -> Result<BTreeMap<String, Vec<u8>>, RootError> {
         let step = "read the extended attributes of";
         let node = self.node_to(path, step)?.ok_or_else(|| self.error(step, path, Errno::ENOENT))?;
+        self.attributes(&node, path, step)
+    }
+
+    fn attributes(
+        &self,
+        node: &OwnedFd,
+        path: &JailPath,
+        step: &'static str,
+    ) -> Result<BTreeMap<String, Vec<u8>>, RootError> {
         // An O_PATH descriptor has no f*xattr calls, but its name under /proc does (`open(2)`, O_PATH).
         let magic = PathBuf::from(format!("/proc/self/fd/{}", node.as_raw_fd()));
         let failed = |source| RootError { step, path: self.show(path), source };

@@ -196,6 +196,7 @@ mod tests {
             by_descriptor: false,
             refused: None,
             before: None,
+            xattrs: None,
             names: None,
         });
         run.gaps.insert(Gap::IoUring, BTreeMap::from([(1, 2)]));

@@ -68,6 +68,7 @@ impl Recorder {
                     passed: Vec::new(),
                     target: None,
                     before: None,
+                    xattrs: None,
                     names: None,
                     ..touch.clone()
                 }))?;

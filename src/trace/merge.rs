@@ -138,6 +138,7 @@ mod tests {
             by_descriptor: false,
             refused: None,
             before: before.map(str::to_owned),
+            xattrs: None,
             names: None,
         }
     }

@@ -120,6 +120,9 @@ pub struct Touch {
     /// SHA-256 of the content from before, if the call could change it: it is in the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
+    /// The extended attributes from before that an image would carry, if the call could change them; values are escaped as paths are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xattrs: Option<BTreeMap<String, String>>,
     /// Of a directory that is listed: the names that it had before the run, sorted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names: Option<Vec<String>>,

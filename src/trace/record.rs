@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufWriter};
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
@@ -42,8 +43,10 @@ pub struct Recorder {
     pub(super) store: Store,
     /// Which program each process runs.
     programs: HashMap<i32, u32>,
-    /// The programs that were recorded, by path and arguments: a shell loop runs the same one a thousand times.
-    recorded: HashMap<(Vec<u8>, Vec<Vec<u8>>), u32>,
+    /// The programs that were recorded: a shell loop runs the same one a thousand times. By two independent keyed hashes of path and
+    /// arguments, since these may be long.
+    recorded: HashMap<[u64; 2], u32>,
+    keys: [RandomState; 2],
     tally: Tally,
     pub(super) names: Names,
     origins: Origins,
@@ -131,6 +134,7 @@ impl Recorder {
             store,
             programs: HashMap::new(),
             recorded: HashMap::new(),
+            keys: [RandomState::new(), RandomState::new()],
             tally: Tally::default(),
             names: Names::default(),
             origins: Origins::default(),
@@ -228,7 +232,8 @@ impl Recorder {
         served: &[Vec<u8>],
     ) -> Result<(), RecordError> {
         let parent = self.program(process);
-        let key = (loaded.first().cloned().unwrap_or_default(), arguments.to_vec());
+        let program = loaded.first().map(Vec::as_slice).unwrap_or_default();
+        let key = self.keys.each_ref().map(|key| key.hash_one((program, arguments)));
         if let Some(&id) = self.recorded.get(&key) {
             self.programs.insert(process, id);
             return Ok(());
@@ -238,7 +243,7 @@ impl Recorder {
         self.write(&Record::Program(Program {
             id,
             parent,
-            path: escape(&key.0),
+            path: escape(program),
             arguments: arguments.iter().map(|argument| escape(argument)).collect(),
         }))?;
         self.recorded.insert(key, id);
@@ -274,6 +279,7 @@ impl Recorder {
                 by_descriptor: false,
                 refused: None,
                 before: None,
+                xattrs: None,
                 names: None,
             }))?;
         }
@@ -301,6 +307,7 @@ impl Recorder {
             by_descriptor: touch.walk.by_descriptor && touch.access != Access::Execute,
             refused: None,
             before: None,
+            xattrs: None,
             names: None,
         };
         if !is_kernels(&current) && !touch.is_served {
@@ -364,6 +371,9 @@ impl Recorder {
                 Access::Read => is_temporary(&record.path),
                 _ => false,
             };
+        if !record.made && (hides || record.access == Access::Attributes) && !facts.is_symlink() {
+            record.xattrs = self.xattrs(current, facts);
+        }
         // Only the first time: afterwards it may have the content that the run gave it.
         if hides && facts.is_file() && !record.made && self.kept.insert(record.path.clone()) {
             record.before = self.keep(current, facts)?;
@@ -407,6 +417,12 @@ impl Recorder {
             Err(CopyError::Read(_)) => Ok(None),
             Err(CopyError::Write(source)) => Err(RecordError::Keep { path: path.to_string(), source }),
         }
+    }
+
+    /// What of extended attributes an image would carry; `None` if that cannot be seen.
+    fn xattrs(&self, path: &JailPath, facts: &Facts) -> Option<BTreeMap<String, String>> {
+        let xattrs = self.root.hold(path, facts).and_then(|held| held.xattrs()).ok()?;
+        Some(xattrs.into_iter().map(|(name, value)| (name, escape(&value))).collect())
     }
 
     /// The names in the directory at `path`, without those that the run has made or brought there, and minjail for it; `None` if
