@@ -4,6 +4,7 @@ mod support;
 
 use std::path::Path;
 
+use proptest::prelude::*;
 use support::traced::Traced;
 use support::{has, needs_root, outcome_of};
 
@@ -96,6 +97,20 @@ fn names_of_a_directory_are_those_of_before() {
         image: &["a/one=1", "c/two=2"],
     }
     .check();
+}
+
+/// Files of one package often have the same time, and may have the same size.
+#[test]
+fn another_file_of_the_same_size_and_time() {
+    let traced = Traced::new("mv two one; cat one", |work| {
+        lay_out(work, &["one=first", "two=other"]);
+        for name in ["one", "two"] {
+            let file = std::fs::File::options().write(true).open(work.join(name)).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        }
+    });
+    let built = traced.into_built();
+    assert_eq!(files(&built.at(""), Path::new("")), ["one=first", "two=other"]);
 }
 
 /// Where a file has two names, a run that changes it by one has changed it by the other.
@@ -208,4 +223,47 @@ fn an_access_control_list_is_heard() {
         outcome_of(support::limited("python3").args(["-c", list]).current_dir(work)).success();
     });
     assert_eq!(found, ["allowed=open", "denied=", "written="]);
+}
+
+/// A path among a few, so that what is made, moved and read meets.
+fn any_path() -> impl Strategy<Value = String> {
+    let directory = prop::sample::select(vec!["a", "b", "a/d", "b/e", "a/d/g", ".", "n", "n/m", "b/n"]);
+    (directory, prop::option::weighted(0.65, prop::sample::select(vec!["x", "y", "z", "w"])))
+        .prop_map(|(directory, file)| file.map_or_else(|| directory.to_owned(), |file| format!("{directory}/{file}")))
+}
+
+/// A line of a script, which may fail.
+fn any_line() -> impl Strategy<Value = String> {
+    let verb =
+        prop::sample::select(vec!["mv", "mv", "mv -T", "mkdir", "echo new >", "ln", "rm -rf", "cat", "cat", "cat"]);
+    (verb, any_path(), any_path()).prop_map(|(verb, one, other)| match verb {
+        "mv" | "mv -T" | "ln" => format!("{verb} {one} {other} || :"),
+        _ => format!("({verb} {one}) || :"),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever a run makes, moves, links, removes and reads: of what was there the image has what it read, where it was and as it
+    /// was; and nothing else.
+    #[test]
+    fn whatever_is_renamed(lines in prop::collection::vec(any_line(), 10..40)) {
+        let before: Vec<String> = ["x", "a/x", "a/y", "b/x", "b/z", "a/d/x", "a/d/g/y", "b/e/x", "b/e/w"]
+            .iter()
+            .map(|path| format!("{path}=was {path}\n"))
+            .collect();
+        let before: Vec<&str> = before.iter().map(String::as_str).collect();
+        let traced = Traced::new(&lines.join("\n"), |work| lay_out(work, &before));
+        let read = traced.outcome.text().lines().filter(|line| line.starts_with("was ")).map(str::to_owned).collect::<Vec<_>>();
+        let built = traced.into_built();
+        let image = files(&built.at(""), Path::new(""));
+        for file in &image {
+            prop_assert!(before.contains(&file.as_str()), "{file:?} was not there before");
+        }
+        for line in read {
+            let path = line.trim_start_matches("was ");
+            prop_assert!(image.contains(&format!("{path}={line}\n")), "{path} was read");
+        }
+    }
 }

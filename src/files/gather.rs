@@ -36,6 +36,8 @@ pub(super) struct Gathered<'a> {
     pub(super) paths: BTreeMap<JailPath, Touched<'a>>,
     /// Where the runs made something, or may have, or were stopped.
     makings: BTreeMap<JailPath, Reasons>,
+    /// What a run has found missing, or has made.
+    absent: BTreeSet<JailPath>,
     links: BTreeMap<JailPath, Reasons>,
     passed: BTreeMap<JailPath, Reasons>,
 }
@@ -102,6 +104,9 @@ impl<'a> Gathered<'a> {
         }
         for passed in &touch.passed {
             self.passed.entry(passed.clone()).or_default().insert(Reason::OnTheWay { to: touch.path.clone() });
+        }
+        if touch.made || matches!(touch.found, Found::Missing) {
+            self.absent.insert(touch.path.clone());
         }
         if touch.made {
             return Ok(());
@@ -197,7 +202,10 @@ pub(super) fn wanted(
     for (path, touched) in &gathered.paths {
         list(path, touched, root, policy.listing, &jails, &mut files, &mut notes)?;
     }
-    let ways = gathered.links.iter().chain(&gathered.passed).chain(&gathered.makings);
+    // Of a directory that was not there either, and that the run may have made since, nothing was needed.
+    let was_there = |path: &JailPath| gathered.paths.contains_key(path) || !gathered.absent.contains(path);
+    let makings = gathered.makings.iter().filter(|(path, _)| was_there(path));
+    let ways = gathered.links.iter().chain(&gathered.passed).chain(makings);
     for (path, reasons) in ways.filter(|(path, _)| !is_kernels(path)) {
         // What the run or its jail made on its way, or what has no directory to be made in, was not there before.
         if files.contains(path) || root.lstat(path)?.is_some() {
@@ -310,8 +318,12 @@ fn add(path: &JailPath, touched: &Touched<'_>, what: &What, files: &mut FileSet)
 /// As it is, if it still is as the run found it; else as it was.
 fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> Result<What, FilesError> {
     let now = root.lstat(path)?;
+    // Where there is a copy, another file of the same size and time is not taken for the one that was there.
+    let has_content = |now: &Facts| {
+        facts.same_content(now) && (touched.before.is_none() || (facts.dev, facts.ino) == (now.dev, now.ino))
+    };
     let same = now.as_ref().is_some_and(|now| {
-        let same_content = facts.is_directory() || facts.same_content(now);
+        let same_content = facts.is_directory() || has_content(now);
         same_content
             && (facts.file_type, facts.mode, facts.uid, facts.gid) == (now.file_type, now.mode, now.uid, now.gid)
     });
@@ -330,7 +342,7 @@ fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> 
             return Ok(What::AsIs);
         }
     }
-    let content_is_there = now.as_ref().is_some_and(|now| facts.same_content(now));
+    let content_is_there = now.as_ref().is_some_and(has_content);
     if facts.is_file() && touched.before.is_none() && !content_is_there {
         let path = path.clone();
         return Err(if now.is_some() { FilesError::Changed { path } } else { FilesError::Gone { path } });

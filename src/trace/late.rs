@@ -11,14 +11,7 @@ use super::format::Record;
 use super::model::{Found, Touch};
 use super::names::moved_below;
 use super::record::{RecordError, Recorder};
-use crate::path::{Facts, JailPath};
-
-/// Where the content is of what the run has found.
-enum Late {
-    /// It was kept, by another name of the file.
-    Kept(String),
-    At(JailPath),
-}
+use crate::path::JailPath;
 
 impl Recorder {
     /// Keeps what was found in directories that have another name now, and tells what was kept of a file of all its names.
@@ -31,22 +24,62 @@ impl Recorder {
             return Ok(());
         }
         let place = self.place.clone();
-        let all = self.all_late(&directories).map_err(|source| RecordError::Temporary { path: place, source })?;
-        for (mut touch, late) in all {
-            let Found::There(facts) = &touch.found else { continue };
-            if !self.kept.insert(touch.path.clone()) {
-                continue;
+        let concerned =
+            self.concerned(&directories).map_err(|source| RecordError::Temporary { path: place, source })?;
+        for mut touch in concerned {
+            let is_taken = directories.iter().filter(|(from, _)| touch.path.starts_with(from));
+            let places: Vec<JailPath> = is_taken.map(|(from, at)| moved_below(&touch.path, from, at)).collect();
+            for at in &places {
+                self.keep_way(&touch, at)?;
             }
-            match late {
-                Late::Kept(name) => touch.before = Some(name),
-                Late::At(at) => {
-                    touch.before = self.keep(&at, facts)?;
-                    self.keep_way(&touch, &at)?;
-                }
+            touch.before = self.content(&touch, &places)?;
+            if touch.before.is_some() {
+                self.kept.insert(touch.path.clone());
+                self.write(&Record::Touch(touch))?;
             }
-            self.write(&Record::Touch(touch))?;
         }
         Ok(())
+    }
+
+    /// What the run has told of before it renamed one of `directories`, of which the old name and the new one are given, and of files
+    /// with several names.
+    fn concerned(&mut self, directories: &[(JailPath, JailPath)]) -> io::Result<Vec<Touch>> {
+        self.records.flush()?;
+        let mut file = self.records.get_ref().try_clone()?;
+        file.rewind()?;
+        let mut found = Vec::new();
+        for line in BufReader::new(&file).lines() {
+            let Record::Touch(touch) = serde_json::from_str(&line?)? else { continue };
+            let is_linked = matches!(&touch.found, Found::There(facts) if facts.is_file() && facts.nlink > 1);
+            let is_concerned = is_linked || directories.iter().any(|(from, _)| touch.path.starts_with(from));
+            if is_concerned && !touch.made && touch.refused.is_none() {
+                found.push(touch);
+            }
+        }
+        file.seek(SeekFrom::End(0))?;
+        Ok(found)
+    }
+
+    /// The content of a file that is not kept by that name: of one that was kept by another, or is still what it was at one of `places`.
+    fn content(&mut self, touch: &Touch, places: &[JailPath]) -> Result<Option<String>, RecordError> {
+        let Found::There(facts) = &touch.found else { return Ok(None) };
+        if !facts.is_file() || self.kept.contains(&touch.path) {
+            return Ok(None);
+        }
+        if facts.nlink > 1
+            && let Some(name) = self.store.of_same(facts)
+        {
+            return Ok(Some(name.to_owned()));
+        }
+        let is_there = |at: &&JailPath| {
+            let now = self.root.lstat(at).ok().flatten();
+            let is_same = |now| facts.same_content(now) && (facts.dev, facts.ino) == (now.dev, now.ino);
+            now.as_ref().is_some_and(is_same) && self.names.origin(at).as_ref() == Some(&touch.path)
+        };
+        match places.iter().find(is_there) {
+            Some(at) => self.keep(at, facts),
+            None => Ok(None),
+        }
     }
 
     /// Records the directories that what is `at` another name now was in before: whoever goes through them does not touch them, and
@@ -75,44 +108,5 @@ impl Recorder {
             }
         }
         Ok(())
-    }
-
-    /// The files that the run found whose content is to be told now. Of moved `directories` the old name and the new one are given.
-    fn all_late(&mut self, directories: &[(JailPath, JailPath)]) -> io::Result<Vec<(Touch, Late)>> {
-        self.records.flush()?;
-        let mut file = self.records.get_ref().try_clone()?;
-        file.rewind()?;
-        let mut found = Vec::new();
-        for line in BufReader::new(&file).lines() {
-            if let Record::Touch(touch) = serde_json::from_str(&line?)? {
-                found.extend(self.late(&touch, directories).map(|late| (touch, late)));
-            }
-        }
-        file.seek(SeekFrom::End(0))?;
-        Ok(found)
-    }
-
-    fn late(&self, touch: &Touch, directories: &[(JailPath, JailPath)]) -> Option<Late> {
-        let Found::There(facts) = &touch.found else { return None };
-        if touch.made || touch.refused.is_some() || !facts.is_file() || self.kept.contains(&touch.path) {
-            return None;
-        }
-        if facts.nlink > 1
-            && let Some(name) = self.store.of_same(facts)
-        {
-            return Some(Late::Kept(name.to_owned()));
-        }
-        self.whereabouts(&touch.path, facts, directories).map(Late::At)
-    }
-
-    /// Where the file is now that was at `path`, if its content is still what it was.
-    fn whereabouts(&self, path: &JailPath, facts: &Facts, directories: &[(JailPath, JailPath)]) -> Option<JailPath> {
-        let taken = directories.iter().filter(|(from, _)| path.starts_with(from));
-        let mut places = taken.map(|(from, at)| moved_below(path, from, at));
-        places.find(|at| {
-            let now = self.root.lstat(at).ok().flatten();
-            let is_same = |now| facts.same_content(now) && (facts.dev, facts.ino) == (now.dev, now.ino);
-            now.as_ref().is_some_and(is_same) && self.names.origin(at).as_ref() == Some(path)
-        })
     }
 }
