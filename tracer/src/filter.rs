@@ -249,8 +249,8 @@ mod tests {
     #[test]
     fn unknown_interfaces_stop() {
         assert!(stops(0x1234, 0, [0; 6]));
-        let is_x86 = cfg!(target_arch = "x86_64");
-        assert_eq!(stops(ABIS[0].0, X32_BIT | 1, [0; 6]), is_x86);
+        // Elsewhere it is a number that no table has.
+        assert!(stops(ABIS[0].0, X32_BIT | 1, [0; 6]));
     }
 
     #[test]
