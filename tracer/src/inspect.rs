@@ -319,12 +319,13 @@ impl Engine<'_> {
     }
 
     fn at_in(&mut self, asking: Asking, place: &Place, path: Vec<u8>, access: Access) -> Result<(), TraceError> {
-        if self.known.is_new((access, asking.entry.call.sets_times(), place.namespace, path.as_slice())) {
+        let question = (access, asking.entry.call.sets_times(), place.namespace);
+        if self.known.is_new((question, path.as_slice())) {
             let found = self.found_in(asking.task, place, &path);
             let walk = Walk { links: Vec::new(), passed: Vec::new(), end: path, found, by_descriptor: false };
             self.tell_touch(asking, place, access, &[], &walk)?;
             if std::mem::take(&mut self.again) {
-                self.known.forget((access, place.namespace, walk.end.as_slice()));
+                self.known.forget((question, walk.end.as_slice()));
             }
         }
         Ok(())
