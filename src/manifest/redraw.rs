@@ -22,7 +22,7 @@ impl Manifest {
         let mut files = FileSet::default();
         for entry in &self.entries {
             let is_held = entry.path.parent().is_none_or(|parent| files.contains(&parent));
-            let what = self.what(entry, root, store)?;
+            let what = self.what(entry, store);
             let there = match &what {
                 What::AsIs => root.lstat(&entry.path)?.filter(|facts| facts.file_type != FileType::Socket),
                 _ => None,
@@ -37,29 +37,22 @@ impl Manifest {
         Ok(files)
     }
 
-    fn what(&self, entry: &Entry, root: &Root, store: &BTreeMap<String, PathBuf>) -> Result<What, RootError> {
-        let what = match (&entry.kind, self.made.get(&entry.path)) {
+    fn what(&self, entry: &Entry, store: &BTreeMap<String, PathBuf>) -> What {
+        match (&entry.kind, self.made.get(&entry.path)) {
             (Kind::File { .. }, Some(Made::File(bytes))) => What::Made(bytes.clone()),
             (Kind::Directory, Some(Made::Directory)) => What::EmptyDirectory,
             (kind, _) if kind.is_name_only() => What::Placeholder,
             (Kind::File { size, sha256 }, _) => match sha256.get().map(|digest| digest.hex()) {
-                Some(hex) if store.contains_key(&hex) => {
-                    let mut facts = facts(entry, *size);
-                    // Attributes were taken from the file itself, and so they are again.
-                    let own = if entry.xattrs.is_empty() { None } else { root.lstat(&entry.path)? };
-                    (facts.dev, facts.ino) = own.map_or((0, 0), |own| (own.dev, own.ino));
-                    What::Was(Box::new(Was {
-                        facts,
-                        content: Some(hex),
-                        target: None,
-                        xattrs: Some(entry.xattrs.clone()),
-                    }))
-                }
+                Some(hex) if store.contains_key(&hex) => What::Was(Box::new(Was {
+                    facts: facts(entry, *size),
+                    content: Some(hex),
+                    target: None,
+                    xattrs: Some(entry.xattrs.clone()),
+                })),
                 _ => What::AsIs,
             },
             _ => What::AsIs,
-        };
-        Ok(what)
+        }
     }
 
     /// The files and links that minjail made itself: no root need have them so.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Touch as TracerTouch};
+use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Touch as TracerTouch, sets_times};
 
 use super::format::{Record, write_record};
 use super::kernels::Origins;
@@ -469,12 +469,6 @@ impl Recorder {
         write_record(&mut self.records, record)
             .map_err(|source| RecordError::Temporary { path: self.place.clone(), source })
     }
-}
-
-/// True for a call that sets a file's times: `utime(2)`, `utimensat(2)` and their kin. Others that change attributes leave
-/// the content and the mtime alone.
-fn sets_times(call: &str) -> bool {
-    call.starts_with("utime") || call == "futimesat"
 }
 
 /// True for a mount point of what the kernel makes up, and for all below: nothing there has a content from before.

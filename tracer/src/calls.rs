@@ -37,6 +37,12 @@ pub(crate) const NONE: u32 = u32::MAX;
 /// alike. What is above is a call of a newer kernel, and may take paths.
 pub(crate) const YOUNGEST: u32 = 471;
 
+/// True if the call of this name sets a file's times (`utime(2)`, `utimensat(2)` and their kin), by which it is known whether the
+/// content has changed since: others that change attributes leave the content and the mtime alone.
+pub fn sets_times(call: &str) -> bool {
+    call.starts_with("utime") || call == "futimesat"
+}
+
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) name: &'static str,
@@ -68,10 +74,8 @@ impl Call {
         matches!(self.kind, Kind::Paths(_)) && !self.opens() && !self.only_asks()
     }
 
-    /// True if the call sets a file's times, by which it is known whether the content has changed since: others that change
-    /// attributes leave them alone.
     pub(crate) fn sets_times(&self) -> bool {
-        self.name.starts_with("utime") || self.name == "futimesat"
+        sets_times(self.name)
     }
 
     /// True if the call runs the program that its path leads to.

@@ -83,6 +83,7 @@ mod view;
 mod waiting;
 mod walk;
 
+pub use calls::sets_times;
 pub use engine::{Options, Outcome, Sink, trace};
 pub use event::{Access, Event, Found, Gap, Link, Protocol, Touch, Walk};
 pub use limits::{fail_beyond as fail_beyond_limits, lift as lift_limits, restore as restore_limits};

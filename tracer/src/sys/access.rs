@@ -7,13 +7,6 @@ use nix::errno::Errno;
 
 use crate::spawn::Credentials;
 
-/// Whom the kernel is asked about.
-enum As<'a> {
-    /// The calling process, with all that it has.
-    Itself,
-    User(&'a Credentials),
-}
-
 /// True if `user` may search, write or read (`X_OK`, `W_OK`, `R_OK` of `access(2)`) what `path` leads to, and get there. A process
 /// that is not root's asks for itself.
 ///
@@ -41,13 +34,11 @@ pub fn may_use(user: &Credentials, file: BorrowedFd<'_>, wanted: c_int) -> Resul
 
 /// `access` is made with a flag: none if it is to go by the real user, who is `user` then.
 fn ask(user: &Credentials, access: impl FnOnce(c_int) -> libc::c_long) -> Result<bool, Errno> {
-    let whom = if nix::unistd::geteuid().is_root() { As::User(user) } else { As::Itself };
-    let answer = match whom {
-        As::Itself => Errno::result(access(libc::AT_EACCESS)),
-        As::User(user) => {
-            let _guise = Guise::put_on(user)?;
-            Errno::result(access(0))
-        }
+    let answer = if nix::unistd::geteuid().is_root() {
+        let _guise = Guise::put_on(user)?;
+        Errno::result(access(0))
+    } else {
+        Errno::result(access(libc::AT_EACCESS))
     };
     match answer {
         Ok(_) => Ok(true),
