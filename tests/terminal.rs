@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use support::{TestContext, limited, needs_root, outcome_of};
 
@@ -96,6 +98,14 @@ impl Terminal {
         }
     }
 
+    /// The screen stays as it is for a while.
+    #[track_caller]
+    fn shows_nothing(&mut self) {
+        if let Ok(bytes) = self.shown.recv_timeout(Duration::from_millis(300)) {
+            panic!("{:?} on the screen:\n{}", String::from_utf8_lossy(&bytes), self.screen);
+        }
+    }
+
     /// The number that stands behind `word` on the screen.
     #[track_caller]
     fn number(&mut self, word: &str) -> i32 {
@@ -157,6 +167,50 @@ fn is_there(path: &Path) {
     while !path.exists() {
         assert!(start.elapsed() < AT_MOST, "{} does not come", path.display());
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The thread of `minjail` that waits for signals in `sigtimedwait(2)`.
+#[track_caller]
+fn listener_of(minjail: i32) -> Pid {
+    let start = Instant::now();
+    loop {
+        for thread in support::names_in(Path::new(&format!("/proc/{minjail}/task"))) {
+            let call = fs_err::read_to_string(format!("/proc/{minjail}/task/{thread}/syscall")).unwrap_or_default();
+            if call.starts_with(&format!("{} ", libc::SYS_rt_sigtimedwait)) {
+                return Pid::from_raw(thread.parse().expect("threads have numbers"));
+            }
+        }
+        assert!(start.elapsed() < AT_MOST, "no thread of {minjail} waits for signals");
+    }
+}
+
+/// A thread that goes on when this one wants it to.
+struct Held(Pid);
+
+impl Held {
+    #[track_caller]
+    fn of(thread: Pid) -> Self {
+        ptrace::seize(thread, ptrace::Options::empty()).expect("it can be traced");
+        Self(thread)
+    }
+
+    /// Lets it go on until it stops with its process, and keeps it there.
+    #[track_caller]
+    fn runs_until_it_stops(&self) {
+        loop {
+            match waitpid(self.0, Some(WaitPidFlag::__WALL)).expect("it is traced") {
+                WaitStatus::PtraceEvent(..) => return,
+                WaitStatus::Stopped(_, signal) => ptrace::cont(self.0, signal).expect("it has stopped"),
+                status => panic!("{status:?}"),
+            }
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = ptrace::detach(self.0, None);
     }
 }
 
@@ -236,6 +290,33 @@ while True:
     let screen = terminal.leave();
     assert_eq!(screen.matches("restores").count(), 6, "{screen}");
     assert_eq!(screen.matches("Stopped").count(), 6, "{screen}");
+}
+
+/// A thread of minjail's that hears signals may be slow to go on after `fg`: until it does, the program waits. Else the next Ctrl-Z
+/// would stop minjail before the program, which would take the next line from the shell.
+#[test]
+fn fg_wakes_the_program_when_minjail_is_ready_for_the_next_ctrl_z() {
+    if !needs_root("ptrace of another process") {
+        return;
+    }
+    let context = TestContext::new();
+    let mut terminal = Terminal::shell(&context);
+    terminal.press(&typed("sh -c 'grep TracerPid: /proc/$$/status; while read word; do echo got $word; done'"));
+    let minjail = terminal.number("TracerPid:");
+    let listener = Held::of(listener_of(minjail));
+    terminal.press("\x1a");
+    listener.runs_until_it_stops();
+    terminal.expect("Stopped");
+    terminal.expect("$ ");
+    terminal.press("fg\n");
+    terminal.expect("trace");
+    terminal.press("word\n");
+    terminal.shows_nothing();
+    drop(listener);
+    terminal.expect("got word");
+    terminal.press("\x04");
+    terminal.expect("$ ");
+    terminal.leave();
 }
 
 /// As by `pthread_exit` in `main`: nobody is told of its end while other threads run.

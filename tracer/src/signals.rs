@@ -92,8 +92,9 @@ pub struct Forwarding {
 struct Shared {
     /// To whom; 0 until the program is started.
     process: AtomicI32,
-    /// It stands in a group-stop.
-    is_stopped: AtomicBool,
+    /// It stands in a group-stop. Whoever stops this process for that has this until it goes on and hears signals again: the program
+    /// does not go on before, so that no later signal stops this process first, in which its tracer would leave it alone.
+    is_stopped: Mutex<bool>,
     over: AtomicBool,
     /// The first of [`ENDING`] that came; 0 until then.
     told_to_end: Arc<AtomicI32>,
@@ -152,7 +153,7 @@ impl Forwarding {
 
     /// The program has stopped, or goes on.
     pub(crate) fn stopped(&self, is_stopped: bool) {
-        self.shared.is_stopped.store(is_stopped, Ordering::SeqCst);
+        *lock(&self.shared.is_stopped) = is_stopped;
     }
 }
 
@@ -259,15 +260,15 @@ impl Listener {
     /// Stops this process as the program was stopped, and goes on from here; or wakes the program as this process was
     /// woken, if it was not woken by the same. A SIGCONT too many would take back a later signal to stop.
     fn follow_the_program(&mut self) {
-        let is_stopped = self.shared.is_stopped.load(Ordering::SeqCst);
+        let is_stopped = lock(&self.shared.is_stopped);
         if let Some((signal, since)) = self.stop {
-            if is_stopped {
+            if *is_stopped {
                 self.stop = None;
                 sys::stop_self(signal);
             } else if since.elapsed() > PATIENCE {
                 self.stop = None;
             }
-        } else if std::mem::take(&mut self.wake) && is_stopped {
+        } else if std::mem::take(&mut self.wake) && *is_stopped {
             sys::kill(self.shared.process.load(Ordering::SeqCst), libc::SIGCONT);
         }
     }

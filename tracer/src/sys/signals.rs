@@ -135,12 +135,13 @@ pub(crate) fn wait_signal(signals: &[i32], timeout: Option<Duration>) -> Option<
     }
 }
 
-/// Stops this process by `signal`, which is blocked, unless it is ignored; goes on when SIGCONT comes.
+/// Stops this process by `signal`, which all its threads block, unless it is ignored; goes on when SIGCONT comes.
 pub(crate) fn stop_self(signal: i32) {
-    change_mask(libc::SIG_UNBLOCK, &[signal]);
-    // SAFETY: both take numbers alone. The signal's default action stops the process before kill returns, as this thread can
-    // take it (kill(2), "NOTES").
+    // SAFETY: both take numbers alone.
     unsafe { libc::kill(libc::getpid(), signal) };
+    // It may have come already: a signal is pending once (signal(7), "Queueing and delivery semantics for standard signals"), and
+    // its default action stops the process before this returns (sigprocmask(2)).
+    change_mask(libc::SIG_UNBLOCK, &[signal]);
     block(&[signal]);
 }
 
