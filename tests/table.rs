@@ -120,6 +120,41 @@ if [ $(id -u) = 0 ]; then chown 7:7 capable; fi";
 }
 
 #[test]
+fn extended_attributes_are_those_of_before_a_change_at_a_descriptor() {
+    if !has(&["python3"]) {
+        return;
+    }
+    let is_root = nix::unistd::geteuid().is_root();
+    let script = "python3 -c '
+import os
+def opened(name): return os.open(name, os.O_RDONLY)
+os.setxattr(opened(\"set\"), \"user.old\", b\"new\")
+os.removexattr(opened(\"removed\"), \"user.old\")
+os.setxattr(opened(\"directory\"), \"user.new\", b\"new\")
+if os.getuid() == 0: os.fchown(opened(\"capable\"), 7, 7)'";
+    let traced = Traced::new(script, |work| {
+        fs_err::create_dir(work.join("directory")).expect("the directory can be written");
+        for name in ["set", "removed", "capable"] {
+            write(work.join(name), name);
+        }
+        for name in ["set", "removed", "directory"] {
+            xattr::set(work.join(name), "user.old", b"kept").expect("the file system has extended attributes");
+        }
+        if is_root {
+            outcome_of(limited("setcap").arg("cap_net_raw+ep").arg(work.join("capable"))).success();
+        }
+    });
+    let built = traced.build("tree", &[]);
+    let get = |name: &str, attribute: &str| xattr::get(built.at(name), attribute).expect("it is there");
+    for name in ["set", "removed", "directory"] {
+        assert_eq!(get(name, "user.old").as_deref(), Some(&b"kept"[..]), "{name}");
+    }
+    assert_eq!(get("directory", "user.new"), None);
+    assert_eq!(get("capable", "security.capability").is_some(), is_root);
+    assert_eq!(owner(&built.at("capable")).1, nix::unistd::geteuid().as_raw());
+}
+
+#[test]
 fn a_file_that_was_changed_and_never_read() {
     let script =
         "echo x > truncated; echo x >> appended; rm removed; ln -sfn other link; chmod 600 mode; touch -d @0 time";

@@ -108,6 +108,8 @@ pub(crate) enum Kind {
     Listing,
     /// Makes the directory open at a descriptor the working directory.
     Fchdir,
+    /// Changes attributes of what is open at a descriptor.
+    Attributes,
     /// A socket address in memory, its length in the next argument.
     Address {
         address: usize,
@@ -304,6 +306,11 @@ pub(crate) static CALLS: &[Call] = &[
     paths("futimesat", [261, 299, NONE], &[follow(at(0, 1), Attributes)]),
     paths("utimensat", [280, 320, 88], &[keep_if(at(0, 1), Attributes, 3, AT_SYMLINK_NOFOLLOW)]),
     paths("utimensat_time64", [NONE, 412, NONE], &[keep_if(at(0, 1), Attributes, 3, AT_SYMLINK_NOFOLLOW)]),
+    call("fchmod", [91, 94, 52], Kind::Attributes),
+    call("fchown", [93, 95, 55], Kind::Attributes),
+    call("fchown32", [NONE, 207, NONE], Kind::Attributes),
+    call("fsetxattr", [190, 228, 7], Kind::Attributes),
+    call("fremovexattr", [199, 237, 16], Kind::Attributes),
     paths("setxattr", [188, 226, 5], &[follow(cwd(0), Attributes)]),
     paths("lsetxattr", [189, 227, 6], &[keep(cwd(0), Attributes)]),
     paths("setxattrat", [463, 463, 463], &[keep_if(at(0, 1), Attributes, 2, AT_SYMLINK_NOFOLLOW)]),

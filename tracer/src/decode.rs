@@ -142,6 +142,7 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
         }
         Kind::Listing => ask(Asked::Descriptor { descriptor: descriptor(arguments[0]), access: Access::List }),
         Kind::Fchdir => ask(Asked::Descriptor { descriptor: descriptor(arguments[0]), access: Access::Enter }),
+        Kind::Attributes => ask(Asked::Descriptor { descriptor: descriptor(arguments[0]), access: Access::Attributes }),
         Kind::Address { address: index, access } => {
             let address = (arguments[*index], arguments[*index + 1]);
             socket_address(descriptor(arguments[0]), address, *access, memory, ask)?;

@@ -88,8 +88,8 @@ pub struct Walk {
     /// The end, absolute and free of links but for the last component; behind something missing, as spelled.
     pub end: Vec<u8>,
     pub found: Found,
-    /// The last step was a door of `/proc` to what is open at a descriptor (`/dev/stdout`): whoever opened that used another
-    /// path, or gave it to the program, which has it where another gives it another one.
+    /// It is what is open at a descriptor, by a door of `/proc` as the last step (`/dev/stdout`), or a call that changes its
+    /// attributes: whoever opened that used another path, or gave it to the program, which has it where another gives it another one.
     pub by_descriptor: bool,
 }
 

@@ -322,7 +322,8 @@ impl Engine<'_> {
         let question = (access, asking.entry.call.sets_times(), place.namespace);
         if self.known.is_new((question, path.as_slice())) {
             let found = self.found_in(asking.task, place, &path);
-            let walk = Walk { links: Vec::new(), passed: Vec::new(), end: path, found, by_descriptor: false };
+            let by_descriptor = access == Access::Attributes;
+            let walk = Walk { links: Vec::new(), passed: Vec::new(), end: path, found, by_descriptor };
             self.tell_touch(asking, place, access, &[], &walk)?;
             if std::mem::take(&mut self.again) {
                 self.known.forget((question, walk.end.as_slice()));
@@ -353,9 +354,9 @@ impl Engine<'_> {
         if is_new || was_missing || verify || matches!(access, Access::Enter | Access::Execute) {
             let asker = Asker { process, task, place: &place };
             let mut walked = self.walker.walk(asker, from.of(&place), &spelled, follow, settled);
-            let in_place = settled && !matches!(used.from, From::Root(_));
-            if in_place && matches!(walked.walk.found, Found::Missing) {
-                has_moved = self.has_moved(task, &place, &from, &spelled);
+            let is_remembered = settled && !matches!(used.from, From::Root(_)) && from.is_in(&place, &spelled);
+            if is_remembered && matches!(walked.walk.found, Found::Missing) {
+                has_moved = self.has_moved(task, &place);
                 // That took its time, and what is missing may be made at any moment: the last look is the nearest to the call.
                 walked = self.walker.walk(asker, from.of(&place), &spelled, follow, settled);
             }

@@ -34,17 +34,17 @@ impl Start {
             Self::Directory(path) => path,
         }
     }
+
+    /// True if where `spelled` leads from here depends on where `place` is.
+    pub(crate) fn is_in(&self, place: &Place, spelled: &[u8]) -> bool {
+        if spelled.starts_with(b"/") { place.root != b"/" } else { matches!(self, Self::WorkingDirectory) }
+    }
 }
 
 impl Engine<'_> {
-    /// True if `task` no longer stands in `place`, which was remembered of it, and `spelled` depends on that: somebody whom
-    /// nobody traces may have renamed a directory.
-    pub(crate) fn has_moved(&mut self, task: i32, place: &Place, from: &Start, spelled: &[u8]) -> bool {
-        let depends =
-            if spelled.starts_with(b"/") { place.root != b"/" } else { matches!(from, Start::WorkingDirectory) };
-        if !depends {
-            return false;
-        }
+    /// True if `task` no longer stands in `place`, which was remembered of it: somebody whom nobody traces may have renamed a
+    /// directory.
+    pub(crate) fn has_moved(&mut self, task: i32, place: &Place) -> bool {
         self.places.forget_one(task);
         self.places.of(task, self.known.is_settled()).is_ok_and(|now| *now != *place)
     }

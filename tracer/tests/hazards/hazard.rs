@@ -19,6 +19,7 @@ pub(crate) struct Hazard {
     grace: Option<Duration>,
     exact_calls: bool,
     renamed: Option<[&'static str; 2]>,
+    told_again: bool,
 }
 
 /// What was seen of it.
@@ -57,6 +58,7 @@ impl Hazard {
             grace: None,
             exact_calls: false,
             renamed: None,
+            told_again: false,
         }
     }
 
@@ -79,6 +81,12 @@ impl Hazard {
     /// Renames something, as somebody whom nobody traces, when the program asks for `/please-rename`.
     pub(crate) fn renamed(mut self, from: &'static str, to: &'static str) -> Self {
         self.renamed = Some([from, to]);
+        self
+    }
+
+    /// Wants to hear of everything as often as it is asked for.
+    pub(crate) fn told_again(mut self) -> Self {
+        self.told_again = true;
         self
     }
 
@@ -161,6 +169,7 @@ impl Hazard {
         seen.events += 1;
         match event {
             Event::Touch(touch) => {
+                touch.again.set(self.told_again);
                 let path = self.short(&touch.walk.end);
                 if let (Some(names), "/please-rename") = (self.renamed, path.as_str()) {
                     let [from, to] = names.map(|name| self.path().join(name));

@@ -89,6 +89,18 @@ fn names_of_any_bytes() {
     ]);
 }
 
+/// access, fchmod, futimens, fchdir and chdir.
+#[test]
+fn what_is_to_be_heard_of_again_is_told_each_time() {
+    let events = |rounds: &str, told_again: bool| {
+        let hazard = Hazard::new("asks_again").file("file").directory("directory").arguments(&[rounds]);
+        let hazard = if told_again { hazard.told_again() } else { hazard };
+        hazard.run().events
+    };
+    assert_eq!(events("4", false), events("1", false));
+    assert_eq!(events("4", true), events("1", true) + 3 * 5);
+}
+
 #[test]
 fn longer_than_a_path_may_be() {
     let name = "d".repeat(200);
