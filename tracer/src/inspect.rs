@@ -352,14 +352,8 @@ impl Engine<'_> {
         let was_missing = !is_new && self.known.was_missing(question);
         // What is executed has an interpreter, which may be another one by now.
         if is_new || was_missing || verify || matches!(access, Access::Enter | Access::Execute) {
-            let asker = Asker { process, task, place: &place };
-            let mut walked = self.walker.walk(asker, from.of(&place), &spelled, follow, settled);
-            let is_remembered = settled && !matches!(used.from, From::Root(_)) && from.is_in(&place, &spelled);
-            if is_remembered && matches!(walked.walk.found, Found::Missing) {
-                has_moved = self.has_moved(task, &place);
-                // That took its time, and what is missing may be made at any moment: the last look is the nearest to the call.
-                walked = self.walker.walk(asker, from.of(&place), &spelled, follow, settled);
-            }
+            let walked;
+            (walked, has_moved) = self.walk(asking, used, &place, &from, &spelled);
             if self.walker.is_waiting() {
                 if is_new {
                     self.known.forget(question);
@@ -367,17 +361,10 @@ impl Engine<'_> {
                 self.spelled = spelled;
                 return Ok(None);
             }
-            if let (Kind::OpenHow, false) = (&entry.call.kind, place.namespace.is_some()) {
-                let resolve = decode::resolve(&entry, &|address, buffer| memory::read(task, address, buffer));
-                walked = walked.kept_to(resolve, from.of(&place), &spelled);
-            }
             let Walked { walk, is_personal, stop } = walked;
             // Another call may go further by the same path.
             let is_personal = is_personal || stop == Some(Blocked::Refused);
-            // Who only looks at a door, as `lsof` does, learns no more than what another process has open.
-            let is_glance =
-                access == Access::Look && !entry.call.opens() && stop == Some(Blocked::Elsewhere { goes_on: false });
-            if matches!(stop, Some(Blocked::Elsewhere { .. })) && !is_glance {
+            if goes_elsewhere(&entry, access, stop) {
                 // From there on, its places may be such as no path leads to.
                 self.places.distrust();
                 self.gap(process, Gap::MountNamespace)?;
@@ -436,6 +423,25 @@ impl Engine<'_> {
             self.unsettle(task, change);
         }
         if has_moved { self.touch(asking, used) } else { Ok(led) }
+    }
+
+    /// Walks `spelled`; true if the task has moved meanwhile, so that it leads somewhere else.
+    fn walk(&mut self, asking: Asking, used: Use, place: &Place, from: &Start, spelled: &[u8]) -> (Walked, bool) {
+        let Asking { task, process, entry, .. } = asking;
+        let (asker, settled) = (Asker { process, task, place }, self.known.is_settled());
+        let mut has_moved = false;
+        let mut walked = self.walker.walk(asker, from.of(place), spelled, used.follow, settled);
+        let is_remembered = settled && !matches!(used.from, From::Root(_)) && from.is_in(place, spelled);
+        if is_remembered && matches!(walked.walk.found, Found::Missing) {
+            has_moved = self.has_moved(task, place);
+            // That took its time, and what is missing may be made at any moment: the last look is the nearest to the call.
+            walked = self.walker.walk(asker, from.of(place), spelled, used.follow, settled);
+        }
+        if let (Kind::OpenHow, false) = (&entry.call.kind, place.namespace.is_some()) {
+            let resolve = decode::resolve(&entry, &|address, buffer| memory::read(task, address, buffer));
+            walked = walked.kept_to(resolve, from.of(place), spelled);
+        }
+        (walked, has_moved)
     }
 
     pub(crate) fn tell_touch(
@@ -533,6 +539,15 @@ impl Engine<'_> {
 /// How a call goes on whose path nobody can rewrite.
 fn unverified(led: &Led) -> Verdict {
     if led.waits { Verdict::Verify(Raced::Waiting) } else { Verdict::Run }
+}
+
+/// True if a path goes on, or is used, behind a door of `/proc` that leads to what no path of the tracer's leads to. Who only looks at
+/// such a door, as `lsof` does, learns no more than what another process has open.
+fn goes_elsewhere(entry: &Entry, access: Access, stop: Option<Blocked>) -> bool {
+    match stop {
+        Some(Blocked::Elsewhere { goes_on }) => goes_on || access != Access::Look || entry.call.opens(),
+        _ => false,
+    }
 }
 
 fn is_link(found: &Found) -> bool {
