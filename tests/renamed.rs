@@ -131,6 +131,89 @@ fn another_name_of_a_changed_file() {
     }
 }
 
+/// What a Python program has read, removed and renamed; none of it by a shell.
+#[track_caller]
+fn of_python(program: &str, before: &[&str]) -> Vec<String> {
+    let script = format!(
+        "python3 -c '
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+def read(name): return open(name).read()
+{program}'"
+    );
+    let traced = Traced::new(&script, |work| lay_out(work, before));
+    let built = traced.into_built();
+    files(&built.at(""), Path::new(""))
+}
+
+#[test]
+fn a_directory_that_could_not_be_removed_before() {
+    let case = |script| Case { before: &["d/f=old", "d/s/g=deep"], script, image: &["d/f=old", "d/s/g=deep"] };
+    case("rmdir d 2> /dev/null; mv d e; cat e/f e/s/g").check();
+    case("mv d /none/e 2> /dev/null; mv d e; cat e/f e/s/g").check();
+}
+
+/// open(2), "O_TMPFILE": the file gets its first name by that of its descriptor.
+#[test]
+fn a_file_that_had_no_name() {
+    if !has(&["python3"]) {
+        return;
+    }
+    let found = of_python(
+        "file = os.open(\".\", os.O_TMPFILE | os.O_RDWR, 0o644)
+os.write(file, b\"new\")
+assert libc.linkat(-100, b\"/proc/self/fd/%d\" % file, -100, b\"made\", 0x400) == 0
+os.rename(\"made\", \"d/f\")
+read(\"d/f\")",
+        &["d/f=old"],
+    );
+    assert_eq!(found, ["d/f=old"]);
+}
+
+/// `RENAME_NOREPLACE`, and then somebody else renames the same without that.
+#[test]
+fn a_rename_that_failed_and_was_done_by_another() {
+    if !has(&["python3"]) {
+        return;
+    }
+    let found = of_python(
+        "open(\"a\", \"w\").write(\"new\")
+assert libc.renameat2(-100, b\"a\", -100, b\"b\", 1) != 0
+if os.fork() == 0:
+    os.rename(\"a\", \"b\")
+    os._exit(0)
+os.wait()
+read(\"b\")
+open(\"a\", \"w\").write(\"newer\")",
+        &["b=old"],
+    );
+    assert_eq!(found, ["b=old"]);
+}
+
+/// One process renames a directory, and another one takes it from there as soon as it can.
+#[test]
+fn directories_that_two_processes_hand_on() {
+    if !has(&["python3"]) {
+        return;
+    }
+    let before: Vec<String> = (0..100).map(|round| format!("d{round:02}/x=old")).collect();
+    let found = of_python(
+        "for round in range(100):
+    first, second, third = (f\"{name}{round:02}\" for name in \"dez\")
+    if os.fork() == 0:
+        os.rename(first, second)
+        os._exit(0)
+    while True:
+        try: os.rename(second, third)
+        except OSError: continue
+        break
+    read(third + \"/x\")
+    os.wait()",
+        &before.iter().map(String::as_str).collect::<Vec<_>>(),
+    );
+    assert_eq!(found, before);
+}
+
 /// Whoever removes a file and makes another soon after gets the same inode number.
 #[test]
 fn another_file_that_has_got_the_number_of_one() {

@@ -191,7 +191,7 @@ impl Users {
             Event::Exit { process } => {
                 self.running.remove(process);
             }
-            Event::Gap { .. } => {}
+            Event::Moved { .. } | Event::Gap { .. } => {}
         }
         if self.looks < MOST_LOOKS {
             self.looks += self.running.len();

@@ -1,14 +1,15 @@
 //! Which names are from before the run, and what was there under them.
 //!
 //! In: what calls are about to do with names. Out: where what stands at a path now stood before the run, or that the run
-//! has made it. A call is seen before it runs: whether it has moved something shows only later, when the file is found under its
-//! new name (`rename(2)`, `link(2)`). Until then everything is where it was.
+//! has made it. A call is seen before it runs: whether it has moved something (`rename(2)`, `link(2)`) is told later, or shows, when the
+//! file is found under its new name. Until then everything is where it was.
 
 use std::collections::BTreeMap;
 
 use minjail_tracer::Access;
 
 use super::model::Found;
+use super::record::is_kernels;
 use crate::path::{Facts, JailPath};
 use crate::root::Root;
 
@@ -19,8 +20,10 @@ pub(super) struct Names {
     now: BTreeMap<JailPath, Origin>,
     /// Calls that were seen, and of which it does not show yet that they have run; oldest first.
     pending: Vec<Move>,
-    /// The first path of a call that takes two, by task.
-    first: Option<(i32, Standing)>,
+    /// What the call of a task that takes two paths has for its first one; several, where what it leads to was given by several.
+    firsts: Option<(i32, Vec<Option<Standing>>)>,
+    /// Of its second ones so many were told.
+    seconds: usize,
 }
 
 /// Where something stood before the run.
@@ -44,7 +47,8 @@ struct Standing {
 struct Move {
     task: i32,
     process: i32,
-    from: Standing,
+    /// `None`: it had no name that could be seen.
+    from: Option<Standing>,
     to: JailPath,
     /// What stands there before: device and inode.
     over: Option<(u64, u64)>,
@@ -61,10 +65,10 @@ enum Came {
 }
 
 impl Names {
-    /// `task` is heard of again, so its last call is over: what that has moved is known from now on.
-    pub(super) fn settle(&mut self, task: i32, root: &Root) {
+    /// What shows already of what calls move that are not over yet is known from now on.
+    pub(super) fn look(&mut self, root: &Root) {
         if !self.pending.is_empty() {
-            self.settle_where(|call| call.task == task, root);
+            self.settle_where(|_| false, root);
         }
     }
 
@@ -75,13 +79,35 @@ impl Names {
         }
     }
 
+    /// The call of `task` is over, and `has` moved something or not; `None` if nobody knows. False if it has given a name to something
+    /// that was not to be seen by its old one.
+    pub(super) fn returned(&mut self, task: i32, has: Option<bool>, root: &Root) -> bool {
+        self.firsts = None;
+        let Some(has) = has else {
+            self.settle_where(|call| call.task == task, root);
+            return true;
+        };
+        let (calls, others) = std::mem::take(&mut self.pending).into_iter().partition(|call| call.task == task);
+        self.pending = others;
+        let calls: Vec<Move> = calls;
+        for call in calls.iter().filter(|_| has) {
+            self.apply(call, matches!(call.came(root), Came::Exchanged));
+        }
+        !has || calls.iter().all(|call| call.is_link || call.from.is_some())
+    }
+
     fn settle_where(&mut self, is_over: impl Fn(&Move) -> bool, root: &Root) {
-        for call in std::mem::take(&mut self.pending) {
+        let mut calls = std::mem::take(&mut self.pending);
+        while !calls.is_empty() {
+            let call = calls.remove(0);
             match call.came(root) {
                 Came::Nothing if is_over(&call) => {}
                 Came::Nothing => self.pending.push(call),
-                Came::Exchanged => self.apply(&call, true),
-                Came::Moved => self.apply(&call, false),
+                came => {
+                    self.apply(&call, matches!(came, Came::Exchanged));
+                    // Of several that would have done the same, one has.
+                    calls.retain(|other| other.from != call.from || other.to != call.to);
+                }
             }
         }
     }
@@ -95,25 +121,9 @@ impl Names {
         path: &JailPath,
         found: &Found,
     ) {
-        let there = if let Found::There(facts) = found { Some(file(facts)) } else { None };
-        let is_link = call.starts_with("link");
-        if is_link || call.starts_with("rename") {
-            let is_second = matches!(access, Access::Create | Access::Replace);
-            match (is_second, self.first.take()) {
-                (true, Some((first, from))) if first == task => {
-                    if there != Some(from.file) {
-                        let to = path.clone();
-                        self.pending.push(Move { task, process, from, to, over: there, is_link });
-                    }
-                    return;
-                }
-                (false, _) => {
-                    self.first = there.map(|file| (task, Standing { path: path.clone(), file }));
-                    return;
-                }
-                // Its first path could not be seen.
-                (true, _) => {}
-            }
+        if call.starts_with("link") || call.starts_with("rename") {
+            self.note_move((task, process), call, access, path, found);
+            return;
         }
         if *found == Found::Missing {
             // Whatever stood there is gone.
@@ -123,6 +133,28 @@ impl Names {
             if matches!(access, Access::Create | Access::Bind | Access::Replace) {
                 self.now.insert(path.clone(), Origin::Made);
             }
+        }
+    }
+
+    fn note_move(&mut self, (task, process): (i32, i32), call: &str, access: Access, path: &JailPath, found: &Found) {
+        let there = if let Found::There(facts) = found { Some(file(facts)) } else { None };
+        if !matches!(access, Access::Create | Access::Replace) {
+            // A file without a name has a door in /proc at most (`open(2)`, `O_TMPFILE`).
+            let named = there.filter(|_| !is_kernels(path));
+            let standing = named.map(|file| Standing { path: path.clone(), file });
+            match &mut self.firsts {
+                Some((first, firsts)) if *first == task && self.seconds == 0 => firsts.push(standing),
+                _ => (self.firsts, self.seconds) = (Some((task, vec![standing])), 0),
+            }
+            return;
+        }
+        let firsts = self.firsts.as_ref().filter(|(first, _)| *first == task).map_or(&[][..], |(_, firsts)| firsts);
+        let from = firsts.get(self.seconds).or(firsts.last()).cloned().flatten();
+        self.seconds += 1;
+        // Two names of one file stay as they are.
+        if there.is_none() || from.as_ref().map(|from| from.file) != there {
+            let (to, is_link) = (path.clone(), call.starts_with("link"));
+            self.pending.push(Move { task, process, from, to, over: there, is_link });
         }
     }
 
@@ -172,7 +204,12 @@ impl Names {
 
     /// A call has moved something, or exchanged the two.
     fn apply(&mut self, call: &Move, is_exchange: bool) {
-        let (from, to) = (&call.from.path, &call.to);
+        let to = &call.to;
+        let Some(Standing { path: from, .. }) = &call.from else {
+            self.take(to);
+            self.now.insert(to.clone(), Origin::Made);
+            return;
+        };
         let moved = self.standing(from);
         let other = is_exchange.then(|| self.standing(to));
         let below = if call.is_link { Vec::new() } else { self.take(from) };
@@ -199,10 +236,14 @@ impl Move {
     /// What has become of it, as far as the names show.
     fn came(&self, root: &Root) -> Came {
         let at = |path: &JailPath| root.lstat(path).ok().flatten().as_ref().map(file);
-        if at(&self.to) != Some(self.from.file) {
+        let there = at(&self.to);
+        let Some(from) = &self.from else {
+            return if there.is_some() && there != self.over { Came::Moved } else { Came::Nothing };
+        };
+        if there != Some(from.file) {
             return Came::Nothing;
         }
-        match at(&self.from.path) {
+        match at(&from.path) {
             Some(there) if !self.is_link && self.over == Some(there) => Came::Exchanged,
             _ => Came::Moved,
         }
@@ -262,7 +303,7 @@ mod tests {
 
         fn see(&mut self, task: i32, call: &str, access: Access, text: &str) {
             let found = self.root.lstat(&path(text)).unwrap().map_or(Found::Missing, Found::There);
-            self.names.settle(task, &self.root);
+            self.names.look(&self.root);
             self.names.note((task, task), call, access, &path(text), &found);
         }
 
@@ -279,23 +320,31 @@ mod tests {
         fn rename(&mut self, from: &str, to: &str) {
             self.sees_rename(1, from, to);
             fs_err::rename(self.at(from), self.at(to)).unwrap();
+            self.returns(1, true);
+        }
+
+        #[track_caller]
+        fn returns(&mut self, task: i32, has: bool) {
+            assert!(self.names.returned(task, Some(has), &self.root));
         }
 
         fn exchange(&mut self, from: &str, to: &str) {
             self.sees_rename(1, from, to);
             let [from, to] = [from, to].map(|text| self.at(text));
             renameat2(AT_FDCWD, &from, AT_FDCWD, &to, RenameFlags::RENAME_EXCHANGE).unwrap();
+            self.returns(1, true);
         }
 
         fn link(&mut self, from: &str, to: &str) {
             self.see(1, "linkat", Access::Look, from);
             self.see(1, "linkat", Access::Create, to);
             fs_err::hard_link(self.at(from), self.at(to)).unwrap();
+            self.returns(1, true);
         }
 
         /// Where it was before, for a task that is heard of next; "made" for what the run has made.
         fn origin(&mut self, text: &str) -> String {
-            self.names.settle(1, &self.root);
+            self.names.look(&self.root);
             self.names.origin(&path(text)).map_or_else(|| "made".to_owned(), |origin| origin.to_string())
         }
     }
@@ -304,9 +353,10 @@ mod tests {
     fn what_was_moved_is_known_by_its_old_name() {
         let mut ground = Ground::new(&["/old/", "/old/file", "/old-too"]);
         ground.sees_rename(1, "/old", "/new");
-        ground.names.settle(2, &ground.root);
-        assert_eq!(ground.names.origin(&path("/new/file")), Some(path("/new/file")), "before the call has run");
+        assert_eq!(ground.origin("/new/file"), "/new/file", "before the call has run");
         fs_err::rename(ground.at("/old"), ground.at("/new")).unwrap();
+        assert_eq!(ground.origin("/new/file"), "/old/file", "it shows");
+        ground.returns(1, true);
         assert_eq!(ground.origin("/new/file"), "/old/file");
         assert_eq!(ground.origin("/new"), "/old");
         assert_eq!(ground.origin("/other"), "/other");
@@ -321,9 +371,74 @@ mod tests {
         let mut ground = Ground::new(&["/a", "/b/"]);
         ground.sees_rename(1, "/a", "/b");
         assert_eq!(ground.origin("/b"), "/b");
+        ground.returns(1, false);
         fs_err::remove_dir(ground.at("/b")).unwrap();
         fs_err::rename(ground.at("/a"), ground.at("/b")).unwrap();
         assert_eq!(ground.origin("/b"), "/b", "somebody else did that later");
+    }
+
+    #[test]
+    fn a_call_whose_task_is_gone_has_moved_what_shows() {
+        let mut ground = Ground::new(&["/a", "/c"]);
+        ground.sees_rename(1, "/a", "/b");
+        ground.sees_rename(2, "/c", "/d");
+        fs_err::rename(ground.at("/a"), ground.at("/b")).unwrap();
+        assert!(ground.names.returned(1, None, &ground.root) && ground.names.returned(2, None, &ground.root));
+        fs_err::rename(ground.at("/c"), ground.at("/d")).unwrap();
+        assert_eq!((ground.origin("/b"), ground.origin("/d")), ("/a".to_owned(), "/d".to_owned()));
+    }
+
+    #[test]
+    fn of_two_calls_that_would_do_the_same_one_has() {
+        let mut ground = Ground::new(&["/a"]);
+        ground.sees_rename(1, "/a", "/b");
+        ground.sees_rename(2, "/a", "/b");
+        fs_err::rename(ground.at("/a"), ground.at("/b")).unwrap();
+        ground.make("/a");
+        ground.returns(2, true);
+        ground.returns(1, false);
+        assert_eq!((ground.origin("/a"), ground.origin("/b")), ("made".to_owned(), "/a".to_owned()));
+    }
+
+    #[test]
+    fn what_had_no_name_is_made() {
+        let mut ground = Ground::new(&["/d/"]);
+        // What is open is no file of /proc.
+        ground.put("/proc/");
+        ground.put("/proc/door");
+        ground.see(1, "linkat", Access::Write, "/proc/door");
+        ground.see(1, "linkat", Access::Create, "/d/linked");
+        ground.put("/d/linked");
+        ground.returns(1, true);
+        ground.see(1, "linkat", Access::Create, "/d/by-descriptor");
+        ground.put("/d/by-descriptor");
+        ground.returns(1, true);
+        assert_eq!(["/d/linked", "/d/by-descriptor"].map(|text| ground.origin(text)), ["made", "made"]);
+    }
+
+    #[test]
+    fn what_was_renamed_and_not_seen_is_no_secret() {
+        let mut ground = Ground::new(&["/d/"]);
+        ground.sees_rename(1, "/none", "/d/new");
+        assert!(!ground.names.returned(1, Some(true), &ground.root));
+        ground.sees_rename(1, "/none", "/d/new");
+        ground.returns(1, false);
+    }
+
+    #[test]
+    fn what_is_seen_by_two_paths_is_moved_by_both() {
+        let mut ground = Ground::new(&["/d/", "/d/old", "/m/"]);
+        fs_err::hard_link(ground.at("/d/old"), ground.at("/m/old")).unwrap();
+        for (access, name) in [(Access::Remove, "old"), (Access::Replace, "new")] {
+            for top in ["/d", "/m"] {
+                ground.see(1, "rename", access, &format!("{top}/{name}"));
+            }
+        }
+        for top in ["/d", "/m"] {
+            fs_err::rename(ground.at(&format!("{top}/old")), ground.at(&format!("{top}/new"))).unwrap();
+        }
+        ground.returns(1, true);
+        assert_eq!((ground.origin("/d/new"), ground.origin("/m/new")), ("/d/old".to_owned(), "/m/old".to_owned()));
     }
 
     #[test]

@@ -191,6 +191,13 @@ impl Recorder {
     fn record(&mut self, event: &Event<'_>) -> Result<(), RecordError> {
         match event {
             Event::Touch(touch) => self.touch(touch),
+            Event::Moved { task, has } => {
+                if self.names.returned(*task, *has, &self.root) {
+                    Ok(())
+                } else {
+                    self.count(STARTER, Gap::Rewritten)
+                }
+            }
             Event::Fork { parent, child } => {
                 let program = self.program(*parent);
                 self.programs.insert(*child, program);
@@ -287,7 +294,7 @@ impl Recorder {
     }
 
     fn touch(&mut self, touch: &TracerTouch<'_>) -> Result<(), RecordError> {
-        self.names.settle(touch.task, &self.root);
+        self.names.look(&self.root);
         let Some(current) = self.inside(&touch.walk.end) else { return Ok(()) };
         let found = self.found(touch, &current);
         // Looking there would have to wait for the program, which stands still.

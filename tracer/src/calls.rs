@@ -74,6 +74,11 @@ impl Call {
         matches!(self.kind, Kind::Paths(_)) && !self.opens() && !self.only_asks()
     }
 
+    /// True if the call gives what its first path leads to the name that its second path is.
+    pub(crate) fn moves(&self) -> bool {
+        self.name.starts_with("rename") || matches!(self.name, "link" | "linkat")
+    }
+
     pub(crate) fn sets_times(&self) -> bool {
         sets_times(self.name)
     }

@@ -31,6 +31,7 @@ use crate::served::Lies;
 use crate::signals::Forwarding;
 use crate::spawn::{Command, Started, spawn};
 use crate::status::Stop;
+use crate::turns::Turns;
 use crate::walk::Walker;
 use crate::{TraceError, limits, memory, status, sys};
 
@@ -94,7 +95,10 @@ fn run(
     let mut reaper = None;
     let mut has_begun = false;
     loop {
-        let (task, raw) = match events.next() {
+        let next = engine.turns.due().map_or_else(|| events.next(engine.turns.left()), Ok);
+        let Some(next) = next.map(|next| engine.turns.take(next)).transpose() else { continue };
+        let (task, raw) = match next {
+            Ok(Next::Nothing) => continue,
             Ok(Next::Stop(task, raw)) => (task, raw),
             Ok(Next::Call(call)) => {
                 engine.called(events, &call, None)?;
@@ -184,6 +188,9 @@ pub(crate) struct Engine<'a> {
     executed: bool,
     /// What was told last is to be told again when it is asked for again.
     pub(crate) again: bool,
+    /// Tasks in a call that gives something another name.
+    pub(crate) moving: HashSet<i32>,
+    turns: Turns,
     /// What processes are about to run.
     pub(crate) programs: HashMap<i32, Program>,
     /// Sockets that were bound to a port of the program's choice, by their cookies (`SO_COOKIE` of `socket(7)`).
@@ -229,6 +236,8 @@ impl<'a> Engine<'a> {
             looked: 0,
             executed: false,
             again: false,
+            moving: HashSet::new(),
+            turns: Turns::default(),
             programs: HashMap::new(),
             chosen: HashSet::new(),
             listens: false,
@@ -373,6 +382,7 @@ impl<'a> Engine<'a> {
             },
             Step::Examined { process, was_threaded } => {
                 self.executed = true;
+                self.moved_with_threads()?;
                 let raced = self.raced_before(task, was_threaded)?;
                 self.places.executed(task, was_threaded);
                 let table = self.places.served.table().cloned();
@@ -417,6 +427,7 @@ impl<'a> Engine<'a> {
                 self.go_on(task)
             }
             Step::Returned => {
+                self.moved(task)?;
                 if let Some(raced) = self.raced.remove(&task) {
                     self.verify(raced, sys::syscall_result(task).ok().flatten())?;
                 }
@@ -442,6 +453,7 @@ impl<'a> Engine<'a> {
                 if self.machine.has_stopped(place::is_zombie) {
                     self.signals.stopped(true);
                 }
+                self.moved(task)?;
                 self.places.remove(task);
                 self.races.remove(task);
                 self.retraced.remove(&task);
@@ -463,9 +475,30 @@ impl<'a> Engine<'a> {
         // While places or names change, nothing is remembered. Alone, a task is heard of before it matters; among others
         // it might not be heard of again for long.
         let changes = self.known.is_unsettled_by(task) && !self.machine.is_single();
-        let returns = changes || self.retraced.contains_key(&task) || self.raced.contains_key(&task);
+        let moves = self.moving.contains(&task);
+        if moves && !self.machine.is_single() && self.places.served.table().is_none() {
+            self.turns.begin(task);
+        }
+        let returns = changes || moves || self.retraced.contains_key(&task) || self.raced.contains_key(&task);
         let result = if returns { sys::resume_to_return(task) } else { sys::resume(task, 0) };
         alive("resume", task, result)
+    }
+
+    /// If the call of `task` was one that gives something another name, that is over.
+    fn moved(&mut self, task: i32) -> Result<(), TraceError> {
+        if !self.moving.remove(&task) {
+            return Ok(());
+        }
+        self.turns.end(task);
+        let has = sys::syscall_result(task).ok().map(|result| result.is_some());
+        self.tell(Event::Moved { task, has })
+    }
+
+    /// The same for threads that were gone without a word when another one executed something.
+    fn moved_with_threads(&mut self) -> Result<(), TraceError> {
+        let is_gone = |task: &i32| !self.machine.knows(*task);
+        let gone: Vec<i32> = self.moving.iter().copied().filter(is_gone).collect();
+        gone.into_iter().try_for_each(|task| self.moved(task))
     }
 
     pub(crate) fn gap(&mut self, process: i32, gap: Gap) -> Result<(), TraceError> {

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -37,6 +38,8 @@ pub(crate) enum Next {
     Call(WaitingCall),
     /// What was foreseen, for whoever waits for that.
     Foreseen(Waiting, Foreseen),
+    /// Nothing, in the time that was given.
+    Nothing,
 }
 
 /// Who waits for looks.
@@ -94,11 +97,11 @@ impl Events {
         self.listener = Some(listener);
     }
 
-    /// What comes next; blocks until there is something.
+    /// What comes next; blocks until there is something, or `at_most` so long.
     ///
     /// # Errors
     /// `ECHILD` if no task is left. What `waitpid(2)`, `ppoll(2)` and `seccomp_unotify(2)` say.
-    pub(crate) fn next(&mut self) -> Result<Next, Errno> {
+    pub(crate) fn next(&mut self, at_most: Option<Duration>) -> Result<Next, Errno> {
         loop {
             if let Some((task, status)) = self.taken.pop_front() {
                 if !self.taken.is_empty() {
@@ -116,22 +119,23 @@ impl Events {
             } else if let Some(call) = self.received.pop_front() {
                 self.calls += 1;
                 return Ok(Next::Call(call));
-            } else if let Some(foreseen) = self.wait()? {
-                return Ok(foreseen);
+            } else if let Some(next) = self.wait(at_most)? {
+                return Ok(next);
             }
         }
     }
 
-    /// Waits until there is something, and takes it; what was foreseen is given back at once.
-    fn wait(&mut self) -> Result<Option<Next>, Errno> {
+    /// Waits until there is something, and takes it; what was foreseen is given back at once, and so is nothing.
+    fn wait(&mut self, at_most: Option<Duration>) -> Result<Option<Next>, Errno> {
         let for_input = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
         let calls = self.listener.as_ref().map_or(self.bell.as_fd(), Listener::calls);
         let mut waits = [for_input(self.bell.as_fd()), for_input(calls)];
         let count = 1 + usize::from(self.listener.is_some());
-        match self.ears.wait(&mut waits[..count]) {
+        match self.ears.wait(&mut waits[..count], at_most) {
             Err(Errno::EINTR) => return self.ask_tasks().map(|()| None),
+            Ok(false) => return Ok(Some(Next::Nothing)),
             result => result?,
-        }
+        };
         let [bell, calls] = waits.map(|wait| wait.revents().unwrap_or(PollFlags::empty()));
         if bell.contains(PollFlags::POLLIN) {
             read(&self.bell, &mut [0; 1])?;

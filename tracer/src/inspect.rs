@@ -129,6 +129,9 @@ impl Engine<'_> {
         if is_mounting {
             self.mounting(asking.task);
         }
+        if asking.entry.call.moves() {
+            self.moving.insert(asking.task);
+        }
         let paths = std::mem::take(&mut self.changing);
         Ok(if paths.is_empty() { verdict } else { Verdict::Verify(Raced::Changing { asking, paths }) })
     }
@@ -320,7 +323,7 @@ impl Engine<'_> {
 
     fn at_in(&mut self, asking: Asking, place: &Place, path: Vec<u8>, access: Access) -> Result<(), TraceError> {
         let question = (access, asking.entry.call.sets_times(), place.namespace);
-        if self.known.is_new((question, path.as_slice())) {
+        if self.known.is_new((question, path.as_slice())) || asking.entry.call.moves() {
             let found = self.found_in(asking.task, place, &path);
             let by_descriptor = access == Access::Attributes;
             let walk = Walk { links: Vec::new(), passed: Vec::new(), end: path, found, by_descriptor };
@@ -348,7 +351,8 @@ impl Engine<'_> {
         let way = (place.namespace, place.root.as_slice(), from.of(&place), spelled.as_slice());
         let question = (access, sets_times, follow, way);
         let (mut change, mut is_remote) = (changes(&entry, access), false);
-        let is_new = self.known.is_new(question);
+        // Both paths of a call that moves something belong together.
+        let is_new = self.known.is_new(question) || entry.call.moves();
         let was_missing = !is_new && self.known.was_missing(question);
         // What is executed has an interpreter, which may be another one by now.
         if is_new || was_missing || verify || matches!(access, Access::Enter | Access::Execute) {

@@ -79,6 +79,7 @@ mod sys;
 #[cfg(test)]
 #[path = "../../fuzz/src/tasks.rs"]
 mod tasks;
+mod turns;
 mod view;
 mod waiting;
 mod walk;

@@ -89,12 +89,14 @@ impl Ears {
         Ok(Self { mask, place })
     }
 
-    /// Waits for input. EINTR: a task may have stopped.
-    pub(crate) fn wait(&self, inputs: &mut [nix::poll::PollFd<'_>]) -> Result<(), Errno> {
+    /// Waits for input; false if there was none in time. EINTR: a task may have stopped.
+    pub(crate) fn wait(&self, inputs: &mut [nix::poll::PollFd<'_>], at_most: Option<Duration>) -> Result<bool, Errno> {
         let count = inputs.len() as libc::nfds_t;
-        // SAFETY: nix's PollFd is a transparent pollfd, of which there are `count`; no timeout, and a mask.
-        let result = unsafe { libc::ppoll(inputs.as_mut_ptr().cast(), count, ptr::null(), &raw const self.mask) };
-        Errno::result(result).map(drop)
+        let timeout = at_most.map(timespec);
+        let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+        // SAFETY: nix's PollFd is a transparent pollfd, of which there are `count`; `timeout` is null or one; and a mask.
+        let result = unsafe { libc::ppoll(inputs.as_mut_ptr().cast(), count, timeout, &raw const self.mask) };
+        Errno::result(result).map(|ready| ready > 0)
     }
 }
 
@@ -121,10 +123,7 @@ pub(crate) struct Heard {
 pub(crate) fn wait_signal(signals: &[i32], timeout: Option<Duration>) -> Option<Heard> {
     let set = set_of(signals);
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    let timeout = timeout.map(|timeout| libc::timespec {
-        tv_sec: timeout.as_secs() as libc::time_t,
-        tv_nsec: timeout.subsec_nanos().into(),
-    });
+    let timeout = timeout.map(timespec);
     let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: `set` is an initialised set, `info` a valid place, and `timeout` null or one. The kernel fills `info`
     // with a sender for all signals that a process sends (sigaction(2), "si_code").
@@ -133,6 +132,10 @@ pub(crate) fn wait_signal(signals: &[i32], timeout: Option<Duration>) -> Option<
         let info = info.assume_init();
         (signal > 0).then(|| Heard { signal, sender: (info.si_code <= 0).then(|| info.si_pid()) })
     }
+}
+
+fn timespec(duration: Duration) -> libc::timespec {
+    libc::timespec { tv_sec: duration.as_secs() as libc::time_t, tv_nsec: duration.subsec_nanos().into() }
 }
 
 /// Stops this process by `signal`, which all its threads block, unless it is ignored; goes on when SIGCONT comes.
