@@ -153,7 +153,7 @@ fn a_directory_that_could_not_be_removed_before() {
     case("mv d /none/e 2> /dev/null; mv d e; cat e/f e/s/g").check();
 }
 
-/// open(2), "O_TMPFILE": the file gets its first name by that of its descriptor.
+/// `open(2)`, `O_TMPFILE`: the file gets its first name by that of its descriptor.
 #[test]
 fn a_file_that_had_no_name() {
     if !has(&["python3"]) {

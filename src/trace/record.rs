@@ -191,11 +191,11 @@ impl Recorder {
     fn record(&mut self, event: &Event<'_>) -> Result<(), RecordError> {
         match event {
             Event::Touch(touch) => self.touch(touch),
-            Event::Moved { task, has } => {
+            Event::Moved { task, process, has } => {
                 if self.names.returned(*task, *has, &self.root) {
                     Ok(())
                 } else {
-                    self.count(STARTER, Gap::Rewritten)
+                    self.gap(*process, Gap::Rewritten)
                 }
             }
             Event::Fork { parent, child } => {

@@ -491,7 +491,8 @@ impl<'a> Engine<'a> {
         }
         self.turns.end(task);
         let has = sys::syscall_result(task).ok().map(|result| result.is_some());
-        self.tell(Event::Moved { task, has })
+        let process = self.machine.process_of(task).unwrap_or(task);
+        self.tell(Event::Moved { task, process, has })
     }
 
     /// The same for threads that were gone without a word when another one executed something.

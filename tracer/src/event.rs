@@ -14,7 +14,7 @@ pub enum Event<'a> {
     /// The last call of `task` was one that gives something another name (`rename(2)`, `link(2)`), both of whose paths were told, and it is
     /// over: it has done so or not; `None` if the task is gone, and may have. Until then nobody else has asked for a path, or it took
     /// longer than such a call does.
-    Moved { task: i32, has: Option<bool> },
+    Moved { task: i32, process: i32, has: Option<bool> },
     /// `child` is a new process, made by `parent`.
     Fork { parent: i32, child: i32 },
     /// The process runs a new program now. The kernel opened `loaded` for it: the executable (after `#!` and
