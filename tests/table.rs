@@ -92,6 +92,27 @@ touch -h -d @86400 written; echo new > written; touch -h -d @86400 link";
     assert_eq!(has.text(), "kept", "an attribute stays");
 }
 
+/// By its size, its time and its inode alone nobody can tell such a file from what it was.
+#[test]
+fn a_file_that_was_changed_and_given_its_time_back() {
+    let script = "cat read; for file in read unread; do echo BBBB > $file; touch -d @1000000 $file; done
+: >> opened; touch -d @1000000 opened";
+    let traced = Traced::new(script, |work| {
+        for name in ["read", "unread", "opened"] {
+            write(work.join(name), "AAAA\n");
+            let file = fs_err::OpenOptions::new().write(true).open(work.join(name)).expect("it is ours");
+            let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+            file.into_parts().0.set_modified(time).expect("it is ours");
+        }
+    });
+    let built = traced.build("tree", &[]);
+    for name in ["read", "unread", "opened"] {
+        assert_eq!(built.text(name), "AAAA\n", "{name}");
+    }
+    let is_told = |name: &str| built.said.contains(&format!("{name} was changed by the run"));
+    assert!(is_told("/unread") && !is_told("/opened"), "{}", built.said);
+}
+
 #[test]
 fn extended_attributes_are_those_of_before() {
     let script = "setfattr -x user.old changed; setfattr -n user.new -v x changed; setfattr -n user.new -v x bare

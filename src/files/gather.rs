@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::special;
-use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Reasons, Was, What};
-use crate::path::{Facts, FileType, JailPath, unescape};
+use super::state::state;
+use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Reasons, What};
+use crate::path::{FileType, JailPath, unescape};
 use crate::root::Root;
 use crate::trace::{Access, Found, Header, MADE_UP, NAMESPACE, Run, Touch, Trace};
 use crate::trace::{is_kernels, is_made_up, is_shared, is_temporary, mount_point};
@@ -21,8 +22,8 @@ pub(super) struct Touched<'a> {
     header: &'a Header,
     accesses: BTreeSet<Access>,
     /// The content may have been read.
-    granted: bool,
-    before: Option<&'a str>,
+    pub(super) granted: bool,
+    pub(super) before: Option<&'a str>,
     xattrs: Option<&'a BTreeMap<String, String>>,
     names: BTreeSet<&'a str>,
     reasons: Reasons,
@@ -153,7 +154,7 @@ impl Touched<'_> {
     }
 
     /// The extended attributes that there were before the run, if it may have changed them.
-    fn xattrs_before(&self) -> Option<BTreeMap<String, Vec<u8>>> {
+    pub(super) fn xattrs_before(&self) -> Option<BTreeMap<String, Vec<u8>>> {
         self.xattrs?.iter().map(|(name, value)| Some((name.clone(), unescape(value)?))).collect()
     }
 
@@ -313,46 +314,6 @@ fn add(path: &JailPath, touched: &Touched<'_>, what: &What, files: &mut FileSet)
     for reason in &touched.reasons {
         files.add(path.clone(), what.clone(), reason.clone());
     }
-}
-
-/// As it is, if it still is as the run found it; else as it was.
-fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> Result<What, FilesError> {
-    let now = root.lstat(path)?;
-    // Where there is a copy, another file of the same size and time is not taken for the one that was there.
-    let has_content = |now: &Facts| {
-        facts.same_content(now) && (touched.before.is_none() || (facts.dev, facts.ino) == (now.dev, now.ino))
-    };
-    let same = now.as_ref().is_some_and(|now| {
-        let same_content = facts.is_directory() || has_content(now);
-        same_content
-            && (facts.file_type, facts.mode, facts.uid, facts.gid) == (now.file_type, now.mode, now.uid, now.gid)
-    });
-    // Whatever has become of it, nobody has read it.
-    if facts.is_file() && !touched.granted && now.as_ref().is_some_and(Facts::is_file) {
-        return Ok(What::Sealed);
-    }
-    let xattrs = touched.xattrs_before();
-    let has_its_own = match &xattrs {
-        Some(xattrs) if now.is_some() => root.xattrs(path)? == *xattrs,
-        _ => true,
-    };
-    if same && has_its_own {
-        // Of a temporary file the copy is taken even while it is still there: it may be gone at any moment.
-        if touched.before.is_none() || !is_temporary(path) {
-            return Ok(What::AsIs);
-        }
-    }
-    let content_is_there = now.as_ref().is_some_and(has_content);
-    if facts.is_file() && touched.before.is_none() && !content_is_there {
-        let path = path.clone();
-        return Err(if now.is_some() { FilesError::Changed { path } } else { FilesError::Gone { path } });
-    }
-    Ok(What::Was(Box::new(Was {
-        facts: facts.clone(),
-        content: touched.before.map(str::to_owned).filter(|_| !content_is_there || is_temporary(path)),
-        target: touched.first.target.as_deref().and_then(unescape),
-        xattrs,
-    })))
 }
 
 /// The names that a listing of `path` showed: directories and links as they are, anything else only by name.

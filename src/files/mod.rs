@@ -1,7 +1,8 @@
 //! From what a run touched to what the jail needs: the file set.
 //!
 //! In: a trace, a [`Root`] and a [`Policy`]. Out: a [`FileSet`], every path with all its [`Reason`]s. This room reads the
-//! root only to follow links and to look into ELF files and scripts; it writes nothing and hashes nothing.
+//! root only to follow links, to look into ELF files and scripts, and to compare a file with the copy that was kept of it; it
+//! writes nothing.
 
 mod accounts;
 mod choose;
@@ -13,6 +14,7 @@ mod reason;
 mod rules;
 mod secrets;
 mod special;
+mod state;
 mod traits;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,0 +1,74 @@
+//! How something was before the run, and whether the root still has it so.
+
+use std::io::{self, Read};
+
+use sha2::{Digest, Sha256};
+
+use super::gather::Touched;
+use super::{FilesError, Was, What};
+use crate::path::{Facts, JailPath, hex, unescape};
+use crate::root::Root;
+use crate::trace::is_temporary;
+
+/// As it is, if it still is as the run found it; else as it was.
+pub(super) fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> Result<What, FilesError> {
+    let now = root.lstat(path)?;
+    // Whatever has become of it, nobody has read it.
+    if facts.is_file() && !touched.granted && now.as_ref().is_some_and(Facts::is_file) {
+        return Ok(What::Sealed);
+    }
+    let is_there = now.as_ref().is_some_and(|now| is_there(path, touched, facts, now, root));
+    let same = now.as_ref().is_some_and(|now| {
+        is_there && (facts.file_type, facts.mode, facts.uid, facts.gid) == (now.file_type, now.mode, now.uid, now.gid)
+    });
+    let xattrs = touched.xattrs_before();
+    let has_its_own = match &xattrs {
+        Some(xattrs) if now.is_some() => root.xattrs(path)? == *xattrs,
+        _ => true,
+    };
+    if same && has_its_own {
+        // Of a temporary file the copy is taken even while it is still there: it may be gone at any moment.
+        if touched.before.is_none() || !is_temporary(path) {
+            return Ok(What::AsIs);
+        }
+    }
+    if facts.is_file() && touched.before.is_none() && !is_there {
+        let path = path.clone();
+        return Err(if now.is_some() { FilesError::Changed { path } } else { FilesError::Gone { path } });
+    }
+    Ok(What::Was(Box::new(Was {
+        facts: facts.clone(),
+        content: touched.before.map(str::to_owned).filter(|_| !is_there || is_temporary(path)),
+        target: touched.first.target.as_deref().and_then(unescape),
+        xattrs,
+    })))
+}
+
+/// True if what is at `path` `now` is still what had these `facts`, whatever its owner and mode are.
+fn is_there(path: &JailPath, touched: &Touched<'_>, facts: &Facts, now: &Facts, root: &Root) -> bool {
+    if facts.is_directory() {
+        return now.is_directory();
+    }
+    let Some(before) = touched.before else { return facts.same_content(now) };
+    // Where there is a copy, another file of the same size and time is not taken for the one that was there; nor is the same one,
+    // if it was written and then given its time back (`touch -d`, `cp -p`).
+    facts.same_content(now) && (facts.dev, facts.ino) == (now.dev, now.ino) && has_content(path, before, root)
+}
+
+/// True if the file at `path` has the content with this digest. Where it cannot be read, the copy is as good.
+pub(super) fn has_content(path: &JailPath, digest: &str, root: &Root) -> bool {
+    let read = root.open_file(path).map_err(|error| error.source).and_then(sha256);
+    read.is_ok_and(|read| read == digest)
+}
+
+fn sha256(mut file: impl Read) -> io::Result<String> {
+    let (mut hash, mut piece) = (Sha256::new(), vec![0; 64 * 1024]);
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(hex(&hash.finalize())),
+            Ok(read) => hash.update(&piece[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
