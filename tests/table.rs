@@ -197,6 +197,23 @@ fn a_file_that_was_changed_and_never_read() {
     assert!(built.said.contains(&words), "{}", built.said);
 }
 
+/// As a deployment switches from one release to the next.
+#[test]
+fn a_link_that_was_replaced_by_one_as_long_and_as_old() {
+    let built = tree("cat cur/f; mv -T next cur; cat cur/f; mv -T other unread", |work| {
+        write(work.join("v1/f"), "one");
+        write(work.join("v2/f"), "two");
+        for (target, link) in [("v1", "cur"), ("v2", "next"), ("v1", "unread"), ("v2", "other")] {
+            symlink(target, work.join(link)).expect("the directory can be written");
+            run("touch", &["-h", "-d", "@1000000", link], work);
+        }
+    });
+    for (link, target) in [("cur", "v1"), ("next", "v2"), ("unread", "v1"), ("other", "v2")] {
+        assert_eq!(built.link(link), target, "{link}");
+    }
+    assert_eq!((built.text("v1/f").as_str(), built.text("v2/f").as_str()), ("one", "two"));
+}
+
 #[test]
 fn what_the_run_makes_is_not_there_but_its_directory_is() {
     let script =

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::gather::Touched;
 use super::{FilesError, Was, What};
-use crate::path::{Facts, JailPath, hex, unescape};
+use crate::path::{Facts, FileType, JailPath, escape, hex, unescape};
 use crate::root::Root;
 use crate::trace::is_temporary;
 
@@ -46,8 +46,14 @@ pub(super) fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root:
 
 /// True if what is at `path` `now` is still what had these `facts`, whatever its owner and mode are.
 fn is_there(path: &JailPath, touched: &Touched<'_>, facts: &Facts, now: &Facts, root: &Root) -> bool {
-    if facts.is_directory() {
-        return now.is_directory();
+    match facts.file_type {
+        FileType::Directory => return now.is_directory(),
+        // Its size and time tell nothing of its text: `cp -a` and `touch -h -d` set them.
+        FileType::Symlink if facts.same_content(now) && touched.first.target.is_some() => {
+            return root.read_link(path).is_ok_and(|text| touched.first.target == Some(escape(&text)));
+        }
+        FileType::CharDevice | FileType::BlockDevice if facts.rdev != now.rdev => return false,
+        _ => {}
     }
     let Some(before) = touched.before else { return facts.same_content(now) };
     // Where there is a copy, another file of the same size and time is not taken for the one that was there; nor is the same one,
