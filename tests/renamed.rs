@@ -24,9 +24,13 @@ impl Case {
     }
 }
 
-/// A path that ends in `/` is an empty directory.
+/// A path that ends in `/` is an empty directory; `path -> text` is a link.
 fn lay_out(work: &Path, files: &[&str]) {
     for file in files {
+        if let Some((name, text)) = file.split_once(" -> ") {
+            std::os::unix::fs::symlink(text, work.join(name)).expect("the directory can be written");
+            continue;
+        }
         let (name, content) = file.split_once('=').unwrap_or((file, ""));
         let path = work.join(name);
         let directory = if name.ends_with('/') { Some(path.as_path()) } else { path.parent() };
@@ -49,6 +53,80 @@ fn files(top: &Path, below: &Path) -> Vec<String> {
     }
     found.sort();
     found
+}
+
+/// Everything below `top` as [`lay_out`] takes it, directories too, sorted.
+fn everything(top: &Path, below: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs_err::read_dir(top.join(below)).expect("it is a directory") {
+        let entry = entry.expect("the directory can be read");
+        let (path, kind) = (below.join(entry.file_name()), entry.file_type().expect("it is there"));
+        let name = path.display();
+        if kind.is_dir() {
+            found.push(format!("{name}/"));
+            found.extend(everything(top, &path));
+        } else if kind.is_symlink() {
+            found.push(format!("{name} -> {}", fs_err::read_link(entry.path()).expect("it is a link").display()));
+        } else {
+            found.push(format!("{name}={}", fs_err::read_to_string(entry.path()).expect("it is text")));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// What the image has of a directory that was laid out like `before`.
+#[track_caller]
+fn image_of(script: &str, before: &[&str]) -> Vec<String> {
+    let built = Traced::new(script, |work| lay_out(work, before)).into_built();
+    everything(&built.at(""), Path::new(""))
+}
+
+#[test]
+fn the_way_through_what_is_renamed_later() {
+    let before = ["d/", "tgt/f=old", "d/l -> ../tgt/f", "d2/sub/", "x=one"];
+    assert_eq!(
+        image_of("cat d/l; cat d2/sub/../../x; mv d e; mv d2 e2", &before),
+        ["d/", "d/l -> ../tgt/f", "d2/", "d2/sub/", "tgt/", "tgt/f=old", "x=one"]
+    );
+    assert_eq!(image_of("mv d e; cat e/l", &before), ["d/", "d/l -> ../tgt/f", "tgt/", "tgt/f=old"]);
+    assert_eq!(image_of("cat d/l; mv d e; rm e/l", &before), ["d/", "d/l -> ../tgt/f", "tgt/", "tgt/f=old"]);
+    assert_eq!(image_of("mv d2 e2; cat e2/sub/../../x", &before), ["d2/", "d2/sub/", "x=one"]);
+    assert_eq!(image_of("echo new > d2/sub/../new; mv d2 e2", &before), ["d2/", "d2/sub/"]);
+    assert_eq!(image_of("echo new > d2/sub/new; mv d2 e2", &before), ["d2/", "d2/sub/"]);
+}
+
+#[test]
+fn a_link_in_the_place_of_what_was_renamed() {
+    assert_eq!(
+        image_of(
+            "cat d/l; mv d e; ln -s other d",
+            &["d/", "other/", "f=old", "f2=two", "d/l -> ../f", "other/l -> ../f2"]
+        ),
+        ["d/", "d/l -> ../f", "f=old"]
+    );
+    assert_eq!(image_of("cat d/f; mv d e; ln -s d d", &["d/f=old"]), ["d/", "d/f=old"]);
+    assert_eq!(image_of("cat d/f; mv d e; ln -s e d", &["d/f=old"]), ["d/", "d/f=old"]);
+    assert_eq!(image_of("cat d/f; mv d e; echo new > d", &["d/f=old"]), ["d/", "d/f=old"]);
+}
+
+#[test]
+fn a_closed_door_of_what_is_renamed_later() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let traced = Traced::with(&["--user", "65534:65534"], "cat d/closed/f; mv d e; true", |work| {
+        lay_out(work, &["d/closed/f=secret"]);
+        close(&work.join("d/closed"));
+        for owned in [work.to_path_buf(), work.join("d")] {
+            outcome_of(support::limited("chown").args(["65534:65534", &support::text(&owned)])).success();
+        }
+    });
+    let built = traced.into_built();
+    assert_eq!(everything(&built.at(""), Path::new("")), ["d/", "d/closed/"]);
+    let mode = fs_err::metadata(built.at("d/closed")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "it is refused the same way");
 }
 
 #[test]

@@ -147,7 +147,8 @@ pub(super) fn repair(rehearsal: &Rehearsal<'_>, culprits: &[Sought], root: &Root
     }
     for culprit in culprits {
         let walk = root.resolve(&JailPath::root(), culprit.path.as_bytes(), true)?;
-        let links = walk.links.iter().map(|link| Link { path: link.path.clone(), target: escape(&link.target) });
+        let links =
+            walk.links.iter().map(|link| Link { path: link.path.clone(), target: escape(&link.target), facts: None });
         let program =
             run.programs.iter().find(|program| program.path == culprit.program).map_or(0, |program| program.id);
         run.touches.push(Touch {

@@ -52,7 +52,7 @@ pub(super) fn close(
 fn script_interpreter(path: &JailPath, kept: Option<&PathBuf>, root: &Root) -> Result<Option<Vec<u8>>, RootError> {
     let file = match kept {
         Some(kept) => fs_err::File::open(kept).map(|file| file.into_parts().0),
-        None if !root.lstat(path)?.is_some_and(|facts| facts.is_file()) => return Ok(None),
+        None if !root.facts(path)?.is_some_and(|facts| facts.is_file()) => return Ok(None),
         None => Ok(root.open_file(path)?),
     };
     let mut head = Vec::new();

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::special;
 use super::state::state;
-use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Reasons, What};
-use crate::path::{FileType, JailPath, unescape};
+use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Reasons, Was, What};
+use crate::path::{FileType, JailPath, escape, unescape};
 use crate::root::Root;
-use crate::trace::{Access, Found, Header, MADE_UP, NAMESPACE, Run, Touch, Trace};
+use crate::trace::{Access, Found, Header, Link, MADE_UP, NAMESPACE, Run, Touch, Trace};
 use crate::trace::{is_kernels, is_made_up, is_shared, is_temporary, mount_point};
 
 /// In place of a system call's name: what was missed in the jail and is to be added.
@@ -39,8 +39,17 @@ pub(super) struct Gathered<'a> {
     makings: BTreeMap<JailPath, Reasons>,
     /// What a run has found missing, or has made.
     absent: BTreeSet<JailPath>,
-    links: BTreeMap<JailPath, Reasons>,
+    links: BTreeMap<JailPath, OnTheWay<'a>>,
     passed: BTreeMap<JailPath, Reasons>,
+}
+
+/// A link that runs have gone through.
+#[derive(Debug)]
+struct OnTheWay<'a> {
+    header: &'a Header,
+    /// As the first run met it.
+    link: &'a Link,
+    reasons: Reasons,
 }
 
 /// Sorts the touches by path.
@@ -101,7 +110,12 @@ impl<'a> Gathered<'a> {
     fn take(&mut self, run: &'a Run, touch: &'a Touch, names: &mut Names<'a>) -> Result<(), FilesError> {
         let reason = names.reason(touch);
         for link in &touch.links {
-            self.links.entry(link.path.clone()).or_default().insert(Reason::OnTheWay { to: touch.path.clone() });
+            let new = || OnTheWay { header: &run.header, link, reasons: Reasons::default() };
+            let way = self.links.entry(link.path.clone()).or_insert_with(new);
+            if way.link.facts.is_none() && way.link.target == link.target {
+                way.link = link;
+            }
+            way.reasons.insert(Reason::OnTheWay { to: touch.path.clone() });
         }
         for passed in &touch.passed {
             self.passed.entry(passed.clone()).or_default().insert(Reason::OnTheWay { to: touch.path.clone() });
@@ -147,10 +161,30 @@ impl<'a> Gathered<'a> {
     }
 }
 
+impl OnTheWay<'_> {
+    /// As it was, if the run has moved or replaced it since; `None` if there is nothing, and nothing is known of it, or the run's jail
+    /// has made it.
+    fn what(&self, path: &JailPath, root: &Root) -> Result<Option<What>, FilesError> {
+        let now = root.facts(path)?;
+        let has_text = || root.read_link(path).is_ok_and(|text| escape(&text) == self.link.target);
+        let is_there = now.as_ref().is_some_and(|now| now.is_symlink() && has_text());
+        let was = self.link.facts.as_ref().filter(|_| !is_there && !self.header.is_in_jail());
+        Ok(match was.zip(unescape(&self.link.target)) {
+            Some((facts, target)) => Some(What::Was(Box::new(Was {
+                facts: facts.clone(),
+                content: None,
+                target: Some(target),
+                xattrs: None,
+            }))),
+            None => now.map(|_| What::AsIs),
+        })
+    }
+}
+
 impl Touched<'_> {
     /// True for what the root never had and the run found all the same: its jail had made it, as engines do, who make it again.
     fn is_the_jails(&self, path: &JailPath, jails: &BTreeSet<JailPath>, root: &Root) -> Result<bool, FilesError> {
-        Ok(self.header.is_in_jail() && jails.contains(path) && root.lstat(path)?.is_none())
+        Ok(self.header.is_in_jail() && jails.contains(path) && root.facts(path)?.is_none())
     }
 
     /// The extended attributes that there were before the run, if it may have changed them.
@@ -206,10 +240,18 @@ pub(super) fn wanted(
     // Of a directory that was not there either, and that the run may have made since, nothing was needed.
     let was_there = |path: &JailPath| gathered.paths.contains_key(path) || !gathered.absent.contains(path);
     let makings = gathered.makings.iter().filter(|(path, _)| was_there(path));
-    let ways = gathered.links.iter().chain(&gathered.passed).chain(makings);
+    for (path, way) in gathered.links.iter().filter(|(path, _)| !is_kernels(path)) {
+        let what = if files.contains(path) { Some(What::AsIs) } else { way.what(path, root)? };
+        let Some(what) = what else { continue };
+        let path = if is_made_up(path, root) { made_up(path, root, &mut notes) } else { path.clone() };
+        for reason in &way.reasons {
+            files.add(path.clone(), what.clone(), reason.clone());
+        }
+    }
+    let ways = gathered.passed.iter().chain(makings);
     for (path, reasons) in ways.filter(|(path, _)| !is_kernels(path)) {
         // What the run or its jail made on its way, or what has no directory to be made in, was not there before.
-        if files.contains(path) || root.lstat(path)?.is_some() {
+        if files.contains(path) || root.facts(path)?.is_some() {
             let path = if is_made_up(path, root) { made_up(path, root, &mut notes) } else { path.clone() };
             for reason in reasons {
                 files.add(path.clone(), What::AsIs, reason.clone());
@@ -264,7 +306,7 @@ fn want(
     let Found::There(facts) = &touched.first.found else {
         // What nobody may look at cannot be packed; what can be seen of the way there is.
         let seen = std::iter::once(path.clone()).chain(path.ancestors());
-        if let Some(seen) = seen.into_iter().find(|path| matches!(root.lstat(path), Ok(Some(_)))) {
+        if let Some(seen) = seen.into_iter().find(|path| matches!(root.facts(path), Ok(Some(_)))) {
             add(&seen, touched, &What::AsIs, files);
         }
         return Ok(());
@@ -275,7 +317,7 @@ fn want(
     }
     if facts.is_file() && supplied.contains(path) {
         // The run saw what its runtime gave it; the image gets a placeholder, if it has the name.
-        if root.lstat(path)?.is_some() {
+        if root.facts(path)?.is_some() {
             add(path, touched, &What::AsIs, files);
         }
         return Ok(());
@@ -338,7 +380,7 @@ fn list(
         notes.push(Note::Names { path: path.clone() });
     }
     for child in children {
-        let what = match root.lstat(&child)? {
+        let what = match root.facts(&child)? {
             None if touched.is_the_jails(&child, jails, root)? => continue,
             _ if files.contains(&child) => What::AsIs,
             Some(facts) if facts.is_directory() || facts.is_symlink() => What::AsIs,

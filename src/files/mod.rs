@@ -88,7 +88,7 @@ pub fn needed(trace: &Trace, root: &Root, policy: &Policy) -> Result<(FileSet, V
 fn restore_temporary_directories(files: &mut FileSet, root: &Root) -> Result<(), RootError> {
     for (path, wanted) in files.wanted.iter_mut().filter(|(path, _)| is_temporary(path)) {
         let holds = wanted.reasons.iter().all(|reason| matches!(reason, Reason::Holds { .. }));
-        if holds && wanted.what == What::AsIs && root.lstat(path)?.is_none() {
+        if holds && wanted.what == What::AsIs && root.facts(path)?.is_none() {
             wanted.what = What::EmptyDirectory;
         }
     }

@@ -48,7 +48,7 @@ pub(super) fn withhold(
 
 /// The start of the file at `path`, if it is a file that can be read: what cannot be read is told of elsewhere.
 fn from_root(path: &JailPath, root: &Root) -> Option<Vec<u8>> {
-    root.lstat(path).ok()?.filter(crate::path::Facts::is_file)?;
+    root.facts(path).ok()?.filter(crate::path::Facts::is_file)?;
     head(root.open_file(path).ok()?)
 }
 

@@ -91,7 +91,7 @@ fn make(files: &mut FileSet, path: &JailPath, content: Vec<u8>) {
 }
 
 fn is_file(path: &JailPath, files: &FileSet, root: &Root) -> Result<bool, RootError> {
-    Ok(files.contains(path) && root.lstat(path)?.is_some_and(|facts| facts.is_file()))
+    Ok(files.contains(path) && root.facts(path)?.is_some_and(|facts| facts.is_file()))
 }
 
 fn read(path: &JailPath, root: &Root) -> Result<Vec<u8>, RootError> {
@@ -154,7 +154,7 @@ fn kept(files: &FileSet, trace: &Trace, root: &Root, choice: Accounts, policy: &
         kept.gids.extend(&run.header.groups);
     }
     for path in files.wanted.keys() {
-        if let Some(facts) = root.lstat(path)? {
+        if let Some(facts) = root.facts(path)? {
             kept.uids.insert(facts.uid);
             kept.gids.insert(facts.gid);
         }

@@ -12,7 +12,7 @@ use crate::trace::is_temporary;
 
 /// As it is, if it still is as the run found it; else as it was.
 pub(super) fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> Result<What, FilesError> {
-    let now = root.lstat(path)?;
+    let now = root.facts(path)?;
     // Whatever has become of it, nobody has read it.
     if facts.is_file() && !touched.granted && now.as_ref().is_some_and(Facts::is_file) {
         return Ok(What::Sealed);

@@ -203,7 +203,7 @@ impl DrawError {
 impl Drawing<'_> {
     fn add(&mut self, path: JailPath, wanted: Wanted) -> Result<(), DrawError> {
         let Wanted { what, reasons } = wanted;
-        let facts = self.root.lstat(&path)?;
+        let facts = self.root.facts(&path)?;
         let draft = match (what, facts) {
             (What::AsIs, Some(facts)) => match self.as_is(&path, &facts)? {
                 Some(draft) => draft,

@@ -24,7 +24,7 @@ impl Manifest {
             let is_held = entry.path.parent().is_none_or(|parent| files.contains(&parent));
             let what = self.what(entry, store);
             let there = match &what {
-                What::AsIs => root.lstat(&entry.path)?.filter(|facts| facts.file_type != FileType::Socket),
+                What::AsIs => root.facts(&entry.path)?.filter(|facts| facts.file_type != FileType::Socket),
                 _ => None,
             };
             // A file where the manifest has a directory holds nothing.

@@ -40,7 +40,7 @@ impl Root {
         Ok(Held { root: self, path, facts, node })
     }
 
-    fn open_without_links(&self, path: &JailPath, flags: OFlag) -> Result<OwnedFd, Errno> {
+    pub(super) fn open_without_links(&self, path: &JailPath, flags: OFlag) -> Result<OwnedFd, Errno> {
         let confine = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS;
         self.open_at(path, flags | OFlag::O_NOFOLLOW, confine)
     }

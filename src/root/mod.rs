@@ -90,6 +90,20 @@ impl Root {
         Ok(self.stat(path)?.and_then(|stat| Facts::from_stat(&stat)))
     }
 
+    /// What `lstat(2)` says of `path`, which was free of links when it was told; `None` if there is nothing, or what is there is
+    /// only reached by a link by now: that is another.
+    ///
+    /// # Errors
+    /// Anything but `ENOENT`, `ENOTDIR` and `ELOOP`.
+    pub fn facts(&self, path: &JailPath) -> Result<Option<Facts>, RootError> {
+        let failed = |errno| self.error("look at", path, errno);
+        match self.open_without_links(path, OFlag::O_PATH) {
+            Ok(node) => Ok(Facts::from_stat(&fstat(&node).map_err(failed)?)),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
+            Err(errno) => Err(failed(errno)),
+        }
+    }
+
     /// As [`lstat`](Self::lstat), with all that the kernel says.
     ///
     /// # Errors
@@ -304,6 +318,20 @@ mod tests {
         assert_eq!(root.lstat(&path("/up/passwd")).unwrap(), None);
         assert_eq!(root.read_link(&path("/out")).unwrap(), b"/etc");
         assert!(root.open_file(&path("/out")).is_err());
+    }
+
+    #[test]
+    fn what_is_only_reached_by_a_link_is_another() {
+        let directory = tempfile::tempdir().unwrap();
+        fs_err::create_dir(directory.path().join("e")).unwrap();
+        fs_err::write(directory.path().join("e/f"), "").unwrap();
+        for (target, link) in [("e", "d"), ("loop", "loop")] {
+            symlink(target, directory.path().join(link)).unwrap();
+        }
+        let root = Root::open(directory.path()).unwrap();
+        let is_there = |text| root.facts(&path(text)).unwrap().is_some();
+        assert!(is_there("/") && is_there("/e/f") && is_there("/d") && is_there("/loop"));
+        assert!(!is_there("/d/f") && !is_there("/loop/f") && !is_there("/e/f/f") && !is_there("/none/f"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! several names, of which one was changed, what was kept of it, told of the others too.
 
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::iter::once;
 
 use minjail_tracer::Access;
 
@@ -11,7 +12,7 @@ use super::format::Record;
 use super::model::{Found, Touch};
 use super::names::moved_below;
 use super::record::{RecordError, Recorder};
-use crate::path::JailPath;
+use crate::path::{Facts, JailPath};
 
 impl Recorder {
     /// Keeps what was found in directories that have another name now, and tells what was kept of a file of all its names.
@@ -26,11 +27,27 @@ impl Recorder {
         let place = self.place.clone();
         let concerned =
             self.concerned(&directories).map_err(|source| RecordError::Temporary { path: place, source })?;
+        let places = |path: &JailPath| -> Vec<JailPath> {
+            let is_taken = directories.iter().filter(|(from, _)| path.starts_with(from));
+            is_taken.map(|(from, at)| moved_below(path, from, at)).collect()
+        };
         for mut touch in concerned {
-            let is_taken = directories.iter().filter(|(from, _)| touch.path.starts_with(from));
-            let places: Vec<JailPath> = is_taken.map(|(from, at)| moved_below(&touch.path, from, at)).collect();
+            // What is only gone through is touched by nothing else.
+            for way in touch.passed.iter().chain(&touch.refused) {
+                for at in places(way) {
+                    let mut upwards = once((way.clone(), at.clone())).chain(way.ancestors().zip(at.ancestors()));
+                    upwards.try_for_each(|(was, is)| self.keep_one(&touch, &was, &is))?;
+                }
+            }
+            if touch.made {
+                continue;
+            }
+            let places = places(&touch.path);
             for at in &places {
                 self.keep_way(&touch, at)?;
+            }
+            if touch.refused.is_some() {
+                continue;
             }
             touch.before = self.content(&touch, &places)?;
             if touch.before.is_some() {
@@ -51,8 +68,8 @@ impl Recorder {
         for line in BufReader::new(&file).lines() {
             let Record::Touch(touch) = serde_json::from_str(&line?)? else { continue };
             let is_linked = matches!(&touch.found, Found::There(facts) if facts.is_file() && facts.nlink > 1);
-            let is_concerned = is_linked || directories.iter().any(|(from, _)| touch.path.starts_with(from));
-            if is_concerned && !touch.made && touch.refused.is_none() {
+            let mut ways = once(&touch.path).chain(&touch.passed).chain(&touch.refused);
+            if is_linked || ways.any(|way| directories.iter().any(|(from, _)| way.starts_with(from))) {
                 found.push(touch);
             }
         }
@@ -85,28 +102,31 @@ impl Recorder {
     /// Records the directories that what is `at` another name now was in before: whoever goes through them does not touch them, and
     /// nothing is to be seen of them afterwards.
     pub(super) fn keep_way(&mut self, touch: &Touch, at: &JailPath) -> Result<(), RecordError> {
-        for (was, is) in touch.path.ancestors().zip(at.ancestors()) {
-            if was == is || self.names.origin(&is).as_ref() != Some(&was) {
-                break;
-            }
-            let Some(facts) = self.root.lstat(&is)? else { break };
-            if self.kept.insert(was.clone()) {
-                let found = Found::There(facts);
-                self.write(&Record::Touch(Touch {
-                    access: Access::Look,
-                    path: was,
-                    found,
-                    spelled: None,
-                    links: Vec::new(),
-                    passed: Vec::new(),
-                    target: None,
-                    before: None,
-                    xattrs: None,
-                    names: None,
-                    ..touch.clone()
-                }))?;
-            }
+        let mut upwards = touch.path.ancestors().zip(at.ancestors());
+        upwards.try_for_each(|(was, is)| self.keep_one(touch, &was, &is))
+    }
+
+    /// Records a directory that `was` there before and `is` here now, by what `touch` has done.
+    fn keep_one(&mut self, touch: &Touch, was: &JailPath, is: &JailPath) -> Result<(), RecordError> {
+        if was == is || self.kept.contains(was) || self.names.origin(is).as_ref() != Some(was) {
+            return Ok(());
         }
-        Ok(())
+        let Some(facts) = self.root.facts(is)?.filter(Facts::is_directory) else { return Ok(()) };
+        self.kept.insert(was.clone());
+        self.write(&Record::Touch(Touch {
+            access: Access::Look,
+            path: was.clone(),
+            found: Found::There(facts),
+            spelled: None,
+            links: Vec::new(),
+            passed: Vec::new(),
+            target: None,
+            made: false,
+            refused: None,
+            before: None,
+            xattrs: None,
+            names: None,
+            ..touch.clone()
+        }))
     }
 }

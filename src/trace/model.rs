@@ -135,6 +135,9 @@ pub struct Link {
     pub path: JailPath,
     /// Escaped as paths are.
     pub target: String,
+    /// What `lstat` said of it, where a run meets it first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Facts>,
 }
 
 /// What was there just before the call.

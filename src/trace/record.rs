@@ -50,6 +50,8 @@ pub struct Recorder {
     tally: Tally,
     pub(super) names: Names,
     origins: Origins,
+    /// Links of which it was recorded what they are.
+    met: HashSet<JailPath>,
     /// Directories whose names were recorded.
     listed: HashSet<JailPath>,
     refusals: Refusals,
@@ -138,6 +140,7 @@ impl Recorder {
             tally: Tally::default(),
             names: Names::default(),
             origins: Origins::default(),
+            met: HashSet::new(),
             listed: HashSet::new(),
             failure: None,
         };
@@ -304,7 +307,7 @@ impl Recorder {
             call: touch.call.to_owned(),
             access: touch.access,
             spelled: (touch.spelled != current.as_bytes() && !touch.spelled.is_empty()).then(|| escape(touch.spelled)),
-            links: touch.walk.links.iter().filter_map(|link| self.link(link)).collect(),
+            links: touch.walk.links.iter().filter_map(|link| self.link(link, touch.is_served)).collect(),
             passed: touch.walk.passed.iter().filter_map(|path| self.before_the_run(path)).collect(),
             made: origin.is_none(),
             path: origin.unwrap_or_else(|| current.clone()),
@@ -464,8 +467,14 @@ impl Recorder {
     }
 
     /// A link on the way, unless the run has made it.
-    fn link(&self, link: &minjail_tracer::Link) -> Option<Link> {
-        Some(Link { path: self.before_the_run(&link.path)?, target: escape(&link.target) })
+    fn link(&mut self, link: &minjail_tracer::Link, is_served: bool) -> Option<Link> {
+        let current = self.inside(&link.path)?;
+        let path = self.names.origin(&current)?;
+        let is_new = !is_served && !is_kernels(&path) && self.met.insert(path.clone());
+        // Whoever replaces it meanwhile has told of it.
+        let is_it = |facts: &Facts| facts.is_symlink() && facts.size == link.target.len() as u64;
+        let facts = if is_new { self.root.facts(&current).ok().flatten().filter(is_it) } else { None };
+        Some(Link { path, target: escape(&link.target), facts })
     }
 
     fn program(&self, process: i32) -> u32 {
