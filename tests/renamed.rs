@@ -116,15 +116,16 @@ fn a_closed_door_of_what_is_renamed_later() {
         return;
     }
     use std::os::unix::fs::PermissionsExt;
-    let traced = Traced::with(&["--user", "65534:65534"], "cat d/closed/f; mv d e; true", |work| {
-        lay_out(work, &["d/closed/f=secret"]);
+    let traced = Traced::with(&["--user", "65534:65534"], "cat d/closed/f d/sub/own; mv d e; true", |work| {
+        lay_out(work, &["d/closed/f=secret", "d/sub/own=secret"]);
         close(&work.join("d/closed"));
+        close(&work.join("d/sub/own"));
         for owned in [work.to_path_buf(), work.join("d")] {
             outcome_of(support::limited("chown").args(["65534:65534", &support::text(&owned)])).success();
         }
     });
     let built = traced.into_built();
-    assert_eq!(everything(&built.at(""), Path::new("")), ["d/", "d/closed/"]);
+    assert_eq!(everything(&built.at(""), Path::new("")), ["d/", "d/closed/", "d/sub/", "d/sub/own="]);
     let mode = fs_err::metadata(built.at("d/closed")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700, "it is refused the same way");
 }

@@ -315,6 +315,27 @@ fn a_refused_file_is_refused_in_the_same_way() {
 }
 
 #[test]
+fn a_refused_file_that_is_replaced_or_removed() {
+    if !needs_root("another user") {
+        return;
+    }
+    let script = "cat moved; mv moved away; echo mine > moved; chmod 640 moved; stat removed > /dev/null; rm -f removed
+cat changed; mv changed aside; mkdir changed";
+    let traced = Traced::with(&["--user", "65534:65534"], script, |work| {
+        for name in ["moved", "removed", "changed"] {
+            write(work.join(name), "secret");
+            fs_err::set_permissions(work.join(name), PermissionsExt::from_mode(0o600)).expect("it is ours");
+        }
+        run("chown", &["65534:65534", "."], work);
+    });
+    let built = traced.build("tree", &[]);
+    for name in ["moved", "removed", "changed"] {
+        assert_eq!(owner(&built.at(name)), (0o600, 0, 0), "{name}");
+        assert_eq!(built.text(name), "", "{name}");
+    }
+}
+
+#[test]
 fn a_write_that_is_refused_does_not_end_the_trace() {
     if !needs_root("another user") || !has(&["setpriv"]) {
         return;

@@ -331,7 +331,7 @@ fn want(
         What::Was(was) if facts.is_file() && was.content.is_some() && touched.is_changed() => {
             notes.push(Note::State { path: path.clone() });
         }
-        What::Sealed => notes.push(Note::Refused { path: path.clone() }),
+        What::Sealed(_) => notes.push(Note::Refused { path: path.clone() }),
         _ => {}
     }
     if facts.is_file() && is_temporary(path) {

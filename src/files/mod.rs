@@ -153,8 +153,8 @@ pub enum What {
     /// A file with the size, owner and mode of the root's, and zeros for content: it was looked at and never opened.
     Hollow,
     /// A file that the workload itself was not allowed to read: the same owner and mode, no content, so that it is
-    /// refused the same way.
-    Sealed,
+    /// refused the same way. These are its facts from before the run.
+    Sealed(Box<Facts>),
     /// An empty directory in place of whatever is there: a mount point.
     EmptyDirectory,
     /// A file that minjail makes: `/etc/ld.so.cache`, accounts, placeholders.

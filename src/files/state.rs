@@ -14,8 +14,8 @@ use crate::trace::is_temporary;
 pub(super) fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> Result<What, FilesError> {
     let now = root.facts(path)?;
     // Whatever has become of it, nobody has read it.
-    if facts.is_file() && !touched.granted && now.as_ref().is_some_and(Facts::is_file) {
-        return Ok(What::Sealed);
+    if facts.is_file() && !touched.granted {
+        return Ok(What::Sealed(Box::new(facts.clone())));
     }
     let is_there = now.as_ref().is_some_and(|now| is_there(path, touched, facts, now, root));
     let same = now.as_ref().is_some_and(|now| {

@@ -214,7 +214,7 @@ impl Drawing<'_> {
             (What::Was(was), facts) => self.as_was(&path, &was, facts.as_ref())?,
             (What::Hollow, Some(facts)) if facts.is_file() => self.hollow(&path, &facts),
             (What::AsIs | What::Hollow, _) => return Err(DrawError::Missing { path }),
-            (What::Sealed, facts) => self.file_of_ours(&path, facts.as_ref(), Vec::new()),
+            (What::Sealed(was), facts) => self.sealed(&path, &was, facts.as_ref()),
             (What::Made(bytes), facts) => {
                 self.made.insert(path.clone(), Made::File(bytes.clone()));
                 self.file_of_ours(&path, facts.as_ref(), bytes)
@@ -283,6 +283,13 @@ impl Drawing<'_> {
         self.made.insert(path.clone(), Made::File(zeros));
         let kind = self.file(path, facts.size, Source::Zeros);
         Draft { kind, owner: Owner::of(facts), xattrs: Xattrs::Root, mtime: self.time(path, facts) }
+    }
+
+    /// A file that nobody has read, with the owner and mode that it had.
+    fn sealed(&mut self, path: &JailPath, was: &Facts, now: Option<&Facts>) -> Draft {
+        let is_there = now.is_some_and(|now| now.is_file() && (now.dev, now.ino) == (was.dev, was.ino));
+        let ours = self.file_of_ours(path, now.filter(|_| is_there), Vec::new());
+        Draft { owner: Owner::of(was), ..ours }
     }
 
     /// A content of minjail's own; owner, mode and attributes are those of the file in the root, if there is one.
