@@ -178,6 +178,21 @@ fn names_of_a_directory_are_those_of_before() {
     .check();
 }
 
+#[test]
+fn what_a_listing_has_shown_of_a_directory_that_is_renamed_later() {
+    let before = ["d/f=old", "d/g=too", "d/sub/x=deep", "d/l -> f", "d/none -> ../gone"];
+    let omitted = "/.minjail-omitted";
+    let [f, g, x] = ["d/f", "d/g", "d/sub/x"].map(|path| format!("{path} -> {omitted}"));
+    let rest = ["d/l -> f", "d/none -> ../gone"];
+    let shown = [&["d/", f.as_str(), g.as_str()][..], &rest, &["d/sub/"]].concat();
+    for script in ["ls d; mv d e", "mv d e; ls e", "ls d; mv d e; mv e n", "ls d; mv d e; mkdir d; echo new > d/l"] {
+        assert_eq!(image_of(script, &before), shown, "{script}");
+    }
+    assert_eq!(image_of("ls d d/sub; mv d e", &before), [&shown[..], &[x.as_str()]].concat());
+    let read = [&["d/", "d/f=old", g.as_str()][..], &rest, &["d/sub/"]].concat();
+    assert_eq!(image_of("ls d; cat d/l; mv d e; rm e/l", &before), read);
+}
+
 /// Files of one package often have the same time, and may have the same size.
 #[test]
 fn another_file_of_the_same_size_and_time() {

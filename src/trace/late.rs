@@ -1,6 +1,7 @@
 //! What shows only when a run is over: that a name is gone under which it has found something.
 //!
-//! In: a run that is over. Out: copies of what it found and left as it was in directories that it has renamed; and of a file with
+//! In: a run that is over. Out: copies of what it found and left as it was in directories that it has renamed, and what else there was
+//! on its ways there, and in what it has listed; and of a file with
 //! several names, of which one was changed, what was kept of it, told of the others too.
 
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
@@ -12,7 +13,7 @@ use super::format::Record;
 use super::model::{Found, Touch};
 use super::names::moved_below;
 use super::record::{RecordError, Recorder};
-use crate::path::{Facts, JailPath};
+use crate::path::{Facts, JailPath, escape, unescape};
 
 impl Recorder {
     /// Keeps what was found in directories that have another name now, and tells what was kept of a file of all its names.
@@ -45,6 +46,10 @@ impl Recorder {
             let places = places(&touch.path);
             for at in &places {
                 self.keep_way(&touch, at)?;
+                // Of what a listing has shown an image has directories and links as they were.
+                for name in touch.names.iter().flatten().filter_map(|name| unescape(name)) {
+                    self.keep_one(&touch, &touch.path.join(&name), &at.join(&name))?;
+                }
             }
             if touch.refused.is_some() {
                 continue;
@@ -106,12 +111,15 @@ impl Recorder {
         upwards.try_for_each(|(was, is)| self.keep_one(touch, &was, &is))
     }
 
-    /// Records a directory that `was` there before and `is` here now, by what `touch` has done.
+    /// Records a directory or a link that `was` there before and `is` here now, by what `touch` has done.
     fn keep_one(&mut self, touch: &Touch, was: &JailPath, is: &JailPath) -> Result<(), RecordError> {
         if was == is || self.kept.contains(was) || self.names.origin(is).as_ref() != Some(was) {
             return Ok(());
         }
-        let Some(facts) = self.root.facts(is)?.filter(Facts::is_directory) else { return Ok(()) };
+        let is_one = |facts: &Facts| facts.is_directory() || facts.is_symlink();
+        let Some(facts) = self.root.facts(is)?.filter(is_one) else { return Ok(()) };
+        let target =
+            if facts.is_symlink() { self.root.hold(is, &facts).and_then(|held| held.link_text()).ok() } else { None };
         self.kept.insert(was.clone());
         self.write(&Record::Touch(Touch {
             access: Access::Look,
@@ -120,7 +128,7 @@ impl Recorder {
             spelled: None,
             links: Vec::new(),
             passed: Vec::new(),
-            target: None,
+            target: target.map(|text| escape(&text)),
             made: false,
             refused: None,
             before: None,
