@@ -143,6 +143,15 @@ fn what_was_made_stays_out_wherever_it_goes() {
 }
 
 #[test]
+fn what_was_to_be_made_below_what_was_missing() {
+    let before = ["old/sub/x=old"];
+    assert_eq!(image_of("(echo > new/sub/f); mv old new", &before), ["old/"]);
+    assert_eq!(image_of("(echo > new/sub/f); mv old new; echo > new/sub/f", &before), ["old/", "old/sub/"]);
+    assert_eq!(image_of("echo > old/sub/f; rm -r old; mkdir old", &before), ["old/", "old/sub/", "old/sub/x=old"]);
+    assert_eq!(image_of("echo > old/sub/f; mv old new; mkdir -p old/sub", &before), ["old/", "old/sub/"]);
+}
+
+#[test]
 fn what_was_there_is_found_where_it_was() {
     Case { before: &["pre/f=old"], script: "mkdir m; mv pre m/; mv m n; cat n/pre/f", image: &["pre/f=old"] }.check();
     Case { before: &["x=one", "a/f=two"], script: "mv x a/x; mv a c; cat c/x c/f", image: &["a/f=two", "x=one"] }

@@ -238,7 +238,11 @@ pub(super) fn wanted(
         list(path, touched, root, policy.listing, &jails, &mut files, &mut notes)?;
     }
     // Of a directory that was not there either, and that the run may have made since, nothing was needed.
-    let was_there = |path: &JailPath| gathered.paths.contains_key(path) || !gathered.absent.contains(path);
+    let was_there = |path: &JailPath| {
+        let mut upwards = std::iter::once(path.clone()).chain(path.ancestors());
+        let known = upwards.find(|at| gathered.paths.contains_key(at) || gathered.absent.contains(at));
+        known.is_none_or(|at| gathered.paths.contains_key(&at))
+    };
     let makings = gathered.makings.iter().filter(|(path, _)| was_there(path));
     for (path, way) in gathered.links.iter().filter(|(path, _)| !is_kernels(path)) {
         let what = if files.contains(path) { Some(What::AsIs) } else { way.what(path, root)? };
