@@ -395,6 +395,31 @@ fn fifos_and_devices() {
 }
 
 #[test]
+fn devices_that_the_run_changes() {
+    if !needs_root("a device node") {
+        return;
+    }
+    let script = "chmod 600 mode; chown 7:7 owner; rm removed; mv moved away
+rm replaced; mknod -m 644 replaced c 1 5; touch -d @7 replaced; mkfifo -m 600 pipe2; mv pipe2 pipe";
+    let built = tree(script, |work| {
+        for name in ["mode", "owner", "removed", "moved"] {
+            run("mknod", &["-m", "644", name, "c", "1", "3"], work);
+        }
+        run("mknod", &["-m", "644", "replaced", "b", "7", "3"], work);
+        run("touch", &["-d", "@7", "replaced"], work);
+        run("mkfifo", &["-m", "640", "pipe"], work);
+    });
+    for name in ["mode", "owner", "removed", "moved", "replaced"] {
+        let metadata = fs_err::symlink_metadata(built.at(name)).expect("it is packed");
+        let number = if name == "replaced" { (7, 3) } else { (1, 3) };
+        assert_eq!(metadata.rdev(), nix::sys::stat::makedev(number.0, number.1), "{name}");
+        assert_eq!(metadata.file_type().is_block_device(), name == "replaced");
+        assert_eq!(owner(&built.at(name)), (0o644, 0, 0), "{name}");
+    }
+    assert_eq!(owner(&built.at("pipe")).0, 0o640);
+}
+
+#[test]
 fn metadata_is_exact() {
     if !needs_root("owners") || !has(&["setcap"]) {
         return;

@@ -271,7 +271,11 @@ impl Drawing<'_> {
             (FileType::Directory, ..) => (Kind::Directory, Xattrs::None),
             (FileType::Symlink, Some(target), _) => (Kind::Symlink { target: target.clone() }, Xattrs::None),
             (FileType::Fifo, ..) => (Kind::Fifo, Xattrs::None),
-            _ => return Err(DrawError::Missing { path: path.clone() }),
+            (FileType::CharDevice, ..) => (Kind::CharDevice { major: major(facts), minor: minor(facts) }, Xattrs::None),
+            (FileType::BlockDevice, ..) => {
+                (Kind::BlockDevice { major: major(facts), minor: minor(facts) }, Xattrs::None)
+            }
+            (FileType::Symlink | FileType::Socket, ..) => return Err(DrawError::Missing { path: path.clone() }),
         };
         let xattrs = was.xattrs.clone().map_or(xattrs, Xattrs::Were);
         Ok(Draft { kind, owner: Owner::of(facts), xattrs, mtime: self.time_of_own(path, facts) })
