@@ -270,3 +270,66 @@ fn where_a_user_may_not_write_nothing_is_run() {
         assert!(!place.context.work().join("ran").exists());
     }
 }
+
+/// The files of the working directory in the image of a run that starts in `directory`: traced by root for `nobody`, or by `nobody`.
+#[track_caller]
+fn of_a_run(place: &Place, by_root: bool, directory: &str, script: &str) -> Vec<String> {
+    let (trace, tree) = (place.own("app.trace"), place.own("tree"));
+    let _ = fs_err::remove_dir_all(&tree);
+    let (whole, output) = (["trace", "-q", "-t", &trace, "--", "sh", "-c", script], format!("rootfs:{tree}"));
+    let mut command = if by_root {
+        place.context.minjail(&[&["trace", "--user", "65534:65534"], &whole[1..]].concat())
+    } else {
+        place.minjail(&whole)
+    };
+    outcome_of(command.current_dir(place.context.work().join(directory))).success();
+    let build = ["build", "-q", "-t", &trace, "-o", &output];
+    outcome_of(&mut if by_root { place.context.minjail(&build) } else { place.minjail(&build) }).success();
+    let top = Path::new(&tree).join(place.context.work().strip_prefix("/").expect("it is absolute"));
+    let find =
+        limited("find").args([".", "-type", "f", "-exec", "grep", "-H", "", "{}", "+"]).current_dir(top).output();
+    let said = String::from_utf8(find.expect("the tree can be read").stdout).expect("it is text");
+    let mut files: Vec<String> = said.lines().map(str::to_owned).collect();
+    files.sort();
+    files
+}
+
+/// Permissions count from where a path starts (`path_resolution(7)`): who stands in a directory reads there, whatever closed above it.
+#[test]
+fn what_is_closed_above_a_working_directory() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    let place = Place::new();
+    let script = "chmod 000 ..; cat f; cat ./g; echo new > h; cat ../d/not && exit 1; chmod 755 ..";
+    place.lay_out(&[("p/d/f", "F"), ("p/d/g", "G"), ("p/d/h", "H"), ("p/d/not", "N")]);
+    assert_eq!(of_a_run(&place, true, "p/d", script), ["./p/d/f:F", "./p/d/g:G", "./p/d/h:H"]);
+}
+
+/// The same of a directory that a program was given open, or into which it was put; by its whole path it stays closed.
+#[test]
+fn what_lies_in_a_closed_directory_of_somebody_else() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    let place = Place::new();
+    place.lay_out(&[("closed/open/f", "F"), ("closed/open/g", "G"), ("closed/open/h", "H"), ("file", "x")]);
+    let work = text(&place.context.work());
+    let closed = place.context.work().join("closed");
+    outcome_of(limited("chown").args(["0:0", &text(&closed)])).success();
+    fs_err::set_permissions(&closed, PermissionsExt::from_mode(0o700)).expect("it is root's");
+    let script = format!("cat f; ls .. || cat {work}/closed/open/h || cat ../open/h || true");
+    assert_eq!(of_a_run(&place, true, "closed/open", &script), ["./closed/open/f:F"]);
+    let given = format!(
+        "exec 5< closed/open; exec {} trace -q -t {} --user 65534:65534 -- sh -c 'cat /proc/self/fd/5/g file; cat {work}/closed/open/h || true'",
+        place.context.text("minjail"),
+        place.own("given.trace")
+    );
+    outcome_of(place.context.command("sh").args(["-c", &given])).success();
+    let tree = place.own("given");
+    let build = ["build", "-q", "-t", &place.own("given.trace"), "-o", &format!("rootfs:{tree}")];
+    outcome_of(&mut place.context.minjail(&build)).success();
+    let top = Path::new(&tree).join(work.trim_start_matches('/'));
+    let has = |name: &str| top.join(name).exists();
+    assert_eq!((has("closed/open/g"), has("file"), has("closed/open/h")), (true, true, false));
+}

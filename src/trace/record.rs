@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Touch as TracerTouch, sets_times};
+use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Searched, Touch as TracerTouch, sets_times};
 
 use super::format::{Record, write_record};
 use super::kernels::Origins;
@@ -325,7 +325,9 @@ impl Recorder {
             let is_granted = touch.access == Access::List && touch.spelled.is_empty();
             if !record.made && !is_granted {
                 let facts = if let Found::There(facts) = &record.found { Some(facts) } else { None };
-                record.refused = self.refusals.refusal(touch.process, &current, facts, touch.access, &self.root);
+                let searched = self.searched(&touch.walk.searched);
+                record.refused =
+                    self.refusals.refusal(touch.process, &searched, &current, facts, touch.access, &self.root);
             }
             self.preserve(&current, &mut record)?;
             if !record.made && record.path != current {
@@ -344,6 +346,18 @@ impl Recorder {
         }
         self.tally.touches += 1;
         self.write(&Record::Touch(record))
+    }
+
+    /// The directories that a path needs to be let search, of those that can be asked of.
+    fn searched(&self, searched: &[Searched]) -> Vec<JailPath> {
+        if self.refusals.are_none() {
+            return Vec::new();
+        }
+        let directories = searched.iter().flat_map(Searched::directories);
+        let mut paths: Vec<JailPath> =
+            directories.filter_map(|path| self.inside(path)).filter(|path| !is_kernels(path)).collect();
+        paths.dedup();
+        paths
     }
 
     /// What is there, as far as anything can be told of it.

@@ -42,11 +42,17 @@ impl Refusals {
         Self { workload: (header.uid != 0).then_some(Rights { user, capabilities: 0, only: None }) }
     }
 
-    /// The path at which `process` is refused `access` to `path`, or to its content: a directory on the way, or `path`
-    /// itself, which has these `facts`.
+    /// True if nobody is refused anything.
+    pub(super) fn are_none(&self) -> bool {
+        self.workload.is_none()
+    }
+
+    /// The path at which `process` is refused `access` to `path`, or to its content: one of the directories that are `searched` on
+    /// the way, or `path` itself, which has these `facts`. Where the way starts from was reached before, whatever is above that.
     pub(super) fn refusal(
         &self,
         process: i32,
+        searched: &[JailPath],
         path: &JailPath,
         facts: Option<&Facts>,
         access: Access,
@@ -54,13 +60,22 @@ impl Refusals {
     ) -> Option<JailPath> {
         let workload = self.workload.as_ref()?;
         let wanted = facts.map_or(0, |facts| wanted(facts, access));
-        if workload.reaches(path, wanted, root) {
+        // Who gets to a path from the root may search all above it.
+        let mut reached = path.parent().filter(|_| wanted != 0);
+        let is_searched = |directory: &JailPath| {
+            if reached.as_ref().is_some_and(|reached| reached.starts_with(directory)) {
+                return true;
+            }
+            reached = Some(directory.clone());
+            workload.reaches(directory, X_OK, root)
+        };
+        if (wanted == 0 || workload.reaches(path, wanted, root)) && searched.iter().rev().all(is_searched) {
             return None;
         }
         // A setuid program, or one with capabilities, may do what its user may not.
         let actual = Rights::of_process(process);
         let rights = actual.as_ref().unwrap_or(workload);
-        rights.stop_on_the_way(path, root).or_else(|| rights.stop_at(path, facts?, wanted, root))
+        rights.stop_on_the_way(searched, root).or_else(|| rights.stop_at(path, facts?, wanted, root))
     }
 }
 
@@ -93,23 +108,19 @@ impl Rights {
         })
     }
 
-    /// True if it may get to `path`, and do with it what is `wanted`.
+    /// True if it may get to `path` from the root, and do with it what is `wanted`.
     fn reaches(&self, path: &JailPath, wanted: i32, root: &Root) -> bool {
-        // A link is nobody's to read, and what it leads to is told by itself.
-        let parent = path.parent().filter(|_| wanted == 0);
-        let (path, wanted) = parent.as_ref().map_or((path, wanted), |parent| (parent, X_OK));
         CString::new(path.below(root.path()).into_os_string().into_vec())
             .is_ok_and(|path| may_reach(&self.user, &path, wanted) == Ok(true))
     }
 
-    /// The first directory, from the root down to the one in which `path` is, that may not be searched.
-    fn stop_on_the_way(&self, path: &JailPath, root: &Root) -> Option<JailPath> {
-        let mut way: Vec<JailPath> = path.ancestors().collect();
-        way.reverse();
-        way.into_iter().find(|directory| match root.lstat(directory) {
+    /// The first of these directories that may not be searched.
+    fn stop_on_the_way(&self, searched: &[JailPath], root: &Root) -> Option<JailPath> {
+        let stops = |directory: &&JailPath| match root.lstat(directory) {
             Ok(Some(facts)) => !facts.is_directory() || !self.may(directory, &facts, X_OK, root),
             _ => false,
-        })
+        };
+        searched.iter().find(stops).cloned()
     }
 
     fn stop_at(&self, path: &JailPath, facts: &Facts, wanted: i32, root: &Root) -> Option<JailPath> {
@@ -231,10 +242,11 @@ mod tests {
         let root = Root::open(directory.path()).unwrap();
         let asks_itself = !nix::unistd::geteuid().is_root();
         let stop = (!asks_itself).then(|| path("/closed"));
-        assert_eq!(stranger.stop_on_the_way(&path("/closed/deep/file"), &root), stop);
-        assert_eq!(stranger.stop_on_the_way(&path("/closed"), &root), None);
+        let way = ["/", "/closed", "/closed/deep"].map(path);
+        assert_eq!(stranger.stop_on_the_way(&way, &root), stop);
+        assert_eq!(stranger.stop_on_the_way(&way[..1], &root), None);
+        assert_eq!(stranger.stop_on_the_way(&way[2..], &root), None, "whoever stands there is there");
         assert_eq!(stranger.reaches(&path("/closed/deep"), X_OK, &root), asks_itself);
-        assert!(stranger.reaches(&path("/closed"), 0, &root));
         open(&directory.path().join("closed"), 0o755);
         assert!(stranger.reaches(&path("/closed/deep"), X_OK, &root), "it is open now");
     }

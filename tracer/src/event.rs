@@ -89,6 +89,9 @@ pub struct Walk {
     pub links: Vec<Link>,
     /// Directories that the path enters and leaves by `..`: without them it leads nowhere.
     pub passed: Vec<Vec<u8>>,
+    /// The directories in which the kernel looks a name up for it, and which the task must be let search
+    /// (`path_resolution(7)`): from where the path starts, and none of those above that. Not those of `/proc` at a door.
+    pub searched: Vec<Searched>,
     /// The end, absolute and free of links but for the last component; behind something missing, as spelled.
     pub end: Vec<u8>,
     pub found: Found,
@@ -97,11 +100,36 @@ pub struct Walk {
     pub by_descriptor: bool,
 }
 
+impl Walk {
+    /// To what stands there, by no way.
+    pub(crate) fn bare(end: Vec<u8>, found: Found, by_descriptor: bool) -> Self {
+        let (links, passed, searched) = (Vec::new(), Vec::new(), Vec::new());
+        Self { links, passed, searched, end, found, by_descriptor }
+    }
+}
+
 /// A link on the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     pub path: Vec<u8>,
     pub target: Vec<u8>,
+}
+
+/// Directories one below the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Searched {
+    /// The last one.
+    pub path: Vec<u8>,
+    /// The length of the first one's path, with which `path` begins.
+    pub from: usize,
+}
+
+impl Searched {
+    /// Each of them, the upper one first.
+    pub fn directories(&self) -> impl Iterator<Item = &[u8]> {
+        let ends = |&at: &usize| at == self.path.len() || self.path[at] == b'/' || at == 1;
+        (self.from.max(1)..=self.path.len()).filter(ends).map(|at| &self.path[..at])
+    }
 }
 
 /// What stands at the end of a [`Walk`].

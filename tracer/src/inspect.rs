@@ -326,7 +326,7 @@ impl Engine<'_> {
         if self.known.is_new((question, path.as_slice())) || asking.entry.call.moves() {
             let found = self.found_in(asking.task, place, &path);
             let by_descriptor = access == Access::Attributes;
-            let walk = Walk { links: Vec::new(), passed: Vec::new(), end: path, found, by_descriptor };
+            let walk = Walk::bare(path, found, by_descriptor);
             self.tell_touch(asking, place, access, &[], &walk)?;
             if std::mem::take(&mut self.again) {
                 self.known.forget((question, walk.end.as_slice()));
@@ -486,6 +486,7 @@ impl Engine<'_> {
         let mut walk = walk.clone();
         walk.links.retain(|link| place.lies(&link.path) == Lies::Elsewhere);
         walk.passed.retain(|path| place.lies(path) == Lies::Elsewhere);
+        walk.searched.retain(|searched| place.lies(&searched.path) == Lies::Elsewhere);
         if is_served {
             return self.tell_walk(asking, access, spelled, &walk, true);
         }

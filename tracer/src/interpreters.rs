@@ -135,7 +135,7 @@ impl Engine<'_> {
         let Ok(place) = self.places.of(process, false) else { return Ok(()) };
         if !program.is_read {
             let found = self.found(process, &program.end);
-            let walk = Walk { links: Vec::new(), passed: Vec::new(), end: program.end, found, by_descriptor: false };
+            let walk = Walk::bare(program.end, found, false);
             self.executing(asking, &place, &walk)?;
             match self.programs.remove(&process) {
                 Some(program) if is_expected(&program) => return Ok(()),
@@ -278,7 +278,7 @@ mod tests {
     fn walk(path: &std::path::Path) -> Walk {
         let end = path.as_os_str().as_bytes().to_vec();
         let found = Found::There(Box::new(look::lstat(&end).unwrap()));
-        Walk { links: Vec::new(), passed: Vec::new(), end, found, by_descriptor: false }
+        Walk::bare(end, found, false)
     }
 
     fn read(walk: &Walk) -> Result<Option<Interpreter>, Errno> {

@@ -17,7 +17,7 @@ use nix::errno::Errno;
 
 use crate::TraceError;
 use crate::engine::Engine;
-use crate::event::{Access, Found, Gap, Link, Walk};
+use crate::event::{Access, Found, Gap, Link, Searched, Walk};
 use crate::inspect::Asking;
 use crate::look;
 use crate::mounts::{Device, Mount, Mounts, below, join};
@@ -202,19 +202,25 @@ impl View {
         for path in &walk.passed {
             passed.append(&mut self.seen(path, |_| true)?);
         }
+        // Whose these are that the tracer does not see where they were given, nobody is asked.
+        let directories = walk.searched.iter().flat_map(Searched::directories);
+        let searched: Vec<Searched> = directories
+            .flat_map(|path| self.seen(path, |_| true).unwrap_or_default())
+            .map(|path| Searched { from: path.len(), path })
+            .collect();
         let mut ends = self.seen(&walk.end, |path| is_found(&walk.found, path))?;
         if let Some(end) = ends.pop() {
             let (found, by_descriptor) = (&walk.found, walk.by_descriptor);
-            let bare = |end| Walk { links: Vec::new(), passed: Vec::new(), end, found: found.clone(), by_descriptor };
+            let bare = |end| Walk { searched: searched.clone(), ..Walk::bare(end, found.clone(), by_descriptor) };
             let mut all: Vec<Walk> = ends.into_iter().map(bare).collect();
-            all.push(Walk { links, passed, end, found: found.clone(), by_descriptor });
+            all.push(Walk { links, passed, searched, end, found: found.clone(), by_descriptor });
             return Some(Walks { all, are_whole: true });
         }
         let Some(Link { path: end, .. }) = links.pop() else {
             return Some(Walks { all: Vec::new(), are_whole: false });
         };
         let found = Found::There(Box::new(look::lstat(&end).ok()?));
-        Some(Walks { all: vec![Walk { links, passed, end, found, by_descriptor: false }], are_whole: false })
+        Some(Walks { all: vec![Walk { links, passed, searched, end, found, by_descriptor: false }], are_whole: false })
     }
 
     /// Where `path` was given, if the tracer finds the same there: nowhere if the program has made it.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag};
 
-use crate::event::{Found, Link, Walk};
+use crate::event::{Found, Link, Searched, Walk};
 use crate::foresight::{Foreseen, Way, is_unasked};
 use crate::look;
 use crate::mounts::parent;
@@ -122,6 +122,7 @@ struct Directory {
     end: Vec<u8>,
     links: Vec<Link>,
     passed: Vec<Vec<u8>>,
+    searched: Vec<Searched>,
     is_personal: bool,
 }
 
@@ -188,12 +189,12 @@ impl Walker {
                 if matches!(walked.stop, None | Some(Blocked::Missing)) && matches!(walked.walk.found, Found::Missing) {
                     push(&mut walked.walk.end, name);
                 }
-                return walked;
+                return *walked;
             }
         };
-        let Directory { end, links, passed, is_personal } = Directory::clone(&directory);
-        let processes = &mut self.processes;
-        Steps { asker, asks, end, links, passed, is_personal, by_descriptor: false, processes }.finish(name, follow)
+        let Directory { end, links, passed, searched, is_personal } = Directory::clone(&directory);
+        let steps = Steps::new(asker, &end, b"", asks, &mut self.processes);
+        Steps { links, passed, searched, is_personal, ..steps }.finish(name, follow)
     }
 
     /// Where the directory part of a path leads; the walk so far if that is no directory.
@@ -204,10 +205,10 @@ impl Walker {
         parent: &[u8],
         may_remember: bool,
         asks: bool,
-    ) -> Result<Arc<Directory>, Walked> {
+    ) -> Result<Arc<Directory>, Box<Walked>> {
         if parent.is_empty() {
-            let (end, links, passed) = (from.to_vec(), Vec::new(), Vec::new());
-            return Ok(Arc::new(Directory { end, links, passed, is_personal: false }));
+            let (links, passed, searched) = (Vec::new(), Vec::new(), Vec::new());
+            return Ok(Arc::new(Directory { end: from.to_vec(), links, passed, searched, is_personal: false }));
         }
         let from = if parent.starts_with(b"/") { &asker.place.root } else { from };
         let key = [&asker.place.root, &b"\0"[..], from, b"\0", parent].concat();
@@ -218,12 +219,12 @@ impl Walker {
         match &walked.walk.found {
             Found::There(stat) if is(stat, SFlag::S_IFDIR) => {}
             Found::There(_) => {
-                return Err(Walked { stop: walked.stop.or(Some(Blocked::NoDirectory)), ..walked });
+                return Err(Box::new(Walked { stop: walked.stop.or(Some(Blocked::NoDirectory)), ..walked }));
             }
-            _ => return Err(walked),
+            _ => return Err(Box::new(walked)),
         }
-        let Walked { walk: Walk { links, passed, end, .. }, is_personal, .. } = walked;
-        let directory = Arc::new(Directory { end, links, passed, is_personal });
+        let Walked { walk: Walk { links, passed, searched, end, .. }, is_personal, .. } = walked;
+        let directory = Arc::new(Directory { end, links, passed, searched, is_personal });
         if may_remember && !is_personal && asker.place.namespace.is_none() {
             if self.directories.len() >= LIMIT {
                 self.directories.clear();
@@ -255,6 +256,9 @@ struct Steps<'a> {
     end: Vec<u8>,
     links: Vec<Link>,
     passed: Vec<Vec<u8>>,
+    searched: Vec<Searched>,
+    /// The length of `end` where the names since the start, or the last link or `..`, began.
+    since: usize,
     is_personal: bool,
     by_descriptor: bool,
     processes: &'a mut HashMap<u64, bool>,
@@ -263,8 +267,18 @@ struct Steps<'a> {
 impl<'a> Steps<'a> {
     fn new(asker: Asker<'a>, from: &[u8], spelled: &[u8], asks: bool, processes: &'a mut HashMap<u64, bool>) -> Self {
         let start = if spelled.starts_with(b"/") { &asker.place.root } else { from };
-        let (links, passed) = (Vec::new(), Vec::new());
-        Self { asker, asks, end: start.to_vec(), links, passed, is_personal: false, by_descriptor: false, processes }
+        Self {
+            asker,
+            asks,
+            end: start.to_vec(),
+            links: Vec::new(),
+            passed: Vec::new(),
+            searched: Vec::new(),
+            since: start.len(),
+            is_personal: false,
+            by_descriptor: false,
+            processes,
+        }
     }
 
     fn finish(mut self, spelled: &[u8], follow: bool) -> Walked {
@@ -275,10 +289,17 @@ impl<'a> Steps<'a> {
                 return self.stopped(there(blocking), Some(Blocked::NoDirectory));
             }
             match &*name {
-                b"." => continue,
+                // The kernel looks these two up as well (`fs/namei.c`, `link_path_walk`).
+                b"." => {
+                    self.searched.push(Searched { path: self.end.clone(), from: self.since });
+                    self.starts();
+                    continue;
+                }
                 b".." => {
                     self.passed.push(self.end.clone());
+                    self.searched.push(Searched { path: self.end.clone(), from: self.since });
                     self.up();
+                    self.starts();
                     continue;
                 }
                 name => push(&mut self.end, name),
@@ -373,6 +394,7 @@ impl<'a> Steps<'a> {
             if is_path {
                 self.by_descriptor = todo.is_empty() && is_descriptor(&self.end);
                 self.end = target;
+                self.starts();
                 return Ok(Followed::Path);
             }
             // A name like `net:[1]` is no file's.
@@ -380,11 +402,13 @@ impl<'a> Steps<'a> {
             return Ok(if is_elsewhere { Followed::Elsewhere } else { Followed::Nowhere });
         }
         self.links.push(Link { path: self.end.clone(), target: target.clone() });
+        self.searches();
         if target.starts_with(b"/") {
             self.end.clone_from(&place.root);
         } else {
             self.up();
         }
+        self.starts();
         todo.extend(reversed(&target).map(|name| Cow::Owned(name.to_vec())));
         Ok(Followed::Path)
     }
@@ -433,24 +457,38 @@ impl<'a> Steps<'a> {
         self.end.truncate(parent(&self.end).len());
     }
 
+    /// The names that led to `end` were looked up: in its directory, and in those from which they started.
+    fn searches(&mut self) {
+        if self.end.len() > self.since {
+            self.searched.push(Searched { path: parent(&self.end).to_vec(), from: self.since });
+        }
+    }
+
+    /// The next name is looked up at `end`, wherever the path was before.
+    fn starts(&mut self) {
+        self.since = self.end.len();
+    }
+
     /// What stands at `end` is missing: behind this point nothing can be a link.
-    fn missing(mut self, todo: &[Cow<'_, [u8]>]) -> Walked {
+    fn missing(self, todo: &[Cow<'_, [u8]>]) -> Walked {
         if todo.iter().any(|name| **name == *b"..") {
             return self.stopped(Found::Missing, Some(Blocked::MissingThenUp));
         }
+        let mut walked = self.stopped(Found::Missing, (!todo.is_empty()).then_some(Blocked::Missing));
         for name in todo.iter().rev().filter(|name| ***name != *b".") {
-            push(&mut self.end, name);
+            push(&mut walked.walk.end, name);
         }
-        self.stopped(Found::Missing, (!todo.is_empty()).then_some(Blocked::Missing))
+        walked
     }
 
-    fn stopped(self, found: Found, stop: Option<Blocked>) -> Walked {
+    fn stopped(mut self, found: Found, stop: Option<Blocked>) -> Walked {
+        self.searches();
         // What is below /proc/PID differs from task to task as well.
         let is_of = |stat: &FileStat| self.processes.get(&stat.st_dev) == Some(&true);
         let is_processes = self.end.starts_with(b"/proc/") || matches!(&found, Found::There(stat) if is_of(stat));
         let is_personal = self.is_personal || is_processes;
-        let Self { links, passed, end, by_descriptor, .. } = self;
-        Walked { walk: Walk { links, passed, end, found, by_descriptor }, is_personal, stop }
+        let Self { links, passed, searched, end, by_descriptor, .. } = self;
+        Walked { walk: Walk { links, passed, searched, end, found, by_descriptor }, is_personal, stop }
     }
 }
 
@@ -549,6 +587,42 @@ mod tests {
         let walked = Walker::default().walk(asker, &fixture.place.directory, b"opt/lib/../../usr/bin", true, true);
         let passed = ["opt/lib", "opt"].map(|name| bytes(&fixture.directory.path().join(name)));
         assert_eq!(walked.walk.passed, passed);
+    }
+
+    /// Where the path starts from is searched, and nothing above it; what a link leads to from where that leads from.
+    #[test]
+    fn what_is_searched_on_the_way() {
+        let fixture = fixture();
+        let top = bytes(fixture.directory.path());
+        let of = |from: &str, spelled: &str| {
+            let asker = Asker { process: 1, task: 1, place: &fixture.place };
+            let from = bytes(&fixture.directory.path().join(from));
+            let walk = Walker::default().walk(asker, &from, spelled.as_bytes(), true, true).walk;
+            let all = walk.searched.iter().flat_map(Searched::directories);
+            let mut own: Vec<String> = all.map(|path| String::from_utf8(path[top.len()..].to_vec()).unwrap()).collect();
+            own.sort();
+            own.dedup();
+            own
+        };
+        assert_eq!(of("usr/bin", "tool"), ["/usr/bin"]);
+        assert_eq!(of("usr", "bin/tool"), ["/usr", "/usr/bin"]);
+        assert_eq!(of("usr", "bin"), ["/usr"]);
+        assert_eq!(of("usr/bin", "./"), ["/usr/bin"]);
+        assert_eq!(of("usr/bin", "../../opt/."), ["", "/opt", "/usr", "/usr/bin"]);
+        assert_eq!(of("opt/lib", "tool"), ["", "/opt", "/opt/lib", "/usr", "/usr/bin"]);
+        assert_eq!(of("opt", "/usr/bin/tool"), ["", "/usr", "/usr/bin"]);
+        assert_eq!(of("opt", "/"), [""; 0]);
+        assert_eq!(of("usr", "none/x"), ["/usr"]);
+        let own = nix::unistd::getpid().as_raw();
+        let place = Place { root: b"/".to_vec(), directory: b"/".to_vec(), ..Place::default() };
+        let asker = Asker { process: own, task: own, place: &place };
+        let held = fs_err::File::open(fixture.directory.path().join("usr")).unwrap();
+        let door = format!("/proc/self/fd/{}/bin/tool", std::os::fd::AsRawFd::as_raw_fd(&held));
+        let walk = Walker::default().walk(asker, b"/", door.as_bytes(), true, true).walk;
+        let behind: Vec<_> = walk.searched.iter().filter(|one| !one.path.starts_with(b"/proc")).collect();
+        let usr = bytes(&fixture.directory.path().join("usr"));
+        let all: Vec<Vec<u8>> = behind.iter().flat_map(|one| one.directories()).map(<[u8]>::to_vec).collect();
+        assert_eq!(all, [usr.clone(), [&usr, &b"/bin"[..]].concat()], "{:?}", walk.searched);
     }
 
     #[test]
