@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -224,6 +225,9 @@ fn another_name_of_a_changed_file() {
         "cat two; echo new > one",
         "cat two; rm one; echo new > two",
         "echo new > one; mv two d/",
+        "echo new > one; rm one; cat two",
+        "echo new > other; chmod 600 one; echo new > one; mv other one; cat two",
+        "cat two; touch -d @0 one; echo new > one; rm one; cat two",
     ] {
         let traced = Traced::new(script, |work| {
             lay_out(work, &["one=old", "d/"]);
@@ -315,6 +319,34 @@ fn directories_that_two_processes_hand_on() {
         &before.iter().map(String::as_str).collect::<Vec<_>>(),
     );
     assert_eq!(found, before);
+}
+
+/// Mode and attributes are a file's, by whatever name they were changed and by whatever it was read, before that or later.
+#[test]
+fn another_name_of_a_file_whose_attributes_were_changed() {
+    for script in [
+        "chmod 600 one; setfattr -n user.old -v new one; cat two",
+        "setfattr -n user.new -v new one; chmod 600 two; rm one; cat two",
+        "cat two; setfattr -x user.old one; cat two",
+    ] {
+        let traced = Traced::new(script, |work| {
+            lay_out(work, &["one=old"]);
+            fs_err::set_permissions(work.join("one"), PermissionsExt::from_mode(0o640)).unwrap();
+            xattr::set(work.join("one"), "user.old", b"old").unwrap();
+            fs_err::hard_link(work.join("one"), work.join("two")).unwrap();
+        });
+        let built = traced.into_built();
+        for name in ["one", "two"] {
+            let mode = fs_err::metadata(built.at(name)).unwrap().permissions().mode() & 0o7777;
+            let attributes: Vec<_> = xattr::list(built.at(name)).unwrap().collect();
+            assert_eq!((mode, attributes), (0o640, vec!["user.old".into()]), "{name}: {script}");
+            assert_eq!(
+                xattr::get(built.at(name), "user.old").unwrap().as_deref(),
+                Some(&b"old"[..]),
+                "{name}: {script}"
+            );
+        }
+    }
 }
 
 /// Whoever removes a file and makes another soon after gets the same inode number.

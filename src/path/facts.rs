@@ -88,4 +88,9 @@ impl Facts {
             && self.size == other.size
             && (self.mtime, self.mtime_nsec) == (other.mtime, other.mtime_nsec)
     }
+
+    /// True if it is the same file, with the same content as far as `lstat` can tell.
+    pub fn is_unchanged(&self, other: &Self) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino) && self.same_content(other)
+    }
 }

@@ -94,6 +94,19 @@ impl Held<'_> {
         self.root.attributes(&self.node, self.path, "read the extended attributes of")
     }
 
+    /// A descriptor of it, by which nothing can be read (`open(2)`, `O_PATH`).
+    ///
+    /// # Errors
+    /// This process has too many.
+    pub fn node(&self) -> Result<File, RootError> {
+        let node = self.node.try_clone().map_err(|source| RootError {
+            step: "hold",
+            path: self.root.show(self.path),
+            source,
+        })?;
+        Ok(File::from(node))
+    }
+
     fn reopen(&self, flags: OFlag) -> Result<OwnedFd, Errno> {
         let opened = match reopen(&self.node, flags) {
             // Not every jail has a /proc.

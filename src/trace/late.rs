@@ -1,9 +1,10 @@
 //! What shows only when a run is over: that a name is gone under which it has found something.
 //!
 //! In: a run that is over. Out: copies of what it found and left as it was in directories that it has renamed, and what else there was
-//! on its ways there, and in what it has listed; and of a file with
-//! several names, of which one was changed, what was kept of it, told of the others too.
+//! on its ways there, and in what it has listed; and of a file that was changed by one of its names, what was kept of it, told of the
+//! others too.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::iter::once;
 
@@ -22,7 +23,7 @@ impl Recorder {
         let is_directory = |at| matches!(self.root.lstat(at), Ok(Some(facts)) if facts.is_directory());
         let moved = self.names.moved().filter(|(_, at)| is_directory(at));
         let directories: Vec<(JailPath, JailPath)> = moved.map(|(from, at)| (from.clone(), at.clone())).collect();
-        if directories.is_empty() && !self.store.has_linked() {
+        if directories.is_empty() && self.store.is_empty() {
             return Ok(());
         }
         let place = self.place.clone();
@@ -54,9 +55,15 @@ impl Recorder {
             if touch.refused.is_some() {
                 continue;
             }
+            touch.xattrs = self.attributes(&touch);
             touch.before = self.content(&touch, &places)?;
             if touch.before.is_some() {
                 self.kept.insert(touch.path.clone());
+            }
+            if touch.xattrs.is_some() {
+                self.noted.insert(touch.path.clone());
+            }
+            if touch.before.is_some() || touch.xattrs.is_some() {
                 self.write(&Record::Touch(touch))?;
             }
         }
@@ -64,7 +71,7 @@ impl Recorder {
     }
 
     /// What the run has told of before it renamed one of `directories`, of which the old name and the new one are given, and of files
-    /// with several names.
+    /// that it has changed.
     fn concerned(&mut self, directories: &[(JailPath, JailPath)]) -> io::Result<Vec<Touch>> {
         self.records.flush()?;
         let mut file = self.records.get_ref().try_clone()?;
@@ -72,9 +79,11 @@ impl Recorder {
         let mut found = Vec::new();
         for line in BufReader::new(&file).lines() {
             let Record::Touch(touch) = serde_json::from_str(&line?)? else { continue };
-            let is_linked = matches!(&touch.found, Found::There(facts) if facts.is_file() && facts.nlink > 1);
+            let is_changed = matches!(&touch.found, Found::There(facts) if self.store.of_same(facts).is_some());
+            let is_told = self.kept.contains(&touch.path) && self.noted.contains(&touch.path);
             let mut ways = once(&touch.path).chain(&touch.passed).chain(&touch.refused);
-            if is_linked || ways.any(|way| directories.iter().any(|(from, _)| way.starts_with(from))) {
+            let is_moved = ways.any(|way| directories.iter().any(|(from, _)| way.starts_with(from)));
+            if is_moved || (is_changed && !is_told) {
                 found.push(touch);
             }
         }
@@ -85,23 +94,33 @@ impl Recorder {
     /// The content of a file that is not kept by that name: of one that was kept by another, or is still what it was at one of `places`.
     fn content(&mut self, touch: &Touch, places: &[JailPath]) -> Result<Option<String>, RecordError> {
         let Found::There(facts) = &touch.found else { return Ok(None) };
-        if !facts.is_file() || self.kept.contains(&touch.path) {
+        if !facts.is_file() || self.kept.contains(&touch.path) || self.missed.contains_key(&touch.path) {
             return Ok(None);
         }
-        if facts.nlink > 1
-            && let Some(name) = self.store.of_same(facts)
-        {
-            return Ok(Some(name.to_owned()));
+        if let Some(name) = self.store.of_same(facts).and_then(|kept| kept.name.clone()) {
+            return Ok(Some(name));
         }
         let is_there = |at: &&JailPath| {
             let now = self.root.lstat(at).ok().flatten();
-            let is_same = |now| facts.same_content(now) && (facts.dev, facts.ino) == (now.dev, now.ino);
-            now.as_ref().is_some_and(is_same) && self.names.origin(at).as_ref() == Some(&touch.path)
+            now.is_some_and(|now| facts.is_unchanged(&now)) && self.names.origin(at).as_ref() == Some(&touch.path)
         };
         match places.iter().find(is_there) {
             Some(at) => self.keep(at, facts),
             None => Ok(None),
         }
+    }
+
+    /// The extended attributes of what the run never was about to change by that name: of a file that it was by another, or those at one
+    /// of `places`.
+    fn attributes(&self, touch: &Touch) -> Option<BTreeMap<String, String>> {
+        let Found::There(facts) = &touch.found else { return None };
+        if facts.is_symlink() || self.noted.contains(&touch.path) {
+            return None;
+        }
+        if let Some(xattrs) = self.store.of_same(facts).and_then(|kept| kept.xattrs.clone()) {
+            return Some(xattrs);
+        }
+        None
     }
 
     /// Records the directories that what is `at` another name now was in before: whoever goes through them does not touch them, and

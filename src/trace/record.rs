@@ -22,11 +22,11 @@ use super::kernels::Origins;
 use super::model::{Ending, Found, Header, Link, Listening, Program, Touch};
 use super::names::Names;
 use super::rights::Refusals;
-use super::store::{CopyError, Store};
+use super::store::{Store, born};
 use super::write::stage;
 use crate::path::{Facts, JailPath, escape};
 use crate::publish::{PublishError, Stage};
-use crate::root::{Root, RootError};
+use crate::root::{Held, Root, RootError};
 
 /// Takes the events of one run.
 #[derive(Debug)]
@@ -57,8 +57,12 @@ pub struct Recorder {
     refusals: Refusals,
     /// What was refused to a program, and told.
     refused: HashSet<(u32, JailPath, Access)>,
-    /// Paths whose content from before was kept, or could not be.
+    /// Paths whose content from before was kept.
     pub(super) kept: HashSet<JailPath>,
+    /// Paths whose content could not be kept when it was about to be changed for the first time, and what it was by then.
+    pub(super) missed: HashMap<JailPath, Facts>,
+    /// Paths of which the extended attributes from before were told.
+    pub(super) noted: HashSet<JailPath>,
     failure: Option<RecordError>,
 }
 
@@ -127,6 +131,8 @@ impl Recorder {
             refusals: Refusals::of(&header),
             refused: HashSet::new(),
             kept: HashSet::new(),
+            missed: HashMap::new(),
+            noted: HashSet::new(),
             place: scratch.to_path_buf(),
             shared: Vec::new(),
             records: BufWriter::new(records),
@@ -380,10 +386,13 @@ impl Recorder {
 
     /// Keeps what the call could change, or what only now can be seen: content, a link's text, a listing.
     fn preserve(&mut self, current: &JailPath, record: &mut Touch) -> Result<(), RecordError> {
-        self.recall(current, record);
         let Found::There(facts) = &record.found else { return Ok(()) };
         if record.refused.is_some() {
             return Ok(());
+        }
+        let facts = &facts.clone();
+        if facts.is_file() && !record.made {
+            self.recall(current, facts, record);
         }
         // What was moved is not there any more when an image is built.
         let is_moved = record.path != *current;
@@ -396,11 +405,7 @@ impl Recorder {
                 _ => false,
             };
         if !record.made && (hides || record.access == Access::Attributes) && !facts.is_symlink() {
-            record.xattrs = self.xattrs(current, facts);
-        }
-        // Only the first time: afterwards it may have the content that the run gave it.
-        if hides && facts.is_file() && !record.made && self.kept.insert(record.path.clone()) {
-            record.before = self.keep(current, facts)?;
+            self.keep_first(current, facts, hides, record)?;
         }
         if matches!(record.access, Access::Remove | Access::Replace) {
             self.store.forget(facts);
@@ -410,43 +415,74 @@ impl Recorder {
                 self.root.hold(current, facts).and_then(|held| held.link_text()).ok().map(|text| escape(&text));
         }
         if record.access == Access::List && facts.is_directory() && self.listed.insert(record.path.clone()) {
-            let facts = facts.clone();
-            record.names = self.listing(current, &facts, record)?;
+            record.names = self.listing(current, facts, record)?;
         }
         Ok(())
     }
 
     /// What the run has changed by another name of the file is told as it was before that.
-    fn recall(&mut self, current: &JailPath, record: &mut Touch) {
-        let Found::There(facts) = &record.found else { return };
-        if !facts.is_file() || facts.nlink == 1 || record.made || record.refused.is_some() {
+    fn recall(&mut self, current: &JailPath, facts: &Facts, record: &mut Touch) {
+        if self.kept.contains(&record.path) && self.noted.contains(&record.path) {
             return;
         }
-        let open = || self.root.node(current).ok().flatten().map(File::from);
-        if let Some((name, was)) = self.store.earlier(facts, open)
+        let born = || self.root.node(current).ok().flatten().map(File::from).as_ref().and_then(born);
+        let Some(was) = self.store.earlier(facts, born) else { return };
+        let is_new = self.noted.insert(record.path.clone());
+        if is_new {
+            record.xattrs.clone_from(&was.xattrs);
+        }
+        if let Some(name) = &was.name
             && self.kept.insert(record.path.clone())
         {
-            record.before = Some(name.to_owned());
-            record.found = Found::There(was.clone());
+            record.before = Some(name.clone());
+        }
+        if is_new || record.before.is_some() {
+            record.found = Found::There(was.facts.clone());
         }
     }
 
-    /// Keeps the content that `path` has now; `None` of a file that cannot be read: it is not ours, somebody has a lease on it, or its
-    /// disk fails, or somebody else has just removed it, or put another in its place. The call may come to nothing, and if it does not, the
-    /// change shows when the image is built.
+    /// Keeps what is there when a call is about to change it for the first time: afterwards it may be what the run gave it. Of the
+    /// content that only if the call may change it, or `hides` it.
+    fn keep_first(
+        &mut self,
+        current: &JailPath,
+        facts: &Facts,
+        hides: bool,
+        record: &mut Touch,
+    ) -> Result<(), RecordError> {
+        let is_missed = self.missed.get(&record.path).is_some_and(|was| !was.is_unchanged(facts));
+        let keeps = hides && facts.is_file() && !is_missed && !self.kept.contains(&record.path);
+        let notes = !self.noted.contains(&record.path);
+        if !keeps && !notes {
+            return Ok(());
+        }
+        let held = self.root.hold(current, facts).ok();
+        if let (true, Some(held)) = (notes, &held) {
+            record.xattrs = xattrs(held);
+            self.noted.insert(record.path.clone());
+            if facts.is_file() {
+                let born = held.node().ok().as_ref().and_then(born);
+                self.store.note(facts, record.xattrs.clone(), born);
+            }
+        }
+        if keeps {
+            record.before = match held {
+                Some(held) => self.store.keep_held(&held, facts).map_err(failed_to_keep(current))?,
+                None => None,
+            };
+            if record.before.is_some() {
+                self.kept.insert(record.path.clone());
+            } else {
+                self.missed.entry(record.path.clone()).or_insert_with(|| facts.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the content that `path` has now, as [`Store::keep_held`] does.
     pub(super) fn keep(&mut self, path: &JailPath, facts: &Facts) -> Result<Option<String>, RecordError> {
-        let open = || self.root.hold(path, facts).and_then(|held| held.open()).map_err(|error| error.source);
-        match self.store.keep(open, facts) {
-            Ok(name) => Ok(Some(name)),
-            Err(CopyError::Read(_)) => Ok(None),
-            Err(CopyError::Write(source)) => Err(RecordError::Keep { path: path.to_string(), source }),
-        }
-    }
-
-    /// What of extended attributes an image would carry; `None` if that cannot be seen.
-    fn xattrs(&self, path: &JailPath, facts: &Facts) -> Option<BTreeMap<String, String>> {
-        let xattrs = self.root.hold(path, facts).and_then(|held| held.xattrs()).ok()?;
-        Some(xattrs.into_iter().map(|(name, value)| (name, escape(&value))).collect())
+        let Ok(held) = self.root.hold(path, facts) else { return Ok(None) };
+        self.store.keep_held(&held, facts).map_err(failed_to_keep(path))
     }
 
     /// The names in the directory at `path`, without those that the run has made or brought there, and minjail for it; `None` if
@@ -499,6 +535,16 @@ impl Recorder {
         write_record(&mut self.records, record)
             .map_err(|source| RecordError::Temporary { path: self.place.clone(), source })
     }
+}
+
+/// What of extended attributes an image would carry; `None` if that cannot be seen.
+fn xattrs(held: &Held<'_>) -> Option<BTreeMap<String, String>> {
+    let xattrs = held.xattrs().ok()?;
+    Some(xattrs.into_iter().map(|(name, value)| (name, escape(&value))).collect())
+}
+
+fn failed_to_keep(path: &JailPath) -> impl FnOnce(io::Error) -> RecordError {
+    |source| RecordError::Keep { path: path.to_string(), source }
 }
 
 /// True for a mount point of what the kernel makes up, and for all below: nothing there has a content from before.

@@ -4,6 +4,7 @@
 //! A large one is only copied at first, and its holes are not: a hash has no shortcut for them, and can wait until the
 //! program has ended.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -15,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::holes::Holes;
 use crate::path::{Facts, hex};
+use crate::root::Held;
 
 /// Keeps a copy of each file's content once, under its SHA-256: one behind the other in a file without a name.
 #[derive(Debug)]
@@ -22,7 +24,7 @@ pub(super) struct Store {
     file: File,
     /// Where the last copy ends.
     end: u64,
-    /// What was kept of each file, by device and inode.
+    /// What was kept of each file, by device and inode: a call that changes it by one of its names changes it by all.
     kept: HashMap<(u64, u64), Kept>,
     /// Where each content stands, and how long it is.
     stored: BTreeMap<String, (u64, u64)>,
@@ -30,14 +32,30 @@ pub(super) struct Store {
     pending: Vec<(u64, u64)>,
 }
 
-/// What was kept of a file.
+/// What was kept of a file when it was about to be changed for the first time.
 #[derive(Debug)]
-struct Kept {
-    name: String,
+pub(super) struct Kept {
+    /// Its content's, if that was about to be changed as well.
+    pub(super) name: Option<String>,
     /// What was to be seen of it then.
-    facts: Facts,
+    pub(super) facts: Facts,
+    /// Escaped as a trace has them; `None` if they could not be seen.
+    pub(super) xattrs: Option<BTreeMap<String, String>>,
     /// When it was made: another file may get its number.
     born: Option<SystemTime>,
+}
+
+impl Kept {
+    /// True if the file with its number that was `born` then is the one.
+    fn is_of(&self, born: Option<SystemTime>) -> bool {
+        match (self.born, born) {
+            (Some(one), Some(other)) => one == other,
+            // Nobody can tell. Who has a number is gone when its last name is, which a run of which all is seen takes away
+            // itself (`Store::forget`); a file with one name is known by that.
+            (None, None) => self.facts.nlink > 1,
+            _ => false,
+        }
+    }
 }
 
 /// Copies start at multiples of this, so that a hole stays one.
@@ -92,10 +110,10 @@ impl Store {
     /// A file that was kept before is not read again: what it had then is what the run found.
     pub(super) fn keep(&mut self, open: impl FnOnce() -> io::Result<File>, facts: &Facts) -> Result<String, CopyError> {
         let file = open().map_err(CopyError::Read)?;
-        if let Some((name, _)) = self.earlier(facts, || file.try_clone().ok()) {
-            return Ok(name.to_owned());
-        }
         let born = born(&file);
+        if let Some(name) = self.earlier(facts, || born).and_then(|kept| kept.name.clone()) {
+            return Ok(name);
+        }
         if facts.size == 0 && pretends_to_be_empty(&file).map_err(CopyError::Read)? {
             return Err(CopyError::Read(io::ErrorKind::InvalidData.into()));
         }
@@ -109,25 +127,63 @@ impl Store {
             SMALL..LARGE => self.store(source)?,
             LARGE.. => self.store_for_later(source)?,
         };
-        self.kept.insert((facts.dev, facts.ino), Kept { name: name.clone(), facts: facts.clone(), born });
+        self.first(facts, None, born).name = Some(name.clone());
         Ok(name)
     }
 
-    /// What was kept of the file with these `facts`, which `open` opens, by whatever name, and its facts then.
-    pub(super) fn earlier(&self, facts: &Facts, open: impl FnOnce() -> Option<File>) -> Option<(&str, &Facts)> {
-        let kept = self.kept.get(&(facts.dev, facts.ino))?;
-        (born(&open()?) == kept.born).then_some((&kept.name, &kept.facts))
+    /// Keeps the content of what is `held`; `None` of a file that cannot be read: it is not ours, somebody has a lease on it, or its
+    /// disk fails, or somebody else has just removed it, or put another in its place. The call may come to nothing, and if it does not,
+    /// the change shows when the image is built.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub(super) fn keep_held(&mut self, held: &Held<'_>, facts: &Facts) -> io::Result<Option<String>> {
+        match self.keep(|| held.open().map_err(|error| error.source), facts) {
+            Ok(name) => Ok(Some(name)),
+            Err(CopyError::Read(_)) => Ok(None),
+            Err(CopyError::Write(source)) => Err(source),
+        }
     }
 
-    /// True if a file was kept that has other names.
-    pub(super) fn has_linked(&self) -> bool {
-        self.kept.values().any(|kept| kept.facts.nlink > 1)
+    /// Keeps what else is to be seen of the file that was `born` then, unless that was done before.
+    pub(super) fn note(&mut self, facts: &Facts, xattrs: Option<BTreeMap<String, String>>, born: Option<SystemTime>) {
+        self.first(facts, xattrs, born);
+    }
+
+    /// What is kept of the file: these, if nothing is so far.
+    fn first(
+        &mut self,
+        facts: &Facts,
+        xattrs: Option<BTreeMap<String, String>>,
+        born: Option<SystemTime>,
+    ) -> &mut Kept {
+        let new = Kept { name: None, facts: facts.clone(), xattrs, born };
+        match self.kept.entry((facts.dev, facts.ino)) {
+            Entry::Occupied(mut entry) => {
+                if !entry.get().is_of(born) {
+                    entry.insert(new);
+                }
+                entry.into_mut()
+            }
+            Entry::Vacant(entry) => entry.insert(new),
+        }
+    }
+
+    /// What was kept of the file with these `facts` by whatever name; `born` says when it was made, and is asked only if
+    /// something was.
+    pub(super) fn earlier(&self, facts: &Facts, born: impl FnOnce() -> Option<SystemTime>) -> Option<&Kept> {
+        let kept = self.kept.get(&(facts.dev, facts.ino))?;
+        kept.is_of(born()).then_some(kept)
+    }
+
+    /// True if nothing was kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
     }
 
     /// What was kept of the file that still had the content then that it has by these `facts`.
-    pub(super) fn of_same(&self, facts: &Facts) -> Option<&str> {
-        let kept = self.kept.get(&(facts.dev, facts.ino))?;
-        kept.facts.same_content(facts).then_some(&kept.name)
+    pub(super) fn of_same(&self, facts: &Facts) -> Option<&Kept> {
+        self.kept.get(&(facts.dev, facts.ino)).filter(|kept| kept.facts.same_content(facts))
     }
 
     fn store_small(&mut self, content: &[u8]) -> io::Result<String> {
@@ -212,7 +268,7 @@ fn pretends_to_be_empty(file: &File) -> io::Result<bool> {
 }
 
 /// When a file was made, where its file system tells (`statx(2)`, `STATX_BTIME`).
-fn born(file: &File) -> Option<SystemTime> {
+pub(super) fn born(file: &File) -> Option<SystemTime> {
     file.metadata().ok()?.created().ok()
 }
 
@@ -290,6 +346,27 @@ mod tests {
             written += 1;
         }
         assert_eq!(written, 4);
+    }
+
+    #[test]
+    fn what_was_first_is_kept_of_a_file_and_not_of_another_with_its_number() {
+        let mut store = Store::new(tempfile::tempfile().unwrap());
+        let (content, facts) = file(b"one");
+        let (linked, early) = (Facts { nlink: 2, ..facts.clone() }, Some(SystemTime::UNIX_EPOCH));
+        store.note(&linked, Some(BTreeMap::new()), early);
+        store.note(&Facts { mode: 0o7, ..linked.clone() }, None, early);
+        let kept = store.earlier(&facts, || early).unwrap();
+        assert_eq!((&kept.facts, &kept.xattrs, &kept.name), (&linked, &Some(BTreeMap::new()), &None));
+        assert!(store.earlier(&facts, || born(&content)).is_none());
+        let name = store.keep(|| content.try_clone(), &facts).unwrap();
+        assert_eq!(store.earlier(&facts, || born(&content)).unwrap().name, Some(name));
+        // Where nobody can tell when a file was made, what had one name may be another by now.
+        for (nlink, is_known) in [(1, false), (2, true)] {
+            let mut store = Store::new(tempfile::tempfile().unwrap());
+            store.note(&Facts { nlink, ..facts.clone() }, None, None);
+            assert_eq!(store.earlier(&facts, || None).is_some(), is_known);
+            assert!(store.earlier(&facts, || early).is_none());
+        }
     }
 
     #[test]
