@@ -349,6 +349,24 @@ fn another_name_of_a_file_whose_attributes_were_changed() {
     }
 }
 
+/// What was read in a directory, and that itself, had extended attributes before it was renamed, and has them in the image.
+#[test]
+fn attributes_of_what_a_directory_takes_along() {
+    for script in ["cat d/s/f d/g; mv d e", "ls d/s; cat d/s/f d/g; mv d e; mv e h", "cat d/s/f; mv d e; cat e/g"] {
+        let traced = Traced::new(script, |work| {
+            lay_out(work, &["d/s/f=F", "d/g=G"]);
+            for name in ["d", "d/s", "d/s/f", "d/g"] {
+                xattr::set(work.join(name), "user.of", name.as_bytes()).unwrap();
+            }
+        });
+        let built = traced.into_built();
+        for name in ["d", "d/s", "d/s/f", "d/g"] {
+            let kept = xattr::get(built.at(name), "user.of").unwrap();
+            assert_eq!(kept.as_deref(), Some(name.as_bytes()), "{name}: {script}");
+        }
+    }
+}
+
 /// Whoever removes a file and makes another soon after gets the same inode number.
 #[test]
 fn another_file_that_has_got_the_number_of_one() {

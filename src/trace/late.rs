@@ -1,8 +1,8 @@
 //! What shows only when a run is over: that a name is gone under which it has found something.
 //!
-//! In: a run that is over. Out: copies of what it found and left as it was in directories that it has renamed, and what else there was
-//! on its ways there, and in what it has listed; and of a file that was changed by one of its names, what was kept of it, told of the
-//! others too.
+//! In: a run that is over. Out: copies of what it found and left as it was in directories that it has renamed, with extended
+//! attributes, and what else there was on its ways there, and in what it has listed; and of a file that was changed by one of its
+//! names, what was kept of it, told of the others too.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
@@ -55,7 +55,7 @@ impl Recorder {
             if touch.refused.is_some() {
                 continue;
             }
-            touch.xattrs = self.attributes(&touch);
+            touch.xattrs = self.attributes(&touch, &places);
             touch.before = self.content(&touch, &places)?;
             if touch.before.is_some() {
                 self.kept.insert(touch.path.clone());
@@ -112,7 +112,7 @@ impl Recorder {
 
     /// The extended attributes of what the run never was about to change by that name: of a file that it was by another, or those at one
     /// of `places`.
-    fn attributes(&self, touch: &Touch) -> Option<BTreeMap<String, String>> {
+    fn attributes(&self, touch: &Touch, places: &[JailPath]) -> Option<BTreeMap<String, String>> {
         let Found::There(facts) = &touch.found else { return None };
         if facts.is_symlink() || self.noted.contains(&touch.path) {
             return None;
@@ -120,7 +120,9 @@ impl Recorder {
         if let Some(xattrs) = self.store.of_same(facts).and_then(|kept| kept.xattrs.clone()) {
             return Some(xattrs);
         }
-        None
+        // Only what `facts` were told of is looked at.
+        let is_own = |at: &&JailPath| self.names.origin(at).as_ref() == Some(&touch.path);
+        places.iter().filter(is_own).find_map(|at| self.xattrs(at, facts))
     }
 
     /// Records the directories that what is `at` another name now was in before: whoever goes through them does not touch them, and
@@ -140,6 +142,8 @@ impl Recorder {
         let target =
             if facts.is_symlink() { self.root.hold(is, &facts).and_then(|held| held.link_text()).ok() } else { None };
         self.kept.insert(was.clone());
+        let is_noted = facts.is_symlink() || !self.noted.insert(was.clone());
+        let xattrs = if is_noted { None } else { self.xattrs(is, &facts) };
         self.write(&Record::Touch(Touch {
             access: Access::Look,
             path: was.clone(),
@@ -151,7 +155,7 @@ impl Recorder {
             made: false,
             refused: None,
             before: None,
-            xattrs: None,
+            xattrs,
             names: None,
             ..touch.clone()
         }))

@@ -485,6 +485,11 @@ impl Recorder {
         self.store.keep_held(&held, facts).map_err(failed_to_keep(path))
     }
 
+    /// The extended attributes of what is at `path`, as [`xattrs`] has them.
+    pub(super) fn xattrs(&self, path: &JailPath, facts: &Facts) -> Option<BTreeMap<String, String>> {
+        self.root.hold(path, facts).ok().as_ref().and_then(xattrs)
+    }
+
     /// The names in the directory at `path`, without those that the run has made or brought there, and minjail for it; `None` if
     /// somebody else has just removed it, or put another in its place. One that the program alone may list is a gap.
     fn listing(&mut self, path: &JailPath, facts: &Facts, record: &Touch) -> Result<Option<Vec<String>>, RecordError> {
