@@ -8,9 +8,10 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, ResolveFlag, open, readlinkat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlink, readlinkat};
 use nix::sys::stat::{Mode, fstat};
 
 use super::{READ, Root, RootError, names};
@@ -38,6 +39,35 @@ impl Root {
         })?;
         is_of(&node, facts).map_err(failed)?;
         Ok(Held { root: self, path, facts, node })
+    }
+
+    /// As [`hold`](Self::hold), also where this process gets nowhere from the root, but does from the directory in which `task`
+    /// stands.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn hold_for<'a>(&'a self, task: i32, path: &'a JailPath, facts: &'a Facts) -> Result<Held<'a>, RootError> {
+        match self.hold(path, facts) {
+            Err(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => {
+                let node = self.behind(task, path).filter(|node| is_of(node, facts).is_ok()).ok_or(error)?;
+                Ok(Held { root: self, path, facts, node })
+            }
+            held => held,
+        }
+    }
+
+    fn behind(&self, task: i32, path: &JailPath) -> Option<OwnedFd> {
+        // proc(5): a door to the directory itself, whose text is the path that it has now.
+        let door = format!("/proc/{task}/cwd");
+        let directory =
+            open(door.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+        let at = readlink(format!("/proc/self/fd/{}", directory.as_raw_fd()).as_str()).ok()?;
+        let path = path.below(self.path());
+        let rest = path.strip_prefix(&at).ok()?;
+        let rest = if rest.as_os_str().is_empty() { Path::new(".") } else { rest };
+        let confine = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        openat2(&directory, rest, OpenHow::new().flags(flags).resolve(confine)).ok()
     }
 
     pub(super) fn open_without_links(&self, path: &JailPath, flags: OFlag) -> Result<OwnedFd, Errno> {

@@ -335,7 +335,7 @@ impl Recorder {
                 record.refused =
                     self.refusals.refusal(touch.process, &searched, &current, facts, touch.access, &self.root);
             }
-            self.preserve(&current, &mut record)?;
+            self.preserve(touch.task, &current, &mut record)?;
             if !record.made && record.path != current {
                 self.keep_way(&record, &current)?;
             }
@@ -385,7 +385,7 @@ impl Recorder {
     }
 
     /// Keeps what the call could change, or what only now can be seen: content, a link's text, a listing.
-    fn preserve(&mut self, current: &JailPath, record: &mut Touch) -> Result<(), RecordError> {
+    fn preserve(&mut self, task: i32, current: &JailPath, record: &mut Touch) -> Result<(), RecordError> {
         let Found::There(facts) = &record.found else { return Ok(()) };
         if record.refused.is_some() {
             return Ok(());
@@ -405,17 +405,21 @@ impl Recorder {
                 _ => false,
             };
         if !record.made && (hides || record.access == Access::Attributes) && !facts.is_symlink() {
-            self.keep_first(current, facts, hides, record)?;
+            self.keep_first(task, current, facts, hides, record)?;
         }
         if matches!(record.access, Access::Remove | Access::Replace) {
             self.store.forget(facts);
         }
         if facts.is_symlink() {
-            record.target =
-                self.root.hold(current, facts).and_then(|held| held.link_text()).ok().map(|text| escape(&text));
+            record.target = self
+                .root
+                .hold_for(task, current, facts)
+                .and_then(|held| held.link_text())
+                .ok()
+                .map(|text| escape(&text));
         }
         if record.access == Access::List && facts.is_directory() && self.listed.insert(record.path.clone()) {
-            record.names = self.listing(current, facts, record)?;
+            record.names = self.listing(task, current, facts, record)?;
         }
         Ok(())
     }
@@ -445,6 +449,7 @@ impl Recorder {
     /// content that only if the call may change it, or `hides` it.
     fn keep_first(
         &mut self,
+        task: i32,
         current: &JailPath,
         facts: &Facts,
         hides: bool,
@@ -456,7 +461,7 @@ impl Recorder {
         if !keeps && !notes {
             return Ok(());
         }
-        let held = self.root.hold(current, facts).ok();
+        let held = self.root.hold_for(task, current, facts).ok();
         if let (true, Some(held)) = (notes, &held) {
             record.xattrs = xattrs(held);
             self.noted.insert(record.path.clone());
@@ -492,10 +497,16 @@ impl Recorder {
 
     /// The names in the directory at `path`, without those that the run has made or brought there, and minjail for it; `None` if
     /// somebody else has just removed it, or put another in its place. One that the program alone may list is a gap.
-    fn listing(&mut self, path: &JailPath, facts: &Facts, record: &Touch) -> Result<Option<Vec<String>>, RecordError> {
+    fn listing(
+        &mut self,
+        task: i32,
+        path: &JailPath,
+        facts: &Facts,
+        record: &Touch,
+    ) -> Result<Option<Vec<String>>, RecordError> {
         let is_own = |name: &Vec<u8>| name.starts_with(b".minjail-") && self.shared.contains(path);
         let was_there = |name: &Vec<u8>| self.names.origin(&path.join(name)) == Some(record.path.join(name));
-        let names = match self.root.hold(path, facts).and_then(|held| held.list()) {
+        let names = match self.root.hold_for(task, path, facts).and_then(|held| held.list()) {
             Ok(names) => names.into_iter().filter(|name| !is_own(name) && was_there(name)),
             Err(error) => {
                 self.listed.remove(&record.path);

@@ -76,6 +76,12 @@ impl Place {
         below(path, &self.top).map_or(Cow::Borrowed(path), |below| [door.as_bytes(), below].concat().into())
     }
 
+    /// The path under which the tracer reaches `path` from where `task` stands, if it lies there.
+    pub(crate) fn by_directory(&self, task: i32, path: &[u8]) -> Option<Vec<u8>> {
+        let rest = below(path, &self.directory).filter(|_| self.namespace.is_none() && !self.is_gone)?;
+        Some([format!("/proc/{task}/cwd/").as_bytes(), rest].concat())
+    }
+
     /// True if `door`, a link of `/proc/TASK`, leads to what lies in a file system of the program's own.
     pub(crate) fn is_own(&self, task: i32, door: &str) -> bool {
         let view = self.view.as_ref().filter(|_| self.namespace.is_some());

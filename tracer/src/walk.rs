@@ -344,7 +344,17 @@ impl<'a> Steps<'a> {
         if self.asker.place.lies(&self.end) != Lies::Elsewhere || self.must_wait(&self.end) {
             return Err(UNASKED);
         }
-        look::lstat(&self.reach())
+        self.look(look::lstat)
+    }
+
+    /// A tracer that is not root's gets nowhere from the root where something above the task's working directory is closed, which
+    /// does not concern the task.
+    fn look<T>(&self, look: impl Fn(&[u8]) -> Result<T, Errno>) -> Result<T, Errno> {
+        let Asker { task, place, .. } = self.asker;
+        match look(&self.reach()) {
+            Err(Errno::EACCES) => look(&place.by_directory(task, &self.end).ok_or(Errno::EACCES)?),
+            found => found,
+        }
     }
 
     /// True if what is at `end` is a `/proc`'s, which leads each task somewhere else.
@@ -375,7 +385,7 @@ impl<'a> Steps<'a> {
             b"thread-self" if is_processes => {
                 format!("{}/task/{}", self.number_of(process), self.number_of(task)).into_bytes()
             }
-            _ => look::target(&self.reach())?,
+            _ => self.look(look::target)?,
         };
         self.is_personal |= is_processes;
         if is_processes && is_magic(&target) {
