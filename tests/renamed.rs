@@ -116,7 +116,6 @@ fn a_closed_door_of_what_is_renamed_later() {
     if !needs_root("to become another user") {
         return;
     }
-    use std::os::unix::fs::PermissionsExt;
     let traced = Traced::with(&["--user", "65534:65534"], "cat d/closed/f d/sub/own; mv d e; true", |work| {
         lay_out(work, &["d/closed/f=secret", "d/sub/own=secret"]);
         close(&work.join("d/closed"));
