@@ -274,9 +274,8 @@ fn where_a_user_may_not_write_nothing_is_run() {
 /// The files of the working directory in the image of a run that starts in `directory`: traced by root for `nobody`, or by `nobody`.
 #[track_caller]
 fn of_a_run(place: &Place, by_root: bool, directory: &str, script: &str) -> Vec<String> {
-    let (trace, tree) = (place.own("app.trace"), place.own("tree"));
     // What root has left is not for others to replace.
-    let _ = (fs_err::remove_dir_all(&tree), fs_err::remove_dir_all(&trace));
+    let (trace, tree) = (place.own(&format!("{by_root}.trace")), place.own(&format!("{by_root}.tree")));
     let (whole, output) = (["trace", "-q", "-t", &trace, "--", "sh", "-c", script], format!("rootfs:{tree}"));
     let mut command = if by_root {
         place.context.minjail(&[&["trace", "--user", "65534:65534"], &whole[1..]].concat())
