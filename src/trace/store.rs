@@ -37,6 +37,8 @@ pub(super) struct Store {
 pub(super) struct Kept {
     /// Its content's, if that was about to be changed as well.
     pub(super) name: Option<String>,
+    /// It could not be kept then.
+    is_missed: bool,
     /// What was to be seen of it then.
     pub(super) facts: Facts,
     /// Escaped as a trace has them; `None` if they could not be seen.
@@ -111,8 +113,13 @@ impl Store {
     pub(super) fn keep(&mut self, open: impl FnOnce() -> io::Result<File>, facts: &Facts) -> Result<String, CopyError> {
         let file = open().map_err(CopyError::Read)?;
         let born = born(&file);
-        if let Some(name) = self.earlier(facts, || born).and_then(|kept| kept.name.clone()) {
-            return Ok(name);
+        match self.earlier(facts, || born) {
+            Some(Kept { name: Some(name), .. }) => return Ok(name.clone()),
+            // What it has by now may be the run's.
+            Some(kept) if kept.is_missed && !kept.facts.same_content(facts) => {
+                return Err(CopyError::Read(io::ErrorKind::InvalidData.into()));
+            }
+            _ => {}
         }
         if facts.size == 0 && pretends_to_be_empty(&file).map_err(CopyError::Read)? {
             return Err(CopyError::Read(io::ErrorKind::InvalidData.into()));
@@ -140,9 +147,16 @@ impl Store {
     pub(super) fn keep_held(&mut self, held: &Held<'_>, facts: &Facts) -> io::Result<Option<String>> {
         match self.keep(|| held.open().map_err(|error| error.source), facts) {
             Ok(name) => Ok(Some(name)),
-            Err(CopyError::Read(_)) => Ok(None),
+            Err(CopyError::Read(_)) => {
+                self.miss(facts, held.node().ok().as_ref().and_then(born));
+                Ok(None)
+            }
             Err(CopyError::Write(source)) => Err(source),
         }
+    }
+
+    fn miss(&mut self, facts: &Facts, born: Option<SystemTime>) {
+        self.first(facts, None, born).is_missed = true;
     }
 
     /// Keeps what else is to be seen of the file that was `born` then, unless that was done before.
@@ -157,7 +171,7 @@ impl Store {
         xattrs: Option<BTreeMap<String, String>>,
         born: Option<SystemTime>,
     ) -> &mut Kept {
-        let new = Kept { name: None, facts: facts.clone(), xattrs, born };
+        let new = Kept { name: None, is_missed: false, facts: facts.clone(), xattrs, born };
         match self.kept.entry((facts.dev, facts.ino)) {
             Entry::Occupied(mut entry) => {
                 if !entry.get().is_of(born) {
@@ -360,6 +374,13 @@ mod tests {
         assert!(store.earlier(&facts, || born(&content)).is_none());
         let name = store.keep(|| content.try_clone(), &facts).unwrap();
         assert_eq!(store.earlier(&facts, || born(&content)).unwrap().name, Some(name));
+        // What could not be kept is kept as long as it is what it was.
+        for (size, is_kept) in [(facts.size, true), (facts.size + 1, false)] {
+            let mut store = Store::new(tempfile::tempfile().unwrap());
+            store.miss(&facts, born(&content));
+            let now = Facts { size, ..facts.clone() };
+            assert_eq!(store.keep(|| content.try_clone(), &now).is_ok(), is_kept);
+        }
         // Where nobody can tell when a file was made, what had one name may be another by now.
         for (nlink, is_known) in [(1, false), (2, true)] {
             let mut store = Store::new(tempfile::tempfile().unwrap());
