@@ -214,6 +214,35 @@ fn a_link_that_was_replaced_by_one_as_long_and_as_old() {
     assert_eq!((built.text("v1/f").as_str(), built.text("v2/f").as_str()), ("one", "two"));
 }
 
+/// Nobody sees who writes to what was open before, nor that it is another file by then.
+#[test]
+fn what_a_program_was_given_open_for_writing() {
+    let context = TestContext::new();
+    let work = context.work();
+    for name in ["appended", "written", "other", "unread"] {
+        write(work.join(name), "before");
+    }
+    fs_err::hard_link(work.join("other"), work.join("name")).expect("the directory can be written");
+    let script = "exec 3>> appended 4<> written 5>> other 6>> unread
+exec \"$0\" trace -q -t \"$1\" -- sh -c 'echo more >&3; echo more >&4; echo more >&5; echo more >&6; cat appended written name'";
+    let arguments = ["-c", script, support::minjail(), &context.text("app.trace")];
+    let outcome = outcome_of(context.command("sh").args(arguments)).success();
+    assert_eq!(outcome.text(), "beforemore\nmore\ne".to_owned() + "beforemore\n");
+    let traced = Traced { context, outcome };
+    let built = traced.build("tree", &[]);
+    for name in ["appended", "written", "name"] {
+        assert_eq!(built.text(name), "before", "{name}");
+    }
+    assert!(!built.has("unread") && !built.has("other"));
+
+    // What nothing was told of is not in the trace.
+    let trace = traced.context.path("other.trace");
+    let quiet = "exec \"$0\" trace -q -t \"$1\" -- true 6>> unread";
+    let arguments = ["-c", quiet, support::minjail(), &support::text(&trace)];
+    outcome_of(traced.context.command("sh").args(arguments)).success();
+    assert!(!trace.join("before").exists());
+}
+
 #[test]
 fn what_the_run_makes_is_not_there_but_its_directory_is() {
     let script =

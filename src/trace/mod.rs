@@ -6,6 +6,7 @@
 //! keeps what was asked for, and what was there before.
 
 mod format;
+mod given;
 mod holes;
 mod kernels;
 mod late;

@@ -157,6 +157,7 @@ impl Recorder {
             .filter_map(|directory| recorder.inside(directory?.as_os_str().as_bytes()))
             .collect();
         recorder.write(&Record::Run(header))?;
+        recorder.keep_given()?;
         Ok(recorder)
     }
 
@@ -431,7 +432,7 @@ impl Recorder {
         }
         let born = || self.root.node(current).ok().flatten().map(File::from).as_ref().and_then(born);
         let Some(was) = self.store.earlier(facts, born) else { return };
-        let is_new = self.noted.insert(record.path.clone());
+        let is_new = was.xattrs.is_some() && self.noted.insert(record.path.clone());
         if is_new {
             record.xattrs.clone_from(&was.xattrs);
         }
@@ -522,7 +523,7 @@ impl Recorder {
     }
 
     /// The path below the root; `None` for what is no path, or outside.
-    fn inside(&self, path: &[u8]) -> Option<JailPath> {
+    pub(super) fn inside(&self, path: &[u8]) -> Option<JailPath> {
         let path = Path::new(OsStr::from_bytes(path)).strip_prefix(&self.top).ok()?;
         JailPath::parse(&[b"/", path.as_os_str().as_bytes()].concat()).ok()
     }
@@ -548,13 +549,16 @@ impl Recorder {
     }
 
     pub(super) fn write(&mut self, record: &Record) -> Result<(), RecordError> {
+        if let Record::Touch(Touch { before: Some(name), .. }) = record {
+            self.store.tell(name);
+        }
         write_record(&mut self.records, record)
             .map_err(|source| RecordError::Temporary { path: self.place.clone(), source })
     }
 }
 
 /// What of extended attributes an image would carry; `None` if that cannot be seen.
-fn xattrs(held: &Held<'_>) -> Option<BTreeMap<String, String>> {
+pub(super) fn xattrs(held: &Held<'_>) -> Option<BTreeMap<String, String>> {
     let xattrs = held.xattrs().ok()?;
     Some(xattrs.into_iter().map(|(name, value)| (name, escape(&value))).collect())
 }

@@ -5,7 +5,7 @@
 //! program has ended.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -30,6 +30,8 @@ pub(super) struct Store {
     stored: BTreeMap<String, (u64, u64)>,
     /// The same of those whose digests are not known yet, in the order of their numbers ([`pending`]).
     pending: Vec<(u64, u64)>,
+    /// Names of those that nothing was told of so far.
+    untold: BTreeSet<String>,
 }
 
 /// What was kept of a file when it was about to be changed for the first time.
@@ -67,7 +69,7 @@ const BLOCK: u64 = 4096;
 const SMALL: u64 = 64 * 1024;
 
 /// A file from this size on is hashed when the program has ended.
-const LARGE: u64 = 64 << 20;
+pub(super) const LARGE: u64 = 64 << 20;
 
 /// What is read at a time.
 const PIECE: usize = 64 * 1024;
@@ -103,7 +105,8 @@ impl From<CopyError> for io::Error {
 impl Store {
     /// Keeps them in `file`, which is empty.
     pub(super) fn new(file: File) -> Self {
-        Self { file, end: 0, kept: HashMap::new(), stored: BTreeMap::new(), pending: Vec::new() }
+        let (kept, stored, pending) = (HashMap::new(), BTreeMap::new(), Vec::new());
+        Self { file, end: 0, kept, stored, untold: BTreeSet::new(), pending }
     }
 
     /// Keeps the content that the regular file that `open` opens has by its `facts`; its digest, in hexadecimal, or a name
@@ -157,6 +160,22 @@ impl Store {
 
     fn miss(&mut self, facts: &Facts, born: Option<SystemTime>) {
         self.first(facts, None, born).is_missed = true;
+    }
+
+    /// Keeps the content of what is `held` for the case that it is told of.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn keep_untold(&mut self, held: &Held<'_>, facts: &Facts) -> io::Result<()> {
+        if let Some(name) = self.keep_held(held, facts)? {
+            self.untold.insert(name);
+        }
+        Ok(())
+    }
+
+    /// The content of this name is told of.
+    pub(super) fn tell(&mut self, name: &str) {
+        self.untold.remove(name);
     }
 
     /// Keeps what else is to be seen of the file that was `born` then, unless that was done before.
@@ -239,17 +258,20 @@ impl Store {
     }
 
     /// Writes each content to a file of its own in `directory`, which is made if there is any; the digests of those that
-    /// have another name so far, by that name.
+    /// have another name so far, by that name. Not what was never told of.
     pub(super) fn write(&self, directory: &Path) -> io::Result<BTreeMap<String, String>> {
-        if !self.stored.is_empty() || !self.pending.is_empty() {
+        if self.stored.len() + self.pending.len() > self.untold.len() {
             fs_err::create_dir(directory)?;
         }
-        for (digest, &extent) in &self.stored {
+        for (digest, &extent) in self.stored.iter().filter(|(digest, _)| !self.untold.contains(*digest)) {
             self.write_one(extent, &directory.join(digest), None)?;
         }
         let mut digests = BTreeMap::new();
         for (number, &extent) in self.pending.iter().enumerate() {
             let (name, mut hash) = (pending(number), Sha256::new());
+            if self.untold.contains(&name) {
+                continue;
+            }
             self.write_one(extent, &directory.join(&name), Some(&mut hash))?;
             let digest = hex(&hash.finalize());
             // One of the same content is as good.
