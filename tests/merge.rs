@@ -37,6 +37,65 @@ fn what_is_merged_builds_what_the_traces_build_together() {
     assert_eq!(records("joined.trace"), records("again.trace"));
 }
 
+/// What `minjail build` of these traces has as `conf`, or says.
+fn conf_of(context: &TestContext, traces: &[&str]) -> Result<String, String> {
+    let tree = context.path("tree");
+    let mut command = context.minjail(&["build", "-q", "--force", "-o", &format!("rootfs:{}", context.text("tree"))]);
+    for trace in traces {
+        command.args(["-t", trace]);
+    }
+    let outcome = outcome_of(&mut command);
+    let conf = context.work().join("conf");
+    let conf = tree.join(conf.strip_prefix("/").expect("it is absolute"));
+    if outcome.status == 0 { Ok(fs_err::read_to_string(conf).expect("it is packed")) } else { Err(outcome.stderr) }
+}
+
+#[test]
+fn what_one_run_wrote_and_another_read() {
+    let context = TestContext::new();
+    let conf = context.work().join("conf");
+    for (number, change) in ["printf BBBB > conf", "printf BBBB > new; mv new conf"].into_iter().enumerate() {
+        fs_err::write(&conf, "AAAA").expect("the directory can be written");
+        let earlier = traced(&context, "earlier.trace", "cat conf");
+        let writes = traced(&context, &format!("{number}.trace"), change);
+        let looks = traced(&context, "looks.trace", "test -e conf");
+        for (name, script) in [("a.trace", "cat conf"), ("z.trace", "sort conf")] {
+            let reads = traced(&context, name, script);
+            for traces in [[writes.as_str(), &reads], [reads.as_str(), &writes]] {
+                let said = conf_of(&context, &traces).expect_err("one found AAAA, and the other BBBB");
+                assert!(said.contains("conf` had one content in workload") && said.contains("hint: "), "{said}");
+            }
+        }
+        assert_eq!(conf_of(&context, &[&earlier, &writes, &looks]), Ok("AAAA".to_owned()));
+    }
+}
+
+#[test]
+fn what_one_run_gave_another_time_and_another_read() {
+    let context = TestContext::new();
+    let conf = context.work().join("conf");
+    fs_err::write(&conf, "AAAA").expect("the directory can be written");
+    let touches = traced(&context, "touches.trace", "touch -d @7 conf; printf AAAA > conf");
+    let reads = traced(&context, "reads.trace", "cat conf");
+    assert_eq!(conf_of(&context, &[&touches, &reads]), Ok("AAAA".to_owned()));
+    // It has been brought back, as from a package or a backup.
+    let writes = traced(&context, "writes.trace", "printf BBBB > conf");
+    fs_err::write(context.work().join("old"), "AAAA").expect("the directory can be written");
+    fs_err::rename(context.work().join("old"), &conf).expect("the directory can be written");
+    let reads = traced(&context, "again.trace", "cat conf");
+    assert_eq!(conf_of(&context, &[&writes, &reads]), Ok("AAAA".to_owned()));
+    // Another machine has it as another inode with another time.
+    let records = context.path("again.trace").join("trace.jsonl");
+    let told = fs_err::read_to_string(&records).expect("it is a trace");
+    let elsewhere = told.lines().map(|line| {
+        let is_told = line.contains("/conf\"") && line.contains("\"touch\"");
+        let line = if is_told { line.replace("\"mtime\":", "\"mtime\":1") } else { line.to_owned() };
+        if is_told { line.replace("\"ino\":", "\"ino\":1") + "\n" } else { line + "\n" }
+    });
+    fs_err::write(&records, elsewhere.collect::<String>()).expect("it is ours");
+    assert_eq!(conf_of(&context, &[&writes, &reads]), Ok("AAAA".to_owned()));
+}
+
 #[test]
 fn what_cannot_be_merged_is_said() {
     let context = TestContext::new();

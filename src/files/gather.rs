@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::special;
-use super::state::state;
+use super::state::{Finding, state};
 use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Reasons, Was, What};
 use crate::path::{FileType, JailPath, escape, unescape};
 use crate::root::Root;
@@ -20,6 +20,8 @@ pub(super) struct Touched<'a> {
     /// The first touch of the first run: how things were.
     pub(super) first: &'a Touch,
     header: &'a Header,
+    /// Of each run, in their order.
+    pub(super) findings: Vec<Finding<'a>>,
     accesses: BTreeSet<Access>,
     /// The content may have been read.
     pub(super) granted: bool,
@@ -141,6 +143,7 @@ impl<'a> Gathered<'a> {
         let touched = self.paths.entry(touch.path.clone()).or_insert_with(|| Touched {
             first: touch,
             header: &run.header,
+            findings: Vec::new(),
             accesses: BTreeSet::new(),
             granted: false,
             before: None,
@@ -151,6 +154,7 @@ impl<'a> Gathered<'a> {
         });
         touched.is_named |= !touch.by_descriptor;
         touched.agree(run, touch)?;
+        touched.find(&run.header, touch);
         touched.accesses.insert(touch.access);
         touched.granted |= touch.refused.is_none();
         touched.before = touched.before.or(touch.before.as_deref());
@@ -330,7 +334,8 @@ fn want(
     if facts.is_directory() && !is_shared(path) && touched.is_the_jails(path, jails, root)? {
         return Ok(());
     }
-    let what = state(path, touched, facts, root)?;
+    touched.found_the_same(path, root)?;
+    let what = state(path, touched, touched.kept().unwrap_or(facts), root)?;
     match &what {
         What::Was(was) if facts.is_file() && was.content.is_some() && touched.is_changed() => {
             notes.push(Note::State { path: path.clone() });

@@ -1,4 +1,4 @@
-//! How something was before the run, and whether the root still has it so.
+//! How something was before the runs, whether all of them found it so, and whether the root still has it.
 
 use std::io::{self, Read};
 
@@ -8,7 +8,69 @@ use super::gather::Touched;
 use super::{FilesError, Was, What};
 use crate::path::{Facts, FileType, JailPath, escape, hex, unescape};
 use crate::root::Root;
-use crate::trace::is_temporary;
+use crate::trace::{Access, Found, Header, Touch, is_temporary};
+
+/// What a run found first at a path.
+#[derive(Debug)]
+pub(super) struct Finding<'a> {
+    header: &'a Header,
+    facts: &'a Facts,
+    before: Option<&'a str>,
+    /// It may have read what was there.
+    is_read: bool,
+}
+
+impl<'a> Touched<'a> {
+    /// Takes what a run found: those of one run come one after the other.
+    pub(super) fn find(&mut self, header: &'a Header, touch: &'a Touch) {
+        let Found::There(facts) = &touch.found else { return };
+        if self.findings.last().is_none_or(|last| !std::ptr::eq(last.header, header)) {
+            self.findings.push(Finding { header, facts, before: None, is_read: false });
+        }
+        let Some(finding) = self.findings.last_mut() else { return };
+        finding.before = finding.before.or(touch.before.as_deref());
+        let reads = matches!(touch.access, Access::Read | Access::Execute | Access::Write);
+        finding.is_read |= reads && touch.refused.is_none();
+    }
+
+    /// The facts that belong to the content that was kept.
+    pub(super) fn kept(&self) -> Option<&'a Facts> {
+        self.findings.iter().find(|finding| finding.before.is_some()).map(|finding| finding.facts)
+    }
+
+    /// Where a run has kept what it changed, another must not have read what that one wrote. Who has found the file elsewhere tells
+    /// of another inode and another time, and may have found the same.
+    ///
+    /// # Errors
+    /// It has read something else.
+    pub(super) fn found_the_same(&self, path: &JailPath, root: &Root) -> Result<(), FilesError> {
+        let (kept, others): (Vec<_>, Vec<_>) = self.findings.iter().partition(|finding| finding.before.is_some());
+        let Some((first, before)) = kept.first().and_then(|first| Some((first, first.before?))) else { return Ok(()) };
+        let is_same = |one: &Facts, two: &Facts| (one.dev, one.ino) == (two.dev, two.ino);
+        for other in others.into_iter().filter(|finding| finding.is_read && finding.facts.is_file()) {
+            if kept.iter().any(|kept| kept.facts.same_content(other.facts)) {
+                continue;
+            }
+            let now = root.facts(path)?;
+            let is_now = now.is_some_and(|now| now.same_content(other.facts) && is_same(&now, other.facts));
+            let differs = if other.facts.size != first.facts.size {
+                true
+            } else if is_now || kept.iter().any(|kept| is_same(kept.facts, other.facts)) {
+                !has_content(path, before, root)
+            } else {
+                false
+            };
+            if differs {
+                return Err(FilesError::Conflict {
+                    path: path.clone(),
+                    first: first.header.workload.clone(),
+                    second: other.header.workload.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
 
 /// As it is, if it still is as the run found it; else as it was.
 pub(super) fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> Result<What, FilesError> {
