@@ -257,6 +257,27 @@ fn programs_that_ran_without_their_rights_are_told() {
     }
 }
 
+/// As in a container: what root traces without `CAP_SYS_ADMIN` has none of them either, once it is somebody else.
+#[test]
+fn programs_that_ran_without_their_rights_are_told_to_a_root_of_little_power() {
+    if !needs_root("to give up capabilities") {
+        return;
+    }
+    let place = Place::new();
+    let program = place.context.path("setuid");
+    fs_err::copy("/bin/true", &program).expect("the directory is ours");
+    fs_err::set_permissions(&program, PermissionsExt::from_mode(0o4755)).expect("the directory is ours");
+    place.lay_out(&[]);
+    let (bound, user) = (["--bounding-set", "-sys_admin"], ["setpriv", "--reuid=65534", "--clear-groups"]);
+    let mut weak = limited("setpriv");
+    weak.args(bound).args([minjail(), "trace", "-t", &place.context.text("weak.trace"), "--"]);
+    let traced = outcome_of(weak.args(user).arg(&program).current_dir(place.context.work())).success();
+    let note = format!("note: `{}` ran without the rights that its file gives it", program.display());
+    assert!(traced.stderr.contains(&note), "{traced}");
+    let doctor = outcome_of(limited("setpriv").args(bound).args([minjail(), "doctor"])).success();
+    assert!(doctor.text().contains("root without CAP_SYS_ADMIN: setuid programs run without"), "{doctor}");
+}
+
 #[test]
 fn where_a_user_may_not_write_nothing_is_run() {
     if !needs_root("to become another user") {

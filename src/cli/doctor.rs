@@ -12,6 +12,7 @@ use nix::unistd::Uid;
 use super::answer;
 use super::exit::Exit;
 use super::failure::Failure;
+use super::lost_rights::{has_capability, may_keep_rights};
 use crate::jail::{self, Base, Jail, Network, User};
 use crate::path::JailPath;
 
@@ -110,14 +111,21 @@ fn tracing() -> Finding {
     drop(quiet);
     match outcome {
         Ok(_) => {
-            let rights = if get_no_new_privs().unwrap_or(false) {
-                "under no_new_privs: setuid programs run without their rights, as they do without minjail"
-            } else if Uid::effective().is_root() {
-                "setuid programs keep their rights"
-            } else {
-                "as an ordinary user: setuid programs run without their rights"
+            let is_bound = get_no_new_privs().unwrap_or(false);
+            let rights = match (is_bound, may_keep_rights(), Uid::effective().is_root()) {
+                (true, ..) => {
+                    "under no_new_privs: setuid programs run without their rights, as they do without minjail"
+                }
+                (_, true, _) => "setuid programs keep their rights",
+                (_, false, true) => "root without CAP_SYS_ADMIN: setuid programs run without their rights",
+                (_, false, false) => "as an ordinary user: setuid programs run without their rights",
             };
-            Finding::works("ptrace, seccomp", format!("{touches} events of one short run; {rights}"))
+            let seen = format!("{touches} events of one short run; {rights}");
+            if is_bound || may_keep_rights() || !Uid::effective().is_root() {
+                return Finding::works("ptrace, seccomp", seen);
+            }
+            let hint = "in a container, `--cap-add=SYS_ADMIN --cap-add=SYS_PTRACE` lets programs that change their user run as ever";
+            Finding { what: "ptrace, seccomp", state: State::Limited, seen, hint: Some(hint.to_owned()) }
         }
         Err(error) => {
             let failure = Failure::from(error);
@@ -170,6 +178,13 @@ fn yama() -> Finding {
     }
 }
 
+/// What to do where the kernel does not say which right is lacking.
+const CONFINED: &str = "a jail needs /proc, namespaces, their maps of ids and mounts: in a container, `--privileged`; `minjail trace`, \
+                        and `minjail build` from saved traces, do without";
+
+/// `include/uapi/linux/capability.h`.
+const CAP_SETUID: u32 = 7;
+
 /// Builds a jail and leaves it at once.
 fn jail() -> Finding {
     let what = "jail";
@@ -191,7 +206,12 @@ fn jail() -> Finding {
         Ok(_) => Finding::works(what, "namespaces, overlay, mounts and pivot_root work"),
         Err(error) => {
             let failure = Failure::from(error);
-            Finding { what, state: State::Fails, seen: failure.text(), hint: failure.first_hint() }
+            Finding {
+                what,
+                state: State::Fails,
+                seen: failure.text(),
+                hint: failure.first_hint().or(Some(CONFINED.to_owned())),
+            }
         }
     }
 }
@@ -200,7 +220,7 @@ fn jail() -> Finding {
 fn ids() -> Finding {
     let what = "users in a jail";
     let own = mapped_ids();
-    if Uid::effective().is_root() && own > 1 {
+    if Uid::effective().is_root() && own > 1 && has_capability(CAP_SETUID) {
         let seen = if own == u64::from(u32::MAX) {
             "all: minjail runs as root".to_owned()
         } else {
@@ -219,7 +239,11 @@ fn ids() -> Finding {
     if found && !is_bound && own == u64::from(u32::MAX) && has_range("/etc/subuid") && has_range("/etc/subgid") {
         return Finding::works(what, "a range of them, by newuidmap");
     }
-    let hint = if is_bound {
+    let hint = if own == 0 {
+        "see to it that /proc is mounted, and that this user namespace has ids"
+    } else if Uid::effective().is_root() && !has_capability(CAP_SETUID) {
+        "minjail runs as root without CAP_SETUID: in a container, `--cap-add=SETUID --cap-add=SETGID`"
+    } else if is_bound {
         "newuidmap gives users only to who runs without no_new_privs"
     } else if own < u64::from(u32::MAX) {
         "run minjail outside this user namespace, or give it more ids"

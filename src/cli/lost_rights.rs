@@ -1,5 +1,5 @@
-//! Programs that ran without the rights that their files give them: whom an ordinary user traces gets none (`prctl(2)`,
-//! `PR_SET_NO_NEW_PRIVS`).
+//! Programs that ran without the rights that their files give them: whom somebody traces without `CAP_SYS_ADMIN` gets none, as an
+//! ordinary user, or root in most containers (`seccomp(2)`, EACCES; `prctl(2)`, `PR_SET_NO_NEW_PRIVS`).
 //!
 //! In: the events of a run. Out: a note for each such program.
 
@@ -8,36 +8,44 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use minjail_tracer::{Access, Event, Found};
-use nix::unistd::{Gid, Uid};
 
 use crate::path::escape;
 
 /// The programs seen so far, by their paths.
 #[derive(Default)]
-pub(super) struct LostRights(BTreeSet<Vec<u8>>);
+pub(super) struct LostRights {
+    are_lost: bool,
+    programs: BTreeSet<Vec<u8>>,
+}
 
 impl LostRights {
+    /// Of what this process is about to trace.
+    pub(super) fn start() -> Self {
+        Self { are_lost: !may_keep_rights(), ..Self::default() }
+    }
+
     pub(super) fn take(&mut self, event: &Event<'_>) {
         let Event::Touch(touch) = event else { return };
-        if touch.access != Access::Execute || touch.is_served || Uid::effective().is_root() {
+        if !self.are_lost || touch.access != Access::Execute || touch.is_served {
             return;
         }
         let Found::There(stat) = &touch.walk.found else { return };
         let has = |bits: u32| stat.st_mode & bits == bits;
-        let as_user = has(libc::S_ISUID) && stat.st_uid != Uid::effective().as_raw();
-        let as_group = has(libc::S_ISGID | libc::S_IXGRP) && stat.st_gid != Gid::effective().as_raw();
+        let [user, group] = ids_of(touch.task);
+        let as_user = has(libc::S_ISUID) && Some(stat.st_uid) != user;
+        let as_group = has(libc::S_ISGID | libc::S_IXGRP) && Some(stat.st_gid) != group;
         let path = Path::new(std::ffi::OsStr::from_bytes(&touch.walk.end));
         let is_file = has(libc::S_IFREG);
         if is_file && (as_user || as_group || has_capabilities(path)) {
-            self.0.insert(touch.walk.end.clone());
+            self.programs.insert(touch.walk.end.clone());
         }
     }
 
     /// Says on standard error which there were.
     pub(super) fn tell(&self) {
-        for path in &self.0 {
+        for path in &self.programs {
             say!(
-                "note: `{}` ran without the rights that its file gives it, which only root's tracer leaves it; what it would \
+                "note: `{}` ran without the rights that its file gives it, which only a tracer with CAP_SYS_ADMIN leaves it; what it would \
                  have used with them is not in the trace",
                 escape(path)
             );
@@ -48,4 +56,29 @@ impl LostRights {
 /// `capabilities(7)`, "File capabilities".
 fn has_capabilities(path: &Path) -> bool {
     matches!(xattr::get(path, "security.capability"), Ok(Some(_)))
+}
+
+/// True if what this process traces keeps the rights that files give it.
+pub(super) fn may_keep_rights() -> bool {
+    has_capability(CAP_SYS_ADMIN)
+}
+
+/// `include/uapi/linux/capability.h`.
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// True if this process has the capability of this number in effect.
+pub(super) fn has_capability(number: u32) -> bool {
+    let mask = status_of("self", "CapEff:").and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << number) != 0)
+}
+
+/// The effective user and group of a task.
+fn ids_of(task: i32) -> [Option<u32>; 2] {
+    ["Uid:", "Gid:"].map(|name| status_of(&task.to_string(), name)?.split_whitespace().nth(1)?.parse().ok())
+}
+
+/// `proc(5)`, `/proc/pid/status`.
+fn status_of(task: &str, name: &str) -> Option<String> {
+    let status = fs_err::read_to_string(format!("/proc/{task}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
 }

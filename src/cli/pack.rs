@@ -286,12 +286,12 @@ pub(super) fn refuse_gaps(trace: &Trace, prepared: &Prepared) -> Result<(), Fail
         .collect();
     let failure = Failure::usage(format!("the trace has gaps: {}", list.join("; ")));
     // proc_pid_mem(5), prctl(2): a process that makes itself undumpable is shown to those with CAP_SYS_PTRACE alone.
-    let hides = gaps.contains_key(&Gap::Memory) && !Uid::effective().is_root();
-    let failure = if hides {
-        failure.hint("a program that hides its memory is shown to root: trace it as root")
+    let hint = if Uid::effective().is_root() {
+        "a program that changes its user hides its memory from who has no CAP_SYS_PTRACE: in a container, add it with `--cap-add=SYS_PTRACE`"
     } else {
-        failure
+        "a program that hides its memory is shown to root: trace it as root"
     };
+    let failure = if gaps.contains_key(&Gap::Memory) { failure.hint(hint) } else { failure };
     Err(failure
         .hint("the trace was kept; `--allow-gaps` builds the image all the same, if you know that nothing is missing"))
 }

@@ -201,7 +201,7 @@ impl Workload {
         if quiet {
             return self.trace(target, options, |_| {});
         }
-        let (mut outliving, mut lost) = (Outliving::new(grace), LostRights::default());
+        let (mut outliving, mut lost) = (Outliving::new(grace), LostRights::start());
         let traced = self.trace(target, options, |event| {
             outliving.take(event);
             lost.take(event);
