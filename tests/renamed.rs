@@ -202,6 +202,34 @@ fn what_a_listing_has_shown_of_a_directory_that_is_renamed_later() {
     assert_eq!(image_of("ls d; cat d/l; mv d e; rm e/l", &before), read);
 }
 
+/// Nor is the record of a run lost for what its user has closed to himself.
+#[test]
+fn a_directory_that_is_renamed_and_closed() {
+    if !needs_root("to become another user") || !has(&["setpriv"]) {
+        return;
+    }
+    let scratch = tempfile::Builder::new().prefix("minjail-closed-").tempdir_in("/var/tmp").unwrap();
+    let at = |name: &str| support::text(&scratch.path().join(name));
+    lay_out(scratch.path(), &["d/sub/f=old", "d/other/"]);
+    fs_err::copy(support::minjail(), at("minjail")).unwrap();
+    outcome_of(support::limited("chown").args(["-R", "65534:65534", &support::text(scratch.path())])).success();
+    let script = "ls d; cat d/sub/f; mv d e; chmod 000 e; echo done";
+    let mut command = support::limited("setpriv");
+    command.args([
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        &at("minjail"),
+        "trace",
+        "-q",
+        "-t",
+        &at("t.trace"),
+    ]);
+    let outcome = outcome_of(command.args(["--", "sh", "-c", script]).current_dir(scratch.path())).success();
+    assert!(outcome.text().ends_with("done\n"), "{outcome}");
+    assert!(scratch.path().join("t.trace/trace.jsonl").is_file());
+}
+
 /// Files of one package often have the same time, and may have the same size.
 #[test]
 fn another_file_of_the_same_size_and_time() {

@@ -138,7 +138,8 @@ impl Recorder {
             return Ok(());
         }
         let is_one = |facts: &Facts| facts.is_directory() || facts.is_symlink();
-        let Some(facts) = self.root.facts(is)?.filter(is_one) else { return Ok(()) };
+        // What cannot be looked at, as in a directory that the run has closed, is missed when the image is built.
+        let Some(facts) = self.root.facts(is).ok().flatten().filter(is_one) else { return Ok(()) };
         let target =
             if facts.is_symlink() { self.root.hold(is, &facts).and_then(|held| held.link_text()).ok() } else { None };
         self.kept.insert(was.clone());
