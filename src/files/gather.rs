@@ -249,9 +249,12 @@ pub(super) fn wanted(
     };
     let makings = gathered.makings.iter().filter(|(path, _)| was_there(path));
     for (path, way) in gathered.links.iter().filter(|(path, _)| !is_kernels(path)) {
-        let what = if files.contains(path) { Some(What::AsIs) } else { way.what(path, root)? };
+        let (path, what) = if is_made_up(path, root) {
+            (made_up(path, root, &mut notes), Some(What::AsIs))
+        } else {
+            (path.clone(), if files.contains(path) { Some(What::AsIs) } else { way.what(path, root)? })
+        };
         let Some(what) = what else { continue };
-        let path = if is_made_up(path, root) { made_up(path, root, &mut notes) } else { path.clone() };
         for reason in &way.reasons {
             files.add(path.clone(), what.clone(), reason.clone());
         }

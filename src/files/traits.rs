@@ -76,7 +76,7 @@ fn is_python_landmark(path: &JailPath) -> bool {
 /// of a distribution lie beside the C library. One that is not there is as one that knows nothing.
 fn add_services(files: &mut FileSet, root: &Root) -> Result<Vec<JailPath>, RootError> {
     let path = JailPath::parse(b"/etc/nsswitch.conf").expect("an absolute path");
-    let is_file = root.lstat(&path)?.is_some_and(|facts| facts.is_file());
+    let is_file = root.facts(&path)?.is_some_and(|facts| facts.is_file());
     if !is_file || !files.contains(&path) {
         return Ok(Vec::new());
     }

@@ -59,8 +59,8 @@ pub(super) fn compiled<'a>(
     let mut sources = BTreeSet::new();
     for path in paths {
         let Some(source) = source_of(path) else { continue };
-        let Some(facts) = root.lstat(&source)?.filter(Facts::is_file) else { continue };
-        if root.lstat(path)?.is_some_and(|facts| facts.is_file()) && names(path, &facts, root)? {
+        let Some(facts) = root.facts(&source)?.filter(Facts::is_file) else { continue };
+        if root.facts(path)?.is_some_and(|facts| facts.is_file()) && names(path, &facts, root)? {
             sources.insert(source);
         }
     }
@@ -81,7 +81,7 @@ pub(super) fn mirrors<'a>(
     for path in packaged {
         originals.entry(path.file_name()).or_default().push(path);
     }
-    let time = |path: &JailPath| Ok(root.lstat(path)?.filter(Facts::is_file).map(|facts| facts.mtime));
+    let time = |path: &JailPath| Ok(root.facts(path)?.filter(Facts::is_file).map(|facts| facts.mtime));
     let mut mirrors = BTreeSet::new();
     for path in own {
         let Some(originals) = originals.get(path.file_name()) else { continue };

@@ -538,10 +538,15 @@ impl Recorder {
         let current = self.inside(&link.path)?;
         let path = self.names.origin(&current)?;
         let is_new = !is_served && !is_kernels(&path) && self.met.insert(path.clone());
-        // Whoever replaces it meanwhile has told of it.
-        let is_it = |facts: &Facts| facts.is_symlink() && facts.size == link.target.len() as u64;
-        let facts = if is_new { self.root.facts(&current).ok().flatten().filter(is_it) } else { None };
+        let facts = if is_new { self.link_facts(&current, link.target.len()) } else { None };
         Some(Link { path, target: escape(&link.target), facts })
+    }
+
+    /// Of a link that the kernel makes up there are none, nor of one that somebody has just replaced.
+    fn link_facts(&mut self, current: &JailPath, length: usize) -> Option<Facts> {
+        let stat = self.root.stat(current).ok()??;
+        let facts = Facts::from_stat(&stat).filter(|facts| facts.is_symlink() && facts.size == length as u64)?;
+        if self.origins.errno(current, &stat, &self.root).is_some() { None } else { Some(facts) }
     }
 
     fn program(&self, process: i32) -> u32 {
