@@ -213,7 +213,7 @@ impl Drawing<'_> {
             (What::AsIs, None) if was_only_listed(&reasons) => return Ok(()),
             (What::Was(was), facts) => self.as_was(&path, &was, facts.as_ref())?,
             (What::Hollow, Some(facts)) if facts.is_file() => self.hollow(&path, &facts),
-            (What::AsIs | What::Hollow, _) => return Err(DrawError::Missing { path }),
+            (What::AsIs | What::Hollow, _) => return Err(self.missing(path)),
             (What::Sealed(was), facts) => self.sealed(&path, &was, facts.as_ref()),
             (What::Made(bytes), facts) => {
                 self.made.insert(path.clone(), Made::File(bytes.clone()));
@@ -226,6 +226,15 @@ impl Drawing<'_> {
             }
         };
         self.put(path, draft, reasons)
+    }
+
+    /// Why nothing is at `path`.
+    fn missing(&self, path: JailPath) -> DrawError {
+        let nearest = path.ancestors().find_map(|above| Some((self.root.facts(&above).ok()??, above)));
+        match nearest {
+            Some((facts, parent)) if !facts.is_directory() => DrawError::Parent { path, parent },
+            _ => DrawError::Missing { path },
+        }
     }
 
     /// What the root has there; `None` for a socket.
