@@ -91,7 +91,7 @@ impl Names {
         self.pending = others;
         let calls: Vec<Move> = calls;
         for call in calls.iter().filter(|_| has) {
-            self.apply(call, matches!(call.came(root), Came::Exchanged));
+            self.apply(call, matches!(call.came(root), Came::Exchanged), root);
         }
         !has || calls.iter().all(|call| call.is_link || call.from.is_some())
     }
@@ -104,7 +104,7 @@ impl Names {
                 Came::Nothing if is_over(&call) => {}
                 Came::Nothing => self.pending.push(call),
                 came => {
-                    self.apply(&call, matches!(came, Came::Exchanged));
+                    self.apply(&call, matches!(came, Came::Exchanged), root);
                     // Of several that would have done the same, one has.
                     calls.retain(|other| other.from != call.from || other.to != call.to);
                 }
@@ -203,7 +203,7 @@ impl Names {
     }
 
     /// A call has moved something, or exchanged the two.
-    fn apply(&mut self, call: &Move, is_exchange: bool) {
+    fn apply(&mut self, call: &Move, is_exchange: bool, root: &Root) {
         let to = &call.to;
         let Some(Standing { path: from, .. }) = &call.from else {
             self.take(to);
@@ -217,6 +217,9 @@ impl Names {
         self.put(to, moved, below, from);
         if let Some(other) = other {
             self.put(from, other, other_below, to);
+        } else if !call.is_link && matches!(root.facts(from), Ok(Some(_))) {
+            // What it leaves there is its own (rename(2), `RENAME_WHITEOUT`).
+            self.now.insert(from.clone(), Origin::Made);
         }
     }
 
@@ -414,6 +417,16 @@ mod tests {
         ground.put("/d/by-descriptor");
         ground.returns(1, true);
         assert_eq!(["/d/linked", "/d/by-descriptor"].map(|text| ground.origin(text)), ["made", "made"]);
+    }
+
+    #[test]
+    fn what_a_rename_leaves_behind_is_made() {
+        let mut ground = Ground::new(&["/a"]);
+        ground.sees_rename(1, "/a", "/b");
+        fs_err::rename(ground.at("/a"), ground.at("/b")).unwrap();
+        ground.put("/a");
+        ground.returns(1, true);
+        assert_eq!((ground.origin("/a"), ground.origin("/b")), ("made".to_owned(), "/a".to_owned()));
     }
 
     #[test]
