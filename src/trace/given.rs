@@ -10,7 +10,8 @@ use std::path::Path;
 use nix::libc::{O_ACCMODE, O_CLOEXEC, O_RDONLY};
 
 use super::is_kernels;
-use super::record::{RecordError, Recorder, xattrs};
+use super::preserve::xattrs;
+use super::record::{RecordError, Recorder};
 use super::store::{LARGE, born};
 use crate::path::Facts;
 

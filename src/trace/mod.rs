@@ -14,6 +14,7 @@ mod merge;
 mod model;
 mod names;
 mod owners;
+mod preserve;
 mod record;
 mod rights;
 mod store;

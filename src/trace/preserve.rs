@@ -1,0 +1,166 @@
+//! What a call could change, kept before it runs.
+//!
+//! In: a path at which a call is about to do something, and what is there. Out: in its record, what an image needs of that and nobody
+//! can see later: the content, extended attributes, a link's text, the names in a directory; each as the run found it first,
+//! by whatever name of the file.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+
+use minjail_tracer::{Access, Gap, sets_times};
+
+use super::model::{Found, Touch};
+use super::record::{RecordError, Recorder, is_temporary};
+use super::store::born;
+use crate::path::{Facts, JailPath, escape};
+use crate::root::Held;
+
+impl Recorder {
+    /// Keeps what the call could change, or what only now can be seen: content, a link's text, a listing.
+    pub(super) fn preserve(&mut self, task: i32, current: &JailPath, record: &mut Touch) -> Result<(), RecordError> {
+        let Found::There(facts) = &record.found else { return Ok(()) };
+        if record.refused.is_some() {
+            return Ok(());
+        }
+        let facts = &facts.clone();
+        if facts.is_file() && !record.made {
+            self.recall(current, facts, record);
+        }
+        // What was moved is not there any more when an image is built.
+        let is_moved = record.path != *current;
+        let hides = is_moved
+            || match record.access {
+                Access::Write | Access::Create | Access::Remove | Access::Replace => true,
+                // With another time nobody can tell any more whether a file still has the content that the run found.
+                Access::Attributes => sets_times(&record.call),
+                Access::Read => is_temporary(&record.path),
+                _ => false,
+            };
+        if !record.made && (hides || record.access == Access::Attributes) && !facts.is_symlink() {
+            self.keep_first(task, current, facts, hides, record)?;
+        }
+        if matches!(record.access, Access::Remove | Access::Replace) {
+            self.store.forget(facts);
+        }
+        if facts.is_symlink() {
+            record.target = self
+                .root
+                .hold_for(task, current, facts)
+                .and_then(|held| held.link_text())
+                .ok()
+                .map(|text| escape(&text));
+        }
+        if record.access == Access::List && facts.is_directory() && self.listed.insert(record.path.clone()) {
+            record.names = self.listing(task, current, facts, record)?;
+        }
+        Ok(())
+    }
+
+    /// What the run has changed by another name of the file is told as it was before that.
+    fn recall(&mut self, current: &JailPath, facts: &Facts, record: &mut Touch) {
+        if self.kept.contains(&record.path) && self.noted.contains(&record.path) {
+            return;
+        }
+        let born = || self.root.node(current).ok().flatten().map(File::from).as_ref().and_then(born);
+        let Some(was) = self.store.earlier(facts, born) else { return };
+        let is_new = was.xattrs.is_some() && self.noted.insert(record.path.clone());
+        if is_new {
+            record.xattrs.clone_from(&was.xattrs);
+        }
+        if let Some(name) = &was.name
+            && self.kept.insert(record.path.clone())
+        {
+            record.before = Some(name.clone());
+        }
+        if is_new || record.before.is_some() {
+            record.found = Found::There(was.facts.clone());
+        }
+    }
+
+    /// Keeps what is there when a call is about to change it for the first time: afterwards it may be what the run gave it. Of the
+    /// content that only if the call may change it, or `hides` it.
+    fn keep_first(
+        &mut self,
+        task: i32,
+        current: &JailPath,
+        facts: &Facts,
+        hides: bool,
+        record: &mut Touch,
+    ) -> Result<(), RecordError> {
+        let is_missed = self.missed.get(&record.path).is_some_and(|was| !was.is_unchanged(facts));
+        let keeps = hides && facts.is_file() && !is_missed && !self.kept.contains(&record.path);
+        let notes = !self.noted.contains(&record.path);
+        if !keeps && !notes {
+            return Ok(());
+        }
+        let held = self.root.hold_for(task, current, facts).ok();
+        if let (true, Some(held)) = (notes, &held) {
+            record.xattrs = xattrs(held);
+            self.noted.insert(record.path.clone());
+            if facts.is_file() {
+                let born = held.node().ok().as_ref().and_then(born);
+                self.store.note(facts, record.xattrs.clone(), born);
+            }
+        }
+        if keeps {
+            record.before = match held {
+                Some(held) => self.store.keep_held(&held, facts).map_err(failed_to_keep(current))?,
+                None => None,
+            };
+            if record.before.is_some() {
+                self.kept.insert(record.path.clone());
+            } else {
+                self.missed.entry(record.path.clone()).or_insert_with(|| facts.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the content that `path` has now, as [`Store::keep_held`] does.
+    pub(super) fn keep(&mut self, path: &JailPath, facts: &Facts) -> Result<Option<String>, RecordError> {
+        let Ok(held) = self.root.hold(path, facts) else { return Ok(None) };
+        self.store.keep_held(&held, facts).map_err(failed_to_keep(path))
+    }
+
+    /// The extended attributes of what is at `path`, as [`xattrs`] has them.
+    pub(super) fn xattrs(&self, path: &JailPath, facts: &Facts) -> Option<BTreeMap<String, String>> {
+        self.root.hold(path, facts).ok().as_ref().and_then(xattrs)
+    }
+
+    /// The names in the directory at `path`, without those that the run has made or brought there, and minjail for it; `None` if
+    /// somebody else has just removed it, or put another in its place. One that the program alone may list is a gap.
+    fn listing(
+        &mut self,
+        task: i32,
+        path: &JailPath,
+        facts: &Facts,
+        record: &Touch,
+    ) -> Result<Option<Vec<String>>, RecordError> {
+        let is_own = |name: &Vec<u8>| name.starts_with(b".minjail-") && self.shared.contains(path);
+        let was_there = |name: &Vec<u8>| self.names.origin(&path.join(name)) == Some(record.path.join(name));
+        let names = match self.root.hold_for(task, path, facts).and_then(|held| held.list()) {
+            Ok(names) => names.into_iter().filter(|name| !is_own(name) && was_there(name)),
+            Err(error) => {
+                self.listed.remove(&record.path);
+                if error.source.kind() != io::ErrorKind::NotFound {
+                    self.count(record.program, Gap::Served)?;
+                }
+                return Ok(None);
+            }
+        };
+        let mut names: Vec<String> = names.map(|name| escape(&name)).collect();
+        names.sort();
+        Ok(Some(names))
+    }
+}
+
+/// What of extended attributes an image would carry; `None` if that cannot be seen.
+pub(super) fn xattrs(held: &Held<'_>) -> Option<BTreeMap<String, String>> {
+    let xattrs = held.xattrs().ok()?;
+    Some(xattrs.into_iter().map(|(name, value)| (name, escape(&value))).collect())
+}
+
+fn failed_to_keep(path: &JailPath) -> impl FnOnce(io::Error) -> RecordError {
+    |source| RecordError::Keep { path: path.to_string(), source }
+}
