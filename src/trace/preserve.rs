@@ -59,7 +59,7 @@ impl Recorder {
 
     /// What the run has changed by another name of the file is told as it was before that.
     fn recall(&mut self, current: &JailPath, facts: &Facts, record: &mut Touch) {
-        if self.kept.contains(&record.path) && self.noted.contains(&record.path) {
+        if self.store.is_empty() || (self.kept.contains(&record.path) && self.noted.contains(&record.path)) {
             return;
         }
         let born = || self.root.node(current).ok().flatten().map(File::from).as_ref().and_then(born);
