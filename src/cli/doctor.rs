@@ -12,7 +12,8 @@ use nix::unistd::Uid;
 use super::answer;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::lost_rights::{has_capability, may_keep_rights};
+use super::lost_rights::may_keep_rights;
+use super::status::{CAP_SETUID, has_capability};
 use crate::jail::{self, Base, Jail, Network, User};
 use crate::path::JailPath;
 
@@ -111,21 +112,29 @@ fn tracing() -> Finding {
     drop(quiet);
     match outcome {
         Ok(_) => {
-            let is_bound = get_no_new_privs().unwrap_or(false);
-            let rights = match (is_bound, may_keep_rights(), Uid::effective().is_root()) {
+            let (rights, hint) = match (
+                get_no_new_privs().unwrap_or(false),
+                may_keep_rights(),
+                Uid::effective().is_root(),
+            ) {
                 (true, ..) => {
-                    "under no_new_privs: setuid programs run without their rights, as they do without minjail"
+                    ("under no_new_privs: setuid programs run without their rights, as they do without minjail", None)
                 }
-                (_, true, _) => "setuid programs keep their rights",
-                (_, false, true) => "root without CAP_SYS_ADMIN: setuid programs run without their rights",
-                (_, false, false) => "as an ordinary user: setuid programs run without their rights",
+                (_, true, _) => ("setuid programs keep their rights", None),
+                (_, false, true) => (
+                    "root without CAP_SYS_ADMIN: setuid programs run without their rights",
+                    Some(
+                        "in a container, `--cap-add=SYS_ADMIN --cap-add=SYS_PTRACE` lets programs that change their user run as ever",
+                    ),
+                ),
+                (_, false, false) => ("as an ordinary user: setuid programs run without their rights", None),
             };
-            let seen = format!("{touches} events of one short run; {rights}");
-            if is_bound || may_keep_rights() || !Uid::effective().is_root() {
-                return Finding::works("ptrace, seccomp", seen);
+            Finding {
+                what: "ptrace, seccomp",
+                state: if hint.is_none() { State::Works } else { State::Limited },
+                seen: format!("{touches} events of one short run; {rights}"),
+                hint: hint.map(str::to_owned),
             }
-            let hint = "in a container, `--cap-add=SYS_ADMIN --cap-add=SYS_PTRACE` lets programs that change their user run as ever";
-            Finding { what: "ptrace, seccomp", state: State::Limited, seen, hint: Some(hint.to_owned()) }
         }
         Err(error) => {
             let failure = Failure::from(error);
@@ -181,9 +190,6 @@ fn yama() -> Finding {
 /// What to do where the kernel does not say which right is lacking.
 const CONFINED: &str = "a jail needs /proc, namespaces, their maps of ids and mounts: in a container, `--privileged`; `minjail trace`, \
                         and `minjail build` from saved traces, do without";
-
-/// `include/uapi/linux/capability.h`.
-const CAP_SETUID: u32 = 7;
 
 /// Builds a jail and leaves it at once.
 fn jail() -> Finding {

@@ -17,6 +17,7 @@ use super::failure::Failure;
 use super::pack::check_target;
 use super::reading::Reading;
 use super::rehearse::PATH;
+use super::status::effective_ids;
 use super::trace::{Running, Workload};
 use crate::image::oci::RunConfig;
 use crate::image::{Image, Input};
@@ -195,7 +196,7 @@ impl Users {
         }
         if self.looks < MOST_LOOKS {
             self.looks += self.running.len();
-            self.uids.extend(self.running.iter().filter_map(|process| user_of(*process)));
+            self.uids.extend(self.running.iter().filter_map(|process| effective_ids(*process)).map(|[user, _]| user));
         }
     }
 
@@ -214,13 +215,6 @@ fn shell_word(argument: &OsStr) -> String {
     let text = escape(argument.as_encoded_bytes()).replace('\n', " ");
     let is_plain = |character: char| character.is_alphanumeric() || "/._-+=:,@%".contains(character);
     if !text.is_empty() && text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
-}
-
-/// The effective user of a process (`proc(5)`, `/proc/pid/status`: real, effective, saved, and that of the file system).
-fn user_of(process: i32) -> Option<u32> {
-    let status = fs_err::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn default_file(program: &str) -> PathBuf {

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use minjail_tracer::{Access, Event, Found};
 
+use super::status::{CAP_SYS_ADMIN, effective_ids, has_capability};
 use crate::path::escape;
 
 /// The programs seen so far, by their paths.
@@ -31,9 +32,9 @@ impl LostRights {
         }
         let Found::There(stat) = &touch.walk.found else { return };
         let has = |bits: u32| stat.st_mode & bits == bits;
-        let [user, group] = ids_of(touch.task);
-        let as_user = has(libc::S_ISUID) && Some(stat.st_uid) != user;
-        let as_group = has(libc::S_ISGID | libc::S_IXGRP) && Some(stat.st_gid) != group;
+        let ids = effective_ids(touch.task);
+        let as_user = has(libc::S_ISUID) && ids.is_none_or(|[user, _]| stat.st_uid != user);
+        let as_group = has(libc::S_ISGID | libc::S_IXGRP) && ids.is_none_or(|[_, group]| stat.st_gid != group);
         let path = Path::new(std::ffi::OsStr::from_bytes(&touch.walk.end));
         let is_file = has(libc::S_IFREG);
         if is_file && (as_user || as_group || has_capabilities(path)) {
@@ -61,24 +62,4 @@ fn has_capabilities(path: &Path) -> bool {
 /// True if what this process traces keeps the rights that files give it.
 pub(super) fn may_keep_rights() -> bool {
     has_capability(CAP_SYS_ADMIN)
-}
-
-/// `include/uapi/linux/capability.h`.
-const CAP_SYS_ADMIN: u32 = 21;
-
-/// True if this process has the capability of this number in effect.
-pub(super) fn has_capability(number: u32) -> bool {
-    let mask = status_of("self", "CapEff:").and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & (1 << number) != 0)
-}
-
-/// The effective user and group of a task.
-fn ids_of(task: i32) -> [Option<u32>; 2] {
-    ["Uid:", "Gid:"].map(|name| status_of(&task.to_string(), name)?.split_whitespace().nth(1)?.parse().ok())
-}
-
-/// `proc(5)`, `/proc/pid/status`.
-fn status_of(task: &str, name: &str) -> Option<String> {
-    let status = fs_err::read_to_string(format!("/proc/{task}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
 }

@@ -47,6 +47,7 @@ mod rules;
 mod run;
 mod side;
 mod slim;
+mod status;
 mod stoppable;
 mod trace;
 mod unpack;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlink, readlinkat};
@@ -124,17 +125,9 @@ impl Held<'_> {
         self.root.attributes(&self.node, self.path, "read the extended attributes of")
     }
 
-    /// A descriptor of it, by which nothing can be read (`open(2)`, `O_PATH`).
-    ///
-    /// # Errors
-    /// This process has too many.
-    pub fn node(&self) -> Result<File, RootError> {
-        let node = self.node.try_clone().map_err(|source| RootError {
-            step: "hold",
-            path: self.root.show(self.path),
-            source,
-        })?;
-        Ok(File::from(node))
+    /// When it was made, where its file system tells (`statx(2)`, `STATX_BTIME`).
+    pub fn born(&self) -> Option<SystemTime> {
+        File::from(self.node.try_clone().ok()?).metadata().ok()?.created().ok()
     }
 
     fn reopen(&self, flags: OFlag) -> Result<OwnedFd, Errno> {

@@ -12,7 +12,7 @@ use nix::libc::{O_ACCMODE, O_CLOEXEC, O_RDONLY};
 use super::is_kernels;
 use super::preserve::xattrs;
 use super::record::{RecordError, Recorder};
-use super::store::{LARGE, born};
+use super::store::LARGE;
 use crate::path::Facts;
 
 impl Recorder {
@@ -32,8 +32,7 @@ impl Recorder {
             let path = self.inside(at.as_os_str().as_bytes()).filter(|path| !is_kernels(path));
             let Some(path) = path else { continue };
             let Ok(held) = self.root.hold(&path, &facts) else { continue };
-            let born = held.node().ok().as_ref().and_then(born);
-            self.store.note(&facts, xattrs(&held), born);
+            self.store.note(&facts, xattrs(&held), held.born());
             let kept = self.store.keep_untold(&held, &facts);
             kept.map_err(|source| RecordError::Keep { path: path.to_string(), source })?;
         }

@@ -37,8 +37,8 @@ impl Recorder {
             // What is only gone through is touched by nothing else.
             for way in touch.passed.iter().chain(&touch.refused) {
                 for at in places(way) {
-                    let mut upwards = once((way.clone(), at.clone())).chain(way.ancestors().zip(at.ancestors()));
-                    upwards.try_for_each(|(was, is)| self.keep_one(&touch, &was, &is))?;
+                    self.keep_one(&touch, way, &at)?;
+                    self.keep_above(&touch, way, &at)?;
                 }
             }
             if touch.made {
@@ -46,7 +46,7 @@ impl Recorder {
             }
             let places = places(&touch.path);
             for at in &places {
-                self.keep_way(&touch, at)?;
+                self.keep_above(&touch, &touch.path, at)?;
                 // Of what a listing has shown an image has directories and links as they were.
                 for name in touch.names.iter().flatten().filter_map(|name| unescape(name)) {
                     self.keep_one(&touch, &touch.path.join(&name), &at.join(&name))?;
@@ -125,10 +125,10 @@ impl Recorder {
         places.iter().filter(is_own).find_map(|at| self.xattrs(at, facts))
     }
 
-    /// Records the directories that what is `at` another name now was in before: whoever goes through them does not touch them, and
-    /// nothing is to be seen of them afterwards.
-    pub(super) fn keep_way(&mut self, touch: &Touch, at: &JailPath) -> Result<(), RecordError> {
-        let mut upwards = touch.path.ancestors().zip(at.ancestors());
+    /// Records the directories in which what is at `is` now `was` before, by what `touch` has done: whoever goes through them does not
+    /// touch them, and nothing is to be seen of them afterwards.
+    pub(super) fn keep_above(&mut self, touch: &Touch, was: &JailPath, is: &JailPath) -> Result<(), RecordError> {
+        let mut upwards = was.ancestors().zip(is.ancestors());
         upwards.try_for_each(|(was, is)| self.keep_one(touch, &was, &is))
     }
 
@@ -140,11 +140,12 @@ impl Recorder {
         let is_one = |facts: &Facts| facts.is_directory() || facts.is_symlink();
         // What cannot be looked at, as in a directory that the run has closed, is missed when the image is built.
         let Some(facts) = self.root.facts(is).ok().flatten().filter(is_one) else { return Ok(()) };
-        let target =
-            if facts.is_symlink() { self.root.hold(is, &facts).and_then(|held| held.link_text()).ok() } else { None };
         self.kept.insert(was.clone());
-        let is_noted = facts.is_symlink() || !self.noted.insert(was.clone());
-        let xattrs = if is_noted { None } else { self.xattrs(is, &facts) };
+        let (target, xattrs) = if facts.is_symlink() {
+            (self.root.hold(is, &facts).and_then(|held| held.link_text()).ok(), None)
+        } else {
+            (None, if self.noted.insert(was.clone()) { self.xattrs(is, &facts) } else { None })
+        };
         self.write(&Record::Touch(Touch {
             access: Access::Look,
             path: was.clone(),

@@ -46,7 +46,6 @@ struct Standing {
 #[derive(Debug)]
 struct Move {
     task: i32,
-    process: i32,
     /// `None`: it had no name that could be seen.
     from: Option<Standing>,
     to: JailPath,
@@ -72,13 +71,6 @@ impl Names {
         }
     }
 
-    /// `process` is gone.
-    pub(super) fn ended(&mut self, process: i32, root: &Root) {
-        if !self.pending.is_empty() {
-            self.settle_where(|call| call.process == process, root);
-        }
-    }
-
     /// The call of `task` is over, and `has` moved something or not; `None` if nobody knows. False if it has given a name to something
     /// that was not to be seen by its old one.
     pub(super) fn returned(&mut self, task: i32, has: Option<bool>, root: &Root) -> bool {
@@ -87,9 +79,9 @@ impl Names {
             self.settle_where(|call| call.task == task, root);
             return true;
         };
-        let (calls, others) = std::mem::take(&mut self.pending).into_iter().partition(|call| call.task == task);
+        let calls = std::mem::take(&mut self.pending);
+        let (calls, others): (Vec<Move>, Vec<Move>) = calls.into_iter().partition(|call| call.task == task);
         self.pending = others;
-        let calls: Vec<Move> = calls;
         for call in calls.iter().filter(|_| has) {
             self.apply(call, matches!(call.came(root), Came::Exchanged), root);
         }
@@ -113,16 +105,9 @@ impl Names {
     }
 
     /// Notes what a call of `task` is about to do with `path`, at which it has `found` this.
-    pub(super) fn note(
-        &mut self,
-        (task, process): (i32, i32),
-        call: &str,
-        access: Access,
-        path: &JailPath,
-        found: &Found,
-    ) {
+    pub(super) fn note(&mut self, task: i32, call: &str, access: Access, path: &JailPath, found: &Found) {
         if call.starts_with("link") || call.starts_with("rename") {
-            self.note_move((task, process), call, access, path, found);
+            self.note_move(task, call, access, path, found);
             return;
         }
         if *found == Found::Missing {
@@ -136,7 +121,7 @@ impl Names {
         }
     }
 
-    fn note_move(&mut self, (task, process): (i32, i32), call: &str, access: Access, path: &JailPath, found: &Found) {
+    fn note_move(&mut self, task: i32, call: &str, access: Access, path: &JailPath, found: &Found) {
         let there = if let Found::There(facts) = found { Some(file(facts)) } else { None };
         if !matches!(access, Access::Create | Access::Replace) {
             // A file without a name has a door in /proc at most (`open(2)`, `O_TMPFILE`).
@@ -154,7 +139,7 @@ impl Names {
         // Two names of one file stay as they are.
         if there.is_none() || from.as_ref().map(|from| from.file) != there {
             let (to, is_link) = (path.clone(), call.starts_with("link"));
-            self.pending.push(Move { task, process, from, to, over: there, is_link });
+            self.pending.push(Move { task, from, to, over: there, is_link });
         }
     }
 
@@ -307,7 +292,7 @@ mod tests {
         fn see(&mut self, task: i32, call: &str, access: Access, text: &str) {
             let found = self.root.lstat(&path(text)).unwrap().map_or(Found::Missing, Found::There);
             self.names.look(&self.root);
-            self.names.note((task, task), call, access, &path(text), &found);
+            self.names.note(task, call, access, &path(text), &found);
         }
 
         fn make(&mut self, text: &str) {

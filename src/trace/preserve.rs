@@ -99,8 +99,7 @@ impl Recorder {
             record.xattrs = xattrs(held);
             self.noted.insert(record.path.clone());
             if facts.is_file() {
-                let born = held.node().ok().as_ref().and_then(born);
-                self.store.note(facts, record.xattrs.clone(), born);
+                self.store.note(facts, record.xattrs.clone(), held.born());
             }
         }
         if keeps {

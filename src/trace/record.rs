@@ -215,7 +215,6 @@ impl Recorder {
             }
             Event::Exec { process, arguments, loaded, served } => self.exec(*process, arguments, loaded, served),
             Event::Exit { process } => {
-                self.names.ended(*process, &self.root);
                 self.programs.remove(process);
                 Ok(())
             }
@@ -338,11 +337,11 @@ impl Recorder {
             }
             self.preserve(touch.task, &current, &mut record)?;
             if !record.made && record.path != current {
-                self.keep_way(&record, &current)?;
+                self.keep_above(&record, &record.path, &current)?;
             }
         }
         if !touch.is_served {
-            self.names.note((touch.task, touch.process), touch.call, touch.access, &current, &record.found);
+            self.names.note(touch.task, touch.call, touch.access, &current, &record.found);
         }
         if record.refused.is_some() {
             // The next time it may be let.

@@ -151,7 +151,7 @@ impl Store {
         match self.keep(|| held.open().map_err(|error| error.source), facts) {
             Ok(name) => Ok(Some(name)),
             Err(CopyError::Read(_)) => {
-                self.miss(facts, held.node().ok().as_ref().and_then(born));
+                self.miss(facts, held.born());
                 Ok(None)
             }
             Err(CopyError::Write(source)) => Err(source),
