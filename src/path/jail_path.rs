@@ -187,7 +187,7 @@ impl fmt::Debug for JailPath {
 
 impl Serialize for JailPath {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(&escape(&self.0))
     }
 }
 

@@ -15,6 +15,10 @@ use std::fmt::Write as _;
 /// assert_eq!(unescape(r"/caf\xe9\x0a").as_deref(), Some(&b"/caf\xe9\n"[..]));
 /// ```
 pub fn escape(bytes: &[u8]) -> String {
+    // Nearly all paths are so, and a trace has one in each line.
+    if bytes.iter().all(|byte| matches!(byte, b' '..=b'~') && *byte != b'\\') {
+        return bytes.iter().map(|&byte| char::from(byte)).collect();
+    }
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {

@@ -386,6 +386,9 @@ impl Recorder {
 
     /// The path below the root; `None` for what is no path, or outside.
     pub(super) fn inside(&self, path: &[u8]) -> Option<JailPath> {
+        if self.top.as_os_str() == "/" {
+            return JailPath::parse(path).ok();
+        }
         let path = Path::new(OsStr::from_bytes(path)).strip_prefix(&self.top).ok()?;
         JailPath::parse(&[b"/", path.as_os_str().as_bytes()].concat()).ok()
     }

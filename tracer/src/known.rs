@@ -4,7 +4,7 @@
 //! and no second event, as long as no name has changed since.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 
 /// At most so many paths are remembered; then the set starts anew. Telling twice is harmless.
 const LIMIT: usize = 1 << 20;
@@ -22,15 +22,35 @@ pub(crate) enum Change {
 pub(crate) struct Known {
     /// Two independent keyed 64-bit hashes: 127 bits, which nobody can make collide without the keys. The last bit is 1
     /// for what led to nothing: somebody whom nobody traces may make what was missing.
-    seen: HashSet<(u64, u64)>,
+    seen: HashSet<(u64, u64), BuildHasherDefault<Hashed>>,
     keys: [RandomState; 2],
     /// Tasks that were let into a call which changes something, and have not been heard of since.
     unsettled: HashMap<i32, Change>,
 }
 
+/// The hash of what is made of keyed hashes: nobody without the keys can choose it, so it needs no further one.
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(byte.into());
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = self.0.rotate_left(8) ^ hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 impl Known {
     pub(crate) fn new() -> Self {
-        Self { seen: HashSet::new(), keys: [RandomState::new(), RandomState::new()], unsettled: HashMap::new() }
+        Self { seen: HashSet::default(), keys: [RandomState::new(), RandomState::new()], unsettled: HashMap::new() }
     }
 
     /// True if `question` is new, or may have another answer by now.
