@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
+
 use support::{TestContext, outcome_of};
 
 fn traced(context: &TestContext, name: &str, script: &str) -> String {
@@ -94,6 +96,53 @@ fn what_one_run_gave_another_time_and_another_read() {
     });
     fs_err::write(&records, elsewhere.collect::<String>()).expect("it is ours");
     assert_eq!(conf_of(&context, &[&writes, &reads]), Ok("AAAA".to_owned()));
+}
+
+#[test]
+fn what_one_run_wrote_by_another_name() {
+    let context = TestContext::new();
+    let (conf, other) = (context.work().join("conf"), context.work().join("other"));
+    fs_err::write(&conf, "AAAA").expect("the directory can be written");
+    fs_err::hard_link(&conf, &other).expect("the directory can be written");
+    let writes = traced(&context, "writes.trace", "printf BBBB > conf");
+    for (name, script) in [("reads.trace", "cat other"), ("appends.trace", "printf C >> other")] {
+        let reads = traced(&context, name, script);
+        for traces in [[writes.as_str(), &reads], [reads.as_str(), &writes]] {
+            let said = conf_of(&context, &traces).expect_err("one found AAAA, and the other BBBB");
+            assert!(said.contains("` had one content in workload"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn what_one_run_replaced_by_a_file_of_the_same_size_and_time() {
+    let context = TestContext::new();
+    for (name, content) in [("conf", "AAAA"), ("new", "BBBB")] {
+        let path = context.work().join(name);
+        fs_err::write(&path, content).expect("the directory can be written");
+        let file = std::fs::File::options().write(true).open(path).expect("it is ours");
+        file.set_modified(std::time::UNIX_EPOCH).expect("it is ours");
+    }
+    let replaces = traced(&context, "replaces.trace", "mv new conf");
+    let reads = traced(&context, "reads.trace", "cat conf");
+    let said = conf_of(&context, &[&replaces, &reads]).expect_err("one found AAAA, and the other BBBB");
+    assert!(said.contains("conf` had one content in workload"), "{said}");
+}
+
+/// Whoever has changed a mode has found the one from before.
+#[test]
+fn what_one_run_gave_another_mode_and_another_wrote() {
+    let context = TestContext::new();
+    let conf = context.work().join("conf");
+    fs_err::write(&conf, "AAAA").expect("the directory can be written");
+    fs_err::set_permissions(&conf, PermissionsExt::from_mode(0o644)).expect("it is ours");
+    let closes = traced(&context, "closes.trace", "chmod 600 conf");
+    let writes = traced(&context, "writes.trace", "printf B >> conf");
+    for traces in [[closes.as_str(), &writes], [writes.as_str(), &closes]] {
+        assert_eq!(conf_of(&context, &traces), Ok("AAAA".to_owned()));
+        let built = context.path("tree").join(conf.strip_prefix("/").expect("it is absolute"));
+        assert_eq!(fs_err::metadata(built).expect("it is packed").permissions().mode() & 0o7777, 0o644);
+    }
 }
 
 #[test]

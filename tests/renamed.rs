@@ -244,6 +244,37 @@ fn another_file_of_the_same_size_and_time() {
     assert_eq!(files(&built.at(""), Path::new("")), ["one=first", "two=other"]);
 }
 
+/// Somebody whom nobody traces changes a file that the run has read and is to change itself.
+#[test]
+fn what_others_change_between_a_look_and_a_change() {
+    let outsider = |work: &Path, change: &str| {
+        let script = format!("until [ -e ready ]; do sleep 0.01; done; {change}; : > go");
+        let mut command = support::limited("sh");
+        command.args(["-c", &script]).current_dir(work).spawn().unwrap()
+    };
+    for (first, change, expected) in [
+        ("cat f", "echo new > f", Err(())),
+        ("cat f", "echo longer > f", Err(())),
+        ("cat f", "echo new > other; mv other f", Err(())),
+        // Nobody has seen what there was before.
+        ("test -e f", "echo longer > f", Ok("longer\n")),
+    ] {
+        let script = format!("{first}; : > ready; until [ -e go ]; do sleep 0.01; done; echo more >> f");
+        let mut child = None;
+        let traced = Traced::new(&script, |work| {
+            fs_err::write(work.join("f"), "old\n").unwrap();
+            child = Some(outsider(work, change));
+        });
+        assert!(child.unwrap().wait().unwrap().success());
+        if let Ok(content) = expected {
+            assert_eq!(traced.build("tree", &[]).text("f"), content);
+        } else {
+            let words = ["f` was changed by somebody else while it was traced", "hint: trace again"];
+            traced.try_build("tree", &[]).assert_refused(125, &words);
+        }
+    }
+}
+
 /// Where a file has two names, a run that changes it by one has changed it by the other.
 #[test]
 fn another_name_of_a_changed_file() {
@@ -453,6 +484,25 @@ fn what_a_user_was_refused_may_be_read_later() {
         outcome_of(support::limited("chmod").args(["000", &support::text(&d)])).success();
     });
     assert_eq!(found, ["d/f=one", "d/g=two"]);
+}
+
+/// The owner of a file may write to it first, and make it readable afterwards.
+#[test]
+fn what_a_user_may_only_write_to_may_be_read_later() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    for back in ["", "touch -d @0 f;"] {
+        let found = of_a_user(&format!("printf new > f; {back} chmod 644 f; cat f; cd g || cat g"), |work| {
+            lay_out(work, &["f=old", "g=read"]);
+            let f = work.join("f");
+            let file = std::fs::File::options().write(true).open(&f).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+            outcome_of(support::limited("chown").args(["65534:65534", &support::text(&f)])).success();
+            outcome_of(support::limited("chmod").args(["200", &support::text(&f)])).success();
+        });
+        assert_eq!(found, ["f=old", "g=read"], "{back}");
+    }
 }
 
 #[test]

@@ -247,7 +247,7 @@ impl From<OutputError> for Failure {
 impl From<FilesError> for Failure {
     fn from(error: FilesError) -> Self {
         let hint = match &error {
-            FilesError::Changed { .. } | FilesError::Gone { .. } => {
+            FilesError::Changed { .. } | FilesError::Torn { .. } | FilesError::Gone { .. } => {
                 Some("trace again, and let nothing else change the files before the image is built")
             }
             FilesError::Conflict { .. } => Some("build an image from one of them, or bring the files together first"),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::special;
-use super::state::{Finding, state};
+use super::state::{Finding, names_agree, state};
 use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Reasons, Was, What};
 use crate::path::{FileType, JailPath, escape, unescape};
 use crate::root::Root;
@@ -228,6 +228,7 @@ pub(super) fn wanted(
 ) -> Result<(FileSet, Vec<Note>), FilesError> {
     let mut files = FileSet::default();
     let mut notes = Vec::new();
+    names_agree(&gathered.paths)?;
     let supplied = special::supplied(root)?;
     let jails = special::made_by_jails(&supplied, trace, policy, root)?;
     for (path, touched) in &gathered.paths {
@@ -338,7 +339,7 @@ fn want(
         return Ok(());
     }
     touched.found_the_same(path, root)?;
-    let what = state(path, touched, touched.kept().unwrap_or(facts), root)?;
+    let what = state(path, touched, &touched.facts(facts), root)?;
     match &what {
         What::Was(was) if facts.is_file() && was.content.is_some() && touched.is_changed() => {
             notes.push(Note::State { path: path.clone() });

@@ -41,6 +41,10 @@ pub enum FilesError {
     Search(#[from] SearchError),
     #[error("`{path}` has changed since the trace was made")]
     Changed { path: JailPath },
+    #[error(
+        "`{path}` was changed by somebody else while it was traced, between the first look at it and the first change"
+    )]
+    Torn { path: JailPath },
     #[error("`{path}` is gone since the trace was made")]
     Gone { path: JailPath },
     #[error("failed to write a library cache for `{path}`")]

@@ -1,5 +1,6 @@
 //! How something was before the runs, whether all of them found it so, and whether the root still has it.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use sha2::{Digest, Sha256};
@@ -18,6 +19,10 @@ pub(super) struct Finding<'a> {
     before: Option<&'a str>,
     /// It may have read what was there.
     is_read: bool,
+    /// It has changed the mode or the owner, or was about to.
+    is_restyled: bool,
+    /// What it had read was something else by the time at which it was kept.
+    is_torn: bool,
 }
 
 impl<'a> Touched<'a> {
@@ -25,30 +30,45 @@ impl<'a> Touched<'a> {
     pub(super) fn find(&mut self, header: &'a Header, touch: &'a Touch) {
         let Found::There(facts) = &touch.found else { return };
         if self.findings.last().is_none_or(|last| !std::ptr::eq(last.header, header)) {
-            self.findings.push(Finding { header, facts, before: None, is_read: false });
+            self.findings.push(Finding::of(header, facts));
         }
         let Some(finding) = self.findings.last_mut() else { return };
+        // The run itself changes nothing that it has not kept.
+        if finding.before.is_none() && touch.before.is_some() && !finding.facts.same_content(facts) {
+            finding.is_torn = finding.is_read;
+            finding.facts = facts;
+        }
+        finding.is_restyled |= touch.access == Access::Attributes;
         finding.before = finding.before.or(touch.before.as_deref());
         let reads = matches!(touch.access, Access::Read | Access::Execute | Access::Write);
         finding.is_read |= reads && touch.refused.is_none();
     }
 
-    /// The facts that belong to the content that was kept.
-    pub(super) fn kept(&self) -> Option<&'a Facts> {
-        self.findings.iter().find(|finding| finding.before.is_some()).map(|finding| finding.facts)
+    /// The facts from before the runs: those that belong to the content that was kept, with the mode and owner from before they were
+    /// changed.
+    pub(super) fn facts(&self, first: &Facts) -> Facts {
+        let kept = self.findings.iter().find(|finding| finding.before.is_some());
+        let restyled = self.findings.iter().find(|finding| finding.is_restyled).or(kept);
+        let (kept, restyled) = (kept.map_or(first, |kept| kept.facts), restyled.map_or(first, |one| one.facts));
+        Facts { mode: restyled.mode, uid: restyled.uid, gid: restyled.gid, ..kept.clone() }
     }
 
     /// Where a run has kept what it changed, another must not have read what that one wrote. Who has found the file elsewhere tells
     /// of another inode and another time, and may have found the same.
     ///
     /// # Errors
-    /// It has read something else.
+    /// It has read something else; or what one has read was changed before it was kept.
     pub(super) fn found_the_same(&self, path: &JailPath, root: &Root) -> Result<(), FilesError> {
+        if self.findings.iter().any(|finding| finding.is_torn) {
+            return Err(FilesError::Torn { path: path.clone() });
+        }
         let (kept, others): (Vec<_>, Vec<_>) = self.findings.iter().partition(|finding| finding.before.is_some());
         let Some((first, before)) = kept.first().and_then(|first| Some((first, first.before?))) else { return Ok(()) };
         let is_same = |one: &Facts, two: &Facts| (one.dev, one.ino) == (two.dev, two.ino);
         for other in others.into_iter().filter(|finding| finding.is_read && finding.facts.is_file()) {
-            if kept.iter().any(|kept| kept.facts.same_content(other.facts)) {
+            // Of one time and size there may be two files.
+            let is_other = |kept: &Facts| kept.dev == other.facts.dev && kept.ino != other.facts.ino;
+            if kept.iter().any(|kept| kept.facts.same_content(other.facts) && !is_other(kept.facts)) {
                 continue;
             }
             let now = root.facts(path)?;
@@ -70,6 +90,42 @@ impl<'a> Touched<'a> {
         }
         Ok(())
     }
+}
+
+impl<'a> Finding<'a> {
+    fn of(header: &'a Header, facts: &'a Facts) -> Self {
+        Self { header, facts, before: None, is_read: false, is_restyled: false, is_torn: false }
+    }
+}
+
+/// Of a file of several names, a run must not have read by one what another wrote by another.
+///
+/// # Errors
+/// It has.
+pub(super) fn names_agree(paths: &BTreeMap<JailPath, Touched<'_>>) -> Result<(), FilesError> {
+    // A file of one name may be another one, which has got its number.
+    let linked = |finding: &&Finding<'_>| finding.facts.is_file() && finding.facts.nlink > 1;
+    let all =
+        || paths.iter().flat_map(|(path, touched)| touched.findings.iter().filter(linked).map(move |one| (path, one)));
+    let mut kept: BTreeMap<(u64, u64), Vec<&Finding<'_>>> = BTreeMap::new();
+    for (_, one) in all().filter(|(_, one)| one.before.is_some()) {
+        kept.entry((one.facts.dev, one.facts.ino)).or_default().push(one);
+    }
+    for (path, other) in all().filter(|(_, other)| other.is_read || other.before.is_some()) {
+        let kept = kept.get(&(other.facts.dev, other.facts.ino)).into_iter().flatten();
+        let contradicts = |one: &&&Finding<'_>| {
+            let is_same = one.facts.same_content(other.facts) || one.before == other.before;
+            !std::ptr::eq(one.header, other.header) && !is_same
+        };
+        if let Some(one) = { kept }.find(contradicts) {
+            return Err(FilesError::Conflict {
+                path: path.clone(),
+                first: one.header.workload.clone(),
+                second: other.header.workload.clone(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// As it is, if it still is as the run found it; else as it was.

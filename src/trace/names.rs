@@ -4,7 +4,7 @@
 //! has made it. A call is seen before it runs: whether it has moved something (`rename(2)`, `link(2)`) is told later, or shows, when the
 //! file is found under its new name. Until then everything is where it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use minjail_tracer::Access;
 
@@ -24,6 +24,8 @@ pub(super) struct Names {
     firsts: Option<(i32, Vec<Option<Standing>>)>,
     /// Of its second ones so many were told.
     seconds: usize,
+    /// What each task was about to make when it was heard of last: until it is again, another may look there first.
+    making: HashMap<i32, JailPath>,
 }
 
 /// Where something stood before the run.
@@ -106,19 +108,30 @@ impl Names {
 
     /// Notes what a call of `task` is about to do with `path`, at which it has `found` this.
     pub(super) fn note(&mut self, task: i32, call: &str, access: Access, path: &JailPath, found: &Found) {
+        self.making.remove(&task);
         if call.starts_with("link") || call.starts_with("rename") {
             self.note_move(task, call, access, path, found);
             return;
         }
         if *found == Found::Missing {
-            // Whatever stood there is gone.
+            // Whatever stood there is gone, or is not there yet.
+            let was_made = self.now.get(path) == Some(&Origin::Made);
             if !self.now.is_empty() {
                 self.take(path);
             }
-            if matches!(access, Access::Create | Access::Bind | Access::Replace) {
+            let makes = matches!(access, Access::Create | Access::Bind | Access::Replace);
+            if makes {
+                self.making.insert(task, path.clone());
+            }
+            if makes || was_made && self.making.values().any(|made| made == path) {
                 self.now.insert(path.clone(), Origin::Made);
             }
         }
+    }
+
+    /// `process` is gone.
+    pub(super) fn ended(&mut self, process: i32) {
+        self.making.remove(&process);
     }
 
     fn note_move(&mut self, task: i32, call: &str, access: Access, path: &JailPath, found: &Found) {
@@ -484,6 +497,22 @@ mod tests {
         ground.rename("/x", "/a/x");
         ground.rename("/a", "/c");
         assert_eq!((ground.origin("/c/x"), ground.origin("/c/y")), ("/x".to_owned(), "/a/y".to_owned()));
+    }
+
+    #[test]
+    fn what_another_has_looked_for_just_before_it_is_made() {
+        let mut ground = Ground::new(&["/d/"]);
+        ground.see(1, "openat", Access::Create, "/d/f");
+        ground.see(2, "newfstatat", Access::Look, "/d/f");
+        ground.put("/d/f");
+        assert_eq!(ground.names.origin(&path("/d/f")), None);
+
+        // Once the first is heard of again its call is over: what is there later is somebody else's.
+        ground.see(1, "openat", Access::Create, "/d/g");
+        ground.see(1, "newfstatat", Access::Look, "/d");
+        ground.see(2, "newfstatat", Access::Look, "/d/g");
+        ground.put("/d/g");
+        assert_eq!(ground.names.origin(&path("/d/g")), Some(path("/d/g")));
     }
 
     #[test]

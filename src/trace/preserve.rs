@@ -20,10 +20,10 @@ impl Recorder {
     /// Keeps what the call could change, or what only now can be seen: content, a link's text, a listing.
     pub(super) fn preserve(&mut self, task: i32, current: &JailPath, record: &mut Touch) -> Result<(), RecordError> {
         let Found::There(facts) = &record.found else { return Ok(()) };
-        if record.refused.is_some() {
-            return Ok(());
-        }
         let facts = &facts.clone();
+        if record.refused.is_some() {
+            return self.keep_unread(task, current, facts, record);
+        }
         if facts.is_file() && !record.made {
             self.recall(current, facts, record);
         }
@@ -114,6 +114,20 @@ impl Recorder {
             }
         }
         Ok(())
+    }
+
+    /// Keeps what its user may write to and not read: its owner may open it up later, and then the run reads what it has
+    /// written itself.
+    fn keep_unread(&mut self, task: i32, current: &JailPath, facts: &Facts, record: &Touch) -> Result<(), RecordError> {
+        let may_write = matches!(record.access, Access::Write | Access::Create | Access::Attributes)
+            && record.refused.as_ref() == Some(current)
+            && self.refusals.may_write(current, facts, &self.root);
+        if !may_write || record.made || !facts.is_file() {
+            return Ok(());
+        }
+        let Ok(held) = self.root.hold_for(task, current, facts) else { return Ok(()) };
+        self.store.note(facts, xattrs(&held), held.born());
+        self.store.keep_untold(&held, facts).map_err(failed_to_keep(current))
     }
 
     /// Keeps the content that `path` has now, as [`Store::keep_held`] does.

@@ -54,7 +54,7 @@ pub struct Recorder {
     met: HashSet<JailPath>,
     /// Directories whose names were recorded.
     pub(super) listed: HashSet<JailPath>,
-    refusals: Refusals,
+    pub(super) refusals: Refusals,
     /// What was refused to a program, and told.
     refused: HashSet<(u32, JailPath, Access)>,
     /// Paths whose content from before was kept.
@@ -216,6 +216,7 @@ impl Recorder {
             Event::Exec { process, arguments, loaded, served } => self.exec(*process, arguments, loaded, served),
             Event::Exit { process } => {
                 self.programs.remove(process);
+                self.names.ended(*process);
                 Ok(())
             }
             // Another run gets another port.

@@ -47,6 +47,11 @@ impl Refusals {
         self.workload.is_none()
     }
 
+    /// True if the workload's user may write to the file at `path`, which has these `facts`.
+    pub(super) fn may_write(&self, path: &JailPath, facts: &Facts, root: &Root) -> bool {
+        self.workload.as_ref().is_none_or(|workload| workload.may(path, facts, W_OK, root))
+    }
+
     /// The path at which `process` is refused `access` to `path`, or to its content: one of the directories that are `searched` on
     /// the way, or `path` itself, which has these `facts`. Where the way starts from was reached before, whatever is above that.
     pub(super) fn refusal(
@@ -83,8 +88,9 @@ impl Refusals {
 fn wanted(facts: &Facts, access: Access) -> i32 {
     match access {
         _ if !(facts.is_file() || facts.is_directory()) => 0,
-        Access::Execute | Access::Enter => X_OK,
-        // Whoever may not read what it writes has no use for the earlier content, and gets none of it.
+        Access::Execute => X_OK,
+        Access::Enter if facts.is_directory() => X_OK,
+        // Whoever may not read what it writes has no use for the earlier content, and gets none of it, until it may.
         Access::Write | Access::Create if facts.is_file() => W_OK | R_OK,
         Access::Read | Access::List => R_OK,
         // The call itself asks for less; but whoever may not read the file has no use for its content.
