@@ -56,6 +56,7 @@ fn touch(path: JailPath, access: Access) -> Touch {
         before: None,
         xattrs: None,
         names: None,
+        types: None,
     }
 }
 

@@ -202,6 +202,109 @@ fn what_a_listing_has_shown_of_a_directory_that_is_renamed_later() {
     assert_eq!(image_of("ls d; cat d/l; mv d e; rm e/l", &before), read);
 }
 
+/// Swaps `p` and `q` (`RENAME_EXCHANGE`).
+const EXCHANGE: &str = "assert libc.renameat2(-100, b\"p\", -100, b\"q\", 2) == 0";
+
+/// What images have of `p` after a Python program has listed it; of a directory that was laid out like `before`. By name, and in full.
+#[track_caller]
+fn listed_and_then(program: &str, before: &[&str]) -> [Vec<String>; 2] {
+    let imports = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)";
+    let script = format!("python3 -c '\n{imports}\nos.listdir(\"p\"); {program}'");
+    let traced = Traced::new(&script, |work| lay_out(work, before));
+    ["names", "full"].map(|listing| {
+        let mut image = everything(&traced.build(listing, &["--listing", listing]).at(""), Path::new(""));
+        image.retain(|entry| entry.starts_with("p/"));
+        image
+    })
+}
+
+/// What the run itself has put at a name is not what a listing had shown there.
+#[test]
+fn what_stands_later_at_a_name_that_was_listed() {
+    if !has(&["python3"]) {
+        return;
+    }
+    let before = ["p/b=1", "p/c=2", "q/b/", "q/c -> text"];
+    let [b, c] = ["p/b -> /.minjail-omitted", "p/c -> /.minjail-omitted"];
+    for program in [
+        "os.rename(\"p\", \"old\"); os.mkdir(\"p\"); os.mkdir(\"p/b\"); os.symlink(\"x\", \"p/c\")",
+        "os.rename(\"p\", \"old\"); os.mkdir(\"p\"); open(\"p/b\", \"w\").write(\"new\")",
+        "os.rename(\"p\", \"old\"); os.rename(\"q\", \"p\")",
+        EXCHANGE,
+    ] {
+        for image in listed_and_then(program, &before) {
+            assert_eq!(image, ["p/", b, c], "{program}");
+        }
+    }
+    for (program, [names, full]) in [
+        ("os.unlink(\"p/c\"); os.symlink(\"x\", \"p/c\")", [["p/", b, "p/c=2"], ["p/", "p/b=1", "p/c=2"]]),
+        ("os.unlink(\"p/b\"); os.mkdir(\"p/b\")", [["p/", "p/b=1", c], ["p/", "p/b=1", "p/c=2"]]),
+        ("os.rename(\"p/b\", \"away\"); os.rename(\"q\", \"p/b\")", [["p/", "p/b=1", c], ["p/", "p/b=1", "p/c=2"]]),
+    ] {
+        assert_eq!(listed_and_then(program, &before), [names, full], "{program}");
+    }
+}
+
+/// Directories and links that a listing has shown are in the image as they were, whatever stands there later.
+#[test]
+fn directories_and_links_that_were_listed() {
+    if !has(&["python3"]) {
+        return;
+    }
+    let before = ["p/b/", "p/c -> text", "q/b=1", "q/c/"];
+    for program in [
+        "os.rename(\"p\", \"old\"); os.mkdir(\"p\"); open(\"p/b\", \"w\"); os.symlink(\"x\", \"p/c\")",
+        "os.rename(\"p\", \"old\"); os.rename(\"q\", \"p\")",
+        EXCHANGE,
+        "os.unlink(\"p/c\"); os.symlink(\"x\", \"p/c\")",
+    ] {
+        for image in listed_and_then(program, &before) {
+            assert_eq!(image, ["p/", "p/b/", "p/c -> text"], "{program}");
+        }
+    }
+}
+
+/// A rename that fails has put nothing else there.
+#[test]
+fn a_listed_directory_that_could_not_be_renamed() {
+    let before = ["d/f=old", "d/sub/", "e/g=1"];
+    let traced = Traced::new("ls d; mv -T e d; mv d /none/d; true", |work| lay_out(work, &before));
+    let full = traced.build("tree", &["--listing", "full"]);
+    let mut image = everything(&full.at(""), Path::new(""));
+    image.retain(|entry| entry.starts_with("d/"));
+    assert_eq!(image, ["d/", "d/f=old", "d/sub/"]);
+}
+
+/// Whether a directory can be removed, or another can take its place, shows whether it is empty.
+#[test]
+fn a_directory_that_is_not_empty() {
+    let omitted = "d/a -> /.minjail-omitted";
+    for script in ["rmdir d", "mv -T e d", "rmdir d; rmdir d", "rmdir d; mv d f", "echo new > d/A; rmdir d"] {
+        let mut image = image_of(&format!("{script} 2> /dev/null; true"), &["d/a=1", "d/b=2", "e/"]);
+        image.retain(|entry| entry.starts_with("d/"));
+        assert_eq!(image, ["d/", omitted], "{script}");
+    }
+    assert_eq!(image_of("rmdir d", &["d/"]), ["d/"]);
+    assert_eq!(image_of("mv -T e d", &["d/", "e/"]), ["d/", "e/"]);
+    assert_eq!(image_of("echo new > d/a; rmdir d || true", &["d/"]), ["d/"], "what is there the run has made");
+    assert_eq!(image_of("mv a d; rmdir d || true", &["d/", "a=1"]), ["a=1", "d/"], "or brought there");
+    assert_eq!(image_of("rm d/a; rmdir d", &["d/a=1"]), ["d/", "d/a=1"]);
+    assert_eq!(image_of("rm d/b; rmdir d || true", &["d/a=1", "d/b=2"]), ["d/", omitted, "d/b=2"]);
+    assert_eq!(image_of("rm -r d", &["d/a=1", "d/s/b=2"]), ["d/", "d/a=1", "d/s/", "d/s/b=2"]);
+    assert_eq!(image_of("rmdir d || ls d; true", &["d/a=1", "d/s/"]), ["d/", omitted, "d/s/"]);
+    assert_eq!(image_of("rmdir d || cat d/b", &["d/s/", "d/b=2"]), ["d/", "d/b=2"]);
+}
+
+/// What the program does in the image is what it did before.
+#[test]
+fn the_image_s_directory_cannot_be_removed_either() {
+    let traced = Traced::new("rmdir d 2> /dev/null || echo not empty", |work| lay_out(work, &["d/a=1"]));
+    assert_eq!(traced.outcome.text(), "not empty\n");
+    let built = traced.into_built();
+    let refused = fs_err::remove_dir(built.at("d")).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::DirectoryNotEmpty);
+}
+
 /// Nor is the record of a run lost for what its user has closed to himself.
 #[test]
 fn a_directory_that_is_renamed_and_closed() {

@@ -167,6 +167,7 @@ pub(super) fn repair(rehearsal: &Rehearsal<'_>, culprits: &[Sought], root: &Root
             before: None,
             xattrs: None,
             names: None,
+            types: None,
         });
     }
     run.ending = Some(Ending::Exited(0));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::special;
 use super::state::{Finding, names_agree, state};
 use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Reasons, Was, What};
-use crate::path::{FileType, JailPath, escape, unescape};
+use crate::path::{Facts, FileType, JailPath, escape, unescape};
 use crate::root::Root;
 use crate::trace::{Access, Found, Header, Link, MADE_UP, NAMESPACE, Run, Touch, Trace};
 use crate::trace::{is_kernels, is_made_up, is_shared, is_temporary, mount_point};
@@ -27,10 +27,21 @@ pub(super) struct Touched<'a> {
     pub(super) granted: bool,
     pub(super) before: Option<&'a str>,
     xattrs: Option<&'a BTreeMap<String, String>>,
-    names: BTreeSet<&'a str>,
+    names: BTreeMap<&'a str, Shown<'a>>,
     reasons: Reasons,
+    /// A rename may have put another in its place.
+    is_renamed: bool,
     /// Somebody used a path of its own, and not only a descriptor.
     is_named: bool,
+}
+
+/// What a listing has shown at a name.
+#[derive(Debug)]
+struct Shown<'a> {
+    /// The directory that was listed.
+    directory: &'a Facts,
+    /// `None` in a trace that does not tell it.
+    file_type: Option<FileType>,
 }
 
 /// Every path that was there before the run, with all that was done to it; and the directories of what was made.
@@ -109,6 +120,37 @@ impl<'a> Gathered<'a> {
         looked_at.map(|(path, _)| path.clone()).collect()
     }
 
+    /// True if the root still has at `child` what a listing of `path` has shown there, and the image gets it: directories and links,
+    /// anything else only by name, unless all is wanted.
+    fn has_listed(
+        &self,
+        path: &JailPath,
+        child: &JailPath,
+        shown: &Shown<'_>,
+        listing: Listing,
+        root: &Root,
+    ) -> Result<bool, FilesError> {
+        let Some(Facts { file_type, .. }) = root.facts(child)? else { return Ok(false) };
+        let is_packed = match file_type {
+            FileType::Directory | FileType::Symlink => true,
+            FileType::Socket => false,
+            _ => listing == Listing::Full && !is_made_up(child, root),
+        };
+        let is_same_type = shown.file_type.is_none_or(|was| was == file_type);
+        Ok(is_packed && is_same_type && !self.is_another(path, shown.directory, root)?)
+    }
+
+    /// True if the runs have put another directory at `path`, by its own name or one above, since they found it as `was`: what is in that
+    /// one is not what they have listed.
+    fn is_another(&self, path: &JailPath, was: &Facts, root: &Root) -> Result<bool, FilesError> {
+        let mut upwards = std::iter::once(path.clone()).chain(path.ancestors());
+        if !upwards.any(|at| self.paths.get(&at).is_some_and(|touched| touched.is_renamed)) {
+            return Ok(false);
+        }
+        // The number alone: on another machine the device has another.
+        Ok(root.facts(path)?.is_none_or(|now| now.ino != was.ino))
+    }
+
     fn take(&mut self, run: &'a Run, touch: &'a Touch, names: &mut Names<'a>) -> Result<(), FilesError> {
         let reason = names.reason(touch);
         for link in &touch.links {
@@ -148,10 +190,13 @@ impl<'a> Gathered<'a> {
             granted: false,
             before: None,
             xattrs: None,
-            names: BTreeSet::new(),
+            names: BTreeMap::new(),
             reasons: Reasons::default(),
+            is_renamed: false,
             is_named: false,
         });
+        let renames = matches!(touch.access, Access::Remove | Access::Replace) && touch.call.starts_with("rename");
+        touched.is_renamed |= renames && !run.header.is_in_jail();
         touched.is_named |= !touch.by_descriptor;
         touched.agree(run, touch)?;
         touched.find(&run.header, touch);
@@ -159,7 +204,7 @@ impl<'a> Gathered<'a> {
         touched.granted |= touch.refused.is_none();
         touched.before = touched.before.or(touch.before.as_deref());
         touched.xattrs = touched.xattrs.or(touch.xattrs.as_ref());
-        touched.names.extend(touch.names.iter().flatten().map(String::as_str));
+        touched.find_names(touch);
         touched.reasons.insert(reason);
         Ok(())
     }
@@ -185,7 +230,31 @@ impl OnTheWay<'_> {
     }
 }
 
+impl<'a> Touched<'a> {
+    /// Takes what a listing has shown: the first one that shows a name says what it was of.
+    fn find_names(&mut self, touch: &'a Touch) {
+        let (Found::There(directory), Some(names)) = (&touch.found, &touch.names) else { return };
+        for name in names {
+            let file_type = touch.types.as_ref().map(|types| types.get(name).copied().unwrap_or(FileType::File));
+            self.names.entry(name).or_insert(Shown { directory, file_type });
+        }
+    }
+}
+
 impl Touched<'_> {
+    /// What listings of `path` have shown. Where everybody's files come and go, what nothing touched is other programs' and not there
+    /// tomorrow: of that only a note is made.
+    fn listed(&self, path: &JailPath, files: &FileSet, notes: &mut Vec<Note>) -> Vec<(JailPath, &Shown<'_>)> {
+        let names = self.names.iter().filter_map(|(name, shown)| Some((path.join(&unescape(name)?), shown)));
+        let children = names.filter(|(child, _)| !is_kernels(child));
+        let (children, noise): (Vec<_>, Vec<_>) =
+            children.partition(|(child, _)| !is_shared(path) || files.contains(child));
+        if noise.iter().any(|(child, _)| !child.file_name().starts_with(b".minjail-")) {
+            notes.push(Note::Names { path: path.clone() });
+        }
+        children
+    }
+
     /// True for what the root never had and the run found all the same: its jail had made it, as engines do, who make it again.
     fn is_the_jails(&self, path: &JailPath, jails: &BTreeSet<JailPath>, root: &Root) -> Result<bool, FilesError> {
         Ok(self.header.is_in_jail() && jails.contains(path) && root.facts(path)?.is_none())
@@ -239,8 +308,15 @@ pub(super) fn wanted(
         want(path, touched, root, &supplied, &jails, &mut files, &mut notes)?;
     }
     // After everything that was touched: a name that was only seen is there by name alone.
-    for (path, touched) in &gathered.paths {
-        list(path, touched, root, policy.listing, &jails, &mut files, &mut notes)?;
+    for (path, touched) in gathered.paths.iter().filter(|_| policy.listing != Listing::Opened) {
+        for (child, shown) in touched.listed(path, &files, &mut notes) {
+            if touched.is_the_jails(&child, &jails, root)? {
+                continue;
+            }
+            let is_there = files.contains(&child) || gathered.has_listed(path, &child, shown, policy.listing, root)?;
+            let what = if is_there { What::AsIs } else { What::Placeholder };
+            files.add(child, what, Reason::Listed { directory: path.clone() });
+        }
     }
     // Of a directory that was not there either, and that the run may have made since, nothing was needed.
     let was_there = |path: &JailPath| {
@@ -369,42 +445,4 @@ fn add(path: &JailPath, touched: &Touched<'_>, what: &What, files: &mut FileSet)
     for reason in &touched.reasons {
         files.add(path.clone(), what.clone(), reason.clone());
     }
-}
-
-/// The names that a listing of `path` showed: directories and links as they are, anything else only by name.
-fn list(
-    path: &JailPath,
-    touched: &Touched<'_>,
-    root: &Root,
-    listing: Listing,
-    jails: &BTreeSet<JailPath>,
-    files: &mut FileSet,
-    notes: &mut Vec<Note>,
-) -> Result<(), FilesError> {
-    if listing == Listing::Opened {
-        return Ok(());
-    }
-    let names = touched.names.iter().filter_map(|name| unescape(name));
-    let names = names.map(|name| path.join(&name)).filter(|child| !is_kernels(child));
-    // Where everybody's files come and go, what nothing touched is other programs' and not there tomorrow.
-    let (children, noise): (Vec<JailPath>, Vec<JailPath>) =
-        names.partition(|child| !is_shared(path) || files.contains(child));
-    if noise.iter().any(|child| !child.file_name().starts_with(b".minjail-")) {
-        notes.push(Note::Names { path: path.clone() });
-    }
-    for child in children {
-        let what = match root.facts(&child)? {
-            None if touched.is_the_jails(&child, jails, root)? => continue,
-            _ if files.contains(&child) => What::AsIs,
-            Some(facts) if facts.is_directory() || facts.is_symlink() => What::AsIs,
-            Some(facts)
-                if listing == Listing::Full && facts.file_type != FileType::Socket && !is_made_up(&child, root) =>
-            {
-                What::AsIs
-            }
-            _ => What::Placeholder,
-        };
-        files.add(child, what, Reason::Listed { directory: path.clone() });
-    }
-    Ok(())
 }

@@ -203,6 +203,7 @@ mod tests {
             before: None,
             xattrs: None,
             names: None,
+            types: None,
         }));
         run
     }

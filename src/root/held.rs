@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlink, readlinkat};
 use nix::sys::stat::{Mode, fstat};
 
-use super::{READ, Root, RootError, names};
+use super::{Entry, READ, Root, RootError, entries};
 use crate::path::{Facts, JailPath};
 
 /// What facts were told of, held (`O_PATH`).
@@ -99,13 +99,13 @@ impl Held<'_> {
         opened.map(File::from).map_err(failed)
     }
 
-    /// The names in the directory, sorted bytewise, without `.` and `..`.
+    /// What is in the directory, sorted bytewise, without `.` and `..`.
     ///
     /// # Errors
     /// What `open(2)` or `getdents(2)` says.
-    pub fn list(&self) -> Result<Vec<Vec<u8>>, RootError> {
+    pub fn list(&self) -> Result<Vec<Entry>, RootError> {
         let failed = |errno| self.root.error("list", self.path, errno);
-        names(self.reopen(OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(failed)?).map_err(failed)
+        entries(self.reopen(OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(failed)?).map_err(failed)
     }
 
     /// The text of the link.
@@ -236,7 +236,10 @@ mod tests {
         fs_err::remove_file(fixture.at("own/file")).unwrap();
         symlink("../closed/file", fixture.at("own/file")).unwrap();
         assert_eq!(content(held.open()), "own");
-        assert_eq!(fixture.root.hold(&names, &facts[1]).unwrap().list().unwrap(), [b"own"]);
+        assert_eq!(
+            fixture.root.hold(&names, &facts[1]).unwrap().list().unwrap(),
+            [(b"own".to_vec(), Some(crate::path::FileType::Symlink))]
+        );
         assert_eq!(fixture.root.hold(&link, &facts[2]).unwrap().link_text().unwrap(), b"own");
         // Only a file is opened as one.
         assert!(fixture.root.hold(&names, &facts[1]).unwrap().open().is_err());

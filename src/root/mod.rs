@@ -15,12 +15,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use nix::dir::Dir;
+use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstat};
 
-use crate::path::{Facts, JailPath};
+use crate::path::{Facts, FileType, JailPath};
 
 pub use held::Held;
 pub use walk::{Link, Walk};
@@ -161,7 +161,8 @@ impl Root {
         let step = "list";
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
         let directory = self.open_inside(path, flags).map_err(|errno| self.error(step, path, errno))?;
-        names(directory).map_err(|errno| self.error(step, path, errno))
+        let entries = entries(directory).map_err(|errno| self.error(step, path, errno))?;
+        Ok(entries.into_iter().map(|(name, _)| name).collect())
     }
 
     /// The extended attributes of what is at `path`, not following a link: those that images carry (`security.*`,
@@ -275,18 +276,33 @@ const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NONBLOCK).union(OFlag::O_NOCT
 /// So often a walk is tried again when renames got in its way; each one takes a few microseconds.
 const TRIES: u32 = 100;
 
-/// The names in a directory, sorted bytewise, without `.` and `..`.
-fn names(directory: OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
-    let mut names = Vec::new();
+/// A name in a directory, and what it is of; `None` where its file system does not say that in a listing (`readdir(3)`, `DT_UNKNOWN`).
+pub type Entry = (Vec<u8>, Option<FileType>);
+
+/// What is in a directory, sorted bytewise, without `.` and `..`.
+fn entries(directory: OwnedFd) -> Result<Vec<Entry>, Errno> {
+    let mut entries = Vec::new();
     for entry in Dir::from_fd(directory)?.iter() {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
-            names.push(name.to_vec());
+            entries.push((name.to_vec(), entry.file_type().map(file_type)));
         }
     }
-    names.sort();
-    Ok(names)
+    entries.sort();
+    Ok(entries)
+}
+
+fn file_type(told: Type) -> FileType {
+    match told {
+        Type::Directory => FileType::Directory,
+        Type::File => FileType::File,
+        Type::Symlink => FileType::Symlink,
+        Type::Fifo => FileType::Fifo,
+        Type::Socket => FileType::Socket,
+        Type::CharacterDevice => FileType::CharDevice,
+        Type::BlockDevice => FileType::BlockDevice,
+    }
 }
 
 /// Longest piece of a path that is handed to the kernel at once: below `PATH_MAX` (4,096 with its NUL).

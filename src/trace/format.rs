@@ -198,6 +198,7 @@ mod tests {
             before: None,
             xattrs: None,
             names: None,
+            types: None,
         });
         run.gaps.insert(Gap::IoUring, BTreeMap::from([(1, 2)]));
         run.ending = Some(Ending::Exited(3));

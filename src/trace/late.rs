@@ -159,6 +159,7 @@ impl Recorder {
             before: None,
             xattrs,
             names: None,
+            types: None,
             ..touch.clone()
         }))
     }

@@ -140,6 +140,7 @@ mod tests {
             before: before.map(str::to_owned),
             xattrs: None,
             names: None,
+            types: None,
         }
     }
 

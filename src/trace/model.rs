@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use minjail_tracer::{Access, Gap, Outcome, Protocol};
 use serde::{Deserialize, Serialize};
 
-use crate::path::{Facts, JailPath};
+use crate::path::{Facts, FileType, JailPath};
 
 /// Numbers the form of `trace.jsonl`; a trace of another one is refused.
 pub const FORMAT: u32 = 1;
@@ -123,9 +123,13 @@ pub struct Touch {
     /// The extended attributes from before that an image would carry, if the call could change them; values are escaped as paths are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xattrs: Option<BTreeMap<String, String>>,
-    /// Of a directory that is listed: the names that it had before the run, sorted.
+    /// Of a directory that is listed: the names that it had before the run, sorted; of one that a call can only take away if it is
+    /// empty: one of them, if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names: Option<Vec<String>>,
+    /// What those of `names` are that are no regular files; traces of before this was told have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub types: Option<BTreeMap<String, FileType>>,
 }
 
 /// A link and its text.

@@ -1,8 +1,8 @@
 //! What a call could change, kept before it runs.
 //!
 //! In: a path at which a call is about to do something, and what is there. Out: in its record, what an image needs of that and nobody
-//! can see later: the content, extended attributes, a link's text, the names in a directory; each as the run found it first,
-//! by whatever name of the file.
+//! can see later: the content, extended attributes, a link's text, the names in a directory and what they are; each as the run found it
+//! first, by whatever name of the file.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,8 +13,8 @@ use minjail_tracer::{Access, Gap, sets_times};
 use super::model::{Found, Touch};
 use super::record::{RecordError, Recorder, is_temporary};
 use super::store::born;
-use crate::path::{Facts, JailPath, escape};
-use crate::root::Held;
+use crate::path::{Facts, FileType, JailPath, escape};
+use crate::root::{Entry, Held, RootError};
 
 impl Recorder {
     /// Keeps what the call could change, or what only now can be seen: content, a link's text, a listing.
@@ -51,8 +51,12 @@ impl Recorder {
                 .ok()
                 .map(|text| escape(&text));
         }
-        if record.access == Access::List && facts.is_directory() && self.listed.insert(record.path.clone()) {
-            record.names = self.listing(task, current, facts, record)?;
+        if facts.is_directory() && !self.listed.contains(&record.path) {
+            if record.access == Access::List {
+                self.keep_listing(task, current, facts, record)?;
+            } else if needs_empty(record) && self.tried.insert(record.path.clone()) {
+                self.keep_whether_empty(task, current, facts, record);
+            }
         }
         Ok(())
     }
@@ -141,31 +145,62 @@ impl Recorder {
         self.root.hold(path, facts).ok().as_ref().and_then(xattrs)
     }
 
-    /// The names in the directory at `path`, without those that the run has made or brought there, and minjail for it; `None` if
-    /// somebody else has just removed it, or put another in its place. One that the program alone may list is a gap.
-    fn listing(
+    /// Keeps what the directory at `path` shows, unless somebody else has just removed it, or put another in its place. One that the
+    /// program alone may list is a gap.
+    fn keep_listing(
         &mut self,
         task: i32,
         path: &JailPath,
         facts: &Facts,
-        record: &Touch,
-    ) -> Result<Option<Vec<String>>, RecordError> {
-        let is_own = |name: &Vec<u8>| name.starts_with(b".minjail-") && self.shared.contains(path);
-        let was_there = |name: &Vec<u8>| self.names.origin(&path.join(name)) == Some(record.path.join(name));
-        let names = match self.root.hold_for(task, path, facts).and_then(|held| held.list()) {
-            Ok(names) => names.into_iter().filter(|name| !is_own(name) && was_there(name)),
-            Err(error) => {
-                self.listed.remove(&record.path);
-                if error.source.kind() != io::ErrorKind::NotFound {
-                    self.count(record.program, Gap::Served)?;
-                }
-                return Ok(None);
+        record: &mut Touch,
+    ) -> Result<(), RecordError> {
+        match self.listing(task, path, facts, record) {
+            Ok(entries) => {
+                self.listed.insert(record.path.clone());
+                self.tell(path, &entries, record);
             }
-        };
-        let mut names: Vec<String> = names.map(|name| escape(&name)).collect();
-        names.sort();
-        Ok(Some(names))
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => self.count(record.program, Gap::Served)?,
+        }
+        Ok(())
     }
+
+    /// Keeps one name of what is in the directory at `path`, by which it is not empty. Of one that the program alone may list nothing is
+    /// known: that is no gap, as the program has not listed it.
+    fn keep_whether_empty(&self, task: i32, path: &JailPath, facts: &Facts, record: &mut Touch) {
+        let entries = self.listing(task, path, facts, record).unwrap_or_default();
+        if let Some(first) = entries.first() {
+            self.tell(path, std::slice::from_ref(first), record);
+        }
+    }
+
+    /// What is in the directory at `path`, without what the run has made or brought there, and minjail for it.
+    fn listing(&self, task: i32, path: &JailPath, facts: &Facts, record: &Touch) -> Result<Vec<Entry>, RootError> {
+        let is_own = |name: &[u8]| name.starts_with(b".minjail-") && self.shared.contains(path);
+        let was_there = |name: &[u8]| self.names.origin(&path.join(name)) == Some(record.path.join(name));
+        let mut entries = self.root.hold_for(task, path, facts)?.list()?;
+        entries.retain(|(name, _)| !is_own(name) && was_there(name));
+        Ok(entries)
+    }
+
+    /// Tells of the names in the directory at `path`, and of what they are: the run may put something else at each of them.
+    fn tell(&self, path: &JailPath, entries: &[Entry], record: &mut Touch) {
+        let told = |name: &[u8]| self.root.facts(&path.join(name)).ok().flatten().map(|facts| facts.file_type);
+        let types = entries.iter().filter_map(|(name, told_type)| {
+            let file_type = told_type.or_else(|| told(name)).filter(|file_type| *file_type != FileType::File);
+            Some((escape(name), file_type?))
+        });
+        let mut names: Vec<String> = entries.iter().map(|(name, _)| escape(name)).collect();
+        names.sort();
+        record.types = Some(types.collect());
+        record.names = Some(names);
+    }
+}
+
+/// True for a call that takes away a directory if that is empty (`rmdir(2)`; `rename(2)`, onto one): whether it does shows what is in it.
+fn needs_empty(record: &Touch) -> bool {
+    let takes_away = record.access == Access::Remove && !record.call.starts_with("rename");
+    !record.made && (takes_away || record.access == Access::Replace)
 }
 
 /// What of extended attributes an image would carry; `None` if that cannot be seen.

@@ -54,6 +54,8 @@ pub struct Recorder {
     met: HashSet<JailPath>,
     /// Directories whose names were recorded.
     pub(super) listed: HashSet<JailPath>,
+    /// Directories of which it was recorded whether they are empty.
+    pub(super) tried: HashSet<JailPath>,
     pub(super) refusals: Refusals,
     /// What was refused to a program, and told.
     refused: HashSet<(u32, JailPath, Access)>,
@@ -148,6 +150,7 @@ impl Recorder {
             origins: Origins::default(),
             met: HashSet::new(),
             listed: HashSet::new(),
+            tried: HashSet::new(),
             failure: None,
         };
         // Where it cannot be found out, the program's root does not have it.
@@ -298,6 +301,7 @@ impl Recorder {
                 before: None,
                 xattrs: None,
                 names: None,
+                types: None,
             }))?;
         }
         Ok(())
@@ -326,6 +330,7 @@ impl Recorder {
             before: None,
             xattrs: None,
             names: None,
+            types: None,
         };
         if !is_kernels(&current) && !touch.is_served {
             // Whoever lists what is open may do so: it was asked as it was opened.
