@@ -53,6 +53,7 @@ mod sys;
 mod tasks;
 mod turns;
 mod view;
+mod views;
 mod waiting;
 mod walk;
 

@@ -3,6 +3,7 @@
 //! In: the text of a table. Out: its mounts, and through which of them a path leads. It asks no file system.
 
 use crate::place::fs_read;
+use crate::sys;
 
 /// Of the calling thread: it has the mount namespace of the tracer, whatever its process has.
 pub(crate) const OWN_TABLE: &str = "/proc/thread-self/mountinfo";
@@ -44,41 +45,74 @@ impl Mount {
 
 /// A table of mounts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Mounts(Vec<Mount>);
+pub(crate) struct Mounts {
+    all: Vec<Mount>,
+    /// The one that the root of whoever's table this is lies on, if it tells of that.
+    top: Option<u32>,
+}
 
 impl Mounts {
     /// Lines that are none are passed over.
     pub(crate) fn parse(text: &[u8]) -> Self {
-        Self(text.split(|&byte| byte == b'\n').filter_map(Mount::parse).collect())
+        let all: Vec<Mount> = text.split(|&byte| byte == b'\n').filter_map(Mount::parse).collect();
+        let is_top = |mount: &&Mount| !all.iter().any(|other| other.id == mount.parent && other.id != mount.id);
+        let top = all.iter().filter(|mount| mount.point == b"/").find(is_top).map(|mount| mount.id);
+        Self { all, top }
+    }
+
+    /// The same of one whose root, behind `door`, is on a mount that this shows. What is mounted over a root that is no mount
+    /// point looks as if it were that.
+    fn seen_from(mut self, door: &str) -> Self {
+        // Before Linux 5.8 there is no telling (`STATX_MNT_ID`).
+        if let Some(mount) = sys::known_inode(door).ok().map(|root| root.mount).filter(|&mount| mount != 0) {
+            let is_it = |top: &&Mount| u64::from(top.id) == mount && top.point == b"/";
+            self.top = self.all.iter().find(is_it).map(|top| top.id);
+        }
+        self
     }
 
     /// What the calling thread sees; nothing if it is not told.
     pub(crate) fn own() -> Self {
-        Self::parse(&fs_read(OWN_TABLE).unwrap_or_default())
+        Self::parse(&fs_read(OWN_TABLE).unwrap_or_default()).seen_from("/")
     }
 
     /// What `task` sees; `None` if it is gone.
     pub(crate) fn of(task: i32) -> Option<Self> {
-        Some(Self::parse(&fs_read(&format!("/proc/{task}/mountinfo"))?))
+        let text = fs_read(&format!("/proc/{task}/mountinfo"))?;
+        Some(Self::parse(&text).seen_from(&format!("/proc/{task}/root")))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Mount> {
-        self.0.iter()
+        self.all.iter()
+    }
+
+    /// True if this tells what the root is on.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.top.is_some()
+    }
+
+    /// Takes in what the root is on.
+    pub(crate) fn complete(&mut self, top: Mount) {
+        self.top = Some(top.id);
+        self.all.push(top);
+    }
+
+    /// What the root is on, if this tells.
+    pub(crate) fn top(&self) -> Option<&Mount> {
+        self.all.iter().find(|mount| Some(mount.id) == self.top && mount.point == b"/")
     }
 
     /// The mounts through which `path` leads, from the root on, if it has no links on its way: one may lie over another, or
     /// hide it. Empty if the table does not tell what is mounted at the root.
     pub(crate) fn way<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = &'a Mount> {
-        let is_top = |mount: &&Mount| !self.0.iter().any(|other| other.id == mount.parent && other.id != mount.id);
-        let top = self.0.iter().find(|mount| mount.point == b"/" && is_top(mount));
         let next = move |mount: &&Mount| {
             // Who begins at the root does not meet what is mounted over it (`fs/namei.c`, `path_init`).
             let above =
                 |other: &&Mount| other.parent == mount.id && other.point != b"/" && below(path, &other.point).is_some();
-            self.0.iter().filter(above).min_by_key(|other| other.point.len())
+            self.all.iter().filter(above).min_by_key(|other| other.point.len())
         };
         // A table that was read while mounts changed may lead in a circle.
-        std::iter::successors(top, next).take(self.0.len())
+        std::iter::successors(self.top(), next).take(self.all.len())
     }
 }
 
@@ -162,7 +196,7 @@ mod tests {
     #[test]
     fn damaged_lines_are_passed_over() {
         let mounts = Mounts::parse(b"\n1 2\nx y z\n5 4 0:1 / /a rw\n5 4 0:1 /b\\040c /a\\134b rw - fuse.x x rw\n");
-        let [mount] = mounts.0.as_slice() else { panic!("{mounts:?}") };
+        let [mount] = mounts.all.as_slice() else { panic!("{mounts:?}") };
         assert_eq!(
             (mount.root.as_slice(), mount.point.as_slice(), mount.is_fuse()),
             (&b"/b c"[..], &b"/a\\b"[..], true)

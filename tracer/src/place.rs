@@ -18,7 +18,8 @@ use crate::mounts::{Mounts, below};
 use crate::remote::Remote;
 use crate::served::{Lies, Served, Table};
 use crate::sys::{self, Inode};
-use crate::view::{Given, Made, View};
+use crate::view::View;
+use crate::views::{Viewer, Views};
 
 /// A task's root and working directory, absolute, as the tracer sees them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -115,12 +116,7 @@ pub(crate) struct Places {
     has_mounted: bool,
     /// There may be mounts that are in no namespace: their paths tell nothing (`open_tree(2)`, `fsmount(2)`).
     has_detached: bool,
-    /// What there was before the program mounted anything, once it may.
-    given: Option<Arc<Given>>,
-    /// What the program has mounted since.
-    made: Arc<Made>,
-    /// What is seen in mount namespaces, by their numbers.
-    views: HashMap<u64, Arc<View>>,
+    views: Views,
     /// The directories of descriptors of tasks that were asked for: they are asked for again and again.
     descriptors: HashMap<i32, OwnedFd>,
     pub(crate) maps: Maps,
@@ -144,9 +140,13 @@ impl Places {
         let served_outside = self.served.table().cloned();
         let root = link(task, "root", served_outside.as_deref())?.path;
         let Open { path: directory, is_deleted: is_gone } = link(task, "cwd", served_outside.as_deref())?;
-        let served = if namespace.is_some() { self.served.table_for(task) } else { served_outside.clone() };
-        let may_be_covered = self.has_mounted;
         let view = self.view(task, namespace, &root);
+        let served = if namespace.is_some() {
+            self.served.table_for(task, view.as_deref().map(|view| &*view.theirs))
+        } else {
+            served_outside.clone()
+        };
+        let may_be_covered = self.has_mounted;
         let top = root.clone();
         let place =
             Place { root, top, directory, is_gone, namespace, may_be_covered, view, served, ..Place::default() };
@@ -159,24 +159,12 @@ impl Places {
 
     /// What `task`, whose root is at `root`, sees, if that may differ from what the program was given.
     fn view(&mut self, task: i32, namespace: Option<u64>, root: &[u8]) -> Option<Arc<View>> {
-        let given = self.given.clone().filter(|_| namespace.is_some() || self.has_mounted)?;
-        let number = namespace.unwrap_or_default();
-        if let Some(view) = self.views.get(&number).filter(|view| below(root, &view.top).is_some()) {
-            return Some(Arc::clone(view));
+        if namespace.is_none() && !self.has_mounted {
+            return None;
         }
-        let ours = Arc::new(Mounts::own());
-        let (theirs, top) = match namespace {
-            Some(_) => (Arc::new(Mounts::of(task).unwrap_or_default()), root),
-            None => (Arc::clone(&ours), &b"/"[..]),
-        };
         let is_ours = namespace.is_none() || namespace == self.own_namespace;
-        let (made, top) = (Arc::clone(&self.made), top.to_vec());
-        let view = Arc::new(View { theirs, top, ours, given, made, is_ours });
-        // Whose root is a directory at which nothing is mounted is not told where that is.
-        if view.theirs.way(b"/").next().is_some() {
-            self.views.insert(number, Arc::clone(&view));
-        }
-        Some(view)
+        let served = self.served.table().map(Arc::as_ref);
+        self.views.of(Viewer { task, namespace, is_ours, root, served })
     }
 
     /// Where the tracer itself stands.
@@ -270,7 +258,7 @@ impl Places {
 
     /// Somebody is about to mount or unmount something. What is open in a `/proc` would keep that one from being unmounted.
     pub(crate) fn mounting(&mut self) {
-        self.expect_mounts();
+        self.views.expect();
         self.distrust();
         self.descriptors.clear();
         self.maps.forget();
@@ -321,16 +309,9 @@ impl Places {
         }
     }
 
-    /// What there is now is what the program was given.
-    fn expect_mounts(&mut self) {
-        if self.given.is_none() {
-            self.given = Some(Arc::new(Given::of(&Mounts::own())));
-        }
-    }
-
     /// A task is about to get a mount namespace that is not the tracer's.
     pub(crate) fn expect_namespaces(&mut self) -> Result<(), Errno> {
-        self.expect_mounts();
+        self.views.expect();
         // A descriptor of what is there may come to those who are not.
         self.distrust();
         self.own_namespace = Some(namespace(nix::unistd::gettid().as_raw())?);
@@ -348,15 +329,13 @@ impl Places {
         let Ok(entered) = stat(door.as_str()).map(|behind| behind.st_ino) else { return };
         let is_own = Some(entered) == self.own_namespace;
         if !is_own && traced.into_iter().all(|task| namespace(task) != Ok(entered)) {
-            Arc::make_mut(&mut self.made).none = true;
+            self.views.made().none = true;
         }
     }
 
     /// The program is about to mount a file system of this kind.
     pub(crate) fn makes(&mut self, kind: &[u8]) {
-        if !self.made.kinds.contains(kind) {
-            Arc::make_mut(&mut self.made).kinds.insert(kind.to_vec());
-        }
+        self.views.makes(kind);
     }
 
     /// `child` may have another mount namespace than its `maker`, though nothing was said of it.
@@ -374,13 +353,13 @@ impl Places {
     /// A task is about to get a descriptor of a mount that is in no namespace.
     pub(crate) fn expect_detached(&mut self) -> Result<(), Errno> {
         self.has_detached = true;
-        Arc::make_mut(&mut self.made).any = true;
+        self.views.made().any = true;
         self.expect_namespaces()
     }
 
     /// What is seen where may differ by now.
     pub(crate) fn forget_views(&mut self) {
-        self.views.clear();
+        self.views.forget();
         self.forget();
     }
 

@@ -156,10 +156,14 @@ impl Served {
         self.table.as_ref()
     }
 
-    /// What `task` sees, which has a mount namespace of its own.
-    pub(crate) fn table_for(&self, task: i32) -> Option<Arc<Table>> {
+    /// What `task` sees, which has a mount namespace of its own; what its root is on may stand only in a table that is `known`.
+    pub(crate) fn table_for(&self, task: i32, known: Option<&Mounts>) -> Option<Arc<Table>> {
         self.watch.as_ref()?;
-        self.table_of(Mounts::of(task)?)
+        let mut mounts = Mounts::of(task)?;
+        if let Some(top) = known.and_then(Mounts::top).filter(|_| !mounts.is_whole()) {
+            mounts.complete(top.clone());
+        }
+        self.table_of(mounts)
     }
 
     /// `None` if the program serves nothing that stands there.

@@ -23,6 +23,7 @@ use crate::look;
 use crate::mounts::{Device, Mount, Mounts, below, join};
 use crate::place::Place;
 use crate::served::Lies;
+use crate::sys::Inode;
 
 /// Kinds of file systems that hold nothing but what is put there after they are mounted, or what the kernel makes up.
 const BEGIN_EMPTY: [&[u8]; 19] = [
@@ -83,9 +84,14 @@ impl Given {
         }
     }
 
-    /// True if `mount` was there, and where it is now.
-    fn has(&self, mount: &Mount) -> bool {
-        self.points.get(&mount.id) == Some(&mount.point)
+    /// True if `mount` was there, and where it is now, at `point`.
+    fn has(&self, mount: &Mount, point: &[u8]) -> bool {
+        self.points.get(&mount.id).is_some_and(|given| given == point)
+    }
+
+    /// True if something of this device was there.
+    pub(crate) fn has_device(&self, device: Device) -> bool {
+        self.devices.contains(&device)
     }
 }
 
@@ -125,12 +131,26 @@ enum Source {
 }
 
 impl View {
+    /// True if this tells of a task whose root is at `path`, and is the directory `behind` that: something may be mounted over
+    /// that one since.
+    pub(crate) fn is_root(&self, path: &[u8], behind: Option<Inode>) -> bool {
+        let Some(within) = below(path, &self.top).map(|rest| join(b"/", rest)) else { return false };
+        let mount = self.theirs.way(&within).last().map(|mount| u64::from(mount.id));
+        // Before Linux 5.8 there is no telling.
+        behind.is_none_or(|behind| behind.mount == 0 || mount == Some(behind.mount))
+    }
+
+    /// Where the program was given what was seen at `path`.
+    pub(crate) fn given_at(&self, path: &[u8]) -> Vec<Vec<u8>> {
+        if let Source::At(paths) = self.source(path) { paths } else { Vec::new() }
+    }
+
     /// Where the program was given what the task sees at `path`, which has no links on its way.
     fn source(&self, path: &[u8]) -> Source {
         let within = below(path, &self.top).map(|rest| join(b"/", rest));
         let Some(within) = within else { return Source::Hidden };
         let Some(mount) = self.theirs.way(&within).last() else { return Source::Hidden };
-        if self.is_ours && self.given.has(mount) {
+        if self.is_ours && self.is_as_given(mount) {
             return Source::At(vec![path.to_vec()]);
         }
         let paths = self.given_on(mount, &within);
@@ -146,6 +166,11 @@ impl View {
         } else {
             Source::Hidden
         }
+    }
+
+    fn is_as_given(&self, mount: &Mount) -> bool {
+        let point = below(&mount.point, b"/").map(|rest| join(&self.top, rest));
+        point.is_some_and(|point| self.given.has(mount, &point))
     }
 
     fn has_made(&self, mount: &Mount) -> bool {
@@ -170,7 +195,8 @@ impl View {
         let Some(rest) = below(within, &mount.point) else { return Vec::new() };
         let inside = join(&mount.root, rest);
         let candidate = |ours: &Mount| {
-            let rest = below(&inside, &ours.root).filter(|_| ours.device == mount.device && self.given.has(ours))?;
+            let rest = below(&inside, &ours.root)
+                .filter(|_| ours.device == mount.device && self.given.has(ours, &ours.point))?;
             let path = join(&ours.point, rest);
             let is_seen = self.ours.way(&path).last().is_some_and(|last| last.id == ours.id);
             is_seen.then_some(path)

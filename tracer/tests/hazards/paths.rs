@@ -350,6 +350,37 @@ fn a_root_in_another_mount_namespace() {
     ]);
 }
 
+/// Of a root that is no mount point, the kernel's table does not tell what is mounted there.
+#[test]
+fn a_plain_directory_as_the_root_of_a_view_of_its_own() {
+    let run = |mode: &str| {
+        let hazard = ["file", "from", "dir/x", "dir/sub/a"].into_iter().fold(Hazard::new("celled"), Hazard::file);
+        let hazard = ["own", "point", "old/point"].into_iter().fold(hazard, Hazard::directory);
+        hazard.renamed("old", "new").arguments(&[mode]).run()
+    };
+    let mut wrong = Vec::new();
+    for (mode, told) in [
+        ("after", &["open Read file there", "open Read dir/x there", "access Look none missing"][..]),
+        ("before", &["open Read file there", "open Read dir/x there", "access Look none missing"]),
+        ("twice", &["rename Remove from there", "open Read dir/x there", "access Look dir/none missing"]),
+        ("inside", &["open Read dir/x there", "access Look dir/none missing", "open Read file there"]),
+        ("over", &["open Read file there", "open Read dir/x there", "access Look none missing"]),
+        ("over another's", &["open Read file there", "open Read dir/x there"]),
+        ("bound", &["open Read dir/sub/a there", "access Look dir/sub/none missing"]),
+        ("own", &["open Read dir/x there"]),
+        ("pivot", &["open Read file there", "open Read dir/x there", "access Look dir/none missing"]),
+        ("moved", &["open Read dir/x there"]),
+    ] {
+        let seen = run(mode);
+        let is_own = |touch: &String| touch.contains("own/") || touch.contains("point/");
+        let is_told = told.iter().all(|touch| seen.touches.contains(*touch)) && !seen.touches.iter().any(is_own);
+        if !is_told || !seen.gaps.is_empty() || seen.outcome != Outcome::Exited(0) {
+            wrong.push((mode, seen));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 fn bound() -> Hazard {
     Hazard::new("bound").file("from/file").file("from/other").link("from/link", "file").directory("to")
 }
