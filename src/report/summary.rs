@@ -424,6 +424,9 @@ pub fn gap_sentence(gap: Gap) -> &'static str {
         Gap::Fanotify => {
             "the program asked to be asked before files are opened (fanotify), which minjail itself would have to wait for; it was told that it cannot"
         }
+        Gap::FanotifyWrite => {
+            "the program asked for files that it can write to, of those that are opened or changed (fanotify); what it wrote to was not seen"
+        }
         Gap::X32 => "x32 calls were answered with ENOSYS",
         Gap::Interface => "a program of another width than minjail knows had all its calls answered with ENOSYS",
         Gap::UnknownCall => {

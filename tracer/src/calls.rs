@@ -137,7 +137,7 @@ pub(crate) enum Kind {
     Clone,
     Clone3,
     IoUring,
-    /// `fanotify_init`, whose flags say whether others are to wait for its answers.
+    /// `fanotify_init`, whose flags say whether others are to wait for its answers, and what can be done with the files that it hands out.
     Fanotify,
     /// Gives a descriptor of another process's.
     TakeDescriptor,

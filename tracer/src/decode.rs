@@ -50,8 +50,8 @@ pub(crate) enum Asked {
     MountOption { name: u64, value: u64 },
     /// The program may fill memory itself when it is read.
     FilledMemory,
-    /// A seccomp supervisor.
-    Supervisor,
+    /// The call is to be counted, and made: it lets things happen that nobody sees.
+    Unseen(Gap),
     /// ptrace by the program itself.
     Nested,
 }
@@ -82,6 +82,8 @@ const RESOLVE_IN_ROOT: u64 = 0x10;
 const AT_EXECVE_CHECK: u64 = 0x10000;
 /// `FAN_CLASS_CONTENT` and `FAN_CLASS_PRE_CONTENT` of `fanotify_init(2)`.
 const FAN_CLASSES: u64 = 0x4 | 0x8;
+/// `FAN_REPORT_FID` and `FAN_REPORT_DIR_FID` of `fanotify_init(2)`, without which there is none of the others.
+const FAN_REPORTS: u64 = 0x200 | 0x400;
 const BPF_F_PATH_FD: u64 = 1 << 14;
 /// `BPF_TRACE_UPROBE_MULTI` and `BPF_TRACE_UPROBE_SESSION` of `include/uapi/linux/bpf.h`.
 const UPROBES: [u64; 2] = [48, 57];
@@ -182,6 +184,7 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
         }
         Kind::IoUring => ask(Asked::Refuse(Gap::IoUring)),
         Kind::Fanotify if arguments[0] & FAN_CLASSES != 0 => ask(Asked::Refuse(Gap::Fanotify)),
+        Kind::Fanotify if hands_out_writable(arguments) => ask(Asked::Unseen(Gap::FanotifyWrite)),
         Kind::Fanotify => {}
         Kind::TakeDescriptor => ask(Asked::TakenDescriptor),
         Kind::OpenByHandle => {
@@ -193,7 +196,7 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
         Kind::Seccomp => {
             let is_filter = arguments[0] as u32 == 1 && arguments[2] != 0;
             if is_filter && arguments[1] & SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
-                ask(Asked::Supervisor);
+                ask(Asked::Unseen(Gap::Supervisor));
             }
         }
         Kind::Namespace => {
@@ -243,6 +246,13 @@ fn how(entry: &Entry, memory: &Memory<'_>) -> Result<[u8; 24], Unread> {
 /// The `RESOLVE_*` flags of `openat2(2)`; none where they cannot be read.
 pub(crate) fn resolve(entry: &Entry, memory: &Memory<'_>) -> u64 {
     how(entry, memory).map_or(0, |how| word(&how, 16))
+}
+
+/// True if `fanotify_init(flags, event_f_flags)` makes a group whose events have descriptors of files that can be written to. Events
+/// that have handles of them have none (`fanotify(7)`, `FAN_NOFD`).
+fn hands_out_writable(arguments: &[u64; 6]) -> bool {
+    let mode = arguments[1] as u32 as i32 & libc::O_ACCMODE;
+    mode != libc::O_RDONLY && arguments[0] & FAN_REPORTS == 0
 }
 
 fn clone(flags: u64, address: Option<u64>, ask: &mut dyn FnMut(Asked)) {
@@ -481,9 +491,28 @@ mod tests {
     fn an_int_in_a_wide_register() {
         assert_eq!(ask("setns", Abi::X86_64, [3, 1 << 32, 0, 0, 0, 0], b""), [Asked::MountNamespace]);
         let flags = SECCOMP_FILTER_FLAG_NEW_LISTENER;
-        assert_eq!(ask("seccomp", Abi::X86_64, [1 << 32 | 1, flags, 0x1000, 0, 0, 0], b""), [Asked::Supervisor]);
+        assert_eq!(
+            ask("seccomp", Abi::X86_64, [1 << 32 | 1, flags, 0x1000, 0, 0, 0], b""),
+            [Asked::Unseen(Gap::Supervisor)]
+        );
         // Whether the kernel knows the flag.
         assert_eq!(ask("seccomp", Abi::X86_64, [1, flags, 0, 0, 0, 0], b""), []);
+    }
+
+    #[test]
+    fn files_that_are_handed_out_by_fanotify() {
+        const UNSEEN: [Asked; 1] = [Asked::Unseen(Gap::FanotifyWrite)];
+        const REFUSED: [Asked; 1] = [Asked::Refuse(Gap::Fanotify)];
+        let init = |class: u64, mode: i32| {
+            ask("fanotify_init", Abi::X86_64, [class, u64::from(mode.cast_unsigned()), 0, 0, 0, 0], b"")
+        };
+        assert_eq!(init(0, libc::O_RDONLY | libc::O_CLOEXEC), []);
+        assert_eq!(init(0, libc::O_RDWR), UNSEEN);
+        assert_eq!(init(0x3, libc::O_WRONLY | libc::O_APPEND), UNSEEN);
+        assert_eq!(init(0x4, libc::O_RDWR), REFUSED);
+        assert_eq!(init(0x8, libc::O_RDONLY), REFUSED);
+        // FAN_REPORT_DFID_NAME: handles and names.
+        assert_eq!(init(0xc00, libc::O_RDWR), []);
     }
 
     #[test]

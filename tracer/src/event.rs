@@ -157,6 +157,8 @@ pub enum Gap {
     IoUring,
     /// `fanotify_init` for permission events was answered with ENOSYS: the tracer's own reads would wait for the program.
     Fanotify,
+    /// `fanotify_init` for events with descriptors of files that can be written to: no call opens these.
+    FanotifyWrite,
     /// An x32 call was answered with ENOSYS.
     X32,
     /// A program made calls of an interface that minjail does not know, those of 32-bit programs on aarch64, and was answered

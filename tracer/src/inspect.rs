@@ -221,7 +221,7 @@ impl Engine<'_> {
                 Err(_) => self.gap(process, Gap::Memory)?,
             },
             Asked::FilledMemory => self.places.maps.expect_filled(),
-            Asked::Supervisor => self.gap(process, Gap::Supervisor)?,
+            Asked::Unseen(gap) => self.gap(process, gap)?,
             Asked::Nested => return Err(TraceError::Nested { task }),
         }
         Ok(Verdict::Run)
