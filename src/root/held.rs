@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(content(held.open()), "own");
         assert_eq!(
             fixture.root.hold(&names, &facts[1]).unwrap().list().unwrap(),
-            [(b"own".to_vec(), Some(crate::path::FileType::Symlink))]
+            [(b"own".to_vec(), Some(crate::path::FileType::File))]
         );
         assert_eq!(fixture.root.hold(&link, &facts[2]).unwrap().link_text().unwrap(), b"own");
         // Only a file is opened as one.
