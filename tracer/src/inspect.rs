@@ -142,7 +142,9 @@ impl Engine<'_> {
             Asked::Path { from, address, access, follow } => {
                 let call = asking.entry.call;
                 let asks = !(call.opens() || call.changes() || call.executes());
-                let verify = !asks && address != 0 && self.may_be_rewritten(asking, from, address);
+                let verify = !asks
+                    && address != 0
+                    && (self.may_be_moved(from, access) || self.may_be_rewritten(asking, from, address));
                 let used = Use { from, access, follow, verify };
                 let led = self.path(asking, address, used)?.unwrap_or_default();
                 if !verify {

@@ -192,6 +192,12 @@ impl Engine<'_> {
         addresses.any(|address| self.places.maps.is_shared(task, address))
     }
 
+    /// True if other processes may move the directory from which a call takes a path whose end it may destroy: it is heard of
+    /// when it is over, so that who moves later is not taken for one who moved meanwhile.
+    pub(crate) fn may_be_moved(&self, from: From, access: Access) -> bool {
+        self.races.processes_share && from == From::WorkingDirectory && loses(access) && !self.machine.is_single()
+    }
+
     /// `maker` has made `child`: if that is a thread, it may know of everything that is its maker's.
     pub(crate) fn made(&mut self, child: i32, maker: i32) {
         if self.machine.process_of(child) == self.machine.process_of(maker) {
@@ -362,8 +368,11 @@ impl Engine<'_> {
         let others: Vec<Relative> = others.filter(|way| shares(way.asking, asking)).cloned().collect();
         for Relative { asking, used, spelled } in others {
             let Ok(place) = self.places.of(asking.task, false) else { continue };
-            // It runs already.
+            // It runs already, unless it is over and was not heard of since.
             if loses(used.access) {
+                if place::is_elsewhere(asking.task, asking.entry.number) {
+                    continue;
+                }
                 self.gap(asking.process, Gap::Rewritten)?;
             }
             self.tell_from(asking, used, &place, directory, &spelled)?;

@@ -59,6 +59,24 @@ fn a_working_directory_for_two() {
     }
 }
 
+/// Who opened something before another one moved has opened what was there.
+#[test]
+fn a_root_for_two() {
+    for sharing in ["0", "1", "2", "3", "4", "5", "6", "7"] {
+        for _ in 0..repeats() {
+            let hazard = ["cell/x", "cell/y", "cell/dir/z"].into_iter().fold(Hazard::new("shared_root"), Hazard::file);
+            hazard.arguments(&[sharing]).run().is(&[
+                "open Write cell/x there",
+                "chdir Enter cell there",
+                "chroot Enter cell there",
+                "unlink Remove cell/y there",
+                "chdir Enter cell/dir there",
+                "open Write cell/dir/z there",
+            ]);
+        }
+    }
+}
+
 #[test]
 fn execve_of_another_thread() {
     for _ in 0..REPEATS {
