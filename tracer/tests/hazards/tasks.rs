@@ -20,7 +20,7 @@ pub(crate) fn repeats() -> usize {
 /// Runs `round`, which says how often the tracer lost its race, so many times; and on until it has lost one, without which this
 /// says nothing: a busy machine may keep both on one processor for long.
 #[track_caller]
-fn until_lost(times: usize, mut round: impl FnMut() -> usize) {
+pub(crate) fn until_lost(times: usize, mut round: impl FnMut() -> usize) {
     let mut lost = 0;
     for count in 0..times + 200 {
         if count >= times && lost > 0 {
