@@ -252,6 +252,32 @@ fn password_hashes_stay_at_home() {
     assert_eq!(allowed.text("/etc/shadow"), host);
 }
 
+/// What the tools keep from before the last change has the same in it.
+#[test]
+fn password_hashes_of_before_the_last_change_stay_at_home() {
+    if !needs_root("to enter another root") {
+        return;
+    }
+    let context = TestContext::new();
+    let root = context.path("root");
+    for directory in ["etc", "bin"] {
+        fs_err::create_dir_all(root.join(directory)).expect("the directory can be written");
+    }
+    fs_err::copy("/bin/busybox", root.join("bin/busybox")).expect("it can be copied");
+    for name in ["shadow", "shadow-"] {
+        fs_err::write(root.join("etc").join(name), "root:$6$abc$hash:1::::::\n").expect("the directory can be written");
+    }
+    let (root, trace, tree) = (context.text("root"), context.text("app.trace"), context.text("tree"));
+    let command = ["--root", &root, "--", "/bin/busybox", "stat", "/etc/shadow", "/etc/shadow-"];
+    outcome_of(context.minjail(&["trace", "-q", "-t", &trace]).args(command)).success();
+    let allowed = ["--root", &root, "--allow-secret", "/etc/shadow"];
+    outcome_of(context.minjail(&["build", "-q", "-t", &trace, "-o", &format!("rootfs:{tree}")]).args(allowed))
+        .success();
+    let packed = |name: &str| fs_err::read_to_string(context.path("tree/etc").join(name)).expect("it is packed");
+    assert!(packed("shadow").contains("$6$abc$hash"), "it was asked for");
+    assert!(packed("shadow-").starts_with("root:*:"), "{}", packed("shadow-"));
+}
+
 /// glibc opens `libgcc_s.so.1` when a thread ends by `pthread_exit`: whether a run comes to that is a matter of time.
 #[test]
 fn what_a_thread_needs_to_end_is_there_though_no_thread_ended() {

@@ -114,6 +114,32 @@ fn what_one_run_wrote_by_another_name() {
     }
 }
 
+/// Times alone, and numbers that were given anew, are no conflict.
+#[test]
+fn what_one_run_did_to_another_name_that_changes_nothing() {
+    let context = TestContext::new();
+    let at = |name: &str| context.work().join(name);
+    fs_err::write(at("one"), "AAAA").expect("the directory can be written");
+    fs_err::hard_link(at("one"), at("other")).expect("the directory can be written");
+    let touches = traced(&context, "touches.trace", "touch -d @7 one");
+    let reads = traced(&context, "reads.trace", "cat other");
+    layer(&context, "a", &[&touches, &reads]);
+
+    let make = |name: &str, content: &str| {
+        for number in 0..5 {
+            fs_err::create_dir_all(at(name)).expect("the directory can be written");
+            let path = at(name).join(number.to_string());
+            fs_err::write(&path, format!("{content}{number}")).expect("the directory can be written");
+            fs_err::hard_link(&path, path.with_extension("link")).expect("the directory can be written");
+        }
+    };
+    make("p", "some");
+    let removes = traced(&context, "removes.trace", "rm -r p");
+    make("q", "others");
+    let reads = traced(&context, "finds.trace", "cat q/0 q/1 q/2 q/3 q/4");
+    layer(&context, "b", &[&removes, &reads]);
+}
+
 #[test]
 fn what_one_run_replaced_by_a_file_of_the_same_size_and_time() {
     let context = TestContext::new();

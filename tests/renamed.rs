@@ -143,6 +143,22 @@ fn what_was_made_stays_out_wherever_it_goes() {
 }
 
 #[test]
+fn what_was_made_and_removed_is_made_again() {
+    for script in [
+        "echo a > f; rm f; test -e f; echo b > f; cat f",
+        "echo a >> f; rm f; test -e f; echo b >> f; cat f",
+        "mkdir m; rmdir m; test -e m; mkdir m; ls m",
+        "ln -s old l; rm l; test -L l; ln -s old l; cat l",
+        "echo a > f; rm f; mv old f; mv f old; test -e f; echo b > f; cat f",
+        "cd d; echo a > f; rm f; test -e f; echo b > f; cat f; cd ..",
+    ] {
+        let found = image_of(&format!("{script}; cat old || true"), &["old=old", "d/x=x"]);
+        assert!(found.iter().all(|one| ["d/", "d/x=x", "old=old"].contains(&one.as_str())), "{script}: {found:?}");
+        assert!(found.contains(&"old=old".to_owned()), "{script}: {found:?}");
+    }
+}
+
+#[test]
 fn what_was_to_be_made_below_what_was_missing() {
     let before = ["old/sub/x=old"];
     assert_eq!(image_of("(echo > new/sub/f); mv old new", &before), ["old/"]);
@@ -361,16 +377,21 @@ fn what_others_change_between_a_look_and_a_change() {
         ("cat f", "echo new > other; mv other f", Err(())),
         // Nobody has seen what there was before.
         ("test -e f", "echo longer > f", Ok("longer\n")),
+        ("chmod 600 f; test -e f", "cat longer > f", Ok("longer\n")),
+        ("stat f", "echo longer > f", Ok("longer\n")),
     ] {
-        let script = format!("{first}; : > ready; until [ -e go ]; do sleep 0.01; done; echo more >> f");
+        let script = format!("{first}; : > ready; until [ -e go ]; do sleep 0.01; done; cat f > other; echo more >> f");
         let mut child = None;
         let traced = Traced::new(&script, |work| {
             fs_err::write(work.join("f"), "old\n").unwrap();
+            fs_err::write(work.join("longer"), "longer\n").unwrap();
             child = Some(outsider(work, change));
         });
         assert!(child.unwrap().wait().unwrap().success());
         if let Ok(content) = expected {
-            assert_eq!(traced.build("tree", &[]).text("f"), content);
+            let built = traced.build("tree", &[]);
+            assert_eq!(built.text("f"), content);
+            assert_eq!(fs_err::metadata(built.at("f")).unwrap().permissions().mode() & 0o777, 0o644);
         } else {
             let words = ["f` was changed by somebody else while it was traced", "hint: trace again"];
             traced.try_build("tree", &[]).assert_refused(125, &words);

@@ -23,7 +23,7 @@ use crate::publish::{directory_of, may_make_in};
 use crate::report::coverage::Estimate;
 use crate::report::summary::{self, Lacks, LeftOut, Summary, gap_sentence, times};
 use crate::root::Root;
-use crate::trace::{Access, Found, Gap, Header, Run, Tally, Touch, Trace};
+use crate::trace::{Found, Gap, Header, Run, Tally, Touch, Trace};
 use crate::tree::{Notes, Tree};
 
 /// What is built, and how it is told.
@@ -530,7 +530,7 @@ fn left_out(trace: &Trace) -> LeftOut {
     let count = |wanted: &dyn Fn(&Touch) -> bool| {
         touches().filter(|touch| wanted(touch)).map(|touch| &touch.path).collect::<BTreeSet<_>>().len() as u64
     };
-    let creates = |touch: &Touch| matches!(touch.access, Access::Create | Access::Bind | Access::Replace);
+    let creates = |touch: &Touch| touch.access.makes();
     LeftOut {
         made: count(&|touch| touch.found == Found::Missing && creates(touch)),
         missing: count(&|touch| touch.found == Found::Missing && !creates(touch) && !touch.made),

@@ -12,14 +12,12 @@ use super::Accounts;
 pub(super) struct Kept {
     /// Which besides those named here.
     pub(super) choice: Accounts,
-    /// Files whose password hashes stay.
-    pub(super) hashes: BTreeSet<File>,
     pub(super) uids: BTreeSet<u32>,
     pub(super) gids: BTreeSet<u32>,
 }
 
 /// A file of accounts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum File {
     /// `passwd(5)`: name, password, uid, gid, ...
     Users,
@@ -31,12 +29,16 @@ pub(super) enum File {
     GroupPasswords,
 }
 
-/// The files of accounts, by path.
-pub(super) const FILES: [(&[u8], File); 4] = [
+/// The files of accounts, by path, and what they were before their last change (`passwd(1)` and its relatives keep that).
+pub(super) const FILES: [(&[u8], File); 8] = [
     (b"/etc/passwd", File::Users),
     (b"/etc/group", File::Groups),
     (b"/etc/shadow", File::UserPasswords),
     (b"/etc/gshadow", File::GroupPasswords),
+    (b"/etc/passwd-", File::Users),
+    (b"/etc/group-", File::Groups),
+    (b"/etc/shadow-", File::UserPasswords),
+    (b"/etc/gshadow-", File::GroupPasswords),
 ];
 
 /// The names that are kept, from `passwd` and `group`.
@@ -45,7 +47,6 @@ pub(super) struct Names {
     users: BTreeSet<Vec<u8>>,
     groups: BTreeSet<Vec<u8>>,
     everyone: bool,
-    hashes: BTreeSet<File>,
 }
 
 impl Names {
@@ -60,16 +61,11 @@ impl Names {
         let of_users = users.iter().filter_map(|fields| number(fields.get(3)?));
         let gids = of_users.chain(kept.gids.iter().copied()).collect();
         let names = |lines: Vec<Vec<Vec<u8>>>| lines.into_iter().map(|mut fields| fields.swap_remove(0)).collect();
-        Self {
-            users: names(users),
-            groups: names(lines(group, &gids)),
-            everyone: kept.choice == Accounts::Full,
-            hashes: kept.hashes.clone(),
-        }
+        Self { users: names(users), groups: names(lines(group, &gids)), everyone: kept.choice == Accounts::Full }
     }
 
-    /// `text` with the kept accounts alone, and how many lines were left out.
-    pub(super) fn filter(&self, file: File, text: &[u8]) -> (Vec<u8>, usize) {
+    /// `text` with the kept accounts alone, and their passwords if `hashes_stay`; and how many lines were left out.
+    pub(super) fn filter(&self, file: File, text: &[u8], hashes_stay: bool) -> (Vec<u8>, usize) {
         let mut kept = Vec::with_capacity(text.len());
         let mut left_out = 0;
         for line in text.split_inclusive(|&byte| byte == b'\n') {
@@ -80,7 +76,7 @@ impl Names {
             if line.is_empty() || matches!(line[0], b'#' | b'+' | b'-') {
                 kept.extend_from_slice(line);
             } else if self.everyone || names.contains(fields[0]) {
-                kept.extend_from_slice(&self.line(file, &fields));
+                kept.extend_from_slice(&self.line(file, &fields, hashes_stay));
             } else {
                 left_out += 1;
                 continue;
@@ -90,8 +86,7 @@ impl Names {
         (kept, left_out)
     }
 
-    fn line(&self, file: File, fields: &[&[u8]]) -> Vec<u8> {
-        let hashes_stay = self.hashes.contains(&file);
+    fn line(&self, file: File, fields: &[&[u8]], hashes_stay: bool) -> Vec<u8> {
         let rewritten = fields.iter().enumerate().map(|(index, &field)| match (file, index) {
             (_, 1) if hashes_stay => field.to_vec(),
             (File::Users | File::Groups, 1) if !matches!(field, b"x" | b"" | b"*" | b"!") => b"x".to_vec(),
@@ -144,23 +139,22 @@ mod tests {
 
     #[test]
     fn all_of_them_or_those_that_are_used() {
-        assert_eq!(chosen(Accounts::Full).filter(File::Users, PASSWD), (PASSWD.to_vec(), 0));
-        assert_eq!(chosen(Accounts::Full).filter(File::Groups, GROUP), (GROUP.to_vec(), 0));
-        let (used, left_out) = chosen(Accounts::Used).filter(File::Users, PASSWD);
+        assert_eq!(chosen(Accounts::Full).filter(File::Users, PASSWD, false), (PASSWD.to_vec(), 0));
+        assert_eq!(chosen(Accounts::Full).filter(File::Groups, GROUP, false), (GROUP.to_vec(), 0));
+        let (used, left_out) = chosen(Accounts::Used).filter(File::Users, PASSWD, false);
         assert_eq!((used.as_slice(), left_out), (&b"ben:x:1001:1001::/home/ben:/bin/sh\n"[..], 3));
     }
 
     #[test]
     fn hashes_stay_where_they_are_allowed() {
         let shadow = b"root:$y$j9T$abc:19000:0:99999:7:::\n";
-        let kept = Kept { hashes: BTreeSet::from([File::UserPasswords]), ..Kept::default() };
-        let (kept, _) = Names::new(PASSWD, GROUP, &kept).filter(File::UserPasswords, shadow);
+        let (kept, _) = names().filter(File::UserPasswords, shadow, true);
         assert_eq!(kept, shadow);
     }
 
     #[test]
     fn people_stay_at_home() {
-        let (passwd, left_out) = names().filter(File::Users, PASSWD);
+        let (passwd, left_out) = names().filter(File::Users, PASSWD, false);
         assert_eq!(left_out, 1);
         let text = String::from_utf8(passwd).unwrap();
         assert!(text.contains("root:") && text.contains("nobody:") && text.contains("ben:") && !text.contains("anna"));
@@ -168,22 +162,22 @@ mod tests {
 
     #[test]
     fn groups_forget_them_too() {
-        let (group, left_out) = names().filter(File::Groups, GROUP);
+        let (group, left_out) = names().filter(File::Groups, GROUP, false);
         assert_eq!((group.as_slice(), left_out), (&b"root:x:0:\nsudo:x:27:ben\nben:x:1001:\n"[..], 1));
-        let (group, _) = chosen(Accounts::Used).filter(File::Groups, GROUP);
+        let (group, _) = chosen(Accounts::Used).filter(File::Groups, GROUP, false);
         assert_eq!(group, b"ben:x:1001:\n", "a user keeps his group");
     }
 
     #[test]
     fn hashes_are_locked() {
         let shadow = b"root:$y$j9T$abc:19000:0:99999:7:::\nnobody:*:19000::::::\nanna:$6$x:1::::::\n";
-        let (shadow, _) = names().filter(File::UserPasswords, shadow);
+        let (shadow, _) = names().filter(File::UserPasswords, shadow, false);
         assert_eq!(shadow, b"root:*:19000:0:99999:7:::\nnobody:*:19000::::::\n");
     }
 
     #[test]
     fn odd_lines_do_no_harm() {
-        let (kept, left_out) = names().filter(File::Users, b"# comment\n\n+::::::\nbroken\n");
+        let (kept, left_out) = names().filter(File::Users, b"# comment\n\n+::::::\nbroken\n", false);
         assert_eq!((kept.as_slice(), left_out), (&b"# comment\n\n+::::::\n"[..], 1));
     }
 }

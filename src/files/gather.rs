@@ -176,8 +176,7 @@ impl<'a> Gathered<'a> {
             return Ok(());
         }
         if matches!(touch.found, Found::Missing) {
-            let makes = matches!(touch.access, Access::Create | Access::Bind | Access::Replace);
-            if let (true, Some(parent)) = (makes, touch.path.parent()) {
+            if let (true, Some(parent)) = (touch.access.makes(), touch.path.parent()) {
                 self.makings.entry(parent).or_default().insert(reason);
             }
             return Ok(());
@@ -297,7 +296,7 @@ pub(super) fn wanted(
 ) -> Result<(FileSet, Vec<Note>), FilesError> {
     let mut files = FileSet::default();
     let mut notes = Vec::new();
-    names_agree(&gathered.paths)?;
+    names_agree(&gathered.paths, root)?;
     let supplied = special::supplied(root)?;
     let jails = special::made_by_jails(&supplied, trace, policy, root)?;
     for (path, touched) in &gathered.paths {

@@ -75,7 +75,8 @@ pub(super) fn replace(
     // An image's accounts are the image's: nobody of the machine at hand is among them.
     let from_host = trace.runs.iter().any(|run| !run.header.is_in_jail());
     let choice = if from_host { policy.accounts } else { Accounts::Full };
-    replace_accounts(files, &kept(files, trace, root, choice, policy)?, root, notes)?;
+    let kept = kept(files, trace, root, choice)?;
+    replace_accounts(files, &kept, &policy.allowed_secrets, root, notes)?;
     let cache = JailPath::parse(LD_CACHE).expect("an absolute path");
     if is_file(&cache, files, root)? {
         let bytes = ld_cache(&cache, files, root)?;
@@ -112,7 +113,13 @@ fn ld_cache(path: &JailPath, files: &FileSet, root: &Root) -> Result<Vec<u8>, Fi
     packed.to_bytes().map_err(|source| FilesError::LdCache { path: path.clone(), source })
 }
 
-fn replace_accounts(files: &mut FileSet, kept: &Kept, root: &Root, notes: &mut Vec<Note>) -> Result<(), FilesError> {
+fn replace_accounts(
+    files: &mut FileSet,
+    kept: &Kept,
+    allowed_secrets: &BTreeSet<JailPath>,
+    root: &Root,
+    notes: &mut Vec<Note>,
+) -> Result<(), FilesError> {
     let mut wanted = Vec::new();
     for (path, file) in accounts::FILES {
         let path = JailPath::parse(path).expect("an absolute path");
@@ -131,7 +138,7 @@ fn replace_accounts(files: &mut FileSet, kept: &Kept, root: &Root, notes: &mut V
     let names = Names::new(&passwd, &group, kept);
     for (path, file) in wanted {
         let now = read(&path, root)?;
-        let (content, left_out) = names.filter(file, &now);
+        let (content, left_out) = names.filter(file, &now, allowed_secrets.contains(&path));
         if content == now {
             continue;
         }
@@ -144,10 +151,8 @@ fn replace_accounts(files: &mut FileSet, kept: &Kept, root: &Root, notes: &mut V
 }
 
 /// The owners of what is packed, and who the runs ran as.
-fn kept(files: &FileSet, trace: &Trace, root: &Root, choice: Accounts, policy: &Policy) -> Result<Kept, RootError> {
-    let is_allowed = |path: &[u8]| policy.allowed_secrets.iter().any(|allowed| allowed.as_bytes() == path);
-    let hashes = accounts::FILES.iter().filter(|(path, _)| is_allowed(path)).map(|(_, file)| *file).collect();
-    let mut kept = Kept { choice, hashes, ..Kept::default() };
+fn kept(files: &FileSet, trace: &Trace, root: &Root, choice: Accounts) -> Result<Kept, RootError> {
+    let mut kept = Kept { choice, ..Kept::default() };
     for run in &trace.runs {
         kept.uids.insert(run.header.uid);
         kept.gids.insert(run.header.gid);

@@ -15,10 +15,12 @@ use crate::trace::{Access, Found, Header, Touch, is_temporary};
 #[derive(Debug)]
 pub(super) struct Finding<'a> {
     header: &'a Header,
+    first: &'a Facts,
+    /// Those that belong to the content that was kept, if that was.
     facts: &'a Facts,
     before: Option<&'a str>,
-    /// It may have read what was there.
-    is_read: bool,
+    /// What it may have read first.
+    read: Option<&'a Facts>,
     /// It has changed the mode or the owner, or was about to.
     is_restyled: bool,
     /// What it had read was something else by the time at which it was kept.
@@ -35,13 +37,13 @@ impl<'a> Touched<'a> {
         let Some(finding) = self.findings.last_mut() else { return };
         // The run itself changes nothing that it has not kept.
         if finding.before.is_none() && touch.before.is_some() && !finding.facts.same_content(facts) {
-            finding.is_torn = finding.is_read;
+            finding.is_torn = finding.read.is_some_and(|read| !read.same_content(facts));
             finding.facts = facts;
         }
         finding.is_restyled |= touch.access == Access::Attributes;
         finding.before = finding.before.or(touch.before.as_deref());
         let reads = matches!(touch.access, Access::Read | Access::Execute | Access::Write);
-        finding.is_read |= reads && touch.refused.is_none();
+        finding.read = finding.read.or(Some(facts).filter(|_| reads && touch.refused.is_none()));
     }
 
     /// The facts from before the runs: those that belong to the content that was kept, with the mode and owner from before they were
@@ -49,7 +51,7 @@ impl<'a> Touched<'a> {
     pub(super) fn facts(&self, first: &Facts) -> Facts {
         let kept = self.findings.iter().find(|finding| finding.before.is_some());
         let restyled = self.findings.iter().find(|finding| finding.is_restyled).or(kept);
-        let (kept, restyled) = (kept.map_or(first, |kept| kept.facts), restyled.map_or(first, |one| one.facts));
+        let (kept, restyled) = (kept.map_or(first, |kept| kept.facts), restyled.map_or(first, |one| one.first));
         Facts { mode: restyled.mode, uid: restyled.uid, gid: restyled.gid, ..kept.clone() }
     }
 
@@ -65,7 +67,7 @@ impl<'a> Touched<'a> {
         let (kept, others): (Vec<_>, Vec<_>) = self.findings.iter().partition(|finding| finding.before.is_some());
         let Some((first, before)) = kept.first().and_then(|first| Some((first, first.before?))) else { return Ok(()) };
         let is_same = |one: &Facts, two: &Facts| (one.dev, one.ino) == (two.dev, two.ino);
-        for other in others.into_iter().filter(|finding| finding.is_read && finding.facts.is_file()) {
+        for other in others.into_iter().filter(|finding| finding.read.is_some() && finding.facts.is_file()) {
             // Of one time and size there may be two files.
             let is_other = |kept: &Facts| kept.dev == other.facts.dev && kept.ino != other.facts.ino;
             if kept.iter().any(|kept| kept.facts.same_content(other.facts) && !is_other(kept.facts)) {
@@ -81,11 +83,7 @@ impl<'a> Touched<'a> {
                 false
             };
             if differs {
-                return Err(FilesError::Conflict {
-                    path: path.clone(),
-                    first: first.header.workload.clone(),
-                    second: other.header.workload.clone(),
-                });
+                return Err(conflict(path, first, other));
             }
         }
         Ok(())
@@ -94,38 +92,50 @@ impl<'a> Touched<'a> {
 
 impl<'a> Finding<'a> {
     fn of(header: &'a Header, facts: &'a Facts) -> Self {
-        Self { header, facts, before: None, is_read: false, is_restyled: false, is_torn: false }
+        Self { header, first: facts, facts, before: None, read: None, is_restyled: false, is_torn: false }
     }
 }
 
-/// Of a file of several names, a run must not have read by one what another wrote by another.
+/// Of a file of several names, a run must not have read by one what another wrote by another; as far as they still are names of one
+/// file, since numbers are given anew.
 ///
 /// # Errors
 /// It has.
-pub(super) fn names_agree(paths: &BTreeMap<JailPath, Touched<'_>>) -> Result<(), FilesError> {
-    // A file of one name may be another one, which has got its number.
+pub(super) fn names_agree(paths: &BTreeMap<JailPath, Touched<'_>>, root: &Root) -> Result<(), FilesError> {
     let linked = |finding: &&Finding<'_>| finding.facts.is_file() && finding.facts.nlink > 1;
+    let number = |facts: &Facts| (facts.dev, facts.ino);
     let all =
         || paths.iter().flat_map(|(path, touched)| touched.findings.iter().filter(linked).map(move |one| (path, one)));
-    let mut kept: BTreeMap<(u64, u64), Vec<&Finding<'_>>> = BTreeMap::new();
-    for (_, one) in all().filter(|(_, one)| one.before.is_some()) {
-        kept.entry((one.facts.dev, one.facts.ino)).or_default().push(one);
+    let mut kept: BTreeMap<(u64, u64), Vec<(&JailPath, &Finding<'_>)>> = BTreeMap::new();
+    for (path, one) in all().filter(|(_, one)| one.before.is_some()) {
+        kept.entry(number(one.facts)).or_default().push((path, one));
     }
-    for (path, other) in all().filter(|(_, other)| other.is_read || other.before.is_some()) {
-        let kept = kept.get(&(other.facts.dev, other.facts.ino)).into_iter().flatten();
-        let contradicts = |one: &&&Finding<'_>| {
-            let is_same = one.facts.same_content(other.facts) || one.before == other.before;
-            !std::ptr::eq(one.header, other.header) && !is_same
-        };
-        if let Some(one) = { kept }.find(contradicts) {
-            return Err(FilesError::Conflict {
-                path: path.clone(),
-                first: one.header.workload.clone(),
-                second: other.header.workload.clone(),
-            });
+    let is_still = |path: &JailPath, facts: &Facts| {
+        root.facts(path).map(|now| now.is_some_and(|now| number(&now) == number(facts)))
+    };
+    for (path, other) in all().filter(|(_, other)| other.read.is_some() || other.before.is_some()) {
+        let of_others = |(_, one): &&(&JailPath, &Finding<'_>)| !std::ptr::eq(one.header, other.header);
+        let kept: Vec<_> = kept.get(&number(other.facts)).into_iter().flatten().filter(of_others).collect();
+        if kept.iter().any(|(_, one)| one.facts.same_content(other.facts)) || !is_still(path, other.facts)? {
+            continue;
+        }
+        for (name, one) in kept.into_iter().filter(|(name, _)| *name != path) {
+            let differs =
+                one.facts.size != other.facts.size || one.before.is_some_and(|before| !has_content(path, before, root));
+            if differs && is_still(name, one.facts)? {
+                return Err(conflict(path, one, other));
+            }
         }
     }
     Ok(())
+}
+
+fn conflict(path: &JailPath, one: &Finding<'_>, other: &Finding<'_>) -> FilesError {
+    FilesError::Conflict {
+        path: path.clone(),
+        first: one.header.workload.clone(),
+        second: other.header.workload.clone(),
+    }
 }
 
 /// As it is, if it still is as the run found it; else as it was.

@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, HashMap};
 use minjail_tracer::Access;
 
 use super::model::Found;
-use super::record::is_kernels;
 use crate::path::{Facts, JailPath};
 use crate::root::Root;
 
@@ -24,8 +23,15 @@ pub(super) struct Names {
     firsts: Option<(i32, Vec<Option<Standing>>)>,
     /// Of its second ones so many were told.
     seconds: usize,
-    /// What each task was about to make when it was heard of last: until it is again, another may look there first.
-    making: HashMap<i32, JailPath>,
+    making: Making,
+}
+
+/// What tasks are about to make, as far as they have not been heard of since, and nobody has found it there: until then another may look
+/// there first.
+#[derive(Debug, Default)]
+struct Making {
+    paths: HashMap<JailPath, i32>,
+    tasks: HashMap<i32, JailPath>,
 }
 
 /// Where something stood before the run.
@@ -108,7 +114,7 @@ impl Names {
 
     /// Notes what a call of `task` is about to do with `path`, at which it has `found` this.
     pub(super) fn note(&mut self, task: i32, call: &str, access: Access, path: &JailPath, found: &Found) {
-        self.making.remove(&task);
+        self.making.is_over(task);
         if call.starts_with("link") || call.starts_with("rename") {
             self.note_move(task, call, access, path, found);
             return;
@@ -119,26 +125,27 @@ impl Names {
             if !self.now.is_empty() {
                 self.take(path);
             }
-            let makes = matches!(access, Access::Create | Access::Bind | Access::Replace);
-            if makes {
-                self.making.insert(task, path.clone());
+            if access.makes() {
+                self.making.begins(task, path);
             }
-            if makes || was_made && self.making.values().any(|made| made == path) {
+            if access.makes() || was_made && self.making.paths.contains_key(path) {
                 self.now.insert(path.clone(), Origin::Made);
             }
+        } else {
+            self.making.paths.remove(path);
         }
     }
 
     /// `process` is gone.
     pub(super) fn ended(&mut self, process: i32) {
-        self.making.remove(&process);
+        self.making.is_over(process);
     }
 
     fn note_move(&mut self, task: i32, call: &str, access: Access, path: &JailPath, found: &Found) {
         let there = if let Found::There(facts) = found { Some(file(facts)) } else { None };
         if !matches!(access, Access::Create | Access::Replace) {
             // A file without a name has a door in /proc at most (`open(2)`, `O_TMPFILE`).
-            let named = there.filter(|_| !is_kernels(path));
+            let named = there.filter(|_| !path.as_bytes().starts_with(b"/proc/"));
             let standing = named.map(|file| Standing { path: path.clone(), file });
             match &mut self.firsts {
                 Some((first, firsts)) if *first == task && self.seconds == 0 => firsts.push(standing),
@@ -229,6 +236,22 @@ impl Names {
         }
         for (at, origin) in below.into_iter().filter(|(at, _)| at != from) {
             self.now.insert(moved_below(&at, from, to), origin);
+        }
+    }
+}
+
+impl Making {
+    fn begins(&mut self, task: i32, path: &JailPath) {
+        self.paths.insert(path.clone(), task);
+        self.tasks.insert(task, path.clone());
+    }
+
+    /// The last call of `task` is over.
+    fn is_over(&mut self, task: i32) {
+        if let Some(path) = self.tasks.remove(&task)
+            && self.paths.get(&path) == Some(&task)
+        {
+            self.paths.remove(&path);
         }
     }
 }
@@ -513,6 +536,14 @@ mod tests {
         ground.see(2, "newfstatat", Access::Look, "/d/g");
         ground.put("/d/g");
         assert_eq!(ground.names.origin(&path("/d/g")), Some(path("/d/g")));
+
+        // So it is once it was there.
+        ground.make("/d/h");
+        ground.see(2, "unlink", Access::Remove, "/d/h");
+        fs_err::remove_file(ground.at("/d/h")).unwrap();
+        ground.see(2, "newfstatat", Access::Look, "/d/h");
+        ground.put("/d/h");
+        assert_eq!(ground.names.origin(&path("/d/h")), Some(path("/d/h")));
     }
 
     #[test]

@@ -311,6 +311,12 @@ impl Recorder {
         self.names.look(&self.root);
         let Some(current) = self.inside(&touch.walk.end) else { return Ok(()) };
         let found = self.found(touch, &current);
+        if touch.is_repeated {
+            if !touch.is_served {
+                self.names.note(touch.task, touch.call, touch.access, &current, &found);
+            }
+            return Ok(());
+        }
         // Looking there would have to wait for the program, which stands still.
         let origin = if touch.is_served { None } else { self.names.origin(&current) };
         let mut record = Touch {

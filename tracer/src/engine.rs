@@ -186,8 +186,7 @@ pub(crate) struct Engine<'a> {
     looks: Vec<Looks>,
     looked: u64,
     executed: bool,
-    /// What was told last is to be told again when it is asked for again.
-    pub(crate) again: bool,
+    pub(crate) telling: Telling,
     /// Tasks in a call that gives something another name.
     pub(crate) moving: HashSet<i32>,
     turns: Turns,
@@ -215,6 +214,15 @@ pub(crate) enum Verdict {
     Verify(Raced),
 }
 
+/// How touches are told.
+#[derive(Debug, Default)]
+pub(crate) struct Telling {
+    /// The last one is to be told again when it is asked for again.
+    pub(crate) again: bool,
+    /// The next one was told before.
+    pub(crate) is_repeated: bool,
+}
+
 impl<'a> Engine<'a> {
     fn new(main: i32, signals: &'a Forwarding, sink: &'a mut Sink<'a>) -> Self {
         Self {
@@ -235,7 +243,7 @@ impl<'a> Engine<'a> {
             looks: Vec::new(),
             looked: 0,
             executed: false,
-            again: false,
+            telling: Telling::default(),
             moving: HashSet::new(),
             turns: Turns::default(),
             programs: HashMap::new(),

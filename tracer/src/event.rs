@@ -45,6 +45,8 @@ pub struct Touch<'a> {
     /// It lies on a file system that the program has mounted and serves itself (FUSE): nobody may look at it who holds the
     /// program up, since its server is held up as well. Links that lie there are not in the walk.
     pub is_served: bool,
+    /// It was told before, and is again since the call may make what is missing.
+    pub is_repeated: bool,
     /// What a program asks for again is not told again. Whoever is told sets this to be told all the same, as of what the
     /// program may be refused now, and not the next time.
     pub again: &'a Cell<bool>,
@@ -80,6 +82,13 @@ pub enum Access {
     Bind,
     /// Mounts on it, or unmounts it.
     Mount,
+}
+
+impl Access {
+    /// True if the call may make something that was missing.
+    pub fn makes(self) -> bool {
+        matches!(self, Self::Create | Self::Bind | Self::Replace)
+    }
 }
 
 /// Where a path leads, in the task's own view, just before its call runs.

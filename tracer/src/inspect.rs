@@ -330,7 +330,7 @@ impl Engine<'_> {
             let by_descriptor = access == Access::Attributes;
             let walk = Walk::bare(path, found, by_descriptor);
             self.tell_touch(asking, place, access, &[], &walk)?;
-            if std::mem::take(&mut self.again) {
+            if std::mem::take(&mut self.telling.again) {
                 self.known.forget((question, walk.end.as_slice()));
             }
         }
@@ -407,9 +407,12 @@ impl Engine<'_> {
             } else {
                 is_new || (was_missing && !is_missing)
             };
-            if tell {
+            // What was made and removed may be made anew.
+            self.telling.is_repeated = !tell && is_missing && access.makes();
+            if tell || self.telling.is_repeated {
                 self.tell_touch(asking, &place, access, &spelled, &walk)?;
-                if std::mem::take(&mut self.again) {
+                self.telling.is_repeated = false;
+                if std::mem::take(&mut self.telling.again) {
                     self.known.forget(question);
                 }
             }
@@ -505,9 +508,10 @@ impl Engine<'_> {
     ) -> Result<(), TraceError> {
         let Asking { task, process, entry, .. } = asking;
         let (call, again) = (entry.call.name, Cell::new(false));
-        let told =
-            self.tell(Event::Touch(Touch { process, task, call, access, spelled, walk, is_served, again: &again }));
-        self.again = again.get();
+        let is_repeated = self.telling.is_repeated;
+        let touch = Touch { process, task, call, access, spelled, walk, is_served, is_repeated, again: &again };
+        let told = self.tell(Event::Touch(touch));
+        self.telling.again = again.get();
         told
     }
 
