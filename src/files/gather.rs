@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::special;
-use super::state::{Finding, names_agree, state};
+use super::state::{Finding, conflict, names_agree, state};
 use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Reasons, Was, What};
 use crate::path::{Facts, FileType, JailPath, escape, unescape};
 use crate::root::Root;
@@ -279,11 +279,7 @@ impl Touched<'_> {
         if same {
             return Ok(());
         }
-        Err(FilesError::Conflict {
-            path: touch.path.clone(),
-            first: self.header.workload.clone(),
-            second: run.header.workload.clone(),
-        })
+        Err(conflict(&touch.path, self.header, &run.header))
     }
 }
 

@@ -66,7 +66,6 @@ impl<'a> Touched<'a> {
         }
         let (kept, others): (Vec<_>, Vec<_>) = self.findings.iter().partition(|finding| finding.before.is_some());
         let Some((first, before)) = kept.first().and_then(|first| Some((first, first.before?))) else { return Ok(()) };
-        let is_same = |one: &Facts, two: &Facts| (one.dev, one.ino) == (two.dev, two.ino);
         for other in others.into_iter().filter(|finding| finding.read.is_some() && finding.facts.is_file()) {
             // Of one time and size there may be two files.
             let is_other = |kept: &Facts| kept.dev == other.facts.dev && kept.ino != other.facts.ino;
@@ -74,16 +73,16 @@ impl<'a> Touched<'a> {
                 continue;
             }
             let now = root.facts(path)?;
-            let is_now = now.is_some_and(|now| now.same_content(other.facts) && is_same(&now, other.facts));
+            let is_now = now.is_some_and(|now| now.is_unchanged(other.facts));
             let differs = if other.facts.size != first.facts.size {
                 true
-            } else if is_now || kept.iter().any(|kept| is_same(kept.facts, other.facts)) {
+            } else if is_now || kept.iter().any(|kept| kept.facts.inode() == other.facts.inode()) {
                 !has_content(path, before, root)
             } else {
                 false
             };
             if differs {
-                return Err(conflict(path, first, other));
+                return Err(conflict(path, first.header, other.header));
             }
         }
         Ok(())
@@ -103,19 +102,18 @@ impl<'a> Finding<'a> {
 /// It has.
 pub(super) fn names_agree(paths: &BTreeMap<JailPath, Touched<'_>>, root: &Root) -> Result<(), FilesError> {
     let linked = |finding: &&Finding<'_>| finding.facts.is_file() && finding.facts.nlink > 1;
-    let number = |facts: &Facts| (facts.dev, facts.ino);
     let all =
         || paths.iter().flat_map(|(path, touched)| touched.findings.iter().filter(linked).map(move |one| (path, one)));
     let mut kept: BTreeMap<(u64, u64), Vec<(&JailPath, &Finding<'_>)>> = BTreeMap::new();
     for (path, one) in all().filter(|(_, one)| one.before.is_some()) {
-        kept.entry(number(one.facts)).or_default().push((path, one));
+        kept.entry(one.facts.inode()).or_default().push((path, one));
     }
     let is_still = |path: &JailPath, facts: &Facts| {
-        root.facts(path).map(|now| now.is_some_and(|now| number(&now) == number(facts)))
+        root.facts(path).map(|now| now.is_some_and(|now| now.inode() == facts.inode()))
     };
     for (path, other) in all().filter(|(_, other)| other.read.is_some() || other.before.is_some()) {
         let of_others = |(_, one): &&(&JailPath, &Finding<'_>)| !std::ptr::eq(one.header, other.header);
-        let kept: Vec<_> = kept.get(&number(other.facts)).into_iter().flatten().filter(of_others).collect();
+        let kept: Vec<_> = kept.get(&other.facts.inode()).into_iter().flatten().filter(of_others).collect();
         if kept.iter().any(|(_, one)| one.facts.same_content(other.facts)) || !is_still(path, other.facts)? {
             continue;
         }
@@ -123,19 +121,15 @@ pub(super) fn names_agree(paths: &BTreeMap<JailPath, Touched<'_>>, root: &Root) 
             let differs =
                 one.facts.size != other.facts.size || one.before.is_some_and(|before| !has_content(path, before, root));
             if differs && is_still(name, one.facts)? {
-                return Err(conflict(path, one, other));
+                return Err(conflict(path, one.header, other.header));
             }
         }
     }
     Ok(())
 }
 
-fn conflict(path: &JailPath, one: &Finding<'_>, other: &Finding<'_>) -> FilesError {
-    FilesError::Conflict {
-        path: path.clone(),
-        first: one.header.workload.clone(),
-        second: other.header.workload.clone(),
-    }
+pub(super) fn conflict(path: &JailPath, first: &Header, second: &Header) -> FilesError {
+    FilesError::Conflict { path: path.clone(), first: first.workload.clone(), second: second.workload.clone() }
 }
 
 /// As it is, if it still is as the run found it; else as it was.
@@ -186,7 +180,7 @@ fn is_there(path: &JailPath, touched: &Touched<'_>, facts: &Facts, now: &Facts, 
     let Some(before) = touched.before else { return facts.same_content(now) };
     // Where there is a copy, another file of the same size and time is not taken for the one that was there; nor is the same one,
     // if it was written and then given its time back (`touch -d`, `cp -p`).
-    facts.same_content(now) && (facts.dev, facts.ino) == (now.dev, now.ino) && has_content(path, before, root)
+    facts.is_unchanged(now) && has_content(path, before, root)
 }
 
 /// True if the file at `path` has the content with this digest. Where it cannot be read, the copy is as good.

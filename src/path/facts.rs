@@ -82,6 +82,11 @@ impl Facts {
         self.file_type == FileType::Symlink
     }
 
+    /// Which file it is, as long as that is there: device and inode.
+    pub fn inode(&self) -> (u64, u64) {
+        (self.dev, self.ino)
+    }
+
     /// True if the content, as far as `lstat` can tell, is the one that `self` describes.
     pub fn same_content(&self, other: &Self) -> bool {
         self.file_type == other.file_type
@@ -91,6 +96,6 @@ impl Facts {
 
     /// True if it is the same file, with the same content as far as `lstat` can tell.
     pub fn is_unchanged(&self, other: &Self) -> bool {
-        (self.dev, self.ino) == (other.dev, other.ino) && self.same_content(other)
+        self.inode() == other.inode() && self.same_content(other)
     }
 }

@@ -142,7 +142,7 @@ impl Names {
     }
 
     fn note_move(&mut self, task: i32, call: &str, access: Access, path: &JailPath, found: &Found) {
-        let there = if let Found::There(facts) = found { Some(file(facts)) } else { None };
+        let there = if let Found::There(facts) = found { Some(facts.inode()) } else { None };
         if !matches!(access, Access::Create | Access::Replace) {
             // A file without a name has a door in /proc at most (`open(2)`, `O_TMPFILE`).
             let named = there.filter(|_| !path.as_bytes().starts_with(b"/proc/"));
@@ -259,7 +259,7 @@ impl Making {
 impl Move {
     /// What has become of it, as far as the names show.
     fn came(&self, root: &Root) -> Came {
-        let at = |path: &JailPath| root.lstat(path).ok().flatten().as_ref().map(file);
+        let at = |path: &JailPath| root.lstat(path).ok().flatten().as_ref().map(Facts::inode);
         let there = at(&self.to);
         let Some(from) = &self.from else {
             return if there.is_some() && there != self.over { Came::Moved } else { Came::Nothing };
@@ -272,10 +272,6 @@ impl Move {
             _ => Came::Moved,
         }
     }
-}
-
-fn file(facts: &Facts) -> (u64, u64) {
-    (facts.dev, facts.ino)
 }
 
 /// `path`, which is `from` or below it, when that stands at `to`.

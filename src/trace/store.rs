@@ -191,7 +191,7 @@ impl Store {
         born: Option<SystemTime>,
     ) -> &mut Kept {
         let new = Kept { name: None, is_missed: false, facts: facts.clone(), xattrs, born };
-        match self.kept.entry((facts.dev, facts.ino)) {
+        match self.kept.entry(facts.inode()) {
             Entry::Occupied(mut entry) => {
                 if !entry.get().is_of(born) {
                     entry.insert(new);
@@ -205,7 +205,7 @@ impl Store {
     /// What was kept of the file with these `facts` by whatever name; `born` says when it was made, and is asked only if
     /// something was.
     pub(super) fn earlier(&self, facts: &Facts, born: impl FnOnce() -> Option<SystemTime>) -> Option<&Kept> {
-        let kept = self.kept.get(&(facts.dev, facts.ino))?;
+        let kept = self.kept.get(&facts.inode())?;
         kept.is_of(born()).then_some(kept)
     }
 
@@ -216,7 +216,7 @@ impl Store {
 
     /// What was kept of the file that still had the content then that it has by these `facts`.
     pub(super) fn of_same(&self, facts: &Facts) -> Option<&Kept> {
-        self.kept.get(&(facts.dev, facts.ino)).filter(|kept| kept.facts.same_content(facts))
+        self.kept.get(&facts.inode()).filter(|kept| kept.facts.same_content(facts))
     }
 
     fn store_small(&mut self, content: &[u8]) -> io::Result<String> {
@@ -292,7 +292,7 @@ impl Store {
     /// Removes what was kept under `inode`'s number: the file is gone, and another may get the number.
     pub(super) fn forget(&mut self, facts: &Facts) {
         if facts.nlink <= 1 {
-            self.kept.remove(&(facts.dev, facts.ino));
+            self.kept.remove(&facts.inode());
         }
     }
 }
