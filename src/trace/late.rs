@@ -4,7 +4,7 @@
 //! attributes, and what else there was on its ways there, and in what it has listed; and of a file that was changed by one of its
 //! names, what was kept of it, told of the others too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::iter::once;
 
@@ -15,6 +15,37 @@ use super::model::{Found, Touch};
 use super::names::moved_below;
 use super::record::{RecordError, Recorder};
 use crate::path::{Facts, JailPath, escape, unescape};
+
+/// Holds back the records that are worth parsing, by their text: to parse all takes as long as to have written them, and few are.
+struct Sieve {
+    /// What a path in one of the directories starts with, as records have it.
+    prefixes: Vec<String>,
+    inodes: HashSet<u64>,
+}
+
+impl Sieve {
+    fn new(directories: &[(JailPath, JailPath)], inodes: impl Iterator<Item = u64>) -> Self {
+        let prefix = |(from, _): &(JailPath, JailPath)| {
+            let quoted = serde_json::to_string(from).expect("a path is a text");
+            quoted.trim_end_matches('"').to_owned()
+        };
+        Self { prefixes: directories.iter().map(prefix).collect(), inodes: inodes.collect() }
+    }
+
+    /// True if this record may be of a file of one of the numbers, or of what is at or below one of the paths.
+    fn holds(&self, record: &str) -> bool {
+        Self::numbers(record).any(|number| self.inodes.contains(&number))
+            || self.prefixes.iter().any(|prefix| record.contains(prefix))
+    }
+
+    fn numbers(record: &str) -> impl Iterator<Item = u64> {
+        const INODE: &str = r#""ino":"#;
+        record.match_indices(INODE).filter_map(|(at, _)| {
+            let number = &record[at + INODE.len()..];
+            number.split(|after: char| !after.is_ascii_digit()).next()?.parse().ok()
+        })
+    }
+}
 
 impl Recorder {
     /// Keeps what was found in directories that have another name now, and tells what was kept of a file of all its names.
@@ -76,9 +107,14 @@ impl Recorder {
         self.records.flush()?;
         let mut file = self.records.get_ref().try_clone()?;
         file.rewind()?;
+        let sieve = Sieve::new(directories, self.store.inodes());
         let mut found = Vec::new();
         for line in BufReader::new(&file).lines() {
-            let Record::Touch(touch) = serde_json::from_str(&line?)? else { continue };
+            let line = line?;
+            if !sieve.holds(&line) {
+                continue;
+            }
+            let Record::Touch(touch) = serde_json::from_str(&line)? else { continue };
             let is_changed = matches!(&touch.found, Found::There(facts) if self.store.of_same(facts).is_some());
             let is_told = self.kept.contains(&touch.path) && self.noted.contains(&touch.path);
             let mut ways = once(&touch.path).chain(&touch.passed).chain(&touch.refused);
@@ -162,5 +198,66 @@ impl Recorder {
             types: None,
             ..touch.clone()
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::stat::lstat;
+    use proptest::prelude::*;
+
+    /// A record of a file of this inode number, which was reached by way of another directory.
+    fn record(path: &JailPath, passed: &JailPath, inode: u64) -> String {
+        let facts = Facts { ino: inode, ..Facts::from_stat(&lstat("/").unwrap()).unwrap() };
+        serde_json::to_string(&Record::Touch(Touch {
+            program: 1,
+            call: "openat".to_owned(),
+            access: Access::Read,
+            path: path.clone(),
+            spelled: None,
+            links: Vec::new(),
+            passed: vec![passed.clone()],
+            found: Found::There(facts),
+            target: None,
+            made: false,
+            by_descriptor: false,
+            refused: None,
+            before: None,
+            xattrs: None,
+            names: None,
+            types: None,
+        }))
+        .unwrap()
+    }
+
+    fn any_path() -> impl Strategy<Value = JailPath> {
+        // Names that JSON or the trace's own spelling has other bytes for.
+        let name = proptest::sample::select(vec![&b"a"[..], b"ab", b"\"", b"\\", b"\n", b"\xff", "\u{e4}".as_bytes()]);
+        proptest::collection::vec(name, 1..4).prop_map(JailPath::of)
+    }
+
+    proptest! {
+        #[test]
+        fn what_concerns_the_late_look_is_let_through(
+            from in any_path(),
+            path in any_path(),
+            passed in any_path(),
+            (inode, kept) in (98..102_u64, proptest::collection::vec(98..102_u64, 0..2)),
+        ) {
+            let moved = [(from.clone(), JailPath::parse(b"/new").unwrap())];
+            let concerns = kept.contains(&inode) || path.starts_with(&from) || passed.starts_with(&from);
+            let sieve = Sieve::new(&moved, kept.into_iter());
+            prop_assert!(sieve.holds(&record(&path, &passed, inode)) || !concerns);
+        }
+    }
+
+    #[test]
+    fn what_does_not_is_held_back() {
+        let [path, from, new] =
+            [&b"/usr/bin/true"[..], b"/usr/lib", b"/new"].map(|path| JailPath::parse(path).unwrap());
+        let record = record(&path, &path, 1234);
+        assert!(!Sieve::new(&[(from, new)], [123, 12345].into_iter()).holds(&record));
+        assert!(Sieve::new(&[], [1234].into_iter()).holds(&record));
     }
 }

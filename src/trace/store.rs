@@ -214,6 +214,11 @@ impl Store {
         self.kept.is_empty()
     }
 
+    /// The inode numbers of the files of which something was kept.
+    pub(super) fn inodes(&self) -> impl Iterator<Item = u64> {
+        self.kept.keys().map(|&(_, inode)| inode)
+    }
+
     /// What was kept of the file that still had the content then that it has by these `facts`.
     pub(super) fn of_same(&self, facts: &Facts) -> Option<&Kept> {
         self.kept.get(&facts.inode()).filter(|kept| kept.facts.same_content(facts))

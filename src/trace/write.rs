@@ -40,14 +40,15 @@ pub(super) fn stage(records: &mut File, store: &Store, target: &Path) -> Result<
     fill(target, |stage| {
         let mut copy = fs_err::File::create_new(stage.join(RECORDS)).map_err(failed)?;
         let digests = store.write(&stage.join(STORE)).map_err(failed)?;
-        records.rewind().and_then(|()| copy_records(records, &mut copy, &digests)).map_err(failed)?;
+        records.rewind().and_then(|()| copy_records(records, copy.file_mut(), &digests)).map_err(failed)?;
         copy.sync_all().map_err(failed)
     })
 }
 
 /// Copies the records, with what has a digest by now under that.
-fn copy_records(records: &mut File, copy: &mut impl Write, digests: &BTreeMap<String, String>) -> io::Result<()> {
+fn copy_records(records: &mut File, copy: &mut File, digests: &BTreeMap<String, String>) -> io::Result<()> {
     if digests.is_empty() {
+        // Between two plain files the kernel copies, or shares what it can.
         return io::copy(records, copy).map(|_| ());
     }
     // In a text there is no quotation mark without a backslash before it.
