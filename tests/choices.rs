@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use support::traced::Traced;
@@ -154,7 +155,7 @@ fn an_included_script_and_an_included_library_work() {
         // The kernel wants an absolute path to be sure of it.
         fs_err::write(format!("{work}/tool"), format!("#!{work}/way\n")).expect("the directory can be written");
         for name in ["tool", "way"] {
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            let mode = PermissionsExt::from_mode(0o755);
             fs_err::set_permissions(format!("{work}/{name}"), mode).expect("the files are ours");
         }
     });
@@ -192,6 +193,48 @@ fn fewer_files() {
     assert!(!built.has("used") && !built.has("d/a.conf") && built.has("d/b.conf"));
     assert!(built.said.contains("`/none`, which is to be excluded, names nothing"), "{}", built.said);
     assert!(!built.said.contains("a*`, which"), "{}", built.said);
+}
+
+/// What is left out need not be as the run found it.
+#[test]
+fn excluded_files_that_have_changed_since() {
+    let script = |interpreter: &str| format!("#!{interpreter}\n:\n");
+    let traced = Traced::new("cat changed gone used; ./tool; d/tool", |work| {
+        let tool = script("/bin/sh");
+        write(work, &[("changed", "c"), ("gone", "g"), ("used", "u"), ("tool", &tool), ("d/tool", &tool)]);
+        for tool in ["tool", "d/tool"] {
+            fs_err::set_permissions(work.join(tool), PermissionsExt::from_mode(0o755)).expect("it is ours");
+        }
+    });
+    let work = traced.context.work();
+    write(&work, &[("changed", "longer"), ("tool", &script("/usr/bin/perl"))]);
+    fs_err::remove_file(work.join("gone")).expect("it is ours");
+    fs_err::remove_dir_all(work.join("d")).expect("it is ours");
+    let work = support::text(&work);
+    let mut arguments = Vec::new();
+    for (exclusion, first) in [("changed", "changed"), ("d", "d/tool"), ("g*", "gone"), ("tool", "tool")] {
+        let hint = "or build without it, with `--exclude`";
+        let said = traced.try_build("tree", &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        said.assert_refused(125, &[&format!("`{work}/{first}` "), " since the trace was made", hint]);
+        arguments.extend(["--exclude".to_owned(), format!("{work}/{exclusion}")]);
+    }
+    let built = traced.build("tree", &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(built.has("used") && !built.has("changed") && !built.has("gone") && !built.has("tool") && !built.has("d"));
+    assert!(!built.has("/usr/bin/perl"), "it is what the new tool needs");
+    for path in ["changed", "gone", "tool", "d/tool"] {
+        let words = format!("{work}/{path} was used by the run and is not packed");
+        assert!(built.said.contains(&words), "{}", built.said);
+    }
+    // Why something is there can be said all the same.
+    let trace = traced.context.text("app.trace");
+    for path in ["changed", "used"] {
+        let why = outcome_of(&mut traced.context.minjail(&["why", &trace, &format!("{work}/{path}")])).success();
+        assert!(why.text().contains("touched by /usr/bin/cat (openat)"), "{why}");
+        assert!(why.stderr.contains("changed` has changed since the trace was made, and so on: 4 in all"), "{why}");
+    }
+    let why_not = outcome_of(&mut traced.context.minjail(&["why-not", &trace, "/usr/bin/perl"])).success();
+    assert!(why_not.text().contains("nothing that ran looked for it"), "{why_not}");
+    assert!(why_not.stderr.contains("4 in all"), "{why_not}");
 }
 
 fn key() -> String {

@@ -150,6 +150,21 @@ fn what_the_run_changed_is_rebuilt_from_the_trace() {
 }
 
 /// What the trace has kept of a file says nothing of its attributes: these are the file's, whenever it is built.
+/// A trace without a file that has changed since gives the image that was made without it, by its lock too.
+#[test]
+fn excluded_files_that_have_changed_since() {
+    let context = TestContext::new();
+    built(&context);
+    let (trace, lock, one) = (context.text("app.trace"), context.text("app.lock"), context.work().join("one"));
+    let (image, again) = (format!("oci:{}", context.text("image")), format!("oci:{}", context.text("again")));
+    let without = ["-t", &trace, "--exclude", &support::text(&one)];
+    let build = ["build", "-q", "--force", "--lock", &lock, "-o", &image];
+    outcome_of(context.minjail(&build).args(without)).success();
+    fs_err::write(&one, "changed\n").expect("it is ours");
+    locked(&context, &[&without[..], &["-o", &again]].concat()).success();
+    assert_eq!(digest(&context, "again"), digest(&context, "image"));
+}
+
 #[test]
 fn what_the_run_gave_another_time_is_rebuilt_with_its_attributes() {
     let context = TestContext::new();

@@ -3,8 +3,9 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
-use support::{TestContext, outcome_of};
+use support::{Outcome, TestContext, outcome_of};
 
 fn traced(context: &TestContext, name: &str, script: &str) -> String {
     let trace = context.text(name);
@@ -39,14 +40,19 @@ fn what_is_merged_builds_what_the_traces_build_together() {
     assert_eq!(records("joined.trace"), records("again.trace"));
 }
 
-/// What `minjail build` of these traces has as `conf`, or says.
-fn conf_of(context: &TestContext, traces: &[&str]) -> Result<String, String> {
-    let tree = context.path("tree");
+/// `minjail build` of a tree from these traces.
+fn build(context: &TestContext, traces: &[&str], arguments: &[&str]) -> Outcome {
     let mut command = context.minjail(&["build", "-q", "--force", "-o", &format!("rootfs:{}", context.text("tree"))]);
     for trace in traces {
         command.args(["-t", trace]);
     }
-    let outcome = outcome_of(&mut command);
+    outcome_of(command.args(arguments))
+}
+
+/// What `minjail build` of these traces has as `conf`, or says.
+fn conf_of(context: &TestContext, traces: &[&str]) -> Result<String, String> {
+    let tree = context.path("tree");
+    let outcome = build(context, traces, &[]);
     let conf = context.work().join("conf");
     let conf = tree.join(conf.strip_prefix("/").expect("it is absolute"));
     if outcome.status == 0 { Ok(fs_err::read_to_string(conf).expect("it is packed")) } else { Err(outcome.stderr) }
@@ -66,6 +72,7 @@ fn what_one_run_wrote_and_another_read() {
             for traces in [[writes.as_str(), &reads], [reads.as_str(), &writes]] {
                 let said = conf_of(&context, &traces).expect_err("one found AAAA, and the other BBBB");
                 assert!(said.contains("conf` had one content in workload") && said.contains("hint: "), "{said}");
+                build(&context, &traces, &["--exclude", &support::text(&conf)]).success();
             }
         }
         assert_eq!(conf_of(&context, &[&earlier, &writes, &looks]), Ok("AAAA".to_owned()));
@@ -110,8 +117,27 @@ fn what_one_run_wrote_by_another_name() {
         for traces in [[writes.as_str(), &reads], [reads.as_str(), &writes]] {
             let said = conf_of(&context, &traces).expect_err("one found AAAA, and the other BBBB");
             assert!(said.contains("` had one content in workload"), "{said}");
+            for (left_out, left) in [(&conf, &other), (&other, &conf)] {
+                build(&context, &traces, &["--exclude", &support::text(left_out)]).success();
+                let has =
+                    |path: &PathBuf| context.path("tree").join(path.strip_prefix("/").expect("absolute")).exists();
+                assert!(has(left) && !has(left_out));
+            }
         }
     }
+}
+
+/// Each has kept another content.
+#[test]
+fn excluded_files_that_two_runs_changed() {
+    let context = TestContext::new();
+    let conf = context.work().join("conf");
+    fs_err::write(&conf, "AAAA").expect("the directory can be written");
+    let traces = [("one.trace", "printf BBBB > conf"), ("two.trace", "printf CCCC > conf")];
+    let [one, two] = traces.map(|(name, script)| traced(&context, name, script));
+    build(&context, &[&one, &two], &[]).assert_refused(125, &["conf` had one content", "with `--exclude`"]);
+    build(&context, &[&one, &two], &["--exclude", &support::text(&conf)]).success();
+    assert!(!context.path("tree").join(conf.strip_prefix("/").expect("it is absolute")).exists());
 }
 
 /// Times alone, and numbers that were given anew, are no conflict.

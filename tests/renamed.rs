@@ -395,6 +395,8 @@ fn what_others_change_between_a_look_and_a_change() {
         } else {
             let words = ["f` was changed by somebody else while it was traced", "hint: trace again"];
             traced.try_build("tree", &[]).assert_refused(125, &words);
+            let path = traced.context.work().join("f");
+            assert!(!traced.build("tree", &["--exclude", &support::text(&path)]).has("f"));
         }
     }
 }

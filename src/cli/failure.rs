@@ -247,10 +247,12 @@ impl From<OutputError> for Failure {
 impl From<FilesError> for Failure {
     fn from(error: FilesError) -> Self {
         let hint = match &error {
-            FilesError::Changed { .. } | FilesError::Torn { .. } | FilesError::Gone { .. } => {
-                Some("trace again, and let nothing else change the files before the image is built")
-            }
-            FilesError::Conflict { .. } => Some("build an image from one of them, or bring the files together first"),
+            FilesError::Changed { .. } | FilesError::Torn { .. } | FilesError::Gone { .. } => Some(
+                "trace again, and let nothing else change the files before the image is built; or build without it, with `--exclude`",
+            ),
+            FilesError::Conflict { .. } => Some(
+                "build an image from one of them, or bring the files together first; or build without it, with `--exclude`",
+            ),
             FilesError::Nothing { .. } => {
                 Some("is it spelled as in the root? a path and a glob start with `/`, a package is `deb:NAME`")
             }

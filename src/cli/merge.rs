@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let trace = Trace::read(&traces)?;
     trace.check().map_err(|conflict| {
         Failure::new(conflict)
-            .hint("no image can have both: trace the workloads again on the same root, or build an image of each")
+            .hint("no image can have both: trace the workloads again on the same root, or build an image of each; `minjail build` of both does without it, with `--exclude`")
     })?;
     trace.write(&arguments.output)?;
     if !arguments.quiet {

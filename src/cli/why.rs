@@ -6,7 +6,7 @@ use super::answer;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::locked::read_lock;
-use crate::files::{self, What};
+use crate::files::{self, FilesError, What};
 use crate::manifest::Kind;
 use crate::path::JailPath;
 use crate::report::why::{AllReasons, Links, explain, follow};
@@ -68,12 +68,24 @@ fn read(source: &Path) -> Result<(AllReasons, Links), Failure> {
     let trace = Trace::read(&[source.to_path_buf()])?;
     let root = trace.runs.first().map_or_else(|| PathBuf::from("/"), |run| run.header.root.clone());
     let root = Root::open(&root)?;
-    let (files, _) = files::needed(&trace, &root, &files::Policy::default())?;
+    let (files, troubles) = files::needed_by_now(&trace, &root, &files::Policy::default())?;
+    warn(&troubles);
     for (path, wanted) in files.wanted {
         links.extend(target(&path, &wanted.what, &root).map(|target| (path.clone(), target)));
         all.insert(path, wanted.reasons);
     }
     Ok((all, links))
+}
+
+/// Says what no image can be built of, where it does not matter: which paths are in it, and why, can be said all the same.
+pub(super) fn warn(troubles: &[FilesError]) {
+    let more = match troubles.len() {
+        0 | 1 => String::new(),
+        count => format!(", and so on: {count} in all"),
+    };
+    if let Some(first) = troubles.first() {
+        say!("minjail: {first}{more}. An image is built only without what is so, with `--exclude`");
+    }
 }
 
 /// The text of the link that the image would have at `path`; `None` if that is no link.

@@ -8,6 +8,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::locked::read_lock;
 use super::original::Original;
+use super::why::warn;
 use crate::files::{self, FileSet, Purpose, Rule, Switch, What};
 use crate::manifest::Packages;
 use crate::path::{Facts, JailPath};
@@ -93,7 +94,8 @@ impl Known {
             })
         };
         let root = named.map_or_else(traced, Ok)?;
-        let (files, _) = files::needed(&trace, &root, &files::Policy::default())?;
+        let (files, troubles) = files::needed_by_now(&trace, &root, &files::Policy::default())?;
+        warn(&troubles);
         let paths = files.wanted.into_iter().map(|(path, wanted)| (path, is_name(&wanted.what))).collect();
         Ok(Self { paths, trace: Some(trace), root: Some(root) })
     }
@@ -105,7 +107,7 @@ impl Known {
         let with = off.map(|rule| {
             let rules = [(rule, Switch::On)].into_iter().collect();
             let policy = files::Policy { rules, ..files::Policy::default() };
-            let (files, _) = files::needed(trace, root, &policy)?;
+            let (files, _) = files::needed_by_now(trace, root, &policy)?;
             Ok((rule, files))
         });
         with.collect()

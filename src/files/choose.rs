@@ -53,16 +53,15 @@ pub(super) fn add_found(
     Ok(objects)
 }
 
-/// Takes away what `patterns` name, and says what of it the runs used, and which of them name nothing.
-pub(super) fn exclude(
-    files: &mut FileSet,
-    patterns: &[Pattern],
-    root: &Root,
-    notes: &mut Vec<Note>,
-) -> Result<(), FilesError> {
-    for pattern in patterns {
-        let before = files.wanted.len();
-        let is_named: Box<dyn Fn(&JailPath) -> bool> = match &pattern.kind {
+/// What one of the user's patterns leaves out.
+pub(super) struct Exclusion<'a> {
+    pattern: &'a Pattern,
+    is_named: Box<dyn Fn(&JailPath) -> bool + 'a>,
+}
+
+impl<'a> Exclusion<'a> {
+    pub(super) fn of(pattern: &'a Pattern, root: &Root) -> Result<Self, FilesError> {
+        let is_named: Box<dyn Fn(&JailPath) -> bool + 'a> = match &pattern.kind {
             PatternKind::Path(top) => {
                 // Files stand where links on the way lead; a link that is itself named is what it is.
                 let end = root.resolve(&JailPath::root(), top.as_bytes(), false)?.end;
@@ -83,10 +82,23 @@ pub(super) fn exclude(
                 Box::new(move |path| named.contains(path))
             }
         };
+        Ok(Self { pattern, is_named })
+    }
+
+    /// True if it leaves out `path`: a package shares its directories with others.
+    pub(super) fn names(&self, path: &JailPath, root: &Root) -> bool {
+        let is_package = matches!(self.pattern.kind, PatternKind::Package(_));
+        (self.is_named)(path) && !(is_package && leads_to_directory(path, root))
+    }
+}
+
+/// Takes away what is left out, and says what of it the runs used, and which patterns name nothing.
+pub(super) fn exclude(files: &mut FileSet, exclusions: &[Exclusion<'_>], root: &Root, notes: &mut Vec<Note>) {
+    for exclusion in exclusions {
+        let before = files.wanted.len();
         files.wanted.retain(|path, wanted| {
-            // A package shares its directories with others, and mount points must be.
-            let shared = matches!(pattern.kind, PatternKind::Package(_)) && leads_to_directory(path, root);
-            if !is_named(path) || shared || wanted.what == What::EmptyDirectory {
+            // Mount points must be.
+            if !exclusion.names(path, root) || wanted.what == What::EmptyDirectory {
                 return true;
             }
             let used = wanted.reasons.iter().any(Reason::is_use) && !is_directory(path, root);
@@ -96,10 +108,9 @@ pub(super) fn exclude(
             false
         });
         if files.wanted.len() == before {
-            notes.push(Note::NothingExcluded { pattern: pattern.text.clone() });
+            notes.push(Note::NothingExcluded { pattern: exclusion.pattern.text.clone() });
         }
     }
-    Ok(())
 }
 
 /// `path`, which is below the directory `end`, as it is spelled where that is `start`.

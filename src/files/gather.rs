@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::special;
-use super::state::{Finding, conflict, names_agree, state};
-use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Reasons, Was, What};
+use super::state::{Finding, names_agree, state};
+use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Reasons, Trouble, Was, What};
 use crate::path::{Facts, FileType, JailPath, escape, unescape};
 use crate::root::Root;
 use crate::trace::{Access, Found, Header, Link, MADE_UP, NAMESPACE, Run, Touch, Trace};
@@ -19,9 +19,11 @@ pub const REPAIR: &str = "repair";
 pub(super) struct Touched<'a> {
     /// The first touch of the first run: how things were.
     pub(super) first: &'a Touch,
-    header: &'a Header,
+    pub(super) header: &'a Header,
     /// Of each run, in their order.
     pub(super) findings: Vec<Finding<'a>>,
+    /// The first run that has kept another content than a run before it.
+    pub(super) contradiction: Option<&'a Header>,
     accesses: BTreeSet<Access>,
     /// The content may have been read.
     pub(super) granted: bool,
@@ -66,15 +68,15 @@ struct OnTheWay<'a> {
 }
 
 /// Sorts the touches by path.
-pub(super) fn gather(trace: &Trace) -> Result<Gathered<'_>, FilesError> {
+pub(super) fn gather(trace: &Trace) -> Gathered<'_> {
     let mut gathered = Gathered::default();
     for run in &trace.runs {
         let mut names = Names::of(run);
         for touch in &run.touches {
-            gathered.take(run, touch, &mut names)?;
+            gathered.take(run, touch, &mut names);
         }
     }
-    Ok(gathered)
+    gathered
 }
 
 /// What a run's reasons say, each name once.
@@ -151,7 +153,7 @@ impl<'a> Gathered<'a> {
         Ok(root.facts(path)?.is_none_or(|now| now.ino != was.ino))
     }
 
-    fn take(&mut self, run: &'a Run, touch: &'a Touch, names: &mut Names<'a>) -> Result<(), FilesError> {
+    fn take(&mut self, run: &'a Run, touch: &'a Touch, names: &mut Names<'a>) {
         let reason = names.reason(touch);
         for link in &touch.links {
             let new = || OnTheWay { header: &run.header, link, reasons: Reasons::default() };
@@ -168,23 +170,24 @@ impl<'a> Gathered<'a> {
             self.absent.insert(touch.path.clone());
         }
         if touch.made {
-            return Ok(());
+            return;
         }
         if let Some(stop) = touch.refused.as_ref().filter(|stop| **stop != touch.path) {
             // What is behind a closed door is not packed; the door is, with its owner and mode.
             self.makings.entry(stop.clone()).or_default().insert(reason);
-            return Ok(());
+            return;
         }
         if matches!(touch.found, Found::Missing) {
             if let (true, Some(parent)) = (touch.access.makes(), touch.path.parent()) {
                 self.makings.entry(parent).or_default().insert(reason);
             }
-            return Ok(());
+            return;
         }
         let touched = self.paths.entry(touch.path.clone()).or_insert_with(|| Touched {
             first: touch,
             header: &run.header,
             findings: Vec::new(),
+            contradiction: None,
             accesses: BTreeSet::new(),
             granted: false,
             before: None,
@@ -197,7 +200,7 @@ impl<'a> Gathered<'a> {
         let renames = matches!(touch.access, Access::Remove | Access::Replace) && touch.call.starts_with("rename");
         touched.is_renamed |= renames && !run.header.is_in_jail();
         touched.is_named |= !touch.by_descriptor;
-        touched.agree(run, touch)?;
+        touched.agree(run, touch);
         touched.find(&run.header, touch);
         touched.accesses.insert(touch.access);
         touched.granted |= touch.refused.is_none();
@@ -205,7 +208,6 @@ impl<'a> Gathered<'a> {
         touched.xattrs = touched.xattrs.or(touch.xattrs.as_ref());
         touched.find_names(touch);
         touched.reasons.insert(reason);
-        Ok(())
     }
 }
 
@@ -236,6 +238,14 @@ impl<'a> Touched<'a> {
         for name in names {
             let file_type = touch.types.as_ref().map(|types| types.get(name).copied().unwrap_or(FileType::File));
             self.names.entry(name).or_insert(Shown { directory, file_type });
+        }
+    }
+
+    /// Two runs must have found the same content.
+    fn agree(&mut self, run: &'a Run, touch: &'a Touch) {
+        let both = self.before.zip(touch.before.as_deref());
+        if self.contradiction.is_none() && both.is_some_and(|(one, other)| one != other) {
+            self.contradiction = Some(&run.header);
         }
     }
 }
@@ -269,30 +279,18 @@ impl Touched<'_> {
         let changes = [Access::Write, Access::Create, Access::Remove, Access::Replace];
         changes.iter().any(|access| self.accesses.contains(access))
     }
-
-    /// Two runs must have found the same content.
-    fn agree(&self, run: &Run, touch: &Touch) -> Result<(), FilesError> {
-        let same = match (self.before, touch.before.as_deref()) {
-            (Some(one), Some(other)) => one == other,
-            _ => true,
-        };
-        if same {
-            return Ok(());
-        }
-        Err(conflict(&touch.path, self.header, &run.header))
-    }
 }
 
-/// What of all that the jail needs, and what a person should know.
+/// What of all that the jail needs, what a person should know, and what is not there as the runs found it.
 pub(super) fn wanted(
     gathered: &Gathered<'_>,
     trace: &Trace,
     root: &Root,
     policy: &Policy,
-) -> Result<(FileSet, Vec<Note>), FilesError> {
+) -> Result<(FileSet, Vec<Note>, Vec<Trouble>), FilesError> {
     let mut files = FileSet::default();
     let mut notes = Vec::new();
-    names_agree(&gathered.paths, root)?;
+    let mut troubles = names_agree(&gathered.paths, root)?;
     let supplied = special::supplied(root)?;
     let jails = special::made_by_jails(&supplied, trace, policy, root)?;
     for (path, touched) in &gathered.paths {
@@ -300,7 +298,13 @@ pub(super) fn wanted(
             note_device(path, touched, &mut notes);
             continue;
         }
-        want(path, touched, root, &supplied, &jails, &mut files, &mut notes)?;
+        if let Err(error) = want(path, touched, root, &supplied, &jails, &mut files, &mut notes) {
+            if !error.is_trouble() {
+                return Err(error);
+            }
+            add(path, touched, &What::AsIs, &mut files);
+            troubles.push(Trouble { path: path.clone(), other: None, error });
+        }
     }
     // After everything that was touched: a name that was only seen is there by name alone.
     for (path, touched) in gathered.paths.iter().filter(|_| policy.listing != Listing::Opened) {
@@ -341,7 +345,7 @@ pub(super) fn wanted(
             }
         }
     }
-    Ok((files, notes))
+    Ok((files, notes, troubles))
 }
 
 /// Devices that every runtime provides (OCI runtime-spec, "Default Devices"), and what they link to.

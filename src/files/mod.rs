@@ -55,16 +55,67 @@ pub enum FilesError {
     Conflict { path: JailPath, first: String, second: String },
 }
 
+impl FilesError {
+    /// True if something is not there as the runs found it, or not all of them found the same: nobody has to care about who leaves it out.
+    fn is_trouble(&self) -> bool {
+        matches!(self, Self::Changed { .. } | Self::Torn { .. } | Self::Gone { .. } | Self::Conflict { .. })
+    }
+}
+
+/// What cannot be packed as the runs found it.
+struct Trouble {
+    path: JailPath,
+    /// Of two names of one file that two runs found different, the other one: without either of them it is no trouble.
+    other: Option<JailPath>,
+    error: FilesError,
+}
+
 /// What the jail needs for everything that the trace's runs did, and what a person should know about it.
 ///
 /// # Errors
-/// The root cannot be read, is not as the trace found it, or two runs found it different.
+/// The root cannot be read, or something in it that is not left out is not as the trace found it, or two runs found it different.
 pub fn needed(trace: &Trace, root: &Root, policy: &Policy) -> Result<(FileSet, Vec<Note>), FilesError> {
-    let touched = gather::gather(trace)?;
-    let (mut files, mut notes) = gather::wanted(&touched, trace, root, policy)?;
+    gathered(trace, root, policy, Err)
+}
+
+/// The same for who asks for paths and reasons and not for contents: what is not there as the trace found it is taken as it is now,
+/// and told of.
+///
+/// # Errors
+/// The root cannot be read.
+pub fn needed_by_now(trace: &Trace, root: &Root, policy: &Policy) -> Result<(FileSet, Vec<FilesError>), FilesError> {
+    let mut troubles = Vec::new();
+    let (files, _) = gathered(trace, root, policy, |trouble| {
+        troubles.push(trouble);
+        Ok(())
+    })?;
+    Ok((files, troubles))
+}
+
+fn gathered(
+    trace: &Trace,
+    root: &Root,
+    policy: &Policy,
+    mut tell: impl FnMut(FilesError) -> Result<(), FilesError>,
+) -> Result<(FileSet, Vec<Note>), FilesError> {
+    let exclusions: Vec<choose::Exclusion<'_>> =
+        policy.exclude.iter().map(|pattern| choose::Exclusion::of(pattern, root)).collect::<Result<_, _>>()?;
+    let is_left_out = |path: &JailPath| exclusions.iter().any(|exclusion| exclusion.names(path, root));
+    let touched = gather::gather(trace);
+    let (mut files, mut notes, troubles) = gather::wanted(&touched, trace, root, policy)?;
+    // What is something else by now needs something else.
+    let mut strange = BTreeSet::new();
+    for Trouble { path, other, error } in troubles {
+        if !is_left_out(&path) && !other.as_ref().is_some_and(is_left_out) {
+            tell(error)?;
+        }
+        if other.is_none() {
+            strange.insert(path);
+        }
+    }
     rules::add_places(&mut files, trace, policy, root)?;
     rules::add_accounts(&mut files, trace, policy, root)?;
-    let mut objects: Vec<JailPath> = touched.executed().cloned().collect();
+    let mut objects: Vec<JailPath> = touched.executed().filter(|path| !strange.contains(*path)).cloned().collect();
     objects.extend(choose::include(&mut files, &policy.include, root)?);
     let mut closed = BTreeSet::new();
     loop {
@@ -79,7 +130,7 @@ pub fn needed(trace: &Trace, root: &Root, policy: &Policy) -> Result<(FileSet, V
     }
     rules::add_sources(&mut files, policy, root)?;
     // From here on less is wanted, never more: what is left out brings nothing with it, and nothing brings it back.
-    choose::exclude(&mut files, &policy.exclude, root, &mut notes)?;
+    choose::exclude(&mut files, &exclusions, root, &mut notes);
     choose::stat_only(&mut files, &touched.looked_at(), policy.stat_only);
     secrets::withhold(&mut files, &policy.allowed_secrets, &trace.store, root, &mut notes);
     special::replace(&mut files, trace, root, policy, &mut notes)?;

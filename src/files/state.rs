@@ -6,9 +6,9 @@ use std::io::{self, Read};
 use sha2::{Digest, Sha256};
 
 use super::gather::Touched;
-use super::{FilesError, Was, What};
+use super::{FilesError, Trouble, Was, What};
 use crate::path::{Facts, FileType, JailPath, escape, hex, unescape};
-use crate::root::Root;
+use crate::root::{Root, RootError};
 use crate::trace::{Access, Found, Header, Touch, is_temporary};
 
 /// What a run found first at a path.
@@ -55,12 +55,15 @@ impl<'a> Touched<'a> {
         Facts { mode: restyled.mode, uid: restyled.uid, gid: restyled.gid, ..kept.clone() }
     }
 
-    /// Where a run has kept what it changed, another must not have read what that one wrote. Who has found the file elsewhere tells
+    /// Two runs must have kept the same content, and where one has kept what it changed, another must not have read what that one wrote. Who has found the file elsewhere tells
     /// of another inode and another time, and may have found the same.
     ///
     /// # Errors
     /// It has read something else; or what one has read was changed before it was kept.
     pub(super) fn found_the_same(&self, path: &JailPath, root: &Root) -> Result<(), FilesError> {
+        if let Some(other) = self.contradiction {
+            return Err(conflict(path, self.header, other));
+        }
         if self.findings.iter().any(|finding| finding.is_torn) {
             return Err(FilesError::Torn { path: path.clone() });
         }
@@ -96,11 +99,9 @@ impl<'a> Finding<'a> {
 }
 
 /// Of a file of several names, a run must not have read by one what another wrote by another; as far as they still are names of one
-/// file, since numbers are given anew.
-///
-/// # Errors
-/// It has.
-pub(super) fn names_agree(paths: &BTreeMap<JailPath, Touched<'_>>, root: &Root) -> Result<(), FilesError> {
+/// file, since numbers are given anew. Tells of all of which one has.
+pub(super) fn names_agree(paths: &BTreeMap<JailPath, Touched<'_>>, root: &Root) -> Result<Vec<Trouble>, RootError> {
+    let mut troubles = Vec::new();
     let linked = |finding: &&Finding<'_>| finding.facts.is_file() && finding.facts.nlink > 1;
     let all =
         || paths.iter().flat_map(|(path, touched)| touched.findings.iter().filter(linked).map(move |one| (path, one)));
@@ -121,14 +122,15 @@ pub(super) fn names_agree(paths: &BTreeMap<JailPath, Touched<'_>>, root: &Root) 
             let differs =
                 one.facts.size != other.facts.size || one.before.is_some_and(|before| !has_content(path, before, root));
             if differs && is_still(name, one.facts)? {
-                return Err(conflict(path, one.header, other.header));
+                let error = conflict(path, one.header, other.header);
+                troubles.push(Trouble { path: path.clone(), other: Some((*name).clone()), error });
             }
         }
     }
-    Ok(())
+    Ok(troubles)
 }
 
-pub(super) fn conflict(path: &JailPath, first: &Header, second: &Header) -> FilesError {
+fn conflict(path: &JailPath, first: &Header, second: &Header) -> FilesError {
     FilesError::Conflict { path: path.clone(), first: first.workload.clone(), second: second.workload.clone() }
 }
 
