@@ -280,6 +280,32 @@ fn directories_and_links_that_were_listed() {
     }
 }
 
+/// Where the root is a copy of the one that was traced, by which no number tells what a directory is.
+#[test]
+fn a_listed_directory_that_is_back_where_it_was() {
+    let there = ["p/d/", "p/d/f=old", "p/d/l -> f", "p/d/sub/"];
+    for (script, is_back) in [
+        ("ls p/d; mv p/d e; mv e p/d", true),
+        ("mv p/d e; ls e; mv e p/d; echo new > p/d/new", true),
+        ("ls p/d; mv p q; mv q p", true),
+        ("ls p/d; mv p q; mv q/d e; mv e q/d; mv q p", true),
+        ("ls p/d; mv p/d /none/d; mv -T d p/d; true", true),
+        ("ls p/d; mv p/d e; mkdir p/d; echo new > p/d/f", false),
+        ("ls p/d; mv p q; mkdir -p p/d; echo new > p/d/f", false),
+    ] {
+        let traced = Traced::new(&format!("{script} 2> /dev/null"), |work| {
+            lay_out(work, &["p/d/f=old", "p/d/sub/x=deep", "p/d/l -> f", "d/y=1"]);
+        });
+        let records = traced.context.path("app.trace").join("trace.jsonl");
+        let told = fs_err::read_to_string(&records).unwrap();
+        fs_err::write(&records, told.replace("\"ino\":", "\"ino\":1")).unwrap();
+        let mut image = everything(&traced.build("tree", &["--listing", "full"]).at(""), Path::new(""));
+        image.retain(|entry| entry.starts_with("p/d/"));
+        let expected = if is_back { there } else { ["p/d/", "p/d/f -> /.minjail-omitted", "p/d/l -> f", "p/d/sub/"] };
+        assert_eq!(image, expected, "{script}");
+    }
+}
+
 /// A rename that fails has put nothing else there.
 #[test]
 fn a_listed_directory_that_could_not_be_renamed() {

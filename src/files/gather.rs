@@ -31,7 +31,7 @@ pub(super) struct Touched<'a> {
     xattrs: Option<&'a BTreeMap<String, String>>,
     names: BTreeMap<&'a str, Shown<'a>>,
     reasons: Reasons,
-    /// A rename may have put another in its place.
+    /// A rename may have put another in its place, and it is not told to be back.
     is_renamed: bool,
     /// Somebody used a path of its own, and not only a descriptor.
     is_named: bool,
@@ -142,14 +142,14 @@ impl<'a> Gathered<'a> {
         Ok(is_packed && is_same_type && !self.is_another(path, shown.directory, root)?)
     }
 
-    /// True if the runs have put another directory at `path`, by its own name or one above, since they found it as `was`: what is in that
-    /// one is not what they have listed.
+    /// True if the runs have put another directory at `path`, by its own name or one above, since they found it as `was`, and left it there:
+    /// what is in that one is not what they have listed.
     fn is_another(&self, path: &JailPath, was: &Facts, root: &Root) -> Result<bool, FilesError> {
         let mut upwards = std::iter::once(path.clone()).chain(path.ancestors());
         if !upwards.any(|at| self.paths.get(&at).is_some_and(|touched| touched.is_renamed)) {
             return Ok(false);
         }
-        // The number alone: on another machine the device has another.
+        // Somebody else may have brought it back. The number alone: on another machine the device has another.
         Ok(root.facts(path)?.is_none_or(|now| now.ino != was.ino))
     }
 
@@ -198,7 +198,7 @@ impl<'a> Gathered<'a> {
             is_named: false,
         });
         let renames = matches!(touch.access, Access::Remove | Access::Replace) && touch.call.starts_with("rename");
-        touched.is_renamed |= renames && !run.header.is_in_jail();
+        touched.is_renamed |= renames && !run.header.is_in_jail() && !run.back.contains(&touch.path);
         touched.is_named |= !touch.by_descriptor;
         touched.agree(run, touch);
         touched.find(&run.header, touch);

@@ -8,6 +8,7 @@ use minjail_tracer::Gap;
 use serde::{Deserialize, Serialize};
 
 use super::model::{Ending, FORMAT, Header, Listening, Program, Run, Touch, Trace};
+use crate::path::JailPath;
 
 /// The file of records in a trace directory.
 pub(super) const RECORDS: &str = "trace.jsonl";
@@ -22,6 +23,7 @@ pub(super) enum Record {
     Program(Program),
     Touch(Touch),
     Listen(Listening),
+    Back { path: JailPath },
     Gap { program: u32, gap: Gap },
     End { ending: Ending, gaps: BTreeMap<Gap, u64> },
 }
@@ -101,6 +103,9 @@ fn add(run: &mut Run, record: Record) {
         Record::Listen(listening) => {
             run.listening.insert(listening);
         }
+        Record::Back { path } => {
+            run.back.insert(path);
+        }
         Record::Gap { program, gap } => *run.gaps.entry(gap).or_default().entry(program).or_default() += 1,
         Record::End { ending, .. } => run.ending = Some(ending),
     }
@@ -146,6 +151,9 @@ pub fn write_run(writer: &mut impl Write, run: &Run) -> std::io::Result<()> {
     }
     for &listening in &run.listening {
         write_record(writer, &Record::Listen(listening))?;
+    }
+    for path in &run.back {
+        write_record(writer, &Record::Back { path: path.clone() })?;
     }
     for (&gap, counts) in &run.gaps {
         for (&program, &count) in counts {

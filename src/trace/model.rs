@@ -29,7 +29,8 @@ pub struct Run {
     /// In the order in which it happened.
     pub touches: Vec<Touch>,
     pub listening: BTreeSet<Listening>,
-    /// How often each gap was met.
+    /// Directories that were renamed, or had others put in their place, and are where they were when it ended.
+    pub back: BTreeSet<JailPath>,
     /// How often each gap was met, by the program that met it ([`Program::id`]).
     pub gaps: BTreeMap<Gap, BTreeMap<u32, u64>>,
     /// `None` if the record was cut off before the run ended.
@@ -213,6 +214,7 @@ impl Run {
             programs: Vec::new(),
             touches: Vec::new(),
             listening: BTreeSet::new(),
+            back: BTreeSet::new(),
             gaps: BTreeMap::new(),
             ending: None,
         }

@@ -37,6 +37,8 @@ pub struct Recorder {
     pub(super) shared: Vec<JailPath>,
     pub(super) records: BufWriter<File>,
     listening: BTreeSet<Listening>,
+    /// Directories that a rename may have taken away, as they were found.
+    renamed: BTreeMap<JailPath, Facts>,
     /// Where it is on this machine.
     top: PathBuf,
     pub(super) root: Root,
@@ -139,6 +141,7 @@ impl Recorder {
             shared: Vec::new(),
             records: BufWriter::new(records),
             listening: BTreeSet::new(),
+            renamed: BTreeMap::new(),
             top: top.to_path_buf(),
             root,
             store,
@@ -194,11 +197,24 @@ impl Recorder {
     /// The same.
     pub fn write_out(mut self, ending: Ending, target: &Path) -> Result<WrittenOut, RecordError> {
         self.keep_late()?;
+        self.tell_what_is_back()?;
         self.write(&Record::End { ending, gaps: self.tally.gaps.clone() })?;
         let failed = |source| RecordError::Temporary { path: self.place.clone(), source };
         let mut records = self.records.into_inner().map_err(|error| failed(error.into_error()))?;
         let stage = stage(&mut records, &self.store, target)?;
         Ok(WrittenOut { stage, tally: self.tally })
+    }
+
+    /// Tells of the renamed directories that are where they were: what is in there is what the run has found. Later, and elsewhere,
+    /// nobody can see that: a copy has other numbers.
+    fn tell_what_is_back(&mut self) -> Result<(), RecordError> {
+        for (path, was) in std::mem::take(&mut self.renamed) {
+            let now = self.root.facts(&path).ok().flatten();
+            if now.is_some_and(|now| now.inode() == was.inode()) && self.names.origin(&path).as_ref() == Some(&path) {
+                self.write(&Record::Back { path })?;
+            }
+        }
+        Ok(())
     }
 
     fn record(&mut self, event: &Event<'_>) -> Result<(), RecordError> {
@@ -354,6 +370,12 @@ impl Recorder {
         }
         if !touch.is_served {
             self.names.note(touch.task, touch.call, touch.access, &current, &record.found);
+        }
+        let renames = matches!(record.access, Access::Remove | Access::Replace) && record.call.starts_with("rename");
+        if let (Found::There(facts), true, false) = (&record.found, renames, record.made)
+            && facts.is_directory()
+        {
+            self.renamed.entry(record.path.clone()).or_insert_with(|| facts.clone());
         }
         if record.refused.is_some() {
             // The next time it may be let.
