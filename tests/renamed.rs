@@ -337,6 +337,29 @@ fn a_directory_that_is_not_empty() {
     assert_eq!(image_of("rmdir d || cat d/b", &["d/s/", "d/b=2"]), ["d/", "d/b=2"]);
 }
 
+/// Whatever an image has of listings.
+#[test]
+fn a_directory_that_is_not_empty_and_listings_that_do_not_matter() {
+    let omitted = "d/a -> /.minjail-omitted";
+    for (script, expected) in [
+        ("rmdir d", &["d/", omitted][..]),
+        ("mv -T e d", &["d/", omitted]),
+        ("ls d; rmdir d", &["d/", omitted]),
+        ("rmdir d; ls d", &["d/", omitted]),
+        ("ls d; rmdir d; cat d/s/c", &["d/", "d/s/", "d/s/c=3"]),
+        ("cat d/b; rmdir d", &["d/", "d/b=2"]),
+        ("ls d", &["d/"]),
+        ("ls d; mv d f", &["d/", "d/s/"]),
+    ] {
+        let traced = Traced::new(&format!("{script} 2> /dev/null; true"), |work| {
+            lay_out(work, &["d/a=1", "d/b=2", "d/s/c=3", "e/"]);
+        });
+        let mut image = everything(&traced.build("tree", &["--listing", "opened"]).at(""), Path::new(""));
+        image.retain(|entry| entry.starts_with("d/"));
+        assert_eq!(image, expected, "{script}");
+    }
+}
+
 /// What the program does in the image is what it did before.
 #[test]
 fn the_image_s_directory_cannot_be_removed_either() {

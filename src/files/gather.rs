@@ -9,7 +9,7 @@ use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Reasons, Trouble
 use crate::path::{Facts, FileType, JailPath, escape, unescape};
 use crate::root::Root;
 use crate::trace::{Access, Found, Header, Link, MADE_UP, NAMESPACE, Run, Touch, Trace};
-use crate::trace::{is_kernels, is_made_up, is_shared, is_temporary, mount_point};
+use crate::trace::{is_kernels, is_made_up, is_shared, is_temporary, mount_point, needs_empty};
 
 /// In place of a system call's name: what was missed in the jail and is to be added.
 pub const REPAIR: &str = "repair";
@@ -33,6 +33,8 @@ pub(super) struct Touched<'a> {
     reasons: Reasons,
     /// A rename may have put another in its place, and it is not told to be back.
     is_renamed: bool,
+    /// A call could only take it away if it was empty.
+    is_tried: bool,
     /// Somebody used a path of its own, and not only a descriptor.
     is_named: bool,
 }
@@ -195,10 +197,12 @@ impl<'a> Gathered<'a> {
             names: BTreeMap::new(),
             reasons: Reasons::default(),
             is_renamed: false,
+            is_tried: false,
             is_named: false,
         });
         let renames = matches!(touch.access, Access::Remove | Access::Replace) && touch.call.starts_with("rename");
         touched.is_renamed |= renames && !run.header.is_in_jail() && !run.back.contains(&touch.path);
+        touched.is_tried |= needs_empty(touch);
         touched.is_named |= !touch.by_descriptor;
         touched.agree(run, touch);
         touched.find(&run.header, touch);
@@ -307,8 +311,14 @@ pub(super) fn wanted(
         }
     }
     // After everything that was touched: a name that was only seen is there by name alone.
-    for (path, touched) in gathered.paths.iter().filter(|_| policy.listing != Listing::Opened) {
-        for (child, shown) in touched.listed(path, &files, &mut notes) {
+    for (path, touched) in &gathered.paths {
+        let listed = match policy.listing {
+            Listing::Opened if !touched.is_tried || files.has_below(path) => continue,
+            // One name says that it is not empty.
+            Listing::Opened => touched.listed(path, &files, &mut Vec::new()).into_iter().take(1).collect(),
+            Listing::Names | Listing::Full => touched.listed(path, &files, &mut notes),
+        };
+        for (child, shown) in listed {
             if touched.is_the_jails(&child, &jails, root)? {
                 continue;
             }

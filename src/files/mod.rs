@@ -186,6 +186,14 @@ impl FileSet {
         }
     }
 
+    /// True if something below `path` is wanted.
+    fn has_below(&self, path: &JailPath) -> bool {
+        // What only starts with the same letters may stand between.
+        let further = self.wanted.range(path.clone()..).map(|(other, _)| other).skip(usize::from(self.contains(path)));
+        let mut further = further.take_while(|other| other.as_bytes().starts_with(path.as_bytes()));
+        further.any(|other| other.starts_with(path))
+    }
+
     pub fn contains(&self, path: &JailPath) -> bool {
         self.wanted.contains_key(path)
     }

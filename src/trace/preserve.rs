@@ -198,7 +198,7 @@ impl Recorder {
 }
 
 /// True for a call that takes away a directory if that is empty (`rmdir(2)`; `rename(2)`, onto one): whether it does shows what is in it.
-fn needs_empty(record: &Touch) -> bool {
+pub(crate) fn needs_empty(record: &Touch) -> bool {
     let takes_away = record.access == Access::Remove && !record.call.starts_with("rename");
     !record.made && (takes_away || record.access == Access::Replace)
 }
