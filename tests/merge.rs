@@ -197,6 +197,51 @@ fn what_one_run_gave_another_mode_and_another_wrote() {
     }
 }
 
+/// By whatever name of the file.
+#[test]
+fn what_one_run_gave_another_mode_by_another_name() {
+    let context = TestContext::new();
+    let at = |name: &str| context.work().join(name);
+    let shown = |name: &str| {
+        let path = context.path("tree").join(at(name).strip_prefix("/").expect("it is absolute"));
+        let mode = fs_err::metadata(&path).expect("it is packed").permissions().mode() & 0o7777;
+        (mode, xattr::get(&path, "user.word").expect("it can be asked"))
+    };
+    let changes =
+        ["chmod 600 one", "chmod 600 one; rm one", "chmod 600 one; mv one three", "setfattr -n user.word -v new one"];
+    for (number, change) in changes.into_iter().enumerate() {
+        for name in ["one", "other", "three"] {
+            fs_err::remove_file(at(name)).ok();
+        }
+        fs_err::write(at("one"), "AAAA").expect("the directory can be written");
+        fs_err::set_permissions(at("one"), PermissionsExt::from_mode(0o644)).expect("it is ours");
+        fs_err::hard_link(at("one"), at("other")).expect("the directory can be written");
+        let earlier = traced(&context, "earlier.trace", "cat other");
+        let changes = traced(&context, &format!("{number}.trace"), change);
+        for script in ["cat other", "test -e other"] {
+            let reads = traced(&context, "reads.trace", script);
+            for traces in [&[changes.as_str(), &reads][..], &[&reads, &changes], &[&changes, &earlier]] {
+                build(&context, traces, &[]).success();
+                assert_eq!(shown("other"), (0o644, None), "{change}; {script}");
+                assert_eq!(shown("one"), (0o644, None), "{change}; {script}");
+            }
+        }
+        let changes_too = traced(&context, "too.trace", "chmod 640 other");
+        for traces in [[changes.as_str(), &changes_too], [changes_too.as_str(), &changes]] {
+            let words = ["which has another name too, had one mode, owner or attribute in workload", "`--exclude`"];
+            if at("one").exists() || at("three").exists() {
+                build(&context, &traces, &[]).assert_refused(125, &words);
+                build(&context, &traces, &["--exclude", &support::text(&at("other"))]).success();
+            } else {
+                // Who has found it with one name came later.
+                build(&context, &traces, &[]).success();
+                assert_eq!(shown("other"), (0o644, None), "{change}");
+            }
+            assert_eq!(shown("one"), (0o644, None), "{change}");
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_merged_is_said() {
     let context = TestContext::new();

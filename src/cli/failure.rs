@@ -250,7 +250,7 @@ impl From<FilesError> for Failure {
             FilesError::Changed { .. } | FilesError::Torn { .. } | FilesError::Gone { .. } => Some(
                 "trace again, and let nothing else change the files before the image is built; or build without it, with `--exclude`",
             ),
-            FilesError::Conflict { .. } => Some(
+            FilesError::Conflict { .. } | FilesError::Styles { .. } => Some(
                 "build an image from one of them, or bring the files together first; or build without it, with `--exclude`",
             ),
             FilesError::Nothing { .. } => {

@@ -28,7 +28,9 @@ pub(super) struct Touched<'a> {
     /// The content may have been read.
     pub(super) granted: bool,
     pub(super) before: Option<&'a str>,
-    xattrs: Option<&'a BTreeMap<String, String>>,
+    pub(super) xattrs: Option<&'a BTreeMap<String, String>>,
+    /// What there was before mode, owner or attributes were changed, by whatever name of the file.
+    pub(super) styled: Option<&'a Facts>,
     names: BTreeMap<&'a str, Shown<'a>>,
     reasons: Reasons,
     /// A rename may have put another in its place, and it is not told to be back.
@@ -194,6 +196,7 @@ impl<'a> Gathered<'a> {
             granted: false,
             before: None,
             xattrs: None,
+            styled: None,
             names: BTreeMap::new(),
             reasons: Reasons::default(),
             is_renamed: false,

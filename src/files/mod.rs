@@ -53,12 +53,19 @@ pub enum FilesError {
     Nothing { pattern: String },
     #[error("`{path}` had one content in workload `{first}` and another in `{second}`")]
     Conflict { path: JailPath, first: String, second: String },
+    #[error(
+        "`{path}`, which has another name too, had one mode, owner or attribute in workload `{first}` and another in `{second}`, and both change it"
+    )]
+    Styles { path: JailPath, first: String, second: String },
 }
 
 impl FilesError {
     /// True if something is not there as the runs found it, or not all of them found the same: nobody has to care about who leaves it out.
     fn is_trouble(&self) -> bool {
-        matches!(self, Self::Changed { .. } | Self::Torn { .. } | Self::Gone { .. } | Self::Conflict { .. })
+        matches!(
+            self,
+            Self::Changed { .. } | Self::Torn { .. } | Self::Gone { .. } | Self::Conflict { .. } | Self::Styles { .. }
+        )
     }
 }
 
@@ -101,8 +108,10 @@ fn gathered(
     let exclusions: Vec<choose::Exclusion<'_>> =
         policy.exclude.iter().map(|pattern| choose::Exclusion::of(pattern, root)).collect::<Result<_, _>>()?;
     let is_left_out = |path: &JailPath| exclusions.iter().any(|exclusion| exclusion.names(path, root));
-    let touched = gather::gather(trace);
-    let (mut files, mut notes, troubles) = gather::wanted(&touched, trace, root, policy)?;
+    let mut touched = gather::gather(trace);
+    let mut troubles = state::share_styles(&mut touched.paths, root)?;
+    let (mut files, mut notes, others) = gather::wanted(&touched, trace, root, policy)?;
+    troubles.extend(others);
     // What is something else by now needs something else.
     let mut strange = BTreeSet::new();
     for Trouble { path, other, error } in troubles {

@@ -52,6 +52,7 @@ impl<'a> Touched<'a> {
         let kept = self.findings.iter().find(|finding| finding.before.is_some());
         let restyled = self.findings.iter().find(|finding| finding.is_restyled).or(kept);
         let (kept, restyled) = (kept.map_or(first, |kept| kept.facts), restyled.map_or(first, |one| one.first));
+        let restyled = self.styled.unwrap_or(restyled);
         Facts { mode: restyled.mode, uid: restyled.uid, gid: restyled.gid, ..kept.clone() }
     }
 
@@ -98,6 +99,78 @@ impl<'a> Finding<'a> {
     }
 }
 
+/// What a run found before it changed mode, owner or attributes of a file of several names.
+struct Style<'a> {
+    path: JailPath,
+    header: &'a Header,
+    facts: &'a Facts,
+    xattrs: Option<&'a BTreeMap<String, String>>,
+    is_granted: bool,
+}
+
+impl Style<'_> {
+    /// True if it is of the file of which something else was told at `path`.
+    fn is_of(&self, path: &JailPath, facts: &Facts, root: &Root) -> Result<bool, RootError> {
+        // Numbers are given anew, but not with the same size and time.
+        let is_known = self.path == *path || self.facts.same_content(facts);
+        Ok(is_known || is_still(path, facts, root)? && is_still(&self.path, self.facts, root)?)
+    }
+
+    fn differs(&self, other: &Self) -> bool {
+        let [one, two] = [self, other].map(|style| (style.facts.mode, style.facts.uid, style.facts.gid));
+        one != two || self.xattrs.zip(other.xattrs).is_some_and(|(one, two)| one != two)
+    }
+}
+
+/// Of a file of several names, the mode, owner and attributes from before a run changed them by one of these are told of the others too,
+/// by which another run may have found them changed. Tells of two runs of which both have changed them, by different names, and found
+/// them different: nobody knows which was the first.
+pub(super) fn share_styles<'a>(
+    paths: &mut BTreeMap<JailPath, Touched<'a>>,
+    root: &Root,
+) -> Result<Vec<Trouble>, RootError> {
+    let mut files: BTreeMap<(u64, u64), Vec<Style<'a>>> = BTreeMap::new();
+    for (path, touched) in &*paths {
+        let Touched { xattrs, granted: is_granted, .. } = *touched;
+        let is_one = |finding: &&Finding<'_>| finding.is_restyled && finding.first.is_file() && finding.first.nlink > 1;
+        for &Finding { header, first: facts, .. } in touched.findings.iter().filter(is_one) {
+            let style = Style { path: path.clone(), header, facts, xattrs, is_granted };
+            files.entry(facts.inode()).or_default().push(style);
+        }
+    }
+    let mut troubles = Vec::new();
+    for styles in files.values_mut() {
+        // The first run counts, as where all use one name.
+        styles.sort_by(|one, two| one.header.cmp(two.header));
+        let Some((first, others)) = styles.split_first() else { continue };
+        for Style { path, header, facts, .. } in others.iter().filter(|other| other.differs(first)) {
+            if *path != first.path && *header != first.header && first.is_of(path, facts, root)? {
+                let (one, two) = (first.header.workload.clone(), header.workload.clone());
+                let error = FilesError::Styles { path: path.clone(), first: one, second: two };
+                troubles.push(Trouble { path: path.clone(), other: Some(first.path.clone()), error });
+            }
+        }
+    }
+    for (path, touched) in paths.iter_mut() {
+        let told = |one: &Finding<'a>| Some((one.facts, files.get(&one.facts.inode())?));
+        let Some((facts, styles)) = touched.findings.iter().find_map(told) else { continue };
+        for style in styles {
+            if style.is_of(path, facts, root)? {
+                touched.styled = Some(style.facts);
+                touched.xattrs = touched.xattrs.or(style.xattrs);
+                touched.granted |= style.is_granted;
+                break;
+            }
+        }
+    }
+    Ok(troubles)
+}
+
+/// True if the root still has at `path` what had these `facts`, by its number.
+fn is_still(path: &JailPath, facts: &Facts, root: &Root) -> Result<bool, RootError> {
+    Ok(root.facts(path)?.is_some_and(|now| now.inode() == facts.inode()))
+}
+
 /// Of a file of several names, a run must not have read by one what another wrote by another; as far as they still are names of one
 /// file, since numbers are given anew. Tells of all of which one has.
 pub(super) fn names_agree(paths: &BTreeMap<JailPath, Touched<'_>>, root: &Root) -> Result<Vec<Trouble>, RootError> {
@@ -109,19 +182,16 @@ pub(super) fn names_agree(paths: &BTreeMap<JailPath, Touched<'_>>, root: &Root) 
     for (path, one) in all().filter(|(_, one)| one.before.is_some()) {
         kept.entry(one.facts.inode()).or_default().push((path, one));
     }
-    let is_still = |path: &JailPath, facts: &Facts| {
-        root.facts(path).map(|now| now.is_some_and(|now| now.inode() == facts.inode()))
-    };
     for (path, other) in all().filter(|(_, other)| other.read.is_some() || other.before.is_some()) {
         let of_others = |(_, one): &&(&JailPath, &Finding<'_>)| !std::ptr::eq(one.header, other.header);
         let kept: Vec<_> = kept.get(&other.facts.inode()).into_iter().flatten().filter(of_others).collect();
-        if kept.iter().any(|(_, one)| one.facts.same_content(other.facts)) || !is_still(path, other.facts)? {
+        if kept.iter().any(|(_, one)| one.facts.same_content(other.facts)) || !is_still(path, other.facts, root)? {
             continue;
         }
         for (name, one) in kept.into_iter().filter(|(name, _)| *name != path) {
             let differs =
                 one.facts.size != other.facts.size || one.before.is_some_and(|before| !has_content(path, before, root));
-            if differs && is_still(name, one.facts)? {
+            if differs && is_still(name, one.facts, root)? {
                 let error = conflict(path, one.header, other.header);
                 troubles.push(Trouble { path: path.clone(), other: Some((*name).clone()), error });
             }
