@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::event::{Access, Found, Gap};
 use crate::inspect::{Asking, Use};
 use crate::race::{Led, Spelled, loses};
-use crate::{memory, retrace};
+use crate::{look, memory, retrace};
 
 /// A path of a call that changes something.
 #[derive(Debug)]
@@ -23,6 +23,15 @@ pub(crate) struct Changing {
     pub(crate) path: Spelled,
     /// Where it led then.
     pub(crate) led: Led,
+    /// What stood there, if its file system tells files of one number apart; empty for nothing.
+    pub(crate) handle: Option<Vec<u8>>,
+}
+
+impl Changing {
+    pub(crate) fn new(path: Spelled, led: Led) -> Self {
+        let handle = if shows(path.used.access) { handle(&led) } else { None };
+        Self { path, led, handle }
+    }
 }
 
 /// What stands at a path; unknown by default.
@@ -56,22 +65,18 @@ impl Engine<'_> {
     pub(crate) fn changed(&mut self, asking: Asking, paths: &[Changing], has_changed: bool) -> Result<(), TraceError> {
         let is_one_file = matches!(paths, [one, other]
             if one.led.stands == other.led.stands && matches!(one.led.stands, Stands::File(..)));
-        for Changing { path, led } in paths {
-            self.changed_at(asking, path, led, has_changed, is_one_file)?;
-        }
-        Ok(())
+        paths.iter().try_for_each(|path| self.changed_at(asking, path, has_changed, is_one_file))
     }
 
     /// `is_one_file`: both paths of the call led to one file, so that it changed nothing (`rename(2)`).
     fn changed_at(
         &mut self,
         asking: Asking,
-        path: &Spelled,
-        led: &Led,
+        changing: &Changing,
         has_changed: bool,
         is_one_file: bool,
     ) -> Result<(), TraceError> {
-        let Spelled { address, used, text: spelled } = path;
+        let Changing { path: Spelled { address, used, text: spelled }, led, .. } = changing;
         let access = used.access;
         if memory::read_string(asking.task, *address, &mut self.spelled).is_err() {
             return Ok(());
@@ -89,7 +94,7 @@ impl Engine<'_> {
             let is_nothing = spelled.is_empty() && !is_of_descriptor;
             let is_lost = matches!(start, Now::Nothing) && loses(access);
             let is_another = has_changed
-                && (is_nothing || is_lost || (!is_one_file && self.stands_as_before(asking.task, access, led)));
+                && (is_nothing || is_lost || (!is_one_file && self.stands_as_before(asking.task, changing)));
             return if is_another { self.gap(asking.process, Gap::Rewritten) } else { Ok(()) };
         }
         if has_changed && loses(access) {
@@ -122,7 +127,8 @@ impl Engine<'_> {
     }
 
     /// True if a call has removed, made or replaced something, and where that was to be all is as it was.
-    fn stands_as_before(&mut self, task: i32, access: Access, led: &Led) -> bool {
+    fn stands_as_before(&mut self, task: i32, changing: &Changing) -> bool {
+        let led = &changing.led;
         let is_certain = match led.stands {
             Stands::Unknown => false,
             Stands::File(..) => true,
@@ -130,7 +136,25 @@ impl Engine<'_> {
             Stands::Nothing => self.places.of(task, false).is_ok_and(|place| place.namespace.is_none()),
         };
         is_certain
-            && matches!(access, Access::Remove | Access::Create | Access::Replace)
+            && shows(changing.path.used.access)
             && Stands::of(&self.found(task, &led.end)) == led.stands
+            && !is_another(led, changing.handle.as_deref())
+    }
+}
+
+/// True for what shows afterwards, where it was done.
+fn shows(access: Access) -> bool {
+    matches!(access, Access::Remove | Access::Create | Access::Replace)
+}
+
+/// True if what stands there now has the number of what was removed, which is given to the next file, as where threads fight over a lock.
+fn is_another(led: &Led, before: Option<&[u8]>) -> bool {
+    before.is_some_and(|before| handle(led).is_some_and(|now| now != before))
+}
+
+fn handle(led: &Led) -> Option<Vec<u8>> {
+    match look::handle(&led.end) {
+        Err(Errno::ENOENT) => Some(Vec::new()),
+        handle => handle.ok(),
     }
 }

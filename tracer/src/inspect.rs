@@ -162,7 +162,7 @@ impl Engine<'_> {
                 if access == Access::Execute {
                     return Ok(Verdict::Verify(self.executing_by_path(asking, path)));
                 }
-                self.changing.push(Changing { path, led });
+                self.changing.push(Changing::new(path, led));
             }
             Asked::Inline { path, access } => {
                 self.spelled = path;

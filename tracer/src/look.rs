@@ -38,6 +38,15 @@ pub(crate) fn target(path: &[u8]) -> Result<Vec<u8>, Errno> {
     readlinkat(&directory, rest).map(OsStringExt::into_vec)
 }
 
+/// By what its file system knows the file that stands at `path`, of all that ever had its number. Not all file systems have such.
+pub(crate) fn handle(path: &[u8]) -> Result<Vec<u8>, Errno> {
+    if path.len() < PATH_MAX {
+        return sys::handle_at(AT_FDCWD, path);
+    }
+    let (directory, rest) = near(path)?;
+    sys::handle_at(directory.as_fd(), rest)
+}
+
 /// True if both are the same file.
 pub(crate) fn is_same(one: &FileStat, other: &FileStat) -> bool {
     (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
@@ -61,6 +70,28 @@ fn near(path: &[u8]) -> Result<(OwnedFd, &[u8]), Errno> {
 mod tests {
     use super::*;
     use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn a_number_is_given_again_and_a_handle_is_not() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("file");
+        let of = |path: &std::path::Path| handle(path.as_os_str().as_bytes());
+        match of(&path) {
+            Err(Errno::EOPNOTSUPP) => return println!("skipped: the temporary directory's file system has no handles"),
+            none => assert_eq!(none, Err(Errno::ENOENT)),
+        }
+        let mut handles = std::collections::BTreeSet::new();
+        for _ in 0..100 {
+            fs_err::write(&path, "").unwrap();
+            let link = top.path().join("link");
+            fs_err::hard_link(&path, &link).unwrap();
+            let handle = of(&path).unwrap();
+            assert_eq!(of(&link).unwrap(), handle);
+            assert!(handles.insert(handle));
+            fs_err::remove_file(&path).unwrap();
+            fs_err::remove_file(&link).unwrap();
+        }
+    }
 
     #[test]
     fn longer_than_the_kernel_takes() {

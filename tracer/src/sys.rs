@@ -154,6 +154,27 @@ pub(crate) fn known_at(directory: BorrowedFd<'_>, path: &[u8]) -> Result<Inode, 
     known(directory, path, libc::AT_SYMLINK_NOFOLLOW)
 }
 
+/// The handle of what stands at `path`, which is relative to `directory` (`name_to_handle_at(2)`); links are not followed. On most file
+/// systems a number and a generation.
+pub(crate) fn handle_at(directory: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<u8>, Errno> {
+    #[repr(C)]
+    struct Handle {
+        bytes: libc::c_uint,
+        kind: libc::c_int,
+        content: [u8; MAX_HANDLE_SZ],
+    }
+    /// `MAX_HANDLE_SZ` of `fcntl.h`.
+    const MAX_HANDLE_SZ: usize = 128;
+    let path = std::ffi::CString::new(path).map_err(|_| Errno::EINVAL)?;
+    let mut handle = Handle { bytes: MAX_HANDLE_SZ as libc::c_uint, kind: 0, content: [0; MAX_HANDLE_SZ] };
+    let (room, mut mount) = (&raw mut handle, 0_i32);
+    let call = libc::SYS_name_to_handle_at;
+    // SAFETY: `path` is a C string, the kernel writes as much behind `handle` as this says it has room for, and one number to `mount`.
+    let result = unsafe { libc::syscall(call, directory.as_raw_fd(), path.as_ptr(), room, &raw mut mount, 0) };
+    Errno::result(result)?;
+    Ok(handle.content[..handle.bytes as usize].to_vec())
+}
+
 /// The size of the plain file behind `door`, as far as it is known; `None` of anything else.
 pub(crate) fn known_size(door: &str) -> Result<Option<u64>, Errno> {
     let known = known_facts(AT_FDCWD, door.as_bytes(), 0, libc::STATX_TYPE | libc::STATX_SIZE)?;

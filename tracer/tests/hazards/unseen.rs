@@ -329,3 +329,17 @@ fn interpreters_of_programs() {
         assert!(seen.touches.contains(touch), "{touch}: {:#?}", seen.touches);
     }
 }
+
+/// What is made after something was removed may have its number, and is another.
+#[test]
+fn a_lock_that_threads_fight_over() {
+    for kind in ["file", "directory", "link", "symlink"] {
+        let hazard = (0..4).map(|number| format!("own{number}")).fold(Hazard::new("locks"), Hazard::file);
+        let seen = hazard.arguments(&[kind]).run();
+        assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()), "{kind}");
+        let is_lock = |touch: &&String| touch.contains(" lock ");
+        let others: Vec<_> = seen.touches.iter().filter(|touch| !is_lock(touch)).collect();
+        assert!(others.iter().all(|touch| touch.starts_with("link Write own")), "{kind}: {others:#?}");
+        assert!(seen.touches.iter().any(|touch| touch.contains(" Create lock missing")), "{kind}: {:#?}", seen.touches);
+    }
+}
