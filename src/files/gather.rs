@@ -33,10 +33,7 @@ pub(super) struct Touched<'a> {
     pub(super) styled: Option<&'a Facts>,
     names: BTreeMap<&'a str, Shown<'a>>,
     reasons: Reasons,
-    /// A rename may have put another in its place, and it is not told to be back.
-    is_renamed: bool,
-    /// A call could only take it away if it was empty.
-    is_tried: bool,
+    removal: Removal,
     /// Somebody used a path of its own, and not only a descriptor.
     is_named: bool,
 }
@@ -69,6 +66,15 @@ struct OnTheWay<'a> {
     /// As the first run met it.
     link: &'a Link,
     reasons: Reasons,
+}
+
+/// How a directory may have been taken away.
+#[derive(Debug, Default)]
+struct Removal {
+    /// A rename may have put another in its place, and it is not told to be back.
+    is_renamed: bool,
+    /// A call could only take it away if it was empty.
+    is_tried: bool,
 }
 
 /// Sorts the touches by path.
@@ -150,7 +156,7 @@ impl<'a> Gathered<'a> {
     /// what is in that one is not what they have listed.
     fn is_another(&self, path: &JailPath, was: &Facts, root: &Root) -> Result<bool, FilesError> {
         let mut upwards = std::iter::once(path.clone()).chain(path.ancestors());
-        if !upwards.any(|at| self.paths.get(&at).is_some_and(|touched| touched.is_renamed)) {
+        if !upwards.any(|at| self.paths.get(&at).is_some_and(|touched| touched.removal.is_renamed)) {
             return Ok(false);
         }
         // Somebody else may have brought it back. The number alone: on another machine the device has another.
@@ -199,13 +205,12 @@ impl<'a> Gathered<'a> {
             styled: None,
             names: BTreeMap::new(),
             reasons: Reasons::default(),
-            is_renamed: false,
-            is_tried: false,
+            removal: Removal::default(),
             is_named: false,
         });
         let renames = matches!(touch.access, Access::Remove | Access::Replace) && touch.call.starts_with("rename");
-        touched.is_renamed |= renames && !run.header.is_in_jail() && !run.back.contains(&touch.path);
-        touched.is_tried |= needs_empty(touch);
+        touched.removal.is_renamed |= renames && !run.header.is_in_jail() && !run.back.contains(&touch.path);
+        touched.removal.is_tried |= needs_empty(touch);
         touched.is_named |= !touch.by_descriptor;
         touched.agree(run, touch);
         touched.find(&run.header, touch);
@@ -316,7 +321,7 @@ pub(super) fn wanted(
     // After everything that was touched: a name that was only seen is there by name alone.
     for (path, touched) in &gathered.paths {
         let listed = match policy.listing {
-            Listing::Opened if !touched.is_tried || files.has_below(path) => continue,
+            Listing::Opened if !touched.removal.is_tried || files.has_below(path) => continue,
             // One name says that it is not empty.
             Listing::Opened => touched.listed(path, &files, &mut Vec::new()).into_iter().take(1).collect(),
             Listing::Names | Listing::Full => touched.listed(path, &files, &mut notes),
