@@ -52,6 +52,8 @@ pub(crate) enum Asked {
     FilledMemory,
     /// The call is to be counted, and made: it lets things happen that nobody sees.
     Unseen(Gap),
+    /// The same, unless the kernel refuses it.
+    UnseenIfMade(Gap),
     /// ptrace by the program itself.
     Nested,
 }
@@ -184,7 +186,7 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
         }
         Kind::IoUring => ask(Asked::Refuse(Gap::IoUring)),
         Kind::Fanotify if arguments[0] & FAN_CLASSES != 0 => ask(Asked::Refuse(Gap::Fanotify)),
-        Kind::Fanotify if hands_out_writable(arguments) => ask(Asked::Unseen(Gap::FanotifyWrite)),
+        Kind::Fanotify if hands_out_writable(arguments) => ask(Asked::UnseenIfMade(Gap::FanotifyWrite)),
         Kind::Fanotify => {}
         Kind::TakeDescriptor => ask(Asked::TakenDescriptor),
         Kind::OpenByHandle => {
@@ -501,7 +503,7 @@ mod tests {
 
     #[test]
     fn files_that_are_handed_out_by_fanotify() {
-        const UNSEEN: [Asked; 1] = [Asked::Unseen(Gap::FanotifyWrite)];
+        const UNSEEN: [Asked; 1] = [Asked::UnseenIfMade(Gap::FanotifyWrite)];
         const REFUSED: [Asked; 1] = [Asked::Refuse(Gap::Fanotify)];
         let init = |class: u64, mode: i32| {
             ask("fanotify_init", Abi::X86_64, [class, u64::from(mode.cast_unsigned()), 0, 0, 0, 0], b"")

@@ -224,6 +224,7 @@ impl Engine<'_> {
             },
             Asked::FilledMemory => self.places.maps.expect_filled(),
             Asked::Unseen(gap) => self.gap(process, gap)?,
+            Asked::UnseenIfMade(gap) => return Ok(Verdict::Verify(Raced::Unseen { process, gap })),
             Asked::Nested => return Err(TraceError::Nested { task }),
         }
         Ok(Verdict::Run)

@@ -50,6 +50,8 @@ pub(crate) enum Raced {
     Changing { asking: Asking, paths: Vec<Changing> },
     /// A call of a newer kernel: nobody knows what it does, if this kernel has it.
     Unknown { task: i32, process: i32 },
+    /// It lets things happen that nobody sees, if it succeeds.
+    Unseen { process: i32, gap: Gap },
 }
 
 /// A path as it was read.
@@ -262,6 +264,8 @@ impl Engine<'_> {
             Raced::Executing { .. } | Raced::Waiting => Ok(()),
             Raced::Unknown { task, .. } if sys::has_no_such_call(task) => Ok(()),
             Raced::Unknown { process, .. } => self.gap(process, Gap::UnknownCall),
+            Raced::Unseen { process, gap } if result.is_some() => self.gap(process, gap),
+            Raced::Unseen { .. } => Ok(()),
             Raced::Changing { asking, paths } => self.changed(asking, &paths, result.is_some()),
         }
     }
