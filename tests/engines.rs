@@ -175,6 +175,26 @@ fn a_program_that_runs_in_a_sandbox() {
     outcome_of(limited("bwrap").args(outer).args(&sandbox)).assert_same_as(&native);
 }
 
+/// What one sandbox has open is from another one's view.
+#[test]
+fn a_sandbox_in_a_sandbox() {
+    if !needs_root("bwrap in bwrap") || !has(&["bwrap"]) {
+        return;
+    }
+    let context = TestContext::new();
+    context.lay_out(&[("data", "one two three\n")]);
+    let data = text(&context.path("work/data"));
+    let inner = ["bwrap", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "/usr/bin/wc", "-w", &data];
+    let sandbox = [&["/usr/bin/bwrap", "--dev-bind", "/", "/"], &inner[..]].concat();
+    let tree = context.path("tree");
+    let output = format!("rootfs:{}", text(&tree));
+    let outcome = outcome_of(context.minjail(&["trace", "-o", &output, "--"]).args(&sandbox));
+    outcome.success();
+    for path in ["/usr/bin/wc", "/usr/bin/bwrap", &data] {
+        assert!(tree.join(&path[1..]).is_file(), "{path}");
+    }
+}
+
 /// A docker-registry of the test's own, which only this machine reaches.
 struct Registry {
     _daemon: Daemon,

@@ -308,7 +308,7 @@ impl Engine<'_> {
         if place.shows(asking.task, door, &path) {
             return self.at_in(asking, &place, path, access);
         }
-        match self.places.shown_elsewhere(asking.task, &place, &door(), &path) {
+        match self.places.shown_elsewhere(asking.task, &place, (&door(), &path, false), self.machine.processes()) {
             Some((place, path)) => self.at_in(asking, &place, path, access),
             None if has_ended(&path) || place.is_own(asking.task, &door()) => Ok(()),
             None => self.gap(asking.process, Gap::MountNamespace),
@@ -357,8 +357,9 @@ impl Engine<'_> {
         // Both paths of a call that moves something belong together.
         let is_new = self.known.is_new(question) || entry.call.moves();
         let was_missing = !is_new && self.known.was_missing(question);
-        // What is executed has an interpreter, which may be another one by now.
-        if is_new || was_missing || verify || matches!(access, Access::Enter | Access::Execute) {
+        // What is executed has an interpreter, which may be another one by now, and what was there may be made anew.
+        let is_asked = verify || access.makes() || matches!(access, Access::Enter | Access::Execute);
+        if is_new || was_missing || is_asked {
             let walked;
             (walked, has_moved) = self.walk(asking, used, &place, &from, &spelled);
             if self.walker.is_waiting() {

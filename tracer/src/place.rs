@@ -1,7 +1,7 @@
 //! Where a task stands: its root, its working directory, its descriptors, as `/proc` shows them.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -185,14 +185,14 @@ impl Places {
     }
 
     /// The place in whose view `door`, a link of `/proc/TASK` whose text is `path`, leads to what, if that is not the task's own:
-    /// the tracer's, if what is behind the door was opened before the task had another one, or if the task has mounted something
-    /// over it.
+    /// the tracer's, if what is behind the door was opened before the task had another one, or if the task, or one of the
+    /// `others`, has mounted something over it. `goes_on`: to what is below it, too.
     pub(crate) fn shown_elsewhere(
         &mut self,
         task: i32,
         place: &Place,
-        door: &str,
-        path: &[u8],
+        (door, path, goes_on): (&str, &[u8], bool),
+        others: impl IntoIterator<Item = i32>,
     ) -> Option<(Arc<Place>, Vec<u8>)> {
         place.namespace?;
         let own = self.own();
@@ -201,9 +201,25 @@ impl Places {
             return Some((Arc::new(own), path.to_vec()));
         }
         let mount = sys::known_inode(&door).ok()?.mount;
-        let mut covered = place.view.as_ref()?.covered(path, mount).into_iter();
-        let shown = covered.find(|path| leads_to_file(&door, path, own.served.as_deref()))?;
+        let covered = |view: &View| {
+            let mut covered = view.covered(path, mount, goes_on).into_iter();
+            covered.find(|path| leads_to_file(&door, path, own.served.as_deref()))
+        };
+        let shown = place.view.as_deref().and_then(covered);
+        let shown = shown.or_else(|| self.seen_by(place, others).iter().find_map(|view| covered(view)))?;
         Some((Arc::new(own), shown))
+    }
+
+    /// What those of `others` see who have another mount namespace than whoever stands at `place`: a descriptor may be from there.
+    fn seen_by(&mut self, place: &Place, others: impl IntoIterator<Item = i32>) -> Vec<Arc<View>> {
+        let mut met = HashSet::from([place.namespace, self.own_namespace]);
+        let mut views = Vec::new();
+        for other in others {
+            let Some(number) = namespace(other).ok().filter(|&number| met.insert(Some(number))) else { continue };
+            let root = link(other, "root", self.served.table().map(Arc::as_ref));
+            views.extend(root.ok().and_then(|root| self.view(other, Some(number), &root.path)));
+        }
+        views
     }
 
     /// What is open at `descriptor` of `task`.

@@ -117,14 +117,17 @@ impl Engine<'_> {
         if is_shown {
             return Ok((Arc::clone(place), directory));
         }
-        let elsewhere = if is_gone { None } else { self.places.shown_elsewhere(task, place, &door(), &directory) };
+        let goes_on = !matches!(self.spelled.as_slice(), b"." | b"./");
+        let elsewhere = if is_gone {
+            None
+        } else {
+            self.places.shown_elsewhere(task, place, (&door(), &directory, goes_on), self.machine.processes())
+        };
         match elsewhere {
             Some(shown) => Ok(shown),
             None if has_ended(&directory) => Err(Errno::ENOENT),
             // Other names may lead to what is mounted there.
-            None if matches!(self.spelled.as_slice(), b"." | b"./") && place.is_own(task, &door()) => {
-                Err(Errno::ENOENT)
-            }
+            None if !goes_on && place.is_own(task, &door()) => Err(Errno::ENOENT),
             None => Err(Errno::EXDEV),
         }
     }

@@ -178,13 +178,17 @@ impl View {
     }
 
     /// Where the tracer sees the directory that one who has it open, or stands there, reached through the mount `id` by `path`, if
-    /// something else is to be seen there by now. Nowhere if something is mounted below it, as that may differ.
-    pub(crate) fn covered(&self, path: &[u8], id: u64) -> Vec<Vec<u8>> {
+    /// something else is to be seen there by now. Where a path `goes_on` from there, nowhere if something is mounted below, as that may
+    /// differ.
+    pub(crate) fn covered(&self, path: &[u8], id: u64, goes_on: bool) -> Vec<Vec<u8>> {
         let mount = self.theirs.iter().find(|mount| u64::from(mount.id) == id);
         let within = below(path, &self.top).map(|rest| join(b"/", rest));
         let Some((mount, within)) = mount.zip(within) else { return Vec::new() };
         let is_within = |mount: &Mount, path: &[u8]| below(&mount.point, path).is_some_and(|rest| !rest.is_empty());
         let mut paths = self.given_on(mount, &within);
+        if !goes_on {
+            return paths;
+        }
         paths.retain(|path| !self.ours.iter().any(|mount| is_within(mount, path)));
         let has_mounts = self.theirs.iter().any(|other| other.parent == mount.id && is_within(other, &within));
         if has_mounts { Vec::new() } else { paths }
