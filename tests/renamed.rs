@@ -664,6 +664,35 @@ fn what_a_user_was_refused_may_be_read_later() {
     assert_eq!(found, ["d/f=one", "d/g=two"]);
 }
 
+/// By whatever name the directory has by then.
+#[test]
+fn what_a_user_is_refused_in_a_directory_that_it_has_renamed() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    let found = |script: &str| {
+        of_a_user(&format!("{script}; true"), |work| {
+            lay_out(work, &["d/secret=one", "d/closed/f=two", "n/secret=three"]);
+            let files = ["d", "n", "n/secret"].map(|name| support::text(&work.join(name)));
+            outcome_of(support::limited("chown").arg("65534:65534").args(files)).success();
+            let files = ["d/secret", "d/closed"].map(|name| support::text(&work.join(name)));
+            outcome_of(support::limited("chmod").arg("700").args(files)).success();
+        })
+    };
+    let expected = found("cat d/secret d/closed/f");
+    assert!(expected.iter().any(|entry| entry.starts_with("d/secret")), "{expected:?}");
+    for script in [
+        "mv d e; cat e/secret e/closed/f; mv e d",
+        "mv d e; cat e/secret e/closed/f",
+        "mv d e; rm -f e/secret; cat e/closed/f",
+        "mv n t; mv d n; cat n/secret n/closed/f; mv n d; mv t n",
+    ] {
+        let mut image = found(script);
+        image.retain(|entry| entry != "n/");
+        assert_eq!(image, expected, "{script}");
+    }
+}
+
 /// The owner of a file may write to it first, and make it readable afterwards.
 #[test]
 fn what_a_user_may_only_write_to_may_be_read_later() {

@@ -360,8 +360,9 @@ impl Recorder {
             if !record.made && !is_granted {
                 let facts = if let Found::There(facts) = &record.found { Some(facts) } else { None };
                 let searched = self.searched(&touch.walk.searched);
-                record.refused =
-                    self.refusals.refusal(touch.process, &searched, &current, facts, touch.access, &self.root);
+                let stop = self.refusals.refusal(touch.process, &searched, &current, facts, touch.access, &self.root);
+                // Where it was before. Of a directory that the run has made itself: what is behind it was let to nobody.
+                record.refused = stop.map(|stop| self.names.origin(&stop).unwrap_or_else(|| record.path.clone()));
             }
             self.preserve(touch.task, &current, &mut record)?;
             if !record.made && record.path != current {
