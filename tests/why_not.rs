@@ -1,8 +1,26 @@
-//! `minjail why-not`: why a path is not in an image.
+//! `minjail why-not`: why a path is not in an image; and what `minjail why` leaves out.
 
 mod support;
 
 use support::{TestContext, outcome_of, text};
+
+/// Of what is there because it was listed, the call that listed it is told.
+#[test]
+fn the_reasons_that_say_most_are_shown() {
+    let context = TestContext::new();
+    context.lay_out(&[("d/other", "other")]);
+    let trace = context.text("app.trace");
+    let script = "cd d; chmod 755 .; test -r .; test -d .; stat . > stat; rm stat; cat < . ; ls";
+    outcome_of(&mut context.minjail(&["trace", "-q", "-t", &trace, "--", "sh", "-c", script])).success();
+    let other = format!("{}/d/other", text(&context.work()));
+    let why =
+        |arguments: &[&str]| outcome_of(context.minjail(&["why", &trace, &other]).args(arguments)).success().text();
+    let (some, all) = (why(&[]), why(&["--all"]));
+    let listed = "    touched by /usr/bin/ls (getdents64) in workload sh\n";
+    assert!(some.contains(listed) && some.contains(" more such reasons: `--all` tells them\n"), "{some}");
+    assert!(all.contains(listed) && !all.contains("more such") && all.contains("/usr/bin/chmod"), "{all}");
+    assert!(some.lines().count() < all.lines().count(), "{some}{all}");
+}
 
 #[test]
 fn what_is_missing_is_explained() {

@@ -9,7 +9,7 @@ use super::locked::read_lock;
 use crate::files::{self, FilesError, What};
 use crate::manifest::Kind;
 use crate::path::JailPath;
-use crate::report::why::{AllReasons, Links, explain, follow};
+use crate::report::why::{AllReasons, Links, SHOWN, explain, follow};
 use crate::root::Root;
 use crate::trace::Trace;
 
@@ -23,16 +23,21 @@ pub(super) struct Arguments {
     /// Paths in the image
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
+
+    /// Tell all reasons, and not three of a kind
+    #[arg(long)]
+    all: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let (reasons, links) = read(&arguments.source)?;
+    let shown = if arguments.all { usize::MAX } else { SHOWN };
     let mut exit = Exit::Success;
     for path in &arguments.paths {
         let path = JailPath::parse(path.as_os_str().as_encoded_bytes())
             .map_err(|error| Failure::new(error).hint("give the path as it is in the image, from its root on"))?;
         let (end, passed) = follow(&links, &path).unwrap_or_else(|| (path.clone(), Vec::new()));
-        if let Some(text) = explain(&reasons, &end) {
+        if let Some(text) = explain(&reasons, &end, shown) {
             answer(&format!("{}{text}", way(&path, &end, &passed)))?;
         } else {
             say!(

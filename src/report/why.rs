@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::mem::discriminant;
 
 use crate::files::{Reason, Reasons};
 use crate::path::JailPath;
@@ -12,16 +13,17 @@ pub type AllReasons = BTreeMap<JailPath, Reasons>;
 /// Every link of an image, with its text.
 pub type Links = BTreeMap<JailPath, Vec<u8>>;
 
-/// So many reasons of one kind are told one by one.
-const SHOWN: usize = 3;
+/// So many reasons of one kind a reader takes in.
+pub const SHOWN: usize = 3;
 
-/// Why `path` is there, down to what the workload did; `None` if it is not there.
+/// Why `path` is there, down to what the workload did; `None` if it is not there. Of one kind only `shown` reasons are told, as [`SHOWN`],
+/// and how many more there are.
 ///
 /// ```
 /// use std::collections::BTreeMap;
 /// use minjail::files::{Reason, Reasons};
 /// use minjail::path::JailPath;
-/// use minjail::report::why::explain;
+/// use minjail::report::why::{SHOWN, explain};
 ///
 /// let path = |text: &str| JailPath::parse(text.as_bytes()).unwrap();
 /// let touched = Reason::Touched { workload: "app".into(), program: "/bin/app".into(), call: "openat".into() };
@@ -30,15 +32,16 @@ const SHOWN: usize = 3;
 ///     (path("/etc/app.conf"), Reasons::from([touched])),
 /// ]);
 /// assert_eq!(
-///     explain(&reasons, &path("/etc")).unwrap(),
+///     explain(&reasons, &path("/etc"), SHOWN).unwrap(),
 ///     "/etc\n  holds /etc/app.conf\n    touched by /bin/app (openat) in workload app\n"
 /// );
 /// ```
-pub fn explain(reasons: &AllReasons, path: &JailPath) -> Option<String> {
+pub fn explain(reasons: &AllReasons, path: &JailPath, shown: usize) -> Option<String> {
     let own = reasons.get(path)?;
-    let mut text = format!("{path}\n");
-    tell(reasons, own, 1, &mut BTreeSet::from([path.clone()]), &mut text);
-    Some(text)
+    let told = BTreeSet::from([path.clone()]);
+    let mut telling = Telling { all: reasons, shown, told, text: format!("{path}\n") };
+    telling.tell(own, 1);
+    Some(telling.text)
 }
 
 /// So many links the kernel follows in one path (`path_resolution(7)`).
@@ -80,30 +83,89 @@ pub fn follow(links: &Links, path: &JailPath) -> Option<(JailPath, Vec<JailPath>
     Some((at, passed))
 }
 
-fn tell(all: &AllReasons, own: &Reasons, depth: usize, told: &mut BTreeSet<JailPath>, text: &mut String) {
-    // One line says as much as a hundred of its kind: a library is needed by many, a directory holds much.
-    let (mut kind, mut count, mut left_out) = (None, 0, 0);
-    for reason in own {
+/// What is told of all reasons, and where one is by now.
+struct Telling<'a> {
+    all: &'a AllReasons,
+    /// So many of one kind are told one by one.
+    shown: usize,
+    /// The paths whose reasons were told.
+    told: BTreeSet<JailPath>,
+    text: String,
+}
+
+impl<'a> Telling<'a> {
+    fn tell(&mut self, own: &'a Reasons, depth: usize) {
         // The reasons are sorted, so those of one kind stand together.
-        let this_kind = Some(std::mem::discriminant(reason));
-        count = if kind == this_kind { count + 1 } else { 1 };
-        kind = this_kind;
-        if count > SHOWN {
-            left_out += 1;
-            continue;
-        }
-        let (line, further) = sentence(reason);
-        line_of(depth, &line, text);
-        if let Some(further) = further {
-            if told.insert(further.clone()) {
-                if let Some(reasons) = all.get(further) {
-                    tell(all, reasons, depth + 1, told, text);
+        let is_one_kind = |one: &Reason, other: &Reason| discriminant(one) == discriminant(other);
+        let mut left_out = 0;
+        for kind in own.chunk_by(is_one_kind) {
+            let chosen = self.chosen(kind);
+            left_out += kind.len() - chosen.len();
+            for reason in chosen {
+                let (line, further) = sentence(reason);
+                line_of(depth, &line, &mut self.text);
+                if let Some(further) = further
+                    && self.told.insert(further.clone())
+                    && let Some(reasons) = self.all.get(further)
+                {
+                    self.tell(reasons, depth + 1);
                 }
             }
         }
+        if left_out > 0 {
+            let reasons = if left_out == 1 { "reason" } else { "reasons" };
+            line_of(depth, &format!("and {left_out} more such {reasons}: `--all` tells them"), &mut self.text);
+        }
     }
-    if left_out > 0 {
-        line_of(depth, &format!("and {left_out} more such reasons"), text);
+
+    /// Those of one kind that say most, in their order: one says as much as a hundred of its like, as a library is needed by many and
+    /// a directory holds much. What explains something that was not told yet, and by what says most ([`weight`]), comes first, and of
+    /// each program one before a second one of any.
+    fn chosen(&self, kind: &'a [Reason]) -> Vec<&'a Reason> {
+        if kind.len() <= self.shown {
+            return kind.iter().collect();
+        }
+        let mut ranked: Vec<_> = kind.iter().enumerate().map(|(place, reason)| (self.rank(reason), place)).collect();
+        ranked.sort_unstable();
+        let mut programs = BTreeSet::new();
+        let (firsts, others): (Vec<_>, Vec<_>) =
+            ranked.into_iter().partition(|((_, _, program), _)| programs.insert(*program));
+        let mut places: Vec<usize> =
+            firsts.into_iter().chain(others).map(|(_, place)| place).take(self.shown).collect();
+        places.sort_unstable();
+        places.into_iter().map(|place| &kind[place]).collect()
+    }
+
+    /// Whether a reason tells nothing new, how little it says, and of which program.
+    fn rank(&self, reason: &'a Reason) -> (bool, u8, &'a str) {
+        let Some(further) = sentence(reason).1 else { return (false, weight(reason), program(reason)) };
+        let reasons = self.all.get(further).into_iter().flatten();
+        let best = reasons.map(|reason| (weight(reason), program(reason))).min();
+        let (weight, program) = best.unwrap_or((u8::MAX, ""));
+        (self.told.contains(further), weight, program)
+    }
+}
+
+/// How little a reason says by itself. What was executed or listed is needed as a whole: that a listing has shown a name, only the
+/// call that listed explains. Whoever looks at something may do without it.
+fn weight(reason: &Reason) -> u8 {
+    match reason {
+        Reason::Touched { call, .. } => match &**call {
+            "execve" | "execveat" => 0,
+            "getdents" | "getdents64" | "readdir" => 1,
+            call if call.starts_with("open") => 2,
+            call if call.contains("stat") || call.contains("access") || call.starts_with("readlink") => 4,
+            _ => 3,
+        },
+        Reason::Included { .. } | Reason::Repair { .. } => 0,
+        _ => 5,
+    }
+}
+
+fn program(reason: &Reason) -> &str {
+    match reason {
+        Reason::Touched { program, .. } | Reason::Repair { program, .. } => program,
+        _ => "",
     }
 }
 
@@ -128,5 +190,56 @@ fn sentence(reason: &Reason) -> (String, Option<&JailPath>) {
         Reason::Listed { directory } => (format!("its name was seen in a listing of {directory}"), Some(directory)),
         Reason::Included { pattern } => (format!("included by {pattern}"), None),
         Reason::Rule { rule, of } => (format!("rule {rule}, for {of}"), Some(of)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> JailPath {
+        JailPath::parse(text.as_bytes()).unwrap()
+    }
+
+    fn touched(program: &str, call: &str) -> Reason {
+        Reason::Touched { workload: "app".into(), program: program.into(), call: call.into() }
+    }
+
+    fn told(reasons: &[(&str, Vec<Reason>)], of: &str, shown: usize) -> String {
+        let reasons = reasons.iter().map(|(at, reasons)| (path(at), Reasons::from(reasons.clone()))).collect();
+        explain(&reasons, &path(of), shown).unwrap()
+    }
+
+    #[test]
+    fn a_listing_is_among_the_reasons_of_what_it_has_shown() {
+        let mut calls: Vec<Reason> =
+            ["access", "chdir", "chmod", "fchdir", "openat"].map(|call| touched("/bin/a", call)).into();
+        calls.extend(["access", "chdir"].map(|call| touched("/bin/b", call)));
+        calls.push(touched("/bin/z", "getdents64"));
+        let reasons = [("/d", calls), ("/d/f", vec![Reason::Listed { directory: path("/d") }])];
+        let touched = |program: &str| format!("    touched by /bin/{program} in workload app\n");
+        let [a, b, z] = ["a (openat)", "b (chdir)", "z (getdents64)"].map(touched);
+        let more = "    and 5 more such reasons: `--all` tells them\n";
+        let listed = "/d/f\n  its name was seen in a listing of /d\n";
+        assert_eq!(told(&reasons, "/d/f", SHOWN), format!("{listed}{a}{b}{z}{more}"));
+        let all = told(&reasons, "/d/f", usize::MAX);
+        assert!(all.lines().count() == 10 && !all.contains("more"), "{all}");
+    }
+
+    #[test]
+    fn what_explains_most_is_told() {
+        let holds = |child: &str| Reason::Holds { child: path(child) };
+        let reasons = [
+            ("/d", ["/d/a", "/d/b", "/d/c", "/d/d", "/d/e"].map(holds).into()),
+            ("/d/a", vec![touched("/bin/a", "stat")]),
+            ("/d/b", vec![touched("/bin/a", "openat")]),
+            ("/d/c", vec![touched("/bin/b", "stat")]),
+            ("/d/d", vec![touched("/bin/a", "execve")]),
+            ("/d/e", vec![Reason::Rule { rule: "volume".to_owned(), of: path("/x") }]),
+        ];
+        let all = told(&reasons, "/d", SHOWN);
+        let shown: Vec<&str> = all.lines().filter_map(|line| line.strip_prefix("  holds ")).collect();
+        assert_eq!(shown, ["/d/c", "/d/d", "/d/e"], "{all}");
+        assert!(all.ends_with("  and 2 more such reasons: `--all` tells them\n"), "{all}");
     }
 }
