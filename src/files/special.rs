@@ -13,6 +13,8 @@ use crate::trace::Trace;
 /// What the runtime supplies: a container must not carry another machine's.
 const PLACEHOLDERS: [(&[u8], &[u8]); 4] = [
     (b"/etc/hostname", b"localhost\n"),
+    // Both, whatever the machine has, as docker and the jail write it; podman starts from its machine's file. Only who takes this one, as
+    // by `chroot`, sees it; where there is no IPv6, resolvers put its address last (RFC 6724, rule 1).
     (b"/etc/hosts", b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"),
     (b"/etc/resolv.conf", b""),
     (b"/etc/mtab", b""),
