@@ -144,7 +144,7 @@ impl Engine<'_> {
                 let asks = !(call.opens() || call.changes() || call.executes());
                 let verify = !asks
                     && address != 0
-                    && (self.may_be_moved(from, access) || self.may_be_rewritten(asking, from, address));
+                    && (self.may_be_moved(asking, from, access) || self.may_be_rewritten(asking, from, address));
                 let used = Use { from, access, follow, verify };
                 let led = self.path(asking, address, used)?.unwrap_or_default();
                 if !verify {

@@ -194,10 +194,10 @@ impl Engine<'_> {
         addresses.any(|address| self.places.maps.is_shared(task, address))
     }
 
-    /// True if other processes may move the directory from which a call takes a path whose end it may destroy: it is heard of
+    /// True if others may move the directory from which a call takes a path whose end it may destroy: it is heard of
     /// when it is over, so that who moves later is not taken for one who moved meanwhile.
-    pub(crate) fn may_be_moved(&self, from: From, access: Access) -> bool {
-        self.races.processes_share && from == From::WorkingDirectory && loses(access) && !self.machine.is_single()
+    pub(crate) fn may_be_moved(&self, asking: Asking, from: From, access: Access) -> bool {
+        from == From::WorkingDirectory && loses(access) && !self.machine.is_single() && self.may_share(asking)
     }
 
     /// `maker` has made `child`: if that is a thread, it may know of everything that is its maker's.

@@ -59,6 +59,13 @@ fn a_working_directory_for_two() {
     }
 }
 
+/// The same for a thread that makes no call since.
+#[test]
+fn a_thread_that_computes_while_another_one_moves() {
+    let seen = Hazard::new("computing").directory("one").run();
+    seen.is(&["open Create out missing", "chdir Enter one there"]);
+}
+
 /// Who opened something before another one moved has opened what was there.
 #[test]
 fn a_root_for_two() {
