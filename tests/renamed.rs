@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -662,6 +662,23 @@ fn what_a_user_was_refused_may_be_read_later() {
         outcome_of(support::limited("chmod").args(["000", &support::text(&d)])).success();
     });
     assert_eq!(found, ["d/f=one", "d/g=two"]);
+}
+
+/// Names of one file are that in the image, whatever the run did to it by one of them.
+#[test]
+fn two_names_stay_those_of_one_file() {
+    for script in
+        ["chmod 600 a; stat b", "chmod 600 b; cat a", "chmod 600 a; cat b; chmod 644 b", "echo more >> a; cat b"]
+    {
+        let traced = Traced::new(&format!("{script} > /dev/null"), |work| {
+            lay_out(work, &["a=one"]);
+            fs_err::hard_link(work.join("a"), work.join("b")).unwrap();
+        });
+        let built = traced.build("tree", &[]);
+        let [a, b] = ["a", "b"].map(|name| fs_err::metadata(built.at(name)).unwrap());
+        assert_eq!((a.ino(), a.permissions().mode() & 0o777), (b.ino(), 0o644), "{script}");
+        assert_eq!(built.text("b"), "one");
+    }
 }
 
 /// By whatever name the directory has by then.

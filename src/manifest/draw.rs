@@ -142,7 +142,7 @@ struct Drawing<'a> {
     /// What is not as the root has it, as the manifest writes it down.
     made: BTreeMap<JailPath, Made>,
     /// The entry of the first name of each inode that has several.
-    inodes: BTreeMap<(u64, u64, String), usize>,
+    inodes: BTreeMap<(u64, u64, (u32, u32, u32), String), usize>,
     /// The entries of files with a content of their own that have the epoch for want of a package. Ascending.
     unpackaged: Vec<usize>,
     notes: Vec<DrawNote>,
@@ -276,7 +276,13 @@ impl Drawing<'_> {
                 self.sources.insert(path.clone(), Source::Stored(stored.clone()));
                 (Kind::File { size: facts.size, sha256: Seal::of(digest) }, Xattrs::root_if(is_there))
             }
-            (FileType::File, ..) => (self.file(path, facts.size, Source::Root(Some(seen(facts)))), Xattrs::Root),
+            (FileType::File, ..) => {
+                let link = if is_there { self.other_name(facts, "") } else { None };
+                if let Some(link) = link {
+                    return Ok(link);
+                }
+                (self.file(path, facts.size, Source::Root(Some(seen(facts)))), Xattrs::Root)
+            }
             (FileType::Directory, ..) => (Kind::Directory, Xattrs::None),
             (FileType::Symlink, Some(target), _) => (Kind::Symlink { target: target.clone() }, Xattrs::None),
             (FileType::Fifo, ..) => (Kind::Fifo, Xattrs::None),
@@ -354,7 +360,8 @@ impl Drawing<'_> {
         if facts.nlink < 2 {
             return None;
         }
-        let identity = (facts.dev, facts.ino, kept.to_owned());
+        // By one of its names it may have been given another mode, or owner.
+        let identity = (facts.dev, facts.ino, (facts.mode, facts.uid, facts.gid), kept.to_owned());
         let Some(&first) = self.inodes.get(&identity) else {
             self.inodes.insert(identity, self.entries.len());
             return None;
