@@ -142,14 +142,24 @@ struct Drawing<'a> {
     /// What is not as the root has it, as the manifest writes it down.
     made: BTreeMap<JailPath, Made>,
     /// The entry of the first name of each inode that has several.
-    inodes: BTreeMap<(u64, u64, (u32, u32, u32), String), usize>,
+    inodes: BTreeMap<Identity, usize>,
     /// The entries of files with a content of their own that have the epoch for want of a package. Ascending.
     unpackaged: Vec<usize>,
     notes: Vec<DrawNote>,
 }
 
+/// What all names of a file have in common.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Identity {
+    inode: (u64, u64),
+    /// By one of its names it may have been given another mode, or owner.
+    owner: Owner,
+    /// The digest of what the trace kept of it.
+    kept: String,
+}
+
 /// Owner and mode.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Owner {
     mode: u32,
     uid: u32,
@@ -360,8 +370,7 @@ impl Drawing<'_> {
         if facts.nlink < 2 {
             return None;
         }
-        // By one of its names it may have been given another mode, or owner.
-        let identity = (facts.dev, facts.ino, (facts.mode, facts.uid, facts.gid), kept.to_owned());
+        let identity = Identity { inode: facts.inode(), owner: Owner::of(facts), kept: kept.to_owned() };
         let Some(&first) = self.inodes.get(&identity) else {
             self.inodes.insert(identity, self.entries.len());
             return None;
