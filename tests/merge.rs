@@ -3,7 +3,7 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use support::{Outcome, TestContext, outcome_of};
 
@@ -195,6 +195,39 @@ fn what_one_run_gave_another_mode_and_another_wrote() {
         let built = context.path("tree").join(conf.strip_prefix("/").expect("it is absolute"));
         assert_eq!(fs_err::metadata(built).expect("it is packed").permissions().mode() & 0o7777, 0o644);
     }
+}
+
+/// A link that one run replaces, and another goes through afterwards. Who only replaces it needs none of its texts.
+#[test]
+fn links_that_one_run_replaced_and_another_went_through() {
+    let context = TestContext::new();
+    context.lay_out(&[("v1/f", "one"), ("v2/f", "two"), ("v3/f", "three")]);
+    let link = context.work().join("cur");
+    let shown = || {
+        let path = context.path("tree").join(link.strip_prefix("/").expect("it is absolute"));
+        fs_err::read_link(path).expect("it is packed")
+    };
+    let replaces = |target: &str| format!("rm cur; ln -s {target} cur");
+    for first in [replaces("v2"), format!("cat cur/f; {}", replaces("v2")), "ln -s v2 t; mv -T t cur".to_owned()] {
+        fs_err::remove_file(&link).ok();
+        std::os::unix::fs::symlink("v1", &link).expect("the directory can be written");
+        let one = traced(&context, "one.trace", &first);
+        let two = traced(&context, "two.trace", "cat cur/f");
+        for traces in [[one.as_str(), &two], [two.as_str(), &one]] {
+            build(&context, &traces, &[]).assert_refused(125, &["cur` had one content", "with `--exclude`"]);
+            build(&context, &traces, &["--exclude", &support::text(&link)]).success();
+            let merged = context.text("merged.trace");
+            outcome_of(&mut context.minjail(&["merge", "-q", "-o", &merged, traces[0], traces[1]]))
+                .assert_refused(125, &["cur` was a link to `v", "hint: "]);
+        }
+        build(&context, &[&one], &[]).success();
+        assert_eq!(shown(), Path::new("v1"), "{first}");
+    }
+    fs_err::remove_file(&link).expect("it is there");
+    std::os::unix::fs::symlink("v1", &link).expect("the directory can be written");
+    let [one, two] =
+        [("one.trace", "v2"), ("two.trace", "v3")].map(|(name, target)| traced(&context, name, &replaces(target)));
+    build(&context, &[&one, &two], &[]).success();
 }
 
 /// By whatever name of the file.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::special;
-use super::state::{Finding, names_agree, state};
+use super::state::{Finding, conflict, names_agree, state};
 use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Reasons, Trouble, Was, What};
 use crate::path::{Facts, FileType, JailPath, escape, unescape};
 use crate::root::Root;
@@ -56,6 +56,7 @@ pub(super) struct Gathered<'a> {
     /// What a run has found missing, or has made.
     absent: BTreeSet<JailPath>,
     links: BTreeMap<JailPath, OnTheWay<'a>>,
+    texts: BTreeMap<JailPath, Text<'a>>,
     passed: BTreeMap<JailPath, Reasons>,
 }
 
@@ -66,6 +67,19 @@ struct OnTheWay<'a> {
     /// As the first run met it.
     link: &'a Link,
     reasons: Reasons,
+}
+
+/// The text that a link had when each run met it first.
+#[derive(Debug)]
+struct Text<'a> {
+    header: &'a Header,
+    text: &'a str,
+    /// The run that met it last.
+    last: &'a Header,
+    /// The first run that met another text.
+    contradiction: Option<&'a Header>,
+    /// A run went on from there, and did not only take it away.
+    is_used: bool,
 }
 
 /// How a directory may have been taken away.
@@ -172,6 +186,7 @@ impl<'a> Gathered<'a> {
                 way.link = link;
             }
             way.reasons.insert(Reason::OnTheWay { to: touch.path.clone() });
+            self.take_text(&run.header, &link.path, &link.target, true);
         }
         for passed in &touch.passed {
             self.passed.entry(passed.clone()).or_default().insert(Reason::OnTheWay { to: touch.path.clone() });
@@ -192,6 +207,9 @@ impl<'a> Gathered<'a> {
                 self.makings.entry(parent).or_default().insert(reason);
             }
             return;
+        }
+        if let Some(text) = &touch.target {
+            self.take_text(&run.header, &touch.path, text, false);
         }
         let touched = self.paths.entry(touch.path.clone()).or_insert_with(|| Touched {
             first: touch,
@@ -220,6 +238,30 @@ impl<'a> Gathered<'a> {
         touched.xattrs = touched.xattrs.or(touch.xattrs.as_ref());
         touched.find_names(touch);
         touched.reasons.insert(reason);
+    }
+
+    fn take_text(&mut self, header: &'a Header, path: &JailPath, text: &'a str, is_used: bool) {
+        let Some(known) = self.texts.get_mut(path) else {
+            let new = Text { header, text, last: header, contradiction: None, is_used };
+            self.texts.insert(path.clone(), new);
+            return;
+        };
+        known.is_used |= is_used;
+        // What a run meets later others may have brought there since.
+        let last = std::mem::replace(&mut known.last, header);
+        let is_first = !std::ptr::eq(last, header);
+        if is_first && text != known.text && known.contradiction.is_none() {
+            known.contradiction = Some(header);
+        }
+    }
+
+    /// The links that runs went through by one text, and another run met with another.
+    fn contradictions(&self) -> impl Iterator<Item = Trouble> {
+        let links = self.texts.iter().filter(|(path, text)| text.is_used && !is_kernels(path));
+        links.filter_map(|(path, text)| {
+            let error = conflict(path, text.header, text.contradiction?);
+            Some(Trouble { path: path.clone(), other: None, error })
+        })
     }
 }
 
@@ -303,6 +345,7 @@ pub(super) fn wanted(
     let mut files = FileSet::default();
     let mut notes = Vec::new();
     let mut troubles = names_agree(&gathered.paths, root)?;
+    troubles.extend(gathered.contradictions().filter(|trouble| !is_made_up(&trouble.path, root)));
     let supplied = special::supplied(root)?;
     let jails = special::made_by_jails(&supplied, trace, policy, root)?;
     for (path, touched) in &gathered.paths {

@@ -200,7 +200,7 @@ pub(super) fn names_agree(paths: &BTreeMap<JailPath, Touched<'_>>, root: &Root) 
     Ok(troubles)
 }
 
-fn conflict(path: &JailPath, first: &Header, second: &Header) -> FilesError {
+pub(super) fn conflict(path: &JailPath, first: &Header, second: &Header) -> FilesError {
     FilesError::Conflict { path: path.clone(), first: first.workload.clone(), second: second.workload.clone() }
 }
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::model::{Found, Run, Touch, Trace};
+use super::record::is_kernels;
 use crate::path::{FileType, JailPath};
 
 /// Two runs found different things at one path.
@@ -28,7 +29,7 @@ struct Seen<'a> {
 
 impl Trace {
     /// Checks that all runs found the same at each path, as far as the trace can tell: a file's type, its size, and its
-    /// content where that was kept. What a run has made itself, and what was missing, contradicts nothing.
+    /// content where that was kept, and the text of a link. What a run has made itself, and what was missing, contradicts nothing.
     ///
     /// # Errors
     /// The first path, in order, of which two runs tell different things.
@@ -49,8 +50,53 @@ impl Trace {
                 all.insert(path, seen);
             }
         }
+        let mut links: BTreeMap<&JailPath, Text<'_>> = BTreeMap::new();
+        for (path, text) in self.runs.iter().flat_map(texts) {
+            let known = links.entry(path).or_insert(Text { ..text });
+            known.is_used |= text.is_used;
+            if known.text != text.text && known.is_used {
+                let said = [known, &text].map(|text| format!("a link to `{}`", text.text));
+                conflicts.entry(path).or_insert_with(|| Conflict::of(path, [known.run, text.run], said));
+            }
+        }
         conflicts.into_values().next().map_or(Ok(()), Err)
     }
+}
+
+impl Conflict {
+    fn of(path: &JailPath, runs: [&Run; 2], [one, other]: [String; 2]) -> Self {
+        let headers = runs.map(|run| &run.header);
+        let is_same_name = headers[0].workload == headers[1].workload;
+        let [first, second] = headers.map(|header| {
+            if is_same_name {
+                format!("`{}`", header.command.join(" "))
+            } else {
+                format!("workload `{}`", header.workload)
+            }
+        });
+        Self { path: path.clone(), first, one, second, other }
+    }
+}
+
+/// The text of a link as a run met it first.
+struct Text<'a> {
+    run: &'a Run,
+    text: &'a str,
+    /// The run went on from there, and did not only take it away.
+    is_used: bool,
+}
+
+/// Each link that a run has gone through, or changed.
+fn texts(run: &Run) -> BTreeMap<&JailPath, Text<'_>> {
+    let mut texts: BTreeMap<&JailPath, Text<'_>> = BTreeMap::new();
+    for touch in &run.touches {
+        let changed = touch.target.as_deref().filter(|_| !touch.made).map(|text| (&touch.path, text, false));
+        let used = touch.links.iter().map(|link| (&link.path, link.target.as_str(), true));
+        for (path, text, is_used) in used.chain(changed).filter(|(path, ..)| !is_kernels(path)) {
+            texts.entry(path).or_insert(Text { run, text, is_used: false }).is_used |= is_used;
+        }
+    }
+    texts
 }
 
 /// What a run found first at each path that was there before it.
@@ -76,16 +122,7 @@ impl Seen<'_> {
             }
             _ => return None,
         };
-        let headers = [&self.run.header, &other.run.header];
-        let is_same_name = headers[0].workload == headers[1].workload;
-        let [first, second] = headers.map(|header| {
-            if is_same_name {
-                format!("`{}`", header.command.join(" "))
-            } else {
-                format!("workload `{}`", header.workload)
-            }
-        });
-        Some(Conflict { path: self.touch.path.clone(), first, one: said, second, other: and })
+        Some(Conflict::of(&self.touch.path, [self.run, other.run], [said, and]))
     }
 }
 
