@@ -170,6 +170,20 @@ fn what_was_to_be_made_below_what_was_missing() {
     assert_eq!(image_of("echo > old/sub/f; mv old new; mkdir -p old/sub", &before), ["old/", "old/sub/"]);
 }
 
+/// Where a rename has taken away what was there, or has brought something there since.
+#[test]
+fn what_was_to_be_made_where_a_rename_has_been() {
+    let omitted = "s/f -> /.minjail-omitted";
+    assert_eq!(image_of("mv s t; (: > s/f/x); ls t", &["s/f=a"]), ["s/", omitted]);
+    assert_eq!(image_of("mv s t; test -e s; (: > s/f/x); ls t", &["s/f=a"]), ["s/", omitted]);
+    assert_eq!(image_of("(: > app/cache/x); mv app old; mv new app", &["app/", "new/cache/"]), ["app/", "new/"]);
+    assert_eq!(
+        image_of("echo > app/cache/x; mv app old; mv new app", &["app/cache/", "new/"]),
+        ["app/", "app/cache/", "new/"]
+    );
+    assert_eq!(image_of("mv s t; mv t s; echo > s/d/x", &["s/d/"]), ["s/", "s/d/"]);
+}
+
 #[test]
 fn what_was_there_is_found_where_it_was() {
     Case { before: &["pre/f=old"], script: "mkdir m; mv pre m/; mv m n; cat n/pre/f", image: &["pre/f=old"] }.check();

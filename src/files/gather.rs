@@ -177,6 +177,13 @@ impl<'a> Gathered<'a> {
         Ok(root.facts(path)?.is_none_or(|now| now.ino != was.ino))
     }
 
+    /// True if a rename may have brought what is at `path` there: what was there before, if anything, is told by itself then.
+    fn is_displaced(&self, path: &JailPath) -> bool {
+        let mut upwards = std::iter::once(path.clone()).chain(path.ancestors());
+        let is_renamed = |at: JailPath| self.paths.get(&at).is_some_and(|touched| touched.removal.is_renamed);
+        !self.paths.contains_key(path) && upwards.any(is_renamed)
+    }
+
     fn take(&mut self, run: &'a Run, touch: &'a Touch, names: &mut Names<'a>) {
         let reason = names.reason(touch);
         for link in &touch.links {
@@ -382,7 +389,7 @@ pub(super) fn wanted(
     let was_there = |path: &JailPath| {
         let mut upwards = std::iter::once(path.clone()).chain(path.ancestors());
         let known = upwards.find(|at| gathered.paths.contains_key(at) || gathered.absent.contains(at));
-        known.is_none_or(|at| gathered.paths.contains_key(&at))
+        known.is_none_or(|at| gathered.paths.contains_key(&at)) && !gathered.is_displaced(path)
     };
     let makings = gathered.makings.iter().filter(|(path, _)| was_there(path));
     for (path, way) in gathered.links.iter().filter(|(path, _)| !is_kernels(path)) {

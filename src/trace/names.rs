@@ -39,6 +39,8 @@ struct Making {
 enum Origin {
     /// Nowhere: the run has made it, or is about to.
     Made,
+    /// What stood here before stands elsewhere: whatever is here from now on was not.
+    Gone,
     At(JailPath),
 }
 
@@ -122,8 +124,12 @@ impl Names {
         if *found == Found::Missing {
             // Whatever stood there is gone, or is not there yet.
             let was_made = self.now.get(path) == Some(&Origin::Made);
+            let is_gone = self.now.get(path) == Some(&Origin::Gone);
             if !self.now.is_empty() {
                 self.take(path);
+            }
+            if is_gone {
+                self.now.insert(path.clone(), Origin::Gone);
             }
             if access.makes() {
                 self.making.begins(task, path);
@@ -166,7 +172,7 @@ impl Names {
     /// Where what is now at `path` was before the run; `None` if the run has made it.
     pub(super) fn origin(&self, path: &JailPath) -> Option<JailPath> {
         match self.standing(path) {
-            Origin::Made => None,
+            Origin::Made | Origin::Gone => None,
             Origin::At(origin) => Some(origin),
         }
     }
@@ -175,7 +181,7 @@ impl Names {
     pub(super) fn moved(&self) -> impl Iterator<Item = (&JailPath, &JailPath)> {
         self.now.iter().filter_map(|(at, origin)| match origin {
             Origin::At(origin) => Some((origin, at)),
-            Origin::Made => None,
+            Origin::Made | Origin::Gone => None,
         })
     }
 
@@ -190,7 +196,7 @@ impl Names {
         }
         for at in std::iter::once(path.clone()).chain(path.ancestors()) {
             match self.now.get(&at) {
-                Some(Origin::Made) => return Origin::Made,
+                Some(Origin::Made | Origin::Gone) => return Origin::Made,
                 Some(Origin::At(origin)) => return Origin::At(moved_below(path, &at, origin)),
                 None => {}
             }
@@ -219,12 +225,15 @@ impl Names {
         let other = is_exchange.then(|| self.standing(to));
         let below = if call.is_link { Vec::new() } else { self.take(from) };
         let other_below = self.take(to);
+        let leaves = moved == Origin::At(from.clone());
         self.put(to, moved, below, from);
         if let Some(other) = other {
             self.put(from, other, other_below, to);
         } else if !call.is_link && matches!(root.facts(from), Ok(Some(_))) {
             // What it leaves there is its own (rename(2), `RENAME_WHITEOUT`).
             self.now.insert(from.clone(), Origin::Made);
+        } else if !call.is_link && leaves {
+            self.now.insert(from.clone(), Origin::Gone);
         }
     }
 
