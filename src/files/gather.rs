@@ -56,7 +56,7 @@ pub(super) struct Gathered<'a> {
     /// What a run has found missing, or has made.
     absent: BTreeSet<JailPath>,
     links: BTreeMap<JailPath, OnTheWay<'a>>,
-    texts: BTreeMap<JailPath, Text<'a>>,
+    texts: BTreeMap<JailPath, LinkText<'a>>,
     passed: BTreeMap<JailPath, Reasons>,
 }
 
@@ -71,7 +71,7 @@ struct OnTheWay<'a> {
 
 /// The text that a link had when each run met it first.
 #[derive(Debug)]
-struct Text<'a> {
+struct LinkText<'a> {
     header: &'a Header,
     text: &'a str,
     /// The run that met it last.
@@ -249,7 +249,7 @@ impl<'a> Gathered<'a> {
 
     fn take_text(&mut self, header: &'a Header, path: &JailPath, text: &'a str, is_used: bool) {
         let Some(known) = self.texts.get_mut(path) else {
-            let new = Text { header, text, last: header, contradiction: None, is_used };
+            let new = LinkText { header, text, last: header, contradiction: None, is_used };
             self.texts.insert(path.clone(), new);
             return;
         };

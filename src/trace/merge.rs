@@ -50,9 +50,9 @@ impl Trace {
                 all.insert(path, seen);
             }
         }
-        let mut links: BTreeMap<&JailPath, Text<'_>> = BTreeMap::new();
+        let mut links: BTreeMap<&JailPath, LinkText<'_>> = BTreeMap::new();
         for (path, text) in self.runs.iter().flat_map(texts) {
-            let known = links.entry(path).or_insert(Text { ..text });
+            let known = links.entry(path).or_insert(LinkText { ..text });
             known.is_used |= text.is_used;
             if known.text != text.text && known.is_used {
                 let said = [known, &text].map(|text| format!("a link to `{}`", text.text));
@@ -79,7 +79,7 @@ impl Conflict {
 }
 
 /// The text of a link as a run met it first.
-struct Text<'a> {
+struct LinkText<'a> {
     run: &'a Run,
     text: &'a str,
     /// The run went on from there, and did not only take it away.
@@ -87,13 +87,13 @@ struct Text<'a> {
 }
 
 /// Each link that a run has gone through, or changed.
-fn texts(run: &Run) -> BTreeMap<&JailPath, Text<'_>> {
-    let mut texts: BTreeMap<&JailPath, Text<'_>> = BTreeMap::new();
+fn texts(run: &Run) -> BTreeMap<&JailPath, LinkText<'_>> {
+    let mut texts: BTreeMap<&JailPath, LinkText<'_>> = BTreeMap::new();
     for touch in &run.touches {
         let changed = touch.target.as_deref().filter(|_| !touch.made).map(|text| (&touch.path, text, false));
         let used = touch.links.iter().map(|link| (&link.path, link.target.as_str(), true));
         for (path, text, is_used) in used.chain(changed).filter(|(path, ..)| !is_kernels(path)) {
-            texts.entry(path).or_insert(Text { run, text, is_used: false }).is_used |= is_used;
+            texts.entry(path).or_insert(LinkText { run, text, is_used: false }).is_used |= is_used;
         }
     }
     texts
