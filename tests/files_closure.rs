@@ -40,24 +40,7 @@ fn path(text: &str) -> JailPath {
 
 fn touch(path: JailPath, access: Access) -> Touch {
     let stat = nix::sys::stat::lstat(&path.below(Path::new("/"))).expect("it is there");
-    Touch {
-        program: 0,
-        call: "test".to_owned(),
-        access,
-        path,
-        spelled: None,
-        links: Vec::new(),
-        passed: Vec::new(),
-        found: Found::There(Facts::from_stat(&stat).expect("a type that Linux knows")),
-        target: None,
-        made: false,
-        by_descriptor: false,
-        refused: None,
-        before: None,
-        xattrs: None,
-        names: None,
-        types: None,
-    }
+    Touch::new(0, "test", access, path, Found::There(Facts::from_stat(&stat).expect("a type that Linux knows")))
 }
 
 fn trace(touches: Vec<Touch>) -> Trace {

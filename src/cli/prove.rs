@@ -151,24 +151,9 @@ pub(super) fn repair(rehearsal: &Rehearsal<'_>, culprits: &[Sought], root: &Root
             walk.links.iter().map(|link| Link { path: link.path.clone(), target: escape(&link.target), facts: None });
         let program =
             run.programs.iter().find(|program| program.path == culprit.program).map_or(0, |program| program.id);
-        run.touches.push(Touch {
-            program,
-            call: REPAIR.to_owned(),
-            access: access(walk.facts.as_ref()),
-            path: walk.end,
-            spelled: None,
-            links: links.collect(),
-            passed: Vec::new(),
-            found: walk.facts.map_or(Found::Missing, Found::There),
-            target: None,
-            made: false,
-            by_descriptor: false,
-            refused: None,
-            before: None,
-            xattrs: None,
-            names: None,
-            types: None,
-        });
+        let (links, access) = (links.collect(), access(walk.facts.as_ref()));
+        let found = walk.facts.map_or(Found::Missing, Found::There);
+        run.touches.push(Touch { links, ..Touch::new(program, REPAIR, access, walk.end, found) });
     }
     run.ending = Some(Ending::Exited(0));
     Ok(run)

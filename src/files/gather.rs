@@ -9,7 +9,7 @@ use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Reasons, Trouble
 use crate::path::{Facts, FileType, JailPath, escape, unescape};
 use crate::root::Root;
 use crate::trace::{Access, Found, Header, Link, MADE_UP, NAMESPACE, Run, Touch, Trace};
-use crate::trace::{is_kernels, is_made_up, is_shared, is_temporary, mount_point, needs_empty};
+use crate::trace::{is_kernels, is_made_up, is_shared, is_temporary, mount_point};
 
 /// In place of a system call's name: what was missed in the jail and is to be added.
 pub const REPAIR: &str = "repair";
@@ -56,7 +56,6 @@ pub(super) struct Gathered<'a> {
     /// What a run has found missing, or has made.
     absent: BTreeSet<JailPath>,
     links: BTreeMap<JailPath, OnTheWay<'a>>,
-    texts: BTreeMap<JailPath, LinkText<'a>>,
     passed: BTreeMap<JailPath, Reasons>,
 }
 
@@ -67,19 +66,6 @@ struct OnTheWay<'a> {
     /// As the first run met it.
     link: &'a Link,
     reasons: Reasons,
-}
-
-/// The text that a link had when each run met it first.
-#[derive(Debug)]
-struct LinkText<'a> {
-    header: &'a Header,
-    text: &'a str,
-    /// The run that met it last.
-    last: &'a Header,
-    /// The first run that met another text.
-    contradiction: Option<&'a Header>,
-    /// A run went on from there, and did not only take it away.
-    is_used: bool,
 }
 
 /// How a directory may have been taken away.
@@ -169,8 +155,7 @@ impl<'a> Gathered<'a> {
     /// True if the runs have put another directory at `path`, by its own name or one above, since they found it as `was`, and left it there:
     /// what is in that one is not what they have listed.
     fn is_another(&self, path: &JailPath, was: &Facts, root: &Root) -> Result<bool, FilesError> {
-        let mut upwards = std::iter::once(path.clone()).chain(path.ancestors());
-        if !upwards.any(|at| self.paths.get(&at).is_some_and(|touched| touched.removal.is_renamed)) {
+        if !self.is_below_renamed(path) {
             return Ok(false);
         }
         // Somebody else may have brought it back. The number alone: on another machine the device has another.
@@ -179,9 +164,13 @@ impl<'a> Gathered<'a> {
 
     /// True if a rename may have brought what is at `path` there: what was there before, if anything, is told by itself then.
     fn is_displaced(&self, path: &JailPath) -> bool {
+        !self.paths.contains_key(path) && self.is_below_renamed(path)
+    }
+
+    /// True if a rename may have put another directory at `path`, or at one above.
+    fn is_below_renamed(&self, path: &JailPath) -> bool {
         let mut upwards = std::iter::once(path.clone()).chain(path.ancestors());
-        let is_renamed = |at: JailPath| self.paths.get(&at).is_some_and(|touched| touched.removal.is_renamed);
-        !self.paths.contains_key(path) && upwards.any(is_renamed)
+        upwards.any(|at| self.paths.get(&at).is_some_and(|touched| touched.removal.is_renamed))
     }
 
     fn take(&mut self, run: &'a Run, touch: &'a Touch, names: &mut Names<'a>) {
@@ -193,7 +182,6 @@ impl<'a> Gathered<'a> {
                 way.link = link;
             }
             way.reasons.insert(Reason::OnTheWay { to: touch.path.clone() });
-            self.take_text(&run.header, &link.path, &link.target, true);
         }
         for passed in &touch.passed {
             self.passed.entry(passed.clone()).or_default().insert(Reason::OnTheWay { to: touch.path.clone() });
@@ -215,9 +203,6 @@ impl<'a> Gathered<'a> {
             }
             return;
         }
-        if let Some(text) = &touch.target {
-            self.take_text(&run.header, &touch.path, text, false);
-        }
         let touched = self.paths.entry(touch.path.clone()).or_insert_with(|| Touched {
             first: touch,
             header: &run.header,
@@ -233,9 +218,8 @@ impl<'a> Gathered<'a> {
             removal: Removal::default(),
             is_named: false,
         });
-        let renames = matches!(touch.access, Access::Remove | Access::Replace) && touch.call.starts_with("rename");
-        touched.removal.is_renamed |= renames && !run.header.is_in_jail() && !run.back.contains(&touch.path);
-        touched.removal.is_tried |= needs_empty(touch);
+        touched.removal.is_renamed |= touch.renames() && !run.header.is_in_jail() && !run.back.contains(&touch.path);
+        touched.removal.is_tried |= touch.needs_empty();
         touched.is_named |= !touch.by_descriptor;
         touched.agree(run, touch);
         touched.find(&run.header, touch);
@@ -245,30 +229,6 @@ impl<'a> Gathered<'a> {
         touched.xattrs = touched.xattrs.or(touch.xattrs.as_ref());
         touched.find_names(touch);
         touched.reasons.insert(reason);
-    }
-
-    fn take_text(&mut self, header: &'a Header, path: &JailPath, text: &'a str, is_used: bool) {
-        let Some(known) = self.texts.get_mut(path) else {
-            let new = LinkText { header, text, last: header, contradiction: None, is_used };
-            self.texts.insert(path.clone(), new);
-            return;
-        };
-        known.is_used |= is_used;
-        // What a run meets later others may have brought there since.
-        let last = std::mem::replace(&mut known.last, header);
-        let is_first = !std::ptr::eq(last, header);
-        if is_first && text != known.text && known.contradiction.is_none() {
-            known.contradiction = Some(header);
-        }
-    }
-
-    /// The links that runs went through by one text, and another run met with another.
-    fn contradictions(&self) -> impl Iterator<Item = Trouble> {
-        let links = self.texts.iter().filter(|(path, text)| text.is_used && !is_kernels(path));
-        links.filter_map(|(path, text)| {
-            let error = conflict(path, text.header, text.contradiction?);
-            Some(Trouble { path: path.clone(), other: None, error })
-        })
     }
 }
 
@@ -352,7 +312,10 @@ pub(super) fn wanted(
     let mut files = FileSet::default();
     let mut notes = Vec::new();
     let mut troubles = names_agree(&gathered.paths, root)?;
-    troubles.extend(gathered.contradictions().filter(|trouble| !is_made_up(&trouble.path, root)));
+    for (path, [one, other]) in trace.links_that_differ().filter(|(path, _)| !is_made_up(path, root)) {
+        let error = conflict(path, &one.run.header, &other.run.header);
+        troubles.push(Trouble { path: path.clone(), other: None, error });
+    }
     let supplied = special::supplied(root)?;
     let jails = special::made_by_jails(&supplied, trace, policy, root)?;
     for (path, touched) in &gathered.paths {

@@ -56,8 +56,8 @@ impl<'a> Touched<'a> {
         Facts { mode: restyled.mode, uid: restyled.uid, gid: restyled.gid, ..kept.clone() }
     }
 
-    /// Two runs must have kept the same content, and where one has kept what it changed, another must not have read what that one wrote. Who has found the file elsewhere tells
-    /// of another inode and another time, and may have found the same.
+    /// Two runs must have kept the same content, and where one has kept what it changed, another must not have read what that one
+    /// wrote. Who has found the file elsewhere tells of another inode and another time, and may have found the same.
     ///
     /// # Errors
     /// It has read something else; or what one has read was changed before it was kept.

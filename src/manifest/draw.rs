@@ -287,8 +287,7 @@ impl Drawing<'_> {
                 (Kind::File { size: facts.size, sha256: Seal::of(digest) }, Xattrs::root_if(is_there))
             }
             (FileType::File, ..) => {
-                let link = if is_there { self.other_name(facts, "") } else { None };
-                if let Some(link) = link {
+                if is_there && let Some(link) = self.other_name(facts, "") {
                     return Ok(link);
                 }
                 (self.file(path, facts.size, Source::Root(Some(seen(facts)))), Xattrs::Root)

@@ -187,23 +187,10 @@ mod tests {
             nlink: 1,
             rdev: 0,
         };
-        run.touches.extend(paths.iter().map(|text| Touch {
-            program: 1,
-            call: "openat".to_owned(),
-            access: if text.starts_with("/bin/") { Access::Execute } else { Access::Read },
-            path: path(text),
-            spelled: None,
-            links: Vec::new(),
-            passed: Vec::new(),
-            found: Found::There(facts.clone()),
-            target: None,
-            made: text.starts_with("/made/"),
-            by_descriptor: false,
-            refused: None,
-            before: None,
-            xattrs: None,
-            names: None,
-            types: None,
+        run.touches.extend(paths.iter().map(|text| {
+            let access = if text.starts_with("/bin/") { Access::Execute } else { Access::Read };
+            let touch = Touch::new(1, "openat", access, path(text), Found::There(facts.clone()));
+            Touch { made: text.starts_with("/made/"), ..touch }
         }));
         run
     }

@@ -190,24 +190,8 @@ mod tests {
             machine: "x86_64".to_owned(),
             root: PathBuf::from("/"),
         });
-        run.touches.push(Touch {
-            program: 1,
-            call: "openat".to_owned(),
-            access: Access::Read,
-            path: JailPath::parse(b"/odd\xff\n").unwrap(),
-            spelled: None,
-            links: Vec::new(),
-            passed: Vec::new(),
-            found: Found::Missing,
-            target: None,
-            made: false,
-            by_descriptor: false,
-            refused: None,
-            before: None,
-            xattrs: None,
-            names: None,
-            types: None,
-        });
+        let odd = JailPath::parse(b"/odd\xff\n").unwrap();
+        run.touches.push(Touch::new(1, "openat", Access::Read, odd, Found::Missing));
         run.gaps.insert(Gap::IoUring, BTreeMap::from([(1, 2)]));
         run.ending = Some(Ending::Exited(3));
         run

@@ -183,20 +183,10 @@ impl Recorder {
             (None, if self.noted.insert(was.clone()) { self.xattrs(is, &facts) } else { None })
         };
         self.write(&Record::Touch(Touch {
-            access: Access::Look,
-            path: was.clone(),
-            found: Found::There(facts),
-            spelled: None,
-            links: Vec::new(),
-            passed: Vec::new(),
             target: target.map(|text| escape(&text)),
-            made: false,
-            refused: None,
-            before: None,
+            by_descriptor: touch.by_descriptor,
             xattrs,
-            names: None,
-            types: None,
-            ..touch.clone()
+            ..Touch::new(touch.program, touch.call.as_str(), Access::Look, was.clone(), Found::There(facts))
         }))
     }
 }
@@ -210,25 +200,8 @@ mod tests {
     /// A record of a file of this inode number, which was reached by way of another directory.
     fn record(path: &JailPath, passed: &JailPath, inode: u64) -> String {
         let facts = Facts { ino: inode, ..Facts::from_stat(&lstat("/").unwrap()).unwrap() };
-        serde_json::to_string(&Record::Touch(Touch {
-            program: 1,
-            call: "openat".to_owned(),
-            access: Access::Read,
-            path: path.clone(),
-            spelled: None,
-            links: Vec::new(),
-            passed: vec![passed.clone()],
-            found: Found::There(facts),
-            target: None,
-            made: false,
-            by_descriptor: false,
-            refused: None,
-            before: None,
-            xattrs: None,
-            names: None,
-            types: None,
-        }))
-        .unwrap()
+        let touch = Touch::new(1, "openat", Access::Read, path.clone(), Found::There(facts));
+        serde_json::to_string(&Record::Touch(Touch { passed: vec![passed.clone()], ..touch })).unwrap()
     }
 
     fn any_path() -> impl Strategy<Value = JailPath> {

@@ -50,16 +50,26 @@ impl Trace {
                 all.insert(path, seen);
             }
         }
-        let mut links: BTreeMap<&JailPath, LinkText<'_>> = BTreeMap::new();
-        for (path, text) in self.runs.iter().flat_map(texts) {
-            let known = links.entry(path).or_insert(LinkText { ..text });
-            known.is_used |= text.is_used;
-            if known.text != text.text && known.is_used {
-                let said = [known, &text].map(|text| format!("a link to `{}`", text.text));
-                conflicts.entry(path).or_insert_with(|| Conflict::of(path, [known.run, text.run], said));
-            }
+        for (path, met) in self.links_that_differ() {
+            let said = met.map(|link| format!("a link to `{}`", link.text));
+            conflicts.entry(path).or_insert_with(|| Conflict::of(path, met.map(|link| link.run), said));
         }
         conflicts.into_values().next().map_or(Ok(()), Err)
+    }
+
+    /// The links that a run has gone through, and that were not the same when each run met them first: as the first run met them,
+    /// and as another did. Who only takes a link away needs none of its texts.
+    pub(crate) fn links_that_differ(&self) -> impl Iterator<Item = (&JailPath, [LinkText<'_>; 2])> {
+        let mut links: BTreeMap<&JailPath, Vec<LinkText<'_>>> = BTreeMap::new();
+        for (path, link) in self.runs.iter().flat_map(texts) {
+            links.entry(path).or_default().push(link);
+        }
+        let used = links.into_iter().filter(|(_, met)| met.iter().any(|link| link.is_used));
+        used.filter_map(|(path, met)| {
+            let (&first, others) = met.split_first()?;
+            let other = others.iter().find(|other| other.text != first.text)?;
+            Some((path, [first, *other]))
+        })
     }
 }
 
@@ -79,8 +89,9 @@ impl Conflict {
 }
 
 /// The text of a link as a run met it first.
-struct LinkText<'a> {
-    run: &'a Run,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LinkText<'a> {
+    pub(crate) run: &'a Run,
     text: &'a str,
     /// The run went on from there, and did not only take it away.
     is_used: bool,
@@ -144,7 +155,7 @@ mod tests {
 
     use super::*;
     use crate::path::Facts;
-    use crate::trace::{Access, Ending, FORMAT, Gap, Header};
+    use crate::trace::{Access, Ending, FORMAT, Gap, Header, Link};
     use proptest::prelude::*;
 
     fn touch(path: &str, size: u64, before: Option<&str>) -> Touch {
@@ -161,24 +172,9 @@ mod tests {
             nlink: 1,
             rdev: 0,
         };
-        Touch {
-            program: 0,
-            call: "openat".to_owned(),
-            access: Access::Write,
-            path: JailPath::parse(path.as_bytes()).unwrap(),
-            spelled: None,
-            links: Vec::new(),
-            passed: Vec::new(),
-            found: Found::There(facts),
-            target: None,
-            made: false,
-            by_descriptor: false,
-            refused: None,
-            before: before.map(str::to_owned),
-            xattrs: None,
-            names: None,
-            types: None,
-        }
+        let path = JailPath::parse(path.as_bytes()).unwrap();
+        let touch = Touch::new(0, "openat", Access::Write, path, Found::There(facts));
+        Touch { before: before.map(str::to_owned), ..touch }
     }
 
     fn run(workload: &str, touches: Vec<Touch>) -> Run {
@@ -238,6 +234,28 @@ mod tests {
         other.header.command = vec!["cat".to_owned(), "-n".to_owned(), "/f".to_owned()];
         let told = trace(vec![one, other]).check().unwrap_err().to_string();
         assert_eq!(told, "`/f` was a file of 1 bytes in `cat /f`, and one of 2 in `cat -n /f`");
+    }
+
+    /// Whichever of the runs it was that went through the link.
+    #[test]
+    fn links_are_told_of_if_one_has_gone_through_them() {
+        let link = |text: &str| Link { path: JailPath::parse(b"/cur").unwrap(), target: text.to_owned(), facts: None };
+        let used = |text| Touch { links: vec![link(text)], ..touch("/f", 1, None) };
+        let taken = |text: &str| Touch { target: Some(text.to_owned()), ..touch("/cur", 1, None) };
+        let told = |touches: [Touch; 3]| {
+            let runs = touches.into_iter().zip(["a", "b", "c"]).map(|(touch, name)| run(name, vec![touch]));
+            trace(runs.collect()).check().map_err(|conflict| conflict.to_string())
+        };
+        let conflict = Err("`/cur` was a link to `v1` in workload `a`, and a link to `v2` in workload `b`".to_owned());
+        for touches in [
+            [used("v1"), taken("v2"), taken("v1")],
+            [taken("v1"), used("v2"), taken("v1")],
+            [taken("v1"), taken("v2"), used("v1")],
+        ] {
+            assert_eq!(told(touches), conflict);
+        }
+        assert_eq!(told([taken("v1"), taken("v2"), taken("v3")]), Ok(()));
+        assert_eq!(told([used("v1"), taken("v1"), used("v1")]), Ok(()));
     }
 
     fn facts(touch: &Touch) -> Facts {

@@ -25,7 +25,6 @@ pub(crate) use kernels::{is_made_up, is_made_up_below, mount_point};
 pub use merge::Conflict;
 pub use minjail_tracer::{Access, Gap, Protocol};
 pub use model::{Ending, FORMAT, Found, Header, Link, Listening, MADE_UP, NAMESPACE, Program, Run, Touch, Trace};
-pub(crate) use preserve::needs_empty;
 pub use record::{RecordError, Recorder, Tally, WrittenOut};
 pub(crate) use record::{is_kernels, is_shared, is_temporary};
 pub use write::check_place;

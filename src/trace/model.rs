@@ -145,6 +145,43 @@ pub struct Link {
     pub facts: Option<Facts>,
 }
 
+impl Touch {
+    /// A call of `program` that led to `path` and `found` this there, of which nothing else is told.
+    pub fn new(program: u32, call: impl Into<String>, access: Access, path: JailPath, found: Found) -> Self {
+        Self {
+            program,
+            call: call.into(),
+            access,
+            path,
+            spelled: None,
+            links: Vec::new(),
+            passed: Vec::new(),
+            found,
+            target: None,
+            made: false,
+            by_descriptor: false,
+            refused: None,
+            before: None,
+            xattrs: None,
+            names: None,
+            types: None,
+        }
+    }
+
+    /// True for a call that may take away what is there by giving it another name, or put something else in its place so
+    /// (`rename(2)`).
+    pub fn renames(&self) -> bool {
+        matches!(self.access, Access::Remove | Access::Replace) && self.call.starts_with("rename")
+    }
+
+    /// True for a call that takes away a directory if that is empty (`rmdir(2)`; `rename(2)`, onto one): whether it does shows what
+    /// is in it.
+    pub fn needs_empty(&self) -> bool {
+        let takes_away = self.access == Access::Remove && !self.renames();
+        !self.made && (takes_away || self.access == Access::Replace)
+    }
+}
+
 /// What was there just before the call.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

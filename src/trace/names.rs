@@ -123,8 +123,8 @@ impl Names {
         }
         if *found == Found::Missing {
             // Whatever stood there is gone, or is not there yet.
-            let was_made = self.now.get(path) == Some(&Origin::Made);
-            let is_gone = self.now.get(path) == Some(&Origin::Gone);
+            let stood = self.now.get(path);
+            let (was_made, is_gone) = (stood == Some(&Origin::Made), stood == Some(&Origin::Gone));
             if !self.now.is_empty() {
                 self.take(path);
             }

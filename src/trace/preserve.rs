@@ -54,7 +54,7 @@ impl Recorder {
         if facts.is_directory() && !self.listed.contains(&record.path) {
             if record.access == Access::List {
                 self.keep_listing(task, current, facts, record)?;
-            } else if needs_empty(record) && self.tried.insert(record.path.clone()) {
+            } else if record.needs_empty() && self.tried.insert(record.path.clone()) {
                 self.keep_whether_empty(task, current, facts, record);
             }
         }
@@ -195,12 +195,6 @@ impl Recorder {
         record.types = Some(types.collect());
         record.names = Some(names);
     }
-}
-
-/// True for a call that takes away a directory if that is empty (`rmdir(2)`; `rename(2)`, onto one): whether it does shows what is in it.
-pub(crate) fn needs_empty(record: &Touch) -> bool {
-    let takes_away = record.access == Access::Remove && !record.call.starts_with("rename");
-    !record.made && (takes_away || record.access == Access::Replace)
 }
 
 /// What of extended attributes an image would carry; `None` if that cannot be seen.

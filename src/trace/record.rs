@@ -37,8 +37,8 @@ pub struct Recorder {
     pub(super) shared: Vec<JailPath>,
     pub(super) records: BufWriter<File>,
     listening: BTreeSet<Listening>,
-    /// Directories that a rename may have taken away, as they were found.
-    renamed: BTreeMap<JailPath, Facts>,
+    /// Directories that a rename may have taken away, with the device and inode that they had.
+    renamed: BTreeMap<JailPath, (u64, u64)>,
     /// Where it is on this machine.
     top: PathBuf,
     pub(super) root: Root,
@@ -210,7 +210,7 @@ impl Recorder {
     fn tell_what_is_back(&mut self) -> Result<(), RecordError> {
         for (path, was) in std::mem::take(&mut self.renamed) {
             let now = self.root.facts(&path).ok().flatten();
-            if now.is_some_and(|now| now.inode() == was.inode()) && self.names.origin(&path).as_ref() == Some(&path) {
+            if now.is_some_and(|now| now.inode() == was) && self.names.origin(&path).as_ref() == Some(&path) {
                 self.write(&Record::Back { path })?;
             }
         }
@@ -301,24 +301,7 @@ impl Recorder {
                 Some(origin) => (origin, false),
                 None => (path, true),
             };
-            self.write(&Record::Touch(Touch {
-                program: id,
-                call: "execve".to_owned(),
-                access: Access::Execute,
-                path,
-                spelled: None,
-                links: Vec::new(),
-                passed: Vec::new(),
-                found,
-                target: None,
-                made,
-                by_descriptor: false,
-                refused: None,
-                before: None,
-                xattrs: None,
-                names: None,
-                types: None,
-            }))?;
+            self.write(&Record::Touch(Touch { made, ..Touch::new(id, "execve", Access::Execute, path, found) }))?;
         }
         Ok(())
     }
@@ -335,24 +318,16 @@ impl Recorder {
         }
         // Looking there would have to wait for the program, which stands still.
         let origin = if touch.is_served { None } else { self.names.origin(&current) };
+        let (program, made) = (self.program(touch.process), origin.is_none());
+        let path = origin.unwrap_or_else(|| current.clone());
         let mut record = Touch {
-            program: self.program(touch.process),
-            call: touch.call.to_owned(),
-            access: touch.access,
             spelled: (touch.spelled != current.as_bytes() && !touch.spelled.is_empty()).then(|| escape(touch.spelled)),
             links: touch.walk.links.iter().filter_map(|link| self.link(link, touch.is_served)).collect(),
             passed: touch.walk.passed.iter().filter_map(|path| self.before_the_run(path)).collect(),
-            made: origin.is_none(),
-            path: origin.unwrap_or_else(|| current.clone()),
-            found,
-            target: None,
+            made,
             // What is executed is needed where it is, however that was named.
             by_descriptor: touch.walk.by_descriptor && touch.access != Access::Execute,
-            refused: None,
-            before: None,
-            xattrs: None,
-            names: None,
-            types: None,
+            ..Touch::new(program, touch.call, touch.access, path, found)
         };
         if !is_kernels(&current) && !touch.is_served {
             // Whoever lists what is open may do so: it was asked as it was opened.
@@ -372,11 +347,10 @@ impl Recorder {
         if !touch.is_served {
             self.names.note(touch.task, touch.call, touch.access, &current, &record.found);
         }
-        let renames = matches!(record.access, Access::Remove | Access::Replace) && record.call.starts_with("rename");
-        if let (Found::There(facts), true, false) = (&record.found, renames, record.made)
+        if let (Found::There(facts), true, false) = (&record.found, record.renames(), record.made)
             && facts.is_directory()
         {
-            self.renamed.entry(record.path.clone()).or_insert_with(|| facts.clone());
+            self.renamed.entry(record.path.clone()).or_insert(facts.inode());
         }
         if record.refused.is_some() {
             // The next time it may be let.

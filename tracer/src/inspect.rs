@@ -308,7 +308,8 @@ impl Engine<'_> {
         if place.shows(asking.task, door, &path) {
             return self.at_in(asking, &place, path, access);
         }
-        match self.places.shown_elsewhere(asking.task, &place, (&door(), &path, false), self.machine.processes()) {
+        let others = || self.machine.processes();
+        match self.places.shown_elsewhere(asking.task, &place, (&door(), &path, false), others) {
             Some((place, path)) => self.at_in(asking, &place, path, access),
             None if has_ended(&path) || place.is_own(asking.task, &door()) => Ok(()),
             None => self.gap(asking.process, Gap::MountNamespace),

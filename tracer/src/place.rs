@@ -1,7 +1,7 @@
 //! Where a task stands: its root, its working directory, its descriptors, as `/proc` shows them.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -192,7 +192,7 @@ impl Places {
         task: i32,
         place: &Place,
         (door, path, goes_on): (&str, &[u8], bool),
-        others: impl IntoIterator<Item = i32>,
+        others: impl FnOnce() -> BTreeSet<i32>,
     ) -> Option<(Arc<Place>, Vec<u8>)> {
         place.namespace?;
         let own = self.own();
@@ -206,12 +206,12 @@ impl Places {
             covered.find(|path| leads_to_file(&door, path, own.served.as_deref()))
         };
         let shown = place.view.as_deref().and_then(covered);
-        let shown = shown.or_else(|| self.seen_by(place, others).iter().find_map(|view| covered(view)))?;
+        let shown = shown.or_else(|| self.seen_by(place, others()).iter().find_map(|view| covered(view)))?;
         Some((Arc::new(own), shown))
     }
 
     /// What those of `others` see who have another mount namespace than whoever stands at `place`: a descriptor may be from there.
-    fn seen_by(&mut self, place: &Place, others: impl IntoIterator<Item = i32>) -> Vec<Arc<View>> {
+    fn seen_by(&mut self, place: &Place, others: BTreeSet<i32>) -> Vec<Arc<View>> {
         let mut met = HashSet::from([place.namespace, self.own_namespace]);
         let mut views = Vec::new();
         for other in others {

@@ -121,7 +121,8 @@ impl Engine<'_> {
         let elsewhere = if is_gone {
             None
         } else {
-            self.places.shown_elsewhere(task, place, (&door(), &directory, goes_on), self.machine.processes())
+            let others = || self.machine.processes();
+            self.places.shown_elsewhere(task, place, (&door(), &directory, goes_on), others)
         };
         match elsewhere {
             Some(shown) => Ok(shown),
