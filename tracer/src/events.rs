@@ -54,6 +54,9 @@ pub(crate) enum Waiting {
 /// After so many calls the tasks are asked for their stops, and all calls that wait are received, whatever else there is.
 const CALLS_AT_ONCE: u32 = 8;
 
+/// While more stops than so many are handed out, all calls that wait are received now and then.
+const STOPS_AT_ONCE: usize = 8;
+
 /// Where everything is heard of.
 #[derive(Debug)]
 pub(crate) struct Events {
@@ -104,7 +107,7 @@ impl Events {
     pub(crate) fn next(&mut self, at_most: Option<Duration>) -> Result<Next, Errno> {
         loop {
             if let Some((task, status)) = self.taken.pop_front() {
-                if !self.taken.is_empty() {
+                if self.taken.len() % STOPS_AT_ONCE == STOPS_AT_ONCE - 1 {
                     self.receive_all()?;
                 }
                 return Ok(Next::Stop(task, status));

@@ -18,6 +18,9 @@ const MOST: usize = 64;
 /// What is this near to an end of a stack is in the frames there; a runtime's small stacks lie among its other memory.
 const NEAR: u64 = 1 << 14;
 
+/// What is this far from where a stack begins is taken to be outside, which is always safe: most stacks are of 8 MiB at most.
+const FAR: u64 = 1 << 26;
+
 #[derive(Debug, Default)]
 pub(crate) struct Stacks {
     /// What the stack pointers of threads were when they started.
@@ -44,6 +47,9 @@ impl Stacks {
         let mut others = addresses.filter(|&address| start.is_none_or(|start| start.wrapping_sub(address) > NEAR));
         // To ask for the end costs more than to read a path.
         let Some(other) = others.next() else { return true };
+        if start.is_some_and(|start| start.abs_diff(other) > FAR) {
+            return false;
+        }
         let Some(end) = end.or_else(|| self.end(task)) else { return false };
         std::iter::once(other).chain(others).all(|address| address.wrapping_sub(end) <= NEAR)
     }
@@ -99,6 +105,9 @@ mod tests {
         for outside in [start + 8, start - NEAR - 1, 0x7f00_006f_fff8, 0x7f00_0070_0001 + NEAR, 0] {
             assert!(!hold(&[outside]) && !hold(&[start - 8, outside]) && !hold(&[outside, 0x7f00_0070_0008]));
         }
+        let far = start - FAR - 1;
+        assert!(!stacks.hold(7, [far].into_iter(), Some(far)), "nobody is asked");
+        assert!(stacks.hold(7, [far + 1].into_iter(), Some(far)));
         stacks.remove(7);
         assert!(!stacks.hold(7, [start - 8].into_iter(), end));
     }

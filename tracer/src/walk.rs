@@ -108,6 +108,8 @@ impl Walked {
 #[derive(Debug, Default)]
 pub(crate) struct Walker {
     directories: HashMap<Vec<u8>, Arc<Directory>>,
+    /// Where the last of them is: what leads to it is no link, and need not be looked at again on the way to its neighbours.
+    latest: Vec<u8>,
     /// By device: is it a `/proc`, wherever that is mounted?
     processes: HashMap<u64, bool>,
     /// Of the call that is looked into: walks that could have had to wait for others.
@@ -130,6 +132,7 @@ impl Walker {
     /// Names have changed: what was remembered may be wrong.
     pub(crate) fn forget(&mut self) {
         self.directories.clear();
+        self.latest.clear();
         // What is mounted takes the numbers of what was unmounted.
         self.processes.clear();
     }
@@ -180,7 +183,7 @@ impl Walker {
         let name_start = spelled.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
         let (parent, name) = spelled.split_at(name_start);
         if matches!(name, b"" | b"." | b"..") {
-            let steps = Steps::new(asker, from, spelled, asks, &mut self.processes);
+            let steps = Steps::new(asker, from, spelled, asks, &self.latest, &mut self.processes);
             return steps.finish(spelled, follow || name.is_empty());
         }
         let directory = match self.directory(asker, from, parent, may_remember, asks) {
@@ -193,7 +196,7 @@ impl Walker {
             }
         };
         let Directory { end, links, passed, searched, is_personal } = Directory::clone(&directory);
-        let steps = Steps::new(asker, &end, b"", asks, &mut self.processes);
+        let steps = Steps::new(asker, &end, b"", asks, &self.latest, &mut self.processes);
         Steps { links, passed, searched, is_personal, ..steps }.finish(name, follow)
     }
 
@@ -215,7 +218,8 @@ impl Walker {
         if let Some(directory) = self.directories.get(&key) {
             return Ok(Arc::clone(directory));
         }
-        let walked = Steps::new(asker, from, parent, asks, &mut self.processes).finish(parent, true);
+        let steps = Steps::new(asker, from, parent, asks, &self.latest, &mut self.processes);
+        let walked = steps.finish(parent, true);
         match &walked.walk.found {
             Found::There(stat) if is(stat, SFlag::S_IFDIR) => {}
             Found::There(_) => {
@@ -229,6 +233,7 @@ impl Walker {
             if self.directories.len() >= LIMIT {
                 self.directories.clear();
             }
+            self.latest.clone_from(&directory.end);
             self.directories.insert(key, Arc::clone(&directory));
         }
         Ok(directory)
@@ -261,11 +266,20 @@ struct Steps<'a> {
     since: usize,
     is_personal: bool,
     by_descriptor: bool,
+    /// A directory that was walked to, in the view of all who have none of their own.
+    latest: &'a [u8],
     processes: &'a mut HashMap<u64, bool>,
 }
 
 impl<'a> Steps<'a> {
-    fn new(asker: Asker<'a>, from: &[u8], spelled: &[u8], asks: bool, processes: &'a mut HashMap<u64, bool>) -> Self {
+    fn new(
+        asker: Asker<'a>,
+        from: &[u8],
+        spelled: &[u8],
+        asks: bool,
+        latest: &'a [u8],
+        processes: &'a mut HashMap<u64, bool>,
+    ) -> Self {
         let start = if spelled.starts_with(b"/") { &asker.place.root } else { from };
         Self {
             asker,
@@ -277,6 +291,7 @@ impl<'a> Steps<'a> {
             since: start.len(),
             is_personal: false,
             by_descriptor: false,
+            latest,
             processes,
         }
     }
@@ -304,6 +319,9 @@ impl<'a> Steps<'a> {
                 }
                 name => push(&mut self.end, name),
             }
+            if !todo.is_empty() && self.leads_to_latest() {
+                continue;
+            }
             match self.lstat() {
                 Ok(stat) if is(&stat, SFlag::S_IFLNK) && (follow || !todo.is_empty()) => {
                     match self.follow(&stat, &mut todo) {
@@ -328,6 +346,12 @@ impl<'a> Steps<'a> {
             Err(errno) => Found::Unknown(errno),
         };
         self.stopped(found, None)
+    }
+
+    /// True if `end` is on the way to the directory that was walked to last, or is that.
+    fn leads_to_latest(&self) -> bool {
+        let rest = self.latest.strip_prefix(&*self.end);
+        self.asker.place.namespace.is_none() && rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
     }
 
     /// The path under which the tracer reaches `end`.
@@ -588,6 +612,39 @@ mod tests {
         assert_eq!(fixture.walk("bin", false).0, "/bin");
         assert_eq!(fixture.walk("bin/", false).0, "/usr/bin");
         assert_eq!(fixture.walk("bin/..", false).0, "/usr");
+    }
+
+    /// What one walk has found out of the way there, the next ones may rely on; until names change.
+    #[test]
+    fn one_walk_after_another_is_as_each_alone() {
+        let fixture = fixture();
+        let mut one = Walker::default();
+        let asker = Asker { process: 1, task: 1, place: &fixture.place };
+        let mut compare = |spelled: &str| {
+            let walk =
+                |walker: &mut Walker| walker.walk(asker, &fixture.place.directory, spelled.as_bytes(), true, true).walk;
+            let (remembering, alone) = (walk(&mut one), walk(&mut Walker::default()));
+            assert_eq!((&remembering.end, &remembering.links), (&alone.end, &alone.links), "{spelled}");
+            assert_eq!(remembering.searched, alone.searched, "{spelled}");
+            assert_eq!(format!("{:?}", remembering.found), format!("{:?}", alone.found), "{spelled}");
+        };
+        let all = [
+            "usr/bin/tool",
+            "usr/none/x",
+            "usr/bin/tool/x/y",
+            "usr/bi/x",
+            "usr/bin/../bin/tool",
+            "bin/tool/..",
+            "opt/lib/tool",
+        ];
+        for spelled in all.iter().chain(all.iter().rev()) {
+            compare(spelled);
+        }
+        fs_err::rename(fixture.directory.path().join("usr"), fixture.directory.path().join("other")).unwrap();
+        symlink("other", fixture.directory.path().join("usr")).unwrap();
+        one.forget();
+        let walk = one.walk(asker, &fixture.place.directory, b"usr/bin/sub/x", true, true).walk;
+        assert_eq!(walk.links.len(), 1, "{walk:?}");
     }
 
     #[test]
