@@ -442,7 +442,7 @@ pub fn gap_sentence(gap: Gap) -> &'static str {
         }
         Gap::LongPath => "a descriptor's path was longer than the kernel tells",
         Gap::Rewritten => {
-            "another thread rewrote a path, or moved, while a file was opened for writing or removed, or took away what was opened"
+            "another thread rewrote a path, or moved, while a file was opened for writing or removed, or took away what was opened, or rewrote a seccomp filter while it was installed"
         }
         Gap::Served => {
             "a path led through a file system that the program may serve itself (FUSE), and nobody could be asked whose files lie there, or through one that hides them from all but the program's user"

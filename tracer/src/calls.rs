@@ -144,6 +144,8 @@ pub(crate) enum Kind {
     OpenByHandle,
     Ptrace,
     Seccomp,
+    /// `prctl`, by which a filter can be installed as well.
+    Prctl,
     /// `unshare` and `setns`.
     Namespace,
     /// `userfaultfd`, after which reading memory may wait for the program.
@@ -362,6 +364,7 @@ pub(crate) static CALLS: &[Call] = &[
     call("fanotify_init", [300, 338, 262], Kind::Fanotify),
     call("ptrace", [101, 26, 117], Kind::Ptrace),
     call("seccomp", [317, 354, 277], Kind::Seccomp),
+    call("prctl", [157, 172, 167], Kind::Prctl),
     call("unshare", [272, 310, 97], Kind::Namespace),
     call("pidfd_getfd", [438, 438, 438], Kind::TakeDescriptor),
     call("setns", [308, 346, 268], Kind::Namespace),

@@ -1,5 +1,6 @@
 //! From a call and its arguments to what it asks for. Pure, but for the memory that it is given.
 
+use crate::bpf;
 use crate::calls::{Abi, At, Call, Kind, Links};
 use crate::event::{Access, Gap};
 use crate::filter::{BPF_LINK_CREATE, BPF_OBJ_PIN, CLONE_NEWNS, CLONE_UNTRACED, FSCONFIG_SET_STRING};
@@ -54,6 +55,8 @@ pub(crate) enum Asked {
     Unseen(Gap),
     /// The same, unless the kernel refuses it.
     UnseenIfMade(Gap),
+    /// A seccomp filter of the program's own, as it stands in memory, with these flags (`SECCOMP_FILTER_FLAG_*`).
+    Filter { text: Vec<u8>, flags: u64 },
     /// ptrace by the program itself.
     Nested,
 }
@@ -194,13 +197,19 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
             ask(Asked::Handle { mount: descriptor(arguments[0]), address: arguments[1], access });
         }
         Kind::Ptrace => ask(Asked::Nested),
-        // SECCOMP_SET_MODE_FILTER is 1; without a filter it is a question whether the kernel knows the flags.
-        Kind::Seccomp => {
-            let is_filter = arguments[0] as u32 == 1 && arguments[2] != 0;
-            if is_filter && arguments[1] & SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
+        // Without a filter it is a question whether the kernel knows the flags.
+        Kind::Seccomp if arguments[0] as u32 == libc::SECCOMP_SET_MODE_FILTER && arguments[2] != 0 => {
+            if arguments[1] & SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
                 ask(Asked::Unseen(Gap::Supervisor));
             }
+            ask(Asked::Filter { text: filter(entry, memory)?, flags: arguments[1] });
         }
+        Kind::Seccomp => {}
+        // PR_SET_SECCOMP(2const).
+        Kind::Prctl if arguments[1] == u64::from(libc::SECCOMP_MODE_FILTER) => {
+            ask(Asked::Filter { text: filter(entry, memory)?, flags: 0 });
+        }
+        Kind::Prctl => {}
         Kind::Namespace => {
             // unshare(flags), setns(fd, nstype).
             let flags = if entry.call.name == "unshare" { arguments[0] } else { arguments[1] };
@@ -248,6 +257,25 @@ fn how(entry: &Entry, memory: &Memory<'_>) -> Result<[u8; 24], Unread> {
 /// The `RESOLVE_*` flags of `openat2(2)`; none where they cannot be read.
 pub(crate) fn resolve(entry: &Entry, memory: &Memory<'_>) -> u64 {
     how(entry, memory).map_or(0, |how| word(&how, 16))
+}
+
+/// The instructions of the filter that `seccomp` or `prctl` installs: the third argument is the address of a length and of
+/// their address (`struct sock_fprog`, and `struct compat_sock_fprog` in `include/linux/filter.h`).
+pub(crate) fn filter(entry: &Entry, memory: &Memory<'_>) -> Result<Vec<u8>, Unread> {
+    let mut program = [0; 16];
+    let address = if entry.abi == Abi::I386 {
+        memory(entry.arguments[2], &mut program[..8])?;
+        half(&program, 4)
+    } else {
+        memory(entry.arguments[2], &mut program)?;
+        word(&program, 8)
+    };
+    let length = usize::from(u16::from_ne_bytes([program[0], program[1]]));
+    if length > bpf::LONGEST {
+        return Err(Unread::Refused);
+    }
+    let mut text = vec![0; length * bpf::INSTRUCTION];
+    memory(address, &mut text).map(|()| text)
 }
 
 /// True if `fanotify_init(flags, event_f_flags)` makes a group whose events have descriptors of files that can be written to. Events
@@ -493,12 +521,25 @@ mod tests {
     fn an_int_in_a_wide_register() {
         assert_eq!(ask("setns", Abi::X86_64, [3, 1 << 32, 0, 0, 0, 0], b""), [Asked::MountNamespace]);
         let flags = SECCOMP_FILTER_FLAG_NEW_LISTENER;
-        assert_eq!(
-            ask("seccomp", Abi::X86_64, [1 << 32 | 1, flags, 0x1000, 0, 0, 0], b""),
-            [Asked::Unseen(Gap::Supervisor)]
-        );
+        let empty = [0, 0x1000].map(u64::to_ne_bytes).concat();
+        let asked = ask("seccomp", Abi::X86_64, [1 << 32 | 1, flags, 0x1000, 0, 0, 0], &empty);
+        assert_eq!(asked, [Asked::Unseen(Gap::Supervisor), Asked::Filter { text: vec![], flags }]);
         // Whether the kernel knows the flag.
         assert_eq!(ask("seccomp", Abi::X86_64, [1, flags, 0, 0, 0, 0], b""), []);
+    }
+
+    #[test]
+    fn filters_of_both_widths() {
+        let filter = [6, 0, 0, 0, 7, 0, 0xf0, 0x7f];
+        let own = [&[1, 0, 0, 0, 0, 0, 0, 0][..], &0x1010u64.to_ne_bytes(), &filter].concat();
+        let narrow = [&[1, 0, 0xff, 0xff][..], &0x1008u32.to_ne_bytes(), &filter].concat();
+        for (abi, memory) in [(Abi::X86_64, own), (Abi::I386, narrow)] {
+            let expected = |flags| [Asked::Filter { text: filter.to_vec(), flags }];
+            assert_eq!(ask("seccomp", abi, [1, 1, 0x1000, 0, 0, 0], &memory), expected(1));
+            assert_eq!(ask("prctl", abi, [22, 2, 0x1000, 0, 0, 0], &memory), expected(0));
+            assert_eq!(ask("prctl", abi, [22, 1, 0x1000, 0, 0, 0], &memory), []);
+            assert_eq!(ask("seccomp", abi, [0, 0, 0, 0, 0, 0], &memory), []);
+        }
     }
 
     #[test]

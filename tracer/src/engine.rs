@@ -23,6 +23,7 @@ use crate::interpreters::Program;
 use crate::known::{Change, Known};
 use crate::listener::Listener;
 use crate::machine::{End, Machine, Step};
+use crate::own_filters::OwnFilters;
 use crate::place::{self, Places};
 use crate::race::{Raced, Races};
 use crate::reaper::Reaper;
@@ -192,6 +193,7 @@ pub(crate) struct Engine<'a> {
     turns: Turns,
     /// What processes are about to run.
     pub(crate) programs: HashMap<i32, Program>,
+    pub(crate) own_filters: OwnFilters,
     /// Sockets that were bound to a port of the program's choice, by their cookies (`SO_COOKIE` of `socket(7)`).
     pub(crate) chosen: HashSet<u64>,
     /// Calls that ask or open wait, in the place of a stop.
@@ -247,6 +249,7 @@ impl<'a> Engine<'a> {
             moving: HashSet::new(),
             turns: Turns::default(),
             programs: HashMap::new(),
+            own_filters: OwnFilters::default(),
             chosen: HashSet::new(),
             listens: false,
             signals,
@@ -328,6 +331,8 @@ impl<'a> Engine<'a> {
         // A task that is gone already has done nothing.
         let Some((process, parent)) = place::family(task) else { return Ok(false) };
         self.adopt(task, process);
+        let kin = if process == task { parent } else { process };
+        self.own_filters.take_after(task, self.machine.tasks_of(kin));
         if process == task {
             self.races.born(task, parent, parent);
             self.tell(Event::Fork { parent, child: process })?;
@@ -364,6 +369,7 @@ impl<'a> Engine<'a> {
     fn adopt(&mut self, task: i32, process: i32) {
         // One that had the number and was gone when another thread executed something was gone without a word.
         self.races.remove(task);
+        self.own_filters.remove(task);
         self.machine.adopt(task, process);
     }
 
@@ -427,6 +433,7 @@ impl<'a> Engine<'a> {
                     if let (true, Some(retraced)) = (self.welcome(child, task)?, retraced) {
                         self.retraced.insert(child, retraced);
                     }
+                    self.own_filters.inherit(child, task);
                     self.made(child, task);
                     if waits {
                         self.lent(child, task);
@@ -464,6 +471,7 @@ impl<'a> Engine<'a> {
                 self.moved(task)?;
                 self.places.remove(task);
                 self.races.remove(task);
+                self.own_filters.remove(task);
                 self.retraced.remove(&task);
                 self.never_returns(task)?;
                 self.heard.remove(&task);

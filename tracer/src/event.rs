@@ -188,7 +188,8 @@ pub enum Gap {
     /// What a descriptor refers to has a path that is longer than the kernel tells.
     LongPath,
     /// Another thread rewrote a path, or changed the working directory, while the kernel took it, and what it led to was
-    /// changed before it was seen; or it had the new descriptor closed, or made another one, before the call returned.
+    /// changed before it was seen; or it had the new descriptor closed, or made another one, before the call returned. Or it rewrote a
+    /// seccomp filter of the program's own while that was installed.
     Rewritten,
     /// A path led through a file system that the program may serve itself (FUSE), and it cannot be told whose files lie there; or
     /// through one that shows its files to the program's user and not to the tracer.

@@ -31,6 +31,9 @@ pub(crate) const BPF_OBJ_PIN: u32 = 6;
 const BPF_OBJ_GET: u32 = 7;
 pub(crate) const BPF_LINK_CREATE: u32 = 28;
 
+/// `PR_SET_SECCOMP` of `prctl(2)`.
+const PR_SET_SECCOMP: u32 = libc::PR_SET_SECCOMP.cast_unsigned();
+
 /// `AUDIT_ARCH_*` of `include/uapi/linux/audit.h`: machine, 64-bit and little-endian bits.
 #[cfg(target_arch = "x86_64")]
 pub(crate) const ARCH_X86_64: u32 = 0xc000_003e;
@@ -125,7 +128,7 @@ fn section(abi: Abi, asks: Asks) -> Vec<sock_filter> {
 impl Kind {
     /// True if a call of this kind stops only for some arguments.
     fn argument_decides(&self) -> bool {
-        matches!(self, Self::Clone | Self::Address { address: 4, .. } | Self::Fsconfig | Self::Bpf)
+        matches!(self, Self::Clone | Self::Address { address: 4, .. } | Self::Fsconfig | Self::Bpf | Self::Prctl)
     }
 }
 
@@ -142,6 +145,7 @@ fn check(kind: &Kind) -> Vec<sock_filter> {
         }
         Kind::Fsconfig => one_of(argument(1).0, &[FSCONFIG_SET_STRING, FSCONFIG_SET_PATH, FSCONFIG_SET_PATH_EMPTY]),
         Kind::Bpf => one_of(argument(0).0, &[BPF_OBJ_PIN, BPF_OBJ_GET, BPF_LINK_CREATE]),
+        Kind::Prctl => one_of(argument(0).0, &[PR_SET_SECCOMP]),
         _ => vec![STOP],
     }
 }
@@ -156,35 +160,9 @@ fn one_of(offset: u32, values: &[u32]) -> Vec<sock_filter> {
 mod tests {
     use super::*;
 
-    /// Runs a filter as the kernel would (`net/core/filter.c`), for the instructions that ours uses.
-    fn run(program: &[sock_filter], arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
-        let word = |offset: u32| match offset {
-            NUMBER => number,
-            ARCH => arch,
-            _ => {
-                let argument = arguments[((offset - 16) / 8) as usize];
-                if (offset - 16).is_multiple_of(8) { argument as u32 } else { (argument >> 32) as u32 }
-            }
-        };
-        let (mut accumulator, mut at) = (0, 0);
-        loop {
-            let instruction = program[at];
-            at += 1;
-            match instruction.code {
-                LOAD => accumulator = word(instruction.k),
-                RETURN => return instruction.k,
-                EQUAL | GREATER | ANY_BIT => {
-                    let holds = match instruction.code {
-                        EQUAL => accumulator == instruction.k,
-                        GREATER => accumulator > instruction.k,
-                        _ => accumulator & instruction.k != 0,
-                    };
-                    at += usize::from(if holds { instruction.jt } else { instruction.jf });
-                }
-                code if code == (libc::BPF_JMP | libc::BPF_JA) as u16 => at += instruction.k as usize,
-                code => panic!("instruction {code:#x}"),
-            }
-        }
+    fn run(program: &[sock_filter], arch: u32, number: u32, args: [u64; 6]) -> u32 {
+        let call = libc::seccomp_data { nr: number.cast_signed(), arch, instruction_pointer: 0, args };
+        crate::bpf::run(program, &call).expect("the kernel takes it")
     }
 
     fn stops(arch: u32, number: u32, arguments: [u64; 6]) -> bool {
@@ -233,6 +211,8 @@ mod tests {
         assert_eq!([0, 1, 3, 4, 5, 6].map(fsconfig), [false, true, true, true, false, false]);
         let bpf = |command| stops("bpf", [command, 0, 0, 0, 0, 0]);
         assert_eq!([0, 5, 6, 7, 8, 28].map(bpf), [false, false, true, true, false, true]);
+        let prctl = |option| stops("prctl", [option, 2, 0, 0, 0, 0]);
+        assert_eq!([0, 15, 22, 38, 0x7_0000_0016].map(prctl), [false, false, true, false, true]);
     }
 
     #[test]

@@ -63,11 +63,14 @@ impl Engine<'_> {
 
     /// Looks at a call that waits.
     pub(crate) fn listen(&mut self, call: &WaitingCall, process: i32) -> Result<Verdict, TraceError> {
-        let WaitingCall { task, arch, number, arguments, .. } = *call;
-        self.look_up(task, process, SyscallEntry { arch, number, arguments, data: 0, stack: None })
+        let WaitingCall { task, arch, number, arguments, instruction, .. } = *call;
+        self.look_up(task, process, SyscallEntry { arch, number, arguments, instruction, data: 0, stack: None })
     }
 
     fn look_up(&mut self, task: i32, process: i32, entry: SyscallEntry) -> Result<Verdict, TraceError> {
+        if self.own_filters.want_tracer(task, &entry) {
+            return Ok(Verdict::Refuse);
+        }
         let Some((abi, table)) = self.tables.get(&entry.arch) else {
             if self.known.is_new(("interface", process)) {
                 self.gap(process, Gap::Interface)?;
@@ -225,6 +228,7 @@ impl Engine<'_> {
             Asked::FilledMemory => self.places.maps.expect_filled(),
             Asked::Unseen(gap) => self.gap(process, gap)?,
             Asked::UnseenIfMade(gap) => return Ok(Verdict::Verify(Raced::Unseen { process, gap })),
+            Asked::Filter { text, flags } => return Ok(Verdict::Verify(Raced::Filtering { asking, text, flags })),
             Asked::Nested => return Err(TraceError::Nested { task }),
         }
         Ok(Verdict::Run)

@@ -12,6 +12,7 @@
 #![doc = include_str!("../../docs/limits.md")]
 
 mod anew;
+mod bpf;
 mod calls;
 mod changed;
 mod decode;
@@ -35,6 +36,7 @@ mod memory;
 mod mount_options;
 mod mounts;
 mod nameless;
+mod own_filters;
 mod place;
 mod race;
 mod reaper;

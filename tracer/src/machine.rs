@@ -96,6 +96,11 @@ impl Machine {
         self.threads.get(&process).is_some_and(|&count| count > 1)
     }
 
+    /// The tasks of `process`.
+    pub(crate) fn tasks_of(&self, process: i32) -> impl Iterator<Item = i32> {
+        self.tasks.iter().filter(move |&(_, &of)| of == process).map(|(&task, _)| task)
+    }
+
     /// How the program's first process ended, once it has.
     pub(crate) fn end(&self) -> Option<End> {
         self.end

@@ -52,6 +52,8 @@ pub(crate) enum Raced {
     Unknown { task: i32, process: i32 },
     /// It lets things happen that nobody sees, if it succeeds.
     Unseen { process: i32, gap: Gap },
+    /// It installs a seccomp filter of the program's own, if it succeeds: as that was read, and with these flags.
+    Filtering { asking: Asking, text: Vec<u8>, flags: u64 },
 }
 
 /// A path as it was read.
@@ -235,6 +237,7 @@ impl Engine<'_> {
         let former = if was_threaded { sys::event_task(task).unwrap_or(task) } else { task };
         self.races.remove(former);
         self.races.remove(task);
+        self.own_filters.executed(former, task);
         let raced = self.raced.remove(&former);
         self.never_returns(task)?;
         Ok(raced)
@@ -266,6 +269,7 @@ impl Engine<'_> {
             Raced::Unknown { process, .. } => self.gap(process, Gap::UnknownCall),
             Raced::Unseen { process, gap } if result.is_some() => self.gap(process, gap),
             Raced::Unseen { .. } => Ok(()),
+            Raced::Filtering { asking, text, flags } => self.filtered(asking, &text, flags, result),
             Raced::Changing { asking, paths } => self.changed(asking, &paths, result.is_some()),
         }
     }

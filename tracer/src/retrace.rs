@@ -80,7 +80,7 @@ pub(crate) fn cut_short(task: i32, tables: &BTreeMap<u32, (Abi, Table)>) -> Resu
     }
     let arch = sys::interface(task)?;
     let Some((abi, table)) = tables.get(&arch) else { return Ok(None) };
-    let Registers { orig_rax: number, rdi, rsi, rdx, r10, r8, r9, rbx, rcx, rbp, rsp, .. } = registers;
+    let Registers { orig_rax: number, rdi, rsi, rdx, r10, r8, r9, rbx, rcx, rbp, rsp, rip, .. } = registers;
     if !table.get(number).is_some_and(Call::may_wait) {
         return Ok(None);
     }
@@ -89,7 +89,7 @@ pub(crate) fn cut_short(task: i32, tables: &BTreeMap<u32, (Abi, Table)>) -> Resu
         _ => [rdi, rsi, rdx, r10, r8, r9],
     };
     let arguments = abi.arguments(arguments);
-    Ok(Some(SyscallEntry { arch, number, arguments, data: 0, stack: Some(rsp) }))
+    Ok(Some(SyscallEntry { arch, number, arguments, instruction: rip, data: 0, stack: Some(rsp) }))
 }
 
 /// Has the call that a signal has [cut short](cut_short) begin anew after it, whatever its handler wants.

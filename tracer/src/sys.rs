@@ -30,6 +30,8 @@ pub(crate) struct SyscallEntry {
     pub(crate) arch: u32,
     pub(crate) number: u64,
     pub(crate) arguments: [u64; 6],
+    /// Where the program goes on.
+    pub(crate) instruction: u64,
     /// `SECCOMP_RET_DATA` of the filter that stopped it.
     pub(crate) data: u32,
     /// Where the task's stack ends, if that is known.
@@ -272,6 +274,7 @@ pub(crate) fn syscall_entry(task: i32) -> Result<Option<SyscallEntry>, Errno> {
         arch: info.arch,
         number: seccomp.nr,
         arguments: seccomp.args,
+        instruction: info.instruction_pointer,
         data: seccomp.ret_data,
         stack: Some(info.stack_pointer),
     }))
@@ -589,6 +592,8 @@ pub(crate) struct WaitingCall {
     pub(crate) arch: u32,
     pub(crate) number: u64,
     pub(crate) arguments: [u64; 6],
+    /// Where the program goes on.
+    pub(crate) instruction: u64,
 }
 
 /// Has the kernel run whoever waits where its waker runs (`SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`, since Linux 6.6), or wherever it
@@ -620,6 +625,7 @@ pub(crate) fn receive_call(listener: BorrowedFd<'_>) -> Result<WaitingCall, Errn
         // As PTRACE_GET_SYSCALL_INFO shows it.
         number: u64::from(call.data.nr.cast_unsigned()),
         arguments: call.data.args,
+        instruction: call.data.instruction_pointer,
     })
 }
 

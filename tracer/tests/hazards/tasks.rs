@@ -257,6 +257,43 @@ fn filters_of_the_program() {
     assert_eq!(seen.gaps, BTreeMap::from([(Gap::Supervisor, 1)]));
 }
 
+/// What fails for want of a tracer of the program's own is nothing that was used.
+#[test]
+fn calls_that_a_filter_of_the_program_hands_to_a_tracer() {
+    let narrow: &[&[&str]] = if cfg!(target_arch = "x86_64") { &[&["-DINT80"]] } else { &[] };
+    for &flags in WIDTHS.iter().chain(narrow) {
+        for (what, names) in [
+            ("seccomp", &["before", "plain"][..]),
+            ("prctl", &["before", "plain"]),
+            ("vain", &["after"]),
+            ("denied", &["logged", "plain"]),
+            ("children", &["elder", "plain"]),
+            ("executes", &["plain"]),
+            ("threads", &["early", "plain"]),
+        ] {
+            let both = |name| [format!("open Read {name} missing"), format!("stat Look {name} missing")];
+            let calls: Vec<String> = names.iter().flat_map(both).collect();
+            let calls: Vec<&str> = calls.iter().map(String::as_str).collect();
+            for _ in 0..repeats() {
+                Hazard::with_flags("own_traces", flags).arguments(&[what]).run().is(&calls);
+            }
+        }
+        Hazard::with_flags("own_traces", flags).arguments(&["marked"]).run().is(&["unlinkat Remove before missing"]);
+    }
+}
+
+/// Which of its texts a filter was installed with, nobody can tell.
+#[test]
+fn a_filter_that_another_thread_rewrites() {
+    until_lost(1, || {
+        let seen = Hazard::new("own_traces").arguments(&["rewritten"]).run();
+        seen.touched(&["open Read after missing", "stat Look after missing"]);
+        assert_eq!(seen.outcome, Outcome::Exited(0));
+        assert!(seen.gaps.keys().all(|&gap| gap == Gap::Rewritten));
+        seen.gaps.len()
+    });
+}
+
 #[test]
 fn a_tracer_in_a_tracer_is_refused() {
     match Hazard::new("nested").try_run() {

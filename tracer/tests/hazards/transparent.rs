@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::hazard::build;
+use crate::hazard::{WIDTHS, build};
 use crate::skip::skip;
 
 /// The tracer as a program: `cargo test` has built it beside the tests, unless it was asked for these tests alone.
@@ -383,6 +383,44 @@ fn where_a_container_forbids_to_listen() {
         [format!("{access} Look missing {own}/before"), format!("Look missing {own}/after"), "gap: Supervisor".into()]
     {
         assert!(seen.contains(&told), "{told}: {seen}");
+    }
+}
+
+/// What calls come to under filters of the program's own, whatever these compute, is what the kernel makes of them; for an ordinary
+/// user too.
+#[test]
+fn filters_that_ask_for_a_tracer() {
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs_err::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let copy = |from: PathBuf, name: &str| {
+        let path = directory.path().join(name);
+        fs_err::copy(from, &path).unwrap();
+        path
+    };
+    let tracer = copy(tracer(), "tracer");
+    let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+    for (name, &flags) in ["wide", "narrow"].iter().zip(WIDTHS) {
+        let program = copy(build("own_traces", flags), name);
+        let run = |user: &[&str], tracer: &[&Path], what: &str| {
+            let mut command = Command::new("setpriv");
+            command.args(user).args(tracer).arg(&program).arg(what).current_dir(directory.path());
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let quietly = [tracer.as_path(), Path::new("--quiet")];
+        let users: &[&[&str]] =
+            if nix::unistd::geteuid().is_root() { &[&["--no-new-privs"], &nobody] } else { &[&["--no-new-privs"]] };
+        for user in users {
+            let expected = run(user, &[], "any");
+            let mixed = |line: &&str| line.contains("T.") || line.contains(".T");
+            assert!(expected.lines().filter(mixed).count() > 20 && !expected.contains('?'), "{expected}");
+            assert_eq!(run(user, &quietly, "any"), expected, "{user:?}");
+            for what in ["seccomp", "prctl", "vain", "denied", "children", "threads", "executes", "marked"] {
+                run(user, &[], what);
+                run(user, &quietly, what);
+            }
+        }
     }
 }
 
