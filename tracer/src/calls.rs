@@ -150,6 +150,8 @@ pub(crate) enum Kind {
     Namespace,
     /// `userfaultfd`, after which reading memory may wait for the program.
     FilledMemory,
+    /// `process_vm_writev`, by which a process rewrites what another one has in memory.
+    WrittenMemory,
     /// `bpf`, which takes a path for some of its commands.
     Bpf,
     /// `perf_event_open`, which takes the path of a program that is to be probed.
@@ -345,6 +347,7 @@ pub(crate) static CALLS: &[Call] = &[
     call("fsconfig", [431, 431, 431], Kind::Fsconfig),
     call("fsmount", [432, 432, 432], Kind::Fsmount),
     call("userfaultfd", [323, 374, 282], Kind::FilledMemory),
+    call("process_vm_writev", [311, 348, 271], Kind::WrittenMemory),
     call("bpf", [321, 357, 280], Kind::Bpf),
     call("perf_event_open", [298, 336, 241], Kind::PerfEvent),
 

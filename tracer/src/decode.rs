@@ -51,6 +51,8 @@ pub(crate) enum Asked {
     MountOption { name: u64, value: u64 },
     /// The program may fill memory itself when it is read.
     FilledMemory,
+    /// The program may write into the memory of other processes.
+    WrittenMemory,
     /// The call is to be counted, and made: it lets things happen that nobody sees.
     Unseen(Gap),
     /// The same, unless the kernel refuses it.
@@ -174,6 +176,7 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
         }),
         Kind::Fsmount => ask(Asked::DetachedMount),
         Kind::FilledMemory => ask(Asked::FilledMemory),
+        Kind::WrittenMemory => ask(Asked::WrittenMemory),
         Kind::Quotactl => {
             ask(Asked::look(arguments[1]));
             // quotactl(2), Q_QUOTAON: the address is that of the quota file's path.

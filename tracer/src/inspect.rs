@@ -226,6 +226,7 @@ impl Engine<'_> {
                 Err(_) => self.gap(process, Gap::Memory)?,
             },
             Asked::FilledMemory => self.places.maps.expect_filled(),
+            Asked::WrittenMemory => self.races.expect_written(),
             Asked::Unseen(gap) => self.gap(process, gap)?,
             Asked::UnseenIfMade(gap) => return Ok(Verdict::Verify(Raced::Unseen { process, gap })),
             Asked::Filter { text, flags } => return Ok(Verdict::Verify(Raced::Filtering { asking, text, flags })),
@@ -470,6 +471,10 @@ impl Engine<'_> {
     ) -> Result<(), TraceError> {
         if access == Access::Mount {
             self.places.served.mounts(asking.task, &walk.end);
+        }
+        // proc(5), /proc/pid/mem.
+        if matches!(access, Access::Write | Access::Create) && walk.end.ends_with(b"/mem") {
+            self.races.expect_written();
         }
         if let (Found::There(stat), Access::Read | Access::Write | Access::Create) = (&walk.found, access) {
             self.places.served.opens(stat);

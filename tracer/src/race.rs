@@ -12,8 +12,8 @@
 //! hands a pointer finds it: threads that walk trees keep their paths there. A link on the way of a path that was rewritten,
 //! and rewritten back before the call returned, is not found. Nor does this cover what a call that only asks was handed, a
 //! path or a descriptor: where that led when it was read is told; a socket's address; a script executed by way of a
-//! descriptor that others replace; memory that another process writes to by `process_vm_writev(2)`, or by writing to the
-//! file that is mapped there; and, on Linux older than 6.11, a mapping that processes share.
+//! descriptor that others replace; memory that another process writes to by writing to the
+//! file that is mapped there, or, for the first time, by `process_vm_writev(2)`; and, on Linux older than 6.11, a mapping that processes share.
 
 use std::collections::{HashMap, HashSet};
 
@@ -108,6 +108,8 @@ pub(crate) struct Races {
     processes_share: bool,
     /// Processes that are no threads of each other have the same descriptors.
     descriptors_shared: bool,
+    /// Processes write into the memory of others.
+    memory_written: bool,
     /// Processes that have the memory of the one that made them (`CLONE_VM`), and that one.
     borrowed: HashMap<i32, i32>,
     /// Tasks that have made threads, to which they may have given whatever is theirs.
@@ -140,6 +142,11 @@ impl Races {
             self.borrowed.insert(task, parent);
         }
         is_borrowed
+    }
+
+    /// From now on, processes may write into the memory of others.
+    pub(crate) fn expect_written(&mut self) {
+        self.memory_written = true;
     }
 
     /// True if a process other than `child` has the memory of `process`.
@@ -182,7 +189,8 @@ impl Engine<'_> {
         let mut addresses = std::iter::once(address).chain(how);
         let is_threaded = self.machine.is_threaded(process);
         let is_by_descriptor = (entry.call.opens() || entry.call.changes()) && from != From::WorkingDirectory;
-        if self.races.share_memory(process, None)
+        if self.races.memory_written
+            || self.races.share_memory(process, None)
             || (is_by_descriptor && (is_threaded || self.races.descriptors_shared))
         {
             return true;
