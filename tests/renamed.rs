@@ -678,6 +678,26 @@ fn what_a_user_was_refused_may_be_read_later() {
     assert_eq!(found, ["d/f=one", "d/g=two"]);
 }
 
+/// The shell itself asks, so that it is one program that is refused.
+#[test]
+fn what_a_user_is_refused_twice() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    let script = "read x < d/f; read x < l/f; read x < d/e/../f; read x < o/f; chmod 755 o; read x < o/f; true";
+    let traced = Traced::with(&["--user", "65534:65534"], script, |work| {
+        lay_out(work, &["d/f=secret", "d/e/", "l -> d", "o/f=secret"]);
+        let at = |name: &str| support::text(&work.join(name));
+        outcome_of(support::limited("chmod").args(["600", &at("d/f"), &at("o/f")])).success();
+        outcome_of(support::limited("chown").args(["65534:65534", &at("o")])).success();
+        outcome_of(support::limited("chmod").args(["000", &at("o")])).success();
+    });
+    let built = traced.into_built();
+    assert_eq!(everything(&built.at(""), Path::new("")), ["d/", "d/e/", "d/f=", "l -> d", "o/", "o/f="]);
+    let modes = ["d/f", "o/f"].map(|name| fs_err::metadata(built.at(name)).unwrap().permissions().mode() & 0o777);
+    assert_eq!(modes, [0o600; 2]);
+}
+
 /// Names of one file are that in the image, whatever the run did to it by one of them.
 #[test]
 fn two_names_stay_those_of_one_file() {

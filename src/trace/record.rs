@@ -60,7 +60,7 @@ pub struct Recorder {
     pub(super) tried: HashSet<JailPath>,
     pub(super) refusals: Refusals,
     /// What was refused to a program, and told.
-    refused: HashSet<(u32, JailPath, Access)>,
+    refused: HashSet<Refused>,
     /// Paths whose content from before was kept.
     pub(super) kept: HashSet<JailPath>,
     /// Paths whose content could not be kept when it was about to be changed for the first time, and what it was by then.
@@ -68,6 +68,31 @@ pub struct Recorder {
     /// Paths of which the extended attributes from before were told.
     pub(super) noted: HashSet<JailPath>,
     failure: Option<RecordError>,
+}
+
+/// All that an image has of what was refused: by another way there it may have another link, and where one door is open by now, the next.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Refused {
+    program: u32,
+    access: Access,
+    path: JailPath,
+    stop: Option<JailPath>,
+    /// Links, and directories that were left again.
+    ways: Vec<JailPath>,
+    by_descriptor: bool,
+}
+
+impl Refused {
+    fn of(touch: &Touch) -> Self {
+        Self {
+            program: touch.program,
+            access: touch.access,
+            path: touch.path.clone(),
+            stop: touch.refused.clone(),
+            ways: touch.links.iter().map(|link| &link.path).chain(&touch.passed).cloned().collect(),
+            by_descriptor: touch.by_descriptor,
+        }
+    }
 }
 
 /// What a run came to.
@@ -355,7 +380,7 @@ impl Recorder {
         if record.refused.is_some() {
             // The next time it may be let.
             touch.again.set(true);
-            if !self.refused.insert((record.program, record.path.clone(), record.access)) {
+            if !self.refused.insert(Refused::of(&record)) {
                 return Ok(());
             }
         }
