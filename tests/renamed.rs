@@ -701,9 +701,16 @@ fn what_a_user_is_refused_twice() {
 /// Names of one file are that in the image, whatever the run did to it by one of them.
 #[test]
 fn two_names_stay_those_of_one_file() {
-    for script in
-        ["chmod 600 a; stat b", "chmod 600 b; cat a", "chmod 600 a; cat b; chmod 644 b", "echo more >> a; cat b"]
-    {
+    let scripts = [
+        "chmod 600 a; stat b",
+        "chmod 600 b; cat a",
+        "chmod 600 a; cat b; chmod 644 b",
+        "echo more >> a; cat b",
+        "cat b; mv a c",
+        "rm a; cat b",
+        "chmod 600 b; mv a c",
+    ];
+    for script in scripts {
         let traced = Traced::new(&format!("{script} > /dev/null"), |work| {
             lay_out(work, &["a=one"]);
             fs_err::hard_link(work.join("a"), work.join("b")).unwrap();

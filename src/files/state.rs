@@ -220,11 +220,11 @@ pub(super) fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root:
         Some(xattrs) if now.is_some() => root.xattrs(path)? == *xattrs,
         _ => true,
     };
-    if same && has_its_own {
-        // Of a temporary file the copy is taken even while it is still there: it may be gone at any moment.
-        if touched.before.is_none() || !is_temporary(path) {
-            return Ok(What::AsIs);
-        }
+    // Of a temporary file the copy is taken even while it is still there: it may be gone at any moment. Of one of several names, since
+    // another of them may be gone by now, and they are to stay names of one file.
+    let takes_copy = is_temporary(path) || facts.nlink > 1;
+    if same && has_its_own && (touched.before.is_none() || !takes_copy) {
+        return Ok(What::AsIs);
     }
     if facts.is_file() && touched.before.is_none() && !is_there {
         let path = path.clone();
@@ -232,7 +232,7 @@ pub(super) fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root:
     }
     Ok(What::Was(Box::new(Was {
         facts: facts.clone(),
-        content: touched.before.map(str::to_owned).filter(|_| !is_there || is_temporary(path)),
+        content: touched.before.map(str::to_owned).filter(|_| !is_there || takes_copy),
         target: touched.first.target.as_deref().and_then(unescape),
         xattrs,
     })))
