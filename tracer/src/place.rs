@@ -248,6 +248,13 @@ impl Places {
         described(text, || format!("/proc/{task}/fd/{descriptor}"), self.served.table().map(Arc::as_ref))
     }
 
+    /// True if what is open at `descriptor` of `task`, which was asked for just before, is no directory: no path leads on from there
+    /// (ENOTDIR), not even from a link (`open(2)`, `O_PATH` with `O_NOFOLLOW`).
+    pub(crate) fn is_no_directory(&self, task: i32, descriptor: i32) -> bool {
+        let descriptors = self.descriptors.get(&task);
+        descriptors.is_some_and(|directory| sys::is_no_directory(directory.as_fd(), &descriptor.to_string()))
+    }
+
     /// True if a look may have to wait for the program's own tasks.
     pub(crate) fn may_wait(&self) -> bool {
         self.served.table().is_some()

@@ -156,6 +156,12 @@ pub(crate) fn known_at(directory: BorrowedFd<'_>, path: &[u8]) -> Result<Inode, 
     known(directory, path, libc::AT_SYMLINK_NOFOLLOW)
 }
 
+/// True if what stands at `path`, which is relative to `directory`, is known to be something else than a directory; links are followed.
+pub(crate) fn is_no_directory(directory: BorrowedFd<'_>, path: &str) -> bool {
+    let known = known_facts(directory, path.as_bytes(), 0, libc::STATX_TYPE);
+    known.is_ok_and(|known| u32::from(known.stx_mode) & libc::S_IFMT != libc::S_IFDIR)
+}
+
 /// The handle of what stands at `path`, which is relative to `directory` (`name_to_handle_at(2)`); links are not followed. On most file
 /// systems a number and a generation.
 pub(crate) fn handle_at(directory: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<u8>, Errno> {

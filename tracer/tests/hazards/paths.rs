@@ -167,7 +167,7 @@ fn programs_without_a_name() {
 
 #[test]
 fn descriptors_that_are_only_places() {
-    let hazard = Hazard::new("reopened").file("file").file("dir/inside").link("link", "target");
+    let hazard = Hazard::new("reopened").file("file").file("dir/inside").link("link", "dir");
     hazard.run().is(&[
         "open Look file there",
         "open Read file there",
