@@ -4,10 +4,11 @@
 //! attributes, and what else there was on its ways there, and in what it has listed; and of a file that was changed by one of its
 //! names, what was kept of it, told of the others too.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::iter::once;
 
+use aho_corasick::AhoCorasick;
 use minjail_tracer::Access;
 
 use super::format::Record;
@@ -19,23 +20,23 @@ use crate::path::{Facts, JailPath, escape, unescape};
 /// Holds back the records that are worth parsing, by their text: to parse all takes as long as to have written them, and few are.
 struct Sieve {
     /// What a path in one of the directories starts with, as records have it.
-    prefixes: Vec<String>,
+    prefixes: AhoCorasick,
     inodes: HashSet<u64>,
 }
 
 impl Sieve {
-    fn new(directories: &[(JailPath, JailPath)], inodes: impl Iterator<Item = u64>) -> Self {
-        let prefix = |(from, _): &(JailPath, JailPath)| {
+    fn new(moved: &Moved, inodes: impl Iterator<Item = u64>) -> Self {
+        let prefix = |from: &JailPath| {
             let quoted = serde_json::to_string(from).expect("a path is a text");
             quoted.trim_end_matches('"').to_owned()
         };
-        Self { prefixes: directories.iter().map(prefix).collect(), inodes: inodes.collect() }
+        let prefixes = AhoCorasick::new(moved.0.keys().map(prefix)).expect("far fewer states than there are numbers");
+        Self { prefixes, inodes: inodes.collect() }
     }
 
     /// True if this record may be of a file of one of the numbers, or of what is at or below one of the paths.
     fn holds(&self, record: &str) -> bool {
-        Self::numbers(record).any(|number| self.inodes.contains(&number))
-            || self.prefixes.iter().any(|prefix| record.contains(prefix))
+        Self::numbers(record).any(|number| self.inodes.contains(&number)) || self.prefixes.is_match(record)
     }
 
     fn numbers(record: &str) -> impl Iterator<Item = u64> {
@@ -47,27 +48,44 @@ impl Sieve {
     }
 }
 
+/// Directories that have other names now: by that from before, those from now.
+#[derive(Debug, Default)]
+struct Moved(HashMap<JailPath, Vec<JailPath>>);
+
+impl Moved {
+    fn of<'a>(directories: impl Iterator<Item = (&'a JailPath, &'a JailPath)>) -> Self {
+        let mut moved = Self::default();
+        for (from, at) in directories {
+            moved.0.entry(from.clone()).or_default().push(at.clone());
+        }
+        moved
+    }
+
+    /// Where what `path` was, or is below, is now.
+    fn places<'a>(&'a self, path: &'a JailPath) -> impl Iterator<Item = JailPath> + 'a {
+        let of = move |from: JailPath| {
+            let all = self.0.get(&from).into_iter().flatten();
+            all.map(move |at| moved_below(path, &from, at))
+        };
+        once(path.clone()).chain(path.ancestors()).flat_map(of)
+    }
+}
+
 impl Recorder {
     /// Keeps what was found in directories that have another name now, and tells what was kept of a file of all its names.
     pub(super) fn keep_late(&mut self) -> Result<(), RecordError> {
         self.names.settle_all(&self.root);
         let is_directory = |at| matches!(self.root.lstat(at), Ok(Some(facts)) if facts.is_directory());
-        let moved = self.names.moved().filter(|(_, at)| is_directory(at));
-        let directories: Vec<(JailPath, JailPath)> = moved.map(|(from, at)| (from.clone(), at.clone())).collect();
-        if directories.is_empty() && self.store.is_empty() {
+        let moved = Moved::of(self.names.moved().filter(|(_, at)| is_directory(at)));
+        if moved.0.is_empty() && self.store.is_empty() {
             return Ok(());
         }
         let place = self.place.clone();
-        let concerned =
-            self.concerned(&directories).map_err(|source| RecordError::Temporary { path: place, source })?;
-        let places = |path: &JailPath| -> Vec<JailPath> {
-            let is_taken = directories.iter().filter(|(from, _)| path.starts_with(from));
-            is_taken.map(|(from, at)| moved_below(path, from, at)).collect()
-        };
+        let concerned = self.concerned(&moved).map_err(|source| RecordError::Temporary { path: place, source })?;
         for mut touch in concerned {
             // What is only gone through is touched by nothing else.
             for way in touch.passed.iter().chain(&touch.refused) {
-                for at in places(way) {
+                for at in moved.places(way) {
                     self.keep_one(&touch, way, &at)?;
                     self.keep_above(&touch, way, &at)?;
                 }
@@ -75,7 +93,7 @@ impl Recorder {
             if touch.made {
                 continue;
             }
-            let places = places(&touch.path);
+            let places: Vec<JailPath> = moved.places(&touch.path).collect();
             for at in &places {
                 self.keep_above(&touch, &touch.path, at)?;
                 // Of what a listing has shown an image has directories and links as they were.
@@ -101,13 +119,12 @@ impl Recorder {
         Ok(())
     }
 
-    /// What the run has told of before it renamed one of `directories`, of which the old name and the new one are given, and of files
-    /// that it has changed.
-    fn concerned(&mut self, directories: &[(JailPath, JailPath)]) -> io::Result<Vec<Touch>> {
+    /// What the run has told of before it renamed one of the directories, and of files that it has changed.
+    fn concerned(&mut self, moved: &Moved) -> io::Result<Vec<Touch>> {
         self.records.flush()?;
         let mut file = self.records.get_ref().try_clone()?;
         file.rewind()?;
-        let sieve = Sieve::new(directories, self.store.inodes());
+        let sieve = Sieve::new(moved, self.store.inodes());
         let mut found = Vec::new();
         for line in BufReader::new(&file).lines() {
             let line = line?;
@@ -118,7 +135,7 @@ impl Recorder {
             let is_changed = matches!(&touch.found, Found::There(facts) if self.store.of_same(facts).is_some());
             let is_told = self.kept.contains(&touch.path) && self.noted.contains(&touch.path);
             let mut ways = once(&touch.path).chain(&touch.passed).chain(&touch.refused);
-            let is_moved = ways.any(|way| directories.iter().any(|(from, _)| way.starts_with(from)));
+            let is_moved = ways.any(|way| moved.places(way).next().is_some());
             if is_moved || (is_changed && !is_told) {
                 found.push(touch);
             }
@@ -218,7 +235,7 @@ mod tests {
             passed in any_path(),
             (inode, kept) in (98..102_u64, proptest::collection::vec(98..102_u64, 0..2)),
         ) {
-            let moved = [(from.clone(), JailPath::parse(b"/new").unwrap())];
+            let moved = Moved::of(once((&from, &JailPath::parse(b"/new").unwrap())));
             let concerns = kept.contains(&inode) || path.starts_with(&from) || passed.starts_with(&from);
             let sieve = Sieve::new(&moved, kept.into_iter());
             prop_assert!(sieve.holds(&record(&path, &passed, inode)) || !concerns);
@@ -230,7 +247,8 @@ mod tests {
         let [path, from, new] =
             [&b"/usr/bin/true"[..], b"/usr/lib", b"/new"].map(|path| JailPath::parse(path).unwrap());
         let record = record(&path, &path, 1234);
-        assert!(!Sieve::new(&[(from, new)], [123, 12345].into_iter()).holds(&record));
-        assert!(Sieve::new(&[], [1234].into_iter()).holds(&record));
+        let moved = Moved::of(once((&from, &new)));
+        assert!(!Sieve::new(&moved, [123, 12345].into_iter()).holds(&record));
+        assert!(Sieve::new(&Moved::default(), [1234].into_iter()).holds(&record));
     }
 }

@@ -119,6 +119,9 @@ pub(crate) struct Places {
     views: Views,
     /// The directories of descriptors of tasks that were asked for: they are asked for again and again.
     descriptors: HashMap<i32, OwnedFd>,
+    /// The last one of which it was found that a directory is open there, until names change: who walks a tree starts from it for
+    /// each name in it.
+    directory: Vec<u8>,
     pub(crate) maps: Maps,
     pub(crate) served: Served,
     remote: Option<Arc<Remote>>,
@@ -248,11 +251,19 @@ impl Places {
         described(text, || format!("/proc/{task}/fd/{descriptor}"), self.served.table().map(Arc::as_ref))
     }
 
-    /// True if what is open at `descriptor` of `task`, which was asked for just before, is no directory: no path leads on from there
-    /// (ENOTDIR), not even from a link (`open(2)`, `O_PATH` with `O_NOFOLLOW`).
-    pub(crate) fn is_no_directory(&self, task: i32, descriptor: i32) -> bool {
+    /// True if `open`, which was just found to be at `descriptor` of `task`, is no directory: no path leads on from there (ENOTDIR),
+    /// not even from a link (`open(2)`, `O_PATH` with `O_NOFOLLOW`).
+    pub(crate) fn is_no_directory(&mut self, task: i32, descriptor: i32, open: &Open, may_remember: bool) -> bool {
+        let may_remember = may_remember && !open.is_deleted;
+        if may_remember && open.path == self.directory {
+            return false;
+        }
         let descriptors = self.descriptors.get(&task);
-        descriptors.is_some_and(|directory| sys::is_no_directory(directory.as_fd(), &descriptor.to_string()))
+        let is_none = descriptors.is_some_and(|all| sys::is_no_directory(all.as_fd(), &descriptor.to_string()));
+        if !is_none && may_remember {
+            self.directory.clone_from(&open.path);
+        }
+        is_none
     }
 
     /// True if a look may have to wait for the program's own tasks.
@@ -394,6 +405,7 @@ impl Places {
     /// Somebody has moved, and threads and `CLONE_FS` relatives with it.
     pub(crate) fn forget(&mut self) {
         self.remembered.clear();
+        self.directory.clear();
     }
 
     /// `task` is gone, and its id may be given to another.

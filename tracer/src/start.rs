@@ -84,10 +84,12 @@ impl Engine<'_> {
 
     /// The directory that is open at `descriptor`, and the place in whose view it is that.
     fn directory(&mut self, task: i32, descriptor: i32, place: &Arc<Place>) -> Result<(Arc<Place>, Vec<u8>), Errno> {
-        let Open { path, is_deleted } = self.places.descriptor(task, descriptor)?;
-        if !path.starts_with(b"/") || self.places.is_no_directory(task, descriptor) {
+        let open = self.places.descriptor(task, descriptor)?;
+        let settled = self.known.is_settled();
+        if !open.path.starts_with(b"/") || self.places.is_no_directory(task, descriptor, &open, settled) {
             return Err(Errno::ENOTDIR);
         }
+        let Open { path, is_deleted } = open;
         self.stands(task, place, || format!("fd/{descriptor}"), path, is_deleted)
     }
 
