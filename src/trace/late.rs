@@ -77,7 +77,7 @@ impl Recorder {
         self.names.settle_all(&self.root);
         let is_directory = |at| matches!(self.root.lstat(at), Ok(Some(facts)) if facts.is_directory());
         let moved = Moved::of(self.names.moved().filter(|(_, at)| is_directory(at)));
-        if moved.0.is_empty() && self.store.is_empty() {
+        if moved.0.is_empty() && self.store.is_empty() && self.gone.is_empty() {
             return Ok(());
         }
         let place = self.place.clone();
@@ -93,6 +93,7 @@ impl Recorder {
             if touch.made {
                 continue;
             }
+            self.tell_gone(&touch)?;
             let places: Vec<JailPath> = moved.places(&touch.path).collect();
             for at in &places {
                 self.keep_above(&touch, &touch.path, at)?;
@@ -124,7 +125,9 @@ impl Recorder {
         self.records.flush()?;
         let mut file = self.records.get_ref().try_clone()?;
         file.rewind()?;
-        let sieve = Sieve::new(moved, self.store.inodes());
+        let number = |found: &Found| if let Found::There(facts) = found { Some(facts.ino) } else { None };
+        let gone = self.gone.values().filter_map(|directory| number(&directory.found));
+        let sieve = Sieve::new(moved, self.store.inodes().chain(gone));
         let mut found = Vec::new();
         for line in BufReader::new(&file).lines() {
             let line = line?;
@@ -136,7 +139,9 @@ impl Recorder {
             let is_told = self.kept.contains(&touch.path) && self.noted.contains(&touch.path);
             let mut ways = once(&touch.path).chain(&touch.passed).chain(&touch.refused);
             let is_moved = ways.any(|way| moved.places(way).next().is_some());
-            if is_moved || (is_changed && !is_told) {
+            let is_gone =
+                || once(touch.path.clone()).chain(touch.path.ancestors()).any(|at| self.gone.contains_key(&at));
+            if is_moved || (is_changed && !is_told) || (!self.gone.is_empty() && is_gone()) {
                 found.push(touch);
             }
         }
@@ -183,6 +188,19 @@ impl Recorder {
     pub(super) fn keep_above(&mut self, touch: &Touch, was: &JailPath, is: &JailPath) -> Result<(), RecordError> {
         let mut upwards = was.ancestors().zip(is.ancestors());
         upwards.try_for_each(|(was, is)| self.keep_one(touch, &was, &is))
+    }
+
+    /// Records the directories, on the way to what `touch` has found, that the run may have removed by another path.
+    fn tell_gone(&mut self, touch: &Touch) -> Result<(), RecordError> {
+        if self.gone.is_empty() || touch.found == Found::Missing {
+            return Ok(());
+        }
+        for at in once(touch.path.clone()).chain(touch.path.ancestors()) {
+            if let Some(directory) = self.gone.remove(&at).filter(|_| self.kept.insert(at)) {
+                self.write(&Record::Touch(directory))?;
+            }
+        }
+        Ok(())
     }
 
     /// Records a directory or a link that `was` there before and `is` here now, by what `touch` has done.

@@ -19,10 +19,10 @@ pub(super) struct Names {
     now: BTreeMap<JailPath, Origin>,
     /// Calls that were seen, and of which it does not show yet that they have run; oldest first.
     pending: Vec<Move>,
-    /// What the call of a task that takes two paths has for its first one; several, where what it leads to was given by several.
-    firsts: Option<(i32, Vec<Option<Standing>>)>,
-    /// Of its second ones so many were told.
-    seconds: usize,
+    /// What the call of a task that takes two paths has for its first one, by each path by which it is to be seen.
+    firsts: Option<(i32, Vec<Standing>)>,
+    /// Its second one was told.
+    is_second_told: bool,
     making: Making,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct Names {
 #[derive(Debug, Default)]
 struct Making {
     paths: HashMap<JailPath, i32>,
-    tasks: HashMap<i32, JailPath>,
+    tasks: HashMap<i32, Vec<JailPath>>,
 }
 
 /// Where something stood before the run.
@@ -52,13 +52,22 @@ struct Standing {
     file: (u64, u64),
 }
 
-/// A call that gives something another name.
+/// What is known of a path, and by itself of those below.
+#[derive(Debug)]
+struct Lifted {
+    path: JailPath,
+    origin: Origin,
+    below: Vec<(JailPath, Origin)>,
+}
+
+/// A call that gives something another name; where a name is to be seen by several paths, by each of them.
 #[derive(Debug)]
 struct Move {
     task: i32,
-    /// `None`: it had no name that could be seen.
-    from: Option<Standing>,
-    to: JailPath,
+    /// Empty: it had no name that could be seen.
+    from: Vec<Standing>,
+    /// Never empty.
+    to: Vec<JailPath>,
     /// What stands there before: device and inode.
     over: Option<(u64, u64)>,
     /// The old name stays (`link(2)`).
@@ -95,7 +104,7 @@ impl Names {
         for call in calls.iter().filter(|_| has) {
             self.apply(call, matches!(call.came(root), Came::Exchanged), root);
         }
-        !has || calls.iter().all(|call| call.is_link || call.from.is_some())
+        !has || calls.iter().all(|call| call.is_link || !call.from.is_empty())
     }
 
     fn settle_where(&mut self, is_over: impl Fn(&Move) -> bool, root: &Root) {
@@ -114,31 +123,38 @@ impl Names {
         }
     }
 
-    /// Notes what a call of `task` is about to do with `path`, at which it has `found` this.
-    pub(super) fn note(&mut self, task: i32, call: &str, access: Access, path: &JailPath, found: &Found) {
+    /// Notes what a call of `task` is about to do with a name, at which it has `found` this. `paths` are all by which the name is to be
+    /// seen, sorted.
+    pub(super) fn note(&mut self, task: i32, call: &str, access: Access, paths: &[JailPath], found: &Found) {
         self.making.is_over(task);
         if call.starts_with("link") || call.starts_with("rename") {
-            self.note_move(task, call, access, path, found);
+            self.note_move(task, call, access, paths, found);
             return;
         }
-        if *found == Found::Missing {
-            // Whatever stood there is gone, or is not there yet.
-            let stood = self.now.get(path);
-            let (was_made, is_gone) = (stood == Some(&Origin::Made), stood == Some(&Origin::Gone));
-            if !self.now.is_empty() {
-                self.take(path);
+        for path in paths {
+            if *found == Found::Missing {
+                self.note_missing(task, access, path);
+            } else {
+                self.making.paths.remove(path);
             }
-            if is_gone {
-                self.now.insert(path.clone(), Origin::Gone);
-            }
-            if access.makes() {
-                self.making.begins(task, path);
-            }
-            if access.makes() || was_made && self.making.paths.contains_key(path) {
-                self.now.insert(path.clone(), Origin::Made);
-            }
-        } else {
-            self.making.paths.remove(path);
+        }
+    }
+
+    /// Whatever stood there is gone, or is not there yet.
+    fn note_missing(&mut self, task: i32, access: Access, path: &JailPath) {
+        let stood = self.now.get(path);
+        let (was_made, is_gone) = (stood == Some(&Origin::Made), stood == Some(&Origin::Gone));
+        if !self.now.is_empty() {
+            self.take(path);
+        }
+        if is_gone {
+            self.now.insert(path.clone(), Origin::Gone);
+        }
+        if access.makes() {
+            self.making.begins(task, path);
+        }
+        if access.makes() || was_made && self.making.paths.contains_key(path) {
+            self.now.insert(path.clone(), Origin::Made);
         }
     }
 
@@ -147,24 +163,28 @@ impl Names {
         self.making.is_over(process);
     }
 
-    fn note_move(&mut self, task: i32, call: &str, access: Access, path: &JailPath, found: &Found) {
+    fn note_move(&mut self, task: i32, call: &str, access: Access, paths: &[JailPath], found: &Found) {
         let there = if let Found::There(facts) = found { Some(facts.inode()) } else { None };
         if !matches!(access, Access::Create | Access::Replace) {
             // A file without a name has a door in /proc at most (`open(2)`, `O_TMPFILE`).
-            let named = there.filter(|_| !path.as_bytes().starts_with(b"/proc/"));
-            let standing = named.map(|file| Standing { path: path.clone(), file });
+            let named = there.filter(|_| !paths.iter().any(|path| path.as_bytes().starts_with(b"/proc/")));
+            let standing = paths.iter().filter_map(|path| Some(Standing { path: path.clone(), file: named? }));
             match &mut self.firsts {
-                Some((first, firsts)) if *first == task && self.seconds == 0 => firsts.push(standing),
-                _ => (self.firsts, self.seconds) = (Some((task, vec![standing])), 0),
+                // What the path leads to was given by several.
+                Some((first, firsts)) if *first == task && !self.is_second_told => add_new(firsts, standing),
+                _ => (self.firsts, self.is_second_told) = (Some((task, standing.collect())), false),
             }
             return;
         }
-        let firsts = self.firsts.as_ref().filter(|(first, _)| *first == task).map_or(&[][..], |(_, firsts)| firsts);
-        let from = firsts.get(self.seconds).or(firsts.last()).cloned().flatten();
-        self.seconds += 1;
-        // Two names of one file stay as they are.
-        if there.is_none() || from.as_ref().map(|from| from.file) != there {
-            let (to, is_link) = (path.clone(), call.starts_with("link"));
+        self.is_second_told = true;
+        let firsts = self.firsts.as_ref().filter(|(first, _)| *first == task);
+        let from = firsts.map_or_else(Vec::new, |(_, firsts)| firsts.clone());
+        let to = paths.iter().cloned();
+        if let Some(call) = self.pending.iter_mut().find(|call| call.task == task && call.from == from) {
+            add_new(&mut call.to, to);
+        } else if there.is_none() || from.first().map(|from| from.file) != there {
+            // Two names of one file stay as they are.
+            let (to, is_link) = (to.collect(), call.starts_with("link"));
             self.pending.push(Move { task, from, to, over: there, is_link });
         }
     }
@@ -215,36 +235,58 @@ impl Names {
 
     /// A call has moved something, or exchanged the two.
     fn apply(&mut self, call: &Move, is_exchange: bool, root: &Root) {
-        let to = &call.to;
-        let Some(Standing { path: from, .. }) = &call.from else {
-            self.take(to);
-            self.now.insert(to.clone(), Origin::Made);
-            return;
-        };
-        let moved = self.standing(from);
-        let other = is_exchange.then(|| self.standing(to));
-        let below = if call.is_link { Vec::new() } else { self.take(from) };
-        let other_below = self.take(to);
-        let leaves = moved == Origin::At(from.clone());
-        self.put(to, moved, below, from);
-        if let Some(other) = other {
-            self.put(from, other, other_below, to);
-        } else if !call.is_link && matches!(root.facts(from), Ok(Some(_))) {
-            // What it leaves there is its own (rename(2), `RENAME_WHITEOUT`).
-            self.now.insert(from.clone(), Origin::Made);
-        } else if !call.is_link && leaves {
-            self.now.insert(from.clone(), Origin::Gone);
+        let from: Vec<&JailPath> = call.from.iter().map(|from| &from.path).collect();
+        let origins: Vec<Origin> = from.iter().map(|from| self.standing(from)).collect();
+        let others: Vec<Origin> = call.to.iter().map(|to| self.standing(to)).collect();
+        let moved: Vec<Lifted> = from
+            .iter()
+            .zip(origins)
+            .map(|(from, origin)| {
+                let below = if call.is_link { Vec::new() } else { self.take(from) };
+                Lifted { path: (*from).clone(), origin, below }
+            })
+            .collect();
+        let replaced: Vec<Lifted> = call
+            .to
+            .iter()
+            .zip(others)
+            .map(|(to, origin)| Lifted { path: to.clone(), origin, below: self.take(to) })
+            .collect();
+        for (number, to) in call.to.iter().enumerate() {
+            match moved.get(number).or(moved.last()) {
+                Some(moved) => self.put(to, moved),
+                None => _ = self.now.insert(to.clone(), Origin::Made),
+            }
+        }
+        for (number, Lifted { path: from, origin, .. }) in moved.iter().enumerate().filter(|_| !call.is_link) {
+            if let (true, Some(replaced)) = (is_exchange, replaced.get(number).or(replaced.last())) {
+                self.put(from, replaced);
+            } else if matches!(root.facts(from), Ok(Some(_))) {
+                // What it leaves there is its own (rename(2), `RENAME_WHITEOUT`).
+                self.now.insert(from.clone(), Origin::Made);
+            } else if *origin == Origin::At(from.clone()) {
+                self.now.insert(from.clone(), Origin::Gone);
+            }
         }
     }
 
-    /// What stood at `from`, and all below that was known by itself, stands at `to` now.
-    fn put(&mut self, to: &JailPath, origin: Origin, below: Vec<(JailPath, Origin)>, from: &JailPath) {
+    /// What was `lifted`, and all below that was known by itself, stands at `to` now.
+    fn put(&mut self, to: &JailPath, lifted: &Lifted) {
         // Where its directory says the same, nothing is to be remembered.
-        if self.standing(to) != origin {
-            self.now.insert(to.clone(), origin);
+        if self.standing(to) != lifted.origin {
+            self.now.insert(to.clone(), lifted.origin.clone());
         }
-        for (at, origin) in below.into_iter().filter(|(at, _)| at != from) {
-            self.now.insert(moved_below(&at, from, to), origin);
+        for (at, origin) in lifted.below.iter().filter(|(at, _)| *at != lifted.path) {
+            self.now.insert(moved_below(at, &lifted.path, to), origin.clone());
+        }
+    }
+}
+
+/// Adds those that are not among them.
+fn add_new<T: PartialEq>(all: &mut Vec<T>, new: impl Iterator<Item = T>) {
+    for one in new {
+        if !all.contains(&one) {
+            all.push(one);
         }
     }
 }
@@ -252,15 +294,15 @@ impl Names {
 impl Making {
     fn begins(&mut self, task: i32, path: &JailPath) {
         self.paths.insert(path.clone(), task);
-        self.tasks.insert(task, path.clone());
+        self.tasks.entry(task).or_default().push(path.clone());
     }
 
     /// The last call of `task` is over.
     fn is_over(&mut self, task: i32) {
-        if let Some(path) = self.tasks.remove(&task)
-            && self.paths.get(&path) == Some(&task)
-        {
-            self.paths.remove(&path);
+        for path in self.tasks.remove(&task).into_iter().flatten() {
+            if self.paths.get(&path) == Some(&task) {
+                self.paths.remove(&path);
+            }
         }
     }
 }
@@ -269,8 +311,8 @@ impl Move {
     /// What has become of it, as far as the names show.
     fn came(&self, root: &Root) -> Came {
         let at = |path: &JailPath| root.lstat(path).ok().flatten().as_ref().map(Facts::inode);
-        let there = at(&self.to);
-        let Some(from) = &self.from else {
+        let there = self.to.first().and_then(at);
+        let Some(from) = self.from.first() else {
             return if there.is_some() && there != self.over { Came::Moved } else { Came::Nothing };
         };
         if there != Some(from.file) {
@@ -331,9 +373,15 @@ mod tests {
         }
 
         fn see(&mut self, task: i32, call: &str, access: Access, text: &str) {
-            let found = self.root.lstat(&path(text)).unwrap().map_or(Found::Missing, Found::There);
+            self.see_all(task, call, access, &[text]);
+        }
+
+        /// The same of a name that is to be seen by several paths, of which the first one is here.
+        fn see_all(&mut self, task: i32, call: &str, access: Access, texts: &[&str]) {
+            let paths: Vec<JailPath> = texts.iter().map(|text| path(text)).collect();
+            let found = self.root.lstat(&paths[0]).unwrap().map_or(Found::Missing, Found::There);
             self.names.look(&self.root);
-            self.names.note(task, call, access, &path(text), &found);
+            self.names.note(task, call, access, &paths, &found);
         }
 
         fn make(&mut self, text: &str) {
@@ -478,6 +526,34 @@ mod tests {
         }
         ground.returns(1, true);
         assert_eq!((ground.origin("/d/new"), ground.origin("/m/new")), ("/d/old".to_owned(), "/m/old".to_owned()));
+    }
+
+    #[test]
+    fn a_name_that_is_seen_by_two_paths_is_one() {
+        let mut ground = Ground::new(&["/a/", "/a/old", "/x", "/y"]);
+        ground.see_all(1, "openat", Access::Create, &["/a/f", "/m/f"]);
+        ground.see_all(2, "newfstatat", Access::Look, &["/a/f", "/m/f"]);
+        assert_eq!(["/a/f", "/m/f"].map(|text| ground.origin(text)), ["made", "made"]);
+
+        ground.see(1, "rename", Access::Remove, "/x");
+        ground.see_all(1, "rename", Access::Replace, &["/a/n", "/m/n"]);
+        fs_err::rename(ground.at("/x"), ground.at("/a/n")).unwrap();
+        ground.returns(1, true);
+        assert_eq!(["/a/n", "/m/n", "/x"].map(|text| ground.origin(text)), ["/x", "/x", "made"]);
+
+        ground.see_all(1, "rename", Access::Remove, &["/a/old", "/m/old"]);
+        ground.see_all(1, "rename", Access::Replace, &["/a/new", "/m/new"]);
+        fs_err::rename(ground.at("/a/old"), ground.at("/a/new")).unwrap();
+        assert_eq!(["/a/new", "/m/new"].map(|text| ground.origin(text)), ["/a/old", "/m/old"], "it shows");
+        ground.returns(1, true);
+        assert_eq!(["/a/old", "/m/old"].map(|text| ground.origin(text)), ["made", "made"]);
+
+        ground.see_all(1, "renameat2", Access::Remove, &["/a/new", "/m/new"]);
+        ground.see(1, "renameat2", Access::Replace, "/y");
+        let [from, to] = ["/a/new", "/y"].map(|text| ground.at(text));
+        renameat2(AT_FDCWD, &from, AT_FDCWD, &to, RenameFlags::RENAME_EXCHANGE).unwrap();
+        ground.returns(1, true);
+        assert_eq!(["/a/new", "/m/new", "/y"].map(|text| ground.origin(text)), ["/y", "/y", "/a/old"]);
     }
 
     #[test]

@@ -24,7 +24,9 @@ impl Recorder {
         if record.refused.is_some() {
             return self.keep_unread(task, current, facts, record);
         }
-        if facts.is_file() && !record.made {
+        // A directory has no second name, but may have a second path.
+        let is_recalled = facts.is_file() || facts.is_directory() && !self.mirrored(current).is_empty();
+        if is_recalled && !record.made {
             self.recall(current, facts, record);
         }
         // What was moved is not there any more when an image is built.
@@ -41,7 +43,7 @@ impl Recorder {
             self.keep_first(task, current, facts, hides, record)?;
         }
         if matches!(record.access, Access::Remove | Access::Replace) {
-            self.store.forget(facts);
+            self.expect_removal(current, facts, record);
         }
         if facts.is_symlink() {
             record.target = self
@@ -61,13 +63,14 @@ impl Recorder {
         Ok(())
     }
 
-    /// What the run has changed by another name of the file is told as it was before that.
+    /// What the run has changed by another path to it is told as it was before that.
     fn recall(&mut self, current: &JailPath, facts: &Facts, record: &mut Touch) {
         if self.store.is_empty() || (self.kept.contains(&record.path) && self.noted.contains(&record.path)) {
             return;
         }
         let born = || self.root.node(current).ok().flatten().map(File::from).as_ref().and_then(born);
-        let Some(was) = self.store.earlier(facts, born) else { return };
+        let is_mirrored = || !self.mirrored(current).is_empty();
+        let Some(was) = self.store.earlier(facts, born, is_mirrored) else { return };
         let is_new = was.xattrs.is_some() && self.noted.insert(record.path.clone());
         if is_new {
             record.xattrs.clone_from(&was.xattrs);
@@ -102,7 +105,7 @@ impl Recorder {
         if let (true, Some(held)) = (notes, &held) {
             record.xattrs = xattrs(held);
             self.noted.insert(record.path.clone());
-            if facts.is_file() {
+            if facts.is_file() || !self.mirrored(current).is_empty() {
                 self.store.note(facts, record.xattrs.clone(), held.born());
             }
         }
@@ -118,6 +121,21 @@ impl Recorder {
             }
         }
         Ok(())
+    }
+
+    /// What is about to be removed may have been used by another path, by which nothing is told of it now.
+    fn expect_removal(&mut self, current: &JailPath, facts: &Facts, record: &Touch) {
+        let mirrored = self.mirrored(current);
+        self.store.forget(facts, !mirrored.is_empty());
+        if !facts.is_directory() || record.made {
+            return;
+        }
+        for was in mirrored.iter().filter_map(|path| self.names.origin(path)).filter(|was| *was != record.path) {
+            if !self.gone.contains_key(&was) {
+                let look = Touch::new(record.program, &*record.call, Access::Look, was.clone(), record.found.clone());
+                self.gone.insert(was, Touch { xattrs: self.xattrs(current, facts), ..look });
+            }
+        }
     }
 
     /// Keeps what its user may write to and not read: its owner may open it up later, and then the run reads what it has

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Searched, Touch as TracerTouch};
+use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Mirrors, Searched, Touch as TracerTouch};
 
 use super::format::{Record, write_record};
 use super::kernels::Origins;
@@ -51,6 +51,7 @@ pub struct Recorder {
     keys: [RandomState; 2],
     tally: Tally,
     pub(super) names: Names,
+    mirrors: Mirrors,
     origins: Origins,
     /// Links of which it was recorded what they are.
     met: HashSet<JailPath>,
@@ -67,6 +68,8 @@ pub struct Recorder {
     pub(super) missed: HashMap<JailPath, Facts>,
     /// Paths of which the extended attributes from before were told.
     pub(super) noted: HashSet<JailPath>,
+    /// Directories that may have been removed by another path, as they are told of if they or what is in them were used by this one.
+    pub(super) gone: BTreeMap<JailPath, Touch>,
     failure: Option<RecordError>,
 }
 
@@ -162,6 +165,7 @@ impl Recorder {
             kept: HashSet::new(),
             missed: HashMap::new(),
             noted: HashSet::new(),
+            gone: BTreeMap::new(),
             place: scratch.to_path_buf(),
             shared: Vec::new(),
             records: BufWriter::new(records),
@@ -175,6 +179,7 @@ impl Recorder {
             keys: [RandomState::new(), RandomState::new()],
             tally: Tally::default(),
             names: Names::default(),
+            mirrors: Mirrors::now(),
             origins: Origins::default(),
             met: HashSet::new(),
             listed: HashSet::new(),
@@ -336,9 +341,7 @@ impl Recorder {
         let Some(current) = self.inside(&touch.walk.end) else { return Ok(()) };
         let found = self.found(touch, &current);
         if touch.is_repeated {
-            if !touch.is_served {
-                self.names.note(touch.task, touch.call, touch.access, &current, &found);
-            }
+            self.note(touch, current, &found);
             return Ok(());
         }
         // Looking there would have to wait for the program, which stands still.
@@ -354,6 +357,11 @@ impl Recorder {
             by_descriptor: touch.walk.by_descriptor && touch.access != Access::Execute,
             ..Touch::new(program, touch.call, touch.access, path, found)
         };
+        let is_found = record.found != Found::Missing || touch.access.makes();
+        if record.made && is_found && !touch.is_served && !self.mirrored(&current).is_empty() {
+            // Whoever has made it has told of its directory, but maybe by another path.
+            record.passed.extend(current.ancestors().find_map(|directory| self.names.origin(&directory)));
+        }
         if !is_kernels(&current) && !touch.is_served {
             // Whoever lists what is open may do so: it was asked as it was opened.
             let is_granted = touch.access == Access::List && touch.spelled.is_empty();
@@ -369,9 +377,7 @@ impl Recorder {
                 self.keep_above(&record, &record.path, &current)?;
             }
         }
-        if !touch.is_served {
-            self.names.note(touch.task, touch.call, touch.access, &current, &record.found);
-        }
+        self.note(touch, current, &record.found);
         if let (Found::There(facts), true, false) = (&record.found, record.renames(), record.made)
             && facts.is_directory()
         {
@@ -386,6 +392,33 @@ impl Recorder {
         }
         self.tally.touches += 1;
         self.write(&Record::Touch(record))
+    }
+
+    /// Notes what a call is about to do with a name.
+    fn note(&mut self, touch: &TracerTouch<'_>, path: JailPath, found: &Found) {
+        if touch.is_served {
+            return;
+        }
+        let mut paths = self.mirrored(&path);
+        paths.push(path);
+        paths.sort();
+        self.names.note(touch.task, touch.call, touch.access, &paths, found);
+    }
+
+    /// The paths by which the name at `path` is to be seen as well: in a directory that is the same.
+    pub(super) fn mirrored(&self, path: &JailPath) -> Vec<JailPath> {
+        if self.mirrors.are_none() || is_kernels(path) {
+            return Vec::new();
+        }
+        let others = self.mirrors.others(path.below(&self.top).as_os_str().as_bytes());
+        let mut paths: Vec<JailPath> = others.iter().filter_map(|other| self.inside(other)).collect();
+        if !paths.is_empty() {
+            // Of two mounts something else may be seen by now, or deeper down.
+            let directory = |path: &JailPath| Some(self.root.facts(&path.parent()?).ok()??.inode());
+            let its = directory(path);
+            paths.retain(|path| its.is_some() && directory(path) == its);
+        }
+        paths
     }
 
     /// The directories that a path needs to be let search, of those that can be asked of.

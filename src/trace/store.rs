@@ -50,13 +50,13 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// True if the file with its number that was `born` then is the one.
-    fn is_of(&self, born: Option<SystemTime>) -> bool {
+    /// True if the file with its number that was `born` then is the one. `is_mirrored`: one name of it is to be seen by several paths.
+    fn is_of(&self, born: Option<SystemTime>, is_mirrored: impl FnOnce() -> bool) -> bool {
         match (self.born, born) {
             (Some(one), Some(other)) => one == other,
             // Nobody can tell. Who has a number is gone when its last name is, which a run of which all is seen takes away
-            // itself (`Store::forget`); a file with one name is known by that.
-            (None, None) => self.facts.nlink > 1,
+            // itself (`Store::forget`); a file with one path is known by that.
+            (None, None) => self.facts.nlink > 1 || is_mirrored(),
             _ => false,
         }
     }
@@ -116,7 +116,7 @@ impl Store {
     pub(super) fn keep(&mut self, open: impl FnOnce() -> io::Result<File>, facts: &Facts) -> Result<String, CopyError> {
         let file = open().map_err(CopyError::Read)?;
         let born = born(&file);
-        match self.earlier(facts, || born) {
+        match self.earlier(facts, || born, || false) {
             Some(Kept { name: Some(name), .. }) => return Ok(name.clone()),
             // What it has by now may be the run's.
             Some(kept) if kept.is_missed && !kept.facts.same_content(facts) => {
@@ -193,7 +193,7 @@ impl Store {
         let new = Kept { name: None, is_missed: false, facts: facts.clone(), xattrs, born };
         match self.kept.entry(facts.inode()) {
             Entry::Occupied(mut entry) => {
-                if !entry.get().is_of(born) {
+                if !entry.get().is_of(born, || false) {
                     entry.insert(new);
                 }
                 entry.into_mut()
@@ -202,11 +202,16 @@ impl Store {
         }
     }
 
-    /// What was kept of the file with these `facts` by whatever name; `born` says when it was made, and is asked only if
-    /// something was.
-    pub(super) fn earlier(&self, facts: &Facts, born: impl FnOnce() -> Option<SystemTime>) -> Option<&Kept> {
+    /// What was kept of the file with these `facts` by whatever path; `born` says when it was made, and `is_mirrored` whether its name
+    /// is to be seen by several: they are asked only if something was.
+    pub(super) fn earlier(
+        &self,
+        facts: &Facts,
+        born: impl FnOnce() -> Option<SystemTime>,
+        is_mirrored: impl FnOnce() -> bool,
+    ) -> Option<&Kept> {
         let kept = self.kept.get(&facts.inode())?;
-        kept.is_of(born()).then_some(kept)
+        kept.is_of(born(), is_mirrored).then_some(kept)
     }
 
     /// True if nothing was kept.
@@ -294,9 +299,11 @@ impl Store {
         copy.sync_all()
     }
 
-    /// Removes what was kept under `inode`'s number: the file is gone, and another may get the number.
-    pub(super) fn forget(&mut self, facts: &Facts) {
-        if facts.nlink <= 1 {
+    /// Removes what was kept of a file that is gone with its last name: another may get its number. If it `is_wanted` still, it stays
+    /// where the two can be told apart.
+    pub(super) fn forget(&mut self, facts: &Facts, is_wanted: bool) {
+        let is_known = self.kept.get(&facts.inode()).is_some_and(|kept| kept.born.is_some());
+        if (facts.nlink <= 1 || facts.is_directory()) && !(is_wanted && is_known) {
             self.kept.remove(&facts.inode());
         }
     }
@@ -396,11 +403,11 @@ mod tests {
         let (linked, early) = (Facts { nlink: 2, ..facts.clone() }, Some(SystemTime::UNIX_EPOCH));
         store.note(&linked, Some(BTreeMap::new()), early);
         store.note(&Facts { mode: 0o7, ..linked.clone() }, None, early);
-        let kept = store.earlier(&facts, || early).unwrap();
+        let kept = store.earlier(&facts, || early, || false).unwrap();
         assert_eq!((&kept.facts, &kept.xattrs, &kept.name), (&linked, &Some(BTreeMap::new()), &None));
-        assert!(store.earlier(&facts, || born(&content)).is_none());
+        assert!(store.earlier(&facts, || born(&content), || false).is_none());
         let name = store.keep(|| content.try_clone(), &facts).unwrap();
-        assert_eq!(store.earlier(&facts, || born(&content)).unwrap().name, Some(name));
+        assert_eq!(store.earlier(&facts, || born(&content), || false).unwrap().name, Some(name));
         // What could not be kept is kept as long as it is what it was.
         for (size, is_kept) in [(facts.size, true), (facts.size + 1, false)] {
             let mut store = Store::new(tempfile::tempfile().unwrap());
@@ -412,8 +419,9 @@ mod tests {
         for (nlink, is_known) in [(1, false), (2, true)] {
             let mut store = Store::new(tempfile::tempfile().unwrap());
             store.note(&Facts { nlink, ..facts.clone() }, None, None);
-            assert_eq!(store.earlier(&facts, || None).is_some(), is_known);
-            assert!(store.earlier(&facts, || early).is_none());
+            assert_eq!(store.earlier(&facts, || None, || false).is_some(), is_known);
+            assert!(store.earlier(&facts, || None, || true).is_some());
+            assert!(store.earlier(&facts, || early, || true).is_none());
         }
     }
 
