@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use support::{Outcome, TestContext, outcome_of};
@@ -71,7 +71,10 @@ fn what_one_run_wrote_and_another_read() {
             let reads = traced(&context, name, script);
             for traces in [[writes.as_str(), &reads], [reads.as_str(), &writes]] {
                 let said = conf_of(&context, &traces).expect_err("one found AAAA, and the other BBBB");
-                assert!(said.contains("conf` had one content in workload") && said.contains("hint: "), "{said}");
+                assert!(
+                    said.contains("conf` was a file with one content in `sh -c") && said.contains("hint: "),
+                    "{said}"
+                );
                 build(&context, &traces, &["--exclude", &support::text(&conf)]).success();
             }
         }
@@ -116,7 +119,7 @@ fn what_one_run_wrote_by_another_name() {
         let reads = traced(&context, name, script);
         for traces in [[writes.as_str(), &reads], [reads.as_str(), &writes]] {
             let said = conf_of(&context, &traces).expect_err("one found AAAA, and the other BBBB");
-            assert!(said.contains("` had one content in workload"), "{said}");
+            assert!(said.contains("` was a file with one content in `sh -c"), "{said}");
             for (left_out, left) in [(&conf, &other), (&other, &conf)] {
                 build(&context, &traces, &["--exclude", &support::text(left_out)]).success();
                 let has =
@@ -135,7 +138,7 @@ fn excluded_files_that_two_runs_changed() {
     fs_err::write(&conf, "AAAA").expect("the directory can be written");
     let traces = [("one.trace", "printf BBBB > conf"), ("two.trace", "printf CCCC > conf")];
     let [one, two] = traces.map(|(name, script)| traced(&context, name, script));
-    build(&context, &[&one, &two], &[]).assert_refused(125, &["conf` had one content", "with `--exclude`"]);
+    build(&context, &[&one, &two], &[]).assert_refused(125, &["conf` was a file with one content", "with `--exclude`"]);
     build(&context, &[&one, &two], &["--exclude", &support::text(&conf)]).success();
     assert!(!context.path("tree").join(conf.strip_prefix("/").expect("it is absolute")).exists());
 }
@@ -166,6 +169,50 @@ fn what_one_run_did_to_another_name_that_changes_nothing() {
     layer(&context, "b", &[&removes, &reads]);
 }
 
+/// What was only looked at has the content from before, as where one name is used, and so has what was read before.
+#[test]
+fn what_one_run_wrote_by_another_name_and_another_did_not_read() {
+    let context = TestContext::new();
+    let [one, other] = ["one", "other"].map(|name| context.work().join(name));
+    for (before, after) in [(None, Some("test -e other")), (Some("cat other"), None), (Some("chmod 640 other"), None)] {
+        fs_err::remove_file(&one).ok();
+        fs_err::remove_file(&other).ok();
+        fs_err::write(&one, "AAAA").expect("the directory can be written");
+        fs_err::hard_link(&one, &other).expect("the directory can be written");
+        let before = before.map(|script| traced(&context, "other.trace", script));
+        let writes = traced(&context, "writes.trace", "printf BBBBBB > one");
+        let after = after.map(|script| traced(&context, "other.trace", script));
+        let looks = before.or(after).expect("it is one of both");
+        for traces in [[writes.as_str(), &looks], [looks.as_str(), &writes]] {
+            build(&context, &traces, &[]).success();
+            for path in [&one, &other] {
+                let packed = context.path("tree").join(path.strip_prefix("/").expect("it is absolute"));
+                assert_eq!(fs_err::read_to_string(packed).expect("it is packed"), "AAAA");
+            }
+        }
+    }
+}
+
+/// By somebody else: no run has kept anything.
+#[test]
+fn what_was_written_between_two_runs() {
+    let context = TestContext::new();
+    let conf = context.work().join("conf");
+    for content in ["BBBBBBB", "BBBB"] {
+        fs_err::write(&conf, "AAAA").expect("the directory can be written");
+        let traces = ["1.trace", "2.trace"].map(|name| traced(&context, name, &format!(": {name}; cat conf")));
+        fs_err::write(&conf, content).expect("the directory can be written");
+        let later = ["0.trace", "3.trace"].map(|name| traced(&context, name, &format!(": {name}; cat conf")));
+        for earlier in &traces {
+            for later in &later {
+                let said = conf_of(&context, &[earlier, later]).expect_err("one found AAAA, and the other another");
+                assert!(said.contains("conf` was a file with one content in `sh -c"), "{said}");
+            }
+        }
+        assert_eq!(conf_of(&context, &[&later[0], &later[1]]), Ok(content.to_owned()));
+    }
+}
+
 #[test]
 fn what_one_run_replaced_by_a_file_of_the_same_size_and_time() {
     let context = TestContext::new();
@@ -178,22 +225,145 @@ fn what_one_run_replaced_by_a_file_of_the_same_size_and_time() {
     let replaces = traced(&context, "replaces.trace", "mv new conf");
     let reads = traced(&context, "reads.trace", "cat conf");
     let said = conf_of(&context, &[&replaces, &reads]).expect_err("one found AAAA, and the other BBBB");
-    assert!(said.contains("conf` had one content in workload"), "{said}");
+    assert!(said.contains("conf` was a file with one content in `sh -c"), "{said}");
 }
 
-/// Whoever has changed a mode has found the one from before.
+/// Mode and owner of what the tree has at `path` of the working directory.
+fn style_of(context: &TestContext, path: &str) -> (u32, u32) {
+    let path = context.work().join(path);
+    let packed = context.path("tree").join(path.strip_prefix("/").expect("it is absolute"));
+    let found = fs_err::symlink_metadata(packed).expect("it is packed");
+    (found.mode() & 0o7777, found.uid())
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs_err::set_permissions(path, PermissionsExt::from_mode(mode)).expect("it is ours");
+}
+
+/// Who changes a mode needs none: an image has the one with which the other does, as it was before if that is enough.
 #[test]
-fn what_one_run_gave_another_mode_and_another_wrote() {
+fn what_one_run_gave_another_mode_and_another_used() {
     let context = TestContext::new();
-    let conf = context.work().join("conf");
-    fs_err::write(&conf, "AAAA").expect("the directory can be written");
-    fs_err::set_permissions(&conf, PermissionsExt::from_mode(0o644)).expect("it is ours");
-    let closes = traced(&context, "closes.trace", "chmod 600 conf");
-    let writes = traced(&context, "writes.trace", "printf B >> conf");
-    for traces in [[closes.as_str(), &writes], [writes.as_str(), &closes]] {
-        assert_eq!(conf_of(&context, &traces), Ok("AAAA".to_owned()));
-        let built = context.path("tree").join(conf.strip_prefix("/").expect("it is absolute"));
-        assert_eq!(fs_err::metadata(built).expect("it is packed").permissions().mode() & 0o7777, 0o644);
+    let file = context.work().join("file");
+    for (was, changes, uses, mode) in [
+        (0o644, "chmod 600 file", "printf B >> file", 0o644),
+        (0o600, "chmod 644 file", "printf B >> file", 0o644),
+        (0o644, "chmod +x file", "./file", 0o755),
+        (0o644, "chmod 755 file; cat file", "true; chmod 755 file; ./file", 0o644),
+        (0o755, "chmod -x file", "if test -x file; then ./file; fi", 0o644),
+        // As ssh, which takes no key that others may read.
+        (0o644, "chmod 600 file", "cat file", 0o600),
+        (0o644, "test -e file; chmod 600 file", "cat file", 0o600),
+        (0o644, "test -x file || chmod +x file", "printf B >> file", 0o644),
+        (0o644, "cat file; chmod 600 file", "chmod 640 file; cat file", 0o644),
+    ] {
+        fs_err::remove_file(&file).ok();
+        fs_err::write(&file, "#!/bin/sh\n").expect("the directory can be written");
+        set_mode(&file, was);
+        let told = format!("{changes} & {uses}");
+        let changes = traced(&context, "changes.trace", changes);
+        let uses = traced(&context, "uses.trace", uses);
+        let merged = context.text("merged.trace");
+        outcome_of(&mut context.minjail(&["merge", "-q", "-o", &merged, &changes, &uses])).success();
+        for traces in [&[changes.as_str(), &uses][..], &[&uses, &changes], &[&merged]] {
+            build(&context, traces, &[]).success();
+            assert_eq!(style_of(&context, "file").0, mode, "{told}");
+        }
+    }
+}
+
+/// No mode is both.
+#[test]
+fn what_two_runs_used_with_another_mode_each() {
+    let context = TestContext::new();
+    let file = context.work().join("file");
+    for (was, changes, uses) in [
+        (0o644, "cat file; chmod +x file", "./file"),
+        (0o644, "if test -x file; then ./file; fi; chmod +x file", "./file"),
+        (0o755, "./file; chmod -x file", "test -x file || cat file"),
+        (0o644, "cat file; chmod 600 file", "cat file"),
+    ] {
+        fs_err::remove_file(&file).ok();
+        fs_err::write(&file, "#!/bin/sh\n").expect("the directory can be written");
+        set_mode(&file, was);
+        let [one, two] =
+            [("one.trace", changes), ("two.trace", uses)].map(|(name, script)| traced(&context, name, script));
+        let words = ["file` was a file with mode 0", "and one with mode 0", "hint: ", "as one workload", "`--exclude`"];
+        for traces in [[one.as_str(), &two], [two.as_str(), &one]] {
+            build(&context, &traces, &[]).assert_refused(125, &words);
+            build(&context, &traces, &["--exclude", &support::text(&file)]).success();
+            let merged = context.text("merged.trace");
+            outcome_of(&mut context.minjail(&["merge", "-q", "-o", &merged, traces[0], traces[1]]))
+                .assert_refused(125, &["file` was a file with mode 0", "hint: "]);
+        }
+        for trace in [one, two] {
+            build(&context, &[&trace], &[]).success();
+        }
+    }
+}
+
+/// By somebody else, between two runs of which neither changes anything.
+#[test]
+fn what_was_changed_between_two_runs() {
+    let context = TestContext::new();
+    let (file, other) = (context.work().join("file"), context.work().join("other"));
+    for path in [&file, &other] {
+        fs_err::write(path, "AAAA").expect("the directory can be written");
+        set_mode(path, 0o644);
+    }
+    let one = traced(&context, "one.trace", "cat file; test -e other");
+    set_mode(&file, 0o600);
+    set_mode(&other, 0o640);
+    let two = traced(&context, "two.trace", "sort file");
+    let three = traced(&context, "three.trace", "cat other");
+    build(&context, &[&one, &two], &[]).assert_refused(125, &["file` was a file with mode 0"]);
+    build(&context, &[&one, &three], &[]).success();
+    assert_eq!(style_of(&context, "other").0, 0o640);
+}
+
+/// A directory that is only searched on a way is not told of.
+#[test]
+fn directories_that_one_run_opened_and_another_went_through() {
+    let context = TestContext::new();
+    let place = context.work().join("place");
+    for (was, changes, uses, mode) in [
+        (0o700, "chmod 755 place", "cat place/file", 0o755),
+        (0o755, "chmod 700 place", "cat place/file", 0o755),
+        (0o700, "mkdir -p place; chmod 755 place", "mkdir -p place; cat place/file", 0o755),
+        (0o755, "chmod 777 place", "echo > place/new", 0o777),
+        (0o755, "chmod 777 place", "cat file; ls", 0o755),
+    ] {
+        context.lay_out(&[("place/file", "AAAA"), ("file", "AAAA")]);
+        set_mode(&place, was);
+        let changes = traced(&context, "changes.trace", changes);
+        let uses_trace = traced(&context, "uses.trace", uses);
+        for traces in [[changes.as_str(), &uses_trace], [uses_trace.as_str(), &changes]] {
+            build(&context, &traces, &[]).success();
+            assert_eq!(style_of(&context, "place").0, mode, "{uses}");
+        }
+    }
+}
+
+#[test]
+fn what_one_run_gave_to_another_user() {
+    if !support::needs_root("to give files away") {
+        return;
+    }
+    let context = TestContext::new();
+    for (changes, uses, owners) in [
+        ("chown 33 data data/file", "cat data/file; echo > data/new", [33, 33]),
+        ("chown 33 data data/file", "test -e data/file", [0, 33]),
+        ("chown 33 data data/file", "echo >> data/file", [0, 33]),
+        ("chown -R 33 data", "chown -R 33 data; cat data/file; echo > data/new", [0, 0]),
+    ] {
+        context.lay_out(&[("data/file", "AAAA")]);
+        set_mode(&context.work().join("data"), 0o755);
+        let changes = traced(&context, "changes.trace", changes);
+        let uses_trace = traced(&context, "uses.trace", uses);
+        for traces in [[changes.as_str(), &uses_trace], [uses_trace.as_str(), &changes]] {
+            build(&context, &traces, &[]).success();
+            assert_eq!(["data", "data/file"].map(|path| style_of(&context, path).1), owners, "{uses}");
+        }
     }
 }
 
@@ -214,7 +384,7 @@ fn links_that_one_run_replaced_and_another_went_through() {
         let one = traced(&context, "one.trace", &first);
         let two = traced(&context, "two.trace", "cat cur/f");
         for traces in [[one.as_str(), &two], [two.as_str(), &one]] {
-            build(&context, &traces, &[]).assert_refused(125, &["cur` had one content", "with `--exclude`"]);
+            build(&context, &traces, &[]).assert_refused(125, &["cur` was a link to `v", "with `--exclude`"]);
             build(&context, &traces, &["--exclude", &support::text(&link)]).success();
             let merged = context.text("merged.trace");
             outcome_of(&mut context.minjail(&["merge", "-q", "-o", &merged, traces[0], traces[1]]))
@@ -251,26 +421,31 @@ fn what_one_run_gave_another_mode_by_another_name() {
         fs_err::hard_link(at("one"), at("other")).expect("the directory can be written");
         let earlier = traced(&context, "earlier.trace", "cat other");
         let changes = traced(&context, &format!("{number}.trace"), change);
+        let is_closed = change.starts_with("chmod");
         for script in ["cat other", "test -e other"] {
-            let reads = traced(&context, "reads.trace", script);
-            for traces in [&[changes.as_str(), &reads][..], &[&reads, &changes], &[&changes, &earlier]] {
-                build(&context, traces, &[]).success();
-                assert_eq!(shown("other"), (0o644, None), "{change}; {script}");
-                assert_eq!(shown("one"), (0o644, None), "{change}; {script}");
+            let uses = traced(&context, "uses.trace", script);
+            let mode = if is_closed { 0o600 } else { 0o644 };
+            for traces in [[changes.as_str(), &uses], [uses.as_str(), &changes]] {
+                build(&context, &traces, &[]).success();
+                assert_eq!(["one", "other"].map(shown), [(mode, None), (mode, None)], "{change}; {script}");
+            }
+            if is_closed && script == "cat other" {
+                build(&context, &[&changes, &earlier, &uses], &[])
+                    .assert_refused(125, &["other` was a file with mode 0"]);
             }
         }
+        build(&context, &[&changes, &earlier], &[]).success();
+        assert_eq!(["one", "other"].map(shown), [(0o644, None), (0o644, None)], "{change}");
         let changes_too = traced(&context, "too.trace", "chmod 640 other");
         for traces in [[changes.as_str(), &changes_too], [changes_too.as_str(), &changes]] {
-            let words = ["which has another name too, had one mode, owner or attribute in workload", "`--exclude`"];
-            if at("one").exists() || at("three").exists() {
-                build(&context, &traces, &[]).assert_refused(125, &words);
-                build(&context, &traces, &["--exclude", &support::text(&at("other"))]).success();
+            let told = build(&context, &traces, &[]);
+            if is_closed {
+                told.success();
             } else {
-                // Who has found it with one name came later.
-                build(&context, &traces, &[]).success();
-                assert_eq!(shown("other"), (0o644, None), "{change}");
+                told.assert_refused(125, &["` was a file with some extended attributes in", "`--exclude`"]);
+                build(&context, &traces, &["--exclude", &support::text(&at("other"))]).success();
+                assert_eq!(shown("one"), (0o644, None), "{change}");
             }
-            assert_eq!(shown("one"), (0o644, None), "{change}");
         }
     }
 }

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
+
 use support::podman::Podman;
 use support::{Outcome, TestContext, has, needs_root, outcome_of, text};
 
@@ -159,6 +161,28 @@ fn what_fails_in_the_jail_leaves_no_image() {
     assert!(first.contains(&format!("`{extra}`, looked for by `/usr/bin/cat`")), "{told}");
     assert!(!context.path("out").exists() && !context.path("out.lock").exists());
     assert!(context.path("out.failed").join("usr/bin/cat").exists());
+}
+
+/// Each runs in a jail of its own there.
+#[test]
+fn what_one_workload_makes_executable_for_another() {
+    let context = TestContext::new();
+    let tool = context.work().join("tool");
+    let name = text(&tool);
+    for (first, is_agreed) in [(format!("chmod +x {name}"), true), (format!("cat {name}; chmod +x {name}"), false)] {
+        fs_err::remove_file(&tool).ok();
+        fs_err::write(&tool, "#!/bin/sh\necho hello\n").unwrap();
+        fs_err::set_permissions(&tool, PermissionsExt::from_mode(0o644)).unwrap();
+        let workloads = format!("workloads:\n  first:\n    run: {first}\n  second:\n    run: {name}\n");
+        let outcome = build(&context, &workloads, &["--force"]);
+        if is_agreed {
+            succeed(outcome);
+        } else {
+            let words =
+                ["tool` was a file with mode 0644", "in workload `first`, and one with mode 0755", "as one workload"];
+            outcome.assert_refused(125, &words);
+        }
+    }
 }
 
 /// A server that was told to stop has any status, as the reference says, unless the profile names one; but it does not crash.

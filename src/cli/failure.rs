@@ -250,8 +250,9 @@ impl From<FilesError> for Failure {
             FilesError::Changed { .. } | FilesError::Torn { .. } | FilesError::Gone { .. } => Some(
                 "trace again, and let nothing else change the files before the image is built; or build without it, with `--exclude`",
             ),
-            FilesError::Conflict { .. } | FilesError::Styles { .. } => Some(
-                "build an image from one of them, or bring the files together first; or build without it, with `--exclude`",
+            FilesError::Conflict(_) => Some(
+                "let both find the same: trace them again, with what one changes changed before, or as one workload; or build an image \
+                 of each; or without it, with `--exclude`",
             ),
             FilesError::Nothing { .. } => {
                 Some("is it spelled as in the root? a path and a glob start with `/`, a package is `deb:NAME`")

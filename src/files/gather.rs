@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::special;
-use super::state::{Finding, conflict, names_agree, state};
+use super::state::{Finding, names_agree, state};
 use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Reasons, Trouble, Was, What};
 use crate::path::{Facts, FileType, JailPath, escape, unescape};
 use crate::root::Root;
-use crate::trace::{Access, Found, Header, Link, MADE_UP, NAMESPACE, Run, Touch, Trace};
+use crate::trace::{Access, Conflict, Found, Header, Link, MADE_UP, NAMESPACE, Run, Style, Touch, Trace};
 use crate::trace::{is_kernels, is_made_up, is_shared, is_temporary, mount_point};
 
 /// In place of a system call's name: what was missed in the jail and is to be added.
@@ -29,8 +29,8 @@ pub(super) struct Touched<'a> {
     pub(super) granted: bool,
     pub(super) before: Option<&'a str>,
     pub(super) xattrs: Option<&'a BTreeMap<String, String>>,
-    /// What there was before mode, owner or attributes were changed, by whatever name of the file.
-    pub(super) styled: Option<&'a Facts>,
+    /// The mode and owner with which all runs do, where more than one tells of them, or another name of the file.
+    pub(super) style: Option<Style>,
     names: BTreeMap<&'a str, Shown<'a>>,
     reasons: Reasons,
     removal: Removal,
@@ -212,7 +212,7 @@ impl<'a> Gathered<'a> {
             granted: false,
             before: None,
             xattrs: None,
-            styled: None,
+            style: None,
             names: BTreeMap::new(),
             reasons: Reasons::default(),
             removal: Removal::default(),
@@ -313,7 +313,7 @@ pub(super) fn wanted(
     let mut notes = Vec::new();
     let mut troubles = names_agree(&gathered.paths, root)?;
     for (path, [one, other]) in trace.links_that_differ().filter(|(path, _)| !is_made_up(path, root)) {
-        let error = conflict(path, &one.run.header, &other.run.header);
+        let error = Conflict::of_links(path, [one, other]).into();
         troubles.push(Trouble { path: path.clone(), other: None, error });
     }
     let supplied = special::supplied(root)?;

@@ -15,6 +15,7 @@ mod rules;
 mod secrets;
 mod special;
 mod state;
+mod style;
 mod traits;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::elf::{CacheError, SearchError};
 use crate::path::{Facts, JailPath};
 use crate::root::{Root, RootError};
-use crate::trace::{Trace, is_temporary};
+use crate::trace::{Conflict, Trace, is_temporary};
 
 pub use closure::interpreter;
 pub use gather::REPAIR;
@@ -51,21 +52,14 @@ pub enum FilesError {
     LdCache { path: JailPath, source: CacheError },
     #[error("`{pattern}`, which is to be included, matches nothing")]
     Nothing { pattern: String },
-    #[error("`{path}` had one content in workload `{first}` and another in `{second}`")]
-    Conflict { path: JailPath, first: String, second: String },
-    #[error(
-        "`{path}`, which has another name too, had one mode, owner or attribute in workload `{first}` and another in `{second}`, and both change it"
-    )]
-    Styles { path: JailPath, first: String, second: String },
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
 }
 
 impl FilesError {
     /// True if something is not there as the runs found it, or not all of them found the same: nobody has to care about who leaves it out.
     fn is_trouble(&self) -> bool {
-        matches!(
-            self,
-            Self::Changed { .. } | Self::Torn { .. } | Self::Gone { .. } | Self::Conflict { .. } | Self::Styles { .. }
-        )
+        matches!(self, Self::Changed { .. } | Self::Torn { .. } | Self::Gone { .. } | Self::Conflict(_))
     }
 }
 
@@ -109,7 +103,8 @@ fn gathered(
         policy.exclude.iter().map(|pattern| choose::Exclusion::of(pattern, root)).collect::<Result<_, _>>()?;
     let is_left_out = |path: &JailPath| exclusions.iter().any(|exclusion| exclusion.names(path, root));
     let mut touched = gather::gather(trace);
-    let mut troubles = state::share_styles(&mut touched.paths, root)?;
+    state::share_contents(&mut touched.paths, root)?;
+    let mut troubles = style::settle(&mut touched.paths, trace, root)?;
     let (mut files, mut notes, others) = gather::wanted(&touched, trace, root, policy)?;
     troubles.extend(others);
     // What is something else by now needs something else.

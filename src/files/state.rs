@@ -9,20 +9,18 @@ use super::gather::Touched;
 use super::{FilesError, Trouble, Was, What};
 use crate::path::{Facts, FileType, JailPath, escape, hex, unescape};
 use crate::root::{Root, RootError};
-use crate::trace::{Access, Found, Header, Touch, is_temporary};
+use crate::trace::{Access, Conflict, Found, Header, Met, Style, Touch, is_temporary};
 
 /// What a run found first at a path.
 #[derive(Debug)]
 pub(super) struct Finding<'a> {
-    header: &'a Header,
-    first: &'a Facts,
+    /// What it found first, and did with that.
+    pub(super) met: Met<'a>,
     /// Those that belong to the content that was kept, if that was.
-    facts: &'a Facts,
+    pub(super) facts: &'a Facts,
     before: Option<&'a str>,
     /// What it may have read first.
     read: Option<&'a Facts>,
-    /// It has changed the mode or the owner, or was about to.
-    is_restyled: bool,
     /// What it had read was something else by the time at which it was kept.
     is_torn: bool,
 }
@@ -31,7 +29,7 @@ impl<'a> Touched<'a> {
     /// Takes what a run found: those of one run come one after the other.
     pub(super) fn find(&mut self, header: &'a Header, touch: &'a Touch) {
         let Found::There(facts) = &touch.found else { return };
-        if self.findings.last().is_none_or(|last| !std::ptr::eq(last.header, header)) {
+        if self.findings.last().is_none_or(|last| !std::ptr::eq(last.met.header, header)) {
             self.findings.push(Finding::of(header, facts));
         }
         let Some(finding) = self.findings.last_mut() else { return };
@@ -40,20 +38,17 @@ impl<'a> Touched<'a> {
             finding.is_torn = finding.read.is_some_and(|read| !read.same_content(facts));
             finding.facts = facts;
         }
-        finding.is_restyled |= touch.access == Access::Attributes;
+        finding.met.take(touch);
         finding.before = finding.before.or(touch.before.as_deref());
         let reads = matches!(touch.access, Access::Read | Access::Execute | Access::Write);
         finding.read = finding.read.or(Some(facts).filter(|_| reads && touch.refused.is_none()));
     }
 
-    /// The facts from before the runs: those that belong to the content that was kept, with the mode and owner from before they were
-    /// changed.
+    /// The facts from before the runs: those that belong to the content that was kept, with the mode and owner with which all do.
     pub(super) fn facts(&self, first: &Facts) -> Facts {
         let kept = self.findings.iter().find(|finding| finding.before.is_some());
-        let restyled = self.findings.iter().find(|finding| finding.is_restyled).or(kept);
-        let (kept, restyled) = (kept.map_or(first, |kept| kept.facts), restyled.map_or(first, |one| one.first));
-        let restyled = self.styled.unwrap_or(restyled);
-        Facts { mode: restyled.mode, uid: restyled.uid, gid: restyled.gid, ..kept.clone() }
+        let Style { mode, uid, gid } = self.style.unwrap_or_else(|| first.into());
+        Facts { mode, uid, gid, ..kept.map_or(first, |kept| kept.facts).clone() }
     }
 
     /// Two runs must have kept the same content, and where one has kept what it changed, another must not have read what that one
@@ -69,7 +64,9 @@ impl<'a> Touched<'a> {
             return Err(FilesError::Torn { path: path.clone() });
         }
         let (kept, others): (Vec<_>, Vec<_>) = self.findings.iter().partition(|finding| finding.before.is_some());
-        let Some((first, before)) = kept.first().and_then(|first| Some((first, first.before?))) else { return Ok(()) };
+        let Some((first, before)) = kept.first().and_then(|first| Some((first, first.before?))) else {
+            return self.read_the_same(path);
+        };
         for other in others.into_iter().filter(|finding| finding.read.is_some() && finding.facts.is_file()) {
             // Of one time and size there may be two files.
             let is_other = |kept: &Facts| kept.dev == other.facts.dev && kept.ino != other.facts.ino;
@@ -86,89 +83,64 @@ impl<'a> Touched<'a> {
                 false
             };
             if differs {
-                return Err(conflict(path, first.header, other.header));
+                return Err(conflict(path, first.met.header, other.met.header));
             }
         }
         Ok(())
+    }
+
+    /// Where no run has kept the content, the image gets the one that the first has found: another must not have read it when somebody
+    /// else had changed it.
+    fn read_the_same(&self, path: &JailPath) -> Result<(), FilesError> {
+        let Some((first, others)) = self.findings.split_first() else { return Ok(()) };
+        let is_another = |facts: &Facts| {
+            let is_same_file = facts.inode() == first.facts.inode();
+            facts.size != first.facts.size || is_same_file && !facts.same_content(first.facts)
+        };
+        let mut read = others.iter().filter(|finding| finding.read.is_some() && finding.facts.is_file());
+        read.find(|finding| is_another(finding.facts))
+            .map_or(Ok(()), |other| Err(conflict(path, first.met.header, other.met.header)))
     }
 }
 
 impl<'a> Finding<'a> {
     fn of(header: &'a Header, facts: &'a Facts) -> Self {
-        Self { header, first: facts, facts, before: None, read: None, is_restyled: false, is_torn: false }
+        Self { met: Met::of(header, facts), facts, before: None, read: None, is_torn: false }
     }
-}
-
-/// What a run found before it changed mode, owner or attributes of a file of several names.
-struct Style<'a> {
-    path: JailPath,
-    header: &'a Header,
-    facts: &'a Facts,
-    xattrs: Option<&'a BTreeMap<String, String>>,
-    is_granted: bool,
-}
-
-impl Style<'_> {
-    /// True if it is of the file of which something else was told at `path`.
-    fn is_of(&self, path: &JailPath, facts: &Facts, root: &Root) -> Result<bool, RootError> {
-        // Numbers are given anew, but not with the same size and time.
-        let is_known = self.path == *path || self.facts.same_content(facts);
-        Ok(is_known || is_still(path, facts, root)? && is_still(&self.path, self.facts, root)?)
-    }
-
-    fn differs(&self, other: &Self) -> bool {
-        let [one, two] = [self, other].map(|style| (style.facts.mode, style.facts.uid, style.facts.gid));
-        one != two || self.xattrs.zip(other.xattrs).is_some_and(|(one, two)| one != two)
-    }
-}
-
-/// Of a file of several names, the mode, owner and attributes from before a run changed them by one of these are told of the others too,
-/// by which another run may have found them changed. Tells of two runs of which both have changed them, by different names, and found
-/// them different: nobody knows which was the first.
-pub(super) fn share_styles<'a>(
-    paths: &mut BTreeMap<JailPath, Touched<'a>>,
-    root: &Root,
-) -> Result<Vec<Trouble>, RootError> {
-    let mut files: BTreeMap<(u64, u64), Vec<Style<'a>>> = BTreeMap::new();
-    for (path, touched) in &*paths {
-        let Touched { xattrs, granted: is_granted, .. } = *touched;
-        let is_one = |finding: &&Finding<'_>| finding.is_restyled && finding.first.is_file() && finding.first.nlink > 1;
-        for &Finding { header, first: facts, .. } in touched.findings.iter().filter(is_one) {
-            let style = Style { path: path.clone(), header, facts, xattrs, is_granted };
-            files.entry(facts.inode()).or_default().push(style);
-        }
-    }
-    let mut troubles = Vec::new();
-    for styles in files.values_mut() {
-        // The first run counts, as where all use one name.
-        styles.sort_by(|one, two| one.header.cmp(two.header));
-        let Some((first, others)) = styles.split_first() else { continue };
-        for Style { path, header, facts, .. } in others.iter().filter(|other| other.differs(first)) {
-            if *path != first.path && *header != first.header && first.is_of(path, facts, root)? {
-                let (one, two) = (first.header.workload.clone(), header.workload.clone());
-                let error = FilesError::Styles { path: path.clone(), first: one, second: two };
-                troubles.push(Trouble { path: path.clone(), other: Some(first.path.clone()), error });
-            }
-        }
-    }
-    for (path, touched) in paths.iter_mut() {
-        let told = |one: &Finding<'a>| Some((one.facts, files.get(&one.facts.inode())?));
-        let Some((facts, styles)) = touched.findings.iter().find_map(told) else { continue };
-        for style in styles {
-            if style.is_of(path, facts, root)? {
-                touched.styled = Some(style.facts);
-                touched.xattrs = touched.xattrs.or(style.xattrs);
-                touched.granted |= style.is_granted;
-                break;
-            }
-        }
-    }
-    Ok(troubles)
 }
 
 /// True if the root still has at `path` what had these `facts`, by its number.
-fn is_still(path: &JailPath, facts: &Facts, root: &Root) -> Result<bool, RootError> {
+pub(super) fn is_still(path: &JailPath, facts: &Facts, root: &Root) -> Result<bool, RootError> {
     Ok(root.facts(path)?.is_some_and(|now| now.inode() == facts.inode()))
+}
+
+/// Of a file of several names, what a run kept before it changed it by one of these is told of the others too, where another run has
+/// read the same by them, or nothing.
+pub(super) fn share_contents(paths: &mut BTreeMap<JailPath, Touched<'_>>, root: &Root) -> Result<(), RootError> {
+    let is_linked = |finding: &Finding<'_>| finding.facts.is_file() && finding.facts.nlink > 1;
+    let mut kept = BTreeMap::new();
+    for (path, touched) in &*paths {
+        for finding in touched.findings.iter().filter(|finding| is_linked(finding)) {
+            if let Some(before) = finding.before {
+                let of_file: &mut Vec<_> = kept.entry(finding.facts.inode()).or_default();
+                of_file.push((path.clone(), finding.facts, before));
+            }
+        }
+    }
+    for (path, touched) in paths.iter_mut().filter(|(_, touched)| touched.before.is_none()) {
+        for finding in touched.findings.iter_mut().filter(|finding| is_linked(finding)) {
+            for &(ref name, facts, before) in kept.get(&finding.facts.inode()).into_iter().flatten() {
+                let is_same = facts.same_content(finding.facts);
+                let is_unread = || finding.read.is_none();
+                if is_same || is_unread() && is_still(path, finding.facts, root)? && is_still(name, facts, root)? {
+                    (finding.facts, finding.before) = (facts, Some(before));
+                    touched.before = touched.before.or(finding.before);
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Of a file of several names, a run must not have read by one what another wrote by another; as far as they still are names of one
@@ -183,7 +155,7 @@ pub(super) fn names_agree(paths: &BTreeMap<JailPath, Touched<'_>>, root: &Root) 
         kept.entry(one.facts.inode()).or_default().push((path, one));
     }
     for (path, other) in all().filter(|(_, other)| other.read.is_some() || other.before.is_some()) {
-        let of_others = |(_, one): &&(&JailPath, &Finding<'_>)| !std::ptr::eq(one.header, other.header);
+        let of_others = |(_, one): &&(&JailPath, &Finding<'_>)| !std::ptr::eq(one.met.header, other.met.header);
         let kept: Vec<_> = kept.get(&other.facts.inode()).into_iter().flatten().filter(of_others).collect();
         if kept.iter().any(|(_, one)| one.facts.same_content(other.facts)) || !is_still(path, other.facts, root)? {
             continue;
@@ -192,7 +164,7 @@ pub(super) fn names_agree(paths: &BTreeMap<JailPath, Touched<'_>>, root: &Root) 
             let differs =
                 one.facts.size != other.facts.size || one.before.is_some_and(|before| !has_content(path, before, root));
             if differs && is_still(name, one.facts, root)? {
-                let error = conflict(path, one.header, other.header);
+                let error = conflict(path, one.met.header, other.met.header);
                 troubles.push(Trouble { path: path.clone(), other: Some((*name).clone()), error });
             }
         }
@@ -200,8 +172,9 @@ pub(super) fn names_agree(paths: &BTreeMap<JailPath, Touched<'_>>, root: &Root) 
     Ok(troubles)
 }
 
-pub(super) fn conflict(path: &JailPath, first: &Header, second: &Header) -> FilesError {
-    FilesError::Conflict { path: path.clone(), first: first.workload.clone(), second: second.workload.clone() }
+fn conflict(path: &JailPath, first: &Header, second: &Header) -> FilesError {
+    let said = ["a file with one content", "one with another"].map(str::to_owned);
+    Conflict::of(path, [first, second], said).into()
 }
 
 /// As it is, if it still is as the run found it; else as it was.

@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use super::model::{Found, Run, Touch, Trace};
+use super::model::{Found, Header, Run, Touch, Trace};
 use super::record::is_kernels;
+use super::style::{Met, agreed};
 use crate::path::{FileType, JailPath};
 
 /// Two runs found different things at one path.
@@ -29,7 +30,8 @@ struct Seen<'a> {
 
 impl Trace {
     /// Checks that all runs found the same at each path, as far as the trace can tell: a file's type, its size, and its
-    /// content where that was kept, and the text of a link. What a run has made itself, and what was missing, contradicts nothing.
+    /// content where that was kept, the text of a link, and mode and owner as far as it needs them. What a run has made itself, and what
+    /// was missing, contradicts nothing.
     ///
     /// # Errors
     /// The first path, in order, of which two runs tell different things.
@@ -51,8 +53,16 @@ impl Trace {
             }
         }
         for (path, met) in self.links_that_differ() {
-            let said = met.map(|link| format!("a link to `{}`", link.text));
-            conflicts.entry(path).or_insert_with(|| Conflict::of(path, met.map(|link| link.run), said));
+            conflicts.entry(path).or_insert_with(|| Conflict::of_links(path, met));
+        }
+        let mut met: BTreeMap<&JailPath, Vec<Met<'_>>> = BTreeMap::new();
+        for (path, by_run) in self.runs.iter().flat_map(styles) {
+            met.entry(path).or_default().push(by_run);
+        }
+        for (path, met) in met.iter().filter(|(path, _)| !is_kernels(path)) {
+            if let Err(apart) = agreed(&met.iter().collect::<Vec<_>>()) {
+                conflicts.entry(path).or_insert_with(|| Conflict::of_styles(path, apart));
+            }
         }
         conflicts.into_values().next().map_or(Ok(()), Err)
     }
@@ -74,8 +84,7 @@ impl Trace {
 }
 
 impl Conflict {
-    fn of(path: &JailPath, runs: [&Run; 2], [one, other]: [String; 2]) -> Self {
-        let headers = runs.map(|run| &run.header);
+    pub(crate) fn of(path: &JailPath, headers: [&Header; 2], [one, other]: [String; 2]) -> Self {
         let is_same_name = headers[0].workload == headers[1].workload;
         let [first, second] = headers.map(|header| {
             if is_same_name {
@@ -86,12 +95,24 @@ impl Conflict {
         });
         Self { path: path.clone(), first, one, second, other }
     }
+
+    /// A link led elsewhere.
+    pub(crate) fn of_links(path: &JailPath, met: [LinkText<'_>; 2]) -> Self {
+        Self::of(path, met.map(|link| &link.run.header), met.map(|link| format!("a link to `{}`", link.text)))
+    }
+
+    /// No mode and owner are those that both need.
+    pub(crate) fn of_styles(path: &JailPath, met: [&Met<'_>; 2]) -> Self {
+        let [one, other] = met;
+        let said = [format!("{} with {}", noun(one.file_type), one.style), format!("one with {}", other.style)];
+        Self::of(path, met.map(|met| met.header), said)
+    }
 }
 
 /// The text of a link as a run met it first.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LinkText<'a> {
-    pub(crate) run: &'a Run,
+    run: &'a Run,
     text: &'a str,
     /// The run went on from there, and did not only take it away.
     is_used: bool,
@@ -120,6 +141,17 @@ fn firsts(run: &Run) -> BTreeMap<&JailPath, Seen<'_>> {
     firsts
 }
 
+/// How a run met what is at each path, as far as it got there.
+fn styles(run: &Run) -> BTreeMap<&JailPath, Met<'_>> {
+    let mut styles = BTreeMap::new();
+    for touch in run.touches.iter().filter(|touch| !touch.made && touch.is_reached()) {
+        if let Found::There(facts) = &touch.found {
+            styles.entry(&touch.path).or_insert_with(|| Met::of(&run.header, facts)).take(touch);
+        }
+    }
+    styles
+}
+
 impl Seen<'_> {
     fn contradicts(&self, other: &Self) -> Option<Conflict> {
         let (Found::There(one), Found::There(two)) = (&self.touch.found, &other.touch.found) else { return None };
@@ -133,7 +165,7 @@ impl Seen<'_> {
             }
             _ => return None,
         };
-        Some(Conflict::of(&self.touch.path, [self.run, other.run], [said, and]))
+        Some(Conflict::of(&self.touch.path, [&self.run.header, &other.run.header], [said, and]))
     }
 }
 
@@ -258,6 +290,26 @@ mod tests {
         assert_eq!(told([used("v1"), taken("v1"), used("v1")]), Ok(()));
     }
 
+    /// Those that need two modes, and not who only changes one.
+    #[test]
+    fn modes_that_two_runs_need_are_told_of_both() {
+        let met = |mode, access| {
+            let call = if access == Access::Attributes { "chmod" } else { "execve" }.to_owned();
+            let touch = touch("/f", 1, None);
+            Touch { found: Found::There(Facts { mode, ..facts(&touch) }), call, access, ..touch }
+        };
+        let told = |touches: [Touch; 3]| {
+            let runs = touches.into_iter().zip(["a", "b", "c"]).map(|(touch, name)| run(name, vec![touch]));
+            trace(runs.collect()).check().map_err(|conflict| conflict.to_string())
+        };
+        let (changes, executes) = (met(0o644, Access::Attributes), |mode| met(mode, Access::Execute));
+        assert_eq!(told([changes.clone(), executes(0o755), executes(0o755)]), Ok(()));
+        assert_eq!(
+            told([changes, executes(0o755), executes(0o700)]),
+            Err("`/f` was a file with mode 0755 and owner 0:0 in workload `b`, and one with mode 0700 and owner 0:0 in workload `c`".to_owned())
+        );
+    }
+
     fn facts(touch: &Touch) -> Facts {
         let Found::There(facts) = &touch.found else { panic!("it was there") };
         facts.clone()
@@ -276,11 +328,13 @@ mod tests {
         files
     }
 
-    /// Workload by workload: path, size, and the byte that was kept of it.
-    type Sketch = Vec<(String, Vec<(String, u64, Option<u8>)>)>;
+    /// Workload by workload: path, size, the byte that was kept of it, mode, and what was done.
+    type Sketch = Vec<(String, Vec<(String, u64, Option<u8>, u32, Access)>)>;
 
     fn any_trace() -> impl Strategy<Value = Sketch> {
-        let touch = ("/[a-c]", 0..3_u64, proptest::option::of(0..3_u8));
+        let mode = proptest::sample::select(vec![0o600, 0o644, 0o755]);
+        let access = proptest::sample::select(vec![Access::Look, Access::Execute, Access::Write, Access::Attributes]);
+        let touch = ("/[a-c]", 0..3_u64, proptest::option::of(0..3_u8), mode, access);
         proptest::collection::vec(("[a-c]", proptest::collection::vec(touch, 0..4)), 1..4)
     }
 
@@ -297,8 +351,12 @@ mod tests {
         };
         let mut all = Vec::new();
         for (workload, touches) in runs {
-            let touches =
-                touches.iter().map(|(path, size, before)| touch(path, *size, before.map(&mut keep).as_deref()));
+            let touches = touches.iter().map(|(path, size, before, mode, access)| {
+                let touch = touch(path, *size, before.map(&mut keep).as_deref());
+                let found = Found::There(Facts { mode: *mode, ..facts(&touch) });
+                let call = if *access == Access::Attributes { "chmod" } else { "openat" }.to_owned();
+                Touch { found, call, access: *access, ..touch }
+            });
             all.push(run(workload, touches.collect()));
         }
         Trace { runs: all, store }.write(at).unwrap();

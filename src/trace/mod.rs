@@ -18,6 +18,7 @@ mod preserve;
 mod record;
 mod rights;
 mod store;
+mod style;
 mod write;
 
 pub use format::{TraceError, write_run};
@@ -27,4 +28,5 @@ pub use minjail_tracer::{Access, Gap, Protocol};
 pub use model::{Ending, FORMAT, Found, Header, Link, Listening, MADE_UP, NAMESPACE, Program, Run, Touch, Trace};
 pub use record::{RecordError, Recorder, Tally, WrittenOut};
 pub(crate) use record::{is_kernels, is_shared, is_temporary};
+pub(crate) use style::{Met, Style, agreed};
 pub use write::check_place;

@@ -168,6 +168,11 @@ impl Touch {
         }
     }
 
+    /// True if no directory on the way was closed to the program's user.
+    pub fn is_reached(&self) -> bool {
+        self.refused.as_ref().is_none_or(|stop| *stop == self.path)
+    }
+
     /// True for a call that may take away what is there by giving it another name, or put something else in its place so
     /// (`rename(2)`).
     pub fn renames(&self) -> bool {
