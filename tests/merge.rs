@@ -210,6 +210,9 @@ fn what_was_written_between_two_runs() {
             }
         }
         assert_eq!(conf_of(&context, &[&later[0], &later[1]]), Ok(content.to_owned()));
+        // Of one trace there is no image to compare, and `diff` leaves nothing out.
+        let told = outcome_of(&mut context.minjail(&["diff", &traces[0], &later[0]]));
+        told.assert_refused(125, &["conf` has changed since the trace was made", "with `minjail build --exclude`"]);
     }
 }
 

@@ -84,7 +84,12 @@ fn of_trace(directory: &Path, like: Option<&Manifest>) -> Result<Side, Failure> 
     let lead = trace.lead();
     let root = Root::open(&lead.root)?;
     let chosen = Chosen::default();
-    let (files, _) = files::needed(&trace, &root, &chosen.policy)?;
+    let (files, _) = files::needed(&trace, &root, &chosen.policy).map_err(|error| match error {
+        error if error.is_trouble() => Failure::new(error).hint(
+            "trace again, or build an image of the trace without it, with `minjail build --exclude`, and compare the image's lock",
+        ),
+        error => error.into(),
+    })?;
     let packages = Packages::read(&root)?;
     let (epoch, packing) = like.map_or((0, Packing::default()), |lock| (lock.epoch, lock.packing.clone()));
     let config = super::configure::config(&trace, lead, &profile::Image::default(), &chosen)?;

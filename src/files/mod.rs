@@ -58,7 +58,7 @@ pub enum FilesError {
 
 impl FilesError {
     /// True if something is not there as the runs found it, or not all of them found the same: nobody has to care about who leaves it out.
-    fn is_trouble(&self) -> bool {
+    pub fn is_trouble(&self) -> bool {
         matches!(self, Self::Changed { .. } | Self::Torn { .. } | Self::Gone { .. } | Self::Conflict(_))
     }
 }
