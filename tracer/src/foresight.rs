@@ -272,7 +272,7 @@ impl Engine<'_> {
         self.spelled = spelled;
         let Ok((place, from)) = self.start(asking.task, from, self.known.is_settled()) else { return };
         // What is in no place of ours is a gap, wherever it leads.
-        if place.namespace.is_some() {
+        if place.namespace.is_some() || place.behind.is_some() {
             return;
         }
         let from = from.of(&place).to_vec();

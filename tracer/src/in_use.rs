@@ -52,8 +52,9 @@ impl InUse {
 
     fn question(&self) -> Question {
         let Use { access, follow, .. } = self.used;
-        let Place { namespace, root, .. } = &*self.place;
-        (access, follow, *namespace, root.clone(), self.from.clone(), self.spelled.clone())
+        let Place { namespace, root, behind, .. } = &*self.place;
+        let behind = behind.as_ref().map(|behind| behind.inode);
+        (access, follow, *namespace, behind, root.clone(), self.from.clone(), self.spelled.clone())
     }
 
     /// The directory in which the call itself is to change the name `end`; `None` if it is not, or if somebody would have to be
@@ -79,8 +80,9 @@ impl InUse {
     }
 }
 
-/// What is the same for the same path in the same place: access, following of links, mount namespace, root, start, spelling.
-type Question = (Access, bool, Option<u64>, Vec<u8>, Vec<u8>, Vec<u8>);
+/// What is the same for the same path in the same place: access, following of links, mount namespace, what that is behind, root,
+/// start, spelling.
+type Question = (Access, bool, Option<u64>, Option<Inode>, Vec<u8>, Vec<u8>, Vec<u8>);
 
 /// What tasks use.
 #[derive(Debug, Default)]

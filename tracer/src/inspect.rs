@@ -3,6 +3,7 @@
 //! What others may do to it meanwhile is in [`race`](crate::race).
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 
@@ -20,9 +21,9 @@ use crate::place::{self, Place};
 use crate::race::{Led, Raced, Spelled};
 use crate::retrace::Retraced;
 use crate::served::Lies;
-use crate::start::{Start, has_ended};
+use crate::start::Start;
 use crate::sys::{SyscallEntry, WaitingCall};
-use crate::walk::{Asker, Blocked, Walked};
+use crate::walk::{Asker, Blocked, Onward, Walked};
 use crate::{filesystem, look, sys};
 
 /// The task that stands at the entry of a call.
@@ -297,30 +298,6 @@ impl Engine<'_> {
         if access == Access::Execute { self.executing_open(asking, descriptor, open.path) } else { Ok(()) }
     }
 
-    /// What is open at `descriptor`, which has this path as `/proc` tells it.
-    pub(crate) fn open_at(
-        &mut self,
-        asking: Asking,
-        descriptor: i32,
-        path: Vec<u8>,
-        access: Access,
-    ) -> Result<(), TraceError> {
-        let place = match self.places.of(asking.task, self.known.is_settled()) {
-            Ok(place) => place,
-            Err(errno) => return self.hidden(asking.process, errno),
-        };
-        let door = || format!("fd/{descriptor}");
-        if place.shows(asking.task, door, &path) {
-            return self.at_in(asking, &place, path, access);
-        }
-        let others = || self.machine.processes();
-        match self.places.shown_elsewhere(asking.task, &place, (&door(), &path, false), others) {
-            Some((place, path)) => self.at_in(asking, &place, path, access),
-            None if has_ended(&path) || place.is_own(asking.task, &door()) => Ok(()),
-            None => self.gap(asking.process, Gap::MountNamespace),
-        }
-    }
-
     /// A path that is known by other means than the task's spelling; it has no links.
     pub(crate) fn at(&mut self, asking: Asking, path: Vec<u8>, access: Access) -> Result<(), TraceError> {
         let place = match self.places.of(asking.task, self.known.is_settled()) {
@@ -330,7 +307,13 @@ impl Engine<'_> {
         self.at_in(asking, &place, path, access)
     }
 
-    fn at_in(&mut self, asking: Asking, place: &Place, path: Vec<u8>, access: Access) -> Result<(), TraceError> {
+    pub(crate) fn at_in(
+        &mut self,
+        asking: Asking,
+        place: &Place,
+        path: Vec<u8>,
+        access: Access,
+    ) -> Result<(), TraceError> {
         let question = (access, asking.entry.call.sets_times(), place.namespace);
         if self.known.is_new((question, path.as_slice())) || asking.entry.call.moves() {
             let found = self.found_in(asking.task, place, &path);
@@ -346,18 +329,28 @@ impl Engine<'_> {
 
     /// Walks `self.spelled` and tells where it leads, unless that is known. Gives it back if that is to be opened or verified.
     pub(crate) fn touch(&mut self, asking: Asking, used: Use) -> Result<Option<Led>, TraceError> {
+        match self.start(asking.task, used.from, self.known.is_settled()) {
+            Ok((place, from)) => self.touch_from(asking, used, &place, &from, MOST_PLACES),
+            Err(errno) => self.hidden(asking.process, errno).map(|()| None),
+        }
+    }
+
+    /// The same from where that starts, through so many further places.
+    fn touch_from(
+        &mut self,
+        asking: Asking,
+        used: Use,
+        place: &Arc<Place>,
+        from: &Start,
+        turns: usize,
+    ) -> Result<Option<Led>, TraceError> {
         let Asking { task, process, entry, .. } = asking;
-        let settled = self.known.is_settled();
-        let start = self.start(task, used.from, settled);
-        let (place, from) = match start {
-            Ok(start) => start,
-            Err(errno) => return self.hidden(process, errno).map(|()| None),
-        };
         let spelled = std::mem::take(&mut self.spelled);
         let Use { access, follow, verify, .. } = used;
         let (mut led, mut has_moved) = (None, false);
         let sets_times = entry.call.sets_times();
-        let way = (place.namespace, place.root.as_slice(), from.of(&place), spelled.as_slice());
+        let root = (place.root.as_slice(), place.behind.as_ref().map(|behind| behind.inode));
+        let way = (place.namespace, root, from.of(place), spelled.as_slice());
         let question = (access, sets_times, follow, way);
         let (mut change, mut is_remote) = (changes(&entry, access), false);
         // Both paths of a call that moves something belong together.
@@ -367,7 +360,7 @@ impl Engine<'_> {
         let is_asked = verify || access.makes() || matches!(access, Access::Enter | Access::Execute);
         if is_new || was_missing || is_asked {
             let walked;
-            (walked, has_moved) = self.walk(asking, used, &place, &from, &spelled);
+            (walked, has_moved) = self.walk(asking, used, place, from, &spelled);
             if self.walker.is_waiting() {
                 if is_new {
                     self.known.forget(question);
@@ -375,13 +368,31 @@ impl Engine<'_> {
                 self.spelled = spelled;
                 return Ok(None);
             }
-            let Walked { walk, is_personal, stop } = walked;
+            let Walked { walk, is_personal, stop, onward } = walked;
+            if let Some((next, Onward { at, from, spelled: rest })) = self.next(asking, place, &walk, stop, onward) {
+                self.known.forget(question);
+                let Some(turns) = turns.checked_sub(1) else {
+                    self.spelled = spelled;
+                    return Ok(None);
+                };
+                let walk = Walk { found: Found::There(Box::new(at)), ..walk };
+                self.tell_touch(asking, place, Access::Look, &spelled, &walk)?;
+                self.spelled = rest;
+                let led = self.touch_from(asking, used, &next, &Start::Directory(from), turns);
+                self.spelled = spelled;
+                return led;
+            }
             // Another call may go further by the same path.
             let is_personal = is_personal || stop == Some(Blocked::Refused);
             if goes_elsewhere(&entry, access, stop) {
                 // From there on, its places may be such as no path leads to.
                 self.places.distrust();
-                self.gap(process, Gap::MountNamespace)?;
+                match self.behind_door(asking, place, &walk.end) {
+                    Some((behind, _)) if stop == Some(Blocked::Elsewhere { goes_on: false }) => {
+                        self.at_door(asking, &behind, access)?;
+                    }
+                    _ => self.gap(process, Gap::MountNamespace)?,
+                }
             }
             let is_missing = matches!(walk.found, Found::Missing);
             if is_missing || was_missing {
@@ -418,20 +429,20 @@ impl Engine<'_> {
             // What was made and removed may be made anew.
             self.telling.is_repeated = !tell && is_missing && access.makes();
             if tell || self.telling.is_repeated {
-                self.tell_touch(asking, &place, access, &spelled, &walk)?;
+                self.tell_touch(asking, place, access, &spelled, &walk)?;
                 self.telling.is_repeated = false;
                 if std::mem::take(&mut self.telling.again) {
                     self.known.forget(question);
                 }
             }
             if access == Access::Execute {
-                self.executing(asking, &place, &walk)?;
+                self.executing(asking, place, &walk)?;
             }
         }
         if matches!(from, Start::WorkingDirectory) && !spelled.starts_with(b"/") {
-            self.relative(asking, used, &place, &spelled)?;
+            self.relative(asking, used, place, &spelled)?;
         }
-        self.uses(asking, used, &place, from.of(&place), &spelled);
+        self.uses(asking, used, place, from.of(place), &spelled);
         self.spelled = spelled;
         if is_remote && change == Some(Change::Names) {
             self.races.uses.change_remote();
@@ -454,7 +465,7 @@ impl Engine<'_> {
             // That took its time, and what is missing may be made at any moment: the last look is the nearest to the call.
             walked = self.walker.walk(asker, from.of(place), spelled, used.follow, settled);
         }
-        if let (Kind::OpenHow, false) = (&entry.call.kind, place.namespace.is_some()) {
+        if let (Kind::OpenHow, None, None) = (&entry.call.kind, place.namespace, &place.behind) {
             let resolve = decode::resolve(&entry, &|address, buffer| memory::read(task, address, buffer));
             walked = walked.kept_to(resolve, from.of(place), spelled);
         }
@@ -558,6 +569,10 @@ impl Engine<'_> {
         }
     }
 }
+
+/// So many times a path may go on in another place: to one and back there is a link on the way at least, and the kernel does not follow
+/// the 41st (`path_resolution(7)`).
+const MOST_PLACES: usize = 82;
 
 /// How a call goes on whose path nobody can rewrite.
 fn unverified(led: &Led) -> Verdict {

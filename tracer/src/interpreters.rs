@@ -86,12 +86,13 @@ impl Engine<'_> {
             // A relative one is relative to the working directory of whoever executes (`fs/binfmt_script.c`).
             let settled = self.known.is_settled();
             self.spelled.clone_from(&interpreter);
-            let place = match self.start(asking.task, decode::From::WorkingDirectory, settled) {
-                Ok((place, _)) => place,
+            let (place, start) = match self.start(asking.task, decode::From::WorkingDirectory, settled) {
+                Ok(start) => start,
                 Err(errno) => return self.hidden(asking.process, errno),
             };
-            let from = if interpreter.starts_with(b"/") { &place.root } else { &place.directory };
-            let loader = ("loader", place.namespace, place.root.as_slice(), from.as_slice(), &*interpreter);
+            let from = if interpreter.starts_with(b"/") { &place.root } else { start.of(&place) };
+            let root = (place.root.as_slice(), place.behind.as_ref().map(|behind| behind.inode));
+            let loader = ("loader", place.namespace, root, from, &*interpreter);
             if is_loader && !self.known.is_new(loader) {
                 return Ok(());
             }
@@ -101,7 +102,7 @@ impl Engine<'_> {
                 self.known.forget(loader);
                 return Ok(());
             }
-            let question = ("interpreter", place.namespace, place.root.as_slice(), &*interpreter, walk.end.as_slice());
+            let question = ("interpreter", place.namespace, root, &*interpreter, walk.end.as_slice());
             if self.known.is_new(question) {
                 self.tell_touch(asking, &place, Access::Execute, &interpreter, &walk)?;
             }
@@ -227,9 +228,8 @@ fn hold(place: &Place, task: i32, path: &[u8]) -> Result<OwnedFd, Errno> {
         Cow::Borrowed(path) => openat2(AT_FDCWD, path, how),
         // The door to the task's own view is a link itself.
         Cow::Owned(reached) => {
-            let door = format!("/proc/{task}/root/");
-            let below = reached.strip_prefix(door.as_bytes()).unwrap_or(&reached);
-            openat2(open(door.as_str(), HOLD, Mode::empty())?, &*[b"./", below].concat(), how)
+            let (door, below) = place.split(task, &reached);
+            openat2(open(door.as_str(), HOLD, Mode::empty())?, &*[b".", below].concat(), how)
         }
     }
 }

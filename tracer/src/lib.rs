@@ -12,6 +12,7 @@
 #![doc = include_str!("../../docs/limits.md")]
 
 mod anew;
+mod behind;
 mod bpf;
 mod calls;
 mod changed;

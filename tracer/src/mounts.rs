@@ -82,6 +82,18 @@ impl Mounts {
         Some(Self::parse(&text).seen_from(&format!("/proc/{task}/root")))
     }
 
+    /// Of one that is in no namespace any more, and nothing on it: paths begin there.
+    pub(crate) fn alone(mount: Mount) -> Self {
+        let point = b"/".to_vec();
+        let mut alone = Self::default();
+        alone.complete(Mount { parent: mount.id, point, ..mount });
+        alone
+    }
+
+    pub(crate) fn find(&self, id: u32) -> Option<&Mount> {
+        self.all.iter().find(|mount| mount.id == id)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Mount> {
         self.all.iter()
     }
@@ -104,15 +116,27 @@ impl Mounts {
 
     /// The mounts through which `path` leads, from the root on, if it has no links on its way: one may lie over another, or
     /// hide it. Empty if the table does not tell what is mounted at the root.
-    pub(crate) fn way<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = &'a Mount> {
+    pub(crate) fn way<'a, 'p>(&'a self, path: &'p [u8]) -> impl Iterator<Item = &'a Mount> + use<'a, 'p> {
+        self.way_from(self.top(), b"/", path)
+    }
+
+    /// The same from the directory `from` on, which is on the mount `first`.
+    pub(crate) fn way_from<'a, 'p>(
+        &'a self,
+        first: Option<&'a Mount>,
+        from: &'p [u8],
+        path: &'p [u8],
+    ) -> impl Iterator<Item = &'a Mount> + use<'a, 'p> {
         let next = move |mount: &&Mount| {
-            // Who begins at the root does not meet what is mounted over it (`fs/namei.c`, `path_init`).
-            let above =
-                |other: &&Mount| other.parent == mount.id && other.point != b"/" && below(path, &other.point).is_some();
+            // Who begins there does not meet what is mounted over it (`fs/namei.c`, `path_init`).
+            let is_below = |point: &[u8]| point != from && below(point, from).is_some();
+            let above = |other: &&Mount| {
+                other.parent == mount.id && is_below(&other.point) && below(path, &other.point).is_some()
+            };
             self.all.iter().filter(above).min_by_key(|other| other.point.len())
         };
         // A table that was read while mounts changed may lead in a circle.
-        std::iter::successors(self.top(), next).take(self.all.len())
+        std::iter::successors(first, next).take(self.all.len())
     }
 }
 

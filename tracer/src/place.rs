@@ -12,6 +12,7 @@ use nix::fcntl::{OFlag, open, openat, readlink, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstat, stat};
 use nix::sys::uio::pread;
 
+use crate::behind::Behind;
 use crate::look;
 use crate::maps::Maps;
 use crate::mounts::{Mounts, below};
@@ -39,6 +40,8 @@ pub(crate) struct Place {
     pub(crate) strays: bool,
     /// What the task sees, if that may differ from what the program was given.
     pub(crate) view: Option<Arc<View>>,
+    /// Everything here is reached from what the task has open.
+    pub(crate) behind: Option<Arc<Behind>>,
     /// What the program serves itself, as the task sees it, and as the tracer does.
     pub(crate) served: Option<Arc<Table>>,
     pub(crate) served_outside: Option<Arc<Table>>,
@@ -69,6 +72,9 @@ impl Place {
 
     /// The path under which the tracer reaches what `task`, which stands here, has at `path`.
     pub(crate) fn reach<'a>(&self, task: i32, path: &'a [u8]) -> Cow<'a, [u8]> {
+        if let Some(reached) = self.behind.as_ref().and_then(|behind| behind.reach(path)) {
+            return Cow::Owned(reached);
+        }
         if self.namespace.is_none() {
             return Cow::Borrowed(path);
         }
@@ -77,18 +83,18 @@ impl Place {
         below(path, &self.top).map_or(Cow::Borrowed(path), |below| [door.as_bytes(), below].concat().into())
     }
 
-    /// The path under which the tracer reaches `path` from where `task` stands, if it lies there.
-    pub(crate) fn by_directory(&self, task: i32, path: &[u8]) -> Option<Vec<u8>> {
-        let rest = below(path, &self.directory).filter(|_| self.namespace.is_none() && !self.is_gone)?;
-        Some([format!("/proc/{task}/cwd/").as_bytes(), rest].concat())
+    /// A path under which the tracer reaches something of `task`, as the link on the way that it is to follow, and the rest.
+    pub(crate) fn split<'a>(&self, task: i32, reached: &'a [u8]) -> (String, &'a [u8]) {
+        let door = self.behind.as_ref().map_or_else(|| format!("/proc/{task}/root"), |behind| behind.door.clone());
+        let below = reached.strip_prefix(door.as_bytes()).unwrap_or(reached);
+        (door, below)
     }
 
-    /// True if `door`, a link of `/proc/TASK`, leads to what lies in a file system of the program's own.
-    pub(crate) fn is_own(&self, task: i32, door: &str) -> bool {
-        let view = self.view.as_ref().filter(|_| self.namespace.is_some());
-        view.is_some_and(|view| {
-            sys::known_inode(&format!("/proc/{task}/{door}")).is_ok_and(|behind| view.is_own(behind.mount))
-        })
+    /// The path under which the tracer reaches `path` from where `task` stands, if it lies there.
+    pub(crate) fn by_directory(&self, task: i32, path: &[u8]) -> Option<Vec<u8>> {
+        let is_here = self.namespace.is_none() && !self.is_gone && !self.strays;
+        let rest = below(path, &self.directory).filter(|_| is_here)?;
+        Some([format!("/proc/{task}/cwd/").as_bytes(), rest].concat())
     }
 
     /// True if `door`, a link of `/proc/TASK`, leads to what stands at `path` in the task's view: below what was mounted
@@ -116,7 +122,7 @@ pub(crate) struct Places {
     has_mounted: bool,
     /// There may be mounts that are in no namespace: their paths tell nothing (`open_tree(2)`, `fsmount(2)`).
     has_detached: bool,
-    views: Views,
+    pub(crate) views: Views,
     /// The directories of descriptors of tasks that were asked for: they are asked for again and again.
     descriptors: HashMap<i32, OwnedFd>,
     /// The last one of which it was found that a directory is open there, until names change: who walks a tree starts from it for
@@ -171,7 +177,7 @@ impl Places {
     }
 
     /// Where the tracer itself stands.
-    fn own(&mut self) -> Place {
+    pub(crate) fn own(&mut self) -> Place {
         let view = self.view(nix::unistd::gettid().as_raw(), None, b"/");
         let served = self.served.table().cloned();
         Place {
@@ -187,34 +193,16 @@ impl Places {
         }
     }
 
-    /// The place in whose view `door`, a link of `/proc/TASK` whose text is `path`, leads to what, if that is not the task's own:
-    /// the tracer's, if what is behind the door was opened before the task had another one, or if the task, or one of the
-    /// `others`, has mounted something over it. `goes_on`: to what is below it, too.
-    pub(crate) fn shown_elsewhere(
-        &mut self,
-        task: i32,
-        place: &Place,
-        (door, path, goes_on): (&str, &[u8], bool),
-        others: impl FnOnce() -> BTreeSet<i32>,
-    ) -> Option<(Arc<Place>, Vec<u8>)> {
+    /// The tracer's own place, if `door`, a link of `/proc/TASK`, leads to what stands at `path` there: what is open may be from before
+    /// the task had another view.
+    pub(crate) fn shown_outside(&mut self, task: i32, place: &Place, door: &str, path: &[u8]) -> Option<Arc<Place>> {
         place.namespace?;
         let own = self.own();
-        let door = format!("/proc/{task}/{door}");
-        if leads_to(&door, path, own.served.as_deref()) {
-            return Some((Arc::new(own), path.to_vec()));
-        }
-        let mount = sys::known_inode(&door).ok()?.mount;
-        let covered = |view: &View| {
-            let mut covered = view.covered(path, mount, goes_on).into_iter();
-            covered.find(|path| leads_to_file(&door, path, own.served.as_deref()))
-        };
-        let shown = place.view.as_deref().and_then(covered);
-        let shown = shown.or_else(|| self.seen_by(place, others()).iter().find_map(|view| covered(view)))?;
-        Some((Arc::new(own), shown))
+        leads_to(&format!("/proc/{task}/{door}"), path, own.served.as_deref()).then(|| Arc::new(own))
     }
 
     /// What those of `others` see who have another mount namespace than whoever stands at `place`: a descriptor may be from there.
-    fn seen_by(&mut self, place: &Place, others: BTreeSet<i32>) -> Vec<Arc<View>> {
+    pub(crate) fn seen_by(&mut self, place: &Place, others: BTreeSet<i32>) -> Vec<Arc<View>> {
         let mut met = HashSet::from([place.namespace, self.own_namespace]);
         let mut views = Vec::new();
         for other in others {
@@ -510,7 +498,7 @@ pub(crate) fn leads_to(door: &str, path: &[u8], served: Option<&Table>) -> bool 
 }
 
 /// The same of the file alone, whichever mount it was reached by.
-fn leads_to_file(door: &str, path: &[u8], served: Option<&Table>) -> bool {
+pub(crate) fn leads_to_file(door: &str, path: &[u8], served: Option<&Table>) -> bool {
     let file = |inode: Inode| (inode.device, inode.number);
     both(door, path, served).is_some_and(|(behind, there)| file(behind) == file(there))
 }
@@ -572,9 +560,24 @@ pub(crate) fn family(task: i32) -> Option<(i32, i32)> {
     Some((number(&status, "Tgid:")?, number(&status, "PPid:")?))
 }
 
-/// The number that `task` has in its own pid namespace (`proc(5)`, `NSpid` of `/proc/pid/status`).
-pub(crate) fn own_number(task: i32) -> Option<i32> {
-    last(&fs_read(&format!("/proc/{task}/status"))?, "NSpid:")
+/// The number that `task` has in the `/proc` at `root`, which may be another pid namespace's than the tracer's; `None` if it is not to
+/// be seen there, or the tracer is not told.
+pub(crate) fn number_in(root: &str, task: i32) -> Option<i32> {
+    let numbers = |directory: String| {
+        let status = fs_read(&format!("{directory}/status"))?;
+        let numbers = field(&status, "NSpid:")?.split_ascii_whitespace();
+        Some(numbers.filter_map(|number| number.parse().ok()).collect::<Vec<i32>>())
+    };
+    // proc(5), `NSpid` of /proc/pid/status: from the pid namespace of that /proc down to the task's own.
+    let own = format!("/proc/{task}");
+    let all = numbers(own.clone())?;
+    // Of two tasks with the same numbers from somewhere down, the last is that of two namespaces.
+    let space = |directory: &str| stat(format!("{directory}/ns/pid").as_str()).map(|space| space.st_ino);
+    let is_it = |&index: &usize| {
+        let there = format!("{root}/{}", all[index]);
+        space(&there) == space(&own) && numbers(there).is_some_and(|numbers| numbers == all[index..])
+    };
+    (0..all.len()).find(is_it).map(|index| all[index])
 }
 
 /// True if `task` looks at files as another user than this process does (`proc(5)`, the last of `Uid` of `/proc/pid/status`).

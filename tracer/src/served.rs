@@ -166,6 +166,11 @@ impl Served {
         self.table_of(mounts)
     }
 
+    /// True if the program may serve something that stands there.
+    pub(crate) fn may_be_in(&self, mounts: &Mounts) -> bool {
+        self.is_expected() && self.table_of(mounts.clone()).is_some()
+    }
+
     /// `None` if the program serves nothing that stands there.
     fn table_of(&self, mounts: Mounts) -> Option<Arc<Table>> {
         let fuse = || mounts.iter().filter(|mount| mount.is_fuse() && !self.foreign.contains(&mount.device));

@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::look;
 use crate::mounts::parent;
 use crate::place::{Open, Place};
+use crate::sys::{self, Inode};
 
 /// What a path is relative to.
 pub(crate) enum Start {
@@ -119,24 +120,27 @@ impl Engine<'_> {
         if is_shown {
             return Ok((Arc::clone(place), directory));
         }
-        let goes_on = !matches!(self.spelled.as_slice(), b"." | b"./");
-        let elsewhere = if is_gone {
-            None
-        } else {
-            let others = || self.machine.processes();
-            self.places.shown_elsewhere(task, place, (&door(), &directory, goes_on), others)
-        };
-        match elsewhere {
-            Some(shown) => Ok(shown),
-            None if has_ended(&directory) => Err(Errno::ENOENT),
-            // Other names may lead to what is mounted there.
-            None if !goes_on && place.is_own(task, &door()) => Err(Errno::ENOENT),
-            None => Err(Errno::EXDEV),
+        if has_ended(task, &door(), &directory) {
+            return Err(Errno::ENOENT);
         }
+        if is_gone {
+            return Err(Errno::EXDEV);
+        }
+        if let Some(outside) = self.places.shown_outside(task, place, &door(), &directory) {
+            return Ok((outside, directory));
+        }
+        let others = || self.machine.processes();
+        let behind = self.places.behind(task, place, (format!("/proc/{task}/{}", door()), &directory), others);
+        behind.map(|behind| (behind, directory)).ok_or(Errno::EXDEV)
     }
 }
 
-/// True if `path` was a process's below `/proc`, and went with it.
-pub(crate) fn has_ended(path: &[u8]) -> bool {
-    path.starts_with(b"/proc/") && look::known(path) == Err(Errno::ENOENT)
+/// True if `path`, the text of `door`, a link of `/proc/TASK`, was a process's below the tracer's `/proc`, and went with it.
+pub(crate) fn has_ended(task: i32, door: &str, path: &[u8]) -> bool {
+    let device = |known: Result<Inode, Errno>| known.ok().map(|known| known.device);
+    let is_ours = || {
+        let proc = device(look::known(b"/proc"));
+        proc.is_some() && proc == device(sys::known_inode(&format!("/proc/{task}/{door}")))
+    };
+    path.starts_with(b"/proc/") && look::known(path) == Err(Errno::ENOENT) && is_ours()
 }

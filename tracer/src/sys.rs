@@ -137,7 +137,7 @@ pub(crate) fn mapping(maps: BorrowedFd<'_>, address: u64) -> Result<Mapping, Err
 }
 
 /// What is known of a file without asking anybody (`AT_STATX_DONT_SYNC` of `statx(2)`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Inode {
     /// Major and minor number.
     pub(crate) device: (u32, u32),

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use crate::TraceError;
+use crate::behind::LEFT;
 use crate::engine::Engine;
 use crate::event::{Access, Found, Gap, Link, Searched, Walk};
 use crate::inspect::Asking;
@@ -67,6 +68,8 @@ pub(crate) struct View {
     pub(crate) made: Arc<Made>,
     /// Both see the same.
     pub(crate) is_ours: bool,
+    /// The mount, and the directory on it, where paths begin, if that is not the root.
+    pub(crate) begins: Option<(u32, Vec<u8>)>,
 }
 
 /// The mounts that there were before the program mounted anything.
@@ -140,6 +143,22 @@ impl View {
         behind.is_none_or(|behind| behind.mount == 0 || mount == Some(behind.mount))
     }
 
+    /// The same for who begins at `path`, which is on the mount `id`.
+    pub(crate) fn begun_at(&self, id: u32, path: &[u8]) -> Option<Self> {
+        let within = below(path, &self.top).map(|rest| join(b"/", rest))?;
+        below(&within, &self.theirs.find(id)?.point)?;
+        Some(Self { begins: Some((id, within)), is_ours: false, ..self.clone() })
+    }
+
+    /// The mount that `path` is on, which has no links on its way.
+    pub(crate) fn mount(&self, path: &[u8]) -> Option<&Mount> {
+        let within = below(path, &self.top).map(|rest| join(b"/", rest))?;
+        match &self.begins {
+            None => self.theirs.way(&within).last(),
+            Some((id, from)) => self.theirs.way_from(self.theirs.find(*id), from, &within).last(),
+        }
+    }
+
     /// Where the program was given what was seen at `path`.
     pub(crate) fn given_at(&self, path: &[u8]) -> Vec<Vec<u8>> {
         if let Source::At(paths) = self.source(path) { paths } else { Vec::new() }
@@ -149,7 +168,7 @@ impl View {
     fn source(&self, path: &[u8]) -> Source {
         let within = below(path, &self.top).map(|rest| join(b"/", rest));
         let Some(within) = within else { return Source::Hidden };
-        let Some(mount) = self.theirs.way(&within).last() else { return Source::Hidden };
+        let Some(mount) = self.mount(path) else { return Source::Hidden };
         if self.is_ours && self.is_as_given(mount) {
             return Source::At(vec![path.to_vec()]);
         }
@@ -177,33 +196,20 @@ impl View {
         !self.given.devices.contains(&mount.device) && self.made.has(mount)
     }
 
-    /// Where the tracer sees the directory that one who has it open, or stands there, reached through the mount `id` by `path`, if
-    /// something else is to be seen there by now. Where a path `goes_on` from there, nowhere if something is mounted below, as that may
-    /// differ.
-    pub(crate) fn covered(&self, path: &[u8], id: u64, goes_on: bool) -> Vec<Vec<u8>> {
-        let mount = self.theirs.iter().find(|mount| u64::from(mount.id) == id);
-        let within = below(path, &self.top).map(|rest| join(b"/", rest));
-        let Some((mount, within)) = mount.zip(within) else { return Vec::new() };
-        let is_within = |mount: &Mount, path: &[u8]| below(&mount.point, path).is_some_and(|rest| !rest.is_empty());
-        let mut paths = self.given_on(mount, &within);
-        if !goes_on {
-            return paths;
-        }
-        paths.retain(|path| !self.ours.iter().any(|mount| is_within(mount, path)));
-        let has_mounts = self.theirs.iter().any(|other| other.parent == mount.id && is_within(other, &within));
-        if has_mounts { Vec::new() } else { paths }
-    }
-
     /// Where the program was given what lies on `mount` of the task's at `within`, as far as the tracer sees it now.
     fn given_on(&self, mount: &Mount, within: &[u8]) -> Vec<Vec<u8>> {
+        self.given_as(mount, within, |ours, path| self.ours.way(path).last().is_some_and(|last| last.id == ours.id))
+    }
+
+    /// The same of what shows there as `is_it` says: of the tracer's mounts, and a path on that.
+    fn given_as(&self, mount: &Mount, within: &[u8], is_it: impl Fn(&Mount, &[u8]) -> bool) -> Vec<Vec<u8>> {
         let Some(rest) = below(within, &mount.point) else { return Vec::new() };
         let inside = join(&mount.root, rest);
         let candidate = |ours: &Mount| {
             let rest = below(&inside, &ours.root)
                 .filter(|_| ours.device == mount.device && self.given.has(ours, &ours.point))?;
             let path = join(&ours.point, rest);
-            let is_seen = self.ours.way(&path).last().is_some_and(|last| last.id == ours.id);
-            is_seen.then_some(path)
+            is_it(ours, &path).then_some(path)
         };
         let mut paths: Vec<Vec<u8>> = self.ours.iter().filter_map(candidate).collect();
         paths.sort();
@@ -211,10 +217,21 @@ impl View {
         paths
     }
 
-    /// True if what is reached through the mount `id` is what the program has made itself.
-    pub(crate) fn is_own(&self, id: u64) -> bool {
-        let mount = self.theirs.iter().find(|mount| u64::from(mount.id) == id);
-        mount.is_some_and(|mount| self.has_made(mount))
+    /// The directories to which `walk` leads, a task that has unmounted what the program was given there and mounts something else: it
+    /// has no more of them than that they are there.
+    fn points(&self, walk: &Walk) -> Vec<Walk> {
+        let within = below(&walk.end, &self.top).map(|rest| join(b"/", rest));
+        let Some((mount, within)) = self.mount(&walk.end).zip(within).filter(|_| walk.links.is_empty()) else {
+            return Vec::new();
+        };
+        let is_point = |ours: &Mount, path: &[u8]| {
+            let mut on_it = self.ours.iter().filter(|other| other.parent == ours.id && other.point == path);
+            on_it.any(|other| self.given.has(other, path))
+        };
+        let paths = self.given_as(mount, &within, is_point).into_iter();
+        let found = paths.filter_map(|path| Some((look::lstat(&path).ok()?, path)));
+        let directories = found.filter(|(stat, _)| stat.st_mode & libc::S_IFMT == libc::S_IFDIR);
+        directories.map(|(stat, path)| Walk::bare(path, Found::There(Box::new(stat)), false)).collect()
     }
 
     /// The walks that lead to the same in what the program was given. `None` if the tracer does not see where that is.
@@ -254,7 +271,7 @@ impl View {
     }
 
     /// Where `path` was given, if the tracer finds the same there: nowhere if the program has made it.
-    fn seen(&self, path: &[u8], is_same: impl Fn(&[u8]) -> bool) -> Option<Vec<Vec<u8>>> {
+    pub(crate) fn seen(&self, path: &[u8], is_same: impl Fn(&[u8]) -> bool) -> Option<Vec<Vec<u8>>> {
         match self.source(path) {
             Source::At(paths) => {
                 paths.iter().all(|given| (self.is_ours && given == path) || is_same(given)).then_some(paths)
@@ -311,8 +328,14 @@ impl Engine<'_> {
             return self.tell_walk(asking, access, spelled, walk, false);
         }
         let goes_astray = place.strays && walk.links.iter().any(|link| link.target.starts_with(b"/"));
-        let Some(walks) = self.given(asking, place, walk).filter(|_| !goes_astray) else {
-            return self.gap(asking.process, Gap::MountNamespace);
+        let has_left = place.behind.is_some() && matches!(walk.found, Found::Unknown(LEFT));
+        let Some(walks) = self.given(asking, place, walk).filter(|_| !goes_astray && !has_left) else {
+            let points = place.view.as_ref().filter(|_| access == Access::Mount).map(|view| view.points(walk));
+            let points = points.unwrap_or_default();
+            if points.is_empty() {
+                return self.gap(asking.process, Gap::MountNamespace);
+            }
+            return points.iter().try_for_each(|walk| self.tell_walk(asking, access, spelled, walk, false));
         };
         let access = if walks.are_whole { access } else { Access::Look };
         walks.all.iter().try_for_each(|walk| self.tell_walk(asking, access, spelled, walk, false))
@@ -324,7 +347,9 @@ impl Engine<'_> {
         let is_elsewhere = |walks: &Walks| {
             walks.all.iter().all(|walk| outside.is_none_or(|table| table.lies(&walk.end) == Lies::Elsewhere))
         };
-        let first = place.view.as_ref().and_then(|view| view.walks(walk));
+        let view = place.view.as_ref();
+        let view = view.filter(|view| place.behind.as_ref().is_none_or(|behind| behind.is_as_seen(view, walk)));
+        let first = view.and_then(|view| view.walks(walk));
         if first.is_some() {
             return first.filter(is_elsewhere);
         }

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
+use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 
 use crate::look;
 use crate::mounts::{Device, Mount, Mounts, below, join};
@@ -25,7 +25,8 @@ use crate::view::{Given, Made, View, begins_empty};
 const MOST_FORMER: usize = 64;
 
 /// Kinds of file systems that have no server, by their names and by what `statfs(2)` calls them.
-const OF_MEMORY: [(&[u8], FsType); 2] = [(b"tmpfs", TMPFS_MAGIC), (b"ramfs", FsType(0x8584_58f6))];
+const SERVERLESS: [(&[u8], FsType); 3] =
+    [(b"tmpfs", TMPFS_MAGIC), (b"ramfs", FsType(0x8584_58f6)), (b"proc", PROC_SUPER_MAGIC)];
 
 #[derive(Debug, Default)]
 pub(crate) struct Views {
@@ -37,6 +38,8 @@ pub(crate) struct Views {
     now: HashMap<u64, Arc<View>>,
     /// What was seen last. It may be out of date, and is believed only where it proves true.
     former: HashMap<u64, Arc<View>>,
+    /// Mounts as they were seen last, by their ids.
+    once: HashMap<u32, Mount>,
 }
 
 /// Whose view it is.
@@ -75,6 +78,11 @@ impl Views {
         if self.former.len() + self.now.len() > MOST_FORMER {
             self.former.clear();
         }
+        for mount in self.now.values().flat_map(|view| view.theirs.iter()) {
+            if self.once.get(&mount.id) != Some(mount) {
+                self.once.insert(mount.id, mount.clone());
+            }
+        }
         self.former.extend(self.now.drain());
     }
 
@@ -93,7 +101,7 @@ impl Views {
             None => (Mounts::clone(&ours), b"/".to_vec()),
         };
         let made = Arc::clone(&self.made);
-        let mut view = View { theirs: Arc::new(theirs), top, ours, given, made, is_ours };
+        let mut view = View { theirs: Arc::new(theirs), top, ours, given, made, is_ours, begins: None };
         if let Some(behind) = behind.filter(|_| !view.theirs.is_whole())
             && let Some(mount) = self.root_mount(viewer, &view, behind)
         {
@@ -104,6 +112,36 @@ impl Views {
             self.now.insert(number, Arc::clone(&view));
         }
         Some(view)
+    }
+
+    /// What is known of the mount `id`, which is in no namespace, and on which somebody has `behind` open at `door`: it was in one
+    /// before, or the program has made it so, and it holds nothing that was not put there since.
+    pub(crate) fn detached(&self, id: u32, door: &str, behind: Inode) -> Option<View> {
+        let device = behind.device;
+        let now = self.now.values().filter_map(|view| view.theirs.find(id));
+        let once = now.chain(self.once.get(&id)).find(|mount| mount.device == device);
+        // The kernel gives numbers that are free to others, and what is the program's own is not compared with anything.
+        let kind = || {
+            let magic = statfs(door).ok()?.filesystem_type();
+            SERVERLESS.iter().find(|&&(_, other)| other == magic).map(|&(kind, _)| kind)
+        };
+        let mount = match once {
+            Some(mount) if !begins_empty(&mount.kind) || kind() == Some(&mount.kind) => mount.clone(),
+            None if self.made.any && !self.given.as_ref()?.has_device(device) => {
+                let whole = || b"/".to_vec();
+                Mount { id, parent: id, device, root: whole(), point: whole(), kind: kind()?.to_vec() }
+            }
+            _ => return None,
+        };
+        Some(View {
+            theirs: Arc::new(Mounts::alone(mount)),
+            top: b"/".to_vec(),
+            ours: Arc::new(Mounts::own()),
+            given: self.given.clone()?,
+            made: Arc::clone(&self.made),
+            is_ours: false,
+            begins: None,
+        })
     }
 
     /// The mount that the root of somebody, the directory `behind`, is on, as if it began there.
@@ -130,7 +168,7 @@ impl Views {
             return None;
         }
         let magic = statfs(door(task).as_str()).ok()?.filesystem_type();
-        let (kind, _) = OF_MEMORY.iter().find(|&&(_, other)| other == magic)?;
+        let (kind, _) = SERVERLESS.iter().find(|&&(_, other)| other == magic)?;
         Some(Spot { device, root: b"/".to_vec(), kind: kind.to_vec() })
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag};
 
+use crate::behind::LEFT;
 use crate::event::{Found, Link, Searched, Walk};
 use crate::foresight::{Foreseen, Way, is_unasked};
 use crate::look;
@@ -39,6 +40,19 @@ pub(crate) struct Walked {
     pub(crate) is_personal: bool,
     /// It ended before the path did.
     pub(crate) stop: Option<Blocked>,
+    /// Where the path goes on, if that is in another place: what is behind a link of `/proc` at which it has stopped, or where the
+    /// task stands.
+    pub(crate) onward: Option<Onward>,
+}
+
+/// A path that goes on in another place.
+#[derive(Debug, Clone)]
+pub(crate) struct Onward {
+    /// What is known of where it has left.
+    pub(crate) at: FileStat,
+    /// From which directory, if that is where the task stands.
+    pub(crate) from: Vec<u8>,
+    pub(crate) spelled: Vec<u8>,
 }
 
 /// Why a walk ended before its path did.
@@ -148,8 +162,10 @@ impl Walker {
         follow: bool,
         may_remember: bool,
     ) -> Walked {
-        let walked = self.step(asker, from, spelled, follow, may_remember, self.wanted.is_none());
-        if !is_unasked(&walked.walk.found) {
+        // What is behind a link has paths that are others' as well.
+        let is_behind = asker.place.behind.is_some();
+        let walked = self.step(asker, from, spelled, follow, may_remember, self.wanted.is_none() || is_behind);
+        if is_behind || !is_unasked(&walked.walk.found) {
             return walked;
         }
         let root = asker.place.root.clone();
@@ -184,7 +200,7 @@ impl Walker {
         let (parent, name) = spelled.split_at(name_start);
         if matches!(name, b"" | b"." | b"..") {
             let steps = Steps::new(asker, from, spelled, asks, &self.latest, &mut self.processes);
-            return steps.finish(spelled, follow || name.is_empty());
+            return steps.finish(spelled, follow || name.is_empty(), false);
         }
         let directory = match self.directory(asker, from, parent, may_remember, asks) {
             Ok(directory) => directory,
@@ -192,12 +208,15 @@ impl Walker {
                 if matches!(walked.stop, None | Some(Blocked::Missing)) && matches!(walked.walk.found, Found::Missing) {
                     push(&mut walked.walk.end, name);
                 }
+                if let Some(onward) = &mut walked.onward {
+                    push(&mut onward.spelled, name);
+                }
                 return *walked;
             }
         };
         let Directory { end, links, passed, searched, is_personal } = Directory::clone(&directory);
         let steps = Steps::new(asker, &end, b"", asks, &self.latest, &mut self.processes);
-        Steps { links, passed, searched, is_personal, ..steps }.finish(name, follow)
+        Steps { links, passed, searched, is_personal, ..steps }.finish(name, follow, false)
     }
 
     /// Where the directory part of a path leads; the walk so far if that is no directory.
@@ -218,8 +237,8 @@ impl Walker {
         if let Some(directory) = self.directories.get(&key) {
             return Ok(Arc::clone(directory));
         }
-        let steps = Steps::new(asker, from, parent, asks, &self.latest, &mut self.processes);
-        let walked = steps.finish(parent, true);
+        let walked =
+            Steps::new(asker, from, parent, asks, &self.latest, &mut self.processes).finish(parent, true, true);
         match &walked.walk.found {
             Found::There(stat) if is(stat, SFlag::S_IFDIR) => {}
             Found::There(_) => {
@@ -229,7 +248,7 @@ impl Walker {
         }
         let Walked { walk: Walk { links, passed, searched, end, .. }, is_personal, .. } = walked;
         let directory = Arc::new(Directory { end, links, passed, searched, is_personal });
-        if may_remember && !is_personal && asker.place.namespace.is_none() {
+        if may_remember && !is_personal && asker.place.namespace.is_none() && asker.place.behind.is_none() {
             if self.directories.len() >= LIMIT {
                 self.directories.clear();
             }
@@ -247,6 +266,11 @@ enum Followed {
     Nowhere,
     /// It is a door of `/proc` to what no path of the tracer's leads to.
     Elsewhere,
+    /// Out of what is behind a link of `/proc/TASK`: to a path from a directory of the task's own.
+    Out {
+        from: Vec<u8>,
+        spelled: Vec<u8>,
+    },
 }
 
 /// File systems of files that no path leads to: message queues, which have names of their own (`mq_overview(7)`), and
@@ -296,7 +320,8 @@ impl<'a> Steps<'a> {
         }
     }
 
-    fn finish(mut self, spelled: &[u8], follow: bool) -> Walked {
+    /// `has_more`: another name follows.
+    fn finish(mut self, spelled: &[u8], follow: bool, has_more: bool) -> Walked {
         let mut todo: Vec<Cow<'_, [u8]>> = reversed(spelled).map(Cow::Borrowed).collect();
         let mut found: Option<FileStat> = None;
         while let Some(name) = todo.pop() {
@@ -311,6 +336,9 @@ impl<'a> Steps<'a> {
                     continue;
                 }
                 b".." => {
+                    if self.asker.place.behind.as_ref().is_some_and(|behind| behind.is_left_from(&self.end)) {
+                        return self.climbs_out(&todo);
+                    }
                     self.passed.push(self.end.clone());
                     self.searched.push(Searched { path: self.end.clone(), from: self.since });
                     self.up();
@@ -324,11 +352,17 @@ impl<'a> Steps<'a> {
             }
             match self.lstat() {
                 Ok(stat) if is(&stat, SFlag::S_IFLNK) && (follow || !todo.is_empty()) => {
-                    match self.follow(&stat, &mut todo) {
+                    match self.follow(&stat, &mut todo, has_more) {
                         Ok(Followed::Path) => {}
                         Ok(Followed::Elsewhere) => {
-                            let goes_on = !todo.is_empty();
-                            return self.stopped(there(stat), Some(Blocked::Elsewhere { goes_on }));
+                            let goes_on = has_more || !todo.is_empty();
+                            let onward = goes_on.then(|| Onward { at: stat, from: Vec::new(), spelled: rest(&todo) });
+                            let stop = Some(Blocked::Elsewhere { goes_on });
+                            return Walked { onward, ..self.stopped(there(stat), stop) };
+                        }
+                        Ok(Followed::Out { from, mut spelled }) => {
+                            spelled.extend_from_slice(&rest(&todo)[1..]);
+                            return self.leaves(Some(Onward { at: stat, from, spelled }));
                         }
                         Ok(Followed::Nowhere) => found = Some(stat),
                         Err(errno) => return self.stopped(Found::Unknown(errno), Some(Blocked::Error)),
@@ -350,8 +384,9 @@ impl<'a> Steps<'a> {
 
     /// True if `end` is on the way to the directory that was walked to last, or is that.
     fn leads_to_latest(&self) -> bool {
+        let Place { namespace, behind, .. } = self.asker.place;
         let rest = self.latest.strip_prefix(&*self.end);
-        self.asker.place.namespace.is_none() && rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        namespace.is_none() && behind.is_none() && rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
     }
 
     /// The path under which the tracer reaches `end`.
@@ -395,7 +430,7 @@ impl<'a> Steps<'a> {
     }
 
     /// Goes through the link at `end`.
-    fn follow(&mut self, stat: &FileStat, todo: &mut Vec<Cow<'_, [u8]>>) -> Result<Followed, Errno> {
+    fn follow(&mut self, stat: &FileStat, todo: &mut Vec<Cow<'_, [u8]>>, has_more: bool) -> Result<Followed, Errno> {
         if self.links.len() == MAX_LINKS {
             return Err(Errno::ELOOP);
         }
@@ -404,12 +439,18 @@ impl<'a> Steps<'a> {
         let name =
             self.end.iter().rposition(|&byte| byte == b'/').map_or(&self.end[..], |slash| &self.end[slash + 1..]);
         // These lead each reader to itself.
-        let target = match name {
-            b"self" if is_processes => self.number_of(process).to_string().into_bytes(),
+        let own = match name {
+            b"self" if is_processes => Some(self.number_of(process).map(|number| number.to_string())),
             b"thread-self" if is_processes => {
-                format!("{}/task/{}", self.number_of(process), self.number_of(task)).into_bytes()
+                let both = self.number_of(process).zip(self.number_of(task));
+                Some(both.map(|(process, task)| format!("{process}/task/{task}")))
             }
-            _ => self.look(look::target)?,
+            _ => None,
+        };
+        let target = match own {
+            Some(Some(own)) => own.into_bytes(),
+            Some(None) => return Ok(Followed::Elsewhere),
+            None => self.look(look::target)?,
         };
         self.is_personal |= is_processes;
         if is_processes && is_magic(&target) {
@@ -423,6 +464,7 @@ impl<'a> Steps<'a> {
             let there = place.reach(task, &target);
             let leads = |door: &str| is_served || place::leads_to(door, &there, outside);
             let is_path = target.starts_with(b"/")
+                && place.behind.as_ref().is_none_or(|behind| behind.reach(&target).is_some())
                 && !self.is_in_another_view()
                 && std::str::from_utf8(&self.reach()).is_ok_and(leads);
             if is_path {
@@ -431,9 +473,19 @@ impl<'a> Steps<'a> {
                 self.starts();
                 return Ok(Followed::Path);
             }
+            if let Some(own) = place.behind.as_ref().map(|behind| &behind.own).filter(|_| target.starts_with(b"/")) {
+                let there = own.reach(task, &target);
+                if std::str::from_utf8(&self.reach()).is_ok_and(|door| place::leads_to(door, &there, outside)) {
+                    return Ok(Followed::Out { from: target, spelled: b".".to_vec() });
+                }
+            }
             // A name like `net:[1]` is no file's.
-            let is_elsewhere = target.starts_with(b"/") && self.leads_elsewhere(!todo.is_empty());
+            let goes_on = has_more || !todo.is_empty();
+            let is_elsewhere = target.starts_with(b"/") && self.leads_elsewhere(goes_on);
             return Ok(if is_elsewhere { Followed::Elsewhere } else { Followed::Nowhere });
+        }
+        if place.strays && place.behind.is_some() && target.starts_with(b"/") {
+            return Ok(Followed::Out { from: place.root.clone(), spelled: target });
         }
         self.links.push(Link { path: self.end.clone(), target: target.clone() });
         self.searches();
@@ -447,11 +499,16 @@ impl<'a> Steps<'a> {
         Ok(Followed::Path)
     }
 
-    /// The number that a task has in the `/proc` whose link `end` is: its own pid namespace's, where that has another than
-    /// the tracer's (`proc(5)`, `NSpid` of `/proc/pid/status`).
-    fn number_of(&self, task: i32) -> i32 {
-        let is_ours = look::target(&self.reach()).is_ok();
-        if is_ours { task } else { place::own_number(task).unwrap_or(task) }
+    /// The number that a task has in the `/proc` whose link `end` is.
+    fn number_of(&self, task: i32) -> Option<i32> {
+        let itself = std::process::id().to_string();
+        if look::target(&self.reach())
+            .is_ok_and(|own| own.split(|&byte| byte == b'/').next() == Some(itself.as_bytes()))
+        {
+            return Some(task);
+        }
+        let root = self.asker.place.reach(self.asker.task, parent(&self.end));
+        place::number_in(std::str::from_utf8(&root).ok()?, task)
     }
 
     /// The task whose door of `/proc` `end` is, if that is another process than the asker's.
@@ -503,6 +560,27 @@ impl<'a> Steps<'a> {
         self.since = self.end.len();
     }
 
+    /// By `..`, out of what is behind a link of `/proc/TASK`: to what the task sees there, or nobody knows where.
+    fn climbs_out(self, todo: &[Cow<'_, [u8]>]) -> Walked {
+        let Asker { task, place, .. } = self.asker;
+        let from = parent(&self.end).to_vec();
+        let leads = |own: &Arc<Place>| {
+            let door = [&*self.reach(), b"/.."].concat();
+            let door = std::str::from_utf8(&door);
+            door.is_ok_and(|door| place::leads_to(door, &own.reach(task, &from), place.served_outside.as_deref()))
+        };
+        let own = place.behind.as_ref().map(|behind| &behind.own);
+        // Nothing leads above the task's root.
+        let is_seen = place.strays && place.root != self.end && own.is_some_and(leads);
+        let at = self.lstat().ok().filter(|_| is_seen);
+        let onward = at.map(|at| Onward { at, from, spelled: rest(todo) });
+        self.leaves(onward)
+    }
+
+    fn leaves(self, onward: Option<Onward>) -> Walked {
+        Walked { onward, ..self.stopped(Found::Unknown(LEFT), Some(Blocked::Error)) }
+    }
+
     /// What stands at `end` is missing: behind this point nothing can be a link.
     fn missing(self, todo: &[Cow<'_, [u8]>]) -> Walked {
         if todo.iter().any(|name| **name == *b"..") {
@@ -522,7 +600,8 @@ impl<'a> Steps<'a> {
         let is_processes = self.end.starts_with(b"/proc/") || matches!(&found, Found::There(stat) if is_of(stat));
         let is_personal = self.is_personal || is_processes;
         let Self { links, passed, searched, end, by_descriptor, .. } = self;
-        Walked { walk: Walk { links, passed, searched, end, found, by_descriptor }, is_personal, stop }
+        let walk = Walk { links, passed, searched, end, found, by_descriptor };
+        Walked { walk, is_personal, stop, onward: None }
     }
 }
 
@@ -550,6 +629,13 @@ fn push(path: &mut Vec<u8>, name: &[u8]) {
         path.push(b'/');
     }
     path.extend_from_slice(name);
+}
+
+/// A path that goes on by the names that are left to do.
+fn rest(todo: &[Cow<'_, [u8]>]) -> Vec<u8> {
+    let mut spelled = b".".to_vec();
+    todo.iter().rev().for_each(|name| push(&mut spelled, name));
+    spelled
 }
 
 /// The components of `path`, the first one last, so that `pop` gives them in order.

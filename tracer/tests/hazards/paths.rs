@@ -618,19 +618,69 @@ fn places_below_mounts() {
         return skip("only root mounts");
     }
     let run = |how: &str| Hazard::new("covered").file("from/file").directory("to").arguments(&[how]).run();
-    for how in ["over", "gone", "door", "view", "root", "root-here"] {
+    for how in ["over", "door", "root", "root-here"] {
         let seen = run(how);
         assert_eq!(seen.outcome, Outcome::Exited(0), "{how}");
         assert!(seen.gaps.contains_key(&Gap::MountNamespace), "{how}: {:?} {:?}", seen.gaps, seen.touches);
     }
-    let seen = run("own");
-    assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
-    assert!(seen.touches.contains("openat2 Read from/file there"), "{:?}", seen.touches);
+    let read = "open Read from/file there";
+    for (how, told) in [("own", "openat2 Read from/file there"), ("gone", read), ("view", read)] {
+        let seen = run(how);
+        assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()), "{how}");
+        assert!(seen.touches.contains(told), "{how}: {:?}", seen.touches);
+    }
     let hazard = Hazard::new("covered").script("script", "#!program\n").directory("from").arguments(&["interpreter"]);
     fs_err::copy(build("undumpable", &[]), hazard.path().join("from/program")).unwrap();
     let seen = hazard.run();
     assert_eq!(seen.outcome, Outcome::Exited(0));
     assert!(seen.gaps.contains_key(&Gap::MountNamespace), "{:?} {:?}", seen.gaps, seen.touches);
+}
+
+/// What a task has open shows what no path leads to, and everything below.
+#[test]
+fn what_is_reached_by_descriptors_alone() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root mounts");
+    }
+    let run = |how: &str| {
+        let files = ["from/file", "from/other", "from/sub/deep", "over/file", "over/other", "over/left", "over/sub/x"];
+        let hazard = files.into_iter().fold(Hazard::new("behind"), Hazard::file).directory("own");
+        let (file, from) = (hazard.path().join("from/file"), hazard.path().join("from"));
+        let hazard = hazard.link("over/link", file).link("over/directory", from).script("over/script", "#!program\n");
+        fs_err::copy(build("undumpable", &[]), hazard.path().join("over/program")).unwrap();
+        hazard.arguments(&[how]).run()
+    };
+    let mut wrong = Vec::new();
+    for (how, told) in [
+        ("nested", &["mount Mount /proc", "open Read from/file", "open Read from/other"][..]),
+        ("alone", &["mount Mount /proc", "open Read from/file"]),
+        ("below", &["open Read from", "open Read from/file", "open Read from/other", "open Read from/sub/deep"]),
+        (
+            "climb",
+            &[
+                "open Read from/file",
+                "open Read from/other",
+                "open Read over",
+                "open Read over/left",
+                "open Read over/sub",
+            ],
+        ),
+        ("link", &["open Read from/file", "open Read from/other", "open Read over"]),
+        ("door", &["access Look over/left", "open Read over", "open Read over/other"]),
+        ("script", &["execve Execute over/program", "execve Execute over/script"]),
+        ("file", &["open Read from/file"]),
+        ("point", &["mount Mount /proc"]),
+        ("detached", &["open Read from/file"]),
+    ] {
+        let seen = run(how);
+        let uses = seen.touches.iter().filter_map(|touch| touch.strip_suffix(" there"));
+        let calls = ["open Read ", "execve ", "access Look over/left", "mount Mount /proc"];
+        let uses = uses.filter(|touch| calls.iter().any(|call| touch.starts_with(call)) && !touch.contains(" /proc/"));
+        if uses.collect::<Vec<_>>() != told || !seen.gaps.is_empty() || seen.outcome != Outcome::Exited(0) {
+            wrong.push((how, seen));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

@@ -48,6 +48,27 @@ fn another_proc() {
 }
 
 #[test]
+fn a_proc_of_another_pid_namespace() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root mounts");
+    }
+    let run = |how: &str| {
+        let hazard = Hazard::new("numbered").file("file").file("other").file("inner/file").file("inner/other");
+        hazard.arguments(&[how]).run()
+    };
+    let seen = run("self");
+    assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+    let files: Vec<_> = seen.touches.iter().filter(|touch| touch.starts_with("open Read ")).collect();
+    assert_eq!(files, ["open Read inner/file there", "open Read inner/other there"]);
+    let seen = run("ended");
+    if seen.outcome == Outcome::Exited(77) {
+        return skip("no task can be given that number");
+    }
+    assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+    assert!(seen.touches.contains("open Read inner/file there"), "{:#?}", seen.touches);
+}
+
+#[test]
 fn a_link_that_another_process_replaces() {
     let mut names = BTreeSet::new();
     for _ in 0..repeats() {
