@@ -36,6 +36,11 @@ impl Mount {
         Some(Self { id, parent, device, root, point, kind })
     }
 
+    /// What it shows at `path`: of which file system, and where on that.
+    pub(crate) fn shows(&self, path: &[u8]) -> Option<(Device, Vec<u8>)> {
+        Some((self.device, join(&self.root, below(path, &self.point)?)))
+    }
+
     /// True if some process serves it (`fuse(4)`).
     pub(crate) fn is_fuse(&self) -> bool {
         let kind = self.kind.as_slice();

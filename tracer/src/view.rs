@@ -49,6 +49,10 @@ const BEGIN_EMPTY: [&[u8]; 19] = [
     b"tracefs",
 ];
 
+/// Those of them that the kernel makes up, of which an image never has anything, whoever has mounted them.
+const MADE_UP: [&[u8]; 8] =
+    [b"cgroup", b"cgroup2", b"debugfs", b"devpts", b"proc", b"securityfs", b"sysfs", b"tracefs"];
+
 /// True for file systems of a kind that hold nothing that was there before.
 pub(crate) fn begins_empty(kind: &[u8]) -> bool {
     BEGIN_EMPTY.contains(&kind)
@@ -127,7 +131,7 @@ struct Walks {
 enum Source {
     /// At these paths.
     At(Vec<Vec<u8>>),
-    /// Nowhere: it is in what the program has mounted itself.
+    /// Nowhere: it is in what the program has mounted itself, or the kernel makes it up.
     Own,
     /// Somewhere else, but the tracer sees it nowhere.
     Hidden,
@@ -182,6 +186,8 @@ impl View {
         } else if self.is_ours && !self.given.devices.contains(&mount.device) && mount.kind != b"overlay" {
             // A disk's files, say, are told where they are; an overlay's are in its layers.
             Source::At(vec![path.to_vec()])
+        } else if MADE_UP.contains(&mount.kind.as_slice()) {
+            Source::Own
         } else {
             Source::Hidden
         }
@@ -198,7 +204,12 @@ impl View {
 
     /// Where the program was given what lies on `mount` of the task's at `within`, as far as the tracer sees it now.
     fn given_on(&self, mount: &Mount, within: &[u8]) -> Vec<Vec<u8>> {
-        self.given_as(mount, within, |ours, path| self.ours.way(path).last().is_some_and(|last| last.id == ours.id))
+        // Who mounts a directory on itself hides nothing.
+        let is_seen = |ours: &Mount, path: &[u8]| {
+            let last = self.ours.way(path).last();
+            last.is_some_and(|last| last.shows(path) == ours.shows(path))
+        };
+        self.given_as(mount, within, is_seen)
     }
 
     /// The same of what shows there as `is_it` says: of the tracer's mounts, and a path on that.

@@ -396,6 +396,9 @@ fn what_is_bound_elsewhere() {
         assert!(seen.touches.contains(touch), "{touch}: {:#?}", seen.touches);
     }
     assert!(!seen.touches.iter().any(|touch| touch.contains(" to/")), "{:#?}", seen.touches);
+    let seen = bound().arguments(&["itself"]).run();
+    assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+    assert!(seen.touches.contains("open Read from/file there from/link@"), "{:#?}", seen.touches);
 }
 
 /// As bubblewrap does it.

@@ -155,6 +155,16 @@ fn what_another_thread_redirects() {
 }
 
 #[test]
+fn what_the_kernel_makes_up_below_a_mount() {
+    let seen = alone(|| {
+        mount(None::<&str>, "/sys/class", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        Hazard::new("behind").arguments(&["made_up"]).run()
+    });
+    let Some(seen) = seen else { return skip("only root mounts") };
+    assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()), "{:#?}", seen.touches);
+}
+
+#[test]
 fn mounts_that_are_nowhere() {
     let seen = Hazard::new("detached_mount").file("dir/file").run();
     if seen.outcome == Outcome::Exited(77) {
