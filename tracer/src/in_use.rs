@@ -15,7 +15,7 @@ use crate::TraceError;
 use crate::engine::Engine;
 use crate::event::{Access, Found, Gap, Walk};
 use crate::foresight::is_unasked;
-use crate::inspect::{Asking, Use, changes};
+use crate::inspect::{Asking, Use};
 use crate::known::Change;
 use crate::look;
 use crate::mounts::parent;
@@ -61,7 +61,7 @@ impl InUse {
     /// asked.
     fn changed_directory(&self, end: &[u8]) -> Option<Inode> {
         let Self { asking, used: Use { access, .. }, place, .. } = self;
-        let is_its_own = *access != Access::Enter && changes(&asking.entry, *access) == Some(Change::Names);
+        let is_its_own = *access != Access::Enter && Change::of(&asking.entry, *access) == Some(Change::Names);
         if !is_its_own || place.lies(end) != Lies::Elsewhere || place.is_remote(end) {
             return None;
         }

@@ -352,7 +352,7 @@ impl Engine<'_> {
         let root = (place.root.as_slice(), place.behind.as_ref().map(|behind| behind.inode));
         let way = (place.namespace, root, from.of(place), spelled.as_slice());
         let question = (access, sets_times, follow, way);
-        let (mut change, mut is_remote) = (changes(&entry, access), false);
+        let (mut change, mut is_remote) = (Change::of(&entry, access), false);
         // Both paths of a call that moves something belong together.
         let is_new = self.known.is_new(question) || entry.call.moves();
         let was_missing = !is_new && self.known.was_missing(question);
@@ -590,28 +590,4 @@ fn goes_elsewhere(entry: &Entry, access: Access, stop: Option<Blocked>) -> bool 
 
 fn is_link(found: &Found) -> bool {
     matches!(found, Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFLNK)
-}
-
-/// What a call changes for others: where they stand, or whether that is still there; or where a path leads that led
-/// somewhere before, by a new link, a rename or a mount. A new file or directory changes only what was missing, and a
-/// missing path stays missing for the image.
-pub(crate) fn changes(entry: &Entry, access: Access) -> Option<Change> {
-    let call = entry.call.name;
-    let removes_directory = || match call {
-        "rmdir" => true,
-        "unlinkat" => entry.arguments[2] & u64::from(libc::AT_REMOVEDIR.cast_unsigned()) != 0,
-        _ => false,
-    };
-    match access {
-        Access::Remove if removes_directory() => Some(Change::Places),
-        Access::Enter if call == "pivot_root" => Some(Change::Names),
-        Access::Enter => Some(Change::Places),
-        Access::Replace | Access::Mount => Some(Change::Names),
-        // What is linked may be a link.
-        Access::Create if call.starts_with("symlink") || call.starts_with("link") => Some(Change::Names),
-        // Who opens a FIFO in the place of a file may wait.
-        Access::Create if call.starts_with("mknod") => Some(Change::Names),
-        Access::Remove if call.starts_with("rename") => Some(Change::Names),
-        _ => None,
-    }
 }

@@ -6,6 +6,9 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 
+use crate::decode::Entry;
+use crate::event::Access;
+
 /// At most so many paths are remembered; then the set starts anew. Telling twice is harmless.
 const LIMIT: usize = 1 << 20;
 
@@ -16,6 +19,32 @@ pub(crate) enum Change {
     Places,
     /// Where paths lead, and so, where tasks stand.
     Names,
+}
+
+impl Change {
+    /// What a call changes for others: where they stand, or whether that is still there; or where a path leads that led
+    /// somewhere before, by a new link, a rename or a mount. A new file or directory changes only what was missing, and a
+    /// missing path stays missing for the image.
+    pub(crate) fn of(entry: &Entry, access: Access) -> Option<Self> {
+        let call = entry.call.name;
+        let removes_directory = || match call {
+            "rmdir" => true,
+            "unlinkat" => entry.arguments[2] & u64::from(libc::AT_REMOVEDIR.cast_unsigned()) != 0,
+            _ => false,
+        };
+        match access {
+            Access::Remove if removes_directory() => Some(Self::Places),
+            Access::Enter if call == "pivot_root" => Some(Self::Names),
+            Access::Enter => Some(Self::Places),
+            Access::Replace | Access::Mount => Some(Self::Names),
+            // What is linked may be a link.
+            Access::Create if call.starts_with("symlink") || call.starts_with("link") => Some(Self::Names),
+            // Who opens a FIFO in the place of a file may wait.
+            Access::Create if call.starts_with("mknod") => Some(Self::Names),
+            Access::Remove if call.starts_with("rename") => Some(Self::Names),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug)]
