@@ -968,6 +968,7 @@ proptest! {
             prop_assert!(image.contains(&format!("{path}={line}\n")), "{path} was read");
         }
     }
+
     /// So it is where a run does that by two mounts of one directory, by either of which it may have read a file.
     #[test]
     fn whatever_is_renamed_by_two_mounts(lines in prop::collection::vec(any_mounted_line(), 10..40)) {

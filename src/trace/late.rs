@@ -76,7 +76,13 @@ impl Recorder {
     pub(super) fn keep_late(&mut self) -> Result<(), RecordError> {
         self.names.settle_all(&self.root);
         let is_directory = |at| matches!(self.root.lstat(at), Ok(Some(facts)) if facts.is_directory());
-        let moved = Moved::of(self.names.moved().filter(|(_, at)| is_directory(at)));
+        let mut moved = Moved::of(self.names.moved().filter(|(_, at)| is_directory(at)));
+        // It may have been told of by another mount than that by which it was moved away.
+        let others =
+            moved.0.iter().flat_map(|(from, at)| self.mirrored(from).into_iter().map(|other| (other, at.clone())));
+        for (other, at) in others.collect::<Vec<_>>() {
+            moved.0.entry(other).or_insert(at);
+        }
         if moved.0.is_empty() && self.store.is_empty() && self.gone.is_empty() {
             return Ok(());
         }
@@ -160,7 +166,7 @@ impl Recorder {
         }
         let is_there = |at: &&JailPath| {
             let now = self.root.lstat(at).ok().flatten();
-            now.is_some_and(|now| facts.is_unchanged(&now)) && self.names.origin(at).as_ref() == Some(&touch.path)
+            now.is_some_and(|now| facts.is_unchanged(&now)) && self.stood_at(&touch.path, at)
         };
         match places.iter().find(is_there) {
             Some(at) => self.keep(at, facts),
@@ -179,7 +185,7 @@ impl Recorder {
             return Some(xattrs);
         }
         // Only what `facts` were told of is looked at.
-        let is_own = |at: &&JailPath| self.names.origin(at).as_ref() == Some(&touch.path);
+        let is_own = |at: &&JailPath| self.stood_at(&touch.path, at);
         places.iter().filter(is_own).find_map(|at| self.xattrs(at, facts))
     }
 
@@ -203,9 +209,15 @@ impl Recorder {
         Ok(())
     }
 
+    /// True if what `is` here now stood at `was` before, by whichever mount that shows it.
+    fn stood_at(&self, was: &JailPath, is: &JailPath) -> bool {
+        let is_same = |origin: JailPath| origin == *was || self.mirrored_names(&origin).contains(was);
+        self.names.origin(is).is_some_and(is_same)
+    }
+
     /// Records a directory or a link that `was` there before and `is` here now, by what `touch` has done.
     fn keep_one(&mut self, touch: &Touch, was: &JailPath, is: &JailPath) -> Result<(), RecordError> {
-        if was == is || self.kept.contains(was) || self.names.origin(is).as_ref() != Some(was) {
+        if was == is || self.kept.contains(was) || !self.stood_at(was, is) {
             return Ok(());
         }
         let is_one = |facts: &Facts| facts.is_directory() || facts.is_symlink();

@@ -407,11 +407,7 @@ impl Recorder {
 
     /// The paths by which the name at `path` is to be seen as well: in a directory that is the same.
     pub(super) fn mirrored(&self, path: &JailPath) -> Vec<JailPath> {
-        if self.mirrors.are_none() || is_kernels(path) {
-            return Vec::new();
-        }
-        let others = self.mirrors.others(path.below(&self.top).as_os_str().as_bytes());
-        let mut paths: Vec<JailPath> = others.iter().filter_map(|other| self.inside(other)).collect();
+        let mut paths = self.mirrored_names(path);
         if !paths.is_empty() {
             // Of two mounts something else may be seen by now, or deeper down.
             let directory = |path: &JailPath| Some(self.root.facts(&path.parent()?).ok()??.inode());
@@ -419,6 +415,15 @@ impl Recorder {
             paths.retain(|path| its.is_some() && directory(path) == its);
         }
         paths
+    }
+
+    /// The same as the mounts were before the run, whatever is seen there by now.
+    pub(super) fn mirrored_names(&self, path: &JailPath) -> Vec<JailPath> {
+        if self.mirrors.are_none() || is_kernels(path) {
+            return Vec::new();
+        }
+        let others = self.mirrors.others(path.below(&self.top).as_os_str().as_bytes());
+        others.iter().filter_map(|other| self.inside(other)).collect()
     }
 
     /// The directories that a path needs to be let search, of those that can be asked of.
