@@ -243,6 +243,13 @@ fn set_mode(path: &Path, mode: u32) {
     fs_err::set_permissions(path, PermissionsExt::from_mode(mode)).expect("it is ours");
 }
 
+/// A script in the place of what was there.
+fn lay_out_script(path: &Path, mode: u32) {
+    fs_err::remove_file(path).ok();
+    fs_err::write(path, "#!/bin/sh\n").expect("the directory can be written");
+    set_mode(path, mode);
+}
+
 /// Who changes a mode needs none: an image has the one with which the other does, as it was before if that is enough.
 #[test]
 fn what_one_run_gave_another_mode_and_another_used() {
@@ -260,9 +267,7 @@ fn what_one_run_gave_another_mode_and_another_used() {
         (0o644, "test -x file || chmod +x file", "printf B >> file", 0o644),
         (0o644, "cat file; chmod 600 file", "chmod 640 file; cat file", 0o644),
     ] {
-        fs_err::remove_file(&file).ok();
-        fs_err::write(&file, "#!/bin/sh\n").expect("the directory can be written");
-        set_mode(&file, was);
+        lay_out_script(&file, was);
         let told = format!("{changes} & {uses}");
         let changes = traced(&context, "changes.trace", changes);
         let uses = traced(&context, "uses.trace", uses);
@@ -286,9 +291,7 @@ fn what_two_runs_used_with_another_mode_each() {
         (0o755, "./file; chmod -x file", "test -x file || cat file"),
         (0o644, "cat file; chmod 600 file", "cat file"),
     ] {
-        fs_err::remove_file(&file).ok();
-        fs_err::write(&file, "#!/bin/sh\n").expect("the directory can be written");
-        set_mode(&file, was);
+        lay_out_script(&file, was);
         let [one, two] =
             [("one.trace", changes), ("two.trace", uses)].map(|(name, script)| traced(&context, name, script));
         let words = ["file` was a file with mode 0", "and one with mode 0", "hint: ", "as one workload", "`--exclude`"];

@@ -70,7 +70,7 @@ impl<'a> Exclusion<'a> {
             PatternKind::Glob(glob, start) => {
                 let end = root.resolve(&JailPath::root(), start.as_bytes(), true)?.end;
                 let matches = move |path: &JailPath| {
-                    let mut above = std::iter::once(path.clone()).chain(path.ancestors());
+                    let mut above = path.upwards();
                     above.any(|path| glob.is_match(OsStr::from_bytes(path.as_bytes())))
                 };
                 Box::new(move |path| {

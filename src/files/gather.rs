@@ -169,7 +169,7 @@ impl<'a> Gathered<'a> {
 
     /// True if a rename may have put another directory at `path`, or at one above.
     fn is_below_renamed(&self, path: &JailPath) -> bool {
-        let mut upwards = std::iter::once(path.clone()).chain(path.ancestors());
+        let mut upwards = path.upwards();
         upwards.any(|at| self.paths.get(&at).is_some_and(|touched| touched.removal.is_renamed))
     }
 
@@ -308,6 +308,7 @@ pub(super) fn wanted(
     trace: &Trace,
     root: &Root,
     policy: &Policy,
+    supplied: &BTreeSet<JailPath>,
 ) -> Result<(FileSet, Vec<Note>, Vec<Trouble>), FilesError> {
     let mut files = FileSet::default();
     let mut notes = Vec::new();
@@ -316,14 +317,13 @@ pub(super) fn wanted(
         let error = Conflict::of_links(path, [one, other]).into();
         troubles.push(Trouble { path: path.clone(), other: None, error });
     }
-    let supplied = special::supplied(root)?;
-    let jails = special::made_by_jails(&supplied, trace, policy, root)?;
+    let jails = special::made_by_jails(supplied, trace, policy, root)?;
     for (path, touched) in &gathered.paths {
         if is_kernels(path) {
             note_device(path, touched, &mut notes);
             continue;
         }
-        if let Err(error) = want(path, touched, root, &supplied, &jails, &mut files, &mut notes) {
+        if let Err(error) = want(path, touched, root, supplied, &jails, &mut files, &mut notes) {
             if !error.is_trouble() {
                 return Err(error);
             }
@@ -350,7 +350,7 @@ pub(super) fn wanted(
     }
     // Of a directory that was not there either, and that the run may have made since, nothing was needed.
     let was_there = |path: &JailPath| {
-        let mut upwards = std::iter::once(path.clone()).chain(path.ancestors());
+        let mut upwards = path.upwards();
         let known = upwards.find(|at| gathered.paths.contains_key(at) || gathered.absent.contains(at));
         known.is_none_or(|at| gathered.paths.contains_key(&at)) && !gathered.is_displaced(path)
     };
@@ -423,7 +423,7 @@ fn want(
     }
     let Found::There(facts) = &touched.first.found else {
         // What nobody may look at cannot be packed; what can be seen of the way there is.
-        let seen = std::iter::once(path.clone()).chain(path.ancestors());
+        let seen = path.upwards();
         if let Some(seen) = seen.into_iter().find(|path| matches!(root.facts(path), Ok(Some(_)))) {
             add(&seen, touched, &What::AsIs, files);
         }

@@ -104,8 +104,9 @@ fn gathered(
     let is_left_out = |path: &JailPath| exclusions.iter().any(|exclusion| exclusion.names(path, root));
     let mut touched = gather::gather(trace);
     state::share_contents(&mut touched.paths, root)?;
-    let mut troubles = style::settle(&mut touched.paths, trace, root)?;
-    let (mut files, mut notes, others) = gather::wanted(&touched, trace, root, policy)?;
+    let supplied = special::supplied(root)?;
+    let mut troubles = style::settle(&mut touched.paths, trace, root, &supplied)?;
+    let (mut files, mut notes, others) = gather::wanted(&touched, trace, root, policy, &supplied)?;
     troubles.extend(others);
     // What is something else by now needs something else.
     let mut strange = BTreeSet::new();

@@ -107,6 +107,11 @@ impl<'a> Finding<'a> {
     fn of(header: &'a Header, facts: &'a Facts) -> Self {
         Self { met: Met::of(header, facts), facts, before: None, read: None, is_torn: false }
     }
+
+    /// True of a file of several names.
+    pub(super) fn is_linked(&self) -> bool {
+        self.facts.is_file() && self.facts.nlink > 1
+    }
 }
 
 /// True if the root still has at `path` what had these `facts`, by its number.
@@ -117,10 +122,9 @@ pub(super) fn is_still(path: &JailPath, facts: &Facts, root: &Root) -> Result<bo
 /// Of a file of several names, what a run kept before it changed it by one of these is told of the others too, where another run has
 /// read the same by them, or nothing.
 pub(super) fn share_contents(paths: &mut BTreeMap<JailPath, Touched<'_>>, root: &Root) -> Result<(), RootError> {
-    let is_linked = |finding: &Finding<'_>| finding.facts.is_file() && finding.facts.nlink > 1;
     let mut kept = BTreeMap::new();
     for (path, touched) in &*paths {
-        for finding in touched.findings.iter().filter(|finding| is_linked(finding)) {
+        for finding in touched.findings.iter().filter(|finding| finding.is_linked()) {
             if let Some(before) = finding.before {
                 let of_file: &mut Vec<_> = kept.entry(finding.facts.inode()).or_default();
                 of_file.push((path.clone(), finding.facts, before));
@@ -128,7 +132,7 @@ pub(super) fn share_contents(paths: &mut BTreeMap<JailPath, Touched<'_>>, root: 
         }
     }
     for (path, touched) in paths.iter_mut().filter(|(_, touched)| touched.before.is_none()) {
-        for finding in touched.findings.iter_mut().filter(|finding| is_linked(finding)) {
+        for finding in touched.findings.iter_mut().filter(|finding| finding.is_linked()) {
             for &(ref name, facts, before) in kept.get(&finding.facts.inode()).into_iter().flatten() {
                 let is_same = facts.same_content(finding.facts);
                 let is_unread = || finding.read.is_none();
@@ -147,9 +151,11 @@ pub(super) fn share_contents(paths: &mut BTreeMap<JailPath, Touched<'_>>, root: 
 /// file, since numbers are given anew. Tells of all of which one has.
 pub(super) fn names_agree(paths: &BTreeMap<JailPath, Touched<'_>>, root: &Root) -> Result<Vec<Trouble>, RootError> {
     let mut troubles = Vec::new();
-    let linked = |finding: &&Finding<'_>| finding.facts.is_file() && finding.facts.nlink > 1;
-    let all =
-        || paths.iter().flat_map(|(path, touched)| touched.findings.iter().filter(linked).map(move |one| (path, one)));
+    let all = || {
+        paths.iter().flat_map(|(path, touched)| {
+            touched.findings.iter().filter(|one| one.is_linked()).map(move |one| (path, one))
+        })
+    };
     let mut kept: BTreeMap<(u64, u64), Vec<(&JailPath, &Finding<'_>)>> = BTreeMap::new();
     for (path, one) in all().filter(|(_, one)| one.before.is_some()) {
         kept.entry(one.facts.inode()).or_default().push((path, one));

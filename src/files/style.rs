@@ -7,7 +7,6 @@ use std::iter::{once, repeat};
 
 use super::Trouble;
 use super::gather::Touched;
-use super::special::supplied;
 use super::state::{Finding, is_still};
 use crate::path::{Facts, JailPath};
 use crate::root::{Root, RootError};
@@ -18,13 +17,13 @@ pub(super) fn settle<'a>(
     paths: &mut BTreeMap<JailPath, Touched<'a>>,
     trace: &'a Trace,
     root: &Root,
+    supplied: &BTreeSet<JailPath>,
 ) -> Result<Vec<Trouble>, RootError> {
     let passed = passed(paths, trace, root)?;
     let files = files_of_names(paths, root)?;
     let mut troubles: Vec<Trouble> = files.iter().flat_map(File::troubles).collect();
     let of_files: BTreeSet<&JailPath> = files.iter().flat_map(|file| &file.names).collect();
     // Of what a runtime supplies the image gets a placeholder.
-    let supplied = supplied(root)?;
     let is_alone = |path: &&JailPath| !of_files.contains(path) && !supplied.contains(path) && !is_kernels(path);
     let alone = paths.keys().filter(is_alone).map(std::slice::from_ref);
     let mut styles = Vec::new();
@@ -130,8 +129,8 @@ fn files_of_names<'a>(paths: &BTreeMap<JailPath, Touched<'a>>, root: &Root) -> R
     let mut changes: BTreeMap<(u64, u64), Vec<Change<'a>>> = BTreeMap::new();
     for (path, touched) in paths {
         let Touched { xattrs, granted: is_granted, .. } = *touched;
-        let linked = touched.findings.iter().filter(|finding| finding.facts.is_file() && finding.facts.nlink > 1);
-        for Finding { met, facts, .. } in linked.filter(|finding| finding.met.sets_attributes) {
+        let is_changed = |finding: &&Finding<'_>| finding.is_linked() && finding.met.sets_attributes;
+        for Finding { met, facts, .. } in touched.findings.iter().filter(is_changed) {
             let change = Change { path: path.clone(), header: met.header, facts, xattrs, is_granted };
             changes.entry(facts.inode()).or_default().push(change);
         }

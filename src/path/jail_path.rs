@@ -143,6 +143,11 @@ impl JailPath {
         std::iter::successors(self.parent(), Self::parent)
     }
 
+    /// The path itself, and all above it, up to the root.
+    pub fn upwards(&self) -> impl Iterator<Item = Self> {
+        std::iter::successors(Some(self.clone()), Self::parent)
+    }
+
     /// True if this is `other` or below it.
     pub fn starts_with(&self, other: &Self) -> bool {
         other.is_root() || self.0.strip_prefix(&*other.0).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))

@@ -6,7 +6,6 @@
 //! at or below `/proc`, `/sys` and `/dev` of the root the path alone says so ([`is_kernels`](super::is_kernels)).
 
 use std::collections::HashSet;
-use std::iter::once;
 
 use nix::sys::stat::FileStat;
 use nix::sys::statfs::fstatfs;
@@ -104,7 +103,7 @@ pub(crate) fn is_made_up(path: &JailPath, root: &Root) -> bool {
 pub(crate) fn mount_point(path: &JailPath, root: &Root) -> JailPath {
     let is_directory = |path: &JailPath| matches!(root.lstat(path), Ok(Some(facts)) if facts.is_directory());
     let mut point = None;
-    for at in once(path.clone()).chain(path.ancestors()).filter(is_directory) {
+    for at in path.upwards().filter(is_directory) {
         if !is_made_up(&at, root) {
             return point.unwrap_or(at);
         }

@@ -67,7 +67,7 @@ impl Moved {
             let all = self.0.get(&from).into_iter().flatten();
             all.map(move |at| moved_below(path, &from, at))
         };
-        once(path.clone()).chain(path.ancestors()).flat_map(of)
+        path.upwards().flat_map(of)
     }
 }
 
@@ -75,14 +75,7 @@ impl Recorder {
     /// Keeps what was found in directories that have another name now, and tells what was kept of a file of all its names.
     pub(super) fn keep_late(&mut self) -> Result<(), RecordError> {
         self.names.settle_all(&self.root);
-        let is_directory = |at| matches!(self.root.lstat(at), Ok(Some(facts)) if facts.is_directory());
-        let mut moved = Moved::of(self.names.moved().filter(|(_, at)| is_directory(at)));
-        // It may have been told of by another mount than that by which it was moved away.
-        let others =
-            moved.0.iter().flat_map(|(from, at)| self.mirrored(from).into_iter().map(|other| (other, at.clone())));
-        for (other, at) in others.collect::<Vec<_>>() {
-            moved.0.entry(other).or_insert(at);
-        }
+        let moved = self.moved();
         if moved.0.is_empty() && self.store.is_empty() && self.gone.is_empty() {
             return Ok(());
         }
@@ -126,13 +119,25 @@ impl Recorder {
         Ok(())
     }
 
+    /// The directories that the run has given other names.
+    fn moved(&self) -> Moved {
+        let is_directory = |at| matches!(self.root.lstat(at), Ok(Some(facts)) if facts.is_directory());
+        let mut moved = Moved::of(self.names.moved().filter(|(_, at)| is_directory(at)));
+        // It may have been told of by another mount than that by which it was moved away.
+        let others =
+            moved.0.iter().flat_map(|(from, at)| self.mirrored(from).into_iter().map(|other| (other, at.clone())));
+        for (other, at) in others.collect::<Vec<_>>() {
+            moved.0.entry(other).or_insert(at);
+        }
+        moved
+    }
+
     /// What the run has told of before it renamed one of the directories, and of files that it has changed.
     fn concerned(&mut self, moved: &Moved) -> io::Result<Vec<Touch>> {
         self.records.flush()?;
         let mut file = self.records.get_ref().try_clone()?;
         file.rewind()?;
-        let number = |found: &Found| if let Found::There(facts) = found { Some(facts.ino) } else { None };
-        let gone = self.gone.values().filter_map(|directory| number(&directory.found));
+        let gone = self.gone.values().filter_map(|directory| Some(directory.found.facts()?.ino));
         let sieve = Sieve::new(moved, self.store.inodes().chain(gone));
         let mut found = Vec::new();
         for line in BufReader::new(&file).lines() {
@@ -145,8 +150,7 @@ impl Recorder {
             let is_told = self.kept.contains(&touch.path) && self.noted.contains(&touch.path);
             let mut ways = once(&touch.path).chain(&touch.passed).chain(&touch.refused);
             let is_moved = ways.any(|way| moved.places(way).next().is_some());
-            let is_gone =
-                || once(touch.path.clone()).chain(touch.path.ancestors()).any(|at| self.gone.contains_key(&at));
+            let is_gone = || touch.path.upwards().any(|at| self.gone.contains_key(&at));
             if is_moved || (is_changed && !is_told) || (!self.gone.is_empty() && is_gone()) {
                 found.push(touch);
             }
@@ -201,7 +205,7 @@ impl Recorder {
         if self.gone.is_empty() || touch.found == Found::Missing {
             return Ok(());
         }
-        for at in once(touch.path.clone()).chain(touch.path.ancestors()) {
+        for at in touch.path.upwards() {
             if let Some(directory) = self.gone.remove(&at).filter(|_| self.kept.insert(at)) {
                 self.write(&Record::Touch(directory))?;
             }

@@ -197,6 +197,13 @@ pub enum Found {
     Unknown(String),
 }
 
+impl Found {
+    /// What is known of what was there.
+    pub fn facts(&self) -> Option<&Facts> {
+        if let Self::There(facts) = self { Some(facts) } else { None }
+    }
+}
+
 /// What reading a namespace says that a mount keeps (`namespaces(7)`): it has the looks of a file, and no content.
 pub const NAMESPACE: &str = "EINVAL";
 

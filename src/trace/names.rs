@@ -164,7 +164,7 @@ impl Names {
     }
 
     fn note_move(&mut self, task: i32, call: &str, access: Access, paths: &[JailPath], found: &Found) {
-        let there = if let Found::There(facts) = found { Some(facts.inode()) } else { None };
+        let there = found.facts().map(Facts::inode);
         if !matches!(access, Access::Create | Access::Replace) {
             // A file without a name has a door in /proc at most (`open(2)`, `O_TMPFILE`).
             let named = there.filter(|_| !paths.iter().any(|path| path.as_bytes().starts_with(b"/proc/")));
@@ -214,7 +214,7 @@ impl Names {
         if self.now.is_empty() {
             return Origin::At(path.clone());
         }
-        for at in std::iter::once(path.clone()).chain(path.ancestors()) {
+        for at in path.upwards() {
             match self.now.get(&at) {
                 Some(Origin::Made | Origin::Gone) => return Origin::Made,
                 Some(Origin::At(origin)) => return Origin::At(moved_below(path, &at, origin)),
@@ -235,23 +235,13 @@ impl Names {
 
     /// A call has moved something, or exchanged the two.
     fn apply(&mut self, call: &Move, is_exchange: bool, root: &Root) {
-        let from: Vec<&JailPath> = call.from.iter().map(|from| &from.path).collect();
-        let origins: Vec<Origin> = from.iter().map(|from| self.standing(from)).collect();
-        let others: Vec<Origin> = call.to.iter().map(|to| self.standing(to)).collect();
-        let moved: Vec<Lifted> = from
-            .iter()
-            .zip(origins)
-            .map(|(from, origin)| {
-                let below = if call.is_link { Vec::new() } else { self.take(from) };
-                Lifted { path: (*from).clone(), origin, below }
-            })
-            .collect();
-        let replaced: Vec<Lifted> = call
-            .to
-            .iter()
-            .zip(others)
-            .map(|(to, origin)| Lifted { path: to.clone(), origin, below: self.take(to) })
-            .collect();
+        let stands = |path: &JailPath| Lifted { path: path.clone(), origin: self.standing(path), below: Vec::new() };
+        let mut moved: Vec<Lifted> = call.from.iter().map(|from| stands(&from.path)).collect();
+        let mut replaced: Vec<Lifted> = call.to.iter().map(stands).collect();
+        // Not before all are told where they stand: where one does may follow from another.
+        for lifted in moved.iter_mut().filter(|_| !call.is_link).chain(&mut replaced) {
+            lifted.below = self.take(&lifted.path);
+        }
         for (number, to) in call.to.iter().enumerate() {
             match moved.get(number).or(moved.last()) {
                 Some(moved) => self.put(to, moved),

@@ -366,7 +366,7 @@ impl Recorder {
             // Whoever lists what is open may do so: it was asked as it was opened.
             let is_granted = touch.access == Access::List && touch.spelled.is_empty();
             if !record.made && !is_granted {
-                let facts = if let Found::There(facts) = &record.found { Some(facts) } else { None };
+                let facts = record.found.facts();
                 let searched = self.searched(&touch.walk.searched);
                 let stop = self.refusals.refusal(touch.process, &searched, &current, facts, touch.access, &self.root);
                 // Where it was before. Of a directory that the run has made itself: what is behind it was let to nobody.

@@ -142,13 +142,9 @@ impl Engine<'_> {
         if has_ended(asking.task, &door, &path) {
             return Ok(());
         }
-        if let Some(outside) = self.places.shown_outside(asking.task, &place, &door, &path) {
-            return self.at_in(asking, &outside, path, access);
-        }
-        let others = || self.machine.processes();
-        let door = format!("/proc/{}/{door}", asking.task);
-        match self.places.behind(asking.task, &place, (door, &path), others) {
-            Some(behind) => self.at_door(asking, &behind, access),
+        match self.shown_elsewhere(asking.task, &place, &door, &path) {
+            Some(shown) if shown.behind.is_some() => self.at_door(asking, &shown, access),
+            Some(shown) => self.at_in(asking, &shown, path, access),
             None => self.gap(asking.process, Gap::MountNamespace),
         }
     }

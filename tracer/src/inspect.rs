@@ -349,8 +349,7 @@ impl Engine<'_> {
         let Use { access, follow, verify, .. } = used;
         let (mut led, mut has_moved) = (None, false);
         let sets_times = entry.call.sets_times();
-        let root = (place.root.as_slice(), place.behind.as_ref().map(|behind| behind.inode));
-        let way = (place.namespace, root, from.of(place), spelled.as_slice());
+        let way = (place.names(), from.of(place), spelled.as_slice());
         let question = (access, sets_times, follow, way);
         let (mut change, mut is_remote) = (Change::of(&entry, access), false);
         // Both paths of a call that moves something belong together.

@@ -91,8 +91,7 @@ impl Engine<'_> {
                 Err(errno) => return self.hidden(asking.process, errno),
             };
             let from = if interpreter.starts_with(b"/") { &place.root } else { start.of(&place) };
-            let root = (place.root.as_slice(), place.behind.as_ref().map(|behind| behind.inode));
-            let loader = ("loader", place.namespace, root, from, &*interpreter);
+            let loader = ("loader", place.names(), from, &*interpreter);
             if is_loader && !self.known.is_new(loader) {
                 return Ok(());
             }
@@ -102,7 +101,7 @@ impl Engine<'_> {
                 self.known.forget(loader);
                 return Ok(());
             }
-            let question = ("interpreter", place.namespace, root, &*interpreter, walk.end.as_slice());
+            let question = ("interpreter", place.names(), &*interpreter, walk.end.as_slice());
             if self.known.is_new(question) {
                 self.tell_touch(asking, &place, Access::Execute, &interpreter, &walk)?;
             }

@@ -60,6 +60,9 @@ impl OwnFilters {
 
     /// One of `makers` has made `task`, and it is not known yet which: it has what they all have.
     pub(crate) fn take_after(&mut self, task: i32, makers: impl Iterator<Item = i32>) {
+        if self.0.is_empty() {
+            return;
+        }
         let mut makers = makers.filter(|&maker| maker != task);
         let Some(first) = makers.next() else { return };
         let mut common = self.0.get(&first).cloned().unwrap_or_default();

@@ -60,6 +60,11 @@ impl Place {
         }
     }
 
+    /// What is the same for tasks for whom the same path leads to the same: mount namespace, root, and what all of that is behind.
+    pub(crate) fn names(&self) -> (Option<u64>, &[u8], Option<Inode>) {
+        (self.namespace, &self.root, self.behind.as_ref().map(|behind| behind.inode))
+    }
+
     /// True if a look at `path` may have to wait for a server that is not traced.
     pub(crate) fn is_remote(&self, path: &[u8]) -> bool {
         self.remote.as_ref().is_some_and(|remote| self.namespace.is_none() && remote.holds(path))

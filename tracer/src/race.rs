@@ -434,7 +434,7 @@ impl Engine<'_> {
         spelled: &[u8],
     ) -> Result<(), TraceError> {
         let sets_times = asking.entry.call.sets_times();
-        let way = (place.namespace, place.root.as_slice(), directory, spelled);
+        let way = (place.names(), directory, spelled);
         let question = (used.access, sets_times, used.follow, way);
         if !self.known.is_new(question) {
             return Ok(());

@@ -126,12 +126,23 @@ impl Engine<'_> {
         if is_gone {
             return Err(Errno::EXDEV);
         }
-        if let Some(outside) = self.places.shown_outside(task, place, &door(), &directory) {
-            return Ok((outside, directory));
+        let shown = self.shown_elsewhere(task, place, &door(), &directory).ok_or(Errno::EXDEV)?;
+        Ok((shown, directory))
+    }
+
+    /// The place in whose view `door`, a link of `/proc/TASK` whose text is `path`, leads there, if that is not the task's own:
+    /// the tracer's, or one behind the link.
+    pub(crate) fn shown_elsewhere(
+        &mut self,
+        task: i32,
+        place: &Arc<Place>,
+        door: &str,
+        path: &[u8],
+    ) -> Option<Arc<Place>> {
+        if let Some(outside) = self.places.shown_outside(task, place, door, path) {
+            return Some(outside);
         }
-        let others = || self.machine.processes();
-        let behind = self.places.behind(task, place, (format!("/proc/{task}/{}", door()), &directory), others);
-        behind.map(|behind| (behind, directory)).ok_or(Errno::EXDEV)
+        self.places.behind(task, place, (format!("/proc/{task}/{door}"), path), || self.machine.processes())
     }
 }
 

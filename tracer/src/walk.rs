@@ -14,7 +14,7 @@ use crate::behind::LEFT;
 use crate::event::{Found, Link, Searched, Walk};
 use crate::foresight::{Foreseen, Way, is_unasked};
 use crate::look;
-use crate::mounts::parent;
+use crate::mounts::{below, parent};
 use crate::place::{self, Place};
 use crate::served::{Lies, UNASKED};
 
@@ -385,8 +385,7 @@ impl<'a> Steps<'a> {
     /// True if `end` is on the way to the directory that was walked to last, or is that.
     fn leads_to_latest(&self) -> bool {
         let Place { namespace, behind, .. } = self.asker.place;
-        let rest = self.latest.strip_prefix(&*self.end);
-        namespace.is_none() && behind.is_none() && rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        namespace.is_none() && behind.is_none() && below(self.latest, &self.end).is_some()
     }
 
     /// The path under which the tracer reaches `end`.

@@ -386,17 +386,20 @@ fn where_a_container_forbids_to_listen() {
     }
 }
 
+/// A copy that whoever may not get to the original can execute.
+fn copy_to(directory: &Path, from: &Path, name: &str) -> PathBuf {
+    let path = directory.join(name);
+    fs_err::copy(from, &path).unwrap();
+    path
+}
+
 /// What calls come to under filters of the program's own, whatever these compute, is what the kernel makes of them; for an ordinary
 /// user too.
 #[test]
 fn filters_that_ask_for_a_tracer() {
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     fs_err::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let copy = |from: PathBuf, name: &str| {
-        let path = directory.path().join(name);
-        fs_err::copy(from, &path).unwrap();
-        path
-    };
+    let copy = |from: PathBuf, name: &str| copy_to(directory.path(), &from, name);
     let tracer = copy(tracer(), "tracer");
     let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
     for (name, &flags) in ["wide", "narrow"].iter().zip(WIDTHS) {
@@ -431,11 +434,7 @@ fn without_root_what_is_hidden_is_a_gap() {
     }
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     fs_err::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    let copy = |from: PathBuf, name: &str| {
-        let path = directory.path().join(name);
-        fs_err::copy(from, &path).unwrap();
-        path
-    };
+    let copy = |from: PathBuf, name: &str| copy_to(directory.path(), &from, name);
     let (tracer, program) = (copy(tracer(), "tracer"), copy(build("undumpable", &[]), "undumpable"));
     let output = Command::new("setpriv")
         .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
