@@ -902,6 +902,26 @@ fn the_mode_that_a_directory_had_before_the_other_of_two_mounts_changed_it() {
 }
 
 #[test]
+fn where_something_was_made_before_the_other_of_two_mounts_changed_it() {
+    if !needs_root("a mount") || !has(&["unshare"]) {
+        return;
+    }
+    assert_eq!(image_of_both("echo new > b/d/n; rm -r a/d"), ["a/", "a/d/", "a/d/g=deep", "b/", "b/d/"]);
+    let made_over = "rm a/d/g; echo new > b/d/g; mv a/d a/e; echo new > a/d";
+    assert_eq!(image_of_both(made_over), ["a/", "a/d/", "a/d/g=deep", "b/", "b/d/"]);
+}
+
+/// Nothing of what has no directory to be made in is needed, nor the directory that is there by the end.
+#[test]
+fn what_could_not_be_made_anywhere() {
+    assert_eq!(image_of("mv a/f n/f; mkdir n; (echo new > n/f/x); :", &["a/f=old"]), ["a/", "a/f=old"]);
+    if !needs_root("a mount") || !has(&["unshare"]) {
+        return;
+    }
+    assert_eq!(image_of_both("mv a/f a/n/f; mv b/d b/n; :"), ["a/", "a/f=old", "b/", "b/d/"]);
+}
+
+#[test]
 fn mounts_that_show_the_same_no_longer() {
     if !needs_root("a mount") || !has(&["unshare"]) {
         return;
@@ -971,7 +991,6 @@ proptest! {
 
     /// So it is where a run does that by two mounts of one directory, by either of which it may have read a file.
     #[test]
-    #[ignore = "finds, in one of some 60 runs, what docs/limits.md says of two mounts"]
     fn whatever_is_renamed_by_two_mounts(lines in prop::collection::vec(any_mounted_line(), 10..40)) {
         if !needs_root("a mount") || !has(&["unshare"]) {
             return Ok(());

@@ -368,8 +368,8 @@ pub(super) fn wanted(
     }
     let ways = gathered.passed.iter().chain(makings);
     for (path, reasons) in ways.filter(|(path, _)| !is_kernels(path)) {
-        // What the run or its jail made on its way, or what has no directory to be made in, was not there before.
-        if files.contains(path) || root.facts(path)?.is_some() {
+        // What the run or its jail made on its way was not there before. Nor was a file that is there by now.
+        if files.contains(path) || root.facts(path)?.is_some_and(|now| now.is_directory()) {
             let path = if is_made_up(path, root) { made_up(path, root, &mut notes) } else { path.clone() };
             for reason in reasons {
                 files.add(path.clone(), What::AsIs, reason.clone());

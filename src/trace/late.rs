@@ -25,12 +25,12 @@ struct Sieve {
 }
 
 impl Sieve {
-    fn new(moved: &Moved, inodes: impl Iterator<Item = u64>) -> Self {
+    fn new<'a>(directories: impl Iterator<Item = &'a JailPath>, inodes: impl Iterator<Item = u64>) -> Self {
         let prefix = |from: &JailPath| {
             let quoted = serde_json::to_string(from).expect("a path is a text");
             quoted.trim_end_matches('"').to_owned()
         };
-        let prefixes = AhoCorasick::new(moved.0.keys().map(prefix)).expect("far fewer states than there are numbers");
+        let prefixes = AhoCorasick::new(directories.map(prefix)).expect("far fewer states than there are numbers");
         Self { prefixes, inodes: inodes.collect() }
     }
 
@@ -71,6 +71,19 @@ impl Moved {
     }
 }
 
+/// What `touch` cannot do without: what it has found, or where it may have made something, what it went through, and all above those.
+fn needed(touch: &Touch) -> impl Iterator<Item = JailPath> {
+    let place = match touch.found {
+        _ if touch.made => None,
+        Found::Missing => touch.path.parent().filter(|_| touch.access.makes()),
+        _ => Some(touch.path.clone()),
+    };
+    place
+        .into_iter()
+        .chain(touch.passed.iter().chain(&touch.refused).cloned())
+        .flat_map(|path| path.upwards().collect::<Vec<_>>())
+}
+
 impl Recorder {
     /// Keeps what was found in directories that have another name now, and tells what was kept of a file of all its names.
     pub(super) fn keep_late(&mut self) -> Result<(), RecordError> {
@@ -82,6 +95,7 @@ impl Recorder {
         let place = self.place.clone();
         let concerned = self.concerned(&moved).map_err(|source| RecordError::Temporary { path: place, source })?;
         for mut touch in concerned {
+            self.tell_gone(&touch)?;
             // What is only gone through is touched by nothing else.
             for way in touch.passed.iter().chain(&touch.refused) {
                 for at in moved.places(way) {
@@ -92,7 +106,6 @@ impl Recorder {
             if touch.made {
                 continue;
             }
-            self.tell_gone(&touch)?;
             let places: Vec<JailPath> = moved.places(&touch.path).collect();
             for at in &places {
                 self.keep_above(&touch, &touch.path, at)?;
@@ -137,8 +150,7 @@ impl Recorder {
         self.records.flush()?;
         let mut file = self.records.get_ref().try_clone()?;
         file.rewind()?;
-        let gone = self.gone.values().filter_map(|directory| Some(directory.found.facts()?.ino));
-        let sieve = Sieve::new(moved, self.store.inodes().chain(gone));
+        let sieve = Sieve::new(moved.0.keys().chain(self.gone.keys()), self.store.inodes());
         let mut found = Vec::new();
         for line in BufReader::new(&file).lines() {
             let line = line?;
@@ -150,7 +162,7 @@ impl Recorder {
             let is_told = self.kept.contains(&touch.path) && self.noted.contains(&touch.path);
             let mut ways = once(&touch.path).chain(&touch.passed).chain(&touch.refused);
             let is_moved = ways.any(|way| moved.places(way).next().is_some());
-            let is_gone = || touch.path.upwards().any(|at| self.gone.contains_key(&at));
+            let is_gone = || needed(&touch).any(|at| self.gone.contains_key(&at));
             if is_moved || (is_changed && !is_told) || (!self.gone.is_empty() && is_gone()) {
                 found.push(touch);
             }
@@ -200,12 +212,12 @@ impl Recorder {
         upwards.try_for_each(|(was, is)| self.keep_one(touch, &was, &is))
     }
 
-    /// Records the directories, on the way to what `touch` has found, that the run may have removed by another path.
+    /// Records the directories, of those that `touch` needs, that the run may have removed by another path.
     fn tell_gone(&mut self, touch: &Touch) -> Result<(), RecordError> {
-        if self.gone.is_empty() || touch.found == Found::Missing {
+        if self.gone.is_empty() {
             return Ok(());
         }
-        for at in touch.path.upwards() {
+        for at in needed(touch) {
             if let Some(directory) = self.gone.remove(&at).filter(|_| self.kept.insert(at)) {
                 self.write(&Record::Touch(directory))?;
             }
@@ -247,6 +259,7 @@ mod tests {
     use super::*;
     use nix::sys::stat::lstat;
     use proptest::prelude::*;
+    use std::iter::empty;
 
     /// A record of a file of this inode number, which was reached by way of another directory.
     fn record(path: &JailPath, passed: &JailPath, inode: u64) -> String {
@@ -269,20 +282,17 @@ mod tests {
             passed in any_path(),
             (inode, kept) in (98..102_u64, proptest::collection::vec(98..102_u64, 0..2)),
         ) {
-            let moved = Moved::of(once((&from, &JailPath::parse(b"/new").unwrap())));
             let concerns = kept.contains(&inode) || path.starts_with(&from) || passed.starts_with(&from);
-            let sieve = Sieve::new(&moved, kept.into_iter());
+            let sieve = Sieve::new(once(&from), kept.into_iter());
             prop_assert!(sieve.holds(&record(&path, &passed, inode)) || !concerns);
         }
     }
 
     #[test]
     fn what_does_not_is_held_back() {
-        let [path, from, new] =
-            [&b"/usr/bin/true"[..], b"/usr/lib", b"/new"].map(|path| JailPath::parse(path).unwrap());
+        let [path, from] = [&b"/usr/bin/true"[..], b"/usr/lib"].map(|path| JailPath::parse(path).unwrap());
         let record = record(&path, &path, 1234);
-        let moved = Moved::of(once((&from, &new)));
-        assert!(!Sieve::new(&moved, [123, 12345].into_iter()).holds(&record));
-        assert!(Sieve::new(&Moved::default(), [1234].into_iter()).holds(&record));
+        assert!(!Sieve::new(once(&from), [123, 12345].into_iter()).holds(&record));
+        assert!(Sieve::new(empty(), [1234].into_iter()).holds(&record));
     }
 }

@@ -377,6 +377,9 @@ impl Recorder {
                 self.keep_above(&record, &record.path, &current)?;
             }
         }
+        if record.access.makes() && record.found == Found::Missing && !touch.is_served && self.is_astray(&current) {
+            record.access = Access::Look;
+        }
         self.note(touch, current, &record.found);
         if let (Found::There(facts), true, false) = (&record.found, record.renames(), record.made)
             && facts.is_directory()
@@ -392,6 +395,12 @@ impl Recorder {
         }
         self.tally.touches += 1;
         self.write(&Record::Touch(record))
+    }
+
+    /// True if nothing can be made at `path`, since it has no directory: whoever tries needs none either.
+    fn is_astray(&self, path: &JailPath) -> bool {
+        let found = path.parent().map(|directory| self.root.facts(&directory));
+        found.is_some_and(|found| found.is_ok_and(|facts| facts.is_none_or(|facts| !facts.is_directory())))
     }
 
     /// Notes what a call is about to do with a name.
