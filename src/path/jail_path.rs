@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::text::{escape, unescape};
+use super::text::{escape, plain, unescape};
 
 /// An absolute path in the jail: starts with `/`, has no empty, `.` or `..` component and no NUL, and orders bytewise,
 /// so that a directory always comes before what is in it. Copies share their bytes: one path is in many lists.
@@ -58,7 +58,12 @@ impl JailPath {
         if names().any(|name| name == b"..") {
             return Err(PathError::Parent(escape(bytes)));
         }
-        Ok(Self::of(names().filter(|name| !matches!(*name, b"" | b"."))))
+        let is_folded = |name: &[u8]| matches!(name, b"" | b".");
+        // Nearly every path is as it will be.
+        if !names().skip(1).any(is_folded) {
+            return Ok(Self(bytes.into()));
+        }
+        Ok(Self::of(names().filter(|name| !is_folded(name))))
     }
 
     /// The path of these components, each in the one before it.
@@ -192,7 +197,10 @@ impl fmt::Debug for JailPath {
 
 impl Serialize for JailPath {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&escape(&self.0))
+        match plain(&self.0) {
+            Some(text) => serializer.serialize_str(text),
+            None => serializer.serialize_str(&escape(&self.0)),
+        }
     }
 }
 

@@ -15,9 +15,8 @@ use std::fmt::Write as _;
 /// assert_eq!(unescape(r"/caf\xe9\x0a").as_deref(), Some(&b"/caf\xe9\n"[..]));
 /// ```
 pub fn escape(bytes: &[u8]) -> String {
-    // Nearly all paths are so, and a trace has one in each line.
-    if bytes.iter().all(|byte| matches!(byte, b' '..=b'~') && *byte != b'\\') {
-        return bytes.iter().map(|&byte| char::from(byte)).collect();
+    if let Some(text) = plain(bytes) {
+        return text.to_owned();
     }
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -38,6 +37,12 @@ pub fn escape(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// `bytes`, if they are their own text, as nearly all paths are.
+pub(super) fn plain(bytes: &[u8]) -> Option<&str> {
+    let is_plain = bytes.iter().all(|byte| matches!(byte, b' '..=b'~') && *byte != b'\\');
+    std::str::from_utf8(bytes).ok().filter(|_| is_plain)
 }
 
 /// Reads back what [`escape`] wrote; `None` if a backslash is followed by neither a backslash nor `xNN`.

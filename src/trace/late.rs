@@ -152,8 +152,12 @@ impl Recorder {
         file.rewind()?;
         let sieve = Sieve::new(moved.0.keys().chain(self.gone.keys()), self.store.inodes());
         let mut found = Vec::new();
-        for line in BufReader::new(&file).lines() {
-            let line = line?;
+        let (mut lines, mut line) = (BufReader::new(&file), String::new());
+        loop {
+            line.clear();
+            if lines.read_line(&mut line)? == 0 {
+                break;
+            }
             if !sieve.holds(&line) {
                 continue;
             }

@@ -341,7 +341,7 @@ impl Recorder {
         let Some(current) = self.inside(&touch.walk.end) else { return Ok(()) };
         let found = self.found(touch, &current);
         if touch.is_repeated {
-            self.note(touch, current, &found);
+            self.note(touch, &current, &found);
             return Ok(());
         }
         // Looking there would have to wait for the program, which stands still.
@@ -380,7 +380,7 @@ impl Recorder {
         if record.access.makes() && record.found == Found::Missing && !touch.is_served && self.is_astray(&current) {
             record.access = Access::Look;
         }
-        self.note(touch, current, &record.found);
+        self.note(touch, &current, &record.found);
         if let (Found::There(facts), true, false) = (&record.found, record.renames(), record.made)
             && facts.is_directory()
         {
@@ -404,12 +404,16 @@ impl Recorder {
     }
 
     /// Notes what a call is about to do with a name.
-    fn note(&mut self, touch: &TracerTouch<'_>, path: JailPath, found: &Found) {
+    fn note(&mut self, touch: &TracerTouch<'_>, path: &JailPath, found: &Found) {
         if touch.is_served {
             return;
         }
-        let mut paths = self.mirrored(&path);
-        paths.push(path);
+        let mut paths = self.mirrored(path);
+        if paths.is_empty() {
+            self.names.note(touch.task, touch.call, touch.access, std::slice::from_ref(path), found);
+            return;
+        }
+        paths.push(path.clone());
         paths.sort();
         self.names.note(touch.task, touch.call, touch.access, &paths, found);
     }

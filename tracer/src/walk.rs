@@ -199,7 +199,7 @@ impl Walker {
         let name_start = spelled.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
         let (parent, name) = spelled.split_at(name_start);
         if matches!(name, b"" | b"." | b"..") {
-            let steps = Steps::new(asker, from, spelled, asks, &self.latest, &mut self.processes);
+            let steps = Steps::new(asker, start(asker, from, spelled), asks, &self.latest, &mut self.processes);
             return steps.finish(spelled, follow || name.is_empty(), false);
         }
         let directory = match self.directory(asker, from, parent, may_remember, asks) {
@@ -214,9 +214,10 @@ impl Walker {
                 return *walked;
             }
         };
-        let Directory { end, links, passed, searched, is_personal } = Directory::clone(&directory);
-        let steps = Steps::new(asker, &end, b"", asks, &self.latest, &mut self.processes);
-        Steps { links, passed, searched, is_personal, ..steps }.finish(name, follow, false)
+        let steps = Steps::new(asker, with_room(&directory.end, name), asks, &self.latest, &mut self.processes);
+        let Directory { links, passed, searched, is_personal, .. } = &*directory;
+        let (links, passed, searched) = (links.clone(), passed.clone(), searched.clone());
+        Steps { links, passed, searched, is_personal: *is_personal, ..steps }.finish(name, follow, false)
     }
 
     /// Where the directory part of a path leads; the walk so far if that is no directory.
@@ -237,8 +238,8 @@ impl Walker {
         if let Some(directory) = self.directories.get(&key) {
             return Ok(Arc::clone(directory));
         }
-        let walked =
-            Steps::new(asker, from, parent, asks, &self.latest, &mut self.processes).finish(parent, true, true);
+        let start = start(asker, from, parent);
+        let walked = Steps::new(asker, start, asks, &self.latest, &mut self.processes).finish(parent, true, true);
         match &walked.walk.found {
             Found::There(stat) if is(stat, SFlag::S_IFDIR) => {}
             Found::There(_) => {
@@ -298,21 +299,19 @@ struct Steps<'a> {
 impl<'a> Steps<'a> {
     fn new(
         asker: Asker<'a>,
-        from: &[u8],
-        spelled: &[u8],
+        start: Vec<u8>,
         asks: bool,
         latest: &'a [u8],
         processes: &'a mut HashMap<u64, bool>,
     ) -> Self {
-        let start = if spelled.starts_with(b"/") { &asker.place.root } else { from };
         Self {
             asker,
             asks,
-            end: start.to_vec(),
+            since: start.len(),
+            end: start,
             links: Vec::new(),
             passed: Vec::new(),
             searched: Vec::new(),
-            since: start.len(),
             is_personal: false,
             by_descriptor: false,
             latest,
@@ -602,6 +601,18 @@ impl<'a> Steps<'a> {
         let walk = Walk { links, passed, searched, end, found, by_descriptor };
         Walked { walk, is_personal, stop, onward: None }
     }
+}
+
+/// Where `spelled` starts, for somebody who stands at `from`.
+fn start(asker: Asker<'_>, from: &[u8], spelled: &[u8]) -> Vec<u8> {
+    with_room(if spelled.starts_with(b"/") { &asker.place.root } else { from }, spelled)
+}
+
+/// A copy of `path`, to which a name of this length can be added.
+fn with_room(path: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut copy = Vec::with_capacity(path.len() + 1 + name.len());
+    copy.extend_from_slice(path);
+    copy
 }
 
 fn there(stat: FileStat) -> Found {
