@@ -25,7 +25,15 @@ impl Abi {
         match self {
             Self::X86_64 => registers,
             Self::I386 => registers.map(|register| register & 0xffff_ffff),
-            Self::Aarch64 => registers.map(|register| register & ((register << 8).cast_signed() >> 8).cast_unsigned()),
+            Self::Aarch64 => registers.map(|register| self.untagged(register)),
+        }
+    }
+
+    /// An address that stands in memory, as the kernel takes it: the same, but for its tag.
+    pub(crate) fn untagged(self, address: u64) -> u64 {
+        match self {
+            Self::X86_64 | Self::I386 => address,
+            Self::Aarch64 => address & ((address << 8).cast_signed() >> 8).cast_unsigned(),
         }
     }
 }

@@ -224,7 +224,7 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
             // struct perf_event_attr of the first version: kind, size, ..., and the path in the place of `config1`.
             let mut attributes = [0; 64];
             memory(arguments[0], &mut attributes)?;
-            let (kind, address) = (half(&attributes, 0) as u32, word(&attributes, 56));
+            let (kind, address) = (half(&attributes, 0) as u32, pointer(entry.abi, &attributes, 56));
             if kind >= PERF_TYPE_MAX && address != 0 {
                 ask(Asked::Probe { kind, address });
             }
@@ -236,7 +236,7 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
             if arguments[0] as u32 == BPF_LINK_CREATE {
                 // Program, target, what it is attached to, flags, and for probes in a program that one's path.
                 if UPROBES.contains(&half(&attributes, 8)) {
-                    let (from, address) = (From::WorkingDirectory, word(&attributes, 16));
+                    let (from, address) = (From::WorkingDirectory, pointer(entry.abi, &attributes, 16));
                     ask(Asked::Path { from, address, access: Access::Read, follow: true });
                 }
                 return Ok(());
@@ -245,7 +245,8 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
             let has_directory = half(&attributes, 12) & BPF_F_PATH_FD != 0;
             let directory = if has_directory { half(&attributes, 16) as u32 as i32 } else { libc::AT_FDCWD };
             let access = if arguments[0] as u32 == BPF_OBJ_PIN { Access::Create } else { Access::Read };
-            ask(Asked::Path { from: from(directory), address: word(&attributes, 0), access, follow: true });
+            let address = pointer(entry.abi, &attributes, 0);
+            ask(Asked::Path { from: from(directory), address, access, follow: true });
         }
     }
     Ok(())
@@ -271,7 +272,7 @@ pub(crate) fn filter(entry: &Entry, memory: &Memory<'_>) -> Result<Vec<u8>, Unre
         half(&program, 4)
     } else {
         memory(entry.arguments[2], &mut program)?;
-        word(&program, 8)
+        pointer(entry.abi, &program, 8)
     };
     let length = usize::from(u16::from_ne_bytes([program[0], program[1]]));
     if length > bpf::LONGEST {
@@ -380,7 +381,7 @@ fn message(abi: Abi, socket: i32, header: u64, memory: &Memory<'_>, ask: &mut dy
         (half(&start, 0), half(&start, 4))
     } else {
         memory(header, &mut start)?;
-        (word(&start, 0), half(&start, 8))
+        (pointer(abi, &start, 0), half(&start, 8))
     };
     socket_address(socket, address, Access::Connect, memory, ask)
 }
@@ -455,6 +456,11 @@ pub(crate) fn allows_none(entry: &Entry) -> bool {
 
 fn word(bytes: &[u8], offset: usize) -> u64 {
     u64::from_ne_bytes(bytes[offset..offset + 8].try_into().expect("eight bytes"))
+}
+
+/// An address that takes eight bytes.
+fn pointer(abi: Abi, bytes: &[u8], offset: usize) -> u64 {
+    abi.untagged(word(bytes, offset))
 }
 
 fn half(bytes: &[u8], offset: usize) -> u64 {
@@ -567,6 +573,27 @@ mod tests {
         assert_eq!(ask("clone", Abi::X86_64, [flags, 0, 0, 0, 0, 0], b""), [Asked::Retrace { address: None, flags }]);
         let asked = ask("clone3", Abi::X86_64, [0x1000, 88, 0, 0, 0, 0], &flags.to_ne_bytes());
         assert_eq!(asked, [Asked::Retrace { address: Some(0x1000), flags }]);
+    }
+
+    #[test]
+    fn addresses_in_memory_have_tags() {
+        const TAG: u64 = 0xaa << 56;
+        let mut memory = vec![0; 128];
+        memory[..8].copy_from_slice(&(TAG | 0x1040).to_ne_bytes());
+        memory[8..12].copy_from_slice(&4u32.to_ne_bytes());
+        memory[0x40..0x44].copy_from_slice(b"\x01\0/x");
+        let connected = [Asked::Inline { path: b"/x".to_vec(), access: Access::Connect }];
+        assert_eq!(ask("sendmsg", Abi::Aarch64, [3, 0x1000, 0, 0, 0, 0], &memory), connected);
+        let asked = ask("bpf", Abi::Aarch64, [u64::from(BPF_OBJ_PIN), 0x1000, 16, 0, 0, 0], &memory);
+        assert!(matches!(asked[..], [Asked::Path { address: 0x1040, .. }]));
+        let mut attributes = vec![0; 64];
+        attributes[0] = 8;
+        attributes[56..].copy_from_slice(&(TAG | 0x1040).to_ne_bytes());
+        let asked = ask("perf_event_open", Abi::Aarch64, [0x1000, 0, 0, 0, 0, 0], &attributes);
+        assert_eq!(asked, [Asked::Probe { kind: 8, address: 0x1040 }]);
+        let program = [&[1, 0, 0, 0, 0, 0, 0, 0][..], &(TAG | 0x1010).to_ne_bytes(), &[6; 8]].concat();
+        let asked = ask("seccomp", Abi::Aarch64, [1, 0, 0x1000, 0, 0, 0], &program);
+        assert_eq!(asked, [Asked::Filter { text: vec![6; 8], flags: 0 }]);
     }
 
     #[test]

@@ -136,6 +136,7 @@ fn addresses_with_tags() {
         "access Look on-heap missing",
         "open Read file there",
         "sendmsg Connect socket missing",
+        "sendmsg Connect other missing",
         "open Read on-stack missing",
         "unlink Remove on-heap missing",
         "execve Execute program missing",
