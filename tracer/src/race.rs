@@ -381,7 +381,7 @@ impl Engine<'_> {
         }
         self.races.entering.insert(asking.task, directory.to_vec());
         let others = self.races.under_way.values().filter(|way| way.asking.task != asking.task);
-        let others: Vec<Relative> = others.filter(|way| shares(way.asking, asking)).cloned().collect();
+        let others: Vec<Relative> = others.filter(|way| shares(way.asking.task, asking.task)).cloned().collect();
         for Relative { asking, used, spelled } in others {
             let Ok(place) = self.places.of(asking.task, false) else { continue };
             // It runs already, unless it is over and was not heard of since.
@@ -408,10 +408,7 @@ impl Engine<'_> {
             return Ok(());
         }
         let movers = self.races.entering.iter().filter(|&(&mover, _)| mover != asking.task);
-        let process = |mover: i32| self.machine.process_of(mover);
-        let movers = movers.filter(|&(&mover, _)| {
-            process(mover) == Some(asking.process) || sys::share(mover, asking.task, Common::Directory)
-        });
+        let movers = movers.filter(|&(&mover, _)| shares(mover, asking.task));
         let directories: Vec<Vec<u8>> = movers.map(|(_, directory)| directory.clone()).collect();
         for directory in directories {
             self.tell_from(asking, used, place, &directory, spelled)?;
@@ -473,6 +470,8 @@ pub(crate) fn loses(access: Access) -> bool {
     matches!(access, Access::Write | Access::Create | Access::Remove | Access::Replace)
 }
 
-fn shares(one: Asking, other: Asking) -> bool {
-    one.process == other.process || sys::share(one.task, other.task, Common::Directory)
+/// True if one of two tasks takes the other one along when it moves: a thread may have a working directory of its own (`unshare(2)`,
+/// `CLONE_FS`).
+fn shares(one: i32, other: i32) -> bool {
+    sys::share(one, other, Common::Directory)
 }

@@ -604,3 +604,14 @@ fn a_thread_that_moves_the_others() {
             - 200
     });
 }
+
+/// But not if those have parted from it.
+#[test]
+fn a_thread_that_moves_alone() {
+    let files = (0..100).flat_map(|round| [round.to_string(), format!("one/{round}")]);
+    let hazard = files.fold(Hazard::new("apart").directory("one").directory("two"), Hazard::file);
+    let own = (0..100).map(|round| format!("open Write {round} there"));
+    let expected: Vec<String> =
+        ["one", "two"].iter().map(|directory| format!("chdir Enter {directory} there")).chain(own).collect();
+    hazard.run().is(&expected.iter().map(String::as_str).collect::<Vec<_>>());
+}
