@@ -280,6 +280,31 @@ fn what_one_run_gave_another_mode_and_another_used() {
     }
 }
 
+/// What a user has done in a directory says whose that was, though it is another's when the image is built.
+#[test]
+fn what_one_user_used_and_root_gave_another() {
+    if !support::needs_root("other users") {
+        return;
+    }
+    let context = TestContext::new();
+    let directory = context.work().join("directory");
+    for (mode, script) in [(0o755, "> directory/new"), (0o700, "mkdir directory/new"), (0o700, "cat directory/file")] {
+        fs_err::remove_dir_all(&directory).ok();
+        fs_err::create_dir(&directory).expect("the directory can be written");
+        fs_err::write(directory.join("file"), "").expect("it can be written");
+        set_mode(&directory, mode);
+        std::os::unix::fs::chown(&directory, Some(1234), None).expect("root may");
+        let uses = context.text("uses.trace");
+        let arguments = ["trace", "-q", "--user", "1234:1234", "-t", &uses, "--", "sh", "-c", script];
+        outcome_of(&mut context.minjail(&arguments)).success();
+        let changes = traced(&context, "changes.trace", "chown 4321 directory");
+        for traces in [[uses.as_str(), &changes], [&changes, &uses]] {
+            build(&context, &traces, &[]).success();
+            assert_eq!(style_of(&context, "directory"), (mode, 1234), "{script}");
+        }
+    }
+}
+
 /// No mode is both.
 #[test]
 fn what_two_runs_used_with_another_mode_each() {

@@ -64,7 +64,8 @@ pub(super) fn settle<'a>(
 }
 
 /// What runs did with directories whose mode or owner a run has changed, by the names in them: a directory that is searched on a way is
-/// not told of. Whoever has told nothing else of it is taken to have found it as it is now.
+/// not told of. Whoever has told nothing else of it is taken to have found it as it is now; a user that could not have done that then, as
+/// a run found it that changed it since.
 fn passed<'a>(
     paths: &mut BTreeMap<JailPath, Touched<'a>>,
     trace: &'a Trace,
@@ -93,7 +94,10 @@ fn passed<'a>(
             {
                 finding.met.was_let(rights);
             } else if let Some(now) = root.facts(&directory)? {
-                let mut met = Met::of(header, &now);
+                let before = touched.findings.iter().filter(|finding| finding.met.is_restyled());
+                let mut all = once(&now).chain(before.map(|finding| finding.facts));
+                let found = all.find(|facts| header.is_let(facts, rights)).unwrap_or(&now);
+                let mut met = Met::of(header, found);
                 met.was_let(rights);
                 passed.entry(directory).or_default().push(met);
             }

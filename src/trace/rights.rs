@@ -84,6 +84,13 @@ impl Refusals {
     }
 }
 
+impl Header {
+    /// True if a mode lets the workload's user do what is `wanted`, or root.
+    pub(crate) fn is_let(&self, facts: &Facts, wanted: u32) -> bool {
+        Refusals::of(self).workload.is_none_or(|workload| workload.is_let(facts, wanted.cast_signed()))
+    }
+}
+
 /// What is asked of the content of something with these `facts`, as for `access(2)`; 0 is nothing.
 fn wanted(facts: &Facts, access: Access) -> i32 {
     match access {
