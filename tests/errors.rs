@@ -168,7 +168,6 @@ fn a_trace_that_is_not_there_or_not_a_trace() {
     refused(&context, &["build", "-t", &text(&odd), "-o", &out], FAILED, &[&text(&odd)]);
 }
 
-/// A run may take hours: where its trace cannot be put is said before it begins.
 #[test]
 fn a_trace_that_was_cut_off() {
     let context = TestContext::new();
@@ -184,6 +183,32 @@ fn a_trace_that_was_cut_off() {
     }
 }
 
+/// One that is lost in the middle leaves no gap that shows: the rest would be built without what it told of.
+#[test]
+fn a_trace_that_has_lost_a_line() {
+    let context = TestContext::new();
+    let (trace, joined) = (context.text("app.trace"), context.text("joined.trace"));
+    outcome_of(&mut context.minjail(&["trace", "-q", "-t", &trace, "--", "/bin/true"])).success();
+    outcome_of(&mut context.minjail(&["merge", "-q", "-t", &trace, "-o", &joined])).success();
+    let output = format!("rootfs:{}", context.text("out"));
+    for name in ["app.trace/trace.jsonl", "joined.trace/trace.jsonl"] {
+        let records = context.path(name);
+        let text = fs_err::read_to_string(&records).expect("it was written");
+        let touch = text.lines().rfind(|line| line.contains(r#""record":"touch""#)).expect("it touched something");
+        fs_err::write(&records, text.replace(&format!("{touch}\n"), "")).expect("it is ours");
+        let (trace, words) = (context.text(name.split('/').next().unwrap_or(name)), ["is damaged", "trace again"]);
+        refused(&context, &["build", "-t", &trace, "-o", &output, "--allow-gaps"], FAILED, &words);
+        refused(
+            &context,
+            &["merge", "-t", &trace, "-o", &context.text("more.trace")],
+            FAILED,
+            &[&records.to_string_lossy().into_owned()],
+        );
+        assert!(!context.path("out").exists());
+    }
+}
+
+/// A run may take hours: where its trace cannot be put is said before it begins.
 #[test]
 fn a_trace_that_cannot_be_put_there() {
     let context = TestContext::new();

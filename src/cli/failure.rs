@@ -329,6 +329,7 @@ impl From<TraceError> for Failure {
     fn from(error: TraceError) -> Self {
         let hint = match &error {
             TraceError::Format { .. } => Some("trace again with this minjail"),
+            TraceError::Damaged { .. } => Some("lines of it are lost, or there twice: trace again"),
             TraceError::Write { .. } => None,
             _ => Some("a trace is the directory that `minjail trace` has written"),
         };

@@ -23,9 +23,20 @@ pub(super) enum Record {
     Program(Program),
     Touch(Touch),
     Listen(Listening),
-    Back { path: JailPath },
-    Gap { program: u32, gap: Gap },
-    End { ending: Ending, gaps: BTreeMap<Gap, u64> },
+    Back {
+        path: JailPath,
+    },
+    Gap {
+        program: u32,
+        gap: Gap,
+    },
+    End {
+        ending: Ending,
+        gaps: BTreeMap<Gap, u64>,
+        /// How many records the run has, its header and this one among them; `None` in a trace of before this was told.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        records: Option<u64>,
+    },
 }
 
 /// A trace could not be read or written.
@@ -37,6 +48,10 @@ pub enum TraceError {
     Record { path: PathBuf, line: usize, source: serde_json::Error },
     #[error("`{path}`, line {line}: a record before the header of its run")]
     Headless { path: PathBuf, line: usize },
+    #[error(
+        "`{path}` is damaged: up to line {line}, where a run ends, that run has {found} records, and there were {written}"
+    )]
+    Damaged { path: PathBuf, line: usize, found: u64, written: u64 },
     #[error("`{path}` has trace format {found}, and this minjail reads format {FORMAT}")]
     Format { path: PathBuf, found: u32 },
     #[error("`{path}` holds no run")]
@@ -66,6 +81,8 @@ fn read_runs(path: &Path) -> Result<Vec<Run>, TraceError> {
     let failed = |source| TraceError::Read { path: path.to_path_buf(), source };
     let file = BufReader::new(fs_err::File::open(path).map_err(failed)?);
     let mut runs: Vec<Run> = Vec::new();
+    // Of the run that is read: lines that are gone from its middle leave no other trace.
+    let mut count = 0;
     let mut lines = file.lines().enumerate().peekable();
     while let Some((index, line)) = lines.next() {
         let line = line.map_err(failed)?;
@@ -80,10 +97,19 @@ fn read_runs(path: &Path) -> Result<Vec<Run>, TraceError> {
                 return Err(TraceError::Format { path: path.to_path_buf(), found: header.trace_format });
             }
             runs.push(Run::new(header));
+            count = 1;
             continue;
         }
         let headless = || TraceError::Headless { path: path.to_path_buf(), line: index + 1 };
-        add(runs.last_mut().ok_or_else(headless)?, record);
+        // What comes after its end is of another run.
+        let run = runs.last_mut().filter(|run| run.ending.is_none()).ok_or_else(headless)?;
+        count += 1;
+        if let Record::End { records: Some(written), .. } = record
+            && written != count
+        {
+            return Err(TraceError::Damaged { path: path.to_path_buf(), line: index + 1, found: count, written });
+        }
+        add(run, record);
     }
     if runs.is_empty() {
         return Err(TraceError::Empty { path: path.to_path_buf() });
@@ -142,30 +168,34 @@ pub(super) fn write_record(writer: &mut impl Write, record: &Record) -> std::io:
 /// # Errors
 /// What the writer says.
 pub fn write_run(writer: &mut impl Write, run: &Run) -> std::io::Result<()> {
-    write_record(writer, &Record::Run(run.header.clone()))?;
+    let mut count = 0;
+    let mut write = |record: &Record| {
+        count += 1;
+        write_record(writer, record)
+    };
+    write(&Record::Run(run.header.clone()))?;
     for program in &run.programs {
-        write_record(writer, &Record::Program(program.clone()))?;
+        write(&Record::Program(program.clone()))?;
     }
     for touch in &run.touches {
-        write_record(writer, &Record::Touch(touch.clone()))?;
+        write(&Record::Touch(touch.clone()))?;
     }
     for &listening in &run.listening {
-        write_record(writer, &Record::Listen(listening))?;
+        write(&Record::Listen(listening))?;
     }
     for path in &run.back {
-        write_record(writer, &Record::Back { path: path.clone() })?;
+        write(&Record::Back { path: path.clone() })?;
     }
     for (&gap, counts) in &run.gaps {
         for (&program, &count) in counts {
             for _ in 0..count {
-                write_record(writer, &Record::Gap { program, gap })?;
+                write(&Record::Gap { program, gap })?;
             }
         }
     }
-    match run.ending {
-        Some(ending) => write_record(writer, &Record::End { ending, gaps: run.gap_counts() }),
-        None => Ok(()),
-    }
+    let Some(ending) = run.ending else { return Ok(()) };
+    let end = Record::End { ending, gaps: run.gap_counts(), records: Some(count + 1) };
+    write_record(writer, &end)
 }
 
 #[cfg(test)]
@@ -235,5 +265,45 @@ mod tests {
         assert_eq!(cut.runs[0].ending, None);
         fs_err::write(&file, format!("{text}nonsense\n")).unwrap();
         assert!(matches!(Trace::read(&[path]), Err(TraceError::Record { .. })));
+    }
+
+    /// Of two runs, whichever line it is, but for an end, without which the run was cut off.
+    #[test]
+    fn a_line_that_is_lost_or_there_twice_is_missed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = write(directory.path(), &[run("a"), run("b")]);
+        let file = path.join(RECORDS);
+        let text = fs_err::read_to_string(&file).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let read = |lines: &[&str]| {
+            fs_err::write(&file, lines.join("\n") + "\n").unwrap();
+            Trace::read(std::slice::from_ref(&path))
+        };
+        assert_eq!(read(&lines).unwrap().runs, [run("a"), run("b")]);
+        for at in 0..lines.len() {
+            let (mut without, mut doubled) = (lines.clone(), lines.clone());
+            without.remove(at);
+            doubled.insert(at, lines[at]);
+            if lines[at].contains(r#""record":"end""#) {
+                assert!(read(&without).unwrap().runs.iter().any(|run| run.ending.is_none()), "{at}");
+                assert!(read(&doubled).is_err(), "{at}");
+                continue;
+            }
+            assert!(matches!(read(&without), Err(TraceError::Damaged { .. } | TraceError::Headless { .. })), "{at}");
+            let is_header = lines[at].contains(r#""record":"run""#);
+            assert!(is_header || matches!(read(&doubled), Err(TraceError::Damaged { .. })), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_trace_that_counts_nothing_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = write(directory.path(), &[run("a")]);
+        let file = path.join(RECORDS);
+        let text = fs_err::read_to_string(&file).unwrap();
+        let uncounted = text.replace(r#","records":5"#, "");
+        assert_ne!(uncounted, text);
+        fs_err::write(&file, uncounted).unwrap();
+        assert_eq!(Trace::read(&[path]).unwrap().runs, [run("a")]);
     }
 }

@@ -37,6 +37,8 @@ pub struct Recorder {
     pub(super) shared: Vec<JailPath>,
     pub(super) records: BufWriter<File>,
     listening: BTreeSet<Listening>,
+    /// How many there are so far.
+    written: u64,
     /// Directories that a rename may have taken away, with the device and inode that they had.
     renamed: BTreeMap<JailPath, (u64, u64)>,
     /// Where it is on this machine.
@@ -171,6 +173,7 @@ impl Recorder {
             records: BufWriter::new(records),
             listening: BTreeSet::new(),
             renamed: BTreeMap::new(),
+            written: 0,
             top: top.to_path_buf(),
             root,
             store,
@@ -228,7 +231,7 @@ impl Recorder {
     pub fn write_out(mut self, ending: Ending, target: &Path) -> Result<WrittenOut, RecordError> {
         self.keep_late()?;
         self.tell_what_is_back()?;
-        self.write(&Record::End { ending, gaps: self.tally.gaps.clone() })?;
+        self.write(&Record::End { ending, gaps: self.tally.gaps.clone(), records: Some(self.written + 1) })?;
         let failed = |source| RecordError::Temporary { path: self.place.clone(), source };
         let mut records = self.records.into_inner().map_err(|error| failed(error.into_error()))?;
         let stage = stage(&mut records, &self.store, target)?;
@@ -507,6 +510,7 @@ impl Recorder {
         if let Record::Touch(Touch { before: Some(name), .. }) = record {
             self.store.tell(name);
         }
+        self.written += 1;
         write_record(&mut self.records, record)
             .map_err(|source| RecordError::Temporary { path: self.place.clone(), source })
     }
