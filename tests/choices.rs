@@ -99,6 +99,30 @@ fn accounts_of_the_host() {
     assert_eq!(full, fs_err::read_to_string("/etc/passwd").expect("everybody may read it"));
 }
 
+/// Nor of a list that the run has added to: people are none of the image's, whatever else has become of it.
+#[test]
+fn accounts_that_the_run_has_changed() {
+    if !needs_root("a list of accounts of its own") {
+        return;
+    }
+    let context = TestContext::new();
+    let passwd = context.path("passwd");
+    let people =
+        "root:x:0:0::/root:/bin/sh\ndaemon:x:1:1::/:/bin/false\nsomebody:x:4321:4321::/home/somebody:/bin/sh\n";
+    fs_err::write(&passwd, people).expect("the directory is ours");
+    let script = "set -e; mount --bind \"$1\" /etc/passwd; \"$0\" trace -q -t \"$2\" -- sh -c 'cat /etc/passwd; echo x:x:2:2::/: >> /etc/passwd'
+         exec \"$0\" build -q -t \"$2\" -o \"rootfs:$3\"";
+    let mut command = context.command("unshare");
+    command.args(["-m", "sh", "-c", script]).arg(support::minjail());
+    command.args([support::text(&passwd), context.text("app.trace"), context.text("tree")]);
+    outcome_of(&mut command).success();
+    let packed = fs_err::read_to_string(context.path("tree/etc/passwd")).expect("it is packed");
+    assert_eq!(
+        packed.lines().map(|line| line.split(':').next().unwrap_or(line)).collect::<Vec<_>>(),
+        ["root", "daemon"]
+    );
+}
+
 #[test]
 fn more_files_by_path_glob_and_package() {
     let traced = Traced::new("cat one", |work| {

@@ -1,7 +1,8 @@
 //! Files that the image gets in another form than the root has them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::path::PathBuf;
 
 use super::accounts::{self, Kept, Names};
 use super::{Accounts, FileSet, FilesError, Note, Policy, What};
@@ -78,7 +79,7 @@ pub(super) fn replace(
     let from_host = trace.runs.iter().any(|run| !run.header.is_in_jail());
     let choice = if from_host { policy.accounts } else { Accounts::Full };
     let kept = kept(files, trace, root, choice)?;
-    replace_accounts(files, &kept, &policy.allowed_secrets, root, notes)?;
+    replace_accounts(files, &kept, policy, &trace.store, root, notes)?;
     let cache = JailPath::parse(LD_CACHE).expect("an absolute path");
     if is_file(&cache, files, root)? {
         let bytes = ld_cache(&cache, files, root)?;
@@ -105,6 +106,21 @@ fn read(path: &JailPath, root: &Root) -> Result<Vec<u8>, RootError> {
     }
 }
 
+/// The content that an image gets of `path`: that from before the runs, if they or others have changed it since.
+fn content(
+    path: &JailPath,
+    files: &FileSet,
+    store: &BTreeMap<String, PathBuf>,
+    root: &Root,
+) -> Result<Vec<u8>, RootError> {
+    let kept = match files.wanted.get(path).map(|wanted| &wanted.what) {
+        Some(What::Was(was)) => was.content.as_ref().and_then(|digest| store.get(digest)),
+        _ => None,
+    };
+    let failed = |source| RootError { step: "read", path: path.to_string(), source };
+    kept.map_or_else(|| read(path, root), |kept| fs_err::read(kept).map_err(failed))
+}
+
 /// The root's cache, with the libraries that are in the image; an unreadable one is as good as none.
 fn ld_cache(path: &JailPath, files: &FileSet, root: &Root) -> Result<Vec<u8>, FilesError> {
     let cache = LdCache::parse(&read(path, root)?).unwrap_or_else(|_| LdCache::new(Vec::new()));
@@ -118,15 +134,20 @@ fn ld_cache(path: &JailPath, files: &FileSet, root: &Root) -> Result<Vec<u8>, Fi
 fn replace_accounts(
     files: &mut FileSet,
     kept: &Kept,
-    allowed_secrets: &BTreeSet<JailPath>,
+    policy: &Policy,
+    store: &BTreeMap<String, PathBuf>,
     root: &Root,
     notes: &mut Vec<Note>,
 ) -> Result<(), FilesError> {
     let mut wanted = Vec::new();
     for (path, file) in accounts::FILES {
         let path = JailPath::parse(path).expect("an absolute path");
-        let as_is = files.wanted.get(&path).is_some_and(|wanted| wanted.what == What::AsIs);
-        if as_is && is_file(&path, files, root)? {
+        let is_own = match files.wanted.get(&path).map(|wanted| &wanted.what) {
+            Some(What::AsIs) => is_file(&path, files, root)?,
+            Some(What::Was(was)) => was.facts.is_file(),
+            _ => false,
+        };
+        if is_own {
             wanted.push((path, file));
         }
     }
@@ -135,13 +156,13 @@ fn replace_accounts(
     }
     let [passwd, group] = [&b"/etc/passwd"[..], b"/etc/group"].map(|path| {
         let path = JailPath::parse(path).expect("an absolute path");
-        read(&path, root).unwrap_or_default()
+        content(&path, files, store, root).unwrap_or_default()
     });
     let names = Names::new(&passwd, &group, kept);
     for (path, file) in wanted {
-        let now = read(&path, root)?;
-        let (content, left_out) = names.filter(file, &now, allowed_secrets.contains(&path));
-        if content == now {
+        let whole = content(&path, files, store, root)?;
+        let (content, left_out) = names.filter(file, &whole, policy.allowed_secrets.contains(&path));
+        if content == whole {
             continue;
         }
         if left_out > 0 {
