@@ -287,6 +287,79 @@ fn commands_that_hang_are_ended() {
     }
 }
 
+/// Setup runs again before the run in the jail, and teardown takes away what is there no longer when the image is written.
+#[test]
+fn what_setup_has_made_is_packed_as_the_run_found_it() {
+    let context = TestContext::new();
+    let made = text(&context.work().join("made"));
+    let setup = format!(
+        "set -e; mkdir -p {made}/deep; chmod 750 {made}/deep; echo one > {made}/deep/conf; ln -sfn deep {made}/link; echo looked > {made}/looked; \
+         printf '#!/bin/sh\\ncat {made}/deep/conf\\n' > {made}/tool; chmod 711 {made}/tool; touch {made}/empty"
+    );
+    let run = format!("set -e; {made}/tool; cat {made}/link/conf; test -s {made}/looked; test -e {made}/empty");
+    let workload = |name: &str, teardown: &str| {
+        format!(
+            "  {name}:\n    cwd: {made}\n    run: \"{run}\"\n    setup: [\"{}\"]\n    teardown: [\"{teardown}\"]\n    \
+             expect: {{stdout: {{equals: \"one\\none\\n\"}}}}\n",
+            setup.replace('\\', "\\\\")
+        )
+    };
+    for (teardown, names, more) in [
+        ("true", &["main"][..], &[][..]),
+        (&format!("rm -r {made}"), &["main"], &["--until-stable", "1"]),
+        ("true", &["first", "second"], &[]),
+        (&format!("rm -r {made}"), &["first", "second"], &["--no-verify"]),
+    ] {
+        context.lay_out(&[]);
+        // The program is looked for before setup makes anything: a shell runs all.
+        fs_err::create_dir(&made).expect("the directory is ours");
+        let workloads: String = names.iter().map(|name| workload(name, teardown)).collect();
+        succeed(build(&context, &format!("workloads:\n{workloads}"), &[&["--force"], more].concat()));
+        let packed = context.path("out").join(&made[1..]);
+        let read = |name: &str| fs_err::read_to_string(packed.join(name)).expect("it is packed");
+        assert_eq!(["link/conf", "looked", "empty"].map(read), ["one\n", "looked\n", ""]);
+        let mode =
+            |name: &str| fs_err::metadata(packed.join(name)).expect("it is packed").permissions().mode() & 0o7777;
+        assert_eq!([mode("deep"), mode("tool")], [0o750, 0o711]);
+    }
+}
+
+/// It is the content that was traced, not that of another time; two contents are told of.
+#[test]
+fn what_setup_makes_anew_each_time_is_packed_as_the_run_found_it() {
+    let context = TestContext::new();
+    let (log, made) = (context.text("log"), text(&context.work().join("made")));
+    let workload = |name: &str, teardown: &str| {
+        format!(
+            "  {name}:\n    run: cat {made}\n    setup: [\"echo $$ $(date +%N) | tee -a {log} > {made}\"]\n    teardown: [{teardown}]\n"
+        )
+    };
+    for teardown in ["'true'", &format!("\"rm {made}\"")] {
+        fs_err::remove_file(&log).ok();
+        succeed(build(&context, &format!("workloads:\n{}", workload("main", teardown)), &["--force"]));
+        let (log, packed) =
+            (fs_err::read_to_string(&log), fs_err::read_to_string(context.path("out").join(&made[1..])));
+        let log = log.expect("setup has written it");
+        assert_eq!(log.lines().count(), 2, "{log}");
+        assert_eq!(log.lines().next(), packed.expect("it is packed").lines().next());
+        let both = format!("workloads:\n{}{}", workload("first", teardown), workload("second", teardown));
+        build(&context, &both, &["--force"]).assert_refused(125, &["made` was a file", "in workload `second`"]);
+    }
+}
+
+/// What the second setup changes of what the run found is not in the image.
+#[test]
+fn what_setup_changes_only_before_the_proof() {
+    let context = TestContext::new();
+    context.lay_out(&[("conf", "one\n")]);
+    let (conf, mark) = (text(&context.work().join("conf")), context.text("mark"));
+    let setup = format!("if test -e {mark}; then echo two > {conf}; fi; touch {mark}");
+    let profile = format!("workloads:\n  main:\n    run: [/usr/bin/cat, {conf}]\n    setup: [\"{setup}\"]\n");
+    succeed(build(&context, &profile, &[]));
+    assert_eq!(fs_err::read_to_string(&conf).expect("it is there"), "two\n");
+    assert_eq!(fs_err::read_to_string(context.path("out").join(&conf[1..])).expect("it is packed"), "one\n");
+}
+
 #[test]
 fn state_is_fresh_in_every_run() {
     if !needs_root("an empty directory in place of a full one") {

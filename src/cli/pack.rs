@@ -16,7 +16,7 @@ use super::stoppable::stoppable;
 use crate::files::{self, FileSet, Note, Policy, Rules};
 use crate::image::{self, KeptLayers, Output, Reference, Target, check_distinct, check_replaceable, lock_beside};
 use crate::layer::{BLOCK_SIZE, Compression};
-use crate::manifest::{self, Config, DrawnUp, Given, Layers, MOST_LAYERS, Manifest, Packages, Sources, Times};
+use crate::manifest::{self, Config, DrawnUp, Given, Layers, MOST_LAYERS, Manifest, Packages, Source, Sources, Times};
 use crate::path::JailPath;
 use crate::profile::{Division, Files, Image, Mtime};
 use crate::publish::{directory_of, may_make_in};
@@ -414,6 +414,18 @@ impl Draft {
     /// Writes the image as a tree alone, and `locks`.
     pub(super) fn write_tree(&self, directory: &Path, locks: &[PathBuf], prepared: &Prepared) -> Result<(), Failure> {
         self.write(&[Output::Rootfs(directory.to_path_buf())], locks, prepared).map(drop)
+    }
+
+    /// Takes from `tree`, to which they were written, the contents that were the root's: a profile's setup runs again before the image is
+    /// proved, and may write anew there what it wrote before, or its teardown take it away.
+    pub(super) fn take_contents_from(&mut self, tree: &Path) {
+        for (path, source) in self.sources.iter_mut().filter(|(_, source)| matches!(source, Source::Root(_))) {
+            let written = path.below(tree);
+            // What an ordinary user has written, and may not read, stays where it was.
+            if fs_err::File::open(&written).is_ok() {
+                *source = Source::Stored(written);
+            }
+        }
     }
 
     /// Writes the image as an archive that engines read, and gives it as they spell it.

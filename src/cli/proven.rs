@@ -85,6 +85,7 @@ pub(super) fn build(
         }
         let tree = scratch.path().join(format!("tree{round}"));
         draft.write_tree(&tree, &[], prepared)?;
+        draft.take_contents_from(&tree);
         let base = base(&tree, &draft.manifest.entries, &draft.manifest.config)?;
         let verdicts = prove(rehearsals, &models, &base, &draft)?;
         if verdicts.iter().all(Verdict::is_good) {

@@ -69,8 +69,13 @@ impl<'a> Rehearsal<'a> {
         Ok(Self { workload, header, environment })
     }
 
-    /// Runs it on the host; its trace is kept at `trace`.
-    pub(super) fn on_host(&self, trace: &Path) -> Result<Observation, Failure> {
+    /// True if commands of the host run before or after it.
+    pub(super) fn has_commands(&self) -> bool {
+        !self.workload.setup.is_empty() || !self.workload.teardown.is_empty()
+    }
+
+    /// Runs it on the host; its trace is kept at `trace`, with what is needed of what was changed `since`.
+    pub(super) fn on_host(&self, trace: &Path, since: Option<i64>) -> Result<Observation, Failure> {
         let private = self.workload.network == Network::Private && Uid::effective().is_root();
         if !self.workload.state.is_empty() && !Uid::effective().is_root() {
             let text = format!("the workload `{}` has state directories", self.header.workload);
@@ -78,7 +83,7 @@ impl<'a> Rehearsal<'a> {
                 Failure::usage(text).hint("run minjail as root: only root can put empty directories in their place")
             );
         }
-        self.run(Place::Host { trace: trace.to_path_buf() }, private)
+        self.run(Place::Host { trace: trace.to_path_buf(), since }, private)
     }
 
     /// Runs it in a jail made of `base`; its trace, if one is wanted, is kept at `trace`.

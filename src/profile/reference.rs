@@ -122,7 +122,9 @@ const FIELDS: &[Field] = &[
         "workload",
         "setup",
         Form::Commands,
-        "Commands on the host before each run, outside the trace. One that fails ends the build.",
+        "Commands on the host before each run, outside the trace, also before the one in the jail. One that fails ends the build. What \
+         they write and the traced run uses is kept as it finds it: so it is in the image, whatever later commands make of it. Who \
+         writes something else each time gets what was written the first time; two workloads must find the same.",
     ),
     may("workload", "teardown", Form::Commands, "Commands on the host after each run, whatever came of it."),
     may(

@@ -1,11 +1,12 @@
 //! The trace: what the runs of a workload touched.
 //!
 //! In: the tracer's events. Out: a directory `NAME.trace/` with `trace.jsonl` (one record a line, see
-//! `docs/trace-format.md`) and, if the run changed files or read temporary ones, `before/` with their earlier contents by
+//! `docs/trace-format.md`) and, if the run changed files, or read some that may not stay, `before/` with their earlier contents by
 //! SHA-256. A trace is self-contained, and several are merged by reading them together. This room decides nothing about the image: it
 //! keeps what was asked for, and what was there before.
 
 mod format;
+mod fresh;
 mod given;
 mod holes;
 mod kernels;

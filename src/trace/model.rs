@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use minjail_tracer::{Access, Gap, Outcome, Protocol};
+use minjail_tracer::{Access, Gap, Outcome, Protocol, sets_times};
 use serde::{Deserialize, Serialize};
 
 use crate::path::{Facts, FileType, JailPath};
@@ -177,6 +177,16 @@ impl Touch {
     /// (`rename(2)`).
     pub fn renames(&self) -> bool {
         matches!(self.access, Access::Remove | Access::Replace) && self.call.starts_with("rename")
+    }
+
+    /// True for a call that may change the content of what is there, or take it away; or that gives it another time, by which nobody
+    /// can tell any more whether it still has the content that the run found.
+    pub fn alters(&self) -> bool {
+        match self.access {
+            Access::Write | Access::Create | Access::Remove | Access::Replace => true,
+            Access::Attributes => sets_times(&self.call),
+            _ => false,
+        }
     }
 
     /// True for a call that takes away a directory if that is empty (`rmdir(2)`; `rename(2)`, onto one): whether it does shows what

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 
-use minjail_tracer::{Access, Gap, sets_times};
+use minjail_tracer::{Access, Gap};
 
 use super::model::{Found, Touch};
 use super::record::{RecordError, Recorder, is_temporary};
@@ -18,7 +18,14 @@ use crate::root::{Entry, Held, RootError};
 
 impl Recorder {
     /// Keeps what the call could change, or what only now can be seen: content, a link's text, a listing.
-    pub(super) fn preserve(&mut self, task: i32, current: &JailPath, record: &mut Touch) -> Result<(), RecordError> {
+    /// What `is_fresh` may be something else soon.
+    pub(super) fn preserve(
+        &mut self,
+        task: i32,
+        current: &JailPath,
+        is_fresh: bool,
+        record: &mut Touch,
+    ) -> Result<(), RecordError> {
         let Found::There(facts) = &record.found else { return Ok(()) };
         let facts = &facts.clone();
         if record.refused.is_some() {
@@ -32,11 +39,10 @@ impl Recorder {
         // What was moved is not there any more when an image is built.
         let is_moved = record.path != *current;
         let hides = is_moved
+            || record.alters()
             || match record.access {
-                Access::Write | Access::Create | Access::Remove | Access::Replace => true,
-                // With another time nobody can tell any more whether a file still has the content that the run found.
-                Access::Attributes => sets_times(&record.call),
-                Access::Read => is_temporary(&record.path),
+                Access::Read => is_fresh || is_temporary(&record.path),
+                Access::Execute => is_fresh,
                 _ => false,
             };
         if !record.made && (hides || record.access == Access::Attributes) && !facts.is_symlink() {

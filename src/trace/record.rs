@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Mirrors, Searched, Touch as TracerTouch};
 
 use super::format::{Record, write_record};
+use super::fresh::Fresh;
 use super::kernels::Origins;
 use super::model::{Ending, Found, Header, Link, Listening, Program, Touch};
 use super::names::Names;
@@ -36,9 +37,9 @@ pub struct Recorder {
     /// Directories in which minjail has some of its own.
     pub(super) shared: Vec<JailPath>,
     pub(super) records: BufWriter<File>,
-    listening: BTreeSet<Listening>,
     /// How many there are so far.
     written: u64,
+    listening: BTreeSet<Listening>,
     /// Directories that a rename may have taken away, with the device and inode that they had.
     renamed: BTreeMap<JailPath, (u64, u64)>,
     /// Where it is on this machine.
@@ -72,6 +73,7 @@ pub struct Recorder {
     pub(super) noted: HashSet<JailPath>,
     /// Directories that may have been removed by another path, as they are told of if they or what is in them were used by this one.
     pub(super) gone: BTreeMap<JailPath, Touch>,
+    pub(super) fresh: Fresh,
     failure: Option<RecordError>,
 }
 
@@ -144,7 +146,7 @@ impl WrittenOut {
 }
 
 /// What stands for the workload before it has executed anything.
-const STARTER: u32 = 0;
+pub(super) const STARTER: u32 = 0;
 
 impl Recorder {
     /// Starts a record in files without names in `scratch`. `top` is where this process sees the root: in a jail `/`,
@@ -171,9 +173,9 @@ impl Recorder {
             place: scratch.to_path_buf(),
             shared: Vec::new(),
             records: BufWriter::new(records),
+            written: 0,
             listening: BTreeSet::new(),
             renamed: BTreeMap::new(),
-            written: 0,
             top: top.to_path_buf(),
             root,
             store,
@@ -187,6 +189,7 @@ impl Recorder {
             met: HashSet::new(),
             listed: HashSet::new(),
             tried: HashSet::new(),
+            fresh: Fresh::default(),
             failure: None,
         };
         // Where it cannot be found out, the program's root does not have it.
@@ -230,6 +233,7 @@ impl Recorder {
     /// The same.
     pub fn write_out(mut self, ending: Ending, target: &Path) -> Result<WrittenOut, RecordError> {
         self.keep_late()?;
+        self.keep_found()?;
         self.tell_what_is_back()?;
         self.write(&Record::End { ending, gaps: self.tally.gaps.clone(), records: Some(self.written + 1) })?;
         let failed = |source| RecordError::Temporary { path: self.place.clone(), source };
@@ -319,22 +323,24 @@ impl Recorder {
         self.programs.insert(process, id);
         for path in loaded.iter().filter(|path| !served.contains(path)) {
             let Some(path) = self.inside(path) else { continue };
-            let facts = match self.root.lstat(&path) {
+            let stat = match self.root.stat(&path) {
                 // Its file system shows it to the program's user alone.
                 Err(error) if error.source.kind() == io::ErrorKind::PermissionDenied => {
                     self.gap(process, Gap::Served)?;
                     continue;
                 }
-                facts => facts?,
+                stat => stat?,
             };
             // None: executed from memory.
-            let Some(facts) = facts else { continue };
+            let Some((stat, facts)) = stat.and_then(|stat| Some((stat, Facts::from_stat(&stat)?))) else { continue };
             let found = Found::There(facts);
             let (path, made) = match self.names.origin(&path) {
                 Some(origin) => (origin, false),
                 None => (path, true),
             };
-            self.write(&Record::Touch(Touch { made, ..Touch::new(id, "execve", Access::Execute, path, found) }))?;
+            let mut record = Touch { made, ..Touch::new(id, "execve", Access::Execute, path, found) };
+            self.keep_loaded(&mut record, &stat)?;
+            self.write(&Record::Touch(record))?;
         }
         Ok(())
     }
@@ -375,9 +381,12 @@ impl Recorder {
                 // Where it was before. Of a directory that the run has made itself: what is behind it was let to nobody.
                 record.refused = stop.map(|stop| self.names.origin(&stop).unwrap_or_else(|| record.path.clone()));
             }
-            self.preserve(touch.task, &current, &mut record)?;
+            let is_fresh = self.fresh.is_found(&touch.walk.found);
+            self.preserve(touch.task, &current, is_fresh, &mut record)?;
             if !record.made && record.path != current {
                 self.keep_above(&record, &record.path, &current)?;
+            } else {
+                self.note_fresh(&record, is_fresh)?;
             }
         }
         if record.access.makes() && record.found == Found::Missing && !touch.is_served && self.is_astray(&current) {

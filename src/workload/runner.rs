@@ -49,7 +49,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     let order: Order = serde_json::from_slice(&bytes).map_err(|error| RunError::Order(error.into()))?;
     let stream = UnixStream::connect(order.scratch.join(SOCKET)).map_err(RunError::Speak)?;
     let ending = match &order.place {
-        Place::Host { trace } => on_host(&order, &stream, trace).map(Some),
+        Place::Host { trace, since } => on_host(&order, &stream, trace, *since).map(Some),
         Place::Engine(engine) => in_engine(&order, &stream, engine).map(Some),
         Place::Jail { base, trace } => in_jail(&order, &stream, base, trace.as_deref()),
     };
@@ -74,7 +74,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn on_host(order: &Order, stream: &UnixStream, target: &Path) -> Result<Ending, RunError> {
+fn on_host(order: &Order, stream: &UnixStream, target: &Path, since: Option<i64>) -> Result<Ending, RunError> {
     if order.private_network {
         jail::leave_network().map_err(|source| RunError::SetUp { what: "a network".to_owned(), source })?;
     }
@@ -86,7 +86,10 @@ fn on_host(order: &Order, stream: &UnixStream, target: &Path) -> Result<Ending, 
         })?;
     }
     // It holds the root as the program will see it.
-    let recorder = Recorder::start(order.header.clone(), &order.header.root, &order.scratch)?;
+    let mut recorder = Recorder::start(order.header.clone(), &order.header.root, &order.scratch)?;
+    if let Some(since) = since {
+        recorder.keep_since(since, &order.header.directory)?;
+    }
     let private = if order.private_network { Namespaces::network() } else { Ok(Namespaces::default()) };
     hello(stream, &private.map_err(RunError::Speak)?)?;
     let header = &order.header;

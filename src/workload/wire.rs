@@ -31,8 +31,8 @@ pub struct Order {
 /// Where a workload runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
-    /// On the host; the trace is kept at this path.
-    Host { trace: PathBuf },
+    /// On the host; the trace is kept at this path. What was changed `since` may be the work of commands beside the runs.
+    Host { trace: PathBuf, since: Option<i64> },
     /// In a container.
     Engine(Engine),
     /// In a jail made of this; the trace, if one is wanted, is kept at that path of the host.
