@@ -243,6 +243,41 @@ fn no_space_left() {
 
 /// A program that may be executed but not read runs, and cannot be packed.
 #[test]
+fn a_build_of_nothing() {
+    let context = TestContext::new();
+    let words = ["nothing to build from", "app.yaml", "`-t TRACE`", "`--locked LOCK`"];
+    refused(&context, &["build", "-o", &docker_archive(&context)], FAILED, &words);
+}
+
+/// What it had before nobody knows: tracing again as the same user changes nothing.
+#[test]
+fn a_program_that_may_not_be_read_and_is_changed() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    let context = TestContext::new();
+    fs_err::set_permissions(context.path(""), PermissionsExt::from_mode(0o755)).expect("the directory is ours");
+    for (number, change) in ["rm -f tool", "chmod u+w tool; echo more >> tool"].into_iter().enumerate() {
+        context.lay_out(&[]);
+        let tool = context.work().join("tool");
+        fs_err::copy("/bin/true", &tool).expect("the directory is ours");
+        fs_err::set_permissions(&tool, PermissionsExt::from_mode(0o111)).expect("it is ours");
+        outcome_of(limited("chown").args(["-R", "65534:65534", &text(&context.work())])).success();
+        fs_err::copy(minjail(), context.path("minjail")).expect("the binary can be copied");
+        let minjail = |arguments: &[&str]| {
+            let mut command = context.command("runuser");
+            command.args(["-u", "nobody", "--", &context.text("minjail")]).args(arguments);
+            outcome_of(&mut command)
+        };
+        let (trace, output) = (text(&context.work().join(format!("{number}.trace"))), context.work().join("out"));
+        minjail(&["trace", "-q", "-t", &trace, "--", "sh", "-c", &format!("./tool; {change}")]).success();
+        let outcome = minjail(&["build", "-t", &trace, "-o", &format!("rootfs:{}", text(&output))]);
+        let words = ["tool` was before the run has changed or removed it", "as a user who may read it", "`--exclude`"];
+        outcome.assert_refused(FAILED, &words);
+    }
+}
+
+#[test]
 fn a_file_that_may_not_be_read() {
     if !needs_root("to become another user") {
         return;

@@ -24,7 +24,7 @@ use crate::trace::Trace;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// A profile: a file, or one of `minjail profile list`
-    #[arg(value_name = "PROFILE", required_unless_present_any = ["traces", "locked"], conflicts_with_all = ["traces", "locked", "root"])]
+    #[arg(value_name = "PROFILE", conflicts_with_all = ["traces", "locked", "root"])]
     profile: Option<String>,
 
     /// A trace that `minjail trace` has written
@@ -74,6 +74,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    if arguments.profile.is_none() && arguments.locked.is_none() && arguments.traces.is_empty() {
+        return Err(Failure::usage("nothing to build from: no profile, trace or lock is named").hint(
+            "name a profile, as `minjail build app.yaml`, or a trace with `-t TRACE`, or a lock with `--locked LOCK`",
+        ));
+    }
     let profile = arguments.profile.as_deref().map(profile::load).transpose()?;
     let files = profile.as_ref().map(|profile| profile.files.clone()).unwrap_or_default();
     arguments.packing.refuse_kept_layers()?;

@@ -250,6 +250,9 @@ impl From<FilesError> for Failure {
             FilesError::Changed { .. } | FilesError::Torn { .. } | FilesError::Gone { .. } => Some(
                 "trace again, and let nothing else change the files before the image is built; or build without it, with `--exclude`",
             ),
+            FilesError::Unread { .. } => {
+                Some("run the program as a user who may read it, as root may; or build without it, with `--exclude`")
+            }
             FilesError::Conflict(_) => Some(
                 "let both find the same: trace them again, with what one changes changed before, or as one workload; or build an image \
                  of each; or without it, with `--exclude`",

@@ -27,6 +27,8 @@ pub(super) struct Touched<'a> {
     accesses: BTreeSet<Access>,
     /// The content may have been read.
     pub(super) granted: bool,
+    /// A call may have changed the content, its time or its name.
+    pub(super) is_altered: bool,
     pub(super) before: Option<&'a str>,
     pub(super) xattrs: Option<&'a BTreeMap<String, String>>,
     /// The mode and owner with which all runs do, where more than one tells of them, or another name of the file.
@@ -210,6 +212,7 @@ impl<'a> Gathered<'a> {
             contradiction: None,
             accesses: BTreeSet::new(),
             granted: false,
+            is_altered: false,
             before: None,
             xattrs: None,
             style: None,
@@ -225,6 +228,7 @@ impl<'a> Gathered<'a> {
         touched.find(&run.header, touch);
         touched.accesses.insert(touch.access);
         touched.granted |= touch.refused.is_none();
+        touched.is_altered |= touch.is_reached() && touch.alters();
         touched.before = touched.before.or(touch.before.as_deref());
         touched.xattrs = touched.xattrs.or(touch.xattrs.as_ref());
         touched.find_names(touch);

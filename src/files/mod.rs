@@ -48,6 +48,8 @@ pub enum FilesError {
     Torn { path: JailPath },
     #[error("`{path}` is gone since the trace was made")]
     Gone { path: JailPath },
+    #[error("what `{path}` was before the run has changed or removed it could not be kept: its user may not read it")]
+    Unread { path: JailPath },
     #[error("failed to write a library cache for `{path}`")]
     LdCache { path: JailPath, source: CacheError },
     #[error("`{pattern}`, which is to be included, matches nothing")]
@@ -59,7 +61,10 @@ pub enum FilesError {
 impl FilesError {
     /// True if something is not there as the runs found it, or not all of them found the same: nobody has to care about who leaves it out.
     pub fn is_trouble(&self) -> bool {
-        matches!(self, Self::Changed { .. } | Self::Torn { .. } | Self::Gone { .. } | Self::Conflict(_))
+        matches!(
+            self,
+            Self::Changed { .. } | Self::Torn { .. } | Self::Gone { .. } | Self::Unread { .. } | Self::Conflict(_)
+        )
     }
 }
 

@@ -207,7 +207,12 @@ pub(super) fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root:
     }
     if facts.is_file() && touched.before.is_none() && !is_there {
         let path = path.clone();
-        return Err(if now.is_some() { FilesError::Changed { path } } else { FilesError::Gone { path } });
+        return Err(match now {
+            // It would have been kept, had it been let.
+            _ if touched.is_altered && is_closed(touched.header, facts) => FilesError::Unread { path },
+            Some(_) => FilesError::Changed { path },
+            None => FilesError::Gone { path },
+        });
     }
     Ok(What::Was(Box::new(Was {
         facts: facts.clone(),
@@ -215,6 +220,18 @@ pub(super) fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root:
         target: touched.first.target.as_deref().and_then(unescape),
         xattrs,
     })))
+}
+
+/// True if who has run the program may not read what has these `facts`.
+fn is_closed(header: &Header, facts: &Facts) -> bool {
+    let bit = if header.uid == facts.uid {
+        0o400
+    } else if header.gid == facts.gid || header.groups.contains(&facts.gid) {
+        0o040
+    } else {
+        0o004
+    };
+    header.uid != 0 && facts.mode & bit == 0
 }
 
 /// True if what is at `path` `now` is still what had these `facts`, whatever its owner and mode are.
