@@ -202,7 +202,7 @@ fn a_trace_that_has_lost_a_line() {
             &context,
             &["merge", "-t", &trace, "-o", &context.text("more.trace")],
             FAILED,
-            &[&records.to_string_lossy().into_owned()],
+            &[&records.to_string_lossy()],
         );
         assert!(!context.path("out").exists());
     }
