@@ -488,6 +488,21 @@ fn another_name_of_a_changed_file() {
     }
 }
 
+/// A name that was only listed is of the same file, and has its content and its mode where an image gets that.
+#[test]
+fn another_name_that_was_listed() {
+    for script in ["ls d; echo new > d/one", "ls d; echo new > d/one; rm d/one", "ls d; chmod 600 d/one"] {
+        let traced = Traced::new(script, |work| {
+            lay_out(work, &["d/one=old"]);
+            fs_err::hard_link(work.join("d/one"), work.join("d/two")).unwrap();
+        });
+        let full = traced.build("full", &["--listing", "full"]);
+        let [one, two] = ["d/one", "d/two"].map(|path| fs_err::metadata(full.at(path)).unwrap());
+        assert_eq!(files(&full.at(""), Path::new("")), ["d/one=old", "d/two=old"], "{script}");
+        assert_eq!((one.ino(), one.mode()), (two.ino(), two.mode()), "{script}");
+    }
+}
+
 /// What a Python program has read, removed and renamed; none of it by a shell.
 #[track_caller]
 fn of_python(program: &str, before: &[&str]) -> Vec<String> {

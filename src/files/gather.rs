@@ -335,6 +335,7 @@ pub(super) fn wanted(
             troubles.push(Trouble { path: path.clone(), other: None, error });
         }
     }
+    let changed = changed_files(gathered, &files);
     // After everything that was touched: a name that was only seen is there by name alone.
     for (path, touched) in &gathered.paths {
         let listed = match policy.listing {
@@ -348,7 +349,7 @@ pub(super) fn wanted(
                 continue;
             }
             let is_there = files.contains(&child) || gathered.has_listed(path, &child, shown, policy.listing, root)?;
-            let what = if is_there { What::AsIs } else { What::Placeholder };
+            let what = if is_there { by_another_name(&child, &changed, root)? } else { What::Placeholder };
             files.add(child, what, Reason::Listed { directory: path.clone() });
         }
     }
@@ -381,6 +382,21 @@ pub(super) fn wanted(
         }
     }
     Ok((files, notes, troubles))
+}
+
+/// Files of several names that are wanted as they were before the runs, by device and inode.
+fn changed_files(gathered: &Gathered<'_>, files: &FileSet) -> BTreeMap<(u64, u64), What> {
+    let findings =
+        gathered.paths.iter().flat_map(|(path, touched)| touched.findings.iter().map(move |one| (path, one)));
+    let linked = findings.filter(|(_, finding)| finding.is_linked());
+    let was = |path| files.wanted.get(path).map(|wanted| &wanted.what).filter(|what| matches!(what, What::Was(_)));
+    linked.filter_map(|(path, finding)| Some((finding.facts.inode(), was(path)?.clone()))).collect()
+}
+
+/// What an image gets at a name that nobody touched: what the root has there, but for a file that the runs have `changed` by another one.
+fn by_another_name(path: &JailPath, changed: &BTreeMap<(u64, u64), What>, root: &Root) -> Result<What, FilesError> {
+    let now = if changed.is_empty() { None } else { root.facts(path)? };
+    Ok(now.and_then(|now| changed.get(&now.inode()).cloned()).unwrap_or(What::AsIs))
 }
 
 /// Devices that every runtime provides (OCI runtime-spec, "Default Devices"), and what they link to.
