@@ -22,7 +22,7 @@ use crate::engine::Engine;
 use crate::event::{Access, Gap, Searched, Walk};
 use crate::inspect::Asking;
 use crate::look;
-use crate::mounts::{below, parent};
+use crate::names::{below, parent};
 use crate::place::{Place, Places, leads_to_file};
 use crate::start::has_ended;
 use crate::sys::{self, Inode};

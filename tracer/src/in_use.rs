@@ -18,7 +18,7 @@ use crate::foresight::is_unasked;
 use crate::inspect::{Asking, Use};
 use crate::known::Change;
 use crate::look;
-use crate::mounts::parent;
+use crate::names::parent;
 use crate::place::{self, Place};
 use crate::race::loses;
 use crate::served::Lies;

@@ -22,7 +22,7 @@ use crate::engine::Engine;
 use crate::event::{Access, Found, Walk};
 use crate::inspect::Asking;
 use crate::look;
-use crate::mounts::parent;
+use crate::names::parent;
 use crate::place::Place;
 use crate::script;
 use crate::served::Lies;

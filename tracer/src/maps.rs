@@ -14,7 +14,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::mounts::Device;
-use crate::place::{fs_read, read_whole};
+use crate::proc::{fs_read, read_whole};
 use crate::served::{Lies, Table};
 use crate::{look, sys};
 

@@ -8,7 +8,8 @@
 
 use std::collections::HashMap;
 
-use crate::mounts::{Device, Mount, Mounts, below, join};
+use crate::mounts::{Device, Mount, Mounts};
+use crate::names::{below, join};
 use crate::remote::Remote;
 
 /// The directories, and files, of one mount namespace that are to be seen at two places.

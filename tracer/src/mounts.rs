@@ -2,7 +2,8 @@
 //!
 //! In: the text of a table. Out: its mounts, and through which of them a path leads. It asks no file system.
 
-use crate::place::fs_read;
+use crate::names::{below, join};
+use crate::proc::fs_read;
 use crate::sys;
 
 /// Of the calling thread: it has the mount namespace of the tracer, whatever its process has.
@@ -145,29 +146,6 @@ impl Mounts {
     }
 }
 
-/// What of `path` lies below the directory `point`: nothing if that is where it leads, else a slash and the rest.
-pub(crate) fn below<'a>(path: &'a [u8], point: &[u8]) -> Option<&'a [u8]> {
-    if point == b"/" {
-        return Some(if path == b"/" { b"" } else { path });
-    }
-    path.strip_prefix(point).filter(|rest| matches!(rest, [] | [b'/', ..]))
-}
-
-/// The path of what is `below` the directory `point`.
-pub(crate) fn join(point: &[u8], below: &[u8]) -> Vec<u8> {
-    match (point, below) {
-        (b"/", b"") => b"/".to_vec(),
-        (b"/", below) => below.to_vec(),
-        (point, below) => [point, below].concat(),
-    }
-}
-
-/// The directory that `path`, which is absolute, stands in.
-pub(crate) fn parent(path: &[u8]) -> &[u8] {
-    let slash = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
-    &path[..slash.max(1).min(path.len())]
-}
-
 /// Blanks and the like are written as three octal digits (`fs/proc_namespace.c`, `mangle`).
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
@@ -230,18 +208,5 @@ mod tests {
             (mount.root.as_slice(), mount.point.as_slice(), mount.is_fuse()),
             (&b"/b c"[..], &b"/a\\b"[..], true)
         );
-    }
-
-    #[test]
-    fn paths_below_directories() {
-        assert_eq!(below(b"/a/b", b"/"), Some(&b"/a/b"[..]));
-        assert_eq!(below(b"/", b"/"), Some(&b""[..]));
-        assert_eq!(below(b"/a/b", b"/a"), Some(&b"/b"[..]));
-        assert_eq!(below(b"/ab", b"/a"), None);
-        for (path, point) in [(b"/a/b", &b"/"[..]), (b"/a/b", b"/a"), (b"/a/b", b"/a/b")] {
-            assert_eq!(join(point, below(path, point).unwrap()), path);
-        }
-        assert_eq!(join(b"/", b""), b"/");
-        assert_eq!((parent(b"/a/b"), parent(b"/a"), parent(b"/")), (&b"/a"[..], &b"/"[..], &b"/"[..]));
     }
 }

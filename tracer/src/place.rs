@@ -10,12 +10,13 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, readlink, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstat, stat};
-use nix::sys::uio::pread;
 
 use crate::behind::Behind;
 use crate::look;
 use crate::maps::Maps;
-use crate::mounts::{Mounts, below};
+use crate::mounts::Mounts;
+use crate::names::below;
+use crate::proc::fs_read;
 use crate::remote::Remote;
 use crate::served::{Lies, Served, Table};
 use crate::sys::{self, Inode};
@@ -654,34 +655,6 @@ pub(crate) fn arguments(process: i32) -> Vec<Vec<u8>> {
     let text = text.strip_suffix(b"\0").unwrap_or(&text);
     text.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect()
 }
-
-/// All of a file of /proc or /sys.
-pub(crate) fn fs_read(path: &str) -> Option<Vec<u8>> {
-    read_whole(open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?)
-}
-
-/// All of a file of /proc or /sys, from its beginning.
-pub(crate) fn read_whole(file: impl AsFd) -> Option<Vec<u8>> {
-    // Not `read_to_end`: it asks for a size, which these files do not have, and feels its way in small pieces.
-    let mut bytes = vec![0; PIECE];
-    let mut length = 0;
-    loop {
-        match pread(&file, &mut bytes[length..], length as libc::off_t) {
-            Ok(0) => break,
-            Ok(count) => length += count,
-            Err(Errno::EINTR) => {}
-            Err(_) => return None,
-        }
-        if bytes.len() - length < PIECE / 2 {
-            bytes.resize(bytes.len() + PIECE, 0);
-        }
-    }
-    bytes.truncate(length);
-    Some(bytes)
-}
-
-/// What the files of /proc that are read here rarely exceed.
-const PIECE: usize = 8192;
 
 #[cfg(test)]
 mod tests {

@@ -29,7 +29,7 @@ use crate::event::{Access, Found, Gap};
 use crate::in_use::Uses;
 use crate::inspect::{Asking, Use};
 use crate::memory::{self, Unread};
-use crate::mounts::parent;
+use crate::names::parent;
 use crate::place::{self, Place};
 use crate::retrace;
 use crate::stacks::Stacks;

@@ -7,7 +7,8 @@
 //! Not covered: what is mounted later, or in another mount namespace; and the file system that the root is on, without
 //! which nothing works anyway. Only paths are asked for: what is asked of a descriptor was answered when it was opened.
 
-use crate::mounts::{Mount, Mounts, below};
+use crate::mounts::{Mount, Mounts};
+use crate::names::below;
 
 /// Kinds that ask another machine, or a process (`proc_pid_mountinfo(5)` has the names of `filesystems(5)`). FUSE has more
 /// names than one.

@@ -15,7 +15,8 @@ use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{FileStat, Mode, makedev};
 
-use crate::mounts::{Device, Mount, Mounts, OWN_TABLE, below};
+use crate::mounts::{Device, Mount, Mounts, OWN_TABLE};
+use crate::names::below;
 
 /// Stands for what was not asked, since the answer may have to wait for whoever asks: `errno(3)` has it for that.
 pub(crate) const UNASKED: Errno = Errno::EDEADLK;

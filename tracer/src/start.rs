@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use crate::decode::From;
 use crate::engine::Engine;
 use crate::look;
-use crate::mounts::parent;
+use crate::names::parent;
 use crate::place::{Open, Place};
 use crate::sys::{self, Inode};
 

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 
 use crate::look;
-use crate::mounts::{Device, Mount, Mounts, below, join};
+use crate::mounts::{Device, Mount, Mounts};
+use crate::names::{below, join};
 use crate::served::{Lies, Table};
 use crate::sys::{self, Inode};
 use crate::view::{Given, Made, View, begins_empty};

@@ -14,7 +14,7 @@ use crate::behind::LEFT;
 use crate::event::{Found, Link, Searched, Walk};
 use crate::foresight::{Foreseen, Way, is_unasked};
 use crate::look;
-use crate::mounts::{below, parent};
+use crate::names::{below, parent, push, reversed, with_room};
 use crate::place::{self, Place};
 use crate::served::{Lies, UNASKED};
 
@@ -608,13 +608,6 @@ fn start(asker: Asker<'_>, from: &[u8], spelled: &[u8]) -> Vec<u8> {
     with_room(if spelled.starts_with(b"/") { &asker.place.root } else { from }, spelled)
 }
 
-/// A copy of `path`, to which a name of this length can be added.
-fn with_room(path: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut copy = Vec::with_capacity(path.len() + 1 + name.len());
-    copy.extend_from_slice(path);
-    copy
-}
-
 fn there(stat: FileStat) -> Found {
     Found::There(Box::new(stat))
 }
@@ -634,23 +627,11 @@ fn is(stat: &FileStat, file_type: SFlag) -> bool {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == file_type
 }
 
-fn push(path: &mut Vec<u8>, name: &[u8]) {
-    if path.last() != Some(&b'/') {
-        path.push(b'/');
-    }
-    path.extend_from_slice(name);
-}
-
 /// A path that goes on by the names that are left to do.
 fn rest(todo: &[Cow<'_, [u8]>]) -> Vec<u8> {
     let mut spelled = b".".to_vec();
     todo.iter().rev().for_each(|name| push(&mut spelled, name));
     spelled
-}
-
-/// The components of `path`, the first one last, so that `pop` gives them in order.
-fn reversed(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).rev()
 }
 
 #[cfg(test)]
