@@ -896,6 +896,12 @@ fn what_was_there_before_the_other_of_two_mounts_changed_it() {
     ] {
         assert_eq!(image_of_both(script), ["a/", "a/f=old", "b/", "b/f=old"], "{script}");
     }
+    // A call that removes nothing, since it fails.
+    let failing = image_of_both("cat b/f; mv a/f c/n; mv -T a/f c/n; true");
+    assert_eq!(failing, ["a/", "a/f=old", "b/", "b/f=old", "c/"]);
+    // Another gets its number, and is in danger.
+    let another = "cat b/f; rm a/f; i=0; while [ $i -lt 20 ]; do mkdir c/$i; mv -T a/f c/$i; i=$((i + 1)); done; true";
+    assert_eq!(image_of_both(another), ["a/", "a/f=old", "b/", "b/f=old", "c/"]);
     for script in ["cat b/d/g; rm -r a/d", "echo new > b/d/g; rm -r a/d"] {
         assert_eq!(image_of_both(script), ["a/", "a/d/", "a/d/g=deep", "b/", "b/d/", "b/d/g=deep"], "{script}");
     }
@@ -1003,6 +1009,11 @@ proptest! {
             prop_assert!(image.contains(&format!("{path}={line}\n")), "{path} was read");
         }
     }
+}
+
+proptest! {
+    // Each case is a run with mounts of its own; change a number here to ask more often.
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// So it is where a run does that by two mounts of one directory, by either of which it may have read a file.
     #[test]

@@ -132,7 +132,7 @@ impl Recorder {
     /// What is about to be removed may have been used by another path, by which nothing is told of it now.
     fn expect_removal(&mut self, current: &JailPath, facts: &Facts, record: &Touch) {
         let mirrored = self.mirrored(current);
-        self.store.forget(facts, !mirrored.is_empty());
+        self.store.forget(facts);
         if !facts.is_directory() || record.made {
             return;
         }

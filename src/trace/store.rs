@@ -299,11 +299,11 @@ impl Store {
         copy.sync_all()
     }
 
-    /// Removes what was kept of a file that is gone with its last name: another may get its number. If it `is_wanted` still, it stays
-    /// where the two can be told apart.
-    pub(super) fn forget(&mut self, facts: &Facts, is_wanted: bool) {
+    /// Removes what was kept of a file that may be gone with its last name: another may get its number. Not where the two can be told
+    /// apart: another path, by which it was used, may still be told of it.
+    pub(super) fn forget(&mut self, facts: &Facts) {
         let is_known = self.kept.get(&facts.inode()).is_some_and(|kept| kept.born.is_some());
-        if (facts.nlink <= 1 || facts.is_directory()) && !(is_wanted && is_known) {
+        if (facts.nlink <= 1 || facts.is_directory()) && !is_known {
             self.kept.remove(&facts.inode());
         }
     }
