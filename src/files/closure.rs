@@ -30,7 +30,7 @@ pub(super) fn close(
         }
         let kept = match files.wanted.get(&path).map(|wanted| &wanted.what) {
             Some(What::AsIs) => None,
-            Some(What::Was(was)) => was.content.as_ref().and_then(|digest| store.get(digest)),
+            Some(What::Was(was)) => was.kept(store),
             _ => continue,
         };
         if let Some(interpreter) = script_interpreter(&path, kept, root)? {

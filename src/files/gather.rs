@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::special;
-use super::state::{Finding, names_agree, state};
+use super::state::{Finding, linked, names_agree, state};
 use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Reasons, Trouble, Was, What};
 use crate::path::{Facts, FileType, JailPath, escape, unescape};
 use crate::root::Root;
@@ -301,8 +301,7 @@ impl Touched<'_> {
 
     /// True if the runs may have changed the content, or taken it away.
     fn is_changed(&self) -> bool {
-        let changes = [Access::Write, Access::Create, Access::Remove, Access::Replace];
-        changes.iter().any(|access| self.accesses.contains(access))
+        self.accesses.iter().any(|access| access.loses())
     }
 }
 
@@ -386,11 +385,8 @@ pub(super) fn wanted(
 
 /// Files of several names that are wanted as they were before the runs, by device and inode.
 fn changed_files(gathered: &Gathered<'_>, files: &FileSet) -> BTreeMap<(u64, u64), What> {
-    let findings =
-        gathered.paths.iter().flat_map(|(path, touched)| touched.findings.iter().map(move |one| (path, one)));
-    let linked = findings.filter(|(_, finding)| finding.is_linked());
     let was = |path| files.wanted.get(path).map(|wanted| &wanted.what).filter(|what| matches!(what, What::Was(_)));
-    linked.filter_map(|(path, finding)| Some((finding.facts.inode(), was(path)?.clone()))).collect()
+    linked(&gathered.paths).filter_map(|(path, finding)| Some((finding.facts.inode(), was(path)?.clone()))).collect()
 }
 
 /// What an image gets at a name that nobody touched: what the root has there, but for a file that the runs have `changed` by another one.

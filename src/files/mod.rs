@@ -19,6 +19,7 @@ mod style;
 mod traits;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use crate::elf::{CacheError, SearchError};
 use crate::path::{Facts, JailPath};
@@ -246,6 +247,13 @@ pub struct Was {
     pub target: Option<Vec<u8>>,
     /// The extended attributes; `None`: they are those of the root's file, if that is still the same.
     pub xattrs: Option<BTreeMap<String, Vec<u8>>>,
+}
+
+impl Was {
+    /// The content of a file, where the trace has kept it.
+    fn kept<'a>(&self, store: &'a BTreeMap<String, PathBuf>) -> Option<&'a PathBuf> {
+        store.get(self.content.as_ref()?)
+    }
 }
 
 /// Where the links of [`What::Placeholder`] lead: nowhere, so that opening one fails as a missing file does.

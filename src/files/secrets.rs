@@ -30,7 +30,7 @@ pub(super) fn withhold(
     files.wanted.retain(|path, wanted| {
         let content = match &wanted.what {
             What::AsIs => from_root(path, root),
-            What::Was(was) if was.facts.is_file() => match was.content.as_ref().and_then(|digest| store.get(digest)) {
+            What::Was(was) if was.facts.is_file() => match was.kept(store) {
                 Some(kept) => fs_err::File::open(kept).ok().and_then(head),
                 None => from_root(path, root),
             },

@@ -114,7 +114,7 @@ fn content(
     root: &Root,
 ) -> Result<Vec<u8>, RootError> {
     let kept = match files.wanted.get(path).map(|wanted| &wanted.what) {
-        Some(What::Was(was)) => was.content.as_ref().and_then(|digest| store.get(digest)),
+        Some(What::Was(was)) => was.kept(store),
         _ => None,
     };
     let failed = |source| RootError { step: "read", path: path.to_string(), source };

@@ -119,16 +119,22 @@ pub(super) fn is_still(path: &JailPath, facts: &Facts, root: &Root) -> Result<bo
     Ok(root.facts(path)?.is_some_and(|now| now.inode() == facts.inode()))
 }
 
+/// What each run has found of files of several names, by each of these.
+pub(super) fn linked<'a, 'b>(
+    paths: &'b BTreeMap<JailPath, Touched<'a>>,
+) -> impl Iterator<Item = (&'b JailPath, &'b Finding<'a>)> {
+    let all = paths.iter().flat_map(|(path, touched)| touched.findings.iter().map(move |finding| (path, finding)));
+    all.filter(|(_, finding)| finding.is_linked())
+}
+
 /// Of a file of several names, what a run kept before it changed it by one of these is told of the others too, where another run has
 /// read the same by them, or nothing.
 pub(super) fn share_contents(paths: &mut BTreeMap<JailPath, Touched<'_>>, root: &Root) -> Result<(), RootError> {
     let mut kept = BTreeMap::new();
-    for (path, touched) in &*paths {
-        for finding in touched.findings.iter().filter(|finding| finding.is_linked()) {
-            if let Some(before) = finding.before {
-                let of_file: &mut Vec<_> = kept.entry(finding.facts.inode()).or_default();
-                of_file.push((path.clone(), finding.facts, before));
-            }
+    for (path, finding) in linked(paths) {
+        if let Some(before) = finding.before {
+            let of_file: &mut Vec<_> = kept.entry(finding.facts.inode()).or_default();
+            of_file.push((path.clone(), finding.facts, before));
         }
     }
     for (path, touched) in paths.iter_mut().filter(|(_, touched)| touched.before.is_none()) {
@@ -151,16 +157,11 @@ pub(super) fn share_contents(paths: &mut BTreeMap<JailPath, Touched<'_>>, root: 
 /// file, since numbers are given anew. Tells of all of which one has.
 pub(super) fn names_agree(paths: &BTreeMap<JailPath, Touched<'_>>, root: &Root) -> Result<Vec<Trouble>, RootError> {
     let mut troubles = Vec::new();
-    let all = || {
-        paths.iter().flat_map(|(path, touched)| {
-            touched.findings.iter().filter(|one| one.is_linked()).map(move |one| (path, one))
-        })
-    };
     let mut kept: BTreeMap<(u64, u64), Vec<(&JailPath, &Finding<'_>)>> = BTreeMap::new();
-    for (path, one) in all().filter(|(_, one)| one.before.is_some()) {
+    for (path, one) in linked(paths).filter(|(_, one)| one.before.is_some()) {
         kept.entry(one.facts.inode()).or_default().push((path, one));
     }
-    for (path, other) in all().filter(|(_, other)| other.read.is_some() || other.before.is_some()) {
+    for (path, other) in linked(paths).filter(|(_, other)| other.read.is_some() || other.before.is_some()) {
         let of_others = |(_, one): &&(&JailPath, &Finding<'_>)| !std::ptr::eq(one.met.header, other.met.header);
         let kept: Vec<_> = kept.get(&other.facts.inode()).into_iter().flatten().filter(of_others).collect();
         if kept.iter().any(|(_, one)| one.facts.same_content(other.facts)) || !is_still(path, other.facts, root)? {
@@ -209,7 +210,7 @@ pub(super) fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root:
         let path = path.clone();
         return Err(match now {
             // It would have been kept, had it been let.
-            _ if touched.is_altered && is_closed(touched.header, facts) => FilesError::Unread { path },
+            _ if touched.is_altered && !touched.header.is_let(facts, 0o4) => FilesError::Unread { path },
             Some(_) => FilesError::Changed { path },
             None => FilesError::Gone { path },
         });
@@ -220,18 +221,6 @@ pub(super) fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root:
         target: touched.first.target.as_deref().and_then(unescape),
         xattrs,
     })))
-}
-
-/// True if who has run the program may not read what has these `facts`.
-fn is_closed(header: &Header, facts: &Facts) -> bool {
-    let bit = if header.uid == facts.uid {
-        0o400
-    } else if header.gid == facts.gid || header.groups.contains(&facts.gid) {
-        0o040
-    } else {
-        0o004
-    };
-    header.uid != 0 && facts.mode & bit == 0
 }
 
 /// True if what is at `path` `now` is still what had these `facts`, whatever its owner and mode are.

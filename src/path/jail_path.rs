@@ -149,7 +149,7 @@ impl JailPath {
     }
 
     /// The path itself, and all above it, up to the root.
-    pub fn upwards(&self) -> impl Iterator<Item = Self> {
+    pub fn upwards(&self) -> impl Iterator<Item = Self> + use<> {
         std::iter::successors(Some(self.clone()), Self::parent)
     }
 

@@ -114,12 +114,10 @@ impl Recorder {
                 continue;
             };
             let Some(facts) = Facts::from_stat(&stat).filter(Facts::is_directory) else { continue };
-            if is_kernels(&at) || self.names.origin(&at).as_ref() != Some(&at) || !self.kept.insert(at.clone()) {
+            if is_kernels(&at) || self.names.origin(&at).as_ref() != Some(&at) || self.kept.contains(&at) {
                 continue;
             }
-            let xattrs = if self.noted.insert(at.clone()) { self.xattrs(&at, &facts) } else { None };
-            let look = Touch::new(touch.program, touch.call.as_str(), Access::Look, at, Found::There(facts));
-            self.write(&Record::Touch(Touch { xattrs, by_descriptor: touch.by_descriptor, ..look }))?;
+            self.tell_one(touch, &at, &at, facts)?;
         }
         Ok(())
     }

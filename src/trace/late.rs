@@ -78,10 +78,7 @@ fn needed(touch: &Touch) -> impl Iterator<Item = JailPath> {
         Found::Missing => touch.path.parent().filter(|_| touch.access.makes()),
         _ => Some(touch.path.clone()),
     };
-    place
-        .into_iter()
-        .chain(touch.passed.iter().chain(&touch.refused).cloned())
-        .flat_map(|path| path.upwards().collect::<Vec<_>>())
+    place.into_iter().chain(touch.passed.iter().chain(&touch.refused).cloned()).flat_map(|path| path.upwards())
 }
 
 impl Recorder {
@@ -243,6 +240,17 @@ impl Recorder {
         let is_one = |facts: &Facts| facts.is_directory() || facts.is_symlink();
         // What cannot be looked at, as in a directory that the run has closed, is missed when the image is built.
         let Some(facts) = self.root.facts(is).ok().flatten().filter(is_one) else { return Ok(()) };
+        self.tell_one(touch, was, is, facts)
+    }
+
+    /// Records a directory or a link with these `facts` that `was` there and `is` here now, by what `touch` has done.
+    pub(super) fn tell_one(
+        &mut self,
+        touch: &Touch,
+        was: &JailPath,
+        is: &JailPath,
+        facts: Facts,
+    ) -> Result<(), RecordError> {
         self.kept.insert(was.clone());
         let (target, xattrs) = if facts.is_symlink() {
             (self.root.hold(is, &facts).and_then(|held| held.link_text()).ok(), None)

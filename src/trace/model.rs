@@ -182,11 +182,7 @@ impl Touch {
     /// True for a call that may change the content of what is there, or take it away; or that gives it another time, by which nobody
     /// can tell any more whether it still has the content that the run found.
     pub fn alters(&self) -> bool {
-        match self.access {
-            Access::Write | Access::Create | Access::Remove | Access::Replace => true,
-            Access::Attributes => sets_times(&self.call),
-            _ => false,
-        }
+        self.access.loses() || self.access == Access::Attributes && sets_times(&self.call)
     }
 
     /// True for a call that takes away a directory if that is empty (`rmdir(2)`; `rename(2)`, onto one): whether it does shows what

@@ -420,14 +420,13 @@ impl Recorder {
         if touch.is_served {
             return;
         }
-        let mut paths = self.mirrored(path);
-        if paths.is_empty() {
-            self.names.note(touch.task, touch.call, touch.access, std::slice::from_ref(path), found);
-            return;
+        let mut several = self.mirrored(path);
+        if !several.is_empty() {
+            several.push(path.clone());
+            several.sort();
         }
-        paths.push(path.clone());
-        paths.sort();
-        self.names.note(touch.task, touch.call, touch.access, &paths, found);
+        let paths = if several.is_empty() { std::slice::from_ref(path) } else { &several };
+        self.names.note(touch.task, touch.call, touch.access, paths, found);
     }
 
     /// The paths by which the name at `path` is to be seen as well: in a directory that is the same.

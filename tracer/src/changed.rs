@@ -14,7 +14,7 @@ use crate::decode::{self, From};
 use crate::engine::Engine;
 use crate::event::{Access, Found, Gap};
 use crate::inspect::{Asking, Use};
-use crate::race::{Led, Spelled, loses};
+use crate::race::{Led, Spelled};
 use crate::{look, memory, retrace};
 
 /// A path of a call that changes something.
@@ -92,12 +92,12 @@ impl Engine<'_> {
         let start = if is_same { self.starts(asking.task, *used, &led.start) } else { Now::Another };
         if let (true, Now::Same | Now::Nothing) = (is_same, &start) {
             let is_nothing = spelled.is_empty() && !is_of_descriptor;
-            let is_lost = matches!(start, Now::Nothing) && loses(access);
+            let is_lost = matches!(start, Now::Nothing) && access.loses();
             let is_another = has_changed
                 && (is_nothing || is_lost || (!is_one_file && self.stands_as_before(asking.task, changing)));
             return if is_another { self.gap(asking.process, Gap::Rewritten) } else { Ok(()) };
         }
-        if has_changed && loses(access) {
+        if has_changed && access.loses() {
             self.gap(asking.process, Gap::Rewritten)?;
             // What the call itself may have made was not there before it.
             if matches!(access, Access::Create | Access::Replace) {

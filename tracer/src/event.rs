@@ -89,6 +89,11 @@ impl Access {
     pub fn makes(self) -> bool {
         matches!(self, Self::Create | Self::Bind | Self::Replace)
     }
+
+    /// True if what was there before may be lost after it.
+    pub fn loses(self) -> bool {
+        matches!(self, Self::Write | Self::Create | Self::Remove | Self::Replace)
+    }
 }
 
 /// Where a path leads, in the task's own view, just before its call runs.

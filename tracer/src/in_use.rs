@@ -20,7 +20,6 @@ use crate::known::Change;
 use crate::look;
 use crate::names::parent;
 use crate::place::{self, Place};
-use crate::race::loses;
 use crate::served::Lies;
 use crate::sys::Inode;
 use crate::walk::Asker;
@@ -203,7 +202,7 @@ impl Engine<'_> {
             let is_there = matches!(walk.found, Found::There(_));
             if is_there && self.known.is_new(("reopened", used.access, spelled.as_slice(), walk.end.as_slice())) {
                 // What it was before is no longer to be seen, if the call has run.
-                if loses(used.access) && walk.end != *end {
+                if used.access.loses() && walk.end != *end {
                     self.gap(asking.process, Gap::Rewritten)?;
                 }
                 self.tell_touch(*asking, place, used.access, spelled, &walk)?;

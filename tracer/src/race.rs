@@ -207,7 +207,7 @@ impl Engine<'_> {
     /// True if others may move the directory from which a call takes a path whose end it may destroy: it is heard of
     /// when it is over, so that who moves later is not taken for one who moved meanwhile.
     pub(crate) fn may_be_moved(&self, asking: Asking, from: From, access: Access) -> bool {
-        from == From::WorkingDirectory && loses(access) && !self.machine.is_single() && self.may_share(asking)
+        from == From::WorkingDirectory && access.loses() && !self.machine.is_single() && self.may_share(asking)
     }
 
     /// `maker` has made `child`: if that is a thread, it may know of everything that is its maker's.
@@ -307,7 +307,7 @@ impl Engine<'_> {
     /// The path of a call that has returned, if it is another one by now: where that leads is told, with its links.
     fn read_again(&mut self, asking: Asking, path: &Spelled) -> Result<Led, TraceError> {
         // What the call itself may have made or changed was not there so before it.
-        if loses(path.used.access) {
+        if path.used.access.loses() {
             return Ok(Led::default());
         }
         let read = memory::read_string(asking.task, path.address, &mut self.spelled);
@@ -342,7 +342,7 @@ impl Engine<'_> {
         // What it was before is no longer to be seen; devices do not change.
         let found = self.found(asking.task, &open.path);
         let is_file = matches!(found, Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG);
-        if is_file && loses(access) {
+        if is_file && access.loses() {
             self.gap(asking.process, Gap::Rewritten)?;
         }
         self.open_at(asking, descriptor, open.path, access)
@@ -385,7 +385,7 @@ impl Engine<'_> {
         for Relative { asking, used, spelled } in others {
             let Ok(place) = self.places.of(asking.task, false) else { continue };
             // It runs already, unless it is over and was not heard of since.
-            if loses(used.access) {
+            if used.access.loses() {
                 if place::is_elsewhere(asking.task, asking.entry.number) {
                     continue;
                 }
@@ -463,11 +463,6 @@ fn below_descriptor(from: From, executed: &[u8]) -> &[u8] {
         Some(rest) => rest.strip_prefix(b"/").unwrap_or(rest),
         None => executed,
     }
-}
-
-/// True if what was there before such an access may be lost after it.
-pub(crate) fn loses(access: Access) -> bool {
-    matches!(access, Access::Write | Access::Create | Access::Remove | Access::Replace)
 }
 
 /// True if one of two tasks takes the other one along when it moves: a thread may have a working directory of its own (`unshare(2)`,
