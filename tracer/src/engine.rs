@@ -34,7 +34,7 @@ use crate::spawn::{Command, Started, spawn};
 use crate::status::Stop;
 use crate::turns::Turns;
 use crate::walk::Walker;
-use crate::{TraceError, limits, memory, status, sys};
+use crate::{TraceError, arguments, limits, memory, status, sys};
 
 /// How a program is traced.
 #[derive(Debug, Clone, Default)]
@@ -404,7 +404,7 @@ impl<'a> Engine<'a> {
                 let is_served =
                     |path: &&Vec<u8>| table.as_ref().is_some_and(|table| table.lies(path) != Lies::Elsewhere);
                 let served: Vec<Vec<u8>> = loaded.iter().filter(is_served).cloned().collect();
-                let arguments = place::arguments(process);
+                let arguments = arguments::of(process);
                 raced.map_or(Ok(()), |raced| self.executed(process, raced))?;
                 self.has_executed(process, &arguments, &loaded)?;
                 let (loaded, unseen) = self.given_files(process, loaded);

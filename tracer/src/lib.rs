@@ -12,6 +12,7 @@
 #![doc = include_str!("../../docs/limits.md")]
 
 mod anew;
+mod arguments;
 mod behind;
 mod bpf;
 mod calls;

@@ -94,17 +94,20 @@ impl Maps {
     /// The files that are mapped into `task`: right after an exec, those that the kernel loaded.
     pub(crate) fn files(&mut self, task: i32, served: Option<&Table>) -> Vec<Vec<u8>> {
         let text = self.open(task).and_then(read_whole).unwrap_or_default();
-        let mut files: Vec<Vec<u8>> = Vec::new();
-        for line in lines(&text).filter(|line| line.name.starts_with(b"/")) {
-            let path = unescape(line.name);
+        let mut names: Vec<&[u8]> = Vec::new();
+        for name in text.split(|&byte| byte == b'\n').filter_map(name).filter(|name| name.starts_with(b"/")) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let mut files: Vec<Vec<u8>> = Vec::with_capacity(names.len());
+        for path in names.into_iter().map(unescape) {
             // proc(5): a file without a name, or that has lost it.
             let is_served = || served.is_some_and(|served| served.lies(&path) != Lies::Elsewhere);
             if path.ends_with(b" (deleted)") && (is_served() || look::lstat(&path).is_err()) {
                 continue;
             }
-            if !files.contains(&path) {
-                files.push(path);
-            }
+            files.push(path);
         }
         files
     }
@@ -163,10 +166,18 @@ fn line(text: &[u8]) -> Option<Line<'_>> {
     let ((major, minor), inode) = (next()?.split_once(':')?, next()?.parse().ok()?);
     let address = |text: &str| u64::from_str_radix(text, 16).ok();
     let number = |text: &str| u32::from_str_radix(text, 16).ok();
-    let name = fields.next().unwrap_or_default();
-    let name = &name[name.iter().position(|&byte| byte != b' ').unwrap_or(name.len())..];
+    let name = behind_blanks(fields.next().unwrap_or_default());
     let (range, device) = (address(start)?..address(end)?, (number(major)?, number(minor)?));
     Some(Line { range, rights, offset: address(offset)?, device, inode, name })
+}
+
+/// What stands on a line behind its first five fields, if anything does.
+fn name(line: &[u8]) -> Option<&[u8]> {
+    line.splitn(6, |&byte| byte == b' ').nth(5).map(behind_blanks)
+}
+
+fn behind_blanks(text: &[u8]) -> &[u8] {
+    &text[text.iter().position(|&byte| byte != b' ').unwrap_or(text.len())..]
 }
 
 /// In `/proc/pid/maps` a newline in a path is written `\012` (`fs/seq_file.c`, `mangle_path`).

@@ -649,13 +649,6 @@ pub(crate) fn may_be_given(port: u16) -> bool {
     !matches!(bounds[..], [first, last] if !(first..=last).contains(&port))
 }
 
-/// The arguments of the program that `process` runs.
-pub(crate) fn arguments(process: i32) -> Vec<Vec<u8>> {
-    let text = fs_read(&format!("/proc/{process}/cmdline")).unwrap_or_default();
-    let text = text.strip_suffix(b"\0").unwrap_or(&text);
-    text.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,7 +34,7 @@ impl Stacks {
     pub(crate) fn start(&mut self, task: i32) {
         if let Entry::Vacant(entry) = self.starts.entry(task) {
             // Where it fails the thread is gone.
-            if let Ok(pointer) = sys::stack_pointer(task) {
+            if let Ok(sys::Stack { pointer, .. }) = sys::stack(task) {
                 entry.insert(pointer);
             }
         }

@@ -263,9 +263,20 @@ pub(crate) fn interface(task: i32) -> Result<u32, Errno> {
     syscall_info(task).map(|info| info.arch)
 }
 
-/// Where the stack of `task` ends, at any stop.
-pub(crate) fn stack_pointer(task: i32) -> Result<u64, Errno> {
-    syscall_info(task).map(|info| info.stack_pointer)
+/// A task's stack, at a stop.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stack {
+    /// Where it ends.
+    pub(crate) pointer: u64,
+    /// Words are of 64 bits there.
+    pub(crate) is_wide: bool,
+}
+
+/// The stack of `task`, at any stop.
+pub(crate) fn stack(task: i32) -> Result<Stack, Errno> {
+    /// `__AUDIT_ARCH_64BIT` of `linux/audit.h`.
+    const WIDE: u32 = 0x8000_0000;
+    syscall_info(task).map(|info| Stack { pointer: info.stack_pointer, is_wide: info.arch & WIDE != 0 })
 }
 
 /// `PTRACE_GET_SYSCALL_INFO` at a seccomp stop; `None` if the task stands elsewhere.

@@ -31,8 +31,8 @@ pub(crate) struct Seen {
     /// How many events there were, also those that say the same.
     pub(crate) events: usize,
     pub(crate) gaps: BTreeMap<Gap, usize>,
-    /// The first argument of every program that was executed, and the file names of what was loaded for it.
-    pub(crate) executed: Vec<(String, Vec<String>)>,
+    /// The arguments of every program that was executed, and the file names of what was loaded for it.
+    pub(crate) executed: Vec<(Vec<String>, Vec<String>)>,
     /// Processes, from child to parent.
     pub(crate) parents: BTreeMap<i32, i32>,
     pub(crate) exits: BTreeSet<i32>,
@@ -197,10 +197,10 @@ impl Hazard {
                 assert_eq!(seen.parents.insert(child, parent), None, "each process is born once");
             }
             Event::Exec { arguments, loaded, .. } => {
-                let first = String::from_utf8_lossy(arguments.first().map_or(&[], Vec::as_slice)).into_owned();
+                let arguments = arguments.iter().map(|argument| String::from_utf8(argument.clone()).unwrap()).collect();
                 let name = |path: &Vec<u8>| path.rsplit(|&byte| byte == b'/').next().unwrap().to_vec();
                 let loaded = loaded.iter().map(|path| String::from_utf8(name(path)).unwrap()).collect();
-                seen.executed.push((first, loaded));
+                seen.executed.push((arguments, loaded));
             }
             Event::Exit { process } => {
                 assert!(seen.exits.insert(process), "each process ends once");

@@ -97,6 +97,17 @@ fn execve_of_another_thread() {
     }
 }
 
+#[test]
+fn arguments_of_a_program() {
+    let long = "x".repeat(20_000);
+    let arguments = ["", "first", &long, "\n", "", ""];
+    for &flags in WIDTHS {
+        let seen = Hazard::with_flags("no_path", flags).arguments(&arguments).run();
+        let program = build("no_path", flags).into_os_string().into_string().unwrap();
+        assert_eq!(seen.executed[0].0, [&[program.as_str()], &arguments[..]].concat());
+    }
+}
+
 /// The link by which the thread has executed something is not in use any more.
 #[test]
 fn execve_of_another_thread_by_a_link_that_is_replaced_then() {
