@@ -401,8 +401,10 @@ impl Engine<'_> {
             if access == Access::Remove && is_link(&walk.found) {
                 change = Some(Change::Names);
             }
-            // A path that goes on behind a file is no more than a look at that file.
-            let is_look = matches!(stop, Some(Blocked::NoDirectory | Blocked::Elsewhere { .. } | Blocked::Refused));
+            // A path that goes on behind a file is no more than a look at that file, and a link that is not followed is no program
+            // (execveat(2), ELOOP).
+            let is_look = matches!(stop, Some(Blocked::NoDirectory | Blocked::Elsewhere { .. } | Blocked::Refused))
+                || (access == Access::Execute && is_link(&walk.found));
             let access = if is_look { Access::Look } else { access };
             let stat = if let Found::There(stat) = &walk.found { Some(&**stat) } else { None };
             led = (verify || entry.call.opens()).then(|| Led {

@@ -250,7 +250,12 @@ fn links_that_are_not_followed() {
     let program = build("undumpable", &[]).display().to_string();
     let hazard =
         Hazard::new("not_followed").script("script", &format!("#!{program}\n")).file("file").link("link", "file");
-    hazard.run().is(&["umount2 Mount link there", "bind Bind link there", "execveat Read script there"]);
+    hazard.run().is(&[
+        "umount2 Mount link there",
+        "bind Bind link there",
+        "execveat Read script there",
+        "execveat Look link there",
+    ]);
 }
 
 #[test]
