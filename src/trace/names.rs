@@ -60,7 +60,8 @@ struct Lifted {
     below: Vec<(JailPath, Origin)>,
 }
 
-/// A call that gives something another name; where a name is to be seen by several paths, by each of them.
+/// A call that gives something another name; where a name is to be seen by several paths, by each of them, and where another thread is
+/// about to lead the task's working directory elsewhere, by those that it may have then.
 #[derive(Debug)]
 struct Move {
     task: i32,
@@ -68,8 +69,8 @@ struct Move {
     from: Vec<Standing>,
     /// Never empty.
     to: Vec<JailPath>,
-    /// What stands there before: device and inode.
-    over: Option<(u64, u64)>,
+    /// What stands at these before: device and inode.
+    over: Vec<(u64, u64)>,
     /// The old name stays (`link(2)`).
     is_link: bool,
 }
@@ -182,10 +183,11 @@ impl Names {
         let to = paths.iter().cloned();
         if let Some(call) = self.pending.iter_mut().find(|call| call.task == task && call.from == from) {
             add_new(&mut call.to, to);
-        } else if there.is_none() || from.first().map(|from| from.file) != there {
+            add_new(&mut call.over, there.into_iter());
+        } else if there.is_none() || from.is_empty() || from.iter().any(|from| Some(from.file) != there) {
             // Two names of one file stay as they are.
             let (to, is_link) = (to.collect(), call.starts_with("link"));
-            self.pending.push(Move { task, from, to, over: there, is_link });
+            self.pending.push(Move { task, from, to, over: there.into_iter().collect(), is_link });
         }
     }
 
@@ -235,14 +237,15 @@ impl Names {
 
     /// A call has moved something, or exchanged the two.
     fn apply(&mut self, call: &Move, is_exchange: bool, root: &Root) {
+        let (from, to) = call.names(root);
         let stands = |path: &JailPath| Lifted { path: path.clone(), origin: self.standing(path), below: Vec::new() };
-        let mut moved: Vec<Lifted> = call.from.iter().map(|from| stands(&from.path)).collect();
-        let mut replaced: Vec<Lifted> = call.to.iter().map(stands).collect();
+        let mut moved: Vec<Lifted> = from.into_iter().map(|from| stands(&from.path)).collect();
+        let mut replaced: Vec<Lifted> = to.iter().copied().map(stands).collect();
         // Not before all are told where they stand: where one does may follow from another.
         for lifted in moved.iter_mut().filter(|_| !call.is_link).chain(&mut replaced) {
             lifted.below = self.take(&lifted.path);
         }
-        for (number, to) in call.to.iter().enumerate() {
+        for (number, to) in to.into_iter().enumerate() {
             match moved.get(number).or(moved.last()) {
                 Some(moved) => self.put(to, moved),
                 None => _ = self.now.insert(to.clone(), Origin::Made),
@@ -300,19 +303,49 @@ impl Making {
 impl Move {
     /// What has become of it, as far as the names show.
     fn came(&self, root: &Root) -> Came {
-        let at = |path: &JailPath| root.lstat(path).ok().flatten().as_ref().map(Facts::inode);
-        let there = self.to.first().and_then(at);
-        let Some(from) = self.from.first() else {
-            return if there.is_some() && there != self.over { Came::Moved } else { Came::Nothing };
-        };
-        if there != Some(from.file) {
-            return Came::Nothing;
+        let mut new = self.to.iter().filter_map(|to| inode(root, to)).filter(|there| !self.over.contains(there));
+        if self.from.is_empty() {
+            return if new.next().is_some() { Came::Moved } else { Came::Nothing };
         }
-        match at(&from.path) {
-            Some(there) if !self.is_link && self.over == Some(there) => Came::Exchanged,
+        let Some(moved) = new.find_map(|there| self.from.iter().find(|from| from.file == there)) else {
+            return Came::Nothing;
+        };
+        match inode(root, &moved.path) {
+            Some(there) if !self.is_link && self.over.contains(&there) => Came::Exchanged,
             _ => Came::Moved,
         }
     }
+
+    /// Of all names that it may have taken and given, those that it has, as far as the names show.
+    fn names(&self, root: &Root) -> (Vec<&Standing>, Vec<&JailPath>) {
+        let (from, to): (Vec<&Standing>, Vec<&JailPath>) = (self.from.iter().collect(), self.to.iter().collect());
+        if from.len() < 2 && to.len() < 2 {
+            return (from, to);
+        }
+        let is_as_before = |to: &JailPath| inode(root, to).is_some_and(|there| self.over.contains(&there));
+        let moved = |to: &JailPath| inode(root, to).filter(|there| self.from.iter().any(|from| from.file == *there));
+        let there: Vec<(u64, u64)> = to.iter().filter(|to| !is_as_before(to)).filter_map(|to| moved(to)).collect();
+        if there.is_empty() {
+            // Another call has moved it on.
+            let is_left = |from: &&Standing| inode(root, &from.path) != Some(from.file);
+            return (those(from, is_left), those(to, |to| !is_as_before(to)));
+        }
+        (
+            those(from, |from| there.contains(&from.file)),
+            those(to, |to| inode(root, to).is_none_or(|now| there.contains(&now))),
+        )
+    }
+}
+
+/// What stands at `path`: device and inode.
+fn inode(root: &Root, path: &JailPath) -> Option<(u64, u64)> {
+    root.lstat(path).ok().flatten().as_ref().map(Facts::inode)
+}
+
+/// Those of `all` for which it holds; all of them if there is none.
+fn those<T: Copy>(all: Vec<T>, holds: impl Fn(&T) -> bool) -> Vec<T> {
+    let some: Vec<T> = all.iter().copied().filter(holds).collect();
+    if some.is_empty() { all } else { some }
 }
 
 /// `path`, which is `from` or below it, when that stands at `to`.
@@ -544,6 +577,57 @@ mod tests {
         renameat2(AT_FDCWD, &from, AT_FDCWD, &to, RenameFlags::RENAME_EXCHANGE).unwrap();
         ground.returns(1, true);
         assert_eq!(["/a/new", "/m/new", "/y"].map(|text| ground.origin(text)), ["/y", "/y", "/a/old"]);
+    }
+
+    /// Another thread is about to lead the task's working directory from `/one` to `/two`, or has just done so.
+    #[test]
+    fn of_two_names_that_a_call_may_have_for_one_the_one_that_it_has_moved_is_told() {
+        for is_second in [false, true] {
+            let mut ground = Ground::new(&["/one/", "/one/a/", "/one/a/file", "/two/", "/two/a/", "/two/a/file"]);
+            for from in ["/one/a", "/two/a"] {
+                ground.see(1, "rename", Access::Remove, from);
+            }
+            ground.see(1, "rename", Access::Replace, "/new");
+            let (moved, other) = if is_second { ("/two/a", "/one/a") } else { ("/one/a", "/two/a") };
+            fs_err::rename(ground.at(moved), ground.at("/new")).unwrap();
+            ground.returns(1, true);
+            assert_eq!(ground.origin("/new/file"), format!("{moved}/file"));
+            assert_eq!(ground.origin(&format!("{moved}/file")), "made");
+            assert_eq!(ground.origin(&format!("{other}/file")), format!("{other}/file"));
+        }
+    }
+
+    #[test]
+    fn of_two_places_to_which_a_call_may_have_moved_something_it_is_told_where_it_has() {
+        for is_second in [false, true] {
+            let mut ground = Ground::new(&["/old/", "/old/file", "/one/", "/one/a/", "/two/", "/two/a/"]);
+            let (to, other) = if is_second { ("/two/a", "/one/a") } else { ("/one/a", "/two/a") };
+            ground.put(&format!("{other}/file"));
+            ground.see(1, "rename", Access::Remove, "/old");
+            for to in ["/one/a", "/two/a"] {
+                ground.see(1, "rename", Access::Replace, to);
+            }
+            fs_err::rename(ground.at("/old"), ground.at(to)).unwrap();
+            assert_eq!(ground.origin(&format!("{to}/file")), "/old/file", "it shows");
+            ground.returns(1, true);
+            assert_eq!(ground.origin(&format!("{to}/file")), "/old/file");
+            assert_eq!(ground.origin("/old"), "made");
+            assert_eq!(ground.origin(&format!("{other}/file")), format!("{other}/file"));
+        }
+    }
+
+    #[test]
+    fn what_was_moved_from_one_of_two_names_and_on_by_another_call_is_not_at_that() {
+        let mut ground = Ground::new(&["/one/", "/one/a/", "/two/", "/two/a/", "/two/a/file"]);
+        for from in ["/one/a", "/two/a"] {
+            ground.see(1, "rename", Access::Remove, from);
+        }
+        ground.see(1, "rename", Access::Replace, "/new");
+        fs_err::rename(ground.at("/one/a"), ground.at("/new")).unwrap();
+        fs_err::rename(ground.at("/new"), ground.at("/newer")).unwrap();
+        ground.returns(1, true);
+        assert_eq!(ground.origin("/one/a"), "made");
+        assert_eq!(ground.origin("/two/a/file"), "/two/a/file");
     }
 
     #[test]
