@@ -237,6 +237,24 @@ fn an_image() {
     assert_eq!(ran.text(), "hello");
 }
 
+/// A profile is kept with the sources, and shown to others.
+#[test]
+fn secrets_of_an_image_stay_out_of_its_profile() {
+    let context = TestContext::new();
+    let built = format!("oci:{}", context.text("image"));
+    let trace = ["trace", "-q", "-t", &context.text("trace"), "-o", &built, "--allow-secret", "env:DB_PASSWORD"];
+    let variables = ["--env", "WHO=me", "--env", "DB_PASSWORD=hunter2", "--", "/bin/true"];
+    outcome_of(context.minjail(&trace).args(variables)).success();
+    fs_err::write(context.path("Dockerfile"), "FROM scratch\nENV WHO=me DB_PASSWORD=hunter2\nCMD [\"/bin/true\"]\n")
+        .expect("it is ours");
+    for from in [["--image", &built], ["--dockerfile", &context.text("Dockerfile")]] {
+        let drafted = outcome_of(&mut context.minjail(&[&["init", "-o", "-"][..], &from].concat())).success().text();
+        assert!(drafted.contains("      WHO: me\n") && !drafted.contains("hunter2"), "{drafted}");
+        let words = drafted.split_whitespace().filter(|word| *word != "#").collect::<Vec<_>>().join(" ");
+        assert!(words.contains("variable `DB_PASSWORD` looks like a secret"), "{drafted}");
+    }
+}
+
 #[test]
 fn users_that_it_becomes() {
     if !needs_root("setpriv") {

@@ -19,6 +19,7 @@ use super::reading::Reading;
 use super::rehearse::PATH;
 use super::status::effective_ids;
 use super::trace::{Running, Workload};
+use crate::files::is_secret_variable;
 use crate::image::oci::RunConfig;
 use crate::image::{Image, Input};
 use crate::init::{self, Draft};
@@ -103,6 +104,17 @@ fn from_config(config: &RunConfig, origin: &str) -> Result<Draft, Failure> {
     if draft.env.get("PATH").is_some_and(|path| path == PATH) {
         draft.env.remove("PATH");
     }
+    // A profile is kept with the sources, and shown to others.
+    let env = std::mem::take(&mut draft.env);
+    let (secret, env): (BTreeMap<_, _>, _) = env.into_iter().partition(|(name, value)| is_secret_variable(name, value));
+    draft.env = env;
+    draft.notes.extend(secret.keys().map(|name| {
+        format!(
+            "The variable `{}` looks like a secret, and its value is not here. If a workload needs it, name it under `env`, with \
+             a value that is good for no more than trying out; images do not get it.",
+            escape(name.as_bytes())
+        )
+    }));
     Ok(draft)
 }
 
