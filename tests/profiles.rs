@@ -360,6 +360,29 @@ fn what_setup_changes_only_before_the_proof() {
     assert_eq!(fs_err::read_to_string(context.path("out").join(&conf[1..])).expect("it is packed"), "one\n");
 }
 
+/// What is mounted was there long before, and is gone when the image is written.
+#[test]
+fn what_setup_mounts_is_packed_though_teardown_unmounts_it() {
+    if !needs_root("mount") {
+        return;
+    }
+    let context = TestContext::new();
+    context.lay_out(&[("disk/deep/conf", "one\n"), ("disk/looked", "two\n"), ("a place/deep/conf", "another\n")]);
+    // By the clock of files, of which some count in steps of two seconds.
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let work = text(&context.work());
+    let profile = format!(
+        "workloads:\n  main:\n    setup: [[mount, --bind, {work}/disk, '{work}/a place']]\n    teardown: [[umount, '{work}/a place']]\n    \
+         run: \"cd '{work}/a place'; test -s looked; cat deep/conf\"\n    expect: {{stdout: {{equals: \"one\\n\"}}}}\n"
+    );
+    for more in [&[][..], &["--until-stable", "1"]] {
+        succeed(build(&context, &profile, &[&["--force"], more].concat()));
+        let packed = context.path("out").join(&work[1..]).join("a place");
+        let read = |name: &str| fs_err::read_to_string(packed.join(name)).expect("it is packed");
+        assert_eq!(["deep/conf", "looked"].map(read), ["one\n", "two\n"]);
+    }
+}
+
 #[test]
 fn state_is_fresh_in_every_run() {
     if !needs_root("an empty directory in place of a full one") {

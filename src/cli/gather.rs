@@ -3,7 +3,6 @@
 //! In: the workloads, and the ground that they run on. Out: one trace of all runs that brought something, how each workload did,
 //! and what the runs say of the next one.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::failure::Failure;
@@ -14,6 +13,7 @@ use super::rehearse::Rehearsal;
 use crate::report::coverage::{Coverage, Estimate};
 use crate::root::Root;
 use crate::trace::Trace;
+use crate::workload::Outset;
 
 /// Workloads whose runs do not become stable are repeated so often, and no more.
 const MOST_TURNS: u32 = 50;
@@ -36,7 +36,11 @@ pub(super) fn gather(
     prepared: &Prepared,
 ) -> Result<Gathered, Failure> {
     // Those of one workload may make what another uses.
-    let since = if rehearsals.iter().any(Rehearsal::has_commands) { Some(changed_at(scratch)?) } else { None };
+    let since = if rehearsals.iter().any(Rehearsal::has_commands) {
+        Some(Outset::of(scratch).map_err(Failure::new)?)
+    } else {
+        None
+    };
     let is_told = !prepared.quiet && !prepared.json;
     let mut gathered = Gathered { trace: Trace::default(), models: Vec::new(), estimate: None };
     let mut coverage = Coverage::default();
@@ -49,7 +53,7 @@ pub(super) fn gather(
         let mut new = 0;
         for (index, rehearsal) in rehearsals.iter().enumerate() {
             let target = scratch.join(format!("{turn}-{index}.trace"));
-            let model = trace(rehearsal, ground, since, &target)?;
+            let model = trace(rehearsal, ground, since.as_ref(), &target)?;
             let mut read = Trace::read(std::slice::from_ref(&target))?;
             if let Ground::Tree { base, is_theirs: true } = ground {
                 read.owned_as_in(&Root::open(&base.tree)?)?;
@@ -79,16 +83,15 @@ pub(super) fn gather(
     Ok(gathered)
 }
 
-/// When `directory`, which was just made, was changed, by the clock by which files are from now on; in seconds since 1970, and somewhat
-/// earlier, as there are file systems that count in steps of two.
-fn changed_at(directory: &Path) -> Result<i64, Failure> {
-    Ok(fs_err::metadata(directory).map_err(Failure::new)?.ctime() - 2)
-}
-
 /// Runs a workload where everything is there, and refuses one that does not even there do what its profile says.
-fn trace(rehearsal: &Rehearsal<'_>, ground: &Ground<'_>, since: Option<i64>, target: &Path) -> Result<Model, Failure> {
+fn trace(
+    rehearsal: &Rehearsal<'_>,
+    ground: &Ground<'_>,
+    since: Option<&Outset>,
+    target: &Path,
+) -> Result<Model, Failure> {
     let observation = match ground {
-        Ground::Host => rehearsal.on_host(target, since)?,
+        Ground::Host => rehearsal.on_host(target, since.cloned())?,
         Ground::Tree { base, .. } => rehearsal.in_jail(base, Some(target))?,
     };
     if observation.faults.is_empty() {

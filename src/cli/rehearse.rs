@@ -15,7 +15,7 @@ use crate::path::{JailPath, escape};
 use crate::profile::{Network, Workload};
 use crate::publish::Scratch;
 use crate::trace::{FORMAT, Header};
-use crate::workload::{self, Engine, Observation, Order, Place};
+use crate::workload::{self, Engine, Observation, Order, Outset, Place};
 
 /// The subcommand that a runner is called by.
 pub(super) const RUNNER: &str = "__workload";
@@ -75,7 +75,7 @@ impl<'a> Rehearsal<'a> {
     }
 
     /// Runs it on the host; its trace is kept at `trace`, with what is needed of what was changed `since`.
-    pub(super) fn on_host(&self, trace: &Path, since: Option<i64>) -> Result<Observation, Failure> {
+    pub(super) fn on_host(&self, trace: &Path, since: Option<Outset>) -> Result<Observation, Failure> {
         let private = self.workload.network == Network::Private && Uid::effective().is_root();
         if !self.workload.state.is_empty() && !Uid::effective().is_root() {
             let text = format!("the workload `{}` has state directories", self.header.workload);

@@ -19,6 +19,8 @@ use crate::path::{Facts, JailPath};
 pub(super) struct Fresh {
     /// In seconds since 1970; `None`: there are no such commands.
     since: Option<i64>,
+    /// Where they have mounted something, however old that is.
+    mounted: Vec<JailPath>,
     /// Directories on a way that were looked at already, whoever has made them.
     ways: HashSet<JailPath>,
     /// Files that were found and are not kept so far, as they were found.
@@ -26,25 +28,31 @@ pub(super) struct Fresh {
 }
 
 impl Fresh {
-    /// True of what may have been made or changed by those commands. By its `ctime`: `inode(7)`, no call sets it to another time than now.
-    fn is_fresh(&self, stat: &FileStat) -> bool {
-        self.since.is_some_and(|since| stat.st_ctime >= since)
+    /// True of what may have been made, changed or mounted by those commands at `path`. By its `ctime`: `inode(7)`, no call sets it to another time than now.
+    fn is_fresh(&self, path: &JailPath, stat: &FileStat) -> bool {
+        let is_mounted = || self.mounted.iter().any(|mount| path.starts_with(mount));
+        self.since.is_some_and(|since| stat.st_ctime >= since || is_mounted())
     }
 
-    /// The same of what the tracer has found.
-    pub(super) fn is_found(&self, found: &TracerFound) -> bool {
-        matches!(found, TracerFound::There(stat) if self.is_fresh(stat))
+    /// The same of what the tracer has found at `path`.
+    pub(super) fn is_found(&self, path: &JailPath, found: &TracerFound) -> bool {
+        matches!(found, TracerFound::There(stat) if self.is_fresh(path, stat))
     }
 }
 
 impl Recorder {
-    /// Also keeps what an image needs of all that was made or changed since this time, in seconds since 1970; of `directory` too, in which
-    /// the program starts.
+    /// Also keeps what an image needs of all that was made or changed since this time, in seconds since 1970, or lies where something was
+    /// `mounted` since; of `directory` too, in which the program starts.
     ///
     /// # Errors
     /// The record cannot be written.
-    pub fn keep_since(&mut self, seconds: i64, directory: &JailPath) -> Result<(), RecordError> {
-        self.fresh.since = Some(seconds);
+    pub fn keep_since(
+        &mut self,
+        seconds: i64,
+        mounted: Vec<JailPath>,
+        directory: &JailPath,
+    ) -> Result<(), RecordError> {
+        (self.fresh.since, self.fresh.mounted) = (Some(seconds), mounted);
         let start = Touch::new(STARTER, "execve", Access::Execute, directory.clone(), Found::Missing);
         self.keep_ways(&start, directory)
     }
@@ -67,7 +75,7 @@ impl Recorder {
 
     /// Keeps what the kernel itself has opened, if it is fresh: no call shows that.
     pub(super) fn keep_loaded(&mut self, record: &mut Touch, stat: &FileStat) -> Result<(), RecordError> {
-        let is_fresh = self.fresh.is_fresh(stat);
+        let is_fresh = self.fresh.is_fresh(&record.path, stat);
         if is_fresh && !record.made && !self.kept.contains(&record.path) {
             record.before = self.kept_now(record)?;
         }
@@ -110,7 +118,7 @@ impl Recorder {
             if !self.fresh.ways.insert(at.clone()) {
                 break;
             }
-            let Some(stat) = self.root.stat(&at).ok().flatten().filter(|stat| self.fresh.is_fresh(stat)) else {
+            let Some(stat) = self.root.stat(&at).ok().flatten().filter(|stat| self.fresh.is_fresh(&at, stat)) else {
                 continue;
             };
             let Some(facts) = Facts::from_stat(&stat).filter(Facts::is_directory) else { continue };

@@ -381,7 +381,7 @@ impl Recorder {
                 // Where it was before. Of a directory that the run has made itself: what is behind it was let to nobody.
                 record.refused = stop.map(|stop| self.names.origin(&stop).unwrap_or_else(|| record.path.clone()));
             }
-            let is_fresh = self.fresh.is_found(&touch.walk.found);
+            let is_fresh = self.fresh.is_found(&current, &touch.walk.found);
             self.preserve(touch.task, &current, is_fresh, &mut record)?;
             if !record.made && record.path != current {
                 self.keep_above(&record, &record.path, &current)?;

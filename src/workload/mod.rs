@@ -21,6 +21,7 @@ mod desk;
 mod director;
 mod engine;
 mod neighbour;
+mod outset;
 mod probes;
 mod rooted;
 mod runner;
@@ -28,6 +29,7 @@ mod tell;
 mod wire;
 
 pub use director::{DirectError, Fault, Observation, direct};
+pub use outset::Outset;
 pub use rooted::trace_rooted;
 pub use runner::{RunError, run};
 pub use wire::{Engine, Order, Place, SIGNAL, Sought};

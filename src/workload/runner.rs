@@ -11,6 +11,7 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 
 use super::desk::Desk;
 use super::engine::in_engine;
+use super::outset::Outset;
 use super::wire::{GREETING, Order, Place, Word, send};
 use crate::jail::{self, Base, Ended, Inside, Jail, JailError, Namespaces, Network, User};
 use crate::path::unescape;
@@ -49,7 +50,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     let order: Order = serde_json::from_slice(&bytes).map_err(|error| RunError::Order(error.into()))?;
     let stream = UnixStream::connect(order.scratch.join(SOCKET)).map_err(RunError::Speak)?;
     let ending = match &order.place {
-        Place::Host { trace, since } => on_host(&order, &stream, trace, *since).map(Some),
+        Place::Host { trace, since } => on_host(&order, &stream, trace, since.as_ref()).map(Some),
         Place::Engine(engine) => in_engine(&order, &stream, engine).map(Some),
         Place::Jail { base, trace } => in_jail(&order, &stream, base, trace.as_deref()),
     };
@@ -74,7 +75,11 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn on_host(order: &Order, stream: &UnixStream, target: &Path, since: Option<i64>) -> Result<Ending, RunError> {
+fn on_host(order: &Order, stream: &UnixStream, target: &Path, since: Option<&Outset>) -> Result<Ending, RunError> {
+    // Before this process has mounts of its own.
+    let mounted = since.map_or_else(|| Ok(Vec::new()), Outset::mounted_since);
+    let mounted = mounted
+        .map_err(|source| RunError::SetUp { what: "a trace: what is mounted is not to be seen".to_owned(), source })?;
     if order.private_network {
         jail::leave_network().map_err(|source| RunError::SetUp { what: "a network".to_owned(), source })?;
     }
@@ -88,7 +93,7 @@ fn on_host(order: &Order, stream: &UnixStream, target: &Path, since: Option<i64>
     // It holds the root as the program will see it.
     let mut recorder = Recorder::start(order.header.clone(), &order.header.root, &order.scratch)?;
     if let Some(since) = since {
-        recorder.keep_since(since, &order.header.directory)?;
+        recorder.keep_since(since.seconds, mounted, &order.header.directory)?;
     }
     let private = if order.private_network { Namespaces::network() } else { Ok(Namespaces::default()) };
     hello(stream, &private.map_err(RunError::Speak)?)?;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use minjail_tracer::Protocol;
 use serde::{Deserialize, Serialize};
 
+use super::outset::Outset;
 use crate::jail::Base;
 use crate::path::JailPath;
 use crate::trace::{Ending, Header};
@@ -31,8 +32,8 @@ pub struct Order {
 /// Where a workload runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
-    /// On the host; the trace is kept at this path. What was changed `since` may be the work of commands beside the runs.
-    Host { trace: PathBuf, since: Option<i64> },
+    /// On the host; the trace is kept at this path. What was changed or mounted `since` may be the work of commands beside the runs.
+    Host { trace: PathBuf, since: Option<Outset> },
     /// In a container.
     Engine(Engine),
     /// In a jail made of this; the trace, if one is wanted, is kept at that path of the host.

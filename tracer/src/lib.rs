@@ -69,6 +69,7 @@ pub use engine::{Options, Outcome, Sink, trace};
 pub use event::{Access, Event, Found, Gap, Link, Protocol, Searched, Touch, Walk};
 pub use limits::{fail_beyond as fail_beyond_limits, lift as lift_limits, restore as restore_limits};
 pub use mirrors::Mirrors;
+pub use mounts::unescape as unescape_mount;
 pub use signals::Forwarding;
 pub use spawn::{Command, Credentials, SpawnError};
 pub use sys::{has_standard_output, may_reach, may_use};

@@ -146,8 +146,10 @@ impl Mounts {
     }
 }
 
-/// Blanks and the like are written as three octal digits (`fs/proc_namespace.c`, `mangle`).
-fn unescape(text: &[u8]) -> Vec<u8> {
+/// Blanks and the like are written as three octal digits (`fs/proc_namespace.c`, `mangle`): gives `text` of a table of mounts
+/// as it is.
+#[must_use]
+pub fn unescape(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&byte, tail)) = rest.split_first() {
