@@ -383,6 +383,19 @@ fn what_setup_mounts_is_packed_though_teardown_unmounts_it() {
     }
 }
 
+/// To keep all that was read, for the case that it does so, would take a copy of the image for each run.
+#[test]
+fn a_teardown_that_changes_what_it_did_not_make_is_named() {
+    let context = TestContext::new();
+    let conf = text(&context.work().join("conf"));
+    for teardown in [format!("echo two > {conf}"), format!("rm {conf}")] {
+        context.lay_out(&[("conf", "one\n")]);
+        std::thread::sleep(std::time::Duration::from_secs(4));
+        let profile = format!("workloads:\n  main:\n    run: [/usr/bin/cat, {conf}]\n    teardown: [\"{teardown}\"]\n");
+        build(&context, &profile, &[]).assert_refused(125, &["/conf` ", "since the trace was made", "its teardown"]);
+    }
+}
+
 #[test]
 fn state_is_fresh_in_every_run() {
     if !needs_root("an empty directory in place of a full one") {

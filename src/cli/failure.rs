@@ -67,6 +67,19 @@ impl Failure {
         self
     }
 
+    /// Says also what may have changed a file where a profile has commands beside its runs.
+    pub(super) fn in_commands(self, has_commands: bool) -> Self {
+        let found = self.error.downcast_ref::<FilesError>();
+        let is_changed =
+            matches!(found, Some(FilesError::Changed { .. } | FilesError::Torn { .. } | FilesError::Gone { .. }));
+        if !has_commands || !is_changed {
+            return self;
+        }
+        self.hint(
+            "if it is a workload's setup or its teardown that changes what none of them has made: let them work on a copy, which setup makes",
+        )
+    }
+
     fn maybe_hint(self, hint: Option<impl Into<String>>) -> Self {
         match hint {
             Some(hint) => self.hint(hint),

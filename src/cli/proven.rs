@@ -76,7 +76,9 @@ pub(super) fn build(
     let lead = &rehearsals[0].header;
     let mut tried = BTreeSet::new();
     for round in 0.. {
-        let mut draft = Needed::of(&trace, lead, Root::open(&lead.root)?, image, prepared)?.draw(prepared)?;
+        let needed = Needed::of(&trace, lead, Root::open(&lead.root)?, image, prepared);
+        let draft = needed.and_then(|needed| needed.draw(prepared));
+        let mut draft = draft.map_err(|failure| failure.in_commands(rehearsals.iter().any(Rehearsal::has_commands)))?;
         draft.coverage.clone_from(&estimate);
         finish(&mut draft)?;
         draft.manifest.verified = Some(proving.verify);
