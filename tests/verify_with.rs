@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
+
 use support::docker::Docker;
 use support::podman::Podman;
 use support::{Outcome, TestContext, has, minjail, needs_root, outcome_of, text};
@@ -85,6 +87,23 @@ fn a_server_in_bubblewrap() {
     outcome_of(&mut context.minjail(&["build", "busybox-httpd", "-q", "-o", &tree, "--verify-with", "bwrap"]))
         .success();
     assert!(context.path("tree/bin/busybox").exists() || context.path("tree/usr/bin/busybox").exists());
+}
+
+/// By what it ends with, nobody can tell whether that was its program.
+#[test]
+fn an_engine_that_starts_nothing_is_told_from_an_image_that_fails() {
+    let context = TestContext::new();
+    let (file, tree) = (context.text("app.yaml"), format!("rootfs:{}", context.text("tree")));
+    fs_err::write(&file, "workloads: {main: {run: [/bin/true]}}\n").unwrap();
+    let runc = context.path("bin/runc");
+    fs_err::create_dir(context.path("bin")).unwrap();
+    let script = "#!/bin/sh\ntest \"$1\" = --version && exit\necho 'runc run failed: no cgroups' >&2\nexit 1\n";
+    fs_err::write(&runc, script).unwrap();
+    fs_err::set_permissions(&runc, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("PATH={}:/usr/bin:/bin", context.text("bin"));
+    let arguments = [&path, minjail(), "build", &file, "-o", &tree, "--verify-with", "runc"];
+    let failed = outcome_of(context.command("/usr/bin/env").args(arguments));
+    failed.assert_refused(3, &["it wrote: runc run failed: no cgroups", "see that runc works by itself"]);
 }
 
 #[test]

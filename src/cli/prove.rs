@@ -29,8 +29,8 @@ impl Model {
 /// What came of one workload in the jail.
 pub(super) struct Verdict {
     pub(super) workload: String,
-    /// Where it was run.
-    pub(super) place: &'static str,
+    /// What ran it, if that was not minjail's jail.
+    engine: Option<&'static str>,
     faults: Vec<String>,
     pub(super) culprits: Vec<Sought>,
     unlisted: Vec<Sought>,
@@ -43,13 +43,18 @@ impl Verdict {
     pub(super) fn of_engine(workload: &str, engine: &'static str, observation: &Observation) -> Self {
         Self {
             workload: workload.to_owned(),
-            place: engine,
+            engine: Some(engine),
             faults: observation.faults.iter().map(Fault::to_string).collect(),
             culprits: Vec::new(),
             unlisted: Vec::new(),
             differing: Vec::new(),
             stderr: observation.stderr.clone(),
         }
+    }
+
+    /// Where it was run.
+    pub(super) fn place(&self) -> &'static str {
+        self.engine.unwrap_or("the jail")
     }
 
     pub(super) fn is_good(&self) -> bool {
@@ -63,7 +68,7 @@ impl Verdict {
             return;
         }
         for fault in &self.faults {
-            say!("minjail: in {}, workload `{}`: {fault}", self.place, self.workload);
+            say!("minjail: in {}, workload `{}`: {fault}", self.place(), self.workload);
         }
         for line in String::from_utf8_lossy(&self.stderr).lines().rev().take(LINES).collect::<Vec<_>>().iter().rev() {
             say!("minjail: it wrote: {}", escape(line.as_bytes()));
@@ -121,7 +126,7 @@ pub(super) fn try_out(
     let Diagnosis { missing: culprits, unlisted, differing } = diagnosis;
     Ok(Verdict {
         workload: rehearsal.header.workload.clone(),
-        place: "the jail",
+        engine: None,
         faults,
         culprits,
         unlisted,
@@ -172,6 +177,14 @@ fn access(facts: Option<&Facts>) -> Access {
 pub(super) fn unproved(verdicts: &[Verdict]) -> Failure {
     let names: Vec<String> =
         verdicts.iter().filter(|verdict| !verdict.is_good()).map(|verdict| format!("`{}`", verdict.workload)).collect();
-    Failure::usage(format!("the image does not do what its profile says: workload {}", names.join(", ")))
-        .exit(Exit::Unproved)
+    let failure = Failure::usage(format!("the image does not do what its profile says: workload {}", names.join(", ")))
+        .exit(Exit::Unproved);
+    match verdicts.iter().filter(|verdict| !verdict.is_good()).find_map(|verdict| verdict.engine) {
+        // Its client ends as the program does, and tells by its words alone that there was no container.
+        Some(engine) => failure.hint(format!(
+            "if {engine} itself wrote that it could not start a container, that says nothing of the image: see that {engine} works \
+             by itself"
+        )),
+        None => failure,
+    }
 }

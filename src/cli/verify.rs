@@ -116,7 +116,7 @@ fn with_tools(
         for verdict in loaded.verdicts(rehearsals, &place)? {
             verdict.tell();
             if verdict.is_good() && !prepared.quiet {
-                say!("minjail: workload `{}` does in {} what the profile says", verdict.workload, verdict.place);
+                say!("minjail: workload `{}` does in {} what the profile says", verdict.workload, verdict.place());
             }
             verdicts.push(verdict);
         }
