@@ -319,6 +319,72 @@ fn fg_wakes_the_program_when_minjail_is_ready_for_the_next_ctrl_z() {
     terminal.leave();
 }
 
+/// It stops its own process group, which minjail is not in, and leaves the terminal to that.
+#[test]
+fn a_shell_that_suspends_itself_is_a_job_of_the_shell_around() {
+    let context = TestContext::new();
+    let mut terminal = Terminal::shell(&context);
+    terminal.press(&typed("bash --norc --noprofile --noediting -i"));
+    terminal.expect("$ ");
+    for turn in 0..3 {
+        terminal.press("suspend\n");
+        terminal.expect("Stopped");
+        terminal.expect("$ ");
+        terminal.press("echo level $SHLVL; fg\n");
+        terminal.expect("level");
+        terminal.expect("trace");
+        terminal.press(&format!("echo turn $((0 + {turn}))\n"));
+        terminal.expect(&format!("turn {turn}"));
+        terminal.expect("$ ");
+    }
+    terminal.press("exit 4\n");
+    terminal.expect("$ ");
+    terminal.press("echo status $?\n");
+    assert_eq!(terminal.number("status "), 4);
+    terminal.leave();
+}
+
+#[test]
+fn what_has_stopped_in_its_own_group_can_be_woken_in_the_background() {
+    let context = TestContext::new();
+    context.lay_out(&[(
+        "own.py",
+        "import os, signal, sys
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+os.setpgid(0, 0)
+os.tcsetpgrp(0, os.getpgrp())
+print('ready', flush=True)
+while line := sys.stdin.readline().strip():
+    print('got', line, flush=True)
+    if line == 'stop':
+        os.kill(0, signal.SIGSTOP)
+        print('woken', flush=True)
+",
+    )]);
+    let mut terminal = Terminal::shell(&context);
+    terminal.press(&typed("python3 own.py"));
+    terminal.expect("ready");
+    for _ in 0..2 {
+        terminal.press("stop\n");
+        terminal.expect("got stop");
+        terminal.expect("Stopped");
+        terminal.expect("$ ");
+        terminal.press("bg\n");
+        terminal.expect("woken");
+        // It reads, and stops again.
+        terminal.press("until jobs | grep Stopped; do sleep 0.1; done\n");
+        terminal.expect("Stopped");
+        terminal.expect("$ ");
+        terminal.press("fg\n");
+        terminal.expect("trace");
+        terminal.press("word\n");
+        terminal.expect("got word");
+    }
+    terminal.press("\n");
+    terminal.expect("$ ");
+    terminal.leave();
+}
+
 /// As by `pthread_exit` in `main`: nobody is told of its end while other threads run.
 #[test]
 fn ctrl_z_stops_a_program_whose_first_thread_has_ended() {

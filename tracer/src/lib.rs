@@ -58,6 +58,7 @@ mod sys;
 #[cfg(test)]
 #[path = "../../fuzz/src/tasks.rs"]
 mod tasks;
+mod terminal;
 mod turns;
 mod view;
 mod views;

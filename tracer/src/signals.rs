@@ -8,6 +8,8 @@
 //! which would have restored the terminal, would run only after `fg`, and stop it once more. So the tracer goes on, and
 //! stops after the program has. A program that stops for itself alone does not stop the tracer: whoever wakes it may not
 //! know of the tracer, which it needs to wake.
+//! But one that has the terminal, in a process group of its own, as a shell does, stops as a job of the shell around it: nobody else would
+//! give the terminal to anybody. So the tracer takes it, stops, and gives it back when it is woken.
 
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -20,6 +22,7 @@ use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid, gettid};
 use crate::place;
 use crate::reaper::Reaper;
 use crate::sys::{self, Heard};
+use crate::terminal::Terminal;
 
 /// All that the thread takes: what would end or stop this process, or make it go on, if somebody sent it. Not what a fault of
 /// its own raises, nor what it ignores.
@@ -95,6 +98,8 @@ struct Shared {
     /// It stands in a group-stop. Whoever stops this process for that has this until it goes on and hears signals again: the program
     /// does not go on before, so that no later signal stops this process first, in which its tracer would leave it alone.
     is_stopped: Mutex<bool>,
+    /// It has stopped since the thread looked the last time.
+    has_stopped: AtomicBool,
     over: AtomicBool,
     /// The first of [`ENDING`] that came; 0 until then.
     told_to_end: Arc<AtomicI32>,
@@ -154,6 +159,10 @@ impl Forwarding {
     /// The program has stopped, or goes on.
     pub(crate) fn stopped(&self, is_stopped: bool) {
         *lock(&self.shared.is_stopped) = is_stopped;
+        self.shared.has_stopped.store(is_stopped, Ordering::SeqCst);
+        if let Some(thread) = self.thread.as_ref().filter(|_| is_stopped) {
+            sys::kill_thread(thread.as_pthread_t(), libc::SIGUSR1);
+        }
     }
 }
 
@@ -189,11 +198,13 @@ struct Listener {
     stop: Option<(i32, Instant)>,
     /// Somebody has sent SIGCONT.
     wake: bool,
+    /// This process has stopped as the program did in a group of its own, and has not given the terminal back to that.
+    owes_terminal: bool,
 }
 
 impl Listener {
     fn new(taken: &'static [i32], shared: Arc<Shared>, tracer: Pid) -> Self {
-        Self { taken, shared, tracer, last: None, is_ending: false, stop: None, wake: false }
+        Self { taken, shared, tracer, last: None, is_ending: false, stop: None, wake: false, owes_terminal: false }
     }
 
     fn listen(mut self) {
@@ -201,7 +212,8 @@ impl Listener {
             let is_over = self.shared.over.load(Ordering::SeqCst);
             // What came for the program, and the echo of it, must not end what follows.
             let echo = || self.last.map_or(Duration::ZERO, |(_, when)| ONCE.saturating_sub(when.elapsed()));
-            let is_waiting = self.stop.is_some() || self.wake;
+            let has_stopped = self.shared.has_stopped.load(Ordering::SeqCst);
+            let is_waiting = self.stop.is_some() || self.wake || has_stopped;
             let timeout = if is_over { Some(echo()) } else { is_waiting.then_some(LAST_WORDS) };
             match sys::wait_signal(self.taken, timeout) {
                 Some(heard) => self.take(heard),
@@ -260,7 +272,9 @@ impl Listener {
     /// Stops this process as the program was stopped, and goes on from here; or wakes the program as this process was
     /// woken, if it was not woken by the same. A SIGCONT too many would take back a later signal to stop.
     fn follow_the_program(&mut self) {
-        let is_stopped = lock(&self.shared.is_stopped);
+        let shared = Arc::clone(&self.shared);
+        let is_stopped = lock(&shared.is_stopped);
+        let has_stopped = shared.has_stopped.swap(false, Ordering::SeqCst);
         if let Some((signal, since)) = self.stop {
             if *is_stopped {
                 self.stop = None;
@@ -270,6 +284,33 @@ impl Listener {
             }
         } else if std::mem::take(&mut self.wake) && *is_stopped {
             sys::kill(self.shared.process.load(Ordering::SeqCst), libc::SIGCONT);
+        } else if has_stopped && *is_stopped {
+            self.stop_with_its_group();
+        }
+    }
+
+    /// Stops this process if the program has stopped in a group of its own that has the terminal, or would have it, had it not been
+    /// woken in the background the last time.
+    fn stop_with_its_group(&mut self) {
+        let program = Pid::from_raw(self.shared.process.load(Ordering::SeqCst));
+        let (Ok(group), Some(terminal)) = (getpgid(Some(program)), Terminal::ours()) else { return };
+        let is_in_our_session = getsid(Some(program)) == getsid(None);
+        if group == getpgrp() || !is_in_our_session || !(terminal.is_with(group) || self.owes_terminal) {
+            return;
+        }
+        // Not from a shell that has woken this process in the background.
+        if terminal.is_with(group) {
+            terminal.give_to(getpgrp());
+        }
+        sys::stop_self(libc::SIGTSTP);
+        let is_woken = sys::wait_signal(&[libc::SIGCONT], Some(Duration::ZERO)).is_some();
+        self.owes_terminal = !terminal.is_with(getpgrp());
+        if !self.owes_terminal {
+            terminal.give_to(group);
+        }
+        // Else there is nobody who would wake this process, and it has not stopped (`kernel/signal.c`, `is_current_pgrp_orphaned`).
+        if is_woken {
+            sys::kill(-group.as_raw(), libc::SIGCONT);
         }
     }
 }
