@@ -5,6 +5,7 @@
 //! SHA-256. A trace is self-contained, and several are merged by reading them together. This room decides nothing about the image: it
 //! keeps what was asked for, and what was there before.
 
+mod closed;
 mod format;
 mod fresh;
 mod given;

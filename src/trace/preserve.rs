@@ -149,7 +149,7 @@ impl Recorder {
     fn keep_unread(&mut self, task: i32, current: &JailPath, facts: &Facts, record: &Touch) -> Result<(), RecordError> {
         let may_write = matches!(record.access, Access::Write | Access::Create | Access::Attributes)
             && record.refused.as_ref() == Some(&record.path)
-            && self.refusals.may_write(current, facts, &self.root);
+            && self.refusals.may_write(task, current, facts, &self.root);
         if !may_write || record.made || !facts.is_file() {
             return Ok(());
         }

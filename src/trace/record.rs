@@ -17,12 +17,13 @@ use serde::{Deserialize, Serialize};
 
 use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Mirrors, Searched, Touch as TracerTouch};
 
+use super::closed::Closed;
 use super::format::{Record, write_record};
 use super::fresh::Fresh;
 use super::kernels::Origins;
 use super::model::{Ending, Found, Header, Link, Listening, Program, Touch};
 use super::names::Names;
-use super::rights::Refusals;
+use super::rights::{Question, Refusals};
 use super::store::Store;
 use super::write::stage;
 use crate::path::{Facts, JailPath, escape};
@@ -63,7 +64,8 @@ pub struct Recorder {
     /// Directories of which it was recorded whether they are empty.
     pub(super) tried: HashSet<JailPath>,
     pub(super) refusals: Refusals,
-    /// What was refused to a program, and told.
+    closed: Closed,
+    /// What was refused to a program, or may be to another task, and told.
     refused: HashSet<Refused>,
     /// Paths whose content from before was kept.
     pub(super) kept: HashSet<JailPath>,
@@ -165,6 +167,7 @@ impl Recorder {
         let root = Root::open(top)?;
         let mut recorder = Self {
             refusals: Refusals::of(&header),
+            closed: Closed::default(),
             refused: HashSet::new(),
             kept: HashSet::new(),
             missed: HashMap::new(),
@@ -366,21 +369,14 @@ impl Recorder {
             by_descriptor: touch.walk.by_descriptor && touch.access != Access::Execute,
             ..Touch::new(program, touch.call, touch.access, path, found)
         };
+        let mut varies = false;
         let is_found = record.found != Found::Missing || touch.access.makes();
         if record.made && is_found && !touch.is_served && !self.mirrored(&current).is_empty() {
             // Whoever has made it has told of its directory, but maybe by another path.
             record.passed.extend(current.ancestors().find_map(|directory| self.names.origin(&directory)));
         }
         if !is_kernels(&current) && !touch.is_served {
-            // Whoever lists what is open may do so: it was asked as it was opened.
-            let is_granted = touch.access == Access::List && touch.spelled.is_empty();
-            if !record.made && !is_granted {
-                let facts = record.found.facts();
-                let searched = self.searched(&touch.walk.searched);
-                let stop = self.refusals.refusal(touch.process, &searched, &current, facts, touch.access, &self.root);
-                // Where it was before. Of a directory that the run has made itself: what is behind it was let to nobody.
-                record.refused = stop.map(|stop| self.names.origin(&stop).unwrap_or_else(|| record.path.clone()));
-            }
+            varies = self.refuse(touch, &current, &mut record);
             let is_fresh = self.fresh.is_found(&current, &touch.walk.found);
             self.preserve(touch.task, &current, is_fresh, &mut record)?;
             if !record.made && record.path != current {
@@ -398,8 +394,8 @@ impl Recorder {
         {
             self.renamed.entry(record.path.clone()).or_insert(facts.inode());
         }
-        if record.refused.is_some() {
-            // The next time it may be let.
+        if record.refused.is_some() || varies && !record.access.makes() {
+            // The next time it may be let, or refused. What may be made somewhere has its directory in the image.
             touch.again.set(true);
             if !self.refused.insert(Refused::of(&record)) {
                 return Ok(());
@@ -407,6 +403,22 @@ impl Recorder {
         }
         self.tally.touches += 1;
         self.write(&Record::Touch(record))
+    }
+
+    /// Notes where the call is refused, if it is; true if another task may be, and what is recorded for this one does not show it.
+    fn refuse(&mut self, touch: &TracerTouch<'_>, current: &JailPath, record: &mut Touch) -> bool {
+        // Whoever lists what is open may do so: it was asked as it was opened.
+        let is_granted = touch.access == Access::List && touch.spelled.is_empty();
+        let (task, by_real, facts) = (touch.task, touch.is_by_real_user, record.found.facts());
+        let question = Question { task, by_real, access: touch.access, path: current, facts };
+        if record.made || is_granted || self.refusals.are_none(&question) {
+            return false;
+        }
+        let searched = self.searched(&touch.walk.searched);
+        let answer = self.refusals.answer(&question, &searched, &self.root);
+        // Where it was before. Of a directory that the run has made itself: what is behind it was let to nobody.
+        record.refused = answer.stop.map(|stop| self.names.origin(&stop).unwrap_or_else(|| record.path.clone()));
+        answer.varies
     }
 
     /// True if nothing can be made at `path`, since it has no directory: whoever tries needs none either.
@@ -451,15 +463,28 @@ impl Recorder {
     }
 
     /// The directories that a path needs to be let search, of those that can be asked of.
-    fn searched(&self, searched: &[Searched]) -> Vec<JailPath> {
-        if self.refusals.are_none() {
-            return Vec::new();
-        }
-        let directories = searched.iter().flat_map(Searched::directories);
-        let mut paths: Vec<JailPath> =
-            directories.filter_map(|path| self.inside(path)).filter(|path| !is_kernels(path)).collect();
+    fn searched(&mut self, searched: &[Searched]) -> Vec<JailPath> {
+        let inside = |recorder: &Self, path: &[u8]| recorder.inside(path).filter(|path| !is_kernels(path));
+        let mut paths: Vec<JailPath> = if self.refusals.are_of_closed() {
+            let mut closed = std::mem::take(&mut self.closed);
+            let look = |path: &[u8]| inside(self, path).filter(|path| !self.is_everybodys(path));
+            let found = searched.iter().flat_map(|searched| closed.among(searched, look)).collect();
+            self.closed = closed;
+            found
+        } else {
+            searched.iter().flat_map(Searched::directories).filter_map(|path| inside(self, path)).collect()
+        };
         paths.dedup();
         paths
+    }
+
+    /// True for a directory that everybody may search; of what cannot be looked at nobody knows that it is closed to anybody.
+    fn is_everybodys(&self, directory: &JailPath) -> bool {
+        self.root
+            .lstat(directory)
+            .ok()
+            .flatten()
+            .is_none_or(|facts| facts.is_directory() && facts.mode & 0o111 == 0o111)
     }
 
     /// What is there, as far as anything can be told of it.

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 
-use minjail_tracer::{Access, Credentials, may_reach, may_use};
+use minjail_tracer::{Access, Credentials, effective_capabilities, may_reach, may_use};
 use nix::libc::{R_OK, W_OK, X_OK};
 
 use super::model::Header;
@@ -32,8 +32,29 @@ const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
 /// Answers what a workload's processes are refused.
 #[derive(Debug)]
 pub(super) struct Refusals {
-    /// `None` if the workload is root's: nothing is refused.
+    /// `None` if the workload is root's: each task has its own rights, since it may have given up those.
     workload: Option<Rights>,
+}
+
+/// A call that is asked about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) task: i32,
+    /// It goes by the real user, not by that of the file system.
+    pub(super) by_real: bool,
+    pub(super) access: Access,
+    pub(super) path: &'a JailPath,
+    /// `None` if there is nothing, or nobody can tell what.
+    pub(super) facts: Option<&'a Facts>,
+}
+
+/// What comes of it.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    /// Where it is refused: at one of the directories that are searched on the way, or at the path itself.
+    pub(super) stop: Option<JailPath>,
+    /// A task with other rights may be refused, and nothing else shows an image where.
+    pub(super) varies: bool,
 }
 
 impl Refusals {
@@ -42,45 +63,46 @@ impl Refusals {
         Self { workload: (header.uid != 0).then_some(Rights { user, capabilities: 0, only: None }) }
     }
 
-    /// True if nobody is refused anything.
-    pub(super) fn are_none(&self) -> bool {
+    /// True if no more is to be asked: a task of a workload of root's has found something, and may do with it what it likes. For which
+    /// files its capability counts is not looked at, which costs more; nor is the real user: what an image has that was refused for one
+    /// of these reasons is refused there as well.
+    pub(super) fn are_none(&self, question: &Question<'_>) -> bool {
+        self.workload.is_none() && question.facts.is_some() && overrides_all(question.task)
+    }
+
+    /// True if only directories count that are not open to everybody.
+    pub(super) fn are_of_closed(&self) -> bool {
         self.workload.is_none()
     }
 
-    /// True if the workload's user may write to the file at `path`, which has these `facts`.
-    pub(super) fn may_write(&self, path: &JailPath, facts: &Facts, root: &Root) -> bool {
-        self.workload.as_ref().is_none_or(|workload| workload.may(path, facts, W_OK, root))
+    /// True if the workload's user, or `task` of root's workload, may write to the file at `path`, which has these `facts`.
+    pub(super) fn may_write(&self, task: i32, path: &JailPath, facts: &Facts, root: &Root) -> bool {
+        let rights = self.workload.clone().or_else(|| Rights::of_task(task, false));
+        rights.is_none_or(|rights| rights.may(path, facts, W_OK, root))
     }
 
-    /// The path at which `process` is refused `access` to `path`, or to its content: one of the directories that are `searched` on
-    /// the way, or `path` itself, which has these `facts`. Where the way starts from was reached before, whatever is above that.
-    pub(super) fn refusal(
-        &self,
-        process: i32,
-        searched: &[JailPath],
-        path: &JailPath,
-        facts: Option<&Facts>,
-        access: Access,
-        root: &Root,
-    ) -> Option<JailPath> {
-        let workload = self.workload.as_ref()?;
+    /// What is refused to a task that searches the directories `searched` on its way to a path, or would use its content. Where the way
+    /// starts from was reached before, whatever is above that.
+    pub(super) fn answer(&self, question: &Question<'_>, searched: &[JailPath], root: &Root) -> Answer {
+        let &Question { task, by_real, access, path, facts } = question;
         let wanted = facts.map_or(0, |facts| wanted(facts, access));
-        // Who gets to a path from the root may search all above it.
-        let mut reached = path.parent().filter(|_| wanted != 0);
-        let is_searched = |directory: &JailPath| {
-            if reached.as_ref().is_some_and(|reached| reached.starts_with(directory)) {
-                return true;
-            }
-            reached = Some(directory.clone());
-            workload.reaches(directory, X_OK, root)
+        let is_open = match &self.workload {
+            Some(workload) => workload.gets_to(path, wanted, searched, root),
+            None => searched.is_empty() && facts.is_none_or(|facts| lets_everybody(facts, wanted)),
         };
-        if (wanted == 0 || workload.reaches(path, wanted, root)) && searched.iter().rev().all(is_searched) {
-            return None;
+        if is_open {
+            return Answer::default();
+        }
+        let varies = facts.is_none();
+        // As root still does: a program may ask for what is missing a thousand times.
+        if self.workload.is_none() && !by_real && overrides_all(task) && is_in_our_user_namespace(task) {
+            return Answer { stop: None, varies };
         }
         // A setuid program, or one with capabilities, may do what its user may not.
-        let actual = Rights::of_process(process);
-        let rights = actual.as_ref().unwrap_or(workload);
-        rights.stop_on_the_way(searched, root).or_else(|| rights.stop_at(path, facts?, wanted, root))
+        let actual = Rights::of_task(task, by_real);
+        let Some(rights) = actual.as_ref().or(self.workload.as_ref()) else { return Answer::default() };
+        let at_end = || rights.stop_at(path, facts?, wanted, root);
+        Answer { stop: rights.stop_on_the_way(searched, root).or_else(at_end), varies }
     }
 }
 
@@ -89,6 +111,12 @@ impl Header {
     pub(crate) fn is_let(&self, facts: &Facts, wanted: u32) -> bool {
         Refusals::of(self).workload.is_none_or(|workload| workload.is_let(facts, wanted.cast_signed()))
     }
+}
+
+/// True if everybody may do what is `wanted`: an image has modes, and no access control lists.
+fn lets_everybody(facts: &Facts, wanted: i32) -> bool {
+    let wanted = wanted.cast_unsigned() * 0o111;
+    facts.mode & wanted == wanted
 }
 
 /// What is asked of the content of something with these `facts`, as for `access(2)`; 0 is nothing.
@@ -107,18 +135,37 @@ fn wanted(facts: &Facts, access: Access) -> i32 {
 }
 
 impl Rights {
-    /// `proc(5)`, `/proc/pid/status`: the fourth of the ids is the file system's.
-    fn of_process(process: i32) -> Option<Self> {
-        let status = fs_err::read_to_string(format!("/proc/{process}/status")).ok()?;
+    /// `proc(5)`, `/proc/pid/status`: the first of the ids is the real one, the fourth the file system's. `access(2)` goes by the real
+    /// ones, and who is not root then has no capabilities (`access_override_creds` in `fs/open.c`).
+    fn of_task(task: i32, by_real: bool) -> Option<Self> {
+        let status = fs_err::read_to_string(format!("/proc/{task}/status")).ok()?;
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-        let fourth = |name: &str| field(name)?.split_whitespace().nth(3)?.parse().ok();
+        let id = |name: &str| field(name)?.split_whitespace().nth(if by_real { 0 } else { 3 })?.parse().ok();
+        let mask = |name: &str| u64::from_str_radix(field(name)?.trim(), 16).ok();
         let groups = field("Groups:")?.split_whitespace().filter_map(|group| group.parse().ok()).collect();
-        let map = |name| fs_err::read_to_string(format!("/proc/{process}/{name}")).ok().map(|text| outside(&text));
-        Some(Self {
-            user: Credentials { uid: fourth("Uid:")?, gid: fourth("Gid:")?, groups },
-            capabilities: u64::from_str_radix(field("CapEff:")?.trim(), 16).ok()?,
-            only: if is_in_our_user_namespace(process) { None } else { Some([map("uid_map")?, map("gid_map")?]) },
-        })
+        let map = |name| fs_err::read_to_string(format!("/proc/{task}/{name}")).ok().map(|text| outside(&text));
+        let user = Credentials { uid: id("Uid:")?, gid: id("Gid:")?, groups };
+        let only = if is_in_our_user_namespace(task) { None } else { Some([map("uid_map")?, map("gid_map")?]) };
+        let capabilities = match (by_real, &only) {
+            (false, _) => mask("CapEff:")?,
+            (true, None) if user.uid != 0 => 0,
+            (true, _) => mask("CapPrm:")?,
+        };
+        Some(Self { user, capabilities, only })
+    }
+
+    /// True if it may do with `path` what is `wanted`, and search the directories on the way.
+    fn gets_to(&self, path: &JailPath, wanted: i32, searched: &[JailPath], root: &Root) -> bool {
+        // Who gets to a path from the root may search all above it.
+        let mut reached = path.parent().filter(|_| wanted != 0);
+        let is_searched = |directory: &JailPath| {
+            if reached.as_ref().is_some_and(|reached| reached.starts_with(directory)) {
+                return true;
+            }
+            reached = Some(directory.clone());
+            self.reaches(directory, X_OK, root)
+        };
+        (wanted == 0 || self.reaches(path, wanted, root)) && searched.iter().rev().all(is_searched)
     }
 
     /// True if it may get to `path` from the root, and do with it what is `wanted`.
@@ -145,7 +192,8 @@ impl Rights {
         if self.overrides(facts, wanted) {
             return true;
         }
-        let node = root.node(path).ok().flatten();
+        // Asked as root, the kernel would count this process's capabilities.
+        let node = if self.user.uid == 0 { None } else { root.node(path).ok().flatten() };
         let said = node.and_then(|node| may_use(&self.user, node.as_fd(), wanted).ok());
         said.unwrap_or_else(|| self.is_let(facts, wanted))
     }
@@ -174,11 +222,16 @@ impl Rights {
     }
 }
 
-/// What is not to be seen is not ours.
-fn is_in_our_user_namespace(process: i32) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let [own, other] = ["self".to_owned(), process.to_string()]
-        .map(|who| fs_err::metadata(format!("/proc/{who}/ns/user")).ok().map(|found| (found.dev(), found.ino())));
+/// True if it may do what it likes with the files that its user namespace has owners of.
+fn overrides_all(task: i32) -> bool {
+    effective_capabilities(task).is_ok_and(|capabilities| capabilities & CAP_DAC_OVERRIDE != 0)
+}
+
+/// By the texts of the links, which name it (`namespaces(7)`): looked at behind them it costs twice as much. What is not to be seen is not
+/// ours.
+fn is_in_our_user_namespace(task: i32) -> bool {
+    let [own, other] =
+        ["self".to_owned(), task.to_string()].map(|who| fs_err::read_link(format!("/proc/{who}/ns/user")).ok());
     own.is_some() && own == other
 }
 

@@ -443,6 +443,15 @@ pub(crate) fn allows_empty(entry: &Entry) -> bool {
     flags & AT_EMPTY_PATH != 0
 }
 
+/// True for a call that asks what the real user may do: `access(2)`, which is `faccessat2` with no flag to the contrary.
+pub(crate) fn is_by_real_user(entry: &Entry) -> bool {
+    match entry.call.name {
+        "access" | "faccessat" => true,
+        "faccessat2" => entry.arguments[3] & u64::from(libc::AT_EACCESS.cast_unsigned()) == 0,
+        _ => false,
+    }
+}
+
 /// True if no path at all, NULL, stands for the descriptor itself, in a call that changes what is open there.
 pub(crate) fn allows_none(entry: &Entry) -> bool {
     match entry.call.name {
@@ -471,6 +480,7 @@ fn half(bytes: &[u8], offset: usize) -> u64 {
 mod tests {
     use super::*;
     use crate::calls::CALLS;
+    use crate::filter::ABIS;
 
     /// Memory with `bytes` at 0x1000.
     fn ask(name: &str, abi: Abi, arguments: [u64; 6], bytes: &[u8]) -> Vec<Asked> {
@@ -487,6 +497,19 @@ mod tests {
 
     fn opened(flags: i32) -> (Access, bool) {
         open(u64::from(flags.cast_unsigned()))
+    }
+
+    #[test]
+    fn for_whom_a_call_asks() {
+        let asks = |name: &str, flags: i32| {
+            let call = CALLS.iter().find(|call| call.name == name).unwrap();
+            let arguments = [0, 0x1000, 0, u64::from(flags.cast_unsigned()), 0, 0];
+            is_by_real_user(&Entry { number: 0, abi: ABIS[0].1, call, arguments })
+        };
+        // What stands where the older calls have no flags is not asked.
+        assert!(asks("access", libc::AT_EACCESS) && asks("faccessat", libc::AT_EACCESS) && asks("faccessat2", 0));
+        assert!(asks("faccessat2", libc::AT_SYMLINK_NOFOLLOW) && !asks("faccessat2", libc::AT_EACCESS));
+        assert!(!asks("newfstatat", 0) && !asks("openat", 0));
     }
 
     #[test]

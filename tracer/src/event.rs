@@ -47,6 +47,8 @@ pub struct Touch<'a> {
     pub is_served: bool,
     /// It was told before, and is again since the call may make what is missing.
     pub is_repeated: bool,
+    /// It is asked for the real user, as setuid programs do to learn what their caller may (`access(2)`).
+    pub is_by_real_user: bool,
     /// What a program asks for again is not told again. Whoever is told sets this to be told all the same, as of what the
     /// program may be refused now, and not the next time.
     pub again: &'a Cell<bool>,

@@ -533,7 +533,19 @@ impl Engine<'_> {
         let Asking { task, process, entry, .. } = asking;
         let (call, again) = (entry.call.name, Cell::new(false));
         let is_repeated = self.telling.is_repeated;
-        let touch = Touch { process, task, call, access, spelled, walk, is_served, is_repeated, again: &again };
+        let is_by_real_user = decode::is_by_real_user(&entry);
+        let touch = Touch {
+            process,
+            task,
+            call,
+            access,
+            spelled,
+            walk,
+            is_served,
+            is_repeated,
+            is_by_real_user,
+            again: &again,
+        };
         let told = self.tell(Event::Touch(touch));
         self.telling.again = again.get();
         told

@@ -73,7 +73,7 @@ pub use mirrors::Mirrors;
 pub use mounts::unescape as unescape_mount;
 pub use signals::Forwarding;
 pub use spawn::{Command, Credentials, SpawnError};
-pub use sys::{has_standard_output, may_reach, may_use};
+pub use sys::{effective_capabilities, has_standard_output, may_reach, may_use};
 
 /// The tracer could not do its work.
 #[derive(Debug, thiserror::Error)]

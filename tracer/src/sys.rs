@@ -16,7 +16,7 @@ mod access;
 #[cfg(target_arch = "aarch64")]
 mod registers;
 mod signals;
-pub use access::{may_reach, may_use};
+pub use access::{effective_capabilities, may_reach, may_use};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use registers::{registers, set_call, set_registers, set_result};
 pub use signals::has_standard_output;

@@ -32,6 +32,20 @@ pub fn may_use(user: &Credentials, file: BorrowedFd<'_>, wanted: c_int) -> Resul
     })
 }
 
+/// The capabilities that count for what `task` does, as bits: in its own user namespace.
+///
+/// # Errors
+/// What `capget(2)` says: there is no such task.
+pub fn effective_capabilities(task: i32) -> Result<u64, Errno> {
+    /// `_LINUX_CAPABILITY_VERSION_3` of `include/uapi/linux/capability.h`: two halves of effective, permitted and inheritable ones.
+    const VERSION: u32 = 0x2008_0522;
+    let mut header = [VERSION, task.cast_unsigned()];
+    let mut halves = [[0_u32; 3]; 2];
+    // SAFETY: two places that are as large as the kernel takes them for in this version.
+    let result = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), halves.as_mut_ptr()) };
+    Errno::result(result).map(|_| u64::from(halves[0][0]) | u64::from(halves[1][0]) << 32)
+}
+
 /// `access` is made with a flag: none if it is to go by the real user, who is `user` then.
 fn ask(user: &Credentials, access: impl FnOnce(c_int) -> libc::c_long) -> Result<bool, Errno> {
     let answer = if nix::unistd::geteuid().is_root() {
@@ -86,4 +100,18 @@ fn change(to: &Credentials) -> Result<(), Errno> {
     }
     Errno::result(gid)?;
     Errno::result(uid).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_are_those_of_the_task() {
+        let own = nix::unistd::gettid().as_raw();
+        let status = fs_err::read_to_string("/proc/thread-self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+        assert_eq!(effective_capabilities(own), Ok(u64::from_str_radix(line.trim(), 16).unwrap()));
+        assert_eq!(effective_capabilities(i32::MAX), Err(Errno::ESRCH));
+    }
 }
