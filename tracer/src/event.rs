@@ -129,6 +129,9 @@ impl Walk {
 pub struct Link {
     pub path: Vec<u8>,
     pub target: Vec<u8>,
+    /// So many of [`Walk::searched`] and of [`Walk::passed`] the walk had before it went where the link leads.
+    pub(crate) searched: usize,
+    pub(crate) passed: usize,
 }
 
 /// Directories one below the other.

@@ -255,7 +255,7 @@ impl View {
                 path.starts_with(b"/proc/") || look::target(path).is_ok_and(|target| target == link.target)
             };
             for path in self.seen(&link.path, is_same)? {
-                links.push(Link { path, target: link.target.clone() });
+                links.push(Link { path, ..link.clone() });
             }
         }
         for path in &walk.passed {

@@ -109,6 +109,9 @@ impl Walked {
         let Some(index) = refused else { return self };
         let link = self.walk.links.swap_remove(index);
         self.walk.links.truncate(index);
+        // What it leads to was not gone into, and nobody refused there.
+        self.walk.searched.truncate(link.searched);
+        self.walk.passed.truncate(link.passed);
         self.refused_at(link.path)
     }
 
@@ -485,8 +488,9 @@ impl<'a> Steps<'a> {
         if place.strays && place.behind.is_some() && target.starts_with(b"/") {
             return Ok(Followed::Out { from: place.root.clone(), spelled: target });
         }
-        self.links.push(Link { path: self.end.clone(), target: target.clone() });
         self.searches();
+        let (searched, passed) = (self.searched.len(), self.passed.len());
+        self.links.push(Link { path: self.end.clone(), target: target.clone(), searched, passed });
         if target.starts_with(b"/") {
             self.end.clone_from(&place.root);
         } else {
@@ -689,6 +693,21 @@ mod tests {
         assert_eq!(fixture.walk("bin", false).0, "/bin");
         assert_eq!(fixture.walk("bin/", false).0, "/usr/bin");
         assert_eq!(fixture.walk("bin/..", false).0, "/usr");
+    }
+
+    #[test]
+    fn what_a_link_leads_to_that_is_not_followed_was_not_gone_into() {
+        let Fixture { directory, place } = &fixture();
+        let asker = Asker { process: 1, task: 1, place };
+        let spelled = b"usr/../opt/lib/tool";
+        let walked = Walker::default().walk(asker, &place.directory, spelled, true, true);
+        let Walk { searched, passed, end, .. } = walked.kept_to(RESOLVE_NO_SYMLINKS, &place.directory, spelled).walk;
+        let searched: Vec<&[u8]> = searched.iter().flat_map(Searched::directories).collect();
+        let at = |name: &str| bytes(&directory.path().join(name));
+        let top = place.directory.clone();
+        assert_eq!(end, at("opt/lib/tool"));
+        assert_eq!(passed, [at("usr")]);
+        assert_eq!(searched, [top.clone(), at("usr"), top, at("opt"), at("opt/lib")]);
     }
 
     /// What one walk has found out of the way there, the next ones may rely on; until names change.
