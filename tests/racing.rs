@@ -5,13 +5,15 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, RenameFlags, ResolveFlag, open, openat2, renameat2};
+use nix::sys::stat::Mode;
 use support::{Outcome, TestContext, has, needs_root, outcome_of};
 
 /// How many directories there are to swap.
@@ -119,7 +121,20 @@ fn walk(directory: &Path, visit: &mut dyn FnMut(&Path)) {
 }
 
 fn exchange(one: &Path, other: &Path) -> bool {
-    renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE).is_ok()
+    exchange_in(AT_FDCWD, one, other)
+}
+
+/// The same of what `one` is in `directory`.
+fn exchange_in(directory: impl AsFd, one: &Path, other: &Path) -> bool {
+    renameat2(directory, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE).is_ok()
+}
+
+/// The directory `below` that `tree` has, if no link is on the way: one that was left there would lead outside.
+fn hold(tree: &Path, below: &Path) -> Option<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let tree = open(tree, flags, Mode::empty()).ok()?;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(&tree, &Path::new(".").join(below), how).ok()
 }
 
 /// Runs `race` while another thread does `step` with one number after the other.
@@ -189,11 +204,13 @@ fn a_tree_whose_directories_are_swapped_for_links_while_it_is_written() {
             beside.filter_map(Result::ok).filter(|entry| entry.file_name().to_string_lossy().starts_with(".tree"));
         for tree in trees {
             for name in ["data".to_owned(), format!("data/{number:02}"), format!("data/{number:02}/below")] {
-                let directory = tree.path().join(name);
-                if exchange(&directory, &bait) {
+                let directory = Path::new(&name);
+                let (above, name) = (directory.parent(), directory.file_name().expect("they have names"));
+                let Some(above) = hold(&tree.path(), above.expect("it is relative")) else { continue };
+                if exchange_in(&above, name.as_ref(), &bait) {
                     swaps.fetch_add(1, Ordering::Relaxed);
                     // What is gone since cannot be swapped back; then the link is gone with it.
-                    if !exchange(&directory, &bait) && fs_err::read_link(&bait).is_err() {
+                    if !exchange_in(&above, name.as_ref(), &bait) && fs_err::read_link(&bait).is_err() {
                         let _ = minjail::publish::remove_all(&bait);
                         symlink(ground.context.path("outside/01"), &bait).expect("the directory can be written");
                     }
