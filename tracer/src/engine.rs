@@ -469,6 +469,7 @@ impl<'a> Engine<'a> {
                     self.signals.stopped(true);
                 }
                 self.moved(task)?;
+                self.turns.leave(task);
                 self.places.remove(task);
                 self.races.remove(task);
                 self.own_filters.remove(task);
