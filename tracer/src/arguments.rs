@@ -3,12 +3,8 @@
 //! In: a process at its exec stop. Out: its arguments, as the kernel has just laid them down in its memory; where that is not to be
 //! read, as `/proc/pid/cmdline` shows them, which takes four times as long. Not: what the program makes of them later.
 
-use crate::memory::{self, PAGE, Unread};
 use crate::proc::fs_read;
-use crate::sys;
-
-/// Most programs have no more.
-const FIRST: usize = 256;
+use crate::{memory, sys};
 
 /// The arguments of the program that `process` has begun to run; none if it is gone.
 pub(crate) fn of(process: i32) -> Vec<Vec<u8>> {
@@ -30,35 +26,18 @@ fn on_stack(process: i32) -> Option<Vec<Vec<u8>>> {
         (count.into(), first.into())
     };
     let is_sound = (1..=i32::MAX as u64).contains(&count) && first > stack.pointer;
-    if is_sound { strings(process, first, usize::try_from(count).ok()?).ok().map(|text| split(&text)) } else { None }
+    if !is_sound {
+        return None;
+    }
+    let mut text = Vec::new();
+    memory::read_strings(process, first, usize::try_from(count).ok()?, usize::MAX, &mut text).ok()?;
+    Some(split(&text))
 }
 
 fn words<const SIZE: usize, const COUNT: usize>(process: i32, address: u64) -> Option<[[u8; SIZE]; COUNT]> {
     let mut words = [[0; SIZE]; COUNT];
     memory::read(process, address, words.as_flattened_mut()).ok()?;
     Some(words)
-}
-
-/// `count` strings that follow each other in memory, without the last one's NUL.
-fn strings(process: i32, address: u64, count: usize) -> Result<Vec<u8>, Unread> {
-    let mut text = Vec::new();
-    let mut left = count;
-    loop {
-        let (at, start) = (address + text.len() as u64, text.len());
-        let to_page_end = usize::try_from(PAGE - at % PAGE).expect("at most a page");
-        let piece = if start == 0 { FIRST } else { PAGE as usize };
-        text.resize(start + to_page_end.min(piece), 0);
-        memory::read(process, at, &mut text[start..])?;
-        for end in start..text.len() {
-            if text[end] == 0 {
-                left -= 1;
-                if left == 0 {
-                    text.truncate(end);
-                    return Ok(text);
-                }
-            }
-        }
-    }
 }
 
 fn split(text: &[u8]) -> Vec<Vec<u8>> {
@@ -68,17 +47,6 @@ fn split(text: &[u8]) -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn strings_that_follow_each_other() {
-        let own = nix::unistd::getpid().as_raw();
-        let long = vec![b'x'; 3 * PAGE as usize];
-        let text = [b"a\0\0bc\0", &long[..], b"\0d\0e\0"].concat();
-        let read = |count| split(&strings(own, text.as_ptr() as u64, count).unwrap());
-        assert_eq!(read(1), [b"a"]);
-        assert_eq!(read(3), [&b"a"[..], b"", b"bc"]);
-        assert_eq!(read(5), [&b"a"[..], b"", b"bc", &long, b"d"]);
-    }
 
     #[test]
     fn who_is_not_stopped_is_asked_by_its_file() {

@@ -21,7 +21,7 @@ pub(crate) const PAGE: u64 = 4096;
 /// From here on all addresses are the kernel's own (`Documentation/arch/x86/x86_64/mm.rst`, `Documentation/arch/arm64/memory.rst`).
 const KERNELS: u64 = 1 << 63;
 
-/// Most paths are shorter.
+/// Most paths are shorter, and so are the arguments of most programs.
 const FIRST: usize = 256;
 
 /// Why there is no string.
@@ -35,18 +35,33 @@ pub(crate) enum Unread {
 
 /// Reads the NUL-terminated string at `address` into `buffer`, without its NUL.
 pub(crate) fn read_string(task: i32, address: u64, buffer: &mut Vec<u8>) -> Result<(), Unread> {
+    read_strings(task, address, 1, PATH_MAX, buffer)
+}
+
+/// Reads `count` NUL-terminated strings that follow each other from `address` on, at least one, into `buffer`, without the last one's
+/// NUL. Refused if they have more than `most` bytes.
+pub(crate) fn read_strings(
+    task: i32,
+    address: u64,
+    count: usize,
+    most: usize,
+    buffer: &mut Vec<u8>,
+) -> Result<(), Unread> {
     buffer.clear();
-    let mut at = address;
-    while buffer.len() < PATH_MAX {
+    let (mut at, mut left) = (address, count);
+    while buffer.len() < most {
         let to_page_end = usize::try_from(PAGE - at % PAGE).expect("at most a page");
         let start = buffer.len();
-        let piece = if start == 0 { FIRST } else { PATH_MAX - start };
+        let piece = if start == 0 { FIRST } else { most - start };
         let length = to_page_end.min(piece);
         buffer.resize(start + length, 0);
         read(task, at, &mut buffer[start..])?;
-        if let Some(end) = buffer[start..].iter().position(|&byte| byte == 0) {
-            buffer.truncate(start + end);
-            return Ok(());
+        for (end, _) in buffer[start..].iter().enumerate().filter(|&(_, &byte)| byte == 0) {
+            left -= 1;
+            if left == 0 {
+                buffer.truncate(start + end);
+                return Ok(());
+            }
         }
         at = at.wrapping_add(length as u64);
     }
@@ -136,6 +151,20 @@ mod tests {
             read_string(own(), text.as_ptr() as u64, &mut buffer).unwrap();
             assert_eq!(buffer.len(), length);
         }
+    }
+
+    #[test]
+    fn strings_that_follow_each_other() {
+        let long = vec![b'x'; 3 * PAGE as usize];
+        let text = [b"a\0\0bc\0", &long[..], b"\0d\0e\0"].concat();
+        let read = |count| {
+            let mut buffer = Vec::new();
+            read_strings(own(), text.as_ptr() as u64, count, usize::MAX, &mut buffer).unwrap();
+            buffer.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect::<Vec<_>>()
+        };
+        assert_eq!(read(1), [b"a"]);
+        assert_eq!(read(3), [&b"a"[..], b"", b"bc"]);
+        assert_eq!(read(5), [&b"a"[..], b"", b"bc", &long, b"d"]);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! In: what comes next, and which call moves something. Out: the same, later if it has to wait. Whoever asks while a call is under way
 //! that renames what the path leads through may find it under the one name or the other, and nobody can tell which; and what an exec
-//! has loaded may have a name that nobody has been told of. Such a call
-//! takes no longer than the kernel needs for it, and does not depend on other tasks. Where it does all the same, as on a file system
-//! that somebody has frozen, the others wait no longer than [`PATIENCE`].
+//! has loaded may have a name that nobody has been told of. A call that renames takes no longer than the kernel needs for it, and does
+//! not depend on other tasks. Where it does all the same, as on a file system that somebody has frozen, the others wait no longer than
+//! [`PATIENCE`].
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
