@@ -36,11 +36,8 @@ pub(super) fn gather(
     prepared: &Prepared,
 ) -> Result<Gathered, Failure> {
     // Those of one workload may make what another uses.
-    let since = if rehearsals.iter().any(Rehearsal::has_commands) {
-        Some(Outset::of(scratch).map_err(Failure::new)?)
-    } else {
-        None
-    };
+    let has_commands = rehearsals.iter().any(Rehearsal::has_commands);
+    let since = has_commands.then(|| Outset::of(scratch)).transpose().map_err(Failure::new)?;
     let is_told = !prepared.quiet && !prepared.json;
     let mut gathered = Gathered { trace: Trace::default(), models: Vec::new(), estimate: None };
     let mut coverage = Coverage::default();

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Mirrors, Searched, Touch as TracerTouch};
+use nix::libc::X_OK;
 
 use super::closed::Closed;
 use super::format::{Record, write_record};
@@ -23,7 +24,7 @@ use super::fresh::Fresh;
 use super::kernels::Origins;
 use super::model::{Ending, Found, Header, Link, Listening, Program, Touch};
 use super::names::Names;
-use super::rights::{Question, Refusals};
+use super::rights::{Question, Refusals, lets_everybody};
 use super::store::Store;
 use super::write::stage;
 use crate::path::{Facts, JailPath, escape};
@@ -480,11 +481,8 @@ impl Recorder {
 
     /// True for a directory that everybody may search; of what cannot be looked at nobody knows that it is closed to anybody.
     fn is_everybodys(&self, directory: &JailPath) -> bool {
-        self.root
-            .lstat(directory)
-            .ok()
-            .flatten()
-            .is_none_or(|facts| facts.is_directory() && facts.mode & 0o111 == 0o111)
+        let found = self.root.lstat(directory).ok().flatten();
+        found.is_none_or(|facts| facts.is_directory() && lets_everybody(&facts, X_OK))
     }
 
     /// What is there, as far as anything can be told of it.

@@ -77,8 +77,11 @@ impl Refusals {
 
     /// True if the workload's user, or `task` of root's workload, may write to the file at `path`, which has these `facts`.
     pub(super) fn may_write(&self, task: i32, path: &JailPath, facts: &Facts, root: &Root) -> bool {
-        let rights = self.workload.clone().or_else(|| Rights::of_task(task, false));
-        rights.is_none_or(|rights| rights.may(path, facts, W_OK, root))
+        let may = |rights: &Rights| rights.may(path, facts, W_OK, root);
+        match &self.workload {
+            Some(workload) => may(workload),
+            None => Rights::of_task(task, false).as_ref().is_none_or(may),
+        }
     }
 
     /// What is refused to a task that searches the directories `searched` on its way to a path, or would use its content. Where the way
@@ -94,8 +97,8 @@ impl Refusals {
             return Answer::default();
         }
         let varies = facts.is_none();
-        // As root still does: a program may ask for what is missing a thousand times.
-        if self.workload.is_none() && !by_real && overrides_all(task) && is_in_our_user_namespace(task) {
+        // As root still does: a program may ask for what is missing a thousand times. Of what is there that was asked before.
+        if self.workload.is_none() && varies && !by_real && overrides_all(task) && is_in_our_user_namespace(task) {
             return Answer { stop: None, varies };
         }
         // A setuid program, or one with capabilities, may do what its user may not.
@@ -114,7 +117,7 @@ impl Header {
 }
 
 /// True if everybody may do what is `wanted`: an image has modes, and no access control lists.
-fn lets_everybody(facts: &Facts, wanted: i32) -> bool {
+pub(super) fn lets_everybody(facts: &Facts, wanted: i32) -> bool {
     let wanted = wanted.cast_unsigned() * 0o111;
     facts.mode & wanted == wanted
 }
