@@ -20,7 +20,9 @@ impl Docker {
         // Not in the test's own directory: a socket's path has at most 107 bytes (unix(7)).
         let directory = tempfile::Builder::new().prefix("minjail-").tempdir_in("/tmp").expect("/tmp can be written");
         let path = |name: &str| text(&directory.path().join(name));
-        let mut command = Command::new("dockerd");
+        // What it mounts is seen by nobody else, and goes when it does: it leaves the network namespace of its containers mounted.
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "dockerd"]);
         command.args(["--iptables=false", "--bridge=none", "--storage-driver=vfs"]);
         // dockerd's own default would raise the limit, which needs CAP_SYS_RESOURCE.
         command.args(["--default-ulimit", "nofile=1024:1024"]);

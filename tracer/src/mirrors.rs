@@ -29,7 +29,8 @@ impl Mirrors {
         let is_remote = |path: &[u8]| remote.as_ref().is_some_and(|remote| remote.holds(path));
         let is_seen = |mount: &Mount, path: &[u8]| mounts.way(path).last().is_some_and(|last| last.id == mount.id);
         let mut by_device: HashMap<Device, Vec<&Mount>> = HashMap::new();
-        for mount in mounts.iter() {
+        // What keeps a namespace is no directory: its root is `net:[4026531833]` or the like (`proc_pid_mountinfo(5)`).
+        for mount in mounts.iter().filter(|mount| mount.root.starts_with(b"/")) {
             by_device.entry(mount.device).or_default().push(mount);
         }
         let mut pairs = Vec::new();
@@ -122,6 +123,16 @@ mod tests {
             27 22 8:1 /opt/x /shown rw - ext4 /dev/sda1 rw\n",
         ));
         assert_eq!(mirrors, Mirrors::default());
+    }
+
+    #[test]
+    fn what_keeps_a_namespace_is_no_directory() {
+        let mirrors = Mirrors::of(&Mounts::parse(
+            b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+            23 22 0:4 net:[4026531833] /run/netns/one rw - nsfs nsfs rw\n\
+            24 22 0:4 net:[4026531833] /run/netns/other rw - nsfs nsfs rw\n",
+        ));
+        assert!(mirrors.are_none());
     }
 
     #[test]
