@@ -8,7 +8,6 @@ use super::diff::answer;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::locked::read_lock;
-use super::pack::path_of;
 use super::reading::Reading;
 use super::side::{Side, draw_directory};
 use crate::image::{Output, lock_beside};
@@ -98,7 +97,8 @@ fn lock_path(arguments: &Arguments) -> Result<PathBuf, Failure> {
         return Err(Failure::usage("no lock is named").hint("name it with `--lock FILE`"));
     }
     let output = Output::parse(&arguments.checked)?;
-    let path = path_of(&output)
+    let path = output
+        .path()
         .ok_or_else(|| Failure::usage("standard input cannot be checked").hint("write the image to a file first"))?;
     Ok(lock_beside(path))
 }

@@ -58,10 +58,9 @@ pub(super) fn build(
 
 /// The layers that the lock says are the whole image's own, from that. They are read, and must amount to what the lock lists.
 fn originals(lock: &Manifest, original: Option<&Original>, prepared: &Prepared) -> Result<KeptLayers, Failure> {
-    let is_image = |output: &Output| !matches!(output, Output::Rootfs(_) | Output::Layer(_));
     let Some(first) = lock.originals.first() else { return Ok(KeptLayers::new()) };
     let Some(image) = original.and_then(Original::image) else {
-        if !prepared.outputs.iter().any(is_image) {
+        if !prepared.outputs.iter().any(Output::has_layers) {
             return Ok(KeptLayers::new());
         }
         let text = format!("layer {} of the lock is {}, as the whole image has it", first.layer, first.diff_id);

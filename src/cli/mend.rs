@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::failure::Failure;
 use super::locked::read_lock;
-use super::pack::{Draft, Prepared, path_of};
+use super::pack::{Draft, Prepared};
 use super::side::{Side, of_image};
 use crate::files::{self, Policy};
 use crate::image::{Image, Input, KeptLayers, Output, Reading, lock_beside};
@@ -35,7 +35,7 @@ impl<'a> Broken<'a> {
         prepared: &mut Prepared,
     ) -> Result<Self, Failure> {
         let place = Output::parse(name).ok();
-        let lock = place.as_ref().and_then(path_of).map(lock_beside).filter(|lock| lock.is_file());
+        let lock = place.as_ref().and_then(Output::path).map(lock_beside).filter(|lock| lock.is_file());
         let mut manifest = match (lock, image) {
             (Some(lock), _) => {
                 let lock = read_lock(&lock)?;

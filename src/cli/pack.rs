@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::progress::Progress;
 use super::stoppable::stoppable;
 use crate::files::{self, FileSet, Note, Policy, Rules};
-use crate::image::{self, KeptLayers, Output, Reference, Target, check_distinct, check_replaceable, lock_beside};
+use crate::image::{self, KeptLayers, Output, Reference, check_distinct, check_replaceable, lock_beside};
 use crate::layer::{BLOCK_SIZE, Compression};
 use crate::manifest::{self, Config, DrawnUp, Given, Layers, MOST_LAYERS, Manifest, Packages, Source, Sources, Times};
 use crate::path::JailPath;
@@ -157,7 +157,7 @@ impl Packing {
         let outputs = self.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
         let mut locks: Vec<PathBuf> = match &self.lock {
             Some(lock) => vec![lock.clone()],
-            None => outputs.iter().filter_map(path_of).map(lock_beside).collect(),
+            None => outputs.iter().filter_map(Output::path).map(lock_beside).collect(),
         };
         locks.dedup();
         locks.retain(|lock| locked.is_none_or(|locked| !is_same_file(lock, locked)));
@@ -192,7 +192,7 @@ impl Prepared {
 
     /// Keeps standard output for the image, if one goes there: what the program prints goes to standard error instead.
     pub(super) fn reserve_standard_output(&self) -> Result<(), Failure> {
-        if self.outputs.iter().any(|output| path_of(output).is_none()) {
+        if self.outputs.iter().any(|output| output.path().is_none()) {
             nix::unistd::dup2_stdout(std::io::stderr()).map_err(Failure::new)?;
         }
         Ok(())
@@ -201,12 +201,12 @@ impl Prepared {
 
 /// Where outputs and locks go, but for what goes to standard output.
 pub(super) fn places<'a>(outputs: &'a [Output], locks: &'a [PathBuf]) -> impl Iterator<Item = &'a Path> {
-    outputs.iter().filter_map(path_of).chain(locks.iter().map(PathBuf::as_path))
+    outputs.iter().filter_map(Output::path).chain(locks.iter().map(PathBuf::as_path))
 }
 
 /// Refuses to write to a standard output that is closed: nobody would get the image, and no write would fail.
 pub(super) fn check_standard_output(outputs: &[Output]) -> Result<(), Failure> {
-    match outputs.iter().find(|output| path_of(output).is_none()) {
+    match outputs.iter().find(|output| output.path().is_none()) {
         Some(output) if !minjail_tracer::has_standard_output() => {
             Err(Failure::usage(format!("`{output}` cannot be written: standard output is closed"))
                 .hint("redirect it to a file or a pipe, or name a file"))
@@ -218,19 +218,6 @@ pub(super) fn check_standard_output(outputs: &[Output]) -> Result<(), Failure> {
 fn is_same_file(one: &Path, other: &Path) -> bool {
     let canonical = [one, other].map(fs_err::canonicalize);
     matches!(canonical, [Ok(one), Ok(other)] if one == other)
-}
-
-/// The file or directory that an output makes; `None` for standard output.
-pub(super) fn path_of(output: &Output) -> Option<&Path> {
-    match output {
-        Output::Rootfs(path) | Output::Oci { directory: path, .. } => Some(path),
-        Output::Layer(target)
-        | Output::OciArchive { file: target, .. }
-        | Output::DockerArchive { file: target, .. } => match target {
-            Target::File(path) => Some(path),
-            Target::Standard => None,
-        },
-    }
 }
 
 /// What to do about an output that is there already.

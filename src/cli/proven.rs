@@ -10,11 +10,11 @@ use super::base::base;
 use super::engine::Tool;
 use super::failure::Failure;
 use super::gather::{Gathered, gather};
-use super::pack::{self, Draft, Needed, Prepared};
+use super::pack::{Draft, Needed, Prepared};
 use super::prove::{Model, Verdict, repair, try_out, unproved};
 use super::rehearse::{Rehearsal, scratch};
 use crate::files::Note;
-use crate::image::lock_beside;
+use crate::image::{Output, lock_beside};
 use crate::jail::Base;
 use crate::path::JailPath;
 use crate::profile::Image;
@@ -180,7 +180,7 @@ fn repairs(
 }
 
 fn keep(draft: &Draft, prepared: &Prepared) -> Result<(), Failure> {
-    for output in prepared.outputs.iter().filter_map(pack::path_of) {
+    for output in prepared.outputs.iter().filter_map(Output::path) {
         let mut name = output.as_os_str().to_owned();
         name.push(".failed");
         let tree = Path::new(&name);

@@ -8,7 +8,7 @@ use super::apart::keep_apart;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::pack::{
-    REPLACE, check_count, check_standard_output, check_target, lacks, packing, path_of, places, threads, write_images,
+    REPLACE, check_count, check_standard_output, check_target, lacks, packing, places, threads, write_images,
 };
 use super::reading::Reading;
 use super::side::of_image;
@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let outputs = arguments.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
     // An image says itself how it is run; for a directory its lock does.
     let directories = outputs.iter().filter(|output| matches!(output, Output::Rootfs(_)));
-    let locks: Vec<PathBuf> = directories.filter_map(path_of).map(lock_beside).collect();
+    let locks: Vec<PathBuf> = directories.filter_map(Output::path).map(lock_beside).collect();
     for path in places(&outputs, &locks) {
         check_target(path, arguments.force, REPLACE)?;
     }
@@ -96,11 +96,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         manifest.config.extra = difference(config, &manifest).expect("the epoch is 0, which has a date");
     }
     let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-unpack-")?;
-    let takes_layers = |output: &Output| !matches!(output, Output::Rootfs(_) | Output::Layer(_));
     if originals.is_none() || !locks.is_empty() {
         check_count(count)?;
     }
-    if originals.is_none() || !outputs.iter().all(takes_layers) {
+    if originals.is_none() || !outputs.iter().all(Output::has_layers) {
         image.unpack(scratch.path())?;
     }
     let tag = image.tag.as_ref();

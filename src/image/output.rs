@@ -125,8 +125,13 @@ impl Output {
         }
     }
 
-    /// Where it goes; `None` is standard output.
-    pub(super) fn path(&self) -> Option<&Path> {
+    /// True for the forms that have layers of their own: a tree has none, and a bare layer is one.
+    pub fn has_layers(&self) -> bool {
+        !matches!(self, Self::Rootfs(_) | Self::Layer(_))
+    }
+
+    /// The file or directory that it makes; `None` for standard output.
+    pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Rootfs(path) | Self::Oci { directory: path, .. } => Some(path),
             Self::Layer(file) | Self::OciArchive { file, .. } | Self::DockerArchive { file, .. } => match file {
