@@ -83,11 +83,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let files = profile.as_ref().map(|profile| profile.files.clone()).unwrap_or_default();
     arguments.packing.refuse_kept_layers()?;
     let prepared = arguments.packing.prepare_for(&files, arguments.locked.as_deref())?;
-    if prepared.outputs.is_empty() {
+    if prepared.outputs.images.is_empty() {
         return Err(Failure::usage("nothing to build: no output is named").hint("name one with `-o`, as `-o oci:DIR`"));
     }
     let original = arguments.root.as_deref().map(|named| Original::open(named, prepared.quiet)).transpose()?;
-    original.as_ref().map_or(Ok(()), |original| original.keep_apart(prepared.places()))?;
+    original.as_ref().map_or(Ok(()), |original| original.keep_apart(prepared.outputs.places()))?;
     match (&arguments.locked, &profile) {
         (Some(lock), _) => locked::build(lock, arguments, original.as_ref(), prepared)?,
         (None, Some(profile)) => from_profile(profile, arguments, &prepared)?,
@@ -107,7 +107,7 @@ pub(super) fn from_traces(
         [_] => trace.lead().clone(),
         several => Trace::read(&several[..1])?.lead().clone(),
     };
-    keep_apart_from(&lead.root, prepared.places())?;
+    keep_apart_from(&lead.root, prepared.outputs.places())?;
     let root = original.map_or_else(|| Ok(Root::open(&lead.root)?), Original::root)?;
     let needed = Needed::of(&trace, &lead, root, &Image::default(), prepared)?;
     let estimate = (trace.runs.len() > 1).then(|| Coverage::of(&trace.runs).estimate()).flatten();

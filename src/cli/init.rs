@@ -14,7 +14,7 @@ use nix::unistd::{Uid, User};
 use super::answer;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::pack::check_target;
+use super::outputs::check_target;
 use super::reading::Reading;
 use super::rehearse::PATH;
 use super::status::effective_ids;

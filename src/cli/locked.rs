@@ -60,7 +60,7 @@ pub(super) fn build(
 fn originals(lock: &Manifest, original: Option<&Original>, prepared: &Prepared) -> Result<KeptLayers, Failure> {
     let Some(first) = lock.originals.first() else { return Ok(KeptLayers::new()) };
     let Some(image) = original.and_then(Original::image) else {
-        if !prepared.outputs.iter().any(Output::has_layers) {
+        if !prepared.outputs.images.iter().any(Output::has_layers) {
             return Ok(KeptLayers::new());
         }
         let text = format!("layer {} of the lock is {}, as the whole image has it", first.layer, first.diff_id);

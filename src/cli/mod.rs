@@ -35,6 +35,7 @@ mod mend;
 mod merge;
 mod original;
 mod outliving;
+mod outputs;
 mod pack;
 mod profile;
 mod progress;

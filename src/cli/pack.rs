@@ -11,15 +11,15 @@ use nix::unistd::Uid;
 use super::choices::{Choices, Chosen};
 use super::configure::config;
 use super::failure::Failure;
+use super::outputs::{Outputs, parse_all};
 use super::progress::Progress;
 use super::stoppable::stoppable;
 use crate::files::{self, FileSet, Note, Policy, Rules};
-use crate::image::{self, KeptLayers, Output, Reference, check_distinct, check_replaceable, lock_beside};
+use crate::image::{self, KeptLayers, Output, Reference, lock_beside};
 use crate::layer::{BLOCK_SIZE, Compression};
 use crate::manifest::{self, Config, DrawnUp, Given, Layers, MOST_LAYERS, Manifest, Packages, Source, Sources, Times};
 use crate::path::JailPath;
 use crate::profile::{Division, Files, Image, Mtime};
-use crate::publish::{directory_of, may_make_in};
 use crate::report::coverage::Estimate;
 use crate::report::summary::{self, Lacks, LeftOut, Summary, gap_sentence, times};
 use crate::root::Root;
@@ -75,8 +75,7 @@ pub(super) struct Packing {
 /// A [`Packing`] that was checked, with all that the machine has to say.
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 pub(super) struct Prepared {
-    pub(super) outputs: Vec<Output>,
-    locks: Vec<PathBuf>,
+    pub(super) outputs: Outputs,
     force: bool,
     pub(super) packing: manifest::Packing,
     compression: Compression,
@@ -154,23 +153,18 @@ impl Packing {
             None if layers == Layers::Keep => Times::Files,
             None => Times::Packaged,
         });
-        let outputs = self.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let images = parse_all(&self.outputs)?;
         let mut locks: Vec<PathBuf> = match &self.lock {
             Some(lock) => vec![lock.clone()],
-            None => outputs.iter().filter_map(Output::path).map(lock_beside).collect(),
+            None => images.iter().filter_map(Output::path).map(lock_beside).collect(),
         };
         locks.dedup();
         locks.retain(|lock| locked.is_none_or(|locked| !is_same_file(lock, locked)));
-        for path in places(&outputs, &locks) {
-            check_target(path, self.force, REPLACE)?;
-        }
-        check_distinct(&outputs, &locks)?;
-        check_replaceable(&outputs)?;
-        check_standard_output(&outputs)?;
+        let outputs = Outputs { images, locks };
+        outputs.check(self.force)?;
         let chosen = self.choices.check(profile)?;
         Ok(Prepared {
             outputs,
-            locks,
             force: self.force,
             packing: packing(self.compression, layers, mtime, &chosen.policy.rules),
             compression: self.compression,
@@ -184,62 +178,9 @@ impl Packing {
     }
 }
 
-impl Prepared {
-    /// Everything that will be written, by its place.
-    pub(super) fn places(&self) -> impl Iterator<Item = &Path> {
-        places(&self.outputs, &self.locks)
-    }
-
-    /// Keeps standard output for the image, if one goes there: what the program prints goes to standard error instead.
-    pub(super) fn reserve_standard_output(&self) -> Result<(), Failure> {
-        if self.outputs.iter().any(|output| output.path().is_none()) {
-            nix::unistd::dup2_stdout(std::io::stderr()).map_err(Failure::new)?;
-        }
-        Ok(())
-    }
-}
-
-/// Where outputs and locks go, but for what goes to standard output.
-pub(super) fn places<'a>(outputs: &'a [Output], locks: &'a [PathBuf]) -> impl Iterator<Item = &'a Path> {
-    outputs.iter().filter_map(Output::path).chain(locks.iter().map(PathBuf::as_path))
-}
-
-/// Refuses to write to a standard output that is closed: nobody would get the image, and no write would fail.
-pub(super) fn check_standard_output(outputs: &[Output]) -> Result<(), Failure> {
-    match outputs.iter().find(|output| output.path().is_none()) {
-        Some(output) if !minjail_tracer::has_standard_output() => {
-            Err(Failure::usage(format!("`{output}` cannot be written: standard output is closed"))
-                .hint("redirect it to a file or a pipe, or name a file"))
-        }
-        _ => Ok(()),
-    }
-}
-
 fn is_same_file(one: &Path, other: &Path) -> bool {
     let canonical = [one, other].map(fs_err::canonicalize);
     matches!(canonical, [Ok(one), Ok(other)] if one == other)
-}
-
-/// What to do about an output that is there already.
-pub(super) const REPLACE: &str = "give another name, or `--force` to replace it";
-
-/// Sees early whether an output can be made at `path`; `way_out` says what to do if something is there already.
-pub(super) fn check_target(path: &Path, force: bool, way_out: &str) -> Result<(), Failure> {
-    let text = path.display();
-    if !force && path.symlink_metadata().is_ok() {
-        return Err(Failure::usage(format!("`{text}` exists already")).hint(way_out));
-    }
-    let parent = directory_of(path);
-    if !parent.is_dir() {
-        return Err(Failure::usage(format!(
-            "`{text}` cannot be written: there is no directory `{}`",
-            parent.display()
-        ))
-        .hint("make the directory first"));
-    }
-    may_make_in(&parent).map_err(|error| {
-        Failure::usage(format!("`{text}` cannot be written: {error}")).hint("write to a directory that you may change")
-    })
 }
 
 /// `SOURCE_DATE_EPOCH` (<https://reproducible-builds.org/specs/source-date-epoch/>), else 0.
@@ -400,7 +341,8 @@ pub(super) struct Draft {
 impl Draft {
     /// Writes the image as a tree alone, and `locks`.
     pub(super) fn write_tree(&self, directory: &Path, locks: &[PathBuf], prepared: &Prepared) -> Result<(), Failure> {
-        self.write(&[Output::Rootfs(directory.to_path_buf())], locks, prepared).map(drop)
+        let images = vec![Output::Rootfs(directory.to_path_buf())];
+        self.write(&Outputs { images, locks: locks.to_vec() }, prepared).map(drop)
     }
 
     /// Takes from `tree`, to which they were written, the contents that were the root's: a profile's setup runs again before the image is
@@ -419,13 +361,13 @@ impl Draft {
     pub(super) fn write_archive(&self, file: &Path, prepared: &Prepared) -> Result<String, Failure> {
         let spelled = format!("docker-archive:{}", file.display());
         let output = Output::parse(format!("{spelled}:localhost/minjail/verify:{}", std::process::id()).as_ref())?;
-        self.write(&[output], &[], prepared)?;
+        self.write(&Outputs { images: vec![output], locks: Vec::new() }, prepared)?;
         Ok(spelled)
     }
 
     /// Writes every output and its lock, and tells of it.
     pub(super) fn publish(&self, prepared: &Prepared) -> Result<(), Failure> {
-        let written = self.write(&prepared.outputs, &prepared.locks, prepared)?;
+        let written = self.write(&prepared.outputs, prepared)?;
         let mut summary = Summary::of(&self.manifest);
         let share = self.packages.share(&self.manifest);
         summary.packages = summary::Packages {
@@ -437,19 +379,33 @@ impl Draft {
         summary.coverage.clone_from(&self.coverage);
         summary.notes.clone_from(&self.notes);
         summary.gaps.clone_from(&self.gaps);
-        summary.locks = prepared.locks.iter().map(|lock| lock.display().to_string()).collect();
+        summary.locks = prepared.outputs.locks.iter().map(|lock| lock.display().to_string()).collect();
         summary.outputs = written;
         tell(&summary, prepared);
         Ok(())
     }
 
-    fn write(
-        &self,
-        outputs: &[Output],
-        locks: &[PathBuf],
-        prepared: &Prepared,
-    ) -> Result<Vec<summary::Output>, Failure> {
-        write(&self.tree(), outputs, locks, &self.originals, prepared)
+    fn write(&self, outputs: &Outputs, prepared: &Prepared) -> Result<Vec<summary::Output>, Failure> {
+        let name = Reference::of_program(self.manifest.packing.name.as_bytes());
+        let options = image::Options {
+            compression: prepared.compression,
+            force: prepared.force,
+            name: &name,
+            names: &[],
+            threads: threads(),
+            originals: &self.originals,
+            scratch: &std::env::temp_dir(),
+            standard_output: prepared.standard_output.as_fd(),
+        };
+        let written = write_images(&self.tree(), outputs, &options, prepared.quiet)?;
+        let told = |written: image::Written| summary::Output {
+            name: written.output.to_string(),
+            bytes: written.bytes,
+            diff_ids: written.layers.iter().map(|layer| layer.diff_id.to_string()).collect(),
+            id: written.config.map(|config| config.to_string()),
+            lacks: lacks(&written.notes),
+        };
+        Ok(written.into_iter().map(told).collect())
     }
 
     pub(super) fn tree(&self) -> Tree<'_> {
@@ -464,42 +420,10 @@ pub(super) fn seal(tree: &Tree<'_>, quiet: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write(
-    tree: &Tree<'_>,
-    outputs: &[Output],
-    locks: &[PathBuf],
-    originals: &KeptLayers,
-    prepared: &Prepared,
-) -> Result<Vec<summary::Output>, Failure> {
-    let name = Reference::of_program(tree.manifest.packing.name.as_bytes());
-    let options = image::Options {
-        compression: prepared.compression,
-        force: prepared.force,
-        name: &name,
-        names: &[],
-        threads: threads(),
-        originals,
-        scratch: &std::env::temp_dir(),
-        standard_output: prepared.standard_output.as_fd(),
-    };
-    let written = write_images(tree, outputs, locks, &options, prepared.quiet)?;
-    Ok(written
-        .into_iter()
-        .map(|written| summary::Output {
-            name: written.output.to_string(),
-            bytes: written.bytes,
-            diff_ids: written.layers.iter().map(|layer| layer.diff_id.to_string()).collect(),
-            id: written.config.map(|config| config.to_string()),
-            lacks: lacks(&written.notes),
-        })
-        .collect())
-}
-
 /// Writes images and locks, telling how far it is, until a signal asks for an end.
 pub(super) fn write_images(
     tree: &Tree<'_>,
-    outputs: &[Output],
-    locks: &[PathBuf],
+    outputs: &Outputs,
     options: &image::Options<'_>,
     quiet: bool,
 ) -> Result<Vec<image::Written>, Failure> {
@@ -509,7 +433,7 @@ pub(super) fn write_images(
             told.look();
             progress.show(at.done, at.total);
         };
-        Ok(image::write_all(tree, outputs, locks, options, &mut advance)?)
+        Ok(image::write_all(tree, &outputs.images, &outputs.locks, options, &mut advance)?)
     })
 }
 

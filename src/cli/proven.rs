@@ -62,7 +62,7 @@ pub(super) fn build(
     proving.tools.iter().try_for_each(|tool| tool.check(rehearsals))?;
     let save = |trace: &Trace| proving.keep_trace.as_deref().map_or(Ok(()), |target| trace.write(target));
     if let Some(target) = &proving.keep_trace {
-        if prepared.places().any(|place| place == target) {
+        if prepared.outputs.places().any(|place| place == target) {
             let text = format!("`{}` is to be an output, and the trace too", target.display());
             return Err(Failure::usage(text).hint("give the trace a place of its own"));
         }
@@ -180,7 +180,7 @@ fn repairs(
 }
 
 fn keep(draft: &Draft, prepared: &Prepared) -> Result<(), Failure> {
-    for output in prepared.outputs.iter().filter_map(Output::path) {
+    for output in prepared.outputs.images.iter().filter_map(Output::path) {
         let mut name = output.as_os_str().to_owned();
         name.push(".failed");
         let tree = Path::new(&name);

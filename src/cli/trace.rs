@@ -80,20 +80,20 @@ pub(super) struct Running {
 pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let prepared = arguments.packing.prepare()?;
     if let Some(root) = &arguments.root {
-        keep_apart_from(root, prepared.places())?;
+        keep_apart_from(root, prepared.outputs.places())?;
     }
     let workload = match &arguments.root {
         Some(root) => Workload::rooted(root, &arguments.running, &arguments.command)?,
         None => Workload::new(&arguments.running, &arguments.command)?,
     };
-    if !prepared.outputs.is_empty() {
+    if !prepared.outputs.images.is_empty() {
         check_command(&workload.header)?;
     }
     let name = workload.name();
     let target = arguments.trace.unwrap_or_else(|| PathBuf::from(format!("{name}.trace")));
     check_place(&target)?;
 
-    prepared.reserve_standard_output()?;
+    prepared.outputs.reserve_standard_output()?;
     let options = arguments.running.options();
     let (ending, tally) = if arguments.root.is_some() {
         workload.trace_rooted(&target, &options, prepared.quiet)?
@@ -103,7 +103,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     if !prepared.quiet && !prepared.json {
         tell_of_end(ending, options.told_to_end.load(Ordering::SeqCst));
     }
-    if prepared.outputs.is_empty() {
+    if prepared.outputs.images.is_empty() {
         pack::tell_of_trace(&tally, &target, &prepared);
     } else {
         let trace = Trace::read(std::slice::from_ref(&target))?;

@@ -2,20 +2,17 @@
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::apart::keep_apart;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::pack::{
-    REPLACE, check_count, check_standard_output, check_target, lacks, packing, places, threads, write_images,
-};
+use super::outputs::{Outputs, parse_all};
+use super::pack::{check_count, lacks, packing, threads, write_images};
 use super::reading::Reading;
 use super::side::of_image;
 use crate::files::Rules;
-use crate::image::{
-    self, Image, Input, KeptLayers, Output, Reference, check_distinct, check_replaceable, difference, lock_beside,
-};
+use crate::image::{self, Image, Input, KeptLayers, Output, Reference, difference, lock_beside};
 use crate::layer::Compression;
 use crate::manifest::{Kind, Layers, Manifest, Source, Sources, Times};
 use crate::publish::Scratch;
@@ -58,16 +55,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let outputs = arguments.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let images = parse_all(&arguments.outputs)?;
     // An image says itself how it is run; for a directory its lock does.
-    let directories = outputs.iter().filter(|output| matches!(output, Output::Rootfs(_)));
-    let locks: Vec<PathBuf> = directories.filter_map(Output::path).map(lock_beside).collect();
-    for path in places(&outputs, &locks) {
-        check_target(path, arguments.force, REPLACE)?;
-    }
-    check_distinct(&outputs, &locks)?;
-    check_replaceable(&outputs)?;
-    check_standard_output(&outputs)?;
+    let directories = images.iter().filter(|output| matches!(output, Output::Rootfs(_)));
+    let locks = directories.filter_map(Output::path).map(lock_beside).collect();
+    let mut outputs = Outputs { images, locks };
+    outputs.check(arguments.force)?;
     if arguments.layers == Layers::Packages {
         return Err(Failure::usage("`unpack` does not look which package a file is of")
             .hint("give `--layers one` or `--layers keep`"));
@@ -77,7 +70,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("`{}` is a directory already, and not an image", directory.display()))
             .hint("`minjail slim` makes an image of what a program in it needs"));
     }
-    keep_apart(&input, places(&outputs, &locks))?;
+    keep_apart(&input, outputs.places())?;
     let image = Image::open(&input, &arguments.reading.get())?;
     let mut manifest = of_image(&image)?.manifest;
     let keeps = arguments.layers == Layers::Keep;
@@ -96,25 +89,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         manifest.config.extra = difference(config, &manifest).expect("the epoch is 0, which has a date");
     }
     let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-unpack-")?;
-    if originals.is_none() || !locks.is_empty() {
+    if originals.is_none() || !outputs.locks.is_empty() {
         check_count(count)?;
     }
-    if originals.is_none() || !outputs.iter().all(Output::has_layers) {
+    if originals.is_none() || !outputs.images.iter().all(Output::has_layers) {
         image.unpack(scratch.path())?;
     }
     let tag = image.tag.as_ref();
-    let outputs: Vec<Output> = outputs.into_iter().map(|output| output.or_tagged(tag)).collect();
+    outputs.images = outputs.images.into_iter().map(|output| output.or_tagged(tag)).collect();
     let unnamed = Reference::of_program(b"unpacked");
     let tagged = || tag.and_then(|tag| tag.reference(&unnamed));
     let name = image.name.clone().or_else(tagged).unwrap_or_else(|| unnamed.clone());
-    write(
-        &manifest,
-        scratch.path(),
-        (&outputs, &locks),
-        (&name, &image.names),
-        &originals.unwrap_or_default(),
-        arguments,
-    )?;
+    write(&manifest, scratch.path(), &outputs, (&name, &image.names), &originals.unwrap_or_default(), arguments)?;
     Ok(Exit::Success)
 }
 
@@ -122,7 +108,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 fn write(
     manifest: &Manifest,
     tree: &Path,
-    (outputs, locks): (&[Output], &[PathBuf]),
+    outputs: &Outputs,
     (name, names): (&Reference, &[Reference]),
     originals: &KeptLayers,
     arguments: &Arguments,
@@ -142,7 +128,7 @@ fn write(
         standard_output: standard_output.as_fd(),
     };
     let tree = Tree { manifest, sources: &sources, root: &root };
-    let written = write_images(&tree, outputs, locks, &options, arguments.quiet)?;
+    let written = write_images(&tree, outputs, &options, arguments.quiet)?;
     if !arguments.quiet {
         for written in written {
             say!("minjail: wrote {}: {} paths", written.output, manifest.entries.len());

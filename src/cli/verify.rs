@@ -58,7 +58,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let profile = profile::load(&arguments.profile)?;
     let prepared = arguments.packing.prepare()?;
-    if !prepared.outputs.is_empty() && !arguments.repair {
+    if !prepared.outputs.images.is_empty() && !arguments.repair {
         return Err(Failure::usage("`verify` writes nothing unless it repairs")
             .hint("give `--repair` too; `minjail unpack` writes an image in another form"));
     }

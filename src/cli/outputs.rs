@@ -1,0 +1,74 @@
+//! Where images and their locks go, and what can be said of that before anything runs.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::failure::Failure;
+use crate::image::{Output, check_distinct, check_replaceable};
+use crate::publish::{directory_of, may_make_in};
+
+/// All that a command is to write.
+pub(super) struct Outputs {
+    pub(super) images: Vec<Output>,
+    pub(super) locks: Vec<PathBuf>,
+}
+
+impl Outputs {
+    /// Refuses what cannot be written.
+    pub(super) fn check(&self, force: bool) -> Result<(), Failure> {
+        for path in self.places() {
+            check_target(path, force, "give another name, or `--force` to replace it")?;
+        }
+        check_distinct(&self.images, &self.locks)?;
+        check_replaceable(&self.images)?;
+        match self.to_standard_output() {
+            // Nobody would get the image, and no write would fail.
+            Some(output) if !minjail_tracer::has_standard_output() => {
+                Err(Failure::usage(format!("`{output}` cannot be written: standard output is closed"))
+                    .hint("redirect it to a file or a pipe, or name a file"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Every file and directory that will be written.
+    pub(super) fn places(&self) -> impl Iterator<Item = &Path> {
+        self.images.iter().filter_map(Output::path).chain(self.locks.iter().map(PathBuf::as_path))
+    }
+
+    fn to_standard_output(&self) -> Option<&Output> {
+        self.images.iter().find(|output| output.path().is_none())
+    }
+
+    /// Keeps standard output for the image, if one goes there: what the program prints goes to standard error instead.
+    pub(super) fn reserve_standard_output(&self) -> Result<(), Failure> {
+        if self.to_standard_output().is_some() {
+            nix::unistd::dup2_stdout(std::io::stderr()).map_err(Failure::new)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads what was given with `-o`.
+pub(super) fn parse_all(texts: &[OsString]) -> Result<Vec<Output>, Failure> {
+    Ok(texts.iter().map(|text| Output::parse(text)).collect::<Result<_, _>>()?)
+}
+
+/// Sees early whether an output can be made at `path`; `way_out` says what to do if something is there already.
+pub(super) fn check_target(path: &Path, force: bool, way_out: &str) -> Result<(), Failure> {
+    let text = path.display();
+    if !force && path.symlink_metadata().is_ok() {
+        return Err(Failure::usage(format!("`{text}` exists already")).hint(way_out));
+    }
+    let parent = directory_of(path);
+    if !parent.is_dir() {
+        return Err(Failure::usage(format!(
+            "`{text}` cannot be written: there is no directory `{}`",
+            parent.display()
+        ))
+        .hint("make the directory first"));
+    }
+    may_make_in(&parent).map_err(|error| {
+        Failure::usage(format!("`{text}` cannot be written: {error}")).hint("write to a directory that you may change")
+    })
+}
