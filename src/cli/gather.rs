@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::failure::Failure;
-use super::pack::Prepared;
+use super::packing::Prepared;
 use super::prove::Model;
 use super::proven::Ground;
 use super::rehearse::Rehearsal;

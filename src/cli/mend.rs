@@ -8,7 +8,8 @@ use std::path::Path;
 
 use super::failure::Failure;
 use super::locked::read_lock;
-use super::pack::{Draft, Prepared};
+use super::pack::Draft;
+use super::packing::Prepared;
 use super::side::{Side, of_image};
 use crate::files::{self, Policy};
 use crate::image::{Image, Input, KeptLayers, Output, Reading, lock_beside};

@@ -37,6 +37,7 @@ mod original;
 mod outliving;
 mod outputs;
 mod pack;
+mod packing;
 mod profile;
 mod progress;
 mod prove;

@@ -10,7 +10,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::inside::{Inside, tell_notes};
 use super::mend::Broken;
-use super::pack::{Packing, Prepared};
+use super::packing::{Packing, Prepared};
 use super::profile;
 use super::prove::{Verdict, repair, try_out, unproved};
 use super::reading::Reading;
