@@ -84,11 +84,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let files = profile.as_ref().map(|profile| profile.files.clone()).unwrap_or_default();
     arguments.packing.refuse_kept_layers()?;
     let prepared = arguments.packing.prepare_for(&files, arguments.locked.as_deref())?;
-    if prepared.outputs.images.is_empty() {
-        return Err(Failure::usage("nothing to build: no output is named").hint("name one with `-o`, as `-o oci:DIR`"));
-    }
+    prepared.outputs.require_image()?;
     let original = arguments.root.as_deref().map(|named| Original::open(named, prepared.quiet)).transpose()?;
-    original.as_ref().map_or(Ok(()), |original| original.keep_apart(prepared.outputs.places()))?;
+    if let Some(original) = &original {
+        original.keep_apart(prepared.outputs.places())?;
+    }
     match (&arguments.locked, &profile) {
         (Some(lock), _) => locked::build(lock, arguments, original.as_ref(), prepared)?,
         (None, Some(profile)) => from_profile(profile, arguments, &prepared)?,
@@ -114,7 +114,9 @@ pub(super) fn from_traces(
     let estimate = (trace.runs.len() > 1).then(|| Coverage::of(&trace.runs).estimate()).flatten();
     drop(trace);
     let mut draft = Draft { coverage: estimate, ..needed.draw(prepared)? };
-    original.map_or(Ok(()), |original| original.adopt(&mut draft.manifest))?;
+    if let Some(original) = original {
+        original.adopt(&mut draft.manifest)?;
+    }
     Ok(draft)
 }
 

@@ -10,7 +10,6 @@ use super::packing::Prepared;
 use crate::image::{KeptLayers, Output};
 use crate::manifest::{self, Aspects, Difference, DrawnUp, Given, Manifest, Packages, ParseError, diff};
 use crate::path::escape;
-use crate::report::summary::LeftOut;
 use crate::root::Root;
 use crate::trace::Trace;
 
@@ -22,7 +21,9 @@ pub(super) fn build(
     mut prepared: Prepared,
 ) -> Result<(), Failure> {
     let lock = read_lock(path)?;
-    original.map_or(Ok(()), |original| original.check(&lock))?;
+    if let Some(original) = original {
+        original.check(&lock)?;
+    }
     if original.is_none() && arguments.traces.is_empty() && !lock.from.is_empty() {
         return Err(Failure::usage(format!("the lock `{}` is of a slimmed image", path.display())).hint(
             "name the image that it was made from, as `--root oci:DIR`, or a directory that it was unpacked to",
@@ -121,19 +122,10 @@ fn redraw(
     let config = lock.config.clone();
     let given = Given { files, root: &root, store: &store, packages: &packages, epoch: lock.epoch, packing, config };
     let DrawnUp { mut manifest, sources, .. } = manifest::draw_up(given)?;
-    original.map_or(Ok(()), |original| original.adopt(&mut manifest))?;
-    let draft = Draft {
-        manifest,
-        sources,
-        root,
-        originals: KeptLayers::new(),
-        packages,
-        notes: Vec::new(),
-        gaps: std::collections::BTreeMap::new(),
-        left_out: LeftOut::default(),
-        coverage: None,
-    };
-    sealed(draft, prepared)
+    if let Some(original) = original {
+        original.adopt(&mut manifest)?;
+    }
+    sealed(Draft::new(manifest, sources, root, packages), prepared)
 }
 
 /// Tells of every difference.

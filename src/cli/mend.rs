@@ -12,10 +12,9 @@ use super::pack::Draft;
 use super::packing::Prepared;
 use super::side::{Side, of_image};
 use crate::files::{self, Policy};
-use crate::image::{Image, Input, KeptLayers, Output, Reading, lock_beside};
+use crate::image::{Image, Input, Output, Reading, lock_beside};
 use crate::manifest::{self, DrawnUp, Entry, Given, Kind, Layers, Manifest, Packages, Source, Sources};
 use crate::path::JailPath;
-use crate::report::summary::LeftOut;
 use crate::root::Root;
 use crate::trace::{Run, Trace};
 
@@ -56,14 +55,11 @@ impl<'a> Broken<'a> {
 
     /// The image with all that `runs` need of `host`.
     pub(super) fn mended(&self, runs: &[Run], host: &Root) -> Result<Draft, Failure> {
-        let mut trace = Trace::default();
-        // The host's accounts are the host's, wherever the runs were made.
-        let from_host = |run: &Run| {
-            let mut run = run.clone();
+        let mut trace = Trace { runs: runs.to_vec(), ..Trace::default() };
+        for run in &mut trace.runs {
+            // The host's accounts are the host's, wherever the runs were made.
             run.header.root = "/".into();
-            run
-        };
-        trace.runs.extend(runs.iter().map(from_host));
+        }
         trace.runs.sort();
         let (files, notes) = files::needed(&trace, host, &Policy::default())?;
         let packages = Packages::read(host)?;
@@ -72,18 +68,7 @@ impl<'a> Broken<'a> {
         let given = Given { files, root: host, store: &store, packages: &packages, epoch, packing, config };
         let DrawnUp { manifest: more, sources, .. } = manifest::draw_up(given)?;
         let (manifest, sources) = joined(&self.manifest, &more, &sources, host);
-        Ok(Draft {
-            manifest,
-            sources,
-            root: Root::open(self.tree)?,
-            // What is mended is made anew, all of it.
-            originals: KeptLayers::new(),
-            packages,
-            notes,
-            gaps: std::collections::BTreeMap::new(),
-            left_out: LeftOut::default(),
-            coverage: None,
-        })
+        Ok(Draft { notes, ..Draft::new(manifest, sources, Root::open(self.tree)?, packages) })
     }
 }
 

@@ -31,6 +31,16 @@ impl Outputs {
         }
     }
 
+    /// Refuses to build what goes nowhere.
+    pub(super) fn require_image(&self) -> Result<(), Failure> {
+        if self.images.is_empty() {
+            return Err(
+                Failure::usage("nothing to build: no output is named").hint("name one with `-o`, as `-o oci:DIR`")
+            );
+        }
+        Ok(())
+    }
+
     /// Every file and directory that will be written.
     pub(super) fn places(&self) -> impl Iterator<Item = &Path> {
         self.images.iter().filter_map(Output::path).chain(self.locks.iter().map(PathBuf::as_path))

@@ -139,8 +139,7 @@ impl Needed {
         if prepared.packing.layers == Layers::Packages {
             manifest.layer_by_packages();
         }
-        let originals = KeptLayers::new();
-        Ok(Draft { manifest, sources, root, originals, packages, notes, gaps, left_out, coverage: None })
+        Ok(Draft { notes, gaps, left_out, ..Draft::new(manifest, sources, root, packages) })
     }
 }
 
@@ -168,6 +167,21 @@ pub(super) struct Draft {
 }
 
 impl Draft {
+    /// One of which there is nothing to be told, and whose layers are all made.
+    pub(super) fn new(manifest: Manifest, sources: Sources, root: Root, packages: Packages) -> Self {
+        Self {
+            manifest,
+            sources,
+            root,
+            originals: KeptLayers::new(),
+            packages,
+            notes: Vec::new(),
+            gaps: BTreeMap::new(),
+            left_out: LeftOut::default(),
+            coverage: None,
+        }
+    }
+
     /// Writes the image as a tree alone, and `locks`.
     pub(super) fn write_tree(&self, directory: &Path, locks: &[PathBuf], prepared: &Prepared) -> Result<(), Failure> {
         let images = vec![Output::Rootfs(directory.to_path_buf())];

@@ -94,9 +94,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let profile = arguments.profile.as_deref().map(profile::load).transpose()?;
     let files = profile.as_ref().map(|profile| profile.files.clone()).unwrap_or_default();
     let prepared = arguments.packing.prepare_for(&files, None)?;
-    if prepared.outputs.images.is_empty() {
-        return Err(Failure::usage("nothing to build: no output is named").hint("name one with `-o`, as `-o oci:DIR`"));
-    }
+    prepared.outputs.require_image()?;
     let input = Input::parse(&arguments.image)?;
     keep_apart(&input, prepared.outputs.places().chain(arguments.keep_trace.as_deref()))?;
     let (image, unpacked);

@@ -78,7 +78,9 @@ impl Known {
         let named = original.map(Original::root).transpose()?;
         if !source.is_dir() {
             let lock = read_lock(source)?;
-            original.map_or(Ok(()), |original| original.check(&lock))?;
+            if let Some(original) = original {
+                original.check(&lock)?;
+            }
             let root = match named {
                 None if lock.from.is_empty() => Some(Root::open(Path::new("/"))?),
                 named => named,
