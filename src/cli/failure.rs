@@ -10,7 +10,6 @@ use super::exit::Exit;
 use super::locate::{LocateError, is_bare_script};
 use super::locked::NoLock;
 use crate::cache::CacheError;
-use crate::elf::CacheError as LdCacheError;
 use crate::elf::SearchError;
 use crate::files::FilesError;
 use crate::image::{ImageError, OutputError, ReadError};
@@ -137,6 +136,20 @@ fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(show).collect())
 }
 
+/// For errors that know themselves what can be done about them.
+macro_rules! with_own_hint {
+    ($($error:ty),+) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                let hint = error.hint();
+                Self::new(error).maybe_hint(hint)
+            }
+        }
+    )+};
+}
+
+with_own_hint!(CacheError, DrawError, ImageError, PublishError, ReadError, RootError, TreeError);
+
 impl From<LocateError> for Failure {
     fn from(error: LocateError) -> Self {
         let (exit, hint) = match &error {
@@ -236,20 +249,6 @@ impl From<RunError> for Failure {
     }
 }
 
-impl From<ImageError> for Failure {
-    fn from(error: ImageError) -> Self {
-        let hint = error.hint();
-        Self::new(error).maybe_hint(hint)
-    }
-}
-
-impl From<ReadError> for Failure {
-    fn from(error: ReadError) -> Self {
-        let hint = error.hint();
-        Self::new(error).maybe_hint(hint)
-    }
-}
-
 impl From<OutputError> for Failure {
     fn from(error: OutputError) -> Self {
         let hint = error.hint();
@@ -280,37 +279,9 @@ impl From<FilesError> for Failure {
     }
 }
 
-impl From<DrawError> for Failure {
-    fn from(error: DrawError) -> Self {
-        let hint = error.hint();
-        Self::new(error).maybe_hint(hint)
-    }
-}
-
-impl From<PublishError> for Failure {
-    fn from(error: PublishError) -> Self {
-        let hint = error.hint();
-        Self::new(error).maybe_hint(hint)
-    }
-}
-
-impl From<TreeError> for Failure {
-    fn from(error: TreeError) -> Self {
-        let hint = error.hint();
-        Self::new(error).maybe_hint(hint)
-    }
-}
-
 impl From<NoLock> for Failure {
     fn from(error: NoLock) -> Self {
         Self::new(error).hint("a lock is the file beside an image, named after it with `.lock` at the end")
-    }
-}
-
-impl From<RootError> for Failure {
-    fn from(error: RootError) -> Self {
-        let hint = error.hint();
-        Self::new(error).maybe_hint(hint)
     }
 }
 
@@ -370,19 +341,6 @@ impl From<LoadError> for Failure {
             }
             LoadError::Read { .. } | LoadError::Circle(_) => None,
         };
-        Self::new(error).maybe_hint(hint)
-    }
-}
-
-impl From<LdCacheError> for Failure {
-    fn from(error: LdCacheError) -> Self {
-        Self::new(error)
-    }
-}
-
-impl From<CacheError> for Failure {
-    fn from(error: CacheError) -> Self {
-        let hint = error.hint();
         Self::new(error).maybe_hint(hint)
     }
 }
