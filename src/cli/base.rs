@@ -6,7 +6,7 @@ use super::cache::Unpacked;
 use super::failure::Failure;
 use super::locked::parse_lock;
 use super::run::run_config;
-use crate::image::{Image, lock_beside};
+use crate::image::{Image, Input, Reading, lock_beside};
 use crate::jail::Base;
 use crate::manifest::{Config, Entry, Manifest};
 use crate::path::JailPath;
@@ -19,15 +19,46 @@ pub(super) fn base(tree: &Path, entries: &[Entry], config: &Config) -> Result<Ba
     Ok(Base { tree: tree.to_path_buf(), owned, directories: directories(config) })
 }
 
+/// An image or a directory, ready to be run.
+pub(super) struct Ready {
+    pub(super) base: Base,
+    /// How it is run, if it says so.
+    pub(super) config: Option<Config>,
+    /// `None` for a directory, which is used as it is.
+    pub(super) image: Option<Image>,
+    /// What holds the tree in its place: without it the cache may remove that.
+    pub(super) unpacked: Option<Unpacked>,
+}
+
+impl Ready {
+    /// Opens `input`, which the cache shows as `name`, and unpacks it if it is an image.
+    pub(super) fn of(
+        input: &Input,
+        reading: &Reading,
+        name: &str,
+        no_cache: bool,
+        quiet: bool,
+    ) -> Result<Self, Failure> {
+        if let Some(directory) = input.rootfs() {
+            let (base, config) = of_directory(directory)?;
+            return Ok(Self { base, config, image: None, unpacked: None });
+        }
+        let image = Image::open(input, reading)?;
+        let unpacked = Unpacked::of(&image, name, no_cache, quiet)?;
+        let (base, config) = of_image(&image, &unpacked)?;
+        Ok(Self { base, config, image: Some(image), unpacked: Some(unpacked) })
+    }
+}
+
 /// The base of an unpacked image, and how it is run, if it says so.
-pub(super) fn of_image(image: &Image, unpacked: &Unpacked) -> Result<(Base, Option<Config>), Failure> {
+fn of_image(image: &Image, unpacked: &Unpacked) -> Result<(Base, Option<Config>), Failure> {
     let config = image.config.as_ref().and_then(|config| config.config.clone()).map(run_config);
     let entries = if unpacked.is_owned() { Vec::new() } else { unpacked.entries(image)? };
     Ok((base(&unpacked.tree(), &entries, config.as_ref().unwrap_or(&Config::default()))?, config))
 }
 
 /// The base of a directory, and what the lock beside it says of how it is run.
-pub(super) fn of_directory(directory: &Path) -> Result<(Base, Option<Config>), Failure> {
+fn of_directory(directory: &Path) -> Result<(Base, Option<Config>), Failure> {
     Root::open(directory)?;
     let beside = lock_beside(directory);
     let lock = match fs_err::read_to_string(&beside) {

@@ -4,15 +4,17 @@
 //! what these runs need of the host besides. What the image has already stays as it is.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::Path;
 
+use super::base::Ready;
 use super::failure::Failure;
 use super::locked::read_lock;
 use super::pack::Draft;
 use super::packing::Prepared;
 use super::side::{Side, of_image};
 use crate::files::{self, Policy};
-use crate::image::{Image, Input, Output, Reading, lock_beside};
+use crate::image::{Output, Reading, lock_beside};
 use crate::manifest::{self, DrawnUp, Entry, Given, Kind, Layers, Manifest, Packages, Source, Sources};
 use crate::path::JailPath;
 use crate::root::Root;
@@ -22,35 +24,26 @@ use crate::trace::{Run, Trace};
 pub(super) struct Broken<'a> {
     pub(super) manifest: Manifest,
     /// Where it is unpacked.
-    pub(super) tree: &'a Path,
+    tree: &'a Path,
 }
 
 impl<'a> Broken<'a> {
     /// What the lock beside the image says of it, or, without one, what it says itself.
-    pub(super) fn read(
-        name: &std::ffi::OsStr,
-        input: &Input,
-        image: Option<&Image>,
-        tree: &'a Path,
-        prepared: &mut Prepared,
-    ) -> Result<Self, Failure> {
+    pub(super) fn read(name: &OsStr, ready: &'a Ready, prepared: &mut Prepared) -> Result<Self, Failure> {
         let place = Output::parse(name).ok();
         let lock = place.as_ref().and_then(Output::path).map(lock_beside).filter(|lock| lock.is_file());
-        let mut manifest = match (lock, image) {
+        let mut manifest = match (lock, &ready.image) {
             (Some(lock), _) => {
                 let lock = read_lock(&lock)?;
                 prepared.follow(&lock)?;
                 lock
             }
             (None, Some(image)) => of_image(image)?.manifest,
-            (None, None) => {
-                debug_assert!(input.rootfs().is_some(), "what is no image is a directory");
-                Side::read(name, None, &Reading::default())?.manifest
-            }
+            (None, None) => Side::read(name, None, &Reading::default())?.manifest,
         };
         let name = manifest.packing.name.clone();
         manifest.packing = manifest::Packing { name, ..prepared.packing.clone() };
-        Ok(Self { manifest, tree })
+        Ok(Self { manifest, tree: &ready.base.tree })
     }
 
     /// The image with all that `runs` need of `host`.

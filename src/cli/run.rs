@@ -2,14 +2,13 @@
 
 use std::ffi::OsString;
 
-use super::base;
-use super::cache::Unpacked;
+use super::base::Ready;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::inside::account_in;
 use super::reading::Reading;
+use crate::image::Input;
 use crate::image::oci::RunConfig;
-use crate::image::{Image, Input};
 use crate::jail::{self, Jail, Network, Program, User};
 use crate::manifest::Config;
 use crate::path::{JailPath, escape};
@@ -51,15 +50,10 @@ enum Net {
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let input = Input::parse(&arguments.image)?;
-    let unpacked;
-    let (base, config) = if let Some(directory) = input.rootfs() {
-        base::of_directory(directory)?
-    } else {
-        let image = Image::open(&input, &arguments.reading.get())?;
-        let name = escape(arguments.image.as_encoded_bytes());
-        unpacked = Unpacked::of(&image, &name, arguments.no_cache, arguments.quiet)?;
-        base::of_image(&image, &unpacked)?
-    };
+    let name = escape(arguments.image.as_encoded_bytes());
+    // The image itself is let go: one from standard input is a file that takes room.
+    let Ready { base, config, unpacked: _held, .. } =
+        Ready::of(&input, &arguments.reading.get(), &name, arguments.no_cache, arguments.quiet)?;
     let config = config.unwrap_or_else(|| Config { working_dir: "/".to_owned(), ..Config::default() });
     let argv = command(arguments, &config)?;
     let Account { uid, gid, groups, home } = account_in(&Root::open(&base.tree)?, &config.user)?;

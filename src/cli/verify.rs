@@ -1,10 +1,9 @@
 //! `minjail verify`: a profile's workloads in a jail made of an image; and the image with what they missed.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::base;
-use super::cache::Unpacked;
+use super::base::{Ready, base};
 use super::engine::{Tool, spelled};
 use super::exit::Exit;
 use super::failure::Failure;
@@ -15,8 +14,8 @@ use super::profile;
 use super::prove::{Verdict, repair, try_out, unproved};
 use super::reading::Reading;
 use super::rehearse::Rehearsal;
+use crate::image::Input;
 use crate::image::oci::RunConfig;
-use crate::image::{Image, Input};
 use crate::jail::Base;
 use crate::publish::Scratch;
 use crate::root::Root;
@@ -64,25 +63,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     let input = Input::parse(&arguments.image)?;
     let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-verify-")?;
-    let unpacked;
-    let (image, (base, config)) = if let Some(directory) = input.rootfs() {
-        (None, base::of_directory(directory)?)
-    } else {
-        let image = Image::open(&input, &arguments.reading.get())?;
-        unpacked = Unpacked::of(&image, &spelled(&arguments.image), arguments.no_cache, prepared.quiet)?;
-        let base = base::of_image(&image, &unpacked)?;
-        (Some(image), base)
-    };
-    let run = config.as_ref().map(RunConfig::of).unwrap_or_default();
+    let name = spelled(&arguments.image);
+    let ready = Ready::of(&input, &arguments.reading.get(), &name, arguments.no_cache, prepared.quiet)?;
+    let base = &ready.base;
+    let run = ready.config.as_ref().map(RunConfig::of).unwrap_or_default();
     let inside = Inside::of(&run, &base.tree, profile.workloads)?;
     let rehearsals = inside.rehearsals(&base.tree)?;
     if !arguments.verify_with.is_empty() {
         return with_tools(arguments, &rehearsals, &base.tree, scratch.path(), &prepared);
     }
     if !prepared.quiet {
-        tell_notes(&rehearsals, &base)?;
+        tell_notes(&rehearsals, base)?;
     }
-    let verdicts = verdicts(&rehearsals, &base, &prepared)?;
+    let verdicts = verdicts(&rehearsals, base, &prepared)?;
     if verdicts.iter().all(Verdict::is_good) {
         if arguments.repair && !prepared.quiet {
             say!("minjail: there is nothing to repair, and nothing was written");
@@ -95,7 +88,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         let hint = "`--repair -o OUT` adds what was missing, from this machine";
         return Err(if has_culprits { failure.hint(hint) } else { failure });
     }
-    mend(arguments, &inside, &input, image.as_ref(), &base.tree, scratch.path(), prepared, verdicts)
+    mend(arguments, &inside, &ready, scratch.path(), prepared, verdicts)
 }
 
 /// Lets each tool run every workload.
@@ -140,22 +133,19 @@ fn verdicts(rehearsals: &[Rehearsal<'_>], base: &Base, prepared: &Prepared) -> R
 }
 
 /// Adds what was missing and tries again, until the image is proved, or nothing is left to add.
-#[expect(clippy::too_many_arguments, reason = "each is one thing that an image is mended from")]
 fn mend(
     arguments: &Arguments,
     inside: &Inside,
-    input: &Input,
-    image: Option<&Image>,
-    tree: &Path,
+    ready: &Ready,
     scratch: &Path,
     mut prepared: Prepared,
     mut failed: Vec<Verdict>,
 ) -> Result<Exit, Failure> {
     let host = Root::open(Path::new("/"))?;
-    let broken = Broken::read(&arguments.image, input, image, tree, &mut prepared)?;
+    let broken = Broken::read(&arguments.image, ready, &mut prepared)?;
     let mut runs = Vec::new();
     let mut entries = broken.manifest.entries.clone();
-    let mut now: PathBuf = tree.to_path_buf();
+    let mut now = ready.base.tree.clone();
     for round in 1..=arguments.rounds {
         let before = runs.len();
         for (rehearsal, verdict) in inside.rehearsals(&now)?.iter().zip(&failed) {
@@ -174,7 +164,7 @@ fn mend(
         entries.clone_from(&draft.manifest.entries);
         now = scratch.join(format!("round{round}"));
         draft.write_tree(&now, &[], &prepared)?;
-        let base = base::base(&now, &draft.manifest.entries, &draft.manifest.config)?;
+        let base = base(&now, &draft.manifest.entries, &draft.manifest.config)?;
         failed = verdicts(&inside.rehearsals(&base.tree)?, &base, &prepared)?;
         if failed.iter().all(Verdict::is_good) {
             draft.manifest.verified = Some(true);
