@@ -7,7 +7,6 @@ use super::failure::Failure;
 use super::rehearse::Rehearsal;
 use crate::image::oci::RunConfig;
 use crate::jail::Base;
-use crate::path::JailPath;
 use crate::profile::Workload;
 use crate::root::Root;
 use crate::slim::{self, Account};
@@ -59,15 +58,7 @@ pub(super) fn tell_notes(rehearsals: &[Rehearsal<'_>], base: &Base) -> Result<()
 
 /// Whom `user` means by the accounts of a root.
 pub(super) fn account_in(root: &Root, user: &str) -> Result<Account, Failure> {
-    let read = |path: &[u8]| -> Result<Vec<u8>, Failure> {
-        let end = root.resolve(&JailPath::root(), path, true)?;
-        let mut content = Vec::new();
-        if end.facts.is_some_and(|facts| facts.is_file()) {
-            let mut file = root.open_file(&end.end)?;
-            std::io::Read::read_to_end(&mut file, &mut content).map_err(Failure::new)?;
-        }
-        Ok(content)
-    };
+    let read = |path| root.read_through_links(path, u64::MAX).map(Option::unwrap_or_default);
     slim::account(user, &read(b"/etc/passwd")?, &read(b"/etc/group")?)
         .map_err(|error| Failure::new(error).hint("give the user as numbers, `uid:gid`"))
 }

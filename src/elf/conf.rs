@@ -1,7 +1,6 @@
 //! `/etc/ld.so.conf`: the directories that `ldconfig` looks into.
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
 
 use crate::path::JailPath;
 use crate::root::{Root, RootError};
@@ -24,16 +23,7 @@ pub fn ld_so_conf(root: &Root) -> Result<Vec<Vec<u8>>, RootError> {
 
 /// A whole file of the root, links followed; `None` if there is none.
 pub(super) fn contents(root: &Root, path: &[u8]) -> Result<Option<Vec<u8>>, RootError> {
-    let walk = root.resolve(&JailPath::root(), path, true)?;
-    if !walk.facts.is_some_and(|facts| facts.is_file()) {
-        return Ok(None);
-    }
-    let mut text = Vec::new();
-    let read = root.open_file(&walk.end)?.take(MAX_FILE).read_to_end(&mut text);
-    match read {
-        Ok(_) => Ok(Some(text)),
-        Err(source) => Err(RootError { step: "read", path: walk.end.to_string(), source }),
-    }
+    root.read_through_links(path, MAX_FILE)
 }
 
 struct Reading<'root> {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 
 use super::policy::{Pattern, PatternKind, StatOnly};
@@ -208,11 +207,8 @@ fn package(name: &str, root: &Root) -> Result<BTreeSet<JailPath>, RootError> {
     }
     let mut found = BTreeSet::new();
     for file in root.list(&info)?.into_iter().filter(|file| is_list(file)) {
-        let list = info.join(&file);
-        let mut text = Vec::new();
-        let read = root.open_file(&list)?.read_to_end(&mut text);
-        read.map_err(|source| RootError { step: "read", path: list.to_string(), source })?;
-        for line in text.split(|&byte| byte == b'\n') {
+        let list = root.read(&info.join(&file), u64::MAX)?;
+        for line in list.split(|&byte| byte == b'\n') {
             let Ok(path) = JailPath::parse(line) else { continue };
             let walk = root.resolve(&JailPath::root(), line, false)?;
             if !path.is_root() && walk.facts.is_some() {

@@ -1,7 +1,6 @@
 //! Files that the image gets in another form than the root has them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::path::PathBuf;
 
 use super::accounts::{self, Kept, Names};
@@ -98,14 +97,6 @@ fn is_file(path: &JailPath, files: &FileSet, root: &Root) -> Result<bool, RootEr
     Ok(files.contains(path) && root.facts(path)?.is_some_and(|facts| facts.is_file()))
 }
 
-fn read(path: &JailPath, root: &Root) -> Result<Vec<u8>, RootError> {
-    let mut bytes = Vec::new();
-    match root.open_file(path)?.read_to_end(&mut bytes) {
-        Ok(_) => Ok(bytes),
-        Err(source) => Err(RootError { step: "read", path: path.to_string(), source }),
-    }
-}
-
 /// The content that an image gets of `path`: that from before the runs, if they or others have changed it since.
 fn content(
     path: &JailPath,
@@ -118,12 +109,12 @@ fn content(
         _ => None,
     };
     let failed = |source| RootError { step: "read", path: path.to_string(), source };
-    kept.map_or_else(|| read(path, root), |kept| fs_err::read(kept).map_err(failed))
+    kept.map_or_else(|| root.read(path, u64::MAX), |kept| fs_err::read(kept).map_err(failed))
 }
 
 /// The root's cache, with the libraries that are in the image; an unreadable one is as good as none.
 fn ld_cache(path: &JailPath, files: &FileSet, root: &Root) -> Result<Vec<u8>, FilesError> {
-    let cache = LdCache::parse(&read(path, root)?).unwrap_or_else(|_| LdCache::new(Vec::new()));
+    let cache = LdCache::parse(&root.read(path, u64::MAX)?).unwrap_or_else(|_| LdCache::new(Vec::new()));
     let packed = cache.restricted_to(|library| {
         let walk = root.resolve(&JailPath::root(), library, true);
         walk.is_ok_and(|walk| files.contains(&walk.end) && walk.links.iter().all(|link| files.contains(&link.path)))

@@ -6,7 +6,6 @@
 //! else is, so that more files never need less.
 
 use std::collections::BTreeSet;
-use std::io::Read;
 
 use super::choose::{add_found, whole};
 use super::{FileSet, FilesError, Reason, Rule, Rules};
@@ -80,9 +79,7 @@ fn add_services(files: &mut FileSet, root: &Root) -> Result<Vec<JailPath>, RootE
     if !is_file || !files.contains(&path) {
         return Ok(Vec::new());
     }
-    let mut text = Vec::new();
-    let read = root.open_file(&path)?.read_to_end(&mut text);
-    read.map_err(|source| RootError { step: "read", path: path.to_string(), source })?;
+    let text = root.read(&path, u64::MAX)?;
     let libcs = files.wanted.keys().filter(|path| path.file_name() == b"libc.so.6");
     let directories: BTreeSet<JailPath> = libcs.filter_map(JailPath::parent).collect();
     let modules = services(&text).into_iter().map(|service| [b"libnss_", service, b".so.2"].concat());

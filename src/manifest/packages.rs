@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::Read as _;
 
 use super::model::{Entry, Kind, Manifest};
 use crate::path::JailPath;
@@ -150,19 +149,11 @@ impl Reading<'_> {
     }
 
     fn file(&self, path: &str) -> Result<Option<Vec<u8>>, RootError> {
-        let walk = self.root.resolve(&JailPath::root(), path.as_bytes(), true)?;
-        if !walk.facts.is_some_and(|facts| facts.is_file()) {
-            return Ok(None);
-        }
-        self.content(&walk.end).map(Some)
+        self.root.read_through_links(path.as_bytes(), MAX_DATABASE)
     }
 
     fn content(&self, path: &JailPath) -> Result<Vec<u8>, RootError> {
-        let mut bytes = Vec::new();
-        match self.root.open_file(path)?.take(MAX_DATABASE).read_to_end(&mut bytes) {
-            Ok(_) => Ok(bytes),
-            Err(source) => Err(RootError { step: "read", path: path.to_string(), source }),
-        }
+        self.root.read(path, MAX_DATABASE)
     }
 
     fn names(&self, directory: &str) -> Result<Vec<(JailPath, Vec<u8>)>, RootError> {

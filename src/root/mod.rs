@@ -10,7 +10,7 @@ mod walk;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -142,6 +142,28 @@ impl Root {
             opened => opened,
         };
         opened.map(File::from).map_err(|errno| self.error("open", path, errno))
+    }
+
+    /// The content of the file at `path`, but no more than `most` bytes of it.
+    ///
+    /// # Errors
+    /// As [`open_file`](Self::open_file), and what `read(2)` says.
+    pub fn read(&self, path: &JailPath, most: u64) -> Result<Vec<u8>, RootError> {
+        let mut content = Vec::new();
+        match self.open_file(path)?.take(most).read_to_end(&mut content) {
+            Ok(_) => Ok(content),
+            Err(source) => Err(RootError { step: "read", path: path.to_string(), source }),
+        }
+    }
+
+    /// As [`read`](Self::read), of the file that `spelled` leads to through any links; `None` if it leads to no file.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve) and [`read`](Self::read).
+    pub fn read_through_links(&self, spelled: &[u8], most: u64) -> Result<Option<Vec<u8>>, RootError> {
+        let walk = self.resolve(&JailPath::root(), spelled, true)?;
+        let is_file = walk.facts.is_some_and(|facts| facts.is_file());
+        is_file.then(|| self.read(&walk.end, most)).transpose()
     }
 
     /// `EAGAIN` tells of a lease (`fcntl(2)`, "Leases"), which the holder gives up or loses, or of renames elsewhere.
