@@ -17,6 +17,7 @@ mod special;
 mod state;
 mod style;
 mod traits;
+mod want;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -112,7 +113,7 @@ fn gathered(
     state::share_contents(&mut touched.paths, root)?;
     let supplied = special::supplied(root)?;
     let mut troubles = style::settle(&mut touched.paths, trace, root, &supplied)?;
-    let (mut files, mut notes, others) = gather::wanted(&touched, trace, root, policy, &supplied)?;
+    let (mut files, mut notes, others) = want::wanted(&touched, trace, root, policy, &supplied)?;
     troubles.extend(others);
     // What is something else by now needs something else.
     let mut strange = BTreeSet::new();
@@ -178,6 +179,13 @@ impl FileSet {
             wanted.what = what;
         }
         wanted.reasons.insert(reason);
+    }
+
+    /// Adds each of `reasons` for `path`, as [`add`](Self::add) does one.
+    fn add_all(&mut self, path: &JailPath, what: &What, reasons: &Reasons) {
+        for reason in reasons {
+            self.add(path.clone(), what.clone(), reason.clone());
+        }
     }
 
     /// Adds every directory above what is wanted.
