@@ -196,7 +196,7 @@ fn leads_to_directory(path: &JailPath, root: &Root) -> bool {
 
 /// The files of a Debian package that are there, by the list that dpkg keeps (dpkg-query(1), `--listfiles`).
 fn package(name: &str, root: &Root) -> Result<BTreeSet<JailPath>, RootError> {
-    let info = [&b"var"[..], b"lib", b"dpkg", b"info"].iter().fold(JailPath::root(), |path, name| path.join(name));
+    let info = JailPath::literal(b"/var/lib/dpkg/info");
     let is_list = |file: &[u8]| {
         // `NAME.list`, or `NAME:ARCH.list` of what may be installed for several architectures.
         let rest = file.strip_suffix(b".list").and_then(|stem| stem.strip_prefix(name.as_bytes()));

@@ -50,8 +50,11 @@ pub(super) fn add_places(files: &mut FileSet, trace: &Trace, policy: &Policy, ro
         }
         if rules.is_on(Rule::MountPoint) {
             for mount_point in MOUNT_POINTS {
-                let path = JailPath::parse(mount_point).expect("an absolute path");
-                files.add(path, What::EmptyDirectory, Reason::rule(Rule::MountPoint, program.clone()));
+                files.add(
+                    JailPath::literal(mount_point),
+                    What::EmptyDirectory,
+                    Reason::rule(Rule::MountPoint, program.clone()),
+                );
             }
         }
     }

@@ -34,7 +34,7 @@ pub fn is_minjails(path: &JailPath) -> bool {
 pub(super) fn supplied(root: &Root) -> Result<BTreeSet<JailPath>, RootError> {
     let mut paths = BTreeSet::new();
     for (path, _) in PLACEHOLDERS {
-        paths.insert(JailPath::parse(path).expect("an absolute path"));
+        paths.insert(JailPath::literal(path));
         paths.insert(root.resolve(&JailPath::root(), path, true)?.end);
     }
     Ok(paths)
@@ -48,12 +48,11 @@ pub(super) fn made_by_jails(
     policy: &Policy,
     root: &Root,
 ) -> Result<BTreeSet<JailPath>, RootError> {
-    let mut made = BTreeSet::from([JailPath::root().join(b"tmp")]);
+    let mut made = BTreeSet::from([JailPath::literal(b"/tmp")]);
     let directories = trace.runs.iter().map(|run| &run.header.directory).chain(&policy.volumes);
     for path in supplied.iter().chain(directories) {
         let end = root.resolve(&JailPath::root(), path.as_bytes(), true)?.end;
-        made.extend(end.ancestors());
-        made.insert(end);
+        made.extend(end.upwards());
     }
     Ok(made)
 }
@@ -69,7 +68,7 @@ pub(super) fn replace(
     for (path, content) in PLACEHOLDERS {
         // Some of them are links to where a service of the machine keeps them.
         let end = root.resolve(&JailPath::root(), path, true)?.end;
-        let is_kernels = end.starts_with(&JailPath::root().join(b"proc"));
+        let is_kernels = end.starts_with(&JailPath::literal(b"/proc"));
         if !is_kernels && is_file(&end, files, root)? {
             make(files, &end, content.to_vec());
         }
@@ -79,7 +78,7 @@ pub(super) fn replace(
     let choice = if from_host { policy.accounts } else { Accounts::Full };
     let kept = kept(files, trace, root, choice)?;
     replace_accounts(files, &kept, policy, &trace.store, root, notes)?;
-    let cache = JailPath::parse(LD_CACHE).expect("an absolute path");
+    let cache = JailPath::literal(LD_CACHE);
     if is_file(&cache, files, root)? {
         let bytes = ld_cache(&cache, files, root)?;
         make(files, &cache, bytes);
@@ -132,7 +131,7 @@ fn replace_accounts(
 ) -> Result<(), FilesError> {
     let mut wanted = Vec::new();
     for (path, file) in accounts::FILES {
-        let path = JailPath::parse(path).expect("an absolute path");
+        let path = JailPath::literal(path);
         let is_own = match files.wanted.get(&path).map(|wanted| &wanted.what) {
             Some(What::AsIs) => is_file(&path, files, root)?,
             Some(What::Was(was)) => was.facts.is_file(),
@@ -145,10 +144,8 @@ fn replace_accounts(
     if wanted.is_empty() {
         return Ok(());
     }
-    let [passwd, group] = [&b"/etc/passwd"[..], b"/etc/group"].map(|path| {
-        let path = JailPath::parse(path).expect("an absolute path");
-        content(&path, files, store, root).unwrap_or_default()
-    });
+    let [passwd, group] = [&b"/etc/passwd"[..], b"/etc/group"]
+        .map(|path| content(&JailPath::literal(path), files, store, root).unwrap_or_default());
     let names = Names::new(&passwd, &group, kept);
     for (path, file) in wanted {
         let whole = content(&path, files, store, root)?;

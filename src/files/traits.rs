@@ -48,8 +48,8 @@ pub(super) fn add(files: &mut FileSet, rules: &Rules, root: &Root) -> Result<Vec
 }
 
 /// All of `tops`, if something of one of them is wanted.
-fn any_of(files: &FileSet, tops: &[&[u8]]) -> BTreeSet<JailPath> {
-    let tops: BTreeSet<JailPath> = tops.iter().map(|top| JailPath::parse(top).expect("an absolute path")).collect();
+fn any_of(files: &FileSet, tops: &[&'static [u8]]) -> BTreeSet<JailPath> {
+    let tops: BTreeSet<JailPath> = tops.iter().map(|top| JailPath::literal(top)).collect();
     let used = files.wanted.keys().any(|path| tops.iter().any(|top| path.starts_with(top)));
     if used { tops } else { BTreeSet::new() }
 }
@@ -74,7 +74,7 @@ fn is_python_landmark(path: &JailPath) -> bool {
 /// For each service that `/etc/nsswitch.conf` names, glibc opens a module of its name (`nsswitch.conf(5)`, FILES); those
 /// of a distribution lie beside the C library. One that is not there is as one that knows nothing.
 fn add_services(files: &mut FileSet, root: &Root) -> Result<Vec<JailPath>, RootError> {
-    let path = JailPath::parse(b"/etc/nsswitch.conf").expect("an absolute path");
+    let path = JailPath::literal(b"/etc/nsswitch.conf");
     let is_file = root.facts(&path)?.is_some_and(|facts| facts.is_file());
     if !is_file || !files.contains(&path) {
         return Ok(Vec::new());

@@ -104,7 +104,7 @@ impl Image {
             let own = manifest.entries.iter().filter(|entry| entry.layer == number);
             let directories: Vec<JailPath> = match &found {
                 Some(found) => found.members.iter().map(|(path, _)| path.clone()).collect(),
-                None => own.flat_map(|entry| entry.path.ancestors().chain([entry.path.clone()])).collect(),
+                None => own.flat_map(|entry| entry.path.upwards()).collect(),
             };
             above.extend(directories);
             whole.extend(found.map(|found| (number, found)));

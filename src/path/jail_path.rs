@@ -66,6 +66,14 @@ impl JailPath {
         Ok(Self::of(names().filter(|name| !is_folded(name))))
     }
 
+    /// A path that stands in the code.
+    ///
+    /// # Panics
+    /// It is none: see [`parse`](Self::parse).
+    pub fn literal(bytes: &'static [u8]) -> Self {
+        Self::parse(bytes).expect("a path in the code is absolute and has no `..`")
+    }
+
     /// The path of these components, each in the one before it.
     ///
     /// What holds for a name to [`join`](Self::join) holds for each; one by one they would be copied with the square of their number.
