@@ -171,15 +171,9 @@ impl Stack {
             let node = self.linked(&spot, to.as_bytes()).map_err(refused)?;
             return self.place(&spot, node).map_err(refused);
         }
-        let inode = matches!(entry.kind, Kind::File { .. }).then(|| {
-            self.inodes += 1;
-            self.inodes
-        });
-        let (path, layer, reasons) = (self.root.clone(), self.layer, Reasons::default());
-        let (kind, xattrs) = (entry.kind.clone(), entry.xattrs.clone());
-        let &Entry { mode, uid, gid, mtime, .. } = entry;
-        let entry = Entry { path, kind, mode, uid, gid, mtime, xattrs, package: None, layer, reasons };
-        self.place(&spot, Node { entry, inode }).map_err(refused)
+        let &Entry { mode, uid, gid, mtime, ref xattrs, .. } = entry;
+        let node = self.node(entry.kind.clone(), Metadata { mode, uid, gid, mtime, xattrs: xattrs.clone() });
+        self.place(&spot, node).map_err(refused)
     }
 
     pub(super) fn apply(&mut self, Hashed { member, sha256 }: &Hashed) -> Result<(), ReadError> {
@@ -189,12 +183,14 @@ impl Stack {
             return self.shape.white_out(&spelled, hidden, refused, |_| Ok(()));
         }
         let spot = self.shape.locate(&spelled).map_err(refused)?;
-        let Metadata { mode, uid, gid, mtime, xattrs } = metadata(member).map_err(refused)?;
+        let mut metadata = metadata(member).map_err(refused)?;
         let kind = match &member.kind {
             MemberKind::Directory => Kind::Directory,
             MemberKind::File => Kind::File { size: member.size, sha256: Seal::of(sha256.expect("files are hashed")) },
             MemberKind::Symlink(target) => {
                 check_target(target).map_err(refused)?;
+                // A symbolic link has no other (symlink(7)), whatever the layer says.
+                metadata.mode = 0o777;
                 Kind::Symlink { target: target.clone() }
             }
             MemberKind::HardLink(target) => {
@@ -205,30 +201,24 @@ impl Stack {
             &MemberKind::CharDevice { major, minor } => Kind::CharDevice { major: major.into(), minor: minor.into() },
             &MemberKind::BlockDevice { major, minor } => Kind::BlockDevice { major: major.into(), minor: minor.into() },
         };
-        // A symbolic link has no other (symlink(7)), whatever the layer says.
-        let mode = if matches!(kind, Kind::Symlink { .. }) { 0o777 } else { mode };
-        let (package, reasons) = (None, Reasons::default());
-        let inode = (member.kind == MemberKind::File).then(|| {
+        let node = self.node(kind, metadata);
+        self.place(&spot, node).map_err(refused)
+    }
+
+    /// A node that is not another name of what is there already.
+    fn node(&mut self, kind: Kind, metadata: Metadata) -> Node {
+        let inode = matches!(kind, Kind::File { .. }).then(|| {
             self.inodes += 1;
             self.inodes
         });
-        let (path, layer) = (self.root.clone(), self.layer);
-        let entry = Entry { path, kind, mode, uid, gid, mtime, xattrs, package, layer, reasons };
-        self.place(&spot, Node { entry, inode }).map_err(refused)
+        let Metadata { mode, uid, gid, mtime, xattrs } = metadata;
+        let (path, layer, reasons) = (self.root.clone(), self.layer, Reasons::default());
+        Node { entry: Entry { path, kind, mode, uid, gid, mtime, xattrs, package: None, layer, reasons }, inode }
     }
 
     /// Another name for what `target` names, which must be there and no directory.
     fn linked(&self, spot: &Spot, target: &[u8]) -> Result<Node, &'static str> {
-        let to = self.shape.locate(&parse(target)?)?;
-        if to == *spot {
-            return Err("it is a hard link to itself");
-        }
-        let Some(Node { entry, inode }) = self.shape.get(&to) else {
-            return Err("it is a hard link to what is not there");
-        };
-        if entry.kind == Kind::Directory {
-            return Err("it is a hard link to a directory");
-        }
+        let (_, Node { entry, inode }) = self.shape.link_target(spot, target)?;
         // A few bytes in a layer, and all that is known of the file is remembered once more.
         self.budget.take_attributes(&entry.xattrs);
         Ok(Node { entry: entry.clone(), inode: *inode })

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::names::{check_name, check_size};
+use super::names::{check_name, check_size, parse};
 use super::reading::Budget;
 use crate::path::JailPath;
 
@@ -121,6 +121,19 @@ impl<T: Standing> Shape<T> {
         // A short name behind links can be a long path.
         self.budget.take_entries((length.saturating_sub(spelled.as_bytes().len()) / 1024) as u64);
         Ok(spot)
+    }
+
+    /// What a hard link at `spot` is another name of: something that is there, and no directory.
+    pub(super) fn link_target(&self, spot: &Spot, target: &[u8]) -> Result<(Spot, &T), &'static str> {
+        let to = self.locate(&parse(target)?)?;
+        if to == *spot {
+            return Err("it is a hard link to itself");
+        }
+        match self.get(&to) {
+            None => Err("it is a hard link to what is not there"),
+            Some(there) if there.is_directory() => Err("it is a hard link to a directory"),
+            Some(there) => Ok((to, there)),
+        }
     }
 
     /// Puts a value at a place, instead of what is there; a directory keeps what is in it. Directories that no layer has

@@ -42,6 +42,7 @@ struct Ground {
 }
 
 /// What was made at a path, as far as it matters for what comes next.
+#[derive(Clone)]
 enum Made {
     Directory,
     Link(Vec<u8>),
@@ -97,19 +98,9 @@ impl Ground {
     }
 
     fn hard_link(&mut self, spot: &Spot, target: &[u8], member: &Member) -> Result<(), ReadError> {
-        let refused = |why| refused(&member.name, why);
-        let to = parse(target).and_then(|target| self.shape.locate(&target)).map_err(refused)?;
-        if to == *spot {
-            return Err(refused("it is a hard link to itself"));
-        }
-        // Another name for a link is one, too.
-        let made = match self.shape.get(&to) {
-            None => return Err(refused("it is a hard link to what is not there")),
-            Some(Made::Directory) => return Err(refused("it is a hard link to a directory")),
-            Some(Made::Link(target)) => Made::Link(target.clone()),
-            Some(Made::Other) => Made::Other,
-        };
-        let to = self.shape.path(&to);
+        let (to, made) = self.shape.link_target(spot, target).map_err(|why| refused(&member.name, why))?;
+        // Another name for a symbolic link is one, too.
+        let (to, made) = (self.shape.path(&to), made.clone());
         let path = self.make_room(spot, made, member)?;
         Ok(self.chroot.make(&path, Metadata::default(), Node::HardLink { to: &to })?)
     }
