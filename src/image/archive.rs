@@ -4,7 +4,7 @@ use std::io::{Seek, SeekFrom, Write};
 
 use fs_err::File;
 
-use super::{ImageError, failed};
+use super::error::{ImageError, failed};
 use crate::layer::tar;
 
 /// A tar archive that is being written.

@@ -8,8 +8,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::error::ReadError;
 use super::names::{check_target, hidden, parse, refused};
-use super::read::{Image, ImageLayer, ReadError};
+use super::read::{Image, ImageLayer};
 use super::reading::Budget;
 use super::shape::{Shape, Spot, Standing};
 use super::stream::Members;

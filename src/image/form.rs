@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use fs_err::File;
 
 use super::archive::{Archive, Later};
+use super::error::{ImageError, failed};
 use super::oci::{self, DockerImage};
 use super::output::{Output, Target};
 use super::reference::{Reference, Tag};
 use super::replace::is_layout_or_empty;
 use super::write::{Ended, Options};
-use super::{ImageError, failed};
 use crate::layer::{Layer, tar};
 use crate::manifest::Digest;
 use crate::publish::{Stage, sync};

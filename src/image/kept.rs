@@ -10,8 +10,9 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use super::contents::{Hashed, Stack, hashed};
+use super::error::ReadError;
 use super::names::{hidden, parse};
-use super::read::{Image, ImageLayer, ReadError};
+use super::read::{Image, ImageLayer};
 use super::reading::Budget;
 use super::stream::{self, Members};
 use super::unpack::metadata;

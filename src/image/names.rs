@@ -3,7 +3,7 @@
 //! In: bytes as anybody may have written them. Out: a [`JailPath`], or why it is refused. Names are taken apart here and
 //! only here; where a path leads through links is the business of [`shape`](super::shape).
 
-use super::read::ReadError;
+use super::error::ReadError;
 use crate::path::{JailPath, escape};
 
 /// The longest path, in bytes: four times what a program can name at once (`PATH_MAX`).

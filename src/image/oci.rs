@@ -170,6 +170,13 @@ pub struct DockerImage {
     pub layers: Vec<String>,
 }
 
+impl DockerImage {
+    /// What it is called.
+    pub fn names(&self) -> &[String] {
+        self.repo_tags.as_deref().unwrap_or_default()
+    }
+}
+
 /// The architecture that minjail was built for, as images spell it.
 pub(super) fn host_architecture() -> &'static str {
     match std::env::consts::ARCH {

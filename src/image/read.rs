@@ -1,22 +1,18 @@
 //! Reading images: any of the forms, by any tool, with every digest checked.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::Path;
 
+use super::error::ReadError;
 use super::oci::{self, Descriptor, DockerImage, ImageConfig, ImageManifest, Index, Platform};
 use super::output::{Input, Output, Target};
 use super::reading::{Limits, Reading};
 use super::reference::{Reference, Tag};
 use super::store::{Part, Store};
 use super::{contents, unpack};
-use crate::layer::untar::UntarError;
-use crate::manifest::Digest;
-use crate::manifest::Entry;
+use crate::manifest::{Digest, Entry};
 use crate::path::escape;
-use crate::root::RootError;
-use crate::tree::{Notes, TreeError};
+use crate::tree::Notes;
 
 /// An image that was opened: its documents are read, and its blobs are there and have the right digests.
 #[derive(Debug)]
@@ -48,145 +44,6 @@ pub struct ImageLayer {
     /// What a manifest says of its form.
     pub(super) media_type: Option<String>,
     pub(super) part: Part,
-}
-
-/// An image could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    #[error("`{path}` is a directory, not an image: there is nothing to unpack")]
-    IsRootfs { path: String },
-    #[error("`{path}` is not a file")]
-    NoFile { path: String },
-    #[error("failed to open the image layout `{path}`")]
-    NoLayout { path: String, source: io::Error },
-    #[error("`{path}` is compressed as a whole")]
-    Compressed { path: String },
-    #[error("the image has no `{name}`")]
-    Missing { name: String },
-    #[error("`{name}` has {found} bytes instead of {expected}")]
-    WrongSize { name: String, expected: u64, found: u64 },
-    #[error("`{name}` has the digest {found} instead of {expected}")]
-    WrongDigest { name: String, expected: Digest, found: Digest },
-    #[error("`{name}` has {size} bytes, too many for a document")]
-    TooLarge { name: String, size: u64 },
-    #[error("failed to understand `{name}`")]
-    Document {
-        name: String,
-        #[source]
-        source: serde_json::Error,
-    },
-    #[error("no image here is called `{wanted}`; there are: {known}")]
-    NoSuchName { wanted: String, known: String },
-    #[error("there are several images, and none was named: {known}")]
-    SeveralImages { known: String },
-    #[error("there are several images for {wanted}: {known}")]
-    SeveralVariants { wanted: Platform, known: String, last: Box<Platform> },
-    #[error("several images have no name: {known}")]
-    SeveralUnnamed { known: String },
-    #[error("`{name}` lists no image")]
-    NoImage { name: String },
-    #[error("`{path}` is empty, and no image")]
-    Empty { path: String },
-    #[error("`{path}` is {form}")]
-    OtherForm { path: String, form: &'static str, spelled: &'static str },
-    #[error("there is no image for {wanted}; there are: {known}")]
-    NoPlatform { wanted: Platform, known: String },
-    #[error("the image has more than {limit} bytes, unpacked")]
-    TooMuch { limit: u64 },
-    #[error("the image has more than {limit} entries")]
-    TooMany { limit: u64 },
-    #[error("`{path}` is no image archive: it has neither a `manifest.json` nor an `index.json`")]
-    NoArchive { path: String },
-    #[error("the image has {layers} layers, but its configuration lists {diff_ids}")]
-    LayerCount { layers: usize, diff_ids: usize },
-    #[error("failed to read `{path}`")]
-    Failed {
-        path: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("failed to read `{path}` as a tar archive")]
-    Archive {
-        path: String,
-        #[source]
-        source: UntarError,
-    },
-    #[error("refused to unpack `{name}` of the layer `{layer}`: {why}")]
-    Refused { name: String, layer: String, why: &'static str },
-    #[error("`{path}` is compressed by {how}, as no layer is")]
-    OtherCompression { path: String, how: &'static str },
-    #[error("failed to start a thread")]
-    Thread(#[source] io::Error),
-    #[error(transparent)]
-    Tree(#[from] TreeError),
-    #[error(transparent)]
-    Root(#[from] RootError),
-}
-
-impl ReadError {
-    /// The same, of what is in this layer.
-    pub(super) fn of_layer(self, part: &Part) -> Self {
-        match self {
-            Self::Refused { name, why, .. } => Self::Refused { name, why, layer: part.name.clone() },
-            other => other,
-        }
-    }
-
-    /// What the user can do about it.
-    pub fn hint(&self) -> Option<Cow<'static, str>> {
-        let hint = match self {
-            Self::SeveralVariants { last, .. } => {
-                return Some(format!("name one with its variant, as `--platform {last}`").into());
-            }
-            Self::OtherForm { path, spelled, .. } => return Some(format!("spell it `{spelled}:{path}`").into()),
-            Self::Failed { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Some("see that the path is right; `docker save -o FILE NAME` writes such a file")
-            }
-            Self::NoLayout { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => None,
-            Self::NoLayout { .. } => {
-                Some("see that the path is right; `oci:DIR` is a directory with a file `oci-layout` in it")
-            }
-            Self::NoFile { .. } => Some("a directory that is an image is spelled `oci:DIR`"),
-            Self::SeveralUnnamed { .. } => Some("choose one by its number: `docker-archive:FILE:@N`"),
-            Self::NoImage { .. } | Self::Empty { .. } => {
-                Some("write it again, by `docker save -o FILE NAME` or `skopeo copy`, and see that this succeeds")
-            }
-            Self::Compressed { .. } => Some("decompress it first: `gunzip` or `unzstd`"),
-            Self::NoSuchName { .. } | Self::SeveralImages { .. } => {
-                Some("name one behind the path: `oci:DIR:TAG`, `docker-archive:FILE:REF`")
-            }
-            Self::Missing { .. } | Self::WrongSize { .. } | Self::WrongDigest { .. } => {
-                Some("the image is damaged or not complete: copy or pull it again")
-            }
-            Self::Archive { source: UntarError::Damaged(_), .. } => {
-                Some("it is damaged, not complete, or no such image: copy or pull it again")
-            }
-            // What is no fault of the disk is one of the compressed bytes.
-            Self::Archive { source: UntarError::Read(source), .. } if source.raw_os_error().is_none() => {
-                Some("it is damaged or not complete: copy or pull it again")
-            }
-            Self::Archive { source: UntarError::Unsupported(_), .. } | Self::Refused { .. } => {
-                Some("docker, podman and buildah write no such thing: build the image again, or ask who made it")
-            }
-            Self::OtherCompression { .. } => {
-                Some("`skopeo copy --dest-compress-format gzip` or `docker load` and `docker save` write it again")
-            }
-            Self::LayerCount { .. } => {
-                Some("its manifest and its configuration are of two images: copy or pull it again")
-            }
-            Self::NoPlatform { .. } => Some("choose one of these with `--platform OS/ARCH`"),
-            Self::TooMuch { .. } => Some("if you trust it, `--max-size BYTES` allows more"),
-            Self::TooMany { .. } => Some("if you trust it, `--max-entries N` allows more"),
-            Self::Document { .. } => Some("the image is damaged, or of a kind that minjail does not read"),
-            Self::NoArchive { .. } => {
-                Some("pipe what `docker save`, `podman save` or `skopeo copy … oci-archive:` write")
-            }
-            Self::Tree(error) => error.hint(),
-            Self::Root(error) => error.hint(),
-            _ => None,
-        };
-        hint.map(Cow::Borrowed)
-    }
 }
 
 impl Image {
@@ -269,16 +126,16 @@ impl Image {
         self.limits.check(used)
     }
 
-    /// For each layer, the lowest first, the digest of its bytes as they lie there, which were read and checked, and the
-    /// one that the configuration names of them uncompressed.
-    ///
-    /// # Errors
-    /// A layer whose digest nobody has named cannot be read.
     /// The diff IDs of the layers, the lowest first; none of a bare layer, of which nothing says it.
     pub fn diff_ids(&self) -> Vec<Digest> {
         self.layers.iter().filter_map(|layer| layer.diff_id).collect()
     }
 
+    /// For each layer, the lowest first, the digest of its bytes as they lie there, which were read and checked, and the
+    /// one that the configuration names of them uncompressed.
+    ///
+    /// # Errors
+    /// A layer whose digest nobody has named cannot be read.
     pub fn layer_digests(&self) -> Result<Vec<(Digest, Option<Digest>)>, ReadError> {
         let mut known = BTreeMap::new();
         let mut digest = |layer: &ImageLayer| -> Result<Digest, ReadError> {
@@ -327,10 +184,7 @@ fn oci_image(store: &Store, tag: Option<&Tag>, platform: Option<&Platform>) -> R
     if descriptor.platform.is_none() {
         check_platform(&config, platform)?;
     }
-    let diff_ids = &config.rootfs.diff_ids;
-    if diff_ids.len() != manifest.layers.len() {
-        return Err(ReadError::LayerCount { layers: manifest.layers.len(), diff_ids: diff_ids.len() });
-    }
+    let diff_ids = diff_ids(&config, manifest.layers.len())?;
     let mut layers = Vec::with_capacity(diff_ids.len());
     // One blob may be several layers, and is looked at once.
     let mut checked: BTreeMap<(Digest, u64), Part> = BTreeMap::new();
@@ -350,6 +204,15 @@ fn oci_image(store: &Store, tag: Option<&Tag>, platform: Option<&Platform>) -> R
     }
     let (config, manifest, names) = (Some(config), Some(digest), Vec::new());
     Ok(Image { config, manifest, name, names, tag, layers, limits: Limits::USUAL })
+}
+
+/// The diff IDs that a configuration lists, one for each of its image's layers.
+fn diff_ids(config: &ImageConfig, layers: usize) -> Result<&[Digest], ReadError> {
+    let diff_ids = &config.rootfs.diff_ids;
+    if diff_ids.len() == layers {
+        return Ok(diff_ids);
+    }
+    Err(ReadError::LayerCount { layers, diff_ids: diff_ids.len() })
 }
 
 /// Where nothing but the configuration says for whom an image is, that must be what was asked for.
@@ -406,57 +269,63 @@ fn refuse_file(path: &Path) -> Result<(), ReadError> {
     Err(ReadError::OtherForm { path, form: "a file, and no directory", spelled })
 }
 
-fn docker_image(
-    store: &Store,
-    (reference, number): (Option<&Reference>, Option<usize>),
-    platform: Option<&Platform>,
-) -> Result<Image, ReadError> {
-    let (images, _) = required(store, "manifest.json")?.document::<Vec<DockerImage>>()?;
-    let names = |image: &DockerImage| image.repo_tags.clone().unwrap_or_default();
+/// The one image of a docker archive that is called `reference` and has this number, where these are said.
+fn choose_docker<'a>(
+    images: &'a [DockerImage],
+    reference: Option<&Reference>,
+    number: Option<usize>,
+) -> Result<&'a DockerImage, ReadError> {
+    if images.is_empty() {
+        return Err(ReadError::NoImage { name: "manifest.json".to_owned() });
+    }
     // One without a name is told by its number and its digest.
-    let told = |(at, image): (usize, &DockerImage)| match names(image) {
-        names if names.is_empty() => {
+    let told = |(at, image): (usize, &DockerImage)| match image.names() {
+        [] => {
             let digest = digest_of(image).map_or_else(|| image.config.clone(), |digest| digest.to_string());
             format!("@{at} ({digest})")
         }
         names => names.join(", "),
     };
     let known = || images.iter().enumerate().map(told).collect::<Vec<_>>().join(", ");
-    if images.is_empty() {
-        return Err(ReadError::NoImage { name: "manifest.json".to_owned() });
-    }
-    let mut chosen = images.iter().enumerate().filter(|(at, image)| {
-        // podman writes the full name, docker the short one.
-        let is_called = |wanted: &Reference| {
-            names(image).iter().any(|name| name.parse().as_ref() == Ok(wanted) || *name == wanted.full())
-        };
-        reference.is_none_or(is_called) && number.is_none_or(|number| number == *at)
-    });
-    let wanted = reference.map(Reference::to_string).or(number.map(|number| format!("@{number}")));
-    let image = match chosen.next() {
-        Some((_, image)) if chosen.next().is_none() => image,
-        Some(_) if images.iter().any(|image| names(image).is_empty()) => {
-            return Err(ReadError::SeveralUnnamed { known: known() });
-        }
-        Some(_) => return Err(ReadError::SeveralImages { known: known() }),
-        None => return Err(ReadError::NoSuchName { wanted: wanted.unwrap_or_default(), known: known() }),
+    // podman writes the full name, docker the short one.
+    let is_called = |image: &DockerImage, wanted: &Reference| {
+        image.names().iter().any(|name| name.parse().as_ref() == Ok(wanted) || *name == wanted.full())
     };
-    let config_part = required(store, &image.config)?;
-    let (config, found) = config_part.document::<ImageConfig>()?;
+    let mut chosen = images.iter().enumerate().filter(|(at, image)| {
+        reference.is_none_or(|wanted| is_called(image, wanted)) && number.is_none_or(|number| number == *at)
+    });
+    match chosen.next() {
+        Some((_, image)) if chosen.next().is_none() => Ok(image),
+        Some(_) if images.iter().any(|image| image.names().is_empty()) => {
+            Err(ReadError::SeveralUnnamed { known: known() })
+        }
+        Some(_) => Err(ReadError::SeveralImages { known: known() }),
+        None => {
+            let wanted = reference.map(Reference::to_string).or(number.map(|number| format!("@{number}")));
+            Err(ReadError::NoSuchName { wanted: wanted.unwrap_or_default(), known: known() })
+        }
+    }
+}
+
+fn docker_image(
+    store: &Store,
+    (reference, number): (Option<&Reference>, Option<usize>),
+    platform: Option<&Platform>,
+) -> Result<Image, ReadError> {
+    let (images, _) = required(store, "manifest.json")?.document::<Vec<DockerImage>>()?;
+    let image = choose_docker(&images, reference, number)?;
+    let (config, found) = required(store, &image.config)?.document::<ImageConfig>()?;
     check_platform(&config, platform)?;
     if let Some(expected) = digest_of(image).filter(|expected| *expected != found) {
         return Err(ReadError::WrongDigest { name: image.config.clone(), expected, found });
     }
-    let diff_ids = &config.rootfs.diff_ids;
-    if diff_ids.len() != image.layers.len() {
-        return Err(ReadError::LayerCount { layers: image.layers.len(), diff_ids: diff_ids.len() });
-    }
+    let diff_ids = diff_ids(&config, image.layers.len())?;
     let mut layers = Vec::with_capacity(diff_ids.len());
     for (name, diff_id) in image.layers.iter().zip(diff_ids) {
         let part = required(store, name)?;
         layers.push(ImageLayer { digest: None, size: part.size, diff_id: Some(*diff_id), media_type: None, part });
     }
-    let mut names: Vec<Reference> = names(image).iter().filter_map(|name| name.parse().ok()).collect();
+    let mut names: Vec<Reference> = image.names().iter().filter_map(|name| name.parse().ok()).collect();
     let mut known = BTreeSet::new();
     names.retain(|name| known.insert(name.full()));
     // Of several, the one by which it was chosen.

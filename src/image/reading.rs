@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use super::error::ReadError;
 use super::oci::{Platform, host_architecture};
-use super::read::ReadError;
 use crate::layer::untar::{Member, MemberKind};
 
 /// How an image is read.

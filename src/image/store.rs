@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use super::error::ReadError;
 use super::names::lexical;
 use super::output::Target;
-use super::read::ReadError;
 use super::reading::{Budget, Limits};
 use crate::layer::untar::{MemberKind, Untar};
 use crate::manifest::{Digest, Hasher};

@@ -10,7 +10,8 @@ use std::thread::JoinHandle;
 
 use flate2::read::MultiGzDecoder;
 
-use super::read::{ImageLayer, ReadError};
+use super::error::ReadError;
+use super::read::ImageLayer;
 use super::reading::Budget;
 use crate::layer::Compression;
 use crate::layer::untar::{Member, Untar, UntarError};

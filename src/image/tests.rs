@@ -11,6 +11,7 @@ use super::*;
 use crate::layer::Compression;
 use crate::manifest::Digest;
 use crate::manifest::{Entry, Kind};
+use crate::publish::PublishError;
 use crate::tree::sample::{Sample, any_tree};
 
 fn write_one(sample: &Sample, output: &Output, options: &Options<'_>) -> Result<Written, ImageError> {

@@ -7,8 +7,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::error::ReadError;
 use super::names::{check_target, hidden, parse, refused};
-use super::read::{Image, ReadError};
+use super::read::Image;
 use super::reading::{Budget, Limits};
 use super::shape::{Shape, Spot, Standing};
 use super::stream::Members;

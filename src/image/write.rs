@@ -6,13 +6,13 @@ use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
+use super::error::{ImageError, failed};
 use super::extra::document;
 use super::form::Form;
 use super::kept::{CopyError, KeptLayer, KeptLayers};
 use super::output::Output;
 use super::reference::Reference;
 use super::replace::is_rootfs_or_empty;
-use super::{ImageError, failed};
 use crate::layer::{self, Compression, Layer, Sink};
 use crate::manifest::{Digest, Entry, Kind};
 use crate::publish::{Stage, Turn, own_place};
