@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use nix::sys::stat::{major, minor};
+
 use super::digest::{Digest, Seal};
 use super::model::{Config, Entry, FORMAT, Kind, Manifest, Seen, Source, Sources};
 use super::packages::Packages;
@@ -210,6 +212,7 @@ impl DrawError {
         }
     }
 }
+
 impl Drawing<'_> {
     fn add(&mut self, path: JailPath, wanted: Wanted) -> Result<(), DrawError> {
         let Wanted { what, reasons } = wanted;
@@ -263,8 +266,7 @@ impl Drawing<'_> {
             FileType::Directory => Kind::Directory,
             FileType::Symlink => Kind::Symlink { target: self.root.read_link(path)? },
             FileType::Fifo => Kind::Fifo,
-            FileType::CharDevice => Kind::CharDevice { major: major(facts), minor: minor(facts) },
-            FileType::BlockDevice => Kind::BlockDevice { major: major(facts), minor: minor(facts) },
+            FileType::CharDevice | FileType::BlockDevice => device(facts),
         };
         let mtime = self.time_of_own(path, facts);
         Ok(Some(Draft { kind, owner: Owner::of(facts), xattrs: Xattrs::Root, mtime }))
@@ -273,8 +275,7 @@ impl Drawing<'_> {
     /// What the run changed, by what the trace kept of it.
     fn as_was(&mut self, path: &JailPath, was: &Was, now: Option<&Facts>) -> Result<Draft, DrawError> {
         let facts = &was.facts;
-        // Those of another file that has the name by now are not the ones.
-        let is_there = now.is_some_and(|now| now.is_file() && (now.dev, now.ino) == (facts.dev, facts.ino));
+        let is_there = is_still(now, facts);
         let (kind, xattrs) = match (facts.file_type, &was.target, &was.content) {
             (FileType::File, _, Some(sha256)) => {
                 if let Some(link) = self.other_name(facts, sha256) {
@@ -295,10 +296,7 @@ impl Drawing<'_> {
             (FileType::Directory, ..) => (Kind::Directory, Xattrs::None),
             (FileType::Symlink, Some(target), _) => (Kind::Symlink { target: target.clone() }, Xattrs::None),
             (FileType::Fifo, ..) => (Kind::Fifo, Xattrs::None),
-            (FileType::CharDevice, ..) => (Kind::CharDevice { major: major(facts), minor: minor(facts) }, Xattrs::None),
-            (FileType::BlockDevice, ..) => {
-                (Kind::BlockDevice { major: major(facts), minor: minor(facts) }, Xattrs::None)
-            }
+            (FileType::CharDevice | FileType::BlockDevice, ..) => (device(facts), Xattrs::None),
             (FileType::Symlink | FileType::Socket, ..) => return Err(DrawError::Missing { path: path.clone() }),
         };
         let xattrs = was.xattrs.clone().map_or(xattrs, Xattrs::Were);
@@ -315,8 +313,7 @@ impl Drawing<'_> {
 
     /// A file that nobody has read, with the owner and mode that it had.
     fn sealed(&mut self, path: &JailPath, was: &Facts, now: Option<&Facts>) -> Draft {
-        let is_there = now.is_some_and(|now| now.is_file() && (now.dev, now.ino) == (was.dev, was.ino));
-        let ours = self.file_of_ours(path, now.filter(|_| is_there), Vec::new());
+        let ours = self.file_of_ours(path, now.filter(|_| is_still(now, was)), Vec::new());
         Draft { owner: Owner::of(was), ..ours }
     }
 
@@ -400,10 +397,15 @@ fn seen(facts: &Facts) -> Seen {
     Seen { mtime: facts.mtime, mtime_nsec: facts.mtime_nsec }
 }
 
-fn major(facts: &Facts) -> u64 {
-    nix::sys::stat::major(facts.rdev)
+fn device(facts: &Facts) -> Kind {
+    let (major, minor) = (major(facts.rdev), minor(facts.rdev));
+    match facts.file_type {
+        FileType::CharDevice => Kind::CharDevice { major, minor },
+        _ => Kind::BlockDevice { major, minor },
+    }
 }
 
-fn minor(facts: &Facts) -> u64 {
-    nix::sys::stat::minor(facts.rdev)
+/// True if what is there `now` is the file that had the facts `was`, and not another that has its name by now.
+fn is_still(now: Option<&Facts>, was: &Facts) -> bool {
+    now.is_some_and(|now| now.is_file() && now.inode() == was.inode())
 }
