@@ -226,17 +226,8 @@ mod hex_values {
         deserializer: D,
     ) -> Result<BTreeMap<String, Vec<u8>>, D::Error> {
         let map = BTreeMap::<String, String>::deserialize(deserializer)?;
-        map.into_iter()
-            .map(|(name, hex)| {
-                let digits = hex.as_bytes().chunks(2).map(|pair| {
-                    let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
-                    u8::from_str_radix(pair, 16).ok()
-                });
-                match digits.collect::<Option<Vec<u8>>>() {
-                    Some(value) => Ok((name, value)),
-                    None => Err(D::Error::custom(format!("`{hex}` is not hexadecimal"))),
-                }
-            })
-            .collect()
+        let value =
+            |hex: &str| crate::path::unhex(hex).ok_or_else(|| D::Error::custom(format!("`{hex}` is not hexadecimal")));
+        map.into_iter().map(|(name, hex)| Ok((name, value(&hex)?))).collect()
     }
 }

@@ -129,11 +129,7 @@ impl<'de> Deserialize<'de> for Made {
                 Self::File(vec![0; count.ok_or_else(|| D::Error::custom("too many zeros"))?])
             }
             Written::Hex(hex) => {
-                let pair = |pair: &[u8]| {
-                    let digit = |at: usize| char::from(*pair.get(at)?).to_digit(16);
-                    u8::try_from(digit(0)? * 16 + digit(1)?).ok()
-                };
-                let bytes = hex.as_bytes().chunks(2).map(pair).collect::<Option<Vec<u8>>>();
+                let bytes = crate::path::unhex(&hex);
                 Self::File(bytes.ok_or_else(|| D::Error::custom(format!("`{hex}` is not hexadecimal")))?)
             }
         })

@@ -10,4 +10,4 @@ mod text;
 
 pub use facts::{Facts, FileType};
 pub use jail_path::{JailPath, PathError};
-pub use text::{escape, hex, unescape};
+pub use text::{escape, hex, unescape, unhex};

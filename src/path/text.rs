@@ -81,6 +81,13 @@ pub fn hex(bytes: &[u8]) -> String {
     text
 }
 
+/// Reads back what [`hex`] wrote, in digits of either case; `None` if it is anything else.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    pairs.iter().map(|&[high, low]| u8::try_from(digit(high)? * 16 + digit(low)?).ok()).collect()
+}
+
 fn push_hex(text: &mut String, byte: u8) {
     write!(text, "\\x{byte:02x}").expect("writing to a String cannot fail");
 }
