@@ -13,10 +13,9 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output as Finished};
 
-use minjail::files::Reasons;
 use minjail::image::{Image, Input, Options, Output, Reading, Reference, Written, write_all};
 use minjail::layer::Compression;
-use minjail::manifest::{Config, Digest, Entry, FORMAT, Kind, Manifest, Packing, Seal, Source, Sources};
+use minjail::manifest::{Config, Digest, Entry, Kind, Manifest, Seal, Source, Sources};
 use minjail::path::JailPath;
 use minjail::root::Root;
 use minjail::tree::Tree;
@@ -66,18 +65,7 @@ fn busybox() -> Option<(Manifest, Sources)> {
         } else {
             BTreeMap::new()
         };
-        Entry {
-            path,
-            kind,
-            mode,
-            uid,
-            gid,
-            mtime: 1_700_000_000,
-            xattrs,
-            package: None,
-            layer: 0,
-            reasons: Reasons::default(),
-        }
+        Entry { mode, uid, gid, mtime: 1_700_000_000, xattrs, ..Entry::new(path, kind) }
     };
     let config = Config {
         architecture: if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }.to_owned(),
@@ -91,20 +79,7 @@ fn busybox() -> Option<(Manifest, Sources)> {
         ..Config::default()
     };
     let entries = kinds.into_iter().map(entry).collect();
-    Some((
-        Manifest {
-            minjail_format: FORMAT,
-            epoch: 1_700_000_000,
-            packing: Packing::default(),
-            config,
-            verified: None,
-            from: Vec::new(),
-            originals: Vec::new(),
-            made: BTreeMap::new(),
-            entries,
-        },
-        sources,
-    ))
+    Some((Manifest { epoch: 1_700_000_000, ..Manifest::new(config, entries) }, sources))
 }
 
 /// Each compression, and whether the image has several layers.

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
@@ -11,10 +11,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use minjail::files::{FileSet, Reason, Reasons, Wanted, Was, What};
+use minjail::files::{FileSet, Reason, Wanted, Was, What};
 use minjail::manifest::{
-    Config, Digest, DrawError, DrawNote, DrawnUp, Entry, FORMAT, Given, Kind, Manifest, Packages, Packing, ParseError,
-    Seal, Source, draw_up,
+    Config, Digest, DrawError, DrawNote, DrawnUp, Entry, Given, Kind, Manifest, Packages, Packing, ParseError, Seal,
+    Source, draw_up,
 };
 use minjail::path::{Facts, FileType, JailPath};
 use minjail::root::Root;
@@ -353,30 +353,8 @@ fn packages_of_this_machine() {
 }
 
 fn manifest_of(entries: Vec<(&str, Kind)>) -> Manifest {
-    let entry = |(path, kind)| Entry {
-        path: jail(path),
-        kind,
-        mode: 0o755,
-        uid: 0,
-        gid: 0,
-        mtime: 0,
-        xattrs: BTreeMap::new(),
-        package: None,
-        layer: 0,
-        reasons: Reasons::default(),
-    };
-    let entries = entries.into_iter().map(entry).collect();
-    Manifest {
-        minjail_format: FORMAT,
-        epoch: 0,
-        packing: Packing::default(),
-        config: Config::default(),
-        verified: None,
-        from: Vec::new(),
-        originals: Vec::new(),
-        made: BTreeMap::new(),
-        entries,
-    }
+    let entry = |(path, kind)| Entry::new(jail(path), kind);
+    Manifest::new(Config::default(), entries.into_iter().map(entry).collect())
 }
 
 #[test]

@@ -11,8 +11,9 @@ use super::locked::read_lock;
 use super::pack::seal;
 use super::run::run_config;
 use crate::files::{self, FileSet, Reasons, Wanted, What};
+use crate::image::oci::ImageConfig;
 use crate::image::{Image, Input, Reading, carried};
-use crate::manifest::{self, Aspects, Config, Digest, DrawnUp, FORMAT, Given, Manifest, Packages, Packing, Times};
+use crate::manifest::{self, Aspects, Config, Digest, DrawnUp, Given, Manifest, Packages, Packing, Times};
 use crate::path::JailPath;
 use crate::profile;
 use crate::root::Root;
@@ -101,27 +102,16 @@ fn of_trace(directory: &Path, like: Option<&Manifest>) -> Result<Side, Failure> 
 }
 
 pub(super) fn of_image(image: &Image) -> Result<Side, Failure> {
-    let entries = image.entries()?;
-    let config = image.config.clone();
-    let architecture = config.as_ref().map(|config| config.architecture.clone()).unwrap_or_default();
-    let known = config.is_some();
-    let variant = config.as_ref().and_then(|config| config.variant.clone());
-    let run = config.as_ref().and_then(|config| config.config.clone()).map(run_config).unwrap_or_default();
-    let extra = config.as_ref().map(|config| carried(config, &run.env)).unwrap_or_default();
-    let config = Config { architecture, variant, extra, ..run };
-    let manifest = Manifest {
-        minjail_format: FORMAT,
-        epoch: 0,
-        packing: Packing::default(),
-        config,
-        verified: None,
-        from: Vec::new(),
-        originals: Vec::new(),
-        made: BTreeMap::new(),
-        entries,
+    let said = |config: &ImageConfig| {
+        let run = config.config.clone().map(run_config).unwrap_or_default();
+        let (architecture, variant, extra) =
+            (config.architecture.clone(), config.variant.clone(), carried(config, &run.env));
+        Config { architecture, variant, extra, ..run }
     };
+    let config = image.config.as_ref().map(said).unwrap_or_default();
     let layers = image.layers.iter().map(|layer| (layer.digest, layer.diff_id)).collect();
-    Ok(Side { manifest, knows: Aspects { packing: false, packages: false, config: known, ..Aspects::ALL }, layers })
+    let knows = Aspects { packing: false, packages: false, config: image.config.is_some(), ..Aspects::ALL };
+    Ok(Side { manifest: Manifest::new(config, image.entries()?), knows, layers })
 }
 
 /// All that is in a directory, hashed on all cores.

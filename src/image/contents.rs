@@ -16,7 +16,7 @@ use super::shape::{Shape, Spot, Standing};
 use super::stream::Members;
 use super::unpack::metadata;
 use crate::layer::untar::{Member, MemberKind};
-use crate::manifest::{Digest, Entry, Hasher, Kind, Reasons, Seal};
+use crate::manifest::{Digest, Entry, Hasher, Kind, Seal};
 use crate::path::JailPath;
 use crate::tree::Metadata;
 
@@ -124,10 +124,7 @@ impl Standing for Node {
 
 /// A directory that no layer describes.
 fn directory(path: JailPath, layer: u32) -> Node {
-    let (kind, mode, xattrs) = (Kind::Directory, 0o755, BTreeMap::new());
-    let reasons = Reasons::default();
-    let entry = Entry { path, kind, mode, uid: 0, gid: 0, mtime: 0, xattrs, package: None, layer, reasons };
-    Node { entry, inode: None }
+    Node { entry: Entry { layer, ..Entry::new(path, Kind::Directory) }, inode: None }
 }
 
 impl Stack {
@@ -213,8 +210,8 @@ impl Stack {
             self.inodes
         });
         let Metadata { mode, uid, gid, mtime, xattrs } = metadata;
-        let (path, layer, reasons) = (self.root.clone(), self.layer, Reasons::default());
-        Node { entry: Entry { path, kind, mode, uid, gid, mtime, xattrs, package: None, layer, reasons }, inode }
+        let new = Entry::new(self.root.clone(), kind);
+        Node { entry: Entry { mode, uid, gid, mtime, xattrs, layer: self.layer, ..new }, inode }
     }
 
     /// Another name for what `target` names, which must be there and no directory.

@@ -278,18 +278,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn entry(path: &[u8], kind: Kind) -> Entry {
-        Entry {
-            path: JailPath::parse(path).unwrap(),
-            kind,
-            mode: 0o755,
-            uid: 0,
-            gid: 0,
-            mtime: 0,
-            xattrs: BTreeMap::new(),
-            package: None,
-            layer: 0,
-            reasons: crate::manifest::Reasons::default(),
-        }
+        Entry::new(JailPath::parse(path).unwrap(), kind)
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use nix::sys::stat::{major, minor};
 
 use super::digest::{Digest, Seal};
-use super::model::{Config, Entry, FORMAT, Kind, Manifest, Seen, Source, Sources};
+use super::model::{Config, Entry, Kind, Manifest, Seen, Source, Sources};
 use super::packages::Packages;
 use super::packing::{Made, Packing, Times};
 use super::times;
@@ -94,17 +94,7 @@ pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
     entries.shrink_to_fit();
     check_parents(&entries)?;
     notes.sort();
-    let manifest = Manifest {
-        minjail_format: FORMAT,
-        epoch,
-        packing,
-        config,
-        verified: None,
-        from: Vec::new(),
-        originals: Vec::new(),
-        made,
-        entries,
-    };
+    let manifest = Manifest { epoch, packing, made, ..Manifest::new(config, entries) };
     Ok(DrawnUp { manifest, sources, notes })
 }
 

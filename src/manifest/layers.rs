@@ -211,8 +211,8 @@ fn dated(entry: &Entry, epoch: i64) -> Cow<'_, Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::{OMITTED, Reasons};
-    use crate::manifest::{Config, Digest, FORMAT, Made, Packing, Seal};
+    use crate::files::OMITTED;
+    use crate::manifest::{Config, Digest, Made, Seal};
 
     fn path(text: &str) -> JailPath {
         JailPath::parse(text.as_bytes()).unwrap()
@@ -225,28 +225,10 @@ mod tests {
     /// A manifest of these paths, each of a package or of none.
     fn manifest(paths: &[(&str, Kind, Option<&str>)]) -> Manifest {
         let entry = |(at, kind, package): &(&str, Kind, Option<&str>)| Entry {
-            path: path(at),
-            kind: kind.clone(),
-            mode: 0o755,
-            uid: 0,
-            gid: 0,
-            mtime: 0,
-            xattrs: BTreeMap::new(),
             package: package.map(ToOwned::to_owned),
-            layer: 0,
-            reasons: Reasons::default(),
+            ..Entry::new(path(at), kind.clone())
         };
-        Manifest {
-            minjail_format: FORMAT,
-            epoch: 0,
-            packing: Packing::default(),
-            config: Config::default(),
-            verified: None,
-            from: Vec::new(),
-            originals: Vec::new(),
-            made: BTreeMap::new(),
-            entries: paths.iter().map(entry).collect(),
-        }
+        Manifest::new(Config::default(), paths.iter().map(entry).collect())
     }
 
     fn shown(manifest: &Manifest) -> Vec<String> {

@@ -44,6 +44,23 @@ pub struct Manifest {
     pub entries: Vec<Entry>,
 }
 
+impl Manifest {
+    /// Of these entries, made of no other image, with the epoch 0 and nothing said of how it is packed.
+    pub fn new(config: Config, entries: Vec<Entry>) -> Self {
+        Self {
+            minjail_format: FORMAT,
+            epoch: 0,
+            packing: Packing::default(),
+            config,
+            verified: None,
+            from: Vec::new(),
+            originals: Vec::new(),
+            made: BTreeMap::new(),
+            entries,
+        }
+    }
+}
+
 /// How the image is to be run: what becomes the `config` of the OCI image configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -141,6 +158,14 @@ pub enum Kind {
         major: u64,
         minor: u64,
     },
+}
+
+impl Entry {
+    /// Of root, with the mode 0755, the time 0, and nothing else.
+    pub fn new(path: JailPath, kind: Kind) -> Self {
+        let (xattrs, reasons) = (BTreeMap::new(), Reasons::default());
+        Self { path, kind, mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs, package: None, layer: 0, reasons }
+    }
 }
 
 impl Kind {

@@ -6,7 +6,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::Tree;
-use crate::manifest::{Config, Digest, Entry, FORMAT, Kind, Manifest, Packing, Reasons, Seal, Source, Sources};
+use crate::manifest::{Config, Digest, Entry, Kind, Manifest, Seal, Source, Sources};
 use crate::path::{FileType, JailPath};
 pub(crate) use crate::publish::remove_all;
 use crate::root::Root;
@@ -21,24 +21,15 @@ pub(crate) struct Sample {
 impl Sample {
     /// A tree with a root directory and nothing in it.
     pub(crate) fn new() -> Self {
-        let manifest = Manifest {
-            minjail_format: FORMAT,
-            epoch: 1_700_000_000,
-            config: Config {
-                architecture: "amd64".to_owned(),
-                entrypoint: vec!["/bin/app".to_owned()],
-                working_dir: "/".to_owned(),
-                user: "0:0".to_owned(),
-                env: BTreeMap::from([("PATH".to_owned(), "/bin".to_owned())]),
-                ..Config::default()
-            },
-            verified: None,
-            from: Vec::new(),
-            originals: Vec::new(),
-            packing: Packing::default(),
-            made: BTreeMap::new(),
-            entries: Vec::new(),
+        let config = Config {
+            architecture: "amd64".to_owned(),
+            entrypoint: vec!["/bin/app".to_owned()],
+            working_dir: "/".to_owned(),
+            user: "0:0".to_owned(),
+            env: BTreeMap::from([("PATH".to_owned(), "/bin".to_owned())]),
+            ..Config::default()
         };
+        let manifest = Manifest { epoch: 1_700_000_000, ..Manifest::new(config, Vec::new()) };
         let root = Root::open(Path::new("/")).unwrap();
         Self { manifest, sources: Sources::new(), root }.with("/", Kind::Directory)
     }
@@ -96,9 +87,7 @@ impl Sample {
             if let Err(at) = self.manifest.entries.binary_search_by(|entry| entry.path.cmp(&path)) {
                 let mode = if kind == Kind::Directory { 0o755 } else { 0o644 };
                 let mode = if matches!(kind, Kind::Symlink { .. }) { 0o777 } else { mode };
-                let (xattrs, reasons) = (BTreeMap::new(), Reasons::default());
-                let mtime = self.manifest.epoch;
-                let entry = Entry { path, kind, mode, uid: 0, gid: 0, mtime, xattrs, package: None, layer: 0, reasons };
+                let entry = Entry { mode, mtime: self.manifest.epoch, ..Entry::new(path, kind) };
                 self.manifest.entries.insert(at, entry);
             }
         }
