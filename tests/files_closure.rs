@@ -1,12 +1,12 @@
 //! What the file set must be whatever a run touched: independent of order, monotone, and closed under its own needs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use minjail::files::{FileSet, Policy, Rule, Switch, needed};
 use minjail::path::{Facts, JailPath};
 use minjail::root::Root;
-use minjail::trace::{Access, FORMAT, Found, Header, Run, Touch, Trace};
+use minjail::trace::{Access, Found, Header, Run, Touch, Trace};
 use proptest::prelude::*;
 
 /// Programs, scripts and data of a Debian machine; those that are not here are left out.
@@ -44,21 +44,7 @@ fn touch(path: JailPath, access: Access) -> Touch {
 }
 
 fn trace(touches: Vec<Touch>) -> Trace {
-    let header = Header {
-        trace_format: FORMAT,
-        workload: "test".to_owned(),
-        program: path("/usr/bin/dash"),
-        command: vec!["test".to_owned()],
-        env: BTreeMap::new(),
-        optional: BTreeMap::new(),
-        directory: JailPath::root(),
-        uid: 0,
-        gid: 0,
-        groups: Vec::new(),
-        machine: "x86_64".to_owned(),
-        root: PathBuf::from("/"),
-    };
-    let mut run = Run::new(header);
+    let mut run = Run::new(Header::new("test", path("/usr/bin/dash")));
     run.touches = touches;
     Trace { runs: vec![run], store: BTreeMap::new() }
 }

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Uid};
+use minjail_tracer::Credentials;
+use nix::unistd::Uid;
 
 use super::exit::Exit;
 use super::failure::Failure;
 use super::locate::locate;
-use super::trace::{credentials, lexical, machine, own_groups};
+use super::trace::{credentials, lexical, machine, own_credentials};
 use crate::jail::{self, Base, Jail};
 use crate::path::{JailPath, escape};
 use crate::profile::{Network, Workload};
 use crate::publish::Scratch;
-use crate::trace::{FORMAT, Header};
+use crate::trace::Header;
 use crate::workload::{self, Engine, Observation, Order, Outset, Place};
 
 /// The subcommand that a runner is called by.
@@ -48,23 +49,18 @@ impl<'a> Rehearsal<'a> {
             None => locate(OsStr::new(typed), Some(OsStr::new(&path)))?,
         };
         let user = workload.user.as_deref().map(credentials).transpose()?;
-        let (uid, gid, groups) = match user {
-            Some(user) => (user.uid, user.gid, user.groups),
-            None => (Uid::effective().as_raw(), Gid::effective().as_raw(), own_groups()),
-        };
+        let Credentials { uid, gid, groups } = user.unwrap_or_else(own_credentials);
+        let program = lexical(&program)?;
         let header = Header {
-            trace_format: FORMAT,
-            workload: name.to_owned(),
-            program: lexical(&program)?,
             command: workload.run.0.iter().map(|argument| escape(argument.as_bytes())).collect(),
             env: environment.clone(),
-            optional: BTreeMap::new(),
             directory: JailPath::parse(cwd.as_bytes()).map_err(Failure::new)?,
             uid,
             gid,
             groups,
             machine: machine(),
             root: tree.unwrap_or(Path::new("/")).to_path_buf(),
+            ..Header::new(name, program)
         };
         Ok(Self { workload, header, environment })
     }

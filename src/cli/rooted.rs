@@ -1,6 +1,6 @@
 //! `minjail trace --root`: a program that is traced in another root.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -9,13 +9,13 @@ use minjail_tracer::Options;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::rehearse::{PATH, locate_in};
-use super::trace::{Running, Workload, machine};
+use super::trace::{Running, Workload, file_name, machine};
 use super::variables::{Variables, environment, variables};
 use crate::jail::{self, Base, Jail, Network, User};
 use crate::path::{JailPath, escape};
 use crate::root::Root;
 use crate::slim;
-use crate::trace::{Ending, FORMAT, Header, Tally};
+use crate::trace::{Ending, Header, Tally};
 use crate::workload::trace_rooted;
 
 impl Workload {
@@ -47,10 +47,8 @@ impl Workload {
         let account = super::inside::account_in(&held, arguments.user.as_deref().unwrap_or_default())?;
         let slim::Account { uid, gid, groups, .. } = account;
         let Variables { env, optional } = variables(&environment, &named)?;
+        let path = JailPath::parse(program.as_os_str().as_bytes()).map_err(Failure::new)?;
         let header = Header {
-            trace_format: FORMAT,
-            workload: program.file_name().unwrap_or(OsStr::new("program")).to_string_lossy().into_owned(),
-            program: JailPath::parse(program.as_os_str().as_bytes()).map_err(Failure::new)?,
             command: command.iter().map(|argument| escape(argument.as_bytes())).collect(),
             env,
             optional,
@@ -60,6 +58,7 @@ impl Workload {
             groups,
             machine: machine(),
             root: top,
+            ..Header::new(&file_name(&program), path)
         };
         let command = minjail_tracer::Command {
             program,

@@ -25,7 +25,7 @@ use super::variables::{Variables, environment, variables};
 use crate::path::{JailPath, escape};
 use crate::profile::Image;
 use crate::root::Root;
-use crate::trace::{Ending, FORMAT, Header, Recorder, Tally, Trace, check_place};
+use crate::trace::{Ending, Header, Recorder, Tally, Trace, check_place};
 
 /// Run a program once and record every file it touches; with -o, build images from that
 #[derive(Debug, clap::Args)]
@@ -160,16 +160,11 @@ impl Workload {
             program = std::path::absolute(&program).map_err(|error| io_failure("find", workdir, error))?;
         }
         let credentials = arguments.user.as_deref().map(credentials).transpose()?;
-        let (uid, gid, groups) = match &credentials {
-            Some(who) => (who.uid, who.gid, who.groups.clone()),
-            None => (Uid::effective().as_raw(), Gid::effective().as_raw(), own_groups()),
-        };
+        let Credentials { uid, gid, groups } = credentials.clone().unwrap_or_else(own_credentials);
         let absolute = std::path::absolute(&program).map_err(|error| io_failure("find", &program, error))?;
         let Variables { env, optional } = variables(&environment, &named)?;
+        let path = lexical(&absolute)?;
         let header = Header {
-            trace_format: FORMAT,
-            workload: file_name(&program),
-            program: lexical(&absolute)?,
             command: command.iter().map(|argument| escape(argument.as_bytes())).collect(),
             env,
             optional,
@@ -178,7 +173,7 @@ impl Workload {
             gid,
             groups,
             machine: machine(),
-            root: PathBuf::from("/"),
+            ..Header::new(&file_name(&program), path)
         };
         let command = minjail_tracer::Command {
             program,
@@ -269,7 +264,7 @@ pub(super) fn lexical(path: &Path) -> Result<JailPath, Failure> {
     JailPath::parse(canonical.as_os_str().as_bytes()).map_err(Failure::new)
 }
 
-fn file_name(path: &Path) -> String {
+pub(super) fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| "program".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
@@ -277,10 +272,11 @@ pub(super) fn machine() -> String {
     nix::sys::utsname::uname().map_or_else(|_| String::new(), |name| name.machine().to_string_lossy().into_owned())
 }
 
-pub(super) fn own_groups() -> Vec<u32> {
+/// As whom this process runs.
+pub(super) fn own_credentials() -> Credentials {
     let mut groups: Vec<u32> = getgroups().unwrap_or_default().into_iter().map(Gid::as_raw).collect();
     groups.sort_unstable();
-    groups
+    Credentials { uid: Uid::effective().as_raw(), gid: Gid::effective().as_raw(), groups }
 }
 
 /// `UID[:GID]`, by name or number, with the groups that the user has.

@@ -152,28 +152,14 @@ fn noun(files: usize) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
 
     use super::*;
     use crate::path::{Facts, FileType};
-    use crate::trace::{FORMAT, Header, Touch};
+    use crate::trace::{Header, Touch};
 
     fn run(workload: &str, paths: &[&str]) -> Run {
         let path = |text: &str| JailPath::parse(text.as_bytes()).unwrap();
-        let mut run = Run::new(Header {
-            trace_format: FORMAT,
-            workload: workload.to_owned(),
-            program: path("/bin/app"),
-            command: Vec::new(),
-            env: BTreeMap::new(),
-            optional: BTreeMap::new(),
-            directory: JailPath::root(),
-            uid: 0,
-            gid: 0,
-            groups: Vec::new(),
-            machine: "x86_64".to_owned(),
-            root: PathBuf::from("/"),
-        });
+        let mut run = Run::new(Header::new(workload, path("/bin/app")));
         let facts = Facts {
             file_type: FileType::File,
             mode: 0o644,

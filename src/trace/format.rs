@@ -206,20 +206,7 @@ mod tests {
     use minjail_tracer::Access;
 
     fn run(workload: &str) -> Run {
-        let mut run = Run::new(Header {
-            trace_format: FORMAT,
-            workload: workload.to_owned(),
-            program: JailPath::parse(b"/bin/true").unwrap(),
-            command: vec!["true".to_owned()],
-            env: BTreeMap::new(),
-            optional: BTreeMap::new(),
-            directory: JailPath::root(),
-            uid: 0,
-            gid: 0,
-            groups: Vec::new(),
-            machine: "x86_64".to_owned(),
-            root: PathBuf::from("/"),
-        });
+        let mut run = Run::new(Header::new(workload, JailPath::literal(b"/bin/true")));
         let odd = JailPath::parse(b"/odd\xff\n").unwrap();
         run.touches.push(Touch::new(1, "openat", Access::Read, odd, Found::Missing));
         run.gaps.insert(Gap::IoUring, BTreeMap::from([(1, 2)]));

@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
     use crate::path::Facts;
-    use crate::trace::{Access, Ending, FORMAT, Gap, Header, Link};
+    use crate::trace::{Access, Ending, Gap, Header, Link};
     use proptest::prelude::*;
 
     fn touch(path: &str, size: u64, before: Option<&str>) -> Touch {
@@ -210,20 +210,7 @@ mod tests {
     }
 
     fn run(workload: &str, touches: Vec<Touch>) -> Run {
-        let mut run = Run::new(Header {
-            trace_format: FORMAT,
-            workload: workload.to_owned(),
-            program: JailPath::parse(b"/bin/true").unwrap(),
-            command: vec!["true".to_owned()],
-            env: BTreeMap::new(),
-            optional: BTreeMap::new(),
-            directory: JailPath::root(),
-            uid: 0,
-            gid: 0,
-            groups: Vec::new(),
-            machine: "x86_64".to_owned(),
-            root: PathBuf::from("/"),
-        });
+        let mut run = Run::new(Header::new(workload, JailPath::literal(b"/bin/true")));
         run.touches = touches;
         run.gaps.insert(Gap::IoUring, BTreeMap::from([(1, 2)]));
         run.ending = Some(Ending::Exited(0));

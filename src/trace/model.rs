@@ -65,6 +65,24 @@ pub struct Header {
 }
 
 impl Header {
+    /// Of this program, run by root in `/` of the host, with no arguments and no environment.
+    pub fn new(workload: &str, program: JailPath) -> Self {
+        Self {
+            trace_format: FORMAT,
+            workload: workload.to_owned(),
+            program,
+            command: Vec::new(),
+            env: BTreeMap::new(),
+            optional: BTreeMap::new(),
+            directory: JailPath::root(),
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            machine: String::new(),
+            root: PathBuf::from("/"),
+        }
+    }
+
     /// True if the run was in a jail, made of a directory, and not on the host.
     pub fn is_in_jail(&self) -> bool {
         self.root.as_os_str() != "/"
