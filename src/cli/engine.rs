@@ -3,7 +3,6 @@
 //! In: an image, as a file that engines read or as a directory, and the workloads. Out: verdicts. The image and its containers
 //! are taken away again.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -285,9 +284,4 @@ fn failed(command: &str, output: &std::process::Output) -> Failure {
     let said = crate::path::escape(output.stderr.trim_ascii());
     Failure::usage(format!("`{command}` failed: {} {said}", output.status))
         .hint("see that it works by itself; `--verify-with` uses it with its own settings")
-}
-
-/// As an argument of the command line is spelled.
-pub(super) fn spelled(image: &OsString) -> String {
-    image.to_string_lossy().into_owned()
 }

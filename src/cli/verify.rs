@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::base::{Ready, base};
-use super::engine::{Tool, spelled};
+use super::engine::Tool;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::inside::{Inside, tell_notes};
@@ -63,7 +63,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     let input = Input::parse(&arguments.image)?;
     let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-verify-")?;
-    let name = spelled(&arguments.image);
+    let name = arguments.image.to_string_lossy();
     let ready = Ready::of(&input, &arguments.reading.get(), &name, arguments.no_cache, prepared.quiet)?;
     let base = &ready.base;
     let run = ready.config.as_ref().map(RunConfig::of).unwrap_or_default();
@@ -105,12 +105,9 @@ fn with_tools(
         let place = scratch.join(format!("tool{index}"));
         fs_err::create_dir(&place).map_err(Failure::new)?;
         let loaded =
-            if tool.has_images() { tool.load(&spelled(&arguments.image), &place)? } else { tool.of_tree(tree) };
+            if tool.has_images() { tool.load(&arguments.image.to_string_lossy(), &place)? } else { tool.of_tree(tree) };
         for verdict in loaded.verdicts(rehearsals, &place)? {
-            verdict.tell();
-            if verdict.is_good() && !prepared.quiet {
-                say!("minjail: workload `{}` does in {} what the profile says", verdict.workload, verdict.place());
-            }
+            tell(&verdict, prepared.quiet);
             verdicts.push(verdict);
         }
     }
@@ -123,13 +120,18 @@ fn verdicts(rehearsals: &[Rehearsal<'_>], base: &Base, prepared: &Prepared) -> R
     let mut verdicts = Vec::new();
     for rehearsal in rehearsals {
         let verdict = try_out(rehearsal, base, None, &host)?;
-        verdict.tell();
-        if verdict.is_good() && !prepared.quiet {
-            say!("minjail: workload `{}` does in the jail what the profile says", verdict.workload);
-        }
+        tell(&verdict, prepared.quiet);
         verdicts.push(verdict);
     }
     Ok(verdicts)
+}
+
+/// Tells what went wrong, and unless `quiet` also that nothing did.
+fn tell(verdict: &Verdict, quiet: bool) {
+    verdict.tell();
+    if verdict.is_good() && !quiet {
+        say!("minjail: workload `{}` does in {} what the profile says", verdict.workload, verdict.place());
+    }
 }
 
 /// Adds what was missing and tries again, until the image is proved, or nothing is left to add.
