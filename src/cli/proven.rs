@@ -37,6 +37,27 @@ pub(super) struct Proving {
     pub(super) keep_trace: Option<PathBuf>,
 }
 
+impl Proving {
+    /// Refuses before anything runs what cannot come to anything.
+    fn check(&self, rehearsals: &[Rehearsal<'_>], prepared: &Prepared) -> Result<(), Failure> {
+        self.tools.iter().try_for_each(|tool| tool.check(rehearsals))?;
+        let Some(target) = &self.keep_trace else { return Ok(()) };
+        if prepared.outputs.places().any(|place| place == target) {
+            let text = format!("`{}` is to be an output, and the trace too", target.display());
+            return Err(Failure::usage(text).hint("give the trace a place of its own"));
+        }
+        Ok(check_place(target)?)
+    }
+
+    /// Writes the trace, if it is to be kept.
+    fn save(&self, trace: &Trace) -> Result<(), Failure> {
+        if let Some(target) = &self.keep_trace {
+            trace.write(target)?;
+        }
+        Ok(())
+    }
+}
+
 /// Where the workloads have everything that they may need.
 pub(super) enum Ground<'a> {
     Host,
@@ -60,20 +81,12 @@ pub(super) fn build(
     prepared: &Prepared,
     finish: impl Fn(&mut Draft) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    proving.tools.iter().try_for_each(|tool| tool.check(rehearsals))?;
-    let save = |trace: &Trace| proving.keep_trace.as_deref().map_or(Ok(()), |target| trace.write(target));
-    if let Some(target) = &proving.keep_trace {
-        if prepared.outputs.places().any(|place| place == target) {
-            let text = format!("`{}` is to be an output, and the trace too", target.display());
-            return Err(Failure::usage(text).hint("give the trace a place of its own"));
-        }
-        check_place(target)?;
-    }
+    proving.check(rehearsals, prepared)?;
     let states: Vec<String> = rehearsals.iter().flat_map(|rehearsal| rehearsal.workload.state.clone()).collect();
     let scratch = scratch(&states)?;
     let Gathered { mut trace, models, estimate } =
         gather(rehearsals, ground, proving.until_stable, scratch.path(), prepared)?;
-    save(&trace)?;
+    proving.save(&trace)?;
     let lead = &rehearsals[0].header;
     let mut tried = BTreeSet::new();
     for round in 0.. {
@@ -109,7 +122,7 @@ pub(super) fn build(
         }
         trace.runs.extend(runs);
         trace.runs.sort();
-        save(&trace)?;
+        proving.save(&trace)?;
     }
     unreachable!("the loop returns in its last round")
 }

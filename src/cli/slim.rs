@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use super::apart::keep_apart;
 use super::base::base;
 use super::cache::Unpacked;
-use super::choices::Chosen;
 use super::configure::architecture;
 use super::exit::Exit;
 use super::failure::Failure;
@@ -184,22 +183,18 @@ impl Whole<'_> {
         };
         let ground = Ground::Tree { base: &self.base, is_theirs: !self.is_owned };
         proven::build(&rehearsals, &ground, &image, &proving, prepared, |draft| {
-            let config = &mut draft.manifest.config;
-            // So engines have it of whoever has no account in the image, as the small one may have none.
-            let is_usual = config.env.get("HOME").is_some_and(|home| home == "/");
-            if is_usual && !self.run.env.iter().flatten().any(|variable| variable.starts_with("HOME=")) {
-                config.env.remove("HOME");
-            }
-            self.finish(draft, prepared.packing.layers, &prepared.chosen)?;
-            let config = &mut draft.manifest.config;
-            config.healthcheck =
-                config.healthcheck.take().or(self.run.healthcheck.clone().filter(|_| is_checked || is_off));
-            Ok(())
+            self.finish(draft, prepared, is_checked || is_off)
         })
     }
 
-    /// Gives a manifest what the image itself says.
-    fn finish(&self, draft: &mut Draft, layers: Layers, chosen: &Chosen) -> Result<(), Failure> {
+    /// Gives a manifest what the image itself says; its health check only if that was run too, or says that there is none.
+    fn finish(&self, draft: &mut Draft, prepared: &Prepared, keeps_check: bool) -> Result<(), Failure> {
+        let config = &mut draft.manifest.config;
+        // Engines give this value to who has no account in the image, and the small image may have no accounts.
+        let is_usual = config.env.get("HOME").is_some_and(|home| home == "/");
+        if is_usual && !self.run.env.iter().flatten().any(|variable| variable.starts_with("HOME=")) {
+            config.env.remove("HOME");
+        }
         if !self.is_owned {
             slim::adopt(&mut draft.manifest, &self.entries);
         }
@@ -208,7 +203,7 @@ impl Whole<'_> {
             // Another name than the image's own, which loading the small one would take away from it.
             draft.manifest.packing.name = format!("{}-slim", name.short());
         }
-        let keeps = layers == Layers::Keep;
+        let keeps = prepared.packing.layers == Layers::Keep;
         let left = if keeps { slim::keep_layers(&mut draft.manifest, &self.entries) } else { Vec::new() };
         check_count(left.len())?;
         if let Some(image) = self.image {
@@ -218,9 +213,11 @@ impl Whole<'_> {
             slim::carry_over(&mut draft.manifest.config, image, &self.run);
             let mut history = slim::history(image, &left, &draft.manifest.originals);
             let env = self.run.env.as_deref().unwrap_or_default();
-            slim::hide_secrets(&mut history, env, |name, value| chosen.withholds(name, value));
+            slim::hide_secrets(&mut history, env, |name, value| prepared.chosen.withholds(name, value));
             draft.manifest.config.history = history;
         }
+        let config = &mut draft.manifest.config;
+        config.healthcheck = config.healthcheck.take().or(self.run.healthcheck.clone().filter(|_| keeps_check));
         Ok(())
     }
 
