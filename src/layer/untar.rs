@@ -225,24 +225,7 @@ impl<R: Read> Untar<R> {
             Some(value) => parse(value).ok_or(UntarError::Damaged("a number in an extended header is none")),
             None => numeric(field).ok_or(UntarError::Damaged("a number in a header is none")),
         };
-        let device = || {
-            // The fields stand at the same place in GNU's headers (`tar(5)`).
-            let number = |at: usize| numeric(&header.as_bytes()[at..at + 8]);
-            number(329).zip(number(337)).ok_or(UntarError::Damaged("a device has no number"))
-        };
-        let kind = match header.entry_type() {
-            // Archives from before ustar: a type of NUL, and a slash at the end of the name.
-            EntryType::Regular if name.ends_with(b"/") && fields.linkflag == [0] => MemberKind::Directory,
-            EntryType::Regular | EntryType::Continuous => MemberKind::File,
-            EntryType::Directory => MemberKind::Directory,
-            EntryType::Link => MemberKind::HardLink(link()),
-            EntryType::Symlink => MemberKind::Symlink(link()),
-            EntryType::Fifo => MemberKind::Fifo,
-            EntryType::Char => device().map(|(major, minor)| MemberKind::CharDevice { major, minor })?,
-            EntryType::Block => device().map(|(major, minor)| MemberKind::BlockDevice { major, minor })?,
-            EntryType::GNUSparse => return Err(UntarError::Unsupported("a sparse file")),
-            _ => return Err(UntarError::Unsupported("a member of an unknown kind")),
-        };
+        let kind = kind(header, &name, link)?;
         let size = number(b"size", &fields.size)?;
         let mtime = match found(b"mtime") {
             Some(value) => value.split(|&byte| byte == b'.').next().and_then(parse),
@@ -290,6 +273,28 @@ impl<R: Read> Untar<R> {
             }
         }
     }
+}
+
+/// What a header says that its member is; `link` gives the text of a link.
+fn kind(header: &Header, name: &[u8], link: impl FnOnce() -> Vec<u8>) -> Result<MemberKind, UntarError> {
+    let device = || {
+        // The fields stand at the same place in GNU's headers (`tar(5)`).
+        let number = |at: usize| numeric(&header.as_bytes()[at..at + 8]);
+        number(329).zip(number(337)).ok_or(UntarError::Damaged("a device has no number"))
+    };
+    Ok(match header.entry_type() {
+        // Archives from before ustar: a type of NUL, and a slash at the end of the name.
+        EntryType::Regular if name.ends_with(b"/") && header.as_old().linkflag == [0] => MemberKind::Directory,
+        EntryType::Regular | EntryType::Continuous => MemberKind::File,
+        EntryType::Directory => MemberKind::Directory,
+        EntryType::Link => MemberKind::HardLink(link()),
+        EntryType::Symlink => MemberKind::Symlink(link()),
+        EntryType::Fifo => MemberKind::Fifo,
+        EntryType::Char => device().map(|(major, minor)| MemberKind::CharDevice { major, minor })?,
+        EntryType::Block => device().map(|(major, minor)| MemberKind::BlockDevice { major, minor })?,
+        EntryType::GNUSparse => return Err(UntarError::Unsupported("a sparse file")),
+        _ => return Err(UntarError::Unsupported("a member of an unknown kind")),
+    })
 }
 
 /// What a byte of a header counts in its checksum: those of the checksum itself count as blanks.
