@@ -201,20 +201,11 @@ impl Director {
         let _ = fs_err::remove_file(&socket);
         minjail_tracer::lift_limits();
         let listener = UnixListener::bind(&socket).map_err(step("listen for the runner"))?;
-        let file = order.scratch.join("order.json");
-        let text = serde_json::to_vec(order).expect("an order is plain data");
-        fs_err::write(&file, text).map_err(step("write the order"))?;
-        let input = order.scratch.join("stdin");
-        fs_err::write(&input, workload.stdin.as_deref().unwrap_or_default()).map_err(step("write the input"))?;
-        let input = fs_err::File::open(&input).map_err(step("open the input"))?;
         let mut runner = std::process::Command::new(minjail);
-        runner.args(arguments).arg(&file).stdin(Stdio::from(input.into_parts().0));
-        // In a group of its own: a server that ends its group when it stops, as Apache does, would end minjail with it.
-        jail::tie(&mut runner, minjail_tracer::restore_limits);
+        hand_over(&mut runner, order, workload, arguments)?;
         let told_to_end = Arc::new(AtomicI32::new(0));
         let signals = Forwarding::while_waiting(Arc::clone(&told_to_end)).map_err(step("start a thread"))?;
-        let mut child =
-            runner.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(step("start the runner"))?;
+        let mut child = runner.spawn().map_err(step("start the runner"))?;
         signals.to(child.id().cast_signed());
         let stdout = child.stdout.take().expect("it is piped");
         let stderr = child.stderr.take().expect("it is piped");
@@ -449,6 +440,26 @@ fn judge(workload: &Workload, observation: &Observation, is_server: bool) -> Vec
     let fault = workload.expect.stdout.as_ref().and_then(|check| check.fault(&observation.stdout));
     faults.extend(fault.map(Fault::Stdout));
     faults
+}
+
+/// Tells the runner by files in its scratch directory what it is to run, and makes `runner` start it.
+fn hand_over(
+    runner: &mut std::process::Command,
+    order: &Order,
+    workload: &Workload,
+    arguments: &[&str],
+) -> Result<(), DirectError> {
+    let file = order.scratch.join("order.json");
+    let text = serde_json::to_vec(order).expect("an order is plain data");
+    fs_err::write(&file, text).map_err(step("write the order"))?;
+    let input = order.scratch.join("stdin");
+    fs_err::write(&input, workload.stdin.as_deref().unwrap_or_default()).map_err(step("write the input"))?;
+    let input = fs_err::File::open(&input).map_err(step("open the input"))?;
+    runner.args(arguments).arg(&file).stdin(Stdio::from(input.into_parts().0));
+    runner.stdout(Stdio::piped()).stderr(Stdio::piped());
+    // In a group of its own: a server that ends its group when it stops, as Apache does, would end minjail with it.
+    jail::tie(runner, minjail_tracer::restore_limits);
+    Ok(())
 }
 
 /// Waits for the runner's first message: its stream, the namespaces to join, and, in place of these, why it failed.
