@@ -135,7 +135,7 @@ impl Needed {
         let packages = Packages::read(&root)?;
         let (store, epoch) = (&store, prepared.epoch);
         let given = Given { files, root: &root, store, packages: &packages, epoch, packing, config };
-        let DrawnUp { mut manifest, sources, .. } = manifest::draw_up(given)?;
+        let DrawnUp { mut manifest, sources } = manifest::draw_up(given)?;
         if prepared.packing.layers == Layers::Packages {
             manifest.layer_by_packages();
         }

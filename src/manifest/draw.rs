@@ -35,15 +35,6 @@ pub struct DrawnUp {
     /// Its contents are not sealed yet, but for those that the trace has kept.
     pub manifest: Manifest,
     pub sources: Sources,
-    /// Sorted.
-    pub notes: Vec<DrawNote>,
-}
-
-/// Something that the manifest does not hold.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DrawNote {
-    /// A socket: only the program that listens can make it.
-    Socket { path: JailPath },
 }
 
 /// The manifest cannot be drawn up.
@@ -83,19 +74,17 @@ pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
         made: BTreeMap::new(),
         inodes: BTreeMap::new(),
         unpackaged: Vec::new(),
-        notes: Vec::new(),
     };
     // What is drawn up leaves the file set: of a large image there need not be two lists.
     for (path, wanted) in files.wanted {
         drawing.add(path, wanted)?;
     }
-    let Drawing { mut entries, sources, made, mut notes, unpackaged, .. } = drawing;
+    let Drawing { mut entries, sources, made, unpackaged, .. } = drawing;
     times::follow(&mut entries, &unpackaged);
     entries.shrink_to_fit();
     check_parents(&entries)?;
-    notes.sort();
     let manifest = Manifest { epoch, packing, made, ..Manifest::new(config, entries) };
-    Ok(DrawnUp { manifest, sources, notes })
+    Ok(DrawnUp { manifest, sources })
 }
 
 fn was_only_listed(reasons: &Reasons) -> bool {
@@ -137,7 +126,6 @@ struct Drawing<'a> {
     inodes: BTreeMap<Identity, usize>,
     /// The entries of files with a content of their own that have the epoch for want of a package. Ascending.
     unpackaged: Vec<usize>,
-    notes: Vec<DrawNote>,
 }
 
 /// What all names of a file have in common.
@@ -240,7 +228,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// What the root has there; `None` for a socket.
+    /// What the root has there; `None` for a socket, which only the program that listens can make.
     fn as_is(&mut self, path: &JailPath, facts: &Facts) -> Result<Option<Draft>, DrawError> {
         let kind = match facts.file_type {
             FileType::File => {
@@ -249,10 +237,7 @@ impl Drawing<'_> {
                 }
                 self.file(path, facts.size, Source::Root(Some(seen(facts))))
             }
-            FileType::Socket => {
-                self.notes.push(DrawNote::Socket { path: path.clone() });
-                return Ok(None);
-            }
+            FileType::Socket => return Ok(None),
             FileType::Directory => Kind::Directory,
             FileType::Symlink => Kind::Symlink { target: self.root.read_link(path)? },
             FileType::Fifo => Kind::Fifo,

@@ -20,7 +20,7 @@ mod weigh;
 pub use crate::files::Reasons;
 pub use diff::{Aspect, Aspects, Change, Difference, diff};
 pub use digest::{Digest, Hasher, Seal};
-pub use draw::{DrawError, DrawNote, DrawnUp, Given, draw_up};
+pub use draw::{DrawError, DrawnUp, Given, draw_up};
 pub use json::ParseError;
 pub use layers::{Layers, MOST_LAYERS, UnknownLayers};
 pub use model::{Config, Entry, FORMAT, Kind, Manifest, Seen, Source, Sources};
