@@ -1,4 +1,4 @@
-//! What a jail is made of: a tree, whose its files are, and the directories that engines make.
+//! What a jail is made of: a tree, the owners of its files, and the directories that engines make.
 
 use std::path::Path;
 

@@ -188,8 +188,8 @@ impl Draft {
         self.write(&Outputs { images, locks: locks.to_vec() }, prepared).map(drop)
     }
 
-    /// Takes from `tree`, to which they were written, the contents that were the root's: a profile's setup runs again before the image is
-    /// proved, and may write anew there what it wrote before, or its teardown take it away.
+    /// From now on the contents that were the root's come from `tree`, to which they were written: a profile's setup and teardown run
+    /// again for the proof, and may change or remove the root's files.
     pub(super) fn take_contents_from(&mut self, tree: &Path) {
         for (path, source) in self.sources.iter_mut().filter(|(_, source)| matches!(source, Source::Root(_))) {
             let written = path.below(tree);

@@ -64,7 +64,7 @@ pub(super) enum Ground<'a> {
     /// An unpacked image, in a jail made of it.
     Tree {
         base: &'a Base,
-        /// The image says whose its files are, and the unpacked ones do not.
+        /// The unpacked files do not have the owners that the image says, as where an ordinary user has unpacked it.
         is_theirs: bool,
     },
 }

@@ -1,9 +1,8 @@
 //! The environment of a program, and what of it an image gets.
 //!
-//! In: the environment of this process, and the variables that the user gave. Out: what the program gets, byte for byte in the
-//! same order where the user has changed nothing; the variables that the image gets, and those
-//! that it gets only if the run found files by them, or of which it is told that the run did. Never all: there are secrets
-//! among them.
+//! In: the environment of this process, and the variables that the user gave. Out: what the program gets, byte for byte and in the
+//! same order where the user has changed nothing; and two choices of it: what the image gets in any case, and what it gets, or the
+//! summary names, only if the run found files by it. An image never gets all: there are secrets among them.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

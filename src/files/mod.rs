@@ -61,7 +61,7 @@ pub enum FilesError {
 }
 
 impl FilesError {
-    /// True if something is not there as the runs found it, or not all of them found the same: nobody has to care about who leaves it out.
+    /// True if a file is not there as the runs found it, or if not all runs found the same there: an image can be built without it.
     pub fn is_trouble(&self) -> bool {
         matches!(
             self,
@@ -86,8 +86,8 @@ pub fn needed(trace: &Trace, root: &Root, policy: &Policy) -> Result<(FileSet, V
     gathered(trace, root, policy, Err)
 }
 
-/// The same for who asks for paths and reasons and not for contents: what is not there as the trace found it is taken as it is now,
-/// and told of.
+/// As [`needed`], for who asks for paths and reasons and not for contents: what is not there as the trace found it is taken as it is
+/// now, and comes back among the errors.
 ///
 /// # Errors
 /// The root cannot be read.

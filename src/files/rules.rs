@@ -82,8 +82,8 @@ fn add_directory(
 }
 
 /// Python loads a compiled module only if its source is there, with the size and the time that it was compiled from, and
-/// takes a directory for its library only if that has `os.py` (`Modules/getpath.py`); both it only looks at. They are in
-/// the set already, and without a reason more they would be left out as what was only looked at. Hollow ones will do.
+/// takes a directory for its library only if that has `os.py` (`Modules/getpath.py`). It looks at both and opens neither, so
+/// that `--stat-only omit` would leave them out, were it not for this reason. Files without content do as well.
 pub(super) fn add_sources(files: &mut FileSet, policy: &Policy, root: &Root) -> Result<(), FilesError> {
     if policy.stat_only != StatOnly::Omit || !policy.rules.is_on(Rule::PythonSource) {
         return Ok(());

@@ -13,8 +13,9 @@ use crate::trace::Trace;
 /// What the runtime supplies: a container must not carry another machine's.
 const PLACEHOLDERS: [(&[u8], &[u8]); 4] = [
     (b"/etc/hostname", b"localhost\n"),
-    // Both, whatever the machine has, as docker and the jail write it; podman starts from its machine's file. Only who takes this one, as
-    // by `chroot`, sees it; where there is no IPv6, resolvers put its address last (RFC 6724, rule 1).
+    // Both addresses, whatever the machine's own file has, as docker and the jail write it (podman starts from the machine's file).
+    // Runtimes put theirs in its place: only who enters the tree without one, as by `chroot`, sees this. Where there is no IPv6,
+    // resolvers put its address last (RFC 6724, rule 1).
     (b"/etc/hosts", b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"),
     (b"/etc/resolv.conf", b""),
     (b"/etc/mtab", b""),

@@ -51,11 +51,12 @@ impl<'a> Touched<'a> {
         Facts { mode, uid, gid, ..kept.map_or(first, |kept| kept.facts).clone() }
     }
 
-    /// Two runs must have kept the same content, and where one has kept what it changed, another must not have read what that one
-    /// wrote. Who has found the file elsewhere tells of another inode and another time, and may have found the same.
+    /// Checks that the runs found one content. All that kept it must have kept the same; and where one kept the content before it
+    /// changed the file, no other may have read what that one wrote. Inodes and times may differ all the same: of runs on two
+    /// machines they do.
     ///
     /// # Errors
-    /// It has read something else; or what one has read was changed before it was kept.
+    /// Two runs found different contents; or somebody else changed the file after a run had read it and before it was kept.
     pub(super) fn found_the_same(&self, path: &JailPath, root: &Root) -> Result<(), FilesError> {
         if let Some(other) = self.contradiction {
             return Err(conflict(path, self.header, other));
@@ -127,8 +128,8 @@ pub(super) fn linked<'a, 'b>(
     all.filter(|(_, finding)| finding.is_linked())
 }
 
-/// Of a file of several names, what a run kept before it changed it by one of these is told of the others too, where another run has
-/// read the same by them, or nothing.
+/// Where a run kept the content of a file of several names before it changed it by one of them, that content counts for the other
+/// names too, if other runs read the same by these, or nothing.
 pub(super) fn share_contents(paths: &mut BTreeMap<JailPath, Touched<'_>>, root: &Root) -> Result<(), RootError> {
     let mut kept = BTreeMap::new();
     for (path, finding) in linked(paths) {
@@ -153,8 +154,8 @@ pub(super) fn share_contents(paths: &mut BTreeMap<JailPath, Touched<'_>>, root: 
     Ok(())
 }
 
-/// Of a file of several names, a run must not have read by one what another wrote by another; as far as they still are names of one
-/// file, since numbers are given anew. Tells of all of which one has.
+/// Finds every file of several names of which one run read, by one name, what another run wrote by another name. Only names that still
+/// lead to one file count: the number of an inode that was freed is given to another file.
 pub(super) fn names_agree(paths: &BTreeMap<JailPath, Touched<'_>>, root: &Root) -> Result<Vec<Trouble>, RootError> {
     let mut troubles = Vec::new();
     let mut kept: BTreeMap<(u64, u64), Vec<(&JailPath, &Finding<'_>)>> = BTreeMap::new();

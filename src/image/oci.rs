@@ -210,7 +210,7 @@ pub(super) fn image_config(
         }
     };
     let history = history(&manifest.config.history, own, diff_ids.len());
-    // An image that has no history need not have one (`config.md`), and gets none of whoever has made nothing of it.
+    // An image need not have a history (`config.md`). One that had none, and keeps all its layers, gets none: minjail made no layer of it.
     let is_unsaid = manifest.config.history.is_empty() && !diff_ids.is_empty() && originals.len() == diff_ids.len();
     Some(ImageConfig {
         created: Some(created),

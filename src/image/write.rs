@@ -62,9 +62,9 @@ pub struct Written {
     pub notes: Notes,
 }
 
-/// Writes all outputs, and the manifest as their lock, as often as it is named. All are on the disk before the first gets
-/// its name; then the locks get theirs, and the images last: who sees an image sees its lock. Whatever fails, nothing is left of those that were not complete; standard output, which cannot
-/// be taken back, is written to only after all outputs were begun.
+/// Writes all outputs, and the manifest as a lock to each of `locks`. All are on the disk before the first gets its name; then
+/// the locks get theirs, and the images last, so that who sees an image sees its lock. Whatever fails, nothing is left of what
+/// was not complete. Standard output, which cannot be taken back, is written to only after all outputs were begun.
 ///
 /// # Errors
 /// See [`ImageError`].

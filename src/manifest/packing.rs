@@ -38,9 +38,9 @@ pub enum Times {
     Fixed,
     /// The file's own, but the epoch if that is earlier.
     Clamp,
-    /// A file that a distribution package brought, one whose compiled form names its time, and one that has the name and
-    /// the time of a package's keep their own; another
-    /// file gets the newest time of a packaged one, if that is later than the epoch, and everything else the epoch.
+    /// Three kinds of files keep their own: those that a distribution package brought, those whose compiled form names their
+    /// time, and those that have the name and the time of a package's file. Other files get the newest time of a packaged
+    /// one, if that is later than the epoch; everything else gets the epoch.
     #[default]
     Packaged,
     /// The file's or link's own; directories get the epoch, but for what a layer says that is another image's.

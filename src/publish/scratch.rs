@@ -16,8 +16,8 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes a directory in `parent` whose name begins with `prefix`, which nobody else's names should begin with: what is
-    /// called so, is the user's and is not locked, is removed.
+    /// Makes a directory in `parent` whose name begins with `prefix`. Nothing else should have such a name: what has one,
+    /// belongs to the user and is not locked, is taken for what a killed minjail has left, and removed.
     ///
     /// # Errors
     /// It cannot be made.

@@ -52,7 +52,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Gives its file, which is the one that [`Self::file`] made, the content that `write` writes, and brings it to the disk.
+    /// Lets `write` write the content of `file`, which [`Self::file`] has made, and brings it to the disk.
     pub fn fill(&self, file: File, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), PublishError> {
         let mut buffer = BufWriter::new(file);
         let written = write(&mut buffer).and_then(|()| buffer.into_inner().map_err(io::IntoInnerError::into_error));
@@ -60,8 +60,8 @@ impl Stage {
         file.sync_all().map_err(|source| PublishError::failed("write to disk", &self.target, source))
     }
 
-    /// Makes an empty directory that is to become `target`, which, if it is to be replaced, must be one of which
-    /// `is_ours` holds.
+    /// Makes an empty directory that is to become `target`. What is there already is replaced only if `force` is set, and
+    /// if it is a directory that `is_ours`.
     pub fn directory(
         target: &Path,
         force: bool,

@@ -118,9 +118,9 @@ impl<'a> Telling<'a> {
         }
     }
 
-    /// Those of one kind that say most, in their order: one says as much as a hundred of its like, as a library is needed by many and
-    /// a directory holds much. What explains something that was not told yet, and by what says most ([`weight`]), comes first, and of
-    /// each program one before a second one of any.
+    /// The reasons of one kind that are told, in their order. A hundred programs may need one library, and a few of these reasons say as
+    /// much as all. One of each program is taken before a second one of any; among these, first what leads to something that was not
+    /// told yet, then what says most ([`weight`]).
     fn chosen(&self, kind: &'a [Reason]) -> Vec<&'a Reason> {
         if kind.len() <= self.shown {
             return kind.iter().collect();
@@ -146,8 +146,8 @@ impl<'a> Telling<'a> {
     }
 }
 
-/// How little a reason says by itself. What was executed or listed is needed as a whole: that a listing has shown a name, only the
-/// call that listed explains. Whoever looks at something may do without it.
+/// How little a reason says by itself. What was executed is needed as a whole, and only the call that listed a directory explains why
+/// a name in it is there; whoever only looks at something may well do without it.
 fn weight(reason: &Reason) -> u8 {
     match reason {
         Reason::Touched { call, .. } => match &**call {

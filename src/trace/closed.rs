@@ -1,7 +1,7 @@
 //! Directories that are not open to everybody.
 //!
-//! In: the directories in which names are looked up. Out: those of them that somebody may not search. At each is looked once: who opens or
-//! closes one while a run goes on touches it, and then an image has it.
+//! In: the directories in which names are looked up. Out: those of them that somebody may not search. Each is looked at once: a run
+//! that opens or closes one later touches it by that, and so an image has it anyway.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use minjail_tracer::Searched;
 
 use crate::path::JailPath;
 
-/// So many directories are remembered; then they are looked at anew.
+/// When so many directories are remembered, all are forgotten, and looked at anew.
 const LIMIT: usize = 1 << 16;
 
 /// By its path as the tracer has it: a directory, and all above it, as far as they are closed to somebody.

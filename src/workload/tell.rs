@@ -53,7 +53,7 @@ impl Teller {
         let program = || self.programs.get(&touch.process).cloned().unwrap_or_default();
         match &touch.walk.found {
             Found::Missing => {
-                // A name that was left out is a link to nowhere: then the link is what was looked for.
+                // A name that a listing showed stands in a jail as a link to nowhere: what was looked for is then that name, and not where it leads.
                 let links = &touch.walk.links;
                 let left_out = links.last().filter(|_| touch.walk.end == OMITTED.as_bytes());
                 let end = left_out.map_or(&touch.walk.end, |link| &link.path);
