@@ -21,16 +21,16 @@ fn image(context: &TestContext, form: &str, said: &str) -> String {
 
 fn slim(context: &TestContext, arguments: &[&str]) -> Outcome {
     let out = format!("oci:{}", context.text("out"));
-    outcome_of(&mut context.minjail(&[&["slim", "--force", "-o", &out], arguments].concat()))
+    context.outcome(&[&["slim", "--force", "-o", &out], arguments].concat())
 }
 
 fn says(context: &TestContext, said: &str) {
     let out = format!("oci:{}", context.text("out"));
-    assert_eq!(outcome_of(&mut context.minjail(&["run", "-q", "--no-cache", &out])).success().text(), said);
+    assert_eq!(context.outcome(&["run", "-q", "--no-cache", &out]).success().text(), said);
 }
 
 fn cache(context: &TestContext, arguments: &[&str]) -> serde_json::Value {
-    let outcome = outcome_of(&mut context.minjail(&[&["cache", "--json"], arguments].concat())).success();
+    let outcome = context.outcome(&[&["cache", "--json"], arguments].concat()).success();
     serde_json::from_slice(&outcome.stdout).unwrap()
 }
 
@@ -82,7 +82,7 @@ fn run_and_verify_use_what_is_kept() {
     let context = TestContext::new();
     let image = image(&context, "oci", "kept");
     let run = |arguments: &[&str]| {
-        let outcome = outcome_of(&mut context.minjail(&[&["run", "-q", &image], arguments].concat()));
+        let outcome = context.outcome(&[&["run", "-q", &image], arguments].concat());
         assert_eq!(outcome.success().text(), "kept");
     };
     run(&["--no-cache"]);
@@ -96,10 +96,10 @@ fn run_and_verify_use_what_is_kept() {
     let text = format!("workloads:\n  say: {{run: [/bin/cat, {note}], expect: {{stdout: {{equals: kept}}}}}}\n");
     fs_err::write(context.path("profile.yaml"), text).unwrap();
     let profile = context.text("profile.yaml");
-    outcome_of(&mut context.minjail(&["verify", "-q", &image, "-p", &profile])).success();
+    context.outcome(&["verify", "-q", &image, "-p", &profile]).success();
     run(&["--", "/bin/cat", &note]);
     // What a program writes does not stay.
-    let outcome = outcome_of(&mut context.minjail(&["run", "-q", &image, "--", "/bin/cat", "/none"]));
+    let outcome = context.outcome(&["run", "-q", &image, "--", "/bin/cat", "/none"]);
     assert_eq!(outcome.status, 1, "{outcome}");
     slim(&context, &[&image]).success();
     assert_eq!((inode(&entry), names_in(&roots(&context)).len()), (first, 1));
@@ -132,11 +132,8 @@ fn several_at_once_share_one() {
             let (context, image) = (&context, &image);
             scope.spawn(move || {
                 let out = format!("oci:{}", context.text(&format!("out{number}")));
-                outcome_of(&mut context.minjail(&["slim", "-q", image, "-o", &out])).success();
-                assert_eq!(
-                    outcome_of(&mut context.minjail(&["run", "-q", "--no-cache", &out])).success().text(),
-                    "shared"
-                );
+                context.outcome(&["slim", "-q", image, "-o", &out]).success();
+                assert_eq!(context.outcome(&["run", "-q", "--no-cache", &out]).success().text(), "shared");
             });
         }
     });
@@ -177,7 +174,7 @@ fn what_is_used_least_recently_goes_first_and_what_is_in_use_stays() {
     )
     .success();
     assert_eq!(names(), [images[0].clone(), images[2].clone()]);
-    let shown = outcome_of(&mut context.minjail(&["cache"])).success().text();
+    let shown = context.outcome(&["cache"]).success().text();
     assert!(shown.contains("kept: 2 images, ") && shown.contains(&images[0]), "{shown}");
 }
 

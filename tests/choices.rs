@@ -163,10 +163,10 @@ fn an_included_program_runs() {
     let image = format!("oci:{}", context.text("image"));
     let lock = context.text("lock");
     let arguments = ["trace", "--lock", &lock, "-o", &image, "--include", "/usr/bin/perl", "--", "true"];
-    outcome_of(&mut context.minjail(&arguments)).success();
-    let ran = outcome_of(&mut context.minjail(&["run", &image, "--", "/usr/bin/perl", "-e", "print 6 * 7"])).success();
+    context.outcome(&arguments).success();
+    let ran = context.outcome(&["run", &image, "--", "/usr/bin/perl", "-e", "print 6 * 7"]).success();
     assert_eq!(ran.text(), "42", "its libraries came with it");
-    let why = outcome_of(&mut context.minjail(&["why", &lock, "/usr/bin/perl"])).success();
+    let why = context.outcome(&["why", &lock, "/usr/bin/perl"]).success();
     assert!(why.text().contains("included by /usr/bin/perl"), "{why}");
 }
 
@@ -191,7 +191,7 @@ fn an_included_script_and_an_included_library_work() {
         assert!(built.has(needed), "{needed} is needed by what was included");
     }
     let tree = format!("rootfs:{}", traced.context.text("tree"));
-    let ran = outcome_of(&mut traced.context.minjail(&["run", &tree, "--", &tool])).success();
+    let ran = traced.context.outcome(&["run", &tree, "--", &tool]).success();
     assert_eq!(ran.text(), "42\n", "{ran}");
 }
 
@@ -252,11 +252,11 @@ fn excluded_files_that_have_changed_since() {
     // Why something is there can be said all the same.
     let trace = traced.context.text("app.trace");
     for path in ["changed", "used"] {
-        let why = outcome_of(&mut traced.context.minjail(&["why", &trace, &format!("{work}/{path}")])).success();
+        let why = traced.context.outcome(&["why", &trace, &format!("{work}/{path}")]).success();
         assert!(why.text().contains("touched by /usr/bin/cat (openat)"), "{why}");
         assert!(why.stderr.contains("changed` has changed since the trace was made, and so on: 4 in all"), "{why}");
     }
-    let why_not = outcome_of(&mut traced.context.minjail(&["why-not", &trace, "/usr/bin/perl"])).success();
+    let why_not = traced.context.outcome(&["why-not", &trace, "/usr/bin/perl"]).success();
     assert!(why_not.text().contains("nothing that ran looked for it"), "{why_not}");
     assert!(why_not.stderr.contains("4 in all"), "{why_not}");
 }
@@ -352,7 +352,7 @@ fn what_a_thread_needs_to_end_is_there_though_no_thread_ended() {
     let built = traced.build("tree", &[]);
     let unwinder = "/usr/lib/x86_64-linux-gnu/libgcc_s.so.1";
     assert!(built.has(unwinder), "python3 ends its threads that way");
-    let why = outcome_of(&mut traced.context.minjail(&["why", &traced.context.text("tree.lock"), unwinder])).success();
+    let why = traced.context.outcome(&["why", &traced.context.text("tree.lock"), unwinder]).success();
     assert!(why.text().contains("rule thread-unwinder, for /usr/bin/python3.11"), "{why}");
     // Beside the library that the image has, a daemon thread of another run finds what it needs.
     let script = "import threading, time; threading.Thread(target=time.sleep, args=(0.05,), daemon=True).start(); \

@@ -2,14 +2,14 @@
 
 mod support;
 
-use support::{Outcome, TestContext, outcome_of, text};
+use support::{Outcome, TestContext, text};
 
 fn build(context: &TestContext, profile: &str, more: &[&str]) -> Outcome {
     let file = context.text("app.yaml");
     fs_err::write(&file, profile).expect("the directory is ours");
     let output = format!("rootfs:{}", context.text("out"));
     let arguments = [&["build", &file, "-o", &output, "--force"][..], more].concat();
-    outcome_of(&mut context.minjail(&arguments)).success()
+    context.outcome(&arguments).success()
 }
 
 #[test]

@@ -42,17 +42,17 @@ fn directories_and_files_are_there_and_stay_out() {
         touch new /vol/x/new; ls . /vol/x; ls /vol";
     let config = json!({"Cmd": ["/bin/sh", "-c", script], "WorkingDir": "/work/deep", "Volumes": {"/vol/x/": {}}});
     let image = bare(&context, &config);
-    let whole = outcome_of(&mut context.minjail(&["run", "-q", &image])).success();
+    let whole = context.outcome(&["run", "-q", &image]).success();
     assert!(whole.text().starts_with("/work/deep\n0:0 755\n0:0 755\n0:0 755\n"), "{whole}");
     assert!(whole.text().contains("/etc:\nhostname\nhosts\nresolv.conf\n2\nminjail\n"), "{whole}");
     let out = format!("oci:{}", context.text("out"));
-    outcome_of(&mut context.minjail(&["slim", "-q", &image, "-o", &out])).success();
+    context.outcome(&["slim", "-q", &image, "-o", &out]).success();
     let paths = paths(&context);
     assert!(paths.iter().any(|path| path == "/bin/sh"), "{paths:?}");
     for made in ["/etc", "/work", "/vol"] {
         assert!(!paths.iter().any(|path| path.starts_with(made)), "{made}: {paths:?}");
     }
-    outcome_of(&mut context.minjail(&["run", "-q", &out])).assert_same_as(&whole);
+    context.outcome(&["run", "-q", &out]).assert_same_as(&whole);
 }
 
 /// A directory that is not there and no engine makes is still the user's mistake.
@@ -66,7 +66,7 @@ fn another_working_directory_is_not_made() {
     let profile = "workloads:\n  list: {run: [/bin/ls, /], cwd: /gone}\n";
     fs_err::write(context.path("list.yaml"), profile).unwrap();
     let out = format!("oci:{}", context.text("out"));
-    let refused = outcome_of(&mut context.minjail(&["slim", &image, "-p", &context.text("list.yaml"), "-o", &out]));
+    let refused = context.outcome(&["slim", &image, "-p", &context.text("list.yaml"), "-o", &out]);
     refused.assert_refused(125, &["failed to enter the working directory `/gone`"]);
 }
 
@@ -82,7 +82,7 @@ fn podman_makes_the_same_of_both_images() {
     });
     let image = bare(&context, &config);
     let out = format!("oci:{}", context.text("out"));
-    outcome_of(&mut context.minjail(&["slim", "-q", &image, "-o", &out])).success();
+    context.outcome(&["slim", "-q", &image, "-o", &out]).success();
     let podman = Podman::new();
     let (whole, small) = (podman.pull(&context, &image), podman.pull(&context, &out));
     for options in [&[][..], &["--read-only"]] {

@@ -112,7 +112,7 @@ fn runtimes_run_what_umoci_unpacks() {
     let built = Built::new();
     let (bundle, state) = (built.bundle(), built.at("state"));
     let tree = format!("rootfs:{bundle}/rootfs");
-    outcome_of(&mut built.context.minjail(&["check", "-q", &tree, "--lock", &built.at("app.lock")])).success();
+    built.context.outcome(&["check", "-q", &tree, "--lock", &built.at("app.lock")]).success();
     let runtime = |name: &str, options: &[&str]| {
         let mut command = limited(name);
         command.args(["--root", &state]).args(options).args(["run", "-b", &bundle, &built.id()]);
@@ -241,8 +241,8 @@ fn a_registry_gives_back_what_it_got() {
     let digest = |layout: &str| built.json(format!("{layout}/index.json"))["manifests"][0]["digest"].clone();
     assert_eq!(digest("back"), digest("layout"));
     let back = built.place("oci:back:1");
-    outcome_of(&mut built.context.minjail(&["check", "-q", &back, "--lock", &built.at("app.lock")])).success();
-    outcome_of(&mut built.context.minjail(&["run", &back])).assert_same_as(&built.native);
+    built.context.outcome(&["check", "-q", &back, "--lock", &built.at("app.lock")]).success();
+    built.context.outcome(&["run", &back]).assert_same_as(&built.native);
 }
 
 /// Where Debian's `golang-github-opencontainers-image-spec-dev` has the schemas of the OCI image specification.

@@ -17,7 +17,7 @@ const NOT_FOUND: i32 = 127;
 /// Runs minjail, which must refuse and leave the directory as it was.
 fn refused(context: &TestContext, arguments: &[&str], status: i32, words: &[&str]) -> Outcome {
     let before = context.listing();
-    let outcome = outcome_of(&mut context.minjail(arguments));
+    let outcome = context.outcome(arguments);
     outcome.assert_refused(status, words);
     assert_eq!(context.listing(), before, "something was left behind\n{outcome}");
     outcome
@@ -90,7 +90,7 @@ fn an_empty_command() {
     let out = docker_archive(&context);
     let before = context.listing();
     for arguments in [vec!["trace", "-o", &out], vec!["trace", "-o", &out, "--"]] {
-        let outcome = outcome_of(&mut context.minjail(&arguments));
+        let outcome = context.outcome(&arguments);
         assert_eq!(outcome.status, FAILED, "{outcome}");
         assert!(outcome.stderr.contains("error: ") && outcome.stderr.contains("CMD"), "{outcome}");
     }
@@ -121,7 +121,7 @@ fn an_output_that_is_already_there() {
 
     let trace = context.text("app.trace");
     let forced = ["trace", "--force", "-t", &trace, "-o", &out, "--", "cat", "/etc/debian_version"];
-    outcome_of(&mut context.minjail(&forced)).success();
+    context.outcome(&forced).success();
     assert!(fs_err::metadata(&file).expect("it was replaced").len() > 100_000);
 
     let tree = context.path("tree");
@@ -140,9 +140,9 @@ fn an_output_that_is_already_there() {
         refused(&context, &run, FAILED, &["a directory of something else"]);
     }
     fs_err::remove_file(tree.join("precious")).expect("it was left alone");
-    outcome_of(&mut context.minjail(&forced)).success();
+    context.outcome(&forced).success();
     fs_err::write(tree.join("mine"), "").expect("the directory is ours");
-    outcome_of(&mut context.minjail(&forced)).success();
+    context.outcome(&forced).success();
     assert!(!tree.join("mine").exists() && tree.join("etc/debian_version").exists());
     let names = support::names_in(&context.path(""));
     let hidden: Vec<&String> = names.iter().filter(|name| name.starts_with('.') || name.contains("tmp")).collect();
@@ -172,7 +172,7 @@ fn a_trace_that_is_not_there_or_not_a_trace() {
 fn a_trace_that_was_cut_off() {
     let context = TestContext::new();
     let trace = context.text("app.trace");
-    outcome_of(&mut context.minjail(&["trace", "-q", "-t", &trace, "--", "/bin/true"])).success();
+    context.outcome(&["trace", "-q", "-t", &trace, "--", "/bin/true"]).success();
     let records = context.path("app.trace/trace.jsonl");
     let text = fs_err::read_to_string(&records).expect("it was written");
     let output = format!("rootfs:{}", context.text("out"));
@@ -188,8 +188,8 @@ fn a_trace_that_was_cut_off() {
 fn a_trace_that_has_lost_a_line() {
     let context = TestContext::new();
     let (trace, joined) = (context.text("app.trace"), context.text("joined.trace"));
-    outcome_of(&mut context.minjail(&["trace", "-q", "-t", &trace, "--", "/bin/true"])).success();
-    outcome_of(&mut context.minjail(&["merge", "-q", "-t", &trace, "-o", &joined])).success();
+    context.outcome(&["trace", "-q", "-t", &trace, "--", "/bin/true"]).success();
+    context.outcome(&["merge", "-q", "-t", &trace, "-o", &joined]).success();
     let output = format!("rootfs:{}", context.text("out"));
     for name in ["app.trace/trace.jsonl", "joined.trace/trace.jsonl"] {
         let records = context.path(name);
@@ -349,7 +349,7 @@ fn user_namespaces_are_unavailable() {
     let context = TestContext::new();
     let out = format!("rootfs:{}", context.text("tree"));
     let trace = context.text("true.trace");
-    outcome_of(&mut context.minjail(&["trace", "-t", &trace, "-o", &out, "--", "true"])).success();
+    context.outcome(&["trace", "-t", &trace, "-o", &out, "--", "true"]).success();
     // The limit is the new namespace's own, so that nobody else feels it (user_namespaces(7)).
     let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
     let mut command = context.command("unshare");
@@ -363,7 +363,7 @@ fn the_doctor_finds_what_is_forbidden() {
         return;
     }
     let context = TestContext::new();
-    let healthy = outcome_of(&mut context.minjail(&["doctor"])).success();
+    let healthy = context.outcome(&["doctor"]).success();
     assert!(healthy.stderr.is_empty(), "{}", healthy.stderr);
     let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
     let mut command = context.command("unshare");
@@ -461,10 +461,10 @@ fn a_time_longer_than_any_clock_goes() {
     );
     context.lay_out(&[("long.yaml", &profile)]);
     let output = format!("rootfs:{}", context.text("rootfs"));
-    let built = outcome_of(&mut context.minjail(&["build", "long.yaml", "-o", &output]));
+    let built = context.outcome(&["build", "long.yaml", "-o", &output]);
     assert!(!built.stderr.contains("panicked"), "{built}");
     let slim = ["slim", &output, "--for", &format!("{long}s"), "-o", &format!("rootfs:{}", context.text("slim"))];
-    let slimmed = outcome_of(&mut context.minjail(&slim));
+    let slimmed = context.outcome(&slim);
     assert!(!slimmed.stderr.contains("panicked"), "{slimmed}");
 }
 

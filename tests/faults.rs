@@ -97,8 +97,7 @@ impl Ground {
     fn assert_whole(&self, what: &str) {
         if self.context.path("out/layout").exists() {
             let layout = format!("oci:{}:1", self.context.text("out/layout"));
-            outcome_of(&mut self.context.minjail(&["check", "-q", &layout, "--lock", &self.context.text("app.lock")]))
-                .success();
+            self.context.outcome(&["check", "-q", &layout, "--lock", &self.context.text("app.lock")]).success();
         }
         if let Ok(archive) = fs_err::read(self.context.path("out/archive.tar")) {
             assert!(archive == self.expected.1, "{what}: the archive is not whole");
@@ -279,15 +278,15 @@ fn killed_while_it_traces_it_leaves_the_old_or_the_new() {
         child.wait().expect("it is our child");
         // One of the two, and there is always one: each came in the place of the other.
         assert!(images.contains(&index("out/layout/index.json").expect("an image is there")), "{what}");
-        outcome_of(&mut ground.context.minjail(&["run", "-q", &format!("oci:{}:1", at("out/layout"))])).success();
+        ground.context.outcome(&["run", "-q", &format!("oci:{}:1", at("out/layout"))]).success();
         let again = ["build", "-q", "--force", "-t", &at("out/app.trace"), "-o", &format!("oci:{}:1", at("out/again"))];
-        outcome_of(&mut ground.context.minjail(&again)).success();
+        ground.context.outcome(&again).success();
         assert!(images.contains(&index("out/again/index.json").expect("it was built")), "{what}: the trace is neither");
     }
     outcome_of(&mut traced(&ground, "one")).success();
     assert_eq!(ground.leftovers(), [""; 0], "in {}", at("out"));
     assert_eq!(names_in(&ground.context.path("tmp")), [""; 0], "in {}", at("tmp"));
-    outcome_of(&mut ground.context.minjail(&["check", "-q", &format!("oci:{}:1", at("out/layout"))])).success();
+    ground.context.outcome(&["check", "-q", &format!("oci:{}:1", at("out/layout"))]).success();
 }
 
 #[test]
@@ -312,7 +311,7 @@ fn of_two_different_ones_no_image_is_beside_the_others_lock() {
             .collect();
         let won = children.into_iter().map(|mut child| child.wait().expect("it is our child"));
         assert!(won.filter(std::process::ExitStatus::success).count() > 0, "somebody wins");
-        let checked = outcome_of(&mut ground.context.minjail(&["check", &layout]));
+        let checked = ground.context.outcome(&["check", &layout]);
         assert_eq!(checked.status, 0, "round {round}: {checked}");
         assert_eq!(ground.leftovers(), [""; 0]);
     }
@@ -331,7 +330,7 @@ fn a_program_that_clears_the_directory_for_temporary_files() {
     assert!(!records.contains(".minjail"), "{records}");
     let output = context.text("out");
     let build = ["build", "-q", "-t", &context.text("app.trace"), "-o", &format!("rootfs:{output}")];
-    outcome_of(&mut context.minjail(&build)).success();
+    context.outcome(&build).success();
     let changed = format!("{output}{}/changed", text(&context.work()));
     assert_eq!(fs_err::read_to_string(changed).expect("it is packed"), "before\n");
 }

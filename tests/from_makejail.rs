@@ -108,7 +108,7 @@ fn preserved_files_are_a_volume() {
     let page = support::text(&context.work().join("www"));
     let script = format!("cat {page}/page");
     let image = format!("oci:{}:1", context.text("image"));
-    outcome_of(&mut context.minjail(&["trace", "-q", "-o", &image, "--", "sh", "-c", &script])).success();
+    context.outcome(&["trace", "-q", "-o", &image, "--", "sh", "-c", &script]).success();
     fs_err::write(context.work().join("www/page"), "second\n").expect("the directory can be written");
     let podman = support::podman::Podman::new();
     let id = podman.pull(&context, &image);

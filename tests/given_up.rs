@@ -52,7 +52,7 @@ impl Given {
         let native = outcome_of(self.context.command(&program).arg(how).args(paths)).success();
         let mut command = self.context.minjail(&["trace", "-q", "--force", "-t", &trace, "-o", &tree, "--", &program]);
         outcome_of(command.arg(how).args(paths)).success().assert_same_as(&native);
-        let inside = outcome_of(&mut self.context.minjail(&["run", "-q", &tree]));
+        let inside = self.context.outcome(&["run", "-q", &tree]);
         assert_eq!(inside.text(), native.text(), "{how}: {inside}");
         native.text()
     }
@@ -132,8 +132,7 @@ fn what_is_there_and_refused_has_no_content() {
         assert_eq!(style(&built.at(name)), Some((mode, 0)), "{name}");
         assert_eq!(built.text(name), content, "{name}");
     }
-    let inside =
-        outcome_of(&mut traced.context.minjail(&["run", "-q", &format!("rootfs:{}", traced.context.text("tree"))]));
+    let inside = traced.context.outcome(&["run", "-q", &format!("rootfs:{}", traced.context.text("tree"))]);
     inside.success().assert_same_as(&traced.outcome);
 }
 
@@ -203,5 +202,5 @@ true"#;
         assert_eq!(support::names_in(&built.at(name)), [""; 0], "{name}");
     }
     let image = format!("rootfs:{}", traced.context.text("tree"));
-    outcome_of(&mut traced.context.minjail(&["run", "-q", &image])).success().assert_same_as(&traced.outcome);
+    traced.context.outcome(&["run", "-q", &image]).success().assert_same_as(&traced.outcome);
 }

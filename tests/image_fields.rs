@@ -8,7 +8,7 @@ use support::{Outcome, TestContext, needs_root, outcome_of, text};
 fn build(context: &TestContext, profile: &str, output: &str, more: &[&str]) -> Outcome {
     let file = context.text("app.yaml");
     fs_err::write(&file, profile).expect("the directory is ours");
-    outcome_of(&mut context.minjail(&[&["build", &file, "-o", output][..], more].concat()))
+    context.outcome(&[&["build", &file, "-o", output][..], more].concat())
 }
 
 /// A server whose image is checked by `check`.
@@ -42,7 +42,7 @@ fn a_health_check_is_traced_and_proved() {
     let curl = context.path("tree/usr/bin/curl");
     assert!(curl.exists(), "the image has what its check needs");
     fs_err::remove_file(curl).unwrap();
-    let verdict = outcome_of(&mut context.minjail(&["verify", &tree, "-p", &context.text("app.yaml")]));
+    let verdict = context.outcome(&["verify", &tree, "-p", &context.text("app.yaml")]);
     assert_eq!(verdict.status, 3, "{verdict}");
     assert!(
         verdict.stderr.contains("the health check failed") && verdict.stderr.contains("/usr/bin/curl"),
@@ -58,7 +58,7 @@ fn a_port_that_the_kernel_has_chosen_is_not_exposed() {
         "import socket\nfor port in (0, 50051):\n    s = socket.socket(); s.bind(('127.0.0.1', port)); s.listen()\n";
     let tree = format!("rootfs:{}", context.text("tree"));
     let run = ["trace", "-t", &context.text("x.trace"), "-o", &tree, "--", "/usr/bin/python3", "-c", script];
-    let outcome = outcome_of(&mut context.minjail(&run)).success();
+    let outcome = context.outcome(&run).success();
     assert!(outcome.stderr.contains("; ports 50051/tcp\n"), "{outcome}");
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 use support::crafted::{Compression, archive, docker_of, lay_out, oci_of, sha256, tar};
-use support::{Outcome, TestContext, outcome_of};
+use support::{TestContext, outcome_of};
 
 /// The one layer of the images here: a busybox that is all of it.
 fn layer() -> Vec<u8> {
@@ -49,10 +49,6 @@ fn image(context: &TestContext, form: &str, name: &str, configuration: Vec<u8>) 
     format!("{form}:{}", context.text(name))
 }
 
-fn minjail(context: &TestContext, arguments: &[&str]) -> Outcome {
-    outcome_of(&mut context.minjail(arguments))
-}
-
 /// The configuration of the image in a layout.
 fn config_of(context: &TestContext, layout: &str) -> Value {
     let read = |name: &str| -> Value {
@@ -74,30 +70,32 @@ fn the_input_is_never_the_output() {
         for output in [&image, &linked, &format!("rootfs:{at}"), &format!("oci:{at}")] {
             for command in ["slim", "unpack"] {
                 // A directory that is no layout is refused before that.
-                let outcome = minjail(&context, &[command, &image, "-q", "-o", output, "--force"]);
+                let outcome = context.outcome(&[command, &image, "-q", "-o", output, "--force"]);
                 outcome.assert_refused(125, &["hint: "]);
                 if *output == image || *output == linked {
                     outcome.assert_refused(125, &["is the input itself", "a place of its own"]);
                 }
             }
         }
-        minjail(&context, &["unpack", &image, "-q", "-o", &format!("layer:{}", context.text("whole")), "--force"])
+        context
+            .outcome(&["unpack", &image, "-q", "-o", &format!("layer:{}", context.text("whole")), "--force"])
             .success();
     }
     let image = format!("oci:{}", context.text("oci"));
     let inside = format!("oci-archive:{}", context.text("oci/small.tar"));
     let file = format!("oci-archive:{}", context.text("oci-archive"));
-    minjail(&context, &["unpack", &image, "-o", &inside]).assert_refused(125, &["lies in the input"]);
+    context.outcome(&["unpack", &image, "-o", &inside]).assert_refused(125, &["lies in the input"]);
     let (out, lock) = (format!("layer:{}", context.text("out")), context.text("oci-archive"));
-    minjail(&context, &["slim", &file, "--force", "-o", &out, "--lock", &lock])
+    context
+        .outcome(&["slim", &file, "--force", "-o", &out, "--lock", &lock])
         .assert_refused(125, &["is the input itself"]);
 
     // A tree with its lock is minjail's own to replace, but not while it is read.
     let tree = format!("rootfs:{}", context.text("tree"));
-    minjail(&context, &["unpack", &image, "-q", "-o", &tree]).success();
+    context.outcome(&["unpack", &image, "-q", "-o", &tree]).success();
     for output in [tree.clone(), format!("oci:{}", context.text("tree/out"))] {
         let arguments = ["slim", &tree, "--force", "-o", &output, "--", "/bin/busybox", "true"];
-        minjail(&context, &arguments).assert_refused(125, &["the input", "a place of its own"]);
+        context.outcome(&arguments).assert_refused(125, &["the input", "a place of its own"]);
     }
     assert!(context.path("tree/bin/busybox").exists() && !context.path("tree/out").exists());
 }
@@ -109,7 +107,7 @@ fn an_image_of_another_system_is_not_run() {
     for form in ["oci", "docker-archive"] {
         let image = image(&context, form, form, windows.clone());
         let out = format!("oci:{}", context.text("out"));
-        let outcome = minjail(&context, &["slim", &image, "-o", &out]);
+        let outcome = context.outcome(&["slim", &image, "-o", &out]);
         outcome.assert_refused(125, &["the image is for windows, and this machine runs linux", "minjail unpack"]);
     }
 }
@@ -121,9 +119,8 @@ fn a_platform_counts_in_every_form() {
     for form in ["oci", "oci-archive", "docker-archive"] {
         let image = image(&context, form, form, arm.clone());
         let out = format!("layer:{}", context.text("out"));
-        let unpack = |platform: &str| {
-            minjail(&context, &["unpack", "-q", &image, "--force", "-o", &out, "--platform", platform])
-        };
+        let unpack =
+            |platform: &str| context.outcome(&["unpack", "-q", &image, "--force", "-o", &out, "--platform", platform]);
         for right in ["linux/arm", "linux/arm/v7"] {
             unpack(right).success();
         }
@@ -140,16 +137,17 @@ fn sets_are_read_as_engines_read_them() {
     let sets = json!({"Volumes": {"/data": null, "/more": {"a": [1]}}, "ExposedPorts": {"80/tcp": null}});
     let image = image(&context, "oci", "image", configuration(&json!({}), &sets));
     let out = format!("oci:{}", context.text("out"));
-    minjail(&context, &["slim", "-q", &image, "-o", &out, "--", "/bin/busybox", "true"]).success();
+    context.outcome(&["slim", "-q", &image, "-o", &out, "--", "/bin/busybox", "true"]).success();
     let config = &config_of(&context, "out")["config"];
     assert_eq!(
         (&config["Volumes"], &config["ExposedPorts"]),
         (&json!({"/data": {}, "/more": {}}), &json!({"80/tcp": {}}))
     );
-    minjail(&context, &["unpack", "-q", &image, "--force", "-o", &out]).success();
+    context.outcome(&["unpack", "-q", &image, "--force", "-o", &out]).success();
     let odd = configuration(&json!({}), &json!({"Volumes": {"/data": "text"}}));
     let image = self::image(&context, "oci", "odd", odd);
-    minjail(&context, &["unpack", &image, "-o", &format!("layer:{}", context.text("odd.tar"))])
+    context
+        .outcome(&["unpack", &image, "-o", &format!("layer:{}", context.text("odd.tar"))])
         .assert_refused(125, &["hint"]);
 }
 
@@ -158,11 +156,11 @@ fn a_working_directory_is_taken_by_the_letter() {
     let context = TestContext::new();
     let config = json!({"WorkingDir": "/etc/../bin//.", "Cmd": ["/bin/busybox", "pwd"]});
     let image = image(&context, "oci", "image", configuration(&json!({}), &config));
-    assert_eq!(minjail(&context, &["run", &image]).success().text(), "/bin\n");
+    assert_eq!(context.outcome(&["run", &image]).success().text(), "/bin\n");
     let out = format!("oci:{}", context.text("out"));
-    minjail(&context, &["slim", "-q", &image, "-o", &out]).success();
+    context.outcome(&["slim", "-q", &image, "-o", &out]).success();
     assert_eq!(config_of(&context, "out")["config"]["WorkingDir"], "/bin");
-    assert_eq!(minjail(&context, &["run", &out]).success().text(), "/bin\n");
+    assert_eq!(context.outcome(&["run", &out]).success().text(), "/bin\n");
 }
 
 #[test]
@@ -170,7 +168,7 @@ fn what_cannot_be_executed_is_told_from_what_is_not_there() {
     let context = TestContext::new();
     let image = image(&context, "oci", "image", configuration(&json!({}), &json!({})));
     let tree = format!("rootfs:{}", context.text("tree"));
-    minjail(&context, &["unpack", "-q", &image, "-o", &tree]).success();
+    context.outcome(&["unpack", "-q", &image, "-o", &tree]).success();
     fs_err::set_permissions(context.path("tree/etc/passwd"), PermissionsExt::from_mode(0o644)).unwrap();
     let out = format!("oci:{}", context.text("out"));
     for (program, status) in [("/etc/passwd", 126), ("/etc", 126), ("/etc/nothing", 127), ("nothing", 127)] {
@@ -179,11 +177,11 @@ fn what_cannot_be_executed_is_told_from_what_is_not_there() {
             if image.starts_with("oci:") && program == "/etc/passwd" {
                 continue;
             }
-            let outcome = minjail(&context, &["slim", image, "-o", &out, "--", program]);
+            let outcome = context.outcome(&["slim", image, "-o", &out, "--", program]);
             outcome.assert_refused(status, &[program, "hint: "]);
             assert!(!context.path("out").exists());
         }
-        assert_eq!(minjail(&context, &["run", &tree, "--", program]).status, status);
+        assert_eq!(context.outcome(&["run", &tree, "--", program]).status, status);
     }
 }
 
@@ -195,15 +193,15 @@ fn every_signal_may_be_the_one_that_stops() {
         let config = json!({"StopSignal": signal});
         let _ = fs_err::remove_dir_all(context.path("image"));
         let image = image(&context, "oci", "image", configuration(&json!({}), &config));
-        minjail(&context, &["slim", "-q", &image, "--force", "-o", &out]).success();
+        context.outcome(&["slim", "-q", &image, "--force", "-o", &out]).success();
         assert_eq!(config_of(&context, "out")["config"]["StopSignal"], signal);
     }
     // It is sent, too: else the program would end a long time later, by SIGKILL, and that is a failure.
     let config = json!({"StopSignal": "SIGRTMIN+3", "Cmd": ["/bin/busybox", "sleep", "1000"]});
     let image = image(&context, "oci", "server", configuration(&json!({}), &config));
-    minjail(&context, &["slim", "-q", &image, "--force", "-o", &out, "--for", "1"]).success();
+    context.outcome(&["slim", "-q", &image, "--force", "-o", &out, "--for", "1"]).success();
     let odd = self::image(&context, "oci", "odd", configuration(&json!({}), &json!({"StopSignal": "SIGODD"})));
-    minjail(&context, &["slim", &odd, "--force", "-o", &out]).assert_refused(125, &["`SIGODD`, which is no signal"]);
+    context.outcome(&["slim", &odd, "--force", "-o", &out]).assert_refused(125, &["`SIGODD`, which is no signal"]);
 }
 
 /// What only some engine knows, or nobody yet.
@@ -233,8 +231,8 @@ fn unpack_leaves_the_configuration_as_it_is() {
     let (mut from, tree) = (image.clone(), format!("rootfs:{}", context.text("tree")));
     for (number, form) in ["oci", "docker-archive", "oci-archive", "oci"].into_iter().enumerate() {
         let to = format!("{form}:{}", context.text(&format!("out{number}")));
-        minjail(&context, &["unpack", "-q", &from, "--platform", "plan9/amd64", "-o", &to]).success();
-        assert_eq!(minjail(&context, &["diff", &image, &to]).status, 0);
+        context.outcome(&["unpack", "-q", &from, "--platform", "plan9/amd64", "-o", &to]).success();
+        assert_eq!(context.outcome(&["diff", &image, &to]).status, 0);
         from = to;
     }
     // The layer is written anew, with what it amounts to.
@@ -255,9 +253,9 @@ fn unpack_leaves_the_configuration_as_it_is() {
         assert_eq!(index(layout)["org.opencontainers.image.ref.name"], "v1", "the name stays too");
     }
     // The lock has all of it, so that the same image can be made from the tree.
-    minjail(&context, &["unpack", "-q", &image, "-o", &tree]).success();
+    context.outcome(&["unpack", "-q", &image, "-o", &tree]).success();
     let (lock, again) = (context.text("tree.lock"), format!("oci:{}", context.text("again")));
-    minjail(&context, &["build", "-q", "--locked", &lock, "--root", &context.text("tree"), "-o", &again]).success();
+    context.outcome(&["build", "-q", "--locked", &lock, "--root", &context.text("tree"), "-o", &again]).success();
     same("again");
     let format = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/format1.py");
     let told = outcome_of(context.command("python3").args([format, &lock, &context.text("tree")])).success().text();
@@ -273,7 +271,7 @@ fn a_name_stays_with_the_image() {
     let image = image(&context, "docker-archive", "image.tar", configuration(&json!({}), &json!({})));
     let out = |form: &str| format!("{form}:{}", context.text(&format!("out.{form}")));
     for form in ["docker-archive", "oci-archive"] {
-        minjail(&context, &["unpack", "-q", &image, "-o", &out(form)]).success();
+        context.outcome(&["unpack", "-q", &image, "-o", &out(form)]).success();
     }
     let read = |archive: &str, name: &str| -> Value {
         let archive = context.text(&format!("out.{archive}"));
@@ -284,7 +282,7 @@ fn a_name_stays_with_the_image() {
     let annotations = &read("oci-archive", "index.json")["manifests"][0]["annotations"];
     assert_eq!(annotations["io.containerd.image.name"], "docker.io/library/x:latest");
     let other = format!("{}:y:2", out("docker-archive"));
-    minjail(&context, &["unpack", "-q", &image, "--force", "-o", &other]).success();
+    context.outcome(&["unpack", "-q", &image, "--force", "-o", &other]).success();
     assert_eq!(read("docker-archive", "manifest.json")[0]["RepoTags"], json!(["y:2"]));
 }
 
@@ -296,9 +294,9 @@ fn slim_keeps_all_that_it_does_not_change() {
     let original: Value = serde_json::from_slice(&own).unwrap();
     let image = image(&context, "oci", "image", own);
     let out = format!("oci:{}", context.text("out"));
-    let told = minjail(&context, &["slim", &image, "-o", &out]).success();
+    let told = context.outcome(&["slim", &image, "-o", &out]).success();
     assert!(!told.stderr.contains("health check"), "{told}");
-    minjail(&context, &["check", "-q", &out]).success();
+    context.outcome(&["check", "-q", &out]).success();
     let small = config_of(&context, "out");
     for (key, value) in original.as_object().unwrap() {
         if !["config", "rootfs", "history", "created"].contains(&key.as_str()) {
@@ -314,7 +312,7 @@ fn slim_keeps_all_that_it_does_not_change() {
     assert_eq!(small["created"], "1970-01-01T00:00:00Z");
     // What has nothing odd has nothing more in its lock.
     let plain = self::image(&context, "oci", "plain", configuration(&json!({}), &json!({})));
-    minjail(&context, &["slim", "-q", "--force", &plain, "-o", &out]).success();
+    context.outcome(&["slim", "-q", "--force", &plain, "-o", &out]).success();
     assert!(!fs_err::read_to_string(context.path("out.lock")).unwrap().contains("\"extra\""));
 }
 
@@ -332,7 +330,7 @@ fn of_several_variants_one_must_be_named() {
     document["manifests"] = json!(platforms);
     fs_err::write(&index, document.to_string()).unwrap();
     let out = format!("layer:{}", context.text("out"));
-    let unpack = |platform: &str| minjail(&context, &["unpack", "-q", &image, "-o", &out, "--platform", platform]);
+    let unpack = |platform: &str| context.outcome(&["unpack", "-q", &image, "-o", &out, "--platform", platform]);
     let words = ["several images for linux/arm: linux/arm/v6, linux/arm/v7", "`--platform linux/arm/v7`"];
     unpack("linux/arm").assert_refused(125, &words);
     unpack("linux/arm/v7").success();
@@ -348,7 +346,7 @@ fn what_kind_of_file_it_is_is_said() {
     let layout_path = layout.split_once(':').unwrap().1;
     let out = format!("layer:{}", context.text("out"));
     let refused =
-        |image: &str, words: &[&str]| minjail(&context, &["unpack", image, "-o", &out]).assert_refused(125, words);
+        |image: &str, words: &[&str]| context.outcome(&["unpack", image, "-o", &out]).assert_refused(125, words);
     refused(&format!("oci-archive:{docker}"), &["is a docker archive", &format!("`docker-archive:{docker}`")]);
     refused(&format!("docker-archive:{oci}"), &["is an archive of an OCI layout", &format!("`oci-archive:{oci}`")]);
     refused(&format!("oci:{docker}"), &["is a file", &format!("`docker-archive:{docker}`")]);
@@ -380,7 +378,7 @@ fn images_without_a_name_have_a_number() {
     fs_err::write(context.path("image.tar"), archive(&parts)).unwrap();
     let image = format!("docker-archive:{}", context.text("image.tar"));
     let out = format!("oci:{}", context.text("out"));
-    let unpack = |image: &str| minjail(&context, &["unpack", "-q", image, "--force", "-o", &out]);
+    let unpack = |image: &str| context.outcome(&["unpack", "-q", image, "--force", "-o", &out]);
     let told = format!("@0 (sha256:{}), @1 (sha256:{})", sha256(&configurations[0]), sha256(&configurations[1]));
     unpack(&image).assert_refused(125, &[&told, "`docker-archive:FILE:@N`"]);
     unpack(&format!("{image}:@2")).assert_refused(125, &["no image here is called `@2`", &told]);
@@ -396,7 +394,7 @@ fn every_reader_has_limits_and_a_platform() {
     let context = TestContext::new();
     let image = image(&context, "oci", "image", configuration(&json!({}), &json!({})));
     let (out, profile) = (format!("oci:{}", context.text("out")), context.text("profile.yaml"));
-    minjail(&context, &["slim", "-q", &image, "-o", &out]).success();
+    context.outcome(&["slim", "-q", &image, "-o", &out]).success();
     fs_err::write(&profile, "workloads: {one: {run: [/bin/busybox, \"true\"]}}\n").unwrap();
     for arguments in [
         &["run", "-q", "--no-cache", &out][..],
@@ -405,7 +403,7 @@ fn every_reader_has_limits_and_a_platform() {
         &["check", "-q", &out],
         &["verify", "-q", &out, "-p", &profile],
     ] {
-        let with = |more: &[&str]| minjail(&context, &[arguments, more].concat());
+        let with = |more: &[&str]| context.outcome(&[arguments, more].concat());
         with(&["--max-entries", "4000", "--max-size", "32M", "--platform", "linux/amd64"]).success();
         with(&["--max-entries", "2"]).assert_refused(125, &["more than 2 entries", "--max-entries N"]);
         with(&["--max-size", "4K"]).assert_refused(125, &["more than 4096 bytes", "--max-size BYTES"]);
@@ -424,7 +422,7 @@ fn all_names_stay_with_the_image() {
     parts.insert("manifest.json".to_owned(), manifest.to_string().into_bytes());
     fs_err::write(context.path("image.tar"), archive(&parts)).unwrap();
     let (image, out) = (format!("docker-archive:{}", context.text("image.tar")), context.text("out"));
-    let unpack = |from: &str, to: &str| minjail(&context, &["unpack", "-q", "--force", from, "-o", to]).success();
+    let unpack = |from: &str, to: &str| context.outcome(&["unpack", "-q", "--force", from, "-o", to]).success();
     let read = |name: &str| -> Value {
         let bytes = context.command("tar").args(["-xOf", &out, name]).output().unwrap().stdout;
         serde_json::from_slice(&bytes).unwrap()
@@ -466,12 +464,12 @@ fn what_is_refused_is_told_with_a_way_out() {
         for command in
             [&["unpack", &image, "-o", "oci:out"][..], &["slim", &image, "-o", "oci:out"], &["diff", &image, &image]]
         {
-            minjail(&context, command).assert_refused(125, &[words, &blob(&layers[0])]);
+            context.outcome(command).assert_refused(125, &[words, &blob(&layers[0])]);
         }
         fs_err::remove_dir_all(context.path("image")).unwrap();
     }
     let ids = vec![format!("sha256:{}", sha256(&layer())); 2];
     let two = json!({"rootfs": {"type": "layers", "diff_ids": ids}});
     let image = image(&context, "oci", "image", configuration(&two, &json!({})));
-    minjail(&context, &["diff", &image, &image]).assert_refused(125, &["its configuration lists 2", "pull it again"]);
+    context.outcome(&["diff", &image, &image]).assert_refused(125, &["its configuration lists 2", "pull it again"]);
 }

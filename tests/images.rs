@@ -42,7 +42,7 @@ fn the_image_of_cat_is_small_and_everything_in_it_has_a_reason() {
     assert!(paths.contains(&note.as_str()), "the lock lacks {note}: {paths:?}");
     for path in paths {
         for source in ["app.lock", "app.trace"] {
-            let why = outcome_of(&mut context.minjail(&["why", &context.text(source), path]));
+            let why = context.outcome(&["why", &context.text(source), path]);
             // A trace knows only what was touched; what the rules add stands in the lock.
             if source == "app.lock" || path == note {
                 assert!(why.status == 0 && why.text().contains(path), "{path} has no reason in {source}\n{why}");
@@ -51,12 +51,12 @@ fn the_image_of_cat_is_small_and_everything_in_it_has_a_reason() {
     }
     for (path, link) in [("/lib64/ld-linux-x86-64.so.2", "/lib64"), ("/lib/x86_64-linux-gnu/libc.so.6", "/lib")] {
         for source in ["app.lock", "app.trace"] {
-            let why = outcome_of(&mut context.minjail(&["why", &context.text(source), path])).success();
+            let why = context.outcome(&["why", &context.text(source), path]).success();
             let way = format!("{path} is /usr{path}, by the link {link}\n/usr{path}\n  ");
             assert!(why.text().starts_with(&way), "{source}: {why}");
         }
     }
-    let absent = outcome_of(&mut context.minjail(&["why", &context.text("app.lock"), "/no/such/path"]));
+    let absent = context.outcome(&["why", &context.text("app.lock"), "/no/such/path"]);
     assert!(absent.status != 0 && absent.stderr.contains("/no/such/path"), "{absent}");
 }
 
@@ -83,8 +83,7 @@ fn one_run_writes_every_form() {
 
     context.lay_out(&[]);
     for output in &outputs {
-        outcome_of(&mut context.minjail(&["run", output, "--", "cat", &text(&context.work().join("note.txt"))]))
-            .assert_same_as(&native);
+        context.outcome(&["run", output, "--", "cat", &text(&context.work().join("note.txt"))]).assert_same_as(&native);
     }
     let podman = Podman::new();
     for output in &outputs[2..] {
@@ -112,8 +111,8 @@ fn standard_output_is_an_archive_for_podman() {
     context.lay_out(NOTE);
     let out = "docker-archive:-:localhost/minjail/stream:1";
     let trace = context.text("cat.trace");
-    outcome_of(&mut context.minjail(&["trace", "--quiet", "-t", &trace, "--", "cat", "note.txt"])).success();
-    let built = outcome_of(&mut context.minjail(&["build", "-t", &trace, "-o", out])).success();
+    context.outcome(&["trace", "--quiet", "-t", &trace, "--", "cat", "note.txt"]).success();
+    let built = context.outcome(&["build", "-t", &trace, "-o", out]).success();
     let podman = Podman::new();
     podman.run(&podman.load_stream(&built.stdout)).assert_same_as(&native);
 }
@@ -124,10 +123,10 @@ fn what_the_program_prints_stays_out_of_the_archive() {
     context.lay_out(NOTE);
     let (trace, saved) = (context.text("cat.trace"), context.text("saved.tar"));
     let arguments = ["trace", "-t", &trace, "-o", "docker-archive:-:localhost/minjail/cat:1", "--", "cat", "note.txt"];
-    let streamed = outcome_of(&mut context.minjail(&arguments)).success();
+    let streamed = context.outcome(&arguments).success();
     assert!(streamed.stderr.contains(NOTE[0].1), "{}", streamed.stderr);
     let out = format!("docker-archive:{saved}:localhost/minjail/cat:1");
-    outcome_of(&mut context.minjail(&["build", "-t", &trace, "-o", &out])).success();
+    context.outcome(&["build", "-t", &trace, "-o", &out]).success();
     assert!(streamed.stdout == fs_err::read(saved).expect("it was built"), "the streamed archive is another one");
 }
 
@@ -137,8 +136,8 @@ fn a_saved_trace_builds_the_same_bytes() {
     context.lay_out(NOTE);
     let (trace, first, second) = (context.text("cat.trace"), context.text("first.tar"), context.text("second.tar"));
     let out = |file: &str| format!("docker-archive:{file}:localhost/minjail/cat:1");
-    outcome_of(&mut context.minjail(&["trace", "-t", &trace, "-o", &out(&first), "--", "cat", "note.txt"])).success();
-    outcome_of(&mut context.minjail(&["build", "-t", &trace, "-o", &out(&second)])).success();
+    context.outcome(&["trace", "-t", &trace, "-o", &out(&first), "--", "cat", "note.txt"]).success();
+    context.outcome(&["build", "-t", &trace, "-o", &out(&second)]).success();
     let (first, second) = (fs_err::read(first).expect("it was built"), fs_err::read(second).expect("it was built"));
     assert!(first == second, "the image built from the saved trace differs from the one built at once");
 }
@@ -148,15 +147,15 @@ fn several_traces_make_one_image() {
     let context = TestContext::new();
     context.lay_out(&[("note.txt", "a note\n"), ("other.txt", "another\n")]);
     let (one, two, tree) = (context.text("one.trace"), context.text("two.trace"), context.text("tree"));
-    outcome_of(&mut context.minjail(&["trace", "-t", &one, "--", "cat", "note.txt"])).success();
-    outcome_of(&mut context.minjail(&["trace", "-t", &two, "--", "sort", "other.txt"])).success();
+    context.outcome(&["trace", "-t", &one, "--", "cat", "note.txt"]).success();
+    context.outcome(&["trace", "-t", &two, "--", "sort", "other.txt"]).success();
     let out = format!("rootfs:{tree}");
-    outcome_of(&mut context.minjail(&["build", "-t", &one, "-t", &two, "-o", &out])).success();
+    context.outcome(&["build", "-t", &one, "-t", &two, "-o", &out]).success();
     context.lay_out(&[]);
     let files = [text(&context.work().join("note.txt")), text(&context.work().join("other.txt"))];
-    let sorted = outcome_of(&mut context.minjail(&["run", &out, "--", "sort", &files[1]])).success();
+    let sorted = context.outcome(&["run", &out, "--", "sort", &files[1]]).success();
     assert_eq!(sorted.text(), "another\n");
-    let both = outcome_of(&mut context.minjail(&["run", &out, "--", "cat", &files[0], &files[1]])).success();
+    let both = context.outcome(&["run", &out, "--", "cat", &files[0], &files[1]]).success();
     assert_eq!(both.text(), "a note\nanother\n");
 }
 

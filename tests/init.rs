@@ -19,13 +19,13 @@ fn read(context: &TestContext, name: &str) -> String {
 /// Drafts `app.yaml` from a run of `command`.
 fn init(context: &TestContext, command: &[&str]) -> Outcome {
     let file = context.text("app.yaml");
-    outcome_of(&mut context.minjail(&[&["init", "-o", &file, "--"], command].concat()))
+    context.outcome(&[&["init", "-o", &file, "--"], command].concat())
 }
 
 #[track_caller]
 fn build(context: &TestContext) -> Outcome {
     let (file, output) = (context.text("app.yaml"), format!("rootfs:{}", context.text("out")));
-    outcome_of(&mut context.minjail(&["build", &file, "-o", &output])).success()
+    context.outcome(&["build", &file, "-o", &output]).success()
 }
 
 /// Drafts from a server that is ended as by Ctrl-C once `is_ready`.
@@ -63,7 +63,7 @@ fn an_old_profile_is_not_lost() {
     outcome.assert_refused(125, &["app.yaml` exists already"]);
     assert!(!context.work().join("ran").exists(), "nothing is run for a profile that cannot be written");
     assert_eq!(read(&context, "app.yaml"), "mine");
-    let outcome = outcome_of(&mut context.minjail(&["init", "--", "/usr/bin/true"]));
+    let outcome = context.outcome(&["init", "--", "/usr/bin/true"]);
     outcome.success();
     assert!(context.work().join("true.yaml").exists(), "it is named after the program");
 }
@@ -81,7 +81,7 @@ fn what_no_profile_can_say_is_refused() {
 #[test]
 fn a_profile_on_standard_output() {
     let context = TestContext::new();
-    let outcome = outcome_of(&mut context.minjail(&["init", "-o", "-", "--", "/usr/bin/echo", "word"])).success();
+    let outcome = context.outcome(&["init", "-o", "-", "--", "/usr/bin/echo", "word"]).success();
     assert!(outcome.text().starts_with("# Drafted by `minjail init -- /usr/bin/echo word`"), "{outcome}");
     assert!(outcome.stderr.contains("word\n"), "{outcome}");
     fs_err::write(context.path("app.yaml"), &outcome.stdout).unwrap();
@@ -182,9 +182,7 @@ fn a_dockerfile() {
     );
     context.lay_out(&[("Dockerfile", &dockerfile)]);
     let file = context.text("app.yaml");
-    let init = |more: &[&str]| {
-        outcome_of(&mut context.minjail(&[&["init", "-o", &file, "--dockerfile", "Dockerfile"], more].concat()))
-    };
+    let init = |more: &[&str]| context.outcome(&[&["init", "-o", &file, "--dockerfile", "Dockerfile"], more].concat());
     init(&[]).success();
     let profile = read(&context, "app.yaml");
     for line in [
@@ -228,12 +226,12 @@ fn an_image() {
     let trace = ["trace", "-q", "-t", &context.text("trace"), "-o", &built, "--env", "WHO=me"];
     outcome_of(context.minjail(&trace).args(["--", "/bin/cat", "page"])).success();
     let file = context.text("app.yaml");
-    outcome_of(&mut context.minjail(&["init", "-o", &file, "--image", &built])).success();
+    context.outcome(&["init", "-o", &file, "--image", &built]).success();
     let profile = read(&context, "app.yaml");
     assert!(profile.contains("\n    run: [/bin/cat, page]\n") && profile.contains("      WHO: me\n"), "{profile}");
     let slim = format!("oci:{}", context.text("slim"));
-    outcome_of(&mut context.minjail(&["slim", &built, "-p", &file, "-o", &slim])).success();
-    let ran = outcome_of(&mut context.minjail(&["run", &slim])).success();
+    context.outcome(&["slim", &built, "-p", &file, "-o", &slim]).success();
+    let ran = context.outcome(&["run", &slim]).success();
     assert_eq!(ran.text(), "hello");
 }
 
@@ -248,7 +246,7 @@ fn secrets_of_an_image_stay_out_of_its_profile() {
     fs_err::write(context.path("Dockerfile"), "FROM scratch\nENV WHO=me DB_PASSWORD=hunter2\nCMD [\"/bin/true\"]\n")
         .expect("it is ours");
     for from in [["--image", &built], ["--dockerfile", &context.text("Dockerfile")]] {
-        let drafted = outcome_of(&mut context.minjail(&[&["init", "-o", "-"][..], &from].concat())).success().text();
+        let drafted = context.outcome(&[&["init", "-o", "-"][..], &from].concat()).success().text();
         assert!(drafted.contains("      WHO: me\n") && !drafted.contains("hunter2"), "{drafted}");
         let words = drafted.split_whitespace().filter(|word| *word != "#").collect::<Vec<_>>().join(" ");
         assert!(words.contains("variable `DB_PASSWORD` looks like a secret"), "{drafted}");
@@ -265,9 +263,9 @@ fn users_that_it_becomes() {
     init(&context, &["/bin/sh", "-c", script]).success();
     let profile = read(&context, "app.yaml");
     assert!(profile.contains("\n    # It became nobody by itself.\n    # user: "), "{profile}");
-    let plain = outcome_of(&mut context.minjail(&["init", "-o", "-", "--", "/usr/bin/id"])).success();
+    let plain = context.outcome(&["init", "-o", "-", "--", "/usr/bin/id"]).success();
     assert!(!plain.text().contains("became"), "{plain}");
     let named = ["init", "-o", "-", "--user", "nobody", "--", "/usr/bin/id"];
-    let named = outcome_of(&mut context.minjail(&named)).success().text();
+    let named = context.outcome(&named).success().text();
     assert!(named.contains("\n    user: nobody\n") && !named.contains("became"), "{named}");
 }

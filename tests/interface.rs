@@ -28,14 +28,14 @@ fn the_summary_speaks_to_people_and_to_programs() {
     let out = |name: &str| format!("layer:{}", context.text(name));
     let (trace, first, second) = (context.text("cat.trace"), out("first.tar"), out("second.tar"));
     let command = ["trace", "-t", &trace, "-o", &first, "--", "cat", "/etc/debian_version"];
-    let people = outcome_of(&mut context.minjail(&command)).success();
+    let people = context.outcome(&command).success();
     for words in ["files", "libc.so.6", &context.text("first.tar")] {
         assert!(people.stderr.contains(words), "the summary lacks {words:?}\n{people}");
     }
     assert!(!people.stderr.contains('\x1b'), "colours are for terminals\n{people}");
 
     let command = ["trace", "--json", "--force", "-t", &trace, "-o", &second, "--", "cat", "/etc/debian_version"];
-    let programs = outcome_of(&mut context.minjail(&command)).success();
+    let programs = context.outcome(&command).success();
     assert_eq!(programs.stdout, people.stdout, "{programs}");
     let summary: Result<serde_json::Value, _> = serde_json::from_str(&programs.stderr);
     assert!(summary.is_ok_and(|summary| summary.is_object()), "the summary is not one JSON object\n{programs}");
@@ -84,7 +84,7 @@ fn the_configuration_is_what_the_run_had() {
     let podman = Podman::new();
     let id = podman.pull(&context, &image);
     podman.run(&id).assert_same_as(&traced);
-    outcome_of(&mut context.minjail(&["run", &image])).assert_same_as(&traced);
+    context.outcome(&["run", &image]).assert_same_as(&traced);
 
     let inspected = podman.inspect(&id);
     assert_eq!(inspected["Created"], "1970-01-02T00:00:00Z", "{inspected}");
@@ -105,7 +105,7 @@ fn the_index_names_the_image_for_podman_and_containerd() {
     let context = TestContext::new();
     let image = format!("oci:{}:first", context.text("image"));
     let trace = context.text("true.trace");
-    outcome_of(&mut context.minjail(&["trace", "-t", &trace, "-o", &image, "--", "true"])).success();
+    context.outcome(&["trace", "-t", &trace, "-o", &image, "--", "true"]).success();
     let index = fs_err::read(context.path("image/index.json")).expect("a layout has an index");
     let index: serde_json::Value = serde_json::from_slice(&index).expect("the index is JSON");
     let names = &index["manifests"][0]["annotations"];
@@ -121,14 +121,14 @@ fn the_image_does_not_depend_on_who_builds_it() {
     }
     let context = TestContext::new();
     let trace = context.text("cat.trace");
-    outcome_of(&mut context.minjail(&["trace", "-t", &trace, "--", "cat", "/etc/debian_version"])).success();
+    context.outcome(&["trace", "-t", &trace, "--", "cat", "/etc/debian_version"]).success();
     let directory = tempfile::Builder::new().prefix("minjail-").tempdir_in("/var/tmp").expect("it can be written");
     let path = |name: &str| text(&directory.path().join(name));
     let copies = "cp \"$1\" \"$0/minjail\" && cp -r \"$2\" \"$0/cat.trace\" && chown -R nobody \"$0\"";
     outcome_of(context.command("sh").args(["-c", copies, &path(""), minjail(), &trace])).success();
 
     let first = context.text("first.tar");
-    outcome_of(&mut context.minjail(&["build", "-t", &trace, "-o", &format!("layer:{first}")])).success();
+    context.outcome(&["build", "-t", &trace, "-o", &format!("layer:{first}")]).success();
     let script = "umask 077; cd \"$0\"; exec env LANG=C TZ=Asia/Tokyo ./minjail build -t cat.trace -o layer:second.tar";
     outcome_of(context.command("runuser").args(["-u", "nobody", "--", "sh", "-c", script, &path("")])).success();
     let (first, second) = (fs_err::read(first).expect("it was built"), fs_err::read(path("second.tar")));
@@ -156,13 +156,13 @@ fn nothing_is_read_with_more_rights_than_the_users() {
     let (tree, trace) = (context.text("tree"), context.text("sh.trace"));
     let out = format!("rootfs:{tree}");
     let arguments = ["trace", "--user", "65534:65534", "-t", &trace, "-o", &out, "--", "sh", "-c", script];
-    let traced = outcome_of(&mut context.minjail(&arguments)).success();
+    let traced = context.outcome(&arguments).success();
     assert_eq!(traced.stdout, b"for all\n");
     let read = |name: &str| fs_err::read_to_string(format!("{tree}{work}/{name}"));
     assert_eq!(read("open.txt").expect("it was read"), "for all\n");
     assert_eq!(read("secret.txt").expect("its name is there"), "");
     assert!(read("closed/inside.txt").is_err());
-    let inside = outcome_of(&mut context.minjail(&["run", "--quiet", &out])).success();
+    let inside = context.outcome(&["run", "--quiet", &out]).success();
     assert_eq!(inside.stdout, traced.stdout);
     let refusals = |stderr: &str| stderr.matches("Permission denied").count();
     assert_eq!((refusals(&traced.stderr), refusals(&inside.stderr)), (2, 2), "{}", inside.stderr);
@@ -179,7 +179,7 @@ fn where_modules_are_found_goes_with_the_image() {
     let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "-o", &image]);
     command.args(["--", "/usr/bin/python3", "-m", "colours"]).env("PYTHONPATH", &modules).env("HUE", "0");
     assert_eq!(outcome_of(&mut command).success().text(), "red 0\n");
-    assert_eq!(outcome_of(&mut context.minjail(&["run", &image])).success().text(), "red None\n");
+    assert_eq!(context.outcome(&["run", &image]).success().text(), "red None\n");
 }
 
 /// A program sees the name by which it was called, and says it.
@@ -208,7 +208,7 @@ fn a_program_has_the_name_that_was_typed() {
         let lock = fs_err::read(context.path(&format!("{number}.lock"))).unwrap();
         let lock: serde_json::Value = serde_json::from_slice(&lock).unwrap();
         assert_eq!(lock["config"]["entrypoint"], serde_json::json!([entrypoint]), "{typed}");
-        let inside = outcome_of(&mut context.minjail(&["run", "-q", &image]));
+        let inside = context.outcome(&["run", "-q", &image]);
         if typed == entrypoint {
             inside.assert_same_as(&traced);
         }
@@ -225,7 +225,7 @@ fn the_terminal_that_a_program_looked_up_goes_with_the_image() {
     let image = format!("rootfs:{}", context.text("image"));
     let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "-o", &image]);
     let traced = outcome_of(command.args(["--", "tput", "cols"]).env("TERM", "xterm")).success();
-    outcome_of(&mut context.minjail(&["run", "-q", &image])).assert_same_as(&traced);
+    context.outcome(&["run", "-q", &image]).assert_same_as(&traced);
 }
 
 /// A variable of its own by which a program found its data is not in the image unbidden, and it is told which.
@@ -240,7 +240,7 @@ fn a_variable_that_names_what_the_run_used_is_told() {
         let mut command = context.minjail(&["trace", "-t", &context.text("app.trace"), "--force", "-o", &image]);
         command.args(more).args(["--", "/bin/sh", "-c", "cat \"$APP_DATA/words\""]);
         command.env("APP_DATA", &data).env("UNUSED", "/srv/none").env("OLDPWD", "/usr/bin");
-        (outcome_of(&mut command).success(), outcome_of(&mut context.minjail(&["run", "-q", &image])))
+        (outcome_of(&mut command).success(), context.outcome(&["run", "-q", &image]))
     };
     let (traced, inside) = trace("without", &[]);
     assert_eq!(inside.status, 1, "{inside}");
@@ -264,7 +264,7 @@ fn the_shell_that_a_program_runs_commands_by_goes_with_the_image() {
         let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "-o", &image]);
         command.args(["--", "/bin/sh", "-c", script]).env("SHELL", "/bin/bash");
         assert!(outcome_of(&mut command).success().text().contains("/bin/bash"));
-        assert_eq!(outcome_of(&mut context.minjail(&["run", &image])).success().text(), there);
+        assert_eq!(context.outcome(&["run", &image]).success().text(), there);
     }
 }
 
@@ -284,7 +284,7 @@ fn files_deeper_than_a_path_can_say() {
     let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "-o", &image, "-o", &tree]);
     let traced = outcome_of(command.args(["--", "/usr/bin/python3", "-c", &change]).arg(&top)).success();
     assert_eq!(traced.text(), "before ['file']\n");
-    outcome_of(&mut context.minjail(&["run", &tree])).assert_same_as(&traced);
+    context.outcome(&["run", &tree]).assert_same_as(&traced);
     // Not by its own destructor, which hands whole paths to the kernel.
     outcome_of(Command::new("rm").arg("-rf").arg(&top).arg(context.path("root"))).success();
 }
@@ -310,8 +310,7 @@ fn an_answer_that_cannot_be_written() {
 #[test]
 fn a_program_that_fails_is_told_of() {
     let context = TestContext::new();
-    let run =
-        |script: &str| outcome_of(&mut context.minjail(&["trace", "--force", "-t", "x", "--", "sh", "-c", script]));
+    let run = |script: &str| context.outcome(&["trace", "--force", "-t", "x", "--", "sh", "-c", script]);
     assert!(!run("exit 0").stderr.contains("note: the program"));
     assert!(run("exit 3").stderr.contains("note: the program ended with status 3: what it would have used later"));
     assert!(
@@ -324,6 +323,6 @@ fn a_file_that_is_no_lock_is_named() {
     let context = TestContext::new();
     context.lay_out(&[("file", "hello")]);
     for arguments in [&["why", "file", "/x"][..], &["diff", "file", "file"]] {
-        outcome_of(&mut context.minjail(arguments)).assert_refused(125, &["`file` is no lock"]);
+        context.outcome(arguments).assert_refused(125, &["`file` is no lock"]);
     }
 }

@@ -88,9 +88,9 @@ fn images_of_one_base_share_its_layer() {
         let (image_path, out) = (image.clone(), format!("thin-{form}"));
         let image = format!("{form}:{}", text(&image));
         let output = format!("oci:{}", context.text(&out));
-        let told = outcome_of(&mut context.minjail(&["slim", &image, "--layers", "keep", "-o", &output])).success();
+        let told = context.outcome(&["slim", &image, "--layers", "keep", "-o", &output]).success();
         assert!(told.stderr.contains("  3 layers, 1 of the whole image as it was\n"), "{told}");
-        assert_eq!(outcome_of(&mut context.minjail(&["run", "-q", &output])).success().text(), said);
+        assert_eq!(context.outcome(&["run", "-q", &output]).success().text(), said);
         assert_eq!(podman.run(&podman.pull(&context, &output)).success().text(), said);
 
         let config = config_of(&context.path(&out));
@@ -109,7 +109,7 @@ fn images_of_one_base_share_its_layer() {
             assert_eq!(kept["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
             assert_eq!(lock["originals"], json!([{"layer": 1, "diff-id": whole}]));
         }
-        outcome_of(&mut context.minjail(&["check", "-q", &output])).success();
+        context.outcome(&["check", "-q", &output]).success();
         let cut = "cut by minjail (format 1)";
         let history = json!([
             {"created": "2024-01-01T00:00:00Z", "created_by": "ADD base", "comment": format!("first; {cut}")},
@@ -131,10 +131,10 @@ fn images_of_one_base_share_its_layer() {
 /// The lock makes the same image again, and a second implementation of the format agrees on it.
 fn again(context: &TestContext, image: &str, out: &str, config: &Value) {
     let (tree, lock) = (context.text("tree"), context.text(&format!("{out}.lock")));
-    outcome_of(&mut context.minjail(&["unpack", "-q", "--force", image, "-o", &format!("rootfs:{tree}")])).success();
+    context.outcome(&["unpack", "-q", "--force", image, "-o", &format!("rootfs:{tree}")]).success();
     let output = format!("oci:{}", context.text("again"));
     let locked = ["build", "-q", "--force", "--locked", &lock, "--root"];
-    let build = |root: &str, out: &str| outcome_of(&mut context.minjail(&[&locked[..], &[root, "-o", out]].concat()));
+    let build = |root: &str, out: &str| context.outcome(&[&locked[..], &[root, "-o", out]].concat());
     // The layer that is not made must come from somewhere; a tree has no layers.
     build(&tree, &output).assert_refused(125, &["layer 1 of the lock is sha256:", "`--root oci:DIR`"]);
     build(&tree, &format!("rootfs:{}", context.text("again-tree"))).success();
@@ -144,7 +144,7 @@ fn again(context: &TestContext, image: &str, out: &str, config: &Value) {
     // Other archives of the same have the same layers.
     let archived = format!("docker-archive:{}", context.text("again.tar"));
     build(image, &archived).success();
-    outcome_of(&mut context.minjail(&["check", "-q", &archived, "--lock", &lock])).success();
+    context.outcome(&["check", "-q", &archived, "--lock", &lock]).success();
     let format = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/format1.py");
     let told = outcome_of(context.command("python3").args([format, &lock, &tree])).success().text();
     let mut told: Vec<&str> = told.lines().collect();
@@ -168,7 +168,7 @@ fn an_image_says_for_which_machine_it_is_and_what_it_was() {
     );
     let (image, out) = (format!("oci:{}", context.text("image")), format!("oci:{}", context.text("thin")));
     let slim = ["slim", "-q", "--platform", "linux/386", &image, "--force", "-o", &out];
-    outcome_of(&mut context.minjail(&slim)).success();
+    context.outcome(&slim).success();
     let config = config_of(&context.path("thin"));
     assert_eq!(config["architecture"], "386", "{config}");
     let history = config["history"].as_array().unwrap();
@@ -176,8 +176,8 @@ fn an_image_says_for_which_machine_it_is_and_what_it_was() {
     assert_eq!(history[4]["created_by"], "minjail (format 1)", "{config}");
     // Another program in place of the entrypoint, as with `docker run --entrypoint`: the image's `Cmd` is not its.
     let other = ["--entrypoint", "/bin/busybox", "--", "echo", "else"];
-    outcome_of(&mut context.minjail(&[&slim[..], &other[..]].concat())).success();
-    assert_eq!(outcome_of(&mut context.minjail(&["run", "-q", &out])).success().text(), "else\n");
+    context.outcome(&[&slim[..], &other[..]].concat()).success();
+    assert_eq!(context.outcome(&["run", "-q", &out]).success().text(), "else\n");
     assert_eq!(config_of(&context.path("thin"))["config"]["Entrypoint"], json!(["/bin/busybox"]));
 }
 
@@ -192,12 +192,12 @@ fn unpack_keeps_layers_too_and_what_has_none_keeps_none() {
     let (image, out) = (format!("oci:{}", context.text("image")), format!("oci:{}", context.text("out")));
     let count = || config_of(&context.path("out"))["rootfs"]["diff_ids"].as_array().unwrap().len();
     for (how, expected) in [("one", 1), ("keep", 3)] {
-        outcome_of(&mut context.minjail(&["unpack", "-q", &image, "--force", "--layers", how, "-o", &out])).success();
+        context.outcome(&["unpack", "-q", &image, "--force", "--layers", how, "-o", &out]).success();
         assert_eq!(count(), expected);
-        assert_eq!(outcome_of(&mut context.minjail(&["diff", &image, &out])).status, 0);
+        assert_eq!(context.outcome(&["diff", &image, &out]).status, 0);
     }
     let refused = |arguments: &[&str], words: &str| {
-        outcome_of(&mut context.minjail(arguments)).assert_refused(125, &[words]);
+        context.outcome(arguments).assert_refused(125, &[words]);
     };
     let packages = ["unpack", &image, "--force", "--layers", "packages", "-o", &out];
     refused(&packages, "`unpack` does not look which package a file is of");
@@ -280,9 +280,9 @@ fn a_layer_is_kept_only_if_it_says_what_would_be_written() {
         config["history"] = json!([]);
         lay_out(&oci_of(config.to_string().into_bytes(), &layers, Compression::Gzip), &image);
         let image_name = format!("oci:{}", text(&image));
-        let expected = outcome_of(&mut context.minjail(&["run", "-q", "--no-cache", &image_name])).success();
+        let expected = context.outcome(&["run", "-q", "--no-cache", &image_name]).success();
         let slim = ["slim", "-q", "--no-cache", "--no-verify", &image_name, "--layers", "keep", "-o", &out];
-        outcome_of(&mut context.minjail(&slim)).success();
+        context.outcome(&slim).success();
         let kept = diff_id(&layers[1]);
         let diff_ids = config_of(&context.path("out"))["rootfs"]["diff_ids"].clone();
         let has_it = diff_ids.as_array().unwrap().contains(&json!(kept));
@@ -290,8 +290,8 @@ fn a_layer_is_kept_only_if_it_says_what_would_be_written() {
         let is_listed =
             lock["originals"].as_array().is_some_and(|list| list.iter().any(|one| one["diff-id"] == json!(kept)));
         assert_eq!((has_it, is_listed), (is_kept, is_kept), "{case}: {diff_ids}");
-        outcome_of(&mut context.minjail(&["check", "-q", &out])).success();
-        outcome_of(&mut context.minjail(&["run", "-q", "--no-cache", &out])).assert_same_as(&expected);
+        context.outcome(&["check", "-q", &out]).success();
+        context.outcome(&["run", "-q", "--no-cache", &out]).assert_same_as(&expected);
         for made in ["image", "out"] {
             fs_err::remove_dir_all(context.path(made)).unwrap();
         }
@@ -316,12 +316,12 @@ fn a_lock_cannot_say_of_an_original_what_that_is_not() {
     let (out, thin) = (|name: &str| format!("oci:{}", context.text(name)), context.text("thin"));
     for (image, name) in [(&image, "thin"), (&other, "other-thin")] {
         let slim = ["slim", "-q", "--no-verify", image, "--layers", "keep", "-o", &out(name)];
-        outcome_of(&mut context.minjail(&slim)).success();
+        context.outcome(&slim).success();
     }
     let lock = format!("{thin}.lock");
     let build = |root: &str| {
         let locked = ["build", "-q", "--force", "--locked", &lock, "--root", root, "-o", &out("again")];
-        outcome_of(&mut context.minjail(&locked))
+        context.outcome(&locked)
     };
     build(&other).assert_refused(125, &["the lock is of another image"]);
     let plain = lay_out_plain(&context, &layers("one\n"));
@@ -336,7 +336,7 @@ fn a_lock_cannot_say_of_an_original_what_that_is_not() {
         lock["originals"][0]["diff-id"].as_str().unwrap().to_owned()
     });
     fs_err::write(&lock, locks[0].replace(&own, &others)).unwrap();
-    let checked = outcome_of(&mut context.minjail(&["check", &out("thin")]));
+    let checked = context.outcome(&["check", &out("thin")]);
     assert!(
         checked.status == 1 && checked.text().contains(&format!("original layer 1 {others} -> 1 {own}")),
         "{checked}"
@@ -362,10 +362,10 @@ fn a_time_that_is_asked_for_counts_before_a_whole_layer() {
     let out = format!("oci:{}", context.text("out"));
     for (times, is_kept) in [("files", true), ("keep", true), ("fixed", false), ("packaged", false)] {
         let slim = ["slim", "-q", "--force", "--no-verify", &image, "--layers", "keep", "--mtime", times, "-o", &out];
-        outcome_of(&mut context.minjail(&slim)).success();
+        context.outcome(&slim).success();
         let diff_ids = config_of(&context.path("out"))["rootfs"]["diff_ids"].clone();
         assert_eq!(diff_ids.as_array().unwrap().contains(&json!(diff_id(&layers[2]))), is_kept, "{times}");
-        outcome_of(&mut context.minjail(&["check", "-q", &out])).success();
+        context.outcome(&["check", "-q", &out]).success();
     }
 }
 
@@ -384,14 +384,13 @@ fn unpack_leaves_layers_as_they_are() {
         lay_out(&oci_of(config.to_string().into_bytes(), &layers, compression), &context.path("image"));
         let form = |form: &str, name: &str| format!("{form}:{}", context.text(name));
         let unpack = |from: &str, to: &str| {
-            outcome_of(&mut context.minjail(&["unpack", "-q", from, "--layers", "keep", "-o", to])).success();
+            context.outcome(&["unpack", "-q", from, "--layers", "keep", "-o", to]).success();
         };
         let image = form("oci", "image");
         // Through every form and back, standard output too.
         unpack(&image, &form("oci-archive", "archive.tar"));
         unpack(&form("oci-archive", "archive.tar"), &form("oci", "again"));
-        let stream =
-            outcome_of(&mut context.minjail(&["unpack", "-q", &image, "--layers", "keep", "-o", "oci-archive:-"]));
+        let stream = context.outcome(&["unpack", "-q", &image, "--layers", "keep", "-o", "oci-archive:-"]);
         fs_err::write(context.path("stream.tar"), &stream.success().stdout).unwrap();
         unpack(&form("oci-archive", "stream.tar"), &form("oci", "streamed"));
         unpack(&image, &form("docker-archive", "docker.tar"));
@@ -445,14 +444,14 @@ fn a_layer_that_buildah_made_is_kept() {
         outcome_of(&mut command).success();
     }
     let (image, thin) = (format!("oci:{}", text(&work.join("image"))), format!("oci:{}", context.text("thin")));
-    outcome_of(&mut context.minjail(&["slim", "-q", &image, "--layers", "keep", "-o", &thin])).success();
+    context.outcome(&["slim", "-q", &image, "--layers", "keep", "-o", &thin]).success();
     let [whole, small] =
         [work.join("image"), context.path("thin")].map(|layout| manifest_of(&layout)["layers"].clone());
     assert_eq!((whole.as_array().unwrap().len(), &small[1]), (2, &whole[1]), "{small}");
     assert_ne!(small[0], whole[0]);
     assert_eq!(podman.run(&podman.pull(&context, &thin)).success().text(), "from the image\n");
     let archived = format!("docker-archive:{}", context.text("thin.tar"));
-    outcome_of(&mut context.minjail(&["unpack", "-q", &thin, "--layers", "keep", "-o", &archived])).success();
+    context.outcome(&["unpack", "-q", &thin, "--layers", "keep", "-o", &archived]).success();
     assert_eq!(podman.run(&podman.load(&context.path("thin.tar"))).success().text(), "from the image\n");
 }
 
@@ -476,7 +475,7 @@ fn a_secret_variable_is_nowhere_in_the_smaller_image() {
     let image = format!("docker-archive:{}", context.text("image.tar"));
     let slim = |out: &str, more: &[&str]| {
         let output = format!("oci:{}", context.text(out));
-        let told = outcome_of(&mut context.minjail(&[&["slim", &image, "-o", &output], more].concat())).success();
+        let told = context.outcome(&[&["slim", &image, "-o", &output], more].concat()).success();
         let (config, lock) = (config_of(&context.path(out)).to_string(), lock_of(&context, out).to_string());
         (told.stderr, config, lock)
     };
@@ -505,14 +504,10 @@ fn too_many_layers_are_not_kept() {
     lay_out(&oci_of(config.to_string().into_bytes(), &layers, Compression::Plain), &context.path("image"));
     let (image, out) = (format!("oci:{}", context.text("image")), format!("oci:{}", context.text("out")));
     let tree = format!("rootfs:{}", context.text("tree"));
-    let slim = |how: &str| {
-        outcome_of(&mut context.minjail(&["slim", "-q", "--no-verify", &image, "--layers", how, "-o", &out]))
-    };
+    let slim = |how: &str| context.outcome(&["slim", "-q", "--no-verify", &image, "--layers", how, "-o", &out]);
     slim("keep").assert_refused(125, &["an image has at most 127", "--layers one"]);
     slim("one").success();
-    let unpack = |out: &str| {
-        outcome_of(&mut context.minjail(&["unpack", "-q", "--force", &image, "--layers", "keep", "-o", out]))
-    };
+    let unpack = |out: &str| context.outcome(&["unpack", "-q", "--force", &image, "--layers", "keep", "-o", out]);
     unpack(&tree).assert_refused(125, &["an image has at most 127", "--layers one"]);
     unpack(&out).success();
     assert_eq!(config_of(&context.path("out"))["rootfs"], config["rootfs"]);

@@ -30,7 +30,7 @@ impl Ground {
     fn build(&self) -> Outcome {
         let tree = format!("rootfs:{}", self.context.text("tree"));
         let arguments = ["build", "-q", "-t", &self.context.text("app.trace"), "-o", &tree];
-        outcome_of(&mut self.context.minjail(&arguments))
+        self.context.outcome(&arguments)
     }
 }
 

@@ -75,7 +75,7 @@ fn what_a_trace_needs_besides_the_lock_is_drift() {
     let other = context.text("other.trace");
     let file = context.text("work/three");
     fs_err::write(context.work().join("three"), "3\n").expect("it is ours");
-    outcome_of(&mut context.minjail(&["trace", "-q", "-t", &other, "--", "/bin/cat", &file])).success();
+    context.outcome(&["trace", "-q", "-t", &other, "--", "/bin/cat", &file]).success();
     let output = format!("oci:{}", context.text("out"));
     let outcome = locked(&context, &["-t", &context.text("app.trace"), "-t", &other, "-o", &output]);
     outcome.assert_refused(125, &["from the lock", &format!("added {file} (2 bytes)")]);
@@ -107,18 +107,18 @@ fn every_form_is_as_its_lock_says_and_a_changed_one_is_not() {
     for form in forms {
         let output = place(form);
         locked(&context, &["-o", &output]).success();
-        outcome_of(&mut context.minjail(&["check", &output])).success();
-        let same = outcome_of(&mut context.minjail(&["diff", &lock, &output])).success();
+        context.outcome(&["check", &output]).success();
+        let same = context.outcome(&["diff", &lock, &output]).success();
         assert_eq!(same.text(), "", "{same}");
     }
-    outcome_of(&mut context.minjail(&["check", "/", "--lock", &lock])).success();
+    context.outcome(&["check", "/", "--lock", &lock]).success();
 
     let tree = context.path("tree");
     let inside = tree.join(support::text(&context.work()).trim_start_matches('/'));
     fs_err::write(inside.join("one"), "9\n").expect("it is ours");
     fs_err::write(inside.join("extra"), "extra").expect("it is ours");
     fs_err::remove_file(inside.join("two")).expect("it is ours");
-    let outcome = outcome_of(&mut context.minjail(&["check", "--json", &place("rootfs:tree")]));
+    let outcome = context.outcome(&["check", "--json", &place("rootfs:tree")]);
     assert_eq!(outcome.status, 1, "{outcome}");
     let told: Value = serde_json::from_slice(&outcome.stdout).expect("it is JSON");
     assert_eq!((&told["added"], &told["removed"]), (&1.into(), &1.into()), "{told}");
@@ -128,7 +128,7 @@ fn every_form_is_as_its_lock_says_and_a_changed_one_is_not() {
     assert_eq!(one.expect("it is told")["aspects"][0]["what"], "content", "{told}");
 
     fs_err::write(context.work().join("one"), "changed\n").expect("it is ours");
-    let outcome = outcome_of(&mut context.minjail(&["check", "/", "--lock", &lock]));
+    let outcome = context.outcome(&["check", "/", "--lock", &lock]);
     assert_eq!(outcome.status, 1, "{outcome}");
     assert!(outcome.text().contains("work/one: content sha256:"), "{outcome}");
 }
@@ -206,8 +206,8 @@ fn a_lock_says_which_layer_an_entry_is_in() {
     let traced = out("oci", "traced");
     locked(&context, &["-t", &trace, "-o", &traced]).success();
     assert_eq!(digest(&context, "traced"), digest(&context, "image"));
-    outcome_of(&mut context.minjail(&["check", "-q", &image, "--lock", &context.text("app.lock")])).success();
-    let keep = outcome_of(&mut context.minjail(&["build", "-t", &trace, "--layers", "keep", "-o", &out("oci", "no")]));
+    context.outcome(&["check", "-q", &image, "--lock", &context.text("app.lock")]).success();
+    let keep = context.outcome(&["build", "-t", &trace, "--layers", "keep", "-o", &out("oci", "no")]);
     keep.assert_refused(125, &["no layers to keep", "--layers packages"]);
 }
 
@@ -228,7 +228,7 @@ fn any_two_sides_can_be_compared() {
     // A trace has no contents but of what the run changed: the old one can be compared as long as its root is as it was.
     for one in &old {
         for other in &old {
-            let same = outcome_of(&mut context.minjail(&["diff", one, other]));
+            let same = context.outcome(&["diff", one, other]);
             assert_eq!((same.status, same.text().as_str()), (0, ""), "{same}");
         }
     }
@@ -236,7 +236,7 @@ fn any_two_sides_can_be_compared() {
     for one in [&old[0], &old[2], &old[3]] {
         for other in &new {
             for (from, to) in [(one, other), (other, one)] {
-                let differ = outcome_of(&mut context.minjail(&["diff", "--json", from, to]));
+                let differ = context.outcome(&["diff", "--json", from, to]);
                 assert_eq!(differ.status, 1, "{differ}");
                 let told: Value = serde_json::from_slice(&differ.stdout).expect("it is JSON");
                 let differences = told["differences"].as_array().expect("it lists them");
@@ -252,7 +252,7 @@ fn any_two_sides_can_be_compared() {
 
 #[track_caller]
 fn assert_told(context: &TestContext, arguments: &[&str], word: &str) {
-    let outcome = outcome_of(&mut context.minjail(arguments));
+    let outcome = context.outcome(arguments);
     assert_eq!((outcome.status, outcome.text().as_str()), (125, ""), "{outcome}");
     let told = outcome.stderr.starts_with("error: ") && outcome.stderr.contains(word);
     assert!(told && !outcome.stderr.contains("panicked"), "{word:?} is not told\n{outcome}");

@@ -9,7 +9,7 @@ use support::{Outcome, TestContext, outcome_of};
 
 fn traced(context: &TestContext, name: &str, script: &str) -> String {
     let trace = context.text(name);
-    outcome_of(&mut context.minjail(&["trace", "--quiet", "-t", &trace, "--", "sh", "-c", script])).success();
+    context.outcome(&["trace", "--quiet", "-t", &trace, "--", "sh", "-c", script]).success();
     trace
 }
 
@@ -31,11 +31,11 @@ fn what_is_merged_builds_what_the_traces_build_together() {
     let one = traced(&context, "one.trace", "cat conf; echo new > conf");
     let two = traced(&context, "two.trace", "ls /etc/hostname; sed s/a/b/ /etc/passwd");
     let joined = context.text("joined.trace");
-    let merged = outcome_of(&mut context.minjail(&["merge", &one, &two, "-o", &joined])).success();
+    let merged = context.outcome(&["merge", &one, &two, "-o", &joined]).success();
     assert!(merged.stderr.contains("2 runs with"), "{merged}");
     assert_eq!(layer(&context, "a", &[&joined]), layer(&context, "b", &[&one, &two]));
     let again = context.text("again.trace");
-    outcome_of(&mut context.minjail(&["merge", "-q", "-t", &two, "-t", &joined, &one, "-o", &again])).success();
+    context.outcome(&["merge", "-q", "-t", &two, "-t", &joined, &one, "-o", &again]).success();
     let records = |trace: &str| fs_err::read(context.path(trace).join("trace.jsonl")).expect("it is a trace");
     assert_eq!(records("joined.trace"), records("again.trace"));
 }
@@ -211,7 +211,7 @@ fn what_was_written_between_two_runs() {
         }
         assert_eq!(conf_of(&context, &[&later[0], &later[1]]), Ok(content.to_owned()));
         // Of one trace there is no image to compare, and `diff` leaves nothing out.
-        let told = outcome_of(&mut context.minjail(&["diff", &traces[0], &later[0]]));
+        let told = context.outcome(&["diff", &traces[0], &later[0]]);
         told.assert_refused(125, &["conf` has changed since the trace was made", "with `minjail build --exclude`"]);
     }
 }
@@ -272,7 +272,7 @@ fn what_one_run_gave_another_mode_and_another_used() {
         let changes = traced(&context, "changes.trace", changes);
         let uses = traced(&context, "uses.trace", uses);
         let merged = context.text("merged.trace");
-        outcome_of(&mut context.minjail(&["merge", "-q", "-o", &merged, &changes, &uses])).success();
+        context.outcome(&["merge", "-q", "-o", &merged, &changes, &uses]).success();
         for traces in [&[changes.as_str(), &uses][..], &[&uses, &changes], &[&merged]] {
             build(&context, traces, &[]).success();
             assert_eq!(style_of(&context, "file").0, mode, "{told}");
@@ -296,7 +296,7 @@ fn what_one_user_used_and_root_gave_another() {
         std::os::unix::fs::chown(&directory, Some(1234), None).expect("root may");
         let uses = context.text("uses.trace");
         let arguments = ["trace", "-q", "--user", "1234:1234", "-t", &uses, "--", "sh", "-c", script];
-        outcome_of(&mut context.minjail(&arguments)).success();
+        context.outcome(&arguments).success();
         let changes = traced(&context, "changes.trace", "chown 4321 directory");
         for traces in [[uses.as_str(), &changes], [&changes, &uses]] {
             build(&context, &traces, &[]).success();
@@ -324,7 +324,8 @@ fn what_two_runs_used_with_another_mode_each() {
             build(&context, &traces, &[]).assert_refused(125, &words);
             build(&context, &traces, &["--exclude", &support::text(&file)]).success();
             let merged = context.text("merged.trace");
-            outcome_of(&mut context.minjail(&["merge", "-q", "-o", &merged, traces[0], traces[1]]))
+            context
+                .outcome(&["merge", "-q", "-o", &merged, traces[0], traces[1]])
                 .assert_refused(125, &["file` was a file with mode 0", "hint: "]);
         }
         for trace in [one, two] {
@@ -418,7 +419,8 @@ fn links_that_one_run_replaced_and_another_went_through() {
             build(&context, &traces, &[]).assert_refused(125, &["cur` was a link to `v", "with `--exclude`"]);
             build(&context, &traces, &["--exclude", &support::text(&link)]).success();
             let merged = context.text("merged.trace");
-            outcome_of(&mut context.minjail(&["merge", "-q", "-o", &merged, traces[0], traces[1]]))
+            context
+                .outcome(&["merge", "-q", "-o", &merged, traces[0], traces[1]])
                 .assert_refused(125, &["cur` was a link to `v", "hint: "]);
         }
         build(&context, &[&one], &[]).success();
@@ -502,7 +504,7 @@ fn what_cannot_be_merged_is_said() {
         (&["merge", &one, "-o", &file], &["file` exists and is not a trace"]),
         (&["merge", &one, "-o", &context.text("no/such/out.trace")], &["no/such"]),
     ] {
-        outcome_of(&mut context.minjail(arguments)).assert_refused(125, words);
+        context.outcome(arguments).assert_refused(125, words);
     }
     assert_eq!(context.listing(), before);
 }

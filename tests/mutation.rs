@@ -44,7 +44,7 @@ impl Subject<'_> {
         let profile = serde_json::json!({"workloads": {"main": workload}}).to_string();
         fs_err::write(context.path("app.yaml"), profile).expect("the directory is ours");
         let output = format!("rootfs:{}", context.text("tree"));
-        outcome_of(&mut context.minjail(&["build", "-q", &context.text("app.yaml"), "-o", &output])).success();
+        context.outcome(&["build", "-q", &context.text("app.yaml"), "-o", &output]).success();
         Jail { context, native }
     }
 
@@ -64,7 +64,7 @@ impl Subject<'_> {
 impl Jail {
     fn verify(&self) -> Outcome {
         let tree = format!("rootfs:{}", self.context.text("tree"));
-        outcome_of(&mut self.context.minjail(&["verify", "-q", &tree, "-p", &self.context.text("app.yaml")]))
+        self.context.outcome(&["verify", "-q", &tree, "-p", &self.context.text("app.yaml")])
     }
 
     /// Every path of the tree but for directories.

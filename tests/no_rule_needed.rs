@@ -231,7 +231,7 @@ fn a_namespace_that_a_mount_keeps() {
     assert_eq!(traced.text(), "0\nentered\n", "{traced}");
     let kept = text(&context.work().join("kept"));
     assert!(!context.path("tree").join(&kept[1..]).exists());
-    let why_not = outcome_of(&mut context.minjail(&["why-not", &trace, &kept]));
+    let why_not = context.outcome(&["why-not", &trace, &kept]);
     assert!(why_not.text().contains("found a namespace there, which is no file"), "{why_not}");
 }
 
@@ -272,7 +272,7 @@ fn what_the_kernel_makes_up_at_another_place() {
         }
         let is_empty = |tree: &str| support::names_in(&context.path(tree).join(&place[1..]).join("proc")).is_empty();
         // It is mounted no longer.
-        let built = outcome_of(&mut context.minjail(&["build", "-t", &trace, "-o", &format!("rootfs:{tree}-later")]));
+        let built = context.outcome(&["build", "-t", &trace, "-o", &format!("rootfs:{tree}-later")]);
         assert!(built.clone().success().stderr.contains("what the kernel makes up at"), "{built}");
         assert!(is_empty("not-later"), "{built}");
         let include = format!(

@@ -188,8 +188,7 @@ fn a_tree_is_what_it_may_be_and_an_image_is_complete() {
 
     // Root makes the same layer, and a tree of which nothing is to be told.
     let (roots, exact) = (format!("layer:{}", place.own("roots.tar")), format!("rootfs:{}", place.own("exact")));
-    let root: Outcome =
-        outcome_of(&mut place.context.minjail(&["build", "-t", &trace, "-o", &roots, "-o", &exact])).success();
+    let root: Outcome = place.context.outcome(&["build", "-t", &trace, "-o", &roots, "-o", &exact]).success();
     assert!(!root.stderr.contains("only root"), "{root}");
     let bytes = ["nobodys.tar", "roots.tar"].map(|name| fs_err::read(place.own(name)).expect("it was built"));
     assert!(bytes[0] == bytes[1], "an ordinary user's image lacks something");
@@ -224,7 +223,7 @@ fn profiles_are_drafted_built_and_verified() {
     // State directories that root has traced empty are as empty in anybody's jail.
     for name in ["git", "redis"] {
         let image = format!("oci:{}", place.own(name));
-        outcome_of(&mut place.context.minjail(&["build", name, "-q", "-o", &image])).success();
+        place.context.outcome(&["build", name, "-q", "-o", &image]).success();
         outcome_of(&mut place.minjail(&["verify", &image, "-q", "-p", name])).success();
     }
 
@@ -351,7 +350,7 @@ fn what_lies_in_a_closed_directory_of_somebody_else() {
     outcome_of(place.context.command("sh").args(["-c", &given])).success();
     let tree = place.own("given");
     let build = ["build", "-q", "-t", &place.own("given.trace"), "-o", &format!("rootfs:{tree}")];
-    outcome_of(&mut place.context.minjail(&build)).success();
+    place.context.outcome(&build).success();
     let top = Path::new(&tree).join(work.trim_start_matches('/'));
     let has = |name: &str| top.join(name).exists();
     assert_eq!((has("closed/open/g"), has("file"), has("closed/open/h")), (true, true, false));

@@ -51,7 +51,7 @@ impl Place {
     }
 
     fn root(&self, arguments: &[&str]) -> Outcome {
-        outcome_of(&mut self.context.minjail(arguments))
+        self.context.outcome(arguments)
     }
 
     fn command(&self, program: &str) -> Command {
@@ -154,7 +154,7 @@ fn an_images_user_has_what_the_image_gives_him() {
     let ((roots, roots_lock), (theirs, theirs_lock)) = (oci(&place, "roots"), oci(&place, "theirs"));
     place.root(&["slim", "-q", &image, "-o", &roots]).success();
     place.ranged(&["slim", "-q", &image, "-o", &theirs]).success();
-    outcome_of(&mut place.context.minjail(&["diff", &roots_lock, &theirs_lock])).success();
+    place.context.outcome(&["diff", &roots_lock, &theirs_lock]).success();
     for image in [&roots, &theirs] {
         place.root(&["run", "-q", image]).assert_same_as(&rooted);
         place.ranged(&["run", "-q", image]).assert_same_as(&rooted);
@@ -183,7 +183,7 @@ fn without_ranges_the_image_is_the_same() {
     for words in ["note: only the program's own user", "goes unseen", "note: the supplementary groups are not set"] {
         assert!(told.stderr.contains(words), "{words:?}: {told}");
     }
-    outcome_of(&mut place.context.minjail(&["diff", &roots_lock, &theirs_lock])).success();
+    place.context.outcome(&["diff", &roots_lock, &theirs_lock]).success();
 }
 
 /// A workload's groups are those that it has, in whatever jail.

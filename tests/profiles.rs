@@ -13,7 +13,7 @@ fn build(context: &TestContext, profile: &str, more: &[&str]) -> Outcome {
     fs_err::write(&file, profile).expect("the directory is ours");
     let output = format!("rootfs:{}", context.text("out"));
     let arguments = [&["build", &file, "-o", &output][..], more].concat();
-    outcome_of(&mut context.minjail(&arguments))
+    context.outcome(&arguments)
 }
 
 fn said(outcome: &Outcome) -> String {
@@ -32,8 +32,8 @@ fn shipped(name: &str) {
     }
     let context = TestContext::new();
     let image = format!("oci:{}", context.text("image"));
-    succeed(outcome_of(&mut context.minjail(&["build", name, "-o", &image])));
-    succeed(outcome_of(&mut context.minjail(&["verify", &image, "-p", name])));
+    succeed(context.outcome(&["build", name, "-o", &image]));
+    succeed(context.outcome(&["verify", &image, "-p", name]));
     if has(&["podman"]) {
         let podman = Podman::new();
         let verify = ["verify", &image, "-p", name, "--verify-with", "podman"];
@@ -128,11 +128,11 @@ fn an_image_that_lacks_a_file_does_not_pass() {
     }
     let context = TestContext::new();
     let tree = format!("rootfs:{}", context.text("tree"));
-    succeed(outcome_of(&mut context.minjail(&["build", "nginx", "-o", &tree])));
+    succeed(context.outcome(&["build", "nginx", "-o", &tree]));
     for (file, fault) in [("etc/nginx/mime.types", "before it was ready"), ("var/www/html", "probe 1")] {
         let (path, aside) = (context.path("tree").join(file), context.path("aside"));
         fs_err::rename(&path, &aside).unwrap();
-        let outcome = outcome_of(&mut context.minjail(&["verify", &tree, "-p", "nginx"]));
+        let outcome = context.outcome(&["verify", &tree, "-p", "nginx"]);
         fs_err::rename(&aside, &path).unwrap();
         assert_eq!(outcome.status, 3, "{file}: {}", said(&outcome));
         assert!(said(&outcome).contains(fault), "{file}: {}", said(&outcome));
@@ -218,7 +218,7 @@ fn repair_adds_what_was_missing() {
     fs_err::write(&extra, "extra\n").unwrap();
     succeed(build(&context, &treacherous(&extra), &["--repair"]));
     assert!(context.path("out").join(&extra[1..]).exists());
-    let why = outcome_of(&mut context.minjail(&["why", &context.text("out.lock"), &extra]));
+    let why = context.outcome(&["why", &context.text("out.lock"), &extra]);
     assert!(String::from_utf8_lossy(&why.stdout).contains("--repair"), "{why}");
 }
 
@@ -527,19 +527,19 @@ fn mistakes_in_a_profile_are_shown() {
             "{words:?}: {outcome}"
         );
     }
-    let outcome = outcome_of(&mut context.minjail(&["build", "no-such-profile", "-o", "oci:x"]));
+    let outcome = context.outcome(&["build", "no-such-profile", "-o", "oci:x"]);
     assert!(said(&outcome).contains("minjail profile list"), "{}", said(&outcome));
 }
 
 #[test]
 fn profiles_are_listed_and_shown() {
     let context = TestContext::new();
-    let list = outcome_of(&mut context.minjail(&["profile", "list"]));
+    let list = context.outcome(&["profile", "list"]);
     assert!(String::from_utf8_lossy(&list.stdout).lines().any(|line| line.starts_with("nginx ")), "{list}");
-    let shown = outcome_of(&mut context.minjail(&["profile", "show", "nginx"]));
+    let shown = context.outcome(&["profile", "show", "nginx"]);
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/profiles/nginx.yaml");
     assert_eq!(shown.stdout, fs_err::read(file).unwrap());
-    let schema = outcome_of(&mut context.minjail(&["profile", "schema"]));
+    let schema = context.outcome(&["profile", "schema"]);
     let schema: serde_json::Value = serde_json::from_slice(&schema.stdout).unwrap();
     assert_eq!(schema["additionalProperties"], false);
 }

@@ -262,7 +262,7 @@ impl Closed {
     fn trace(&self, how: &str) -> usize {
         let trace = self.context.text("app.trace");
         let arguments = ["trace", "-q", "-t", &trace, "--user", "65534:65534", "--", &self.program, how];
-        outcome_of(&mut self.context.minjail(&arguments)).success();
+        self.context.outcome(&arguments).success();
         let records = fs_err::read_to_string(self.context.path("app.trace/trace.jsonl")).expect("there is a trace");
         for word in ["closed-name", "closed-target"] {
             assert!(!records.contains(word), "{how}: the trace has a {word}");

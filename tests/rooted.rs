@@ -26,7 +26,7 @@ fn root(context: &TestContext) -> String {
 
 fn trace(context: &TestContext, root: &str, arguments: &[&str]) -> Outcome {
     let trace = context.text("app.trace");
-    outcome_of(&mut context.minjail(&[&["trace", "-q", "-t", &trace, "--root", root], arguments].concat()))
+    context.outcome(&[&["trace", "-q", "-t", &trace, "--root", root], arguments].concat())
 }
 
 #[test]
@@ -40,11 +40,11 @@ fn a_program_of_another_root_is_traced_and_built() {
     let script = "cat /srv/page; id -u; exit 3";
     let traced = trace(&context, &root, &["-o", &out, "--", "sh", "-c", script]);
     assert!(traced.status == 3 && traced.text() == "a page\n0\n", "{traced}");
-    outcome_of(&mut context.minjail(&["run", "-q", &out])).assert_same_as(&traced);
+    context.outcome(&["run", "-q", &out]).assert_same_as(&traced);
     // From the trace alone: it knows its root.
     let again = format!("oci:{}", context.text("again"));
-    outcome_of(&mut context.minjail(&["build", "-q", "-t", &context.text("app.trace"), "-o", &again])).success();
-    assert_eq!(outcome_of(&mut context.minjail(&["diff", &out, &again])).status, 0);
+    context.outcome(&["build", "-q", "-t", &context.text("app.trace"), "-o", &again]).success();
+    assert_eq!(context.outcome(&["diff", &out, &again]).status, 0);
     // What the program writes is nowhere afterwards, and its input is the caller's.
     let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "--root", &root]);
     let fed = outcome_with_input(command.args(["--", "/bin/sh", "-c", "cat > /srv/new; cat /srv/new"]), b"fed");
@@ -113,5 +113,5 @@ fn an_ordinary_user_traces_there_too() {
     command.args(["--", "/bin/cat", "/srv/page"]).current_dir(&theirs);
     assert_eq!(outcome_of(&mut command).success().text(), "a page\n");
     let out = format!("oci:{}", text(&theirs.join("out")));
-    assert_eq!(outcome_of(&mut context.minjail(&["run", "-q", &out])).success().text(), "a page\n");
+    assert_eq!(context.outcome(&["run", "-q", &out]).success().text(), "a page\n");
 }

@@ -28,7 +28,7 @@ impl Unseen<'_> {
     fn prove_from(&self, traced: &Traced, arguments: &[&str]) {
         let run = |name: &str| {
             let tree = format!("rootfs:{}", traced.context.text(name));
-            outcome_of(&mut traced.context.minjail(&["run", &tree, "--", "sh", "-c", self.then]))
+            traced.context.outcome(&["run", &tree, "--", "sh", "-c", self.then])
         };
         traced.build("without", arguments);
         let without = run("without");
@@ -37,7 +37,7 @@ impl Unseen<'_> {
         let with = run("with");
         assert!(with.text().contains(self.says), "it does not work with the rule\n{with}");
         let lock = traced.context.text("with.lock");
-        let why = outcome_of(&mut traced.context.minjail(&["why", &lock, self.adds])).success();
+        let why = traced.context.outcome(&["why", &lock, self.adds]).success();
         assert!(why.text().contains(&format!("rule {}, for /", self.rule)), "{why}");
     }
 }
@@ -136,13 +136,13 @@ fn another_name_service() {
             arguments.join(" "),
         );
         outcome_of(context.command("unshare").args(["-m", "sh", "-c", &script])).success();
-        outcome_of(&mut context.minjail(&["run", &tree, "--", "getent", "passwd", "nobody"]))
+        context.outcome(&["run", &tree, "--", "getent", "passwd", "nobody"])
     };
     let without = run("without", &[]);
     assert_eq!((without.status, without.text().as_str()), (2, ""), "{without}");
     let with = run("with", &["--rule", "nss-services=on"]);
     assert!(with.status == 0 && with.text().starts_with("nobody:"), "{with}");
-    let why = outcome_of(&mut context.minjail(&["why", &context.text("with.lock"), module])).success();
+    let why = context.outcome(&["why", &context.text("with.lock"), module]).success();
     assert!(why.text().contains("rule nss-services, for /etc/nsswitch.conf"), "{why}");
 }
 
@@ -158,14 +158,14 @@ fn python_needs_the_sources_that_it_only_looks_at() {
             let mut trace = context.minjail(&arguments);
             let traced = outcome_of(trace.args(["--", "/usr/bin/python3", "-I", "-c", program])).success();
             assert_eq!(traced.text(), "[42]\n", "{traced}");
-            let ran = outcome_of(&mut context.minjail(&["run", &image]));
+            let ran = context.outcome(&["run", &image]);
             // Hollow sources have the size and the time that the compiled ones name.
             let works = switch == "on" || choice == "hollow";
             assert_eq!(ran.text() == "[42]\n", works, "{choice}, {switched}\n{ran}");
         }
     }
     let lock = context.text("omit-on.lock");
-    let why = outcome_of(&mut context.minjail(&["why", &lock, "/usr/lib/python3.11/json/decoder.py"])).success();
+    let why = context.outcome(&["why", &lock, "/usr/lib/python3.11/json/decoder.py"]).success();
     assert!(why.text().contains("rule python-source, for /usr/lib/python3.11/json/__pycache__/decoder."), "{why}");
 }
 
@@ -210,7 +210,7 @@ fn needs_can_be_switched_off_too() {
     let work = support::text(&traced.context.work());
     for (rule, path) in all.iter().zip(["/sys", "/usr/lib/x86_64-linux-gnu/libgcc_s.so.1", &work]) {
         assert!(with.has(path), "{path} is there by {rule}");
-        let why = outcome_of(&mut traced.context.minjail(&["why", &traced.context.text("with.lock"), path])).success();
+        let why = traced.context.outcome(&["why", &traced.context.text("with.lock"), path]).success();
         assert!(why.text().contains(&format!("rule {rule}, for /")), "{why}");
     }
     assert!(!without.has("/sys") && !without.has("/usr/lib/x86_64-linux-gnu/libgcc_s.so.1"));
@@ -277,8 +277,8 @@ fn a_profile_switches_and_a_flag_counts_before_it() {
 #[test]
 fn the_page_on_rules_has_every_rule() {
     let context = TestContext::new();
-    let table = outcome_of(&mut context.minjail(&["rules", "--table"])).success().text();
-    let list = outcome_of(&mut context.minjail(&["rules"])).success().text();
+    let table = context.outcome(&["rules", "--table"]).success().text();
+    let list = context.outcome(&["rules"]).success().text();
     assert_eq!(table.lines().count(), list.lines().count());
     assert!(list.contains("tz-all             trait  off  All time zones"), "{list}");
     let page = fs_err::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/rules.md")).expect("there is a page");

@@ -31,7 +31,7 @@ fn fat(context: &TestContext, form: &str) -> String {
 }
 
 fn slim(context: &TestContext, arguments: &[&str]) -> Outcome {
-    outcome_of(&mut context.minjail(&[&["slim"], arguments].concat()))
+    context.outcome(&[&["slim"], arguments].concat())
 }
 
 /// minjail as an ordinary user, in the directory `theirs`, which is made for that.
@@ -63,7 +63,7 @@ fn an_image_of_every_form_becomes_small_and_runs_as_before() {
     let mut results = Vec::new();
     for form in ["oci", "oci-archive", "docker-archive", "rootfs"] {
         let image = fat(&context, form);
-        let before = outcome_of(&mut context.minjail(&["run", &image]));
+        let before = context.outcome(&["run", &image]);
         assert_eq!(before.status, 0, "{before}");
         let lock: serde_json::Value = serde_json::from_slice(&fs_err::read(context.path("fat.lock")).unwrap()).unwrap();
         let words = ["entrypoint", "cmd"].iter().flat_map(|list| lock["config"][list].as_array().unwrap());
@@ -71,7 +71,7 @@ fn an_image_of_every_form_becomes_small_and_runs_as_before() {
         let words = std::iter::once("--").chain(words.map(|word| word.as_str().unwrap()));
         let own: Vec<&str> = words.filter(|_| form == "rootfs").collect();
         slim(&context, &[&[image.as_str(), "-q", "--force", "-o", &out], &own[..]].concat()).success();
-        outcome_of(&mut context.minjail(&["run", &out])).assert_same_as(&before);
+        context.outcome(&["run", &out]).assert_same_as(&before);
         let thin = entries(&context, "thin.lock");
         assert!(has(&lock["entries"], "/usr/bin/perl") && !has(&thin, "/usr/bin/perl"));
         assert!(has(&thin, "/usr/bin/passwd"), "what was looked at is there");
@@ -99,7 +99,7 @@ fn an_ordinary_user_gets_the_same_image() {
     slim(&context, &[&image, "-q", "-o", &format!("oci:{}", context.text("ours"))]).success();
     let out = format!("oci:{}", context.text("theirs/thin"));
     outcome_of(by_nobody(&context).args(["slim", &image, "-q", "-o", &out])).success();
-    let diff = outcome_of(&mut context.minjail(&["diff", &format!("oci:{}", context.text("ours")), &out]));
+    let diff = context.outcome(&["diff", &format!("oci:{}", context.text("ours")), &out]);
     assert_eq!(diff.status, 0, "{diff}");
 }
 
@@ -112,8 +112,7 @@ fn what_is_left_out_can_be_asked_for() {
     let out = format!("oci:{}", context.text("thin"));
     let script = "read -r line < /no/such || echo no";
     slim(&context, &[&image, "-q", "--keep-trace", &trace, "-o", &out, "--", "-c", script]).success();
-    let told =
-        |arguments: &[&str]| outcome_of(&mut context.minjail(&[&["why-not"], arguments].concat())).success().text();
+    let told = |arguments: &[&str]| context.outcome(&[&["why-not"], arguments].concat()).success().text();
     let there = "the root has a file of 3.";
     let traced = told(&[&trace, "/usr/bin/perl", "/no/such"]);
     assert!(traced.contains("nothing that ran looked for it\n") && traced.contains(there), "{traced}");
@@ -123,7 +122,7 @@ fn what_is_left_out_can_be_asked_for() {
     assert!(alone.contains("name it with `--root`") && !alone.contains("the root has"), "{alone}");
     assert!(told(&[&lock, "--root", &image, "/usr/bin/perl"]).contains(there));
     assert!(told(&[&trace, "--root", &image, "/usr/bin/perl"]).contains(there));
-    let other = outcome_of(&mut context.minjail(&["why-not", &lock, "--root", &out, "/usr/bin/perl"]));
+    let other = context.outcome(&["why-not", &lock, "--root", &out, "/usr/bin/perl"]);
     other.assert_refused(125, &["the lock is of another image", "the diff IDs of its layers"]);
 }
 
@@ -167,7 +166,7 @@ fn a_server_keeps_its_configuration() {
     let profile = context.text("server.yaml");
     let text = "extends: busybox-httpd\nimage:\n  ports: [8080/tcp]\n  env: {COLOUR: green}\n  labels: {org.example.name: a server}\n";
     fs_err::write(&profile, text).unwrap();
-    outcome_of(&mut context.minjail(&["build", "-q", &profile, "--include", "/usr/bin/perl", "-o", &fat])).success();
+    context.outcome(&["build", "-q", &profile, "--include", "/usr/bin/perl", "-o", &fat]).success();
     let told = slim(&context, &[&fat, "-o", &thin]);
     assert!(told.stderr.contains("nothing but its start and its end is tried"), "{told}");
     told.success();
@@ -231,7 +230,7 @@ fn what_was_saved_is_told_by_package_and_directory() {
     let image = fat(&context, "oci");
     let thin = format!("oci:{}", context.text("thin"));
     slim(&context, &[&image, "-q", "-o", &thin]).success();
-    let diff = |arguments: &[&str]| outcome_of(&mut context.minjail(&[&["diff"], arguments].concat()));
+    let diff = |arguments: &[&str]| context.outcome(&[&["diff"], arguments].concat());
     let locks = [context.text("fat.lock"), context.text("thin.lock")];
     let told = diff(&[&locks[0], &thin, "--by", "package,directory", "--json"]);
     let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
@@ -281,7 +280,7 @@ fn a_name_alone_is_no_file_to_diff() {
     let (fat, thin) = (format!("rootfs:{}", text(&root)), format!("oci:{}", context.text("thin")));
     let line = ["--", "/bin/busybox", "sh", "-c", "echo /srv/many/*; /bin/busybox cat /srv/many/read"];
     slim(&context, &[&[fat.as_str(), "-q", "-o", &thin], &line[..]].concat()).success();
-    let diff = |arguments: &[&str]| outcome_of(&mut context.minjail(&[&["diff"], arguments].concat()));
+    let diff = |arguments: &[&str]| context.outcome(&[&["diff"], arguments].concat());
     for (from, to) in [(&fat, &thin), (&thin, &fat)] {
         let told = |more: &str| -> serde_json::Value {
             serde_json::from_slice(&diff(&[from, to, "--json", more]).stdout).unwrap()
@@ -308,7 +307,7 @@ fn what_has_no_name_is_named_after_the_image() {
     let fat = format!("docker-archive:{}:localhost/team/app:1", context.text("fat"));
     let thin = context.text("thin");
     let trace = ["trace", "-q", "-t", &context.text("fat.trace"), "-o", &fat, "--", "/bin/true"];
-    outcome_of(&mut context.minjail(&trace)).success();
+    context.outcome(&trace).success();
     let names = |out: &str| {
         slim(&context, &[&fat, "-q", "--force", "-o", out]).success();
         let manifest = outcome_of(context.command("tar").args(["-xOf", &thin, "manifest.json"])).success().text();

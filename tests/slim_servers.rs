@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use support::crafted::{Compression, lay_out, oci_of, sha256, tar};
-use support::{Outcome, TestContext, has, needs_root, outcome_of};
+use support::{Outcome, TestContext, has, needs_root};
 
 /// An image of busybox and two pages, run as `config` says.
 fn image(context: &TestContext, config: &Value) -> String {
@@ -31,7 +31,7 @@ fn image(context: &TestContext, config: &Value) -> String {
 
 fn slim(context: &TestContext, image: &str, arguments: &[&str]) -> Outcome {
     let out = format!("oci:{}", context.text("out"));
-    outcome_of(&mut context.minjail(&[&["slim", image, "--force", "-o", &out], arguments].concat()))
+    context.outcome(&[&["slim", image, "--force", "-o", &out], arguments].concat())
 }
 
 fn lock(context: &TestContext) -> Value {
@@ -107,18 +107,18 @@ fn a_user_by_name_stays_one_with_his_groups() {
             words
         };
         let groups = sorted(groups.to_owned());
-        assert_eq!(sorted(outcome_of(&mut context.minjail(&["run", "-q", &image])).success().text()), groups);
+        assert_eq!(sorted(context.outcome(&["run", "-q", &image]).success().text()), groups);
         slim(&context, &image, &["-q"]).success();
         assert_eq!(lock(&context)["config"]["user"], user);
-        assert_eq!(sorted(outcome_of(&mut context.minjail(&["run", "-q", &out])).success().text()), groups, "{user}");
+        assert_eq!(sorted(context.outcome(&["run", "-q", &out]).success().text()), groups, "{user}");
         // What `id` itself looked at is there anyway.
         for path in ["/etc/passwd", "/etc/group"] {
-            let why = outcome_of(&mut context.minjail(&["why", &context.text("out.lock"), path]));
+            let why = context.outcome(&["why", &context.text("out.lock"), path]);
             assert_eq!(why.text().contains("rule image-user, for /bin/id"), has_accounts, "{user}: {why}");
         }
     }
     slim(&context, &image("web"), &["-q", "--rule", "image-user=off", "--exclude", "/etc/passwd"]).success();
-    let refused = outcome_of(&mut context.minjail(&["run", "-q", &out]));
+    let refused = context.outcome(&["run", "-q", &out]);
     refused.assert_refused(125, &["the user `web`, whom its /etc/passwd does not have", "uid:gid"]);
 }
 

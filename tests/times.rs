@@ -8,7 +8,7 @@ use support::{TestContext, outcome_of, skip};
 
 /// How many modules Python took from their compiled form, and how many it compiled, when it told in the jail.
 fn compiled(context: &TestContext, image: &str, python: &str, code: &str) -> (usize, usize) {
-    let told = outcome_of(&mut context.minjail(&["run", "-q", image, "--", python, "-v", "-c", code])).success();
+    let told = context.outcome(&["run", "-q", image, "--", python, "-v", "-c", code]).success();
     let taken = told.stderr.lines().filter(|line| line.contains(".pyc matches ")).count();
     // A compiled one is in quotation marks there.
     let made = told.stderr.lines().filter(|line| line.starts_with("# code object from /"));
@@ -42,7 +42,7 @@ fn python_compiles_nothing() {
 
         let fixed = format!("docker-archive:{}", context.text("fixed.tar"));
         let build = ["build", "-q", "--force", "-t", &trace, "--mtime", "fixed", "-o", &fixed];
-        outcome_of(&mut context.minjail(&build)).success();
+        context.outcome(&build).success();
         let (_, made) = compiled(&context, &fixed, python, code);
         assert!(made > 5, "{python}: with other times it compiles, else this test shows nothing");
     }
@@ -58,7 +58,7 @@ fn java_shares_its_classes() {
     let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "-o", &image]);
     outcome_of(command.args(["--", "/usr/bin/java", "-Xshare:on", "-version"])).success();
     // `-Xshare:on` fails where the archive cannot be used.
-    let told = outcome_of(&mut context.minjail(&["run", "-q", &image])).success();
+    let told = context.outcome(&["run", "-q", &image]).success();
     assert!(told.stderr.contains("sharing"), "{told}");
 }
 
@@ -75,7 +75,7 @@ fn what_was_made_from_packaged_files_is_not_older_than_they_are() {
         let image = format!("rootfs:{}", context.text(name));
         let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "-o", &image]);
         let traced = outcome_of(command.args(["--", "/bin/sh", "-c", &script])).success();
-        outcome_of(&mut context.minjail(&["run", "-q", &image])).assert_same_as(&traced);
+        context.outcome(&["run", "-q", &image]).assert_same_as(&traced);
     };
     build("one");
     let lock = |name: &str| fs_err::read_to_string(context.path(&format!("{name}.lock"))).expect("there is a lock");

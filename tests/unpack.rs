@@ -15,11 +15,11 @@ fn image(context: &TestContext, form: &str) -> String {
 }
 
 fn unpack(context: &TestContext, from: &str, to: &str) -> Outcome {
-    outcome_of(&mut context.minjail(&["unpack", from, "-o", to]))
+    context.outcome(&["unpack", from, "-o", to])
 }
 
 fn diff(context: &TestContext, one: &str, other: &str) -> Outcome {
-    outcome_of(&mut context.minjail(&["diff", one, other]))
+    context.outcome(&["diff", one, other])
 }
 
 #[test]
@@ -27,22 +27,22 @@ fn every_form_becomes_every_other() {
     for form in ["oci", "oci-archive", "docker-archive"] {
         let context = TestContext::new();
         let image = image(&context, form);
-        let expected = outcome_of(&mut context.minjail(&["run", &image])).success();
+        let expected = context.outcome(&["run", &image]).success();
         for target in ["oci", "oci-archive", "docker-archive"] {
             let again = format!("{target}:{}", context.text(&format!("again-{target}")));
             unpack(&context, &image, &again).success();
             assert_eq!(diff(&context, &image, &again).status, 0, "{}", diff(&context, &image, &again));
-            outcome_of(&mut context.minjail(&["run", &again])).assert_same_as(&expected);
+            context.outcome(&["run", &again]).assert_same_as(&expected);
         }
         let tree = format!("rootfs:{}", context.text("tree"));
         unpack(&context, &image, &tree).success();
         assert_eq!(diff(&context, &image, &tree).status, 0, "{}", diff(&context, &image, &tree));
         // Its lock says how it is run, and that it is minjail's to replace.
-        outcome_of(&mut context.minjail(&["run", &tree])).assert_same_as(&expected);
-        outcome_of(&mut context.minjail(&["check", "-q", &tree])).success();
-        outcome_of(&mut context.minjail(&["unpack", &image, "-o", &tree, "--force"])).success();
+        context.outcome(&["run", &tree]).assert_same_as(&expected);
+        context.outcome(&["check", "-q", &tree]).success();
+        context.outcome(&["unpack", &image, "-o", &tree, "--force"]).success();
         fs_err::remove_file(context.path("tree.lock")).unwrap();
-        let forced = outcome_of(&mut context.minjail(&["unpack", &image, "-o", &tree, "--force"]));
+        let forced = context.outcome(&["unpack", &image, "-o", &tree, "--force"]);
         forced.assert_refused(125, &["a directory of something else", "remove it yourself"]);
     }
 }
@@ -82,10 +82,8 @@ fn a_platform_can_be_chosen() {
     document["manifests"].as_array_mut().unwrap().push(other);
     fs_err::write(&index, document.to_string()).unwrap();
     let out = format!("rootfs:{}", context.text("tree"));
-    let unpack = |platform: &str| {
-        outcome_of(&mut context.minjail(&["unpack", &image, "--force", "-o", &out, "--platform", platform]))
-    };
-    outcome_of(&mut context.minjail(&["unpack", &image, "-o", &out])).success();
+    let unpack = |platform: &str| context.outcome(&["unpack", &image, "--force", "-o", &out, "--platform", platform]);
+    context.outcome(&["unpack", &image, "-o", &out]).success();
     unpack("linux/arm").success();
     unpack("linux/arm/v7").success();
     unpack("linux/arm/v6")

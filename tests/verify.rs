@@ -6,7 +6,7 @@ mod support;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use support::{Outcome, TestContext, has, outcome_of, text};
+use support::{TestContext, has, outcome_of, text};
 
 /// A profile that runs `command`, in the file `NAME.yaml`.
 fn profile(context: &TestContext, name: &str, command: &[&str], expect: &str) -> String {
@@ -15,10 +15,6 @@ fn profile(context: &TestContext, name: &str, command: &[&str], expect: &str) ->
     fs_err::write(&file, format!("workloads:\n  {name}:\n    run: {command}\n    expect: {expect}\n"))
         .expect("the directory is ours");
     file
-}
-
-fn minjail(context: &TestContext, arguments: &[&str]) -> Outcome {
-    outcome_of(&mut context.minjail(arguments))
 }
 
 /// An executable script in the working directory.
@@ -49,26 +45,26 @@ fn what_is_missing_is_added() {
             format!("{form}:{}", context.text(name))
         };
         let (built, mended) = (place(built), place(mended));
-        minjail(&context, &["build", &small, "-q", "-o", &built]).success();
+        context.outcome(&["build", &small, "-q", "-o", &built]).success();
         if built.starts_with("oci:") {
             fs_err::remove_file(context.path("image.lock")).expect("without a lock an image says itself what it has");
         }
-        let outcome = minjail(&context, &["verify", &built, "-p", &large]);
+        let outcome = context.outcome(&["verify", &built, "-p", &large]);
         assert_eq!(outcome.status, 3, "{outcome}");
         assert!(outcome.stderr.contains("`--repair -o OUT` adds"), "{outcome}");
-        let few = minjail(&context, &["verify", &built, "-p", &large, "--repair", "--rounds", "1", "-o", &mended]);
+        let few = context.outcome(&["verify", &built, "-p", &large, "--repair", "--rounds", "1", "-o", &mended]);
         assert_eq!(few.status, 3, "{few}");
         let file = mended.split_once(':').expect("it has a form").1;
         assert!(!Path::new(file).exists(), "what does not work is not written");
-        minjail(&context, &["verify", &built, "-p", &large, "--repair", "-o", &mended]).success();
-        minjail(&context, &["verify", &mended, "-p", &large]).success();
-        minjail(&context, &["verify", &mended, "-p", &small]).success();
-        let why = minjail(&context, &["why", &format!("{file}.lock"), &three]).success();
+        context.outcome(&["verify", &built, "-p", &large, "--repair", "-o", &mended]).success();
+        context.outcome(&["verify", &mended, "-p", &large]).success();
+        context.outcome(&["verify", &mended, "-p", &small]).success();
+        let why = context.outcome(&["why", &format!("{file}.lock"), &three]).success();
         assert!(why.text().contains("--repair"), "{why}");
-        minjail(&context, &["check", &mended, "--lock", &format!("{file}.lock")]).success();
-        let ran = minjail(&context, &["run", "-q", &mended]).success();
+        context.outcome(&["check", &mended, "--lock", &format!("{file}.lock")]).success();
+        let ran = context.outcome(&["run", "-q", &mended]).success();
         assert_eq!(ran.text(), "1\n", "the image is still run as it was");
-        assert_eq!(minjail(&context, &["verify", &built, "-p", &large]).status, 3, "the image itself stays as it is");
+        assert_eq!(context.outcome(&["verify", &built, "-p", &large]).status, 3, "the image itself stays as it is");
     }
 }
 
@@ -79,14 +75,14 @@ fn what_cannot_be_added_is_told() {
     let [one, key] = ["one", ".netrc"].map(|name| text(&context.work().join(name)));
     let small = profile(&context, "small", &["/bin/cat", &one], "{}");
     let (tree, mended) = (format!("rootfs:{}", context.text("tree")), format!("rootfs:{}", context.text("mended")));
-    minjail(&context, &["build", &small, "-q", "-o", &tree]).success();
+    context.outcome(&["build", &small, "-q", "-o", &tree]).success();
     let large = profile(&context, "large", &["/bin/cat", &one, &key], "{}");
-    let outcome = minjail(&context, &["verify", &tree, "-p", &large, "--repair", "-o", &mended]);
+    let outcome = context.outcome(&["verify", &tree, "-p", &large, "--repair", "-o", &mended]);
     assert_eq!(outcome.status, 3, "{outcome}");
     assert!(outcome.stderr.contains(&format!("missing: `{key}`")) && !context.path("mended").exists(), "{outcome}");
-    let whole = minjail(&context, &["verify", &tree, "-p", &small, "--repair", "-o", &mended]).success();
+    let whole = context.outcome(&["verify", &tree, "-p", &small, "--repair", "-o", &mended]).success();
     assert!(whole.stderr.contains("nothing to repair"), "{whole}");
-    minjail(&context, &["verify", &tree, "-p", &small, "-o", &mended]).assert_refused(125, &["unless it repairs"]);
+    context.outcome(&["verify", &tree, "-p", &small, "-o", &mended]).assert_refused(125, &["unless it repairs"]);
 }
 
 /// `execve` says only that the program is not there: the kernel looks for what it names by itself.
@@ -100,11 +96,11 @@ fn what_the_kernel_opens_is_missed_too() {
     let outer = script(&context, "outer", &format!("#!{inner}\n"));
     let tree = format!("rootfs:{}", context.text("tree"));
     let file = profile(&context, "scripts", &["/bin/sh", "-c", &format!("{outer}; {outer} && echo done")], "{}");
-    minjail(&context, &["build", &file, "-q", "-o", &tree]).success();
+    context.outcome(&["build", &file, "-q", "-o", &tree]).success();
     let without = |path: &str, told: &str| {
         let aside = context.path("aside");
         fs_err::rename(in_tree(&context, path), &aside).unwrap();
-        let outcome = minjail(&context, &["verify", &tree, "-p", &file]);
+        let outcome = context.outcome(&["verify", &tree, "-p", &file]);
         fs_err::rename(&aside, in_tree(&context, path)).unwrap();
         assert_eq!(outcome.status, 3, "{path}: {outcome}");
         assert!(outcome.stderr.contains(told), "{told:?} is not in {outcome}");
@@ -132,7 +128,7 @@ fn a_secret_that_was_needed_is_named_with_the_way_out() {
     let key = text(&context.work().join("key"));
     let file = profile(&context, "keeper", &["/bin/cat", &key], "{}");
     let out = format!("rootfs:{}", context.text("out"));
-    let build = |more: &[&str]| minjail(&context, &[&["build", &file, "-o", &out], more].concat());
+    let build = |more: &[&str]| context.outcome(&[&["build", &file, "-o", &out], more].concat());
     for how in [&[][..], &["--repair"]] {
         let failed = build(how);
         failed.assert_refused(
@@ -152,8 +148,8 @@ fn what_is_there_and_differs_is_told() {
     let steps = format!("/bin/cat {other} {sealed}; /bin/grep -q good {conf}");
     let file = profile(&context, "checks", &["/bin/sh", "-c", &steps], "{}");
     let tree = format!("rootfs:{}", context.text("tree"));
-    minjail(&context, &["build", &file, "-q", "-o", &tree]).success();
-    let verify = || minjail(&context, &["verify", &tree, "-p", &file]);
+    context.outcome(&["build", &file, "-q", "-o", &tree]).success();
+    let verify = || context.outcome(&["verify", &tree, "-p", &file]);
     verify().success();
     fs_err::write(in_tree(&context, &conf), "evil\n").unwrap();
     fs_err::set_permissions(in_tree(&context, &sealed), std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -184,8 +180,8 @@ fn workloads_are_run_as_the_image_says() {
     let expect = format!("{{stdout: {{equals: \"green {uid}\\n\"}}}}");
     let bare = profile(&context, "bare", &["/bin/sh", "-c", script], &expect);
     for image in [format!("oci:{}", context.text("image")), format!("rootfs:{}", context.text("tree"))] {
-        minjail(&context, &["build", &whole, "-q", "-o", &image]).success();
-        minjail(&context, &["verify", &image, "-p", &bare]).success();
+        context.outcome(&["build", &whole, "-q", "-o", &image]).success();
+        context.outcome(&["verify", &image, "-p", &bare]).success();
     }
 }
 

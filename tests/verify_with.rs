@@ -61,7 +61,7 @@ fn a_program_in_all_of_them() {
     );
     fs_err::write(&file, &profile).unwrap();
     let image = format!("docker-archive:{}", context.text("image.tar"));
-    outcome_of(&mut context.minjail(&["build", &file, "-q", "-o", &image])).success();
+    context.outcome(&["build", &file, "-q", "-o", &image]).success();
     let all = ["podman", "docker", "runc", "bwrap"].map(|tool| ["--verify-with", tool]).concat();
     let with = |arguments: &[&str]| {
         let mut command = context.minjail(&[&["verify", &image, "-p", &file][..], arguments].concat());
@@ -84,8 +84,7 @@ fn a_server_in_bubblewrap() {
     }
     let context = TestContext::new();
     let tree = format!("rootfs:{}", context.text("tree"));
-    outcome_of(&mut context.minjail(&["build", "busybox-httpd", "-q", "-o", &tree, "--verify-with", "bwrap"]))
-        .success();
+    context.outcome(&["build", "busybox-httpd", "-q", "-o", &tree, "--verify-with", "bwrap"]).success();
     assert!(context.path("tree/bin/busybox").exists() || context.path("tree/usr/bin/busybox").exists());
 }
 

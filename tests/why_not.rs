@@ -11,7 +11,7 @@ fn the_reasons_that_say_most_are_shown() {
     context.lay_out(&[("d/other", "other")]);
     let trace = context.text("app.trace");
     let script = "cd d; chmod 755 .; test -r .; test -d .; stat . > stat; rm stat; cat < . ; ls";
-    outcome_of(&mut context.minjail(&["trace", "-q", "-t", &trace, "--", "sh", "-c", script])).success();
+    context.outcome(&["trace", "-q", "-t", &trace, "--", "sh", "-c", script]).success();
     let other = format!("{}/d/other", text(&context.work()));
     let why =
         |arguments: &[&str]| outcome_of(context.minjail(&["why", &trace, &other]).args(arguments)).success().text();
@@ -31,8 +31,8 @@ fn what_is_missing_is_explained() {
     let (trace, lock) = (context.text("app.trace"), context.text("app.tar.lock"));
     let image = format!("layer:{}", context.text("app.tar"));
     let arguments = ["trace", "-q", "-t", &trace, "-o", &image, "--", "sh", "-c", script];
-    outcome_of(&mut context.minjail(&arguments)).success();
-    let told = |source: &str, path: &str| outcome_of(&mut context.minjail(&["why-not", source, path])).success().text();
+    context.outcome(&arguments).success();
+    let told = |source: &str, path: &str| context.outcome(&["why-not", source, path]).success().text();
     let own = |name: &str| format!("{work}/{name}");
     assert_eq!(
         told(&trace, "/no/such"),
@@ -50,11 +50,11 @@ fn what_is_missing_is_explained() {
     let zone = told(&trace, "/usr/share/zoneinfo/Europe/Berlin");
     assert!(!zone.contains("rule"), "no zone was used: {zone}");
     let (zones, date) = (context.text("zones.trace"), "TZ=Asia/Tokyo date > /dev/null");
-    outcome_of(&mut context.minjail(&["trace", "-q", "-t", &zones, "--", "sh", "-c", date])).success();
+    context.outcome(&["trace", "-q", "-t", &zones, "--", "sh", "-c", date]).success();
     let zone = told(&zones, "/usr/share/zoneinfo/Europe/Berlin");
     assert!(zone.contains("  rule tz-all would add it: `--rule tz-all=on`\n"), "{zone}");
     for source in [&trace, &lock] {
-        let there = outcome_of(&mut context.minjail(&["why-not", source, &own("listed/seen")]));
+        let there = context.outcome(&["why-not", source, &own("listed/seen")]);
         assert!(there.status == 1 && there.stderr.contains("is in the image: `minjail why` says why"), "{there}");
     }
     for (source, path, words) in [
@@ -62,6 +62,6 @@ fn what_is_missing_is_explained() {
         ("no-such-trace", "/x", "no-such-trace"),
         (&text(&context.work()), "/x", "trace.jsonl"),
     ] {
-        outcome_of(&mut context.minjail(&["why-not", source, path])).assert_refused(125, &[words]);
+        context.outcome(&["why-not", source, path]).assert_refused(125, &[words]);
     }
 }

@@ -97,6 +97,11 @@ impl TestContext {
         command
     }
 
+    /// What [`minjail`](Self::minjail) comes to.
+    pub(crate) fn outcome(&self, arguments: &[&str]) -> Outcome {
+        outcome_of(&mut self.minjail(arguments))
+    }
+
     /// The names beside and in the working directory: what a failed command must leave as it was.
     pub(crate) fn listing(&self) -> Vec<String> {
         let mut names = names_in(self.directory.path());
