@@ -199,9 +199,7 @@ fn a_second_implementation_makes_the_same_bytes() {
         let mut command = context.minjail(&["trace", "-q", "--layers", layers, "-t", &context.text("app.trace")]);
         command.args(["-o", &format!("oci:{}:1", context.text("image")), "-o", &format!("rootfs:{tree}")]);
         outcome_of(command.args(["--lock", &lock, "--"]).args(PYTHON)).success();
-        let read = |name: &str| -> serde_json::Value {
-            serde_json::from_slice(&fs_err::read(context.path(name)).expect("it was built")).expect("it is JSON")
-        };
+        let read = |name: &str| context.json(name);
         let blob = |descriptor: &serde_json::Value| {
             let digest = descriptor["digest"].as_str().expect("a descriptor has a digest");
             read(&format!("image/blobs/sha256/{}", digest.trim_start_matches("sha256:")))

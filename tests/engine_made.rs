@@ -27,7 +27,7 @@ fn bare(context: &TestContext, config: &Value) -> String {
 }
 
 fn paths(context: &TestContext) -> Vec<String> {
-    let lock: Value = serde_json::from_slice(&fs_err::read(context.path("out.lock")).unwrap()).unwrap();
+    let lock = context.json("out.lock");
     let entries = lock["entries"].as_array().unwrap();
     entries.iter().map(|entry| entry["path"].as_str().unwrap().to_owned()).collect()
 }

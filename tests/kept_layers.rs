@@ -65,7 +65,7 @@ fn config_of(layout: &Path) -> Value {
 }
 
 fn lock_of(context: &TestContext, out: &str) -> Value {
-    serde_json::from_slice(&fs_err::read(context.path(&format!("{out}.lock"))).unwrap()).unwrap()
+    context.json(&format!("{out}.lock"))
 }
 
 #[test]

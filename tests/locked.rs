@@ -190,8 +190,7 @@ fn a_lock_says_which_layer_an_entry_is_in() {
     let mut command = context.minjail(&["trace", "-q", "-t", &trace, "--layers", "packages", "-o", &image]);
     outcome_of(command.args(["--lock", &context.text("app.lock"), "--", "/bin/cat", "note.txt"])).success();
 
-    let lock: Value =
-        serde_json::from_slice(&fs_err::read(context.path("app.lock")).expect("it was written")).expect("it is JSON");
+    let lock = context.json("app.lock");
     let note = support::text(&context.work().join("note.txt"));
     let entries = lock["entries"].as_array().expect("a lock has entries");
     let layer = |wanted: &dyn Fn(&Value) -> bool| {

@@ -479,7 +479,7 @@ fn a_profile_chooses_files_and_describes_the_image() {
     );
     let lock = |more: &[&str]| -> serde_json::Value {
         succeed(build(&context, &profile, &[more, &["--no-verify", "--force"]].concat()));
-        serde_json::from_slice(&fs_err::read(context.path("out.lock")).expect("it is there")).expect("it is JSON")
+        context.json("out.lock")
     };
     let (own, flags) = (lock(&[]), lock(&["--listing", "names", "--mtime", "packaged", "--layers", "one"]));
     assert_eq!(own["config"]["user"], "12:34");

@@ -78,7 +78,7 @@ fn buildah() {
         told.ends_with("from the image\n") && told.contains("1.0 MB       (1) ->       0 B       (0)  /usr/share"),
         "{told}"
     );
-    let lock: Value = serde_json::from_slice(&fs_err::read(context.work().join("small.tar.lock")).unwrap()).unwrap();
+    let lock = context.json("work/small.tar.lock");
     assert_eq!(lock["config"]["user"], "1000:1000");
     assert_eq!(lock["config"]["labels"]["org.example.name"], "app");
 }
@@ -101,7 +101,7 @@ fn mmdebstrap() {
         outcome_of(context.command(&script).args(["root", "perl-base"])).success();
     }
     assert_eq!(done(&context, rest).text(), "1970\n");
-    let lock: Value = serde_json::from_slice(&fs_err::read(context.work().join("small.lock")).unwrap()).unwrap();
+    let lock = context.json("work/small.lock");
     let entries = lock["entries"].as_array().unwrap();
     let package = |path: &str| entries.iter().find(|entry| entry["path"] == path).map(|entry| entry["package"].clone());
     assert!(package("/usr/bin/perl").unwrap().as_str().unwrap().starts_with("deb:perl-base="));
@@ -127,7 +127,7 @@ fn nix() {
     }
     // The store path comes first.
     assert!(told.success().text().ends_with("-hello\nhello\nhello\n"));
-    let lock: Value = serde_json::from_slice(&fs_err::read(context.work().join("small.lock")).unwrap()).unwrap();
+    let lock = context.json("work/small.lock");
     let cat =
         |entry: &&Value| entry["path"].as_str().unwrap().starts_with("/nix/store/") && entry["target"] == "busybox";
     assert_eq!(lock["entries"].as_array().unwrap().iter().filter(cat).count(), 1, "the link of the store path");

@@ -65,7 +65,7 @@ fn an_image_of_every_form_becomes_small_and_runs_as_before() {
         let image = fat(&context, form);
         let before = context.outcome(&["run", &image]);
         assert_eq!(before.status, 0, "{before}");
-        let lock: serde_json::Value = serde_json::from_slice(&fs_err::read(context.path("fat.lock")).unwrap()).unwrap();
+        let lock = context.json("fat.lock");
         let words = ["entrypoint", "cmd"].iter().flat_map(|list| lock["config"][list].as_array().unwrap());
         // A bare directory does not say what to run.
         let words = std::iter::once("--").chain(words.map(|word| word.as_str().unwrap()));
@@ -170,7 +170,7 @@ fn a_server_keeps_its_configuration() {
     let told = slim(&context, &[&fat, "-o", &thin]);
     assert!(told.stderr.contains("nothing but its start and its end is tried"), "{told}");
     told.success();
-    let lock: serde_json::Value = serde_json::from_slice(&fs_err::read(context.path("thin.lock")).unwrap()).unwrap();
+    let lock = context.json("thin.lock");
     let config = &lock["config"];
     assert_eq!(config["exposed-ports"][0], "8080/tcp", "{config}");
     assert_eq!(config["env"]["COLOUR"], "green", "{config}");

@@ -35,7 +35,7 @@ fn slim(context: &TestContext, image: &str, arguments: &[&str]) -> Outcome {
 }
 
 fn lock(context: &TestContext) -> Value {
-    serde_json::from_slice(&fs_err::read(context.path("out.lock")).unwrap()).unwrap()
+    context.json("out.lock")
 }
 
 /// True if the slimmed image has the path, and not only its name.

@@ -97,6 +97,12 @@ impl TestContext {
         command
     }
 
+    /// The JSON in a file that is named as for [`Self::path`].
+    pub(crate) fn json(&self, name: &str) -> serde_json::Value {
+        let text = fs_err::read(self.path(name)).expect("the file was written");
+        serde_json::from_slice(&text).expect("it is JSON")
+    }
+
     /// What [`minjail`](Self::minjail) comes to.
     pub(crate) fn outcome(&self, arguments: &[&str]) -> Outcome {
         outcome_of(&mut self.minjail(arguments))
