@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::cache::Unpacked;
 use super::failure::Failure;
-use super::locked::parse_lock;
+use super::lock::parse_lock;
 use super::run::run_config;
 use crate::image::{Image, Input, Reading, lock_beside};
 use crate::jail::Base;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::diff::answer;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::locked::read_lock;
+use super::lock::read_lock;
 use super::reading::Reading;
 use super::side::{Side, draw_directory};
 use crate::image::{Output, lock_beside};

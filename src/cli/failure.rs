@@ -8,7 +8,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::exit::Exit;
 use super::locate::{LocateError, is_bare_script};
-use super::locked::NoLock;
+use super::lock::{NoLock, WHICH};
 use crate::cache::CacheError;
 use crate::elf::SearchError;
 use crate::files::FilesError;
@@ -281,7 +281,7 @@ impl From<FilesError> for Failure {
 
 impl From<NoLock> for Failure {
     fn from(error: NoLock) -> Self {
-        Self::new(error).hint("a lock is the file beside an image, named after it with `.lock` at the end")
+        Self::new(error).hint(WHICH)
     }
 }
 

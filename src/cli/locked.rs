@@ -4,12 +4,12 @@ use std::path::Path;
 
 use super::build::{Arguments, from_traces};
 use super::failure::Failure;
+use super::lock::read_lock;
 use super::original::Original;
 use super::pack::{Draft, seal};
 use super::packing::Prepared;
 use crate::image::{KeptLayers, Output};
-use crate::manifest::{self, Aspects, Difference, DrawnUp, Given, Manifest, Packages, ParseError, diff};
-use crate::path::escape;
+use crate::manifest::{self, Aspects, Difference, DrawnUp, Given, Manifest, Packages, diff};
 use crate::root::Root;
 use crate::trace::Trace;
 
@@ -147,26 +147,4 @@ fn drift(path: &Path, differences: &[Difference], arguments: &Arguments, prepare
     } else {
         failure
     }
-}
-
-/// Reads a lock.
-pub(super) fn read_lock(path: &Path) -> Result<Manifest, Failure> {
-    let text = fs_err::read_to_string(path).map_err(|error| {
-        Failure::new(error).hint("a lock is the file beside an image, named after it with `.lock` at the end")
-    })?;
-    parse_lock(path, &text)
-}
-
-/// Reads the text of the lock at `path`.
-pub(super) fn parse_lock(path: &Path, text: &str) -> Result<Manifest, Failure> {
-    let path = || escape(path.as_os_str().as_encoded_bytes());
-    Manifest::parse(text).map_err(|source| NoLock { path: path(), source }.into())
-}
-
-/// A file that was named as a lock and is none.
-#[derive(Debug, thiserror::Error)]
-#[error("`{path}` is no lock that this minjail can read")]
-pub(super) struct NoLock {
-    path: String,
-    source: ParseError,
 }

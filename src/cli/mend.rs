@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::base::Ready;
 use super::failure::Failure;
-use super::locked::read_lock;
+use super::lock::read_lock;
 use super::pack::Draft;
 use super::packing::Prepared;
 use super::side::{Side, of_image};

@@ -29,6 +29,7 @@ mod gather;
 mod init;
 mod inside;
 mod locate;
+mod lock;
 mod locked;
 mod lost_rights;
 mod mend;

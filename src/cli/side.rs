@@ -7,7 +7,7 @@ use std::path::Path;
 use super::cache::Unpacked;
 use super::choices::Chosen;
 use super::failure::Failure;
-use super::locked::read_lock;
+use super::lock::read_lock;
 use super::pack::seal;
 use super::run::run_config;
 use crate::files::{self, FileSet, Reasons, Wanted, What};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::answer;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::locked::read_lock;
+use super::lock::read_lock;
 use crate::files::{self, FilesError, What};
 use crate::manifest::Kind;
 use crate::path::JailPath;

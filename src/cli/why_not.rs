@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::answer;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::locked::read_lock;
+use super::lock::read_lock;
 use super::original::Original;
 use super::why::warn;
 use crate::files::{self, FileSet, Purpose, Rule, Switch, What};
