@@ -5,7 +5,7 @@ use std::path::Path;
 use super::cache::Unpacked;
 use super::failure::Failure;
 use super::lock::parse_lock;
-use super::run::run_config;
+use crate::image::oci::RunConfig;
 use crate::image::{Image, Input, Reading, lock_beside};
 use crate::jail::Base;
 use crate::manifest::{Config, Entry, Manifest};
@@ -52,7 +52,7 @@ impl Ready {
 
 /// The base of an unpacked image, and how it is run, if it says so.
 fn of_image(image: &Image, unpacked: &Unpacked) -> Result<(Base, Option<Config>), Failure> {
-    let config = image.config.as_ref().and_then(|config| config.config.clone()).map(run_config);
+    let config = image.config.as_ref().and_then(|config| config.config.clone()).map(RunConfig::into_config);
     let entries = if unpacked.is_owned() { Vec::new() } else { unpacked.entries(image)? };
     Ok((base(&unpacked.tree(), &entries, config.as_ref().unwrap_or(&Config::default()))?, config))
 }

@@ -8,7 +8,6 @@ use super::failure::Failure;
 use super::inside::account_in;
 use super::reading::Reading;
 use crate::image::Input;
-use crate::image::oci::RunConfig;
 use crate::jail::{self, Jail, Network, Program, User};
 use crate::manifest::Config;
 use crate::path::{JailPath, escape};
@@ -90,24 +89,4 @@ fn command(arguments: &Arguments, config: &Config) -> Result<Vec<OsString>, Fail
         return Err(Failure::usage("the image does not say what to run").hint("name a command after `--`"));
     }
     Ok(command)
-}
-
-/// What of an image's configuration says how it is run.
-pub(super) fn run_config(config: RunConfig) -> Config {
-    let variables = config.env.unwrap_or_default();
-    let env = variables.iter().filter_map(|variable| variable.split_once('='));
-    Config {
-        entrypoint: config.entrypoint.unwrap_or_default(),
-        cmd: config.cmd.unwrap_or_default(),
-        env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        // config.md, "WorkingDir": the default is the root.
-        working_dir: config.working_dir.filter(|directory| !directory.is_empty()).unwrap_or_else(|| "/".to_owned()),
-        user: config.user.unwrap_or_default(),
-        exposed_ports: config.exposed_ports.unwrap_or_default().into_keys().collect(),
-        volumes: config.volumes.unwrap_or_default().into_keys().collect(),
-        stop_signal: config.stop_signal.filter(|signal| !signal.is_empty()),
-        labels: config.labels.unwrap_or_default(),
-        healthcheck: config.healthcheck,
-        ..Config::default()
-    }
 }

@@ -15,7 +15,6 @@ use super::packing::{Packing, Prepared, check_count};
 use super::profile;
 use super::proven::{self, Ground, Proving};
 use super::reading::Reading;
-use super::run::run_config;
 use super::trace::machine;
 use crate::image::oci::{ImageConfig, RunConfig};
 use crate::image::{Image, Input, Reference};
@@ -118,7 +117,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         let entries = if wants_entries { unpacked.entries(&image)? } else { Vec::new() };
         let run = image.config.as_ref().and_then(|config| config.config.clone()).unwrap_or_default();
         let from = image.diff_ids();
-        let base = base(&unpacked.tree(), &entries, &run_config(run.clone()))?;
+        let base = base(&unpacked.tree(), &entries, &run.clone().into_config())?;
         Whole { base, name: image.name.clone(), image: Some(&image), run, from, entries, is_owned }
     };
     ground.slim(arguments, profile, &prepared)?;

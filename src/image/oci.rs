@@ -243,6 +243,26 @@ fn history(steps: &[Step], own: impl Fn(usize) -> History, layers: usize) -> Vec
 }
 
 impl RunConfig {
+    /// What a manifest says of it: all but what minjail does not know.
+    pub fn into_config(self) -> manifest::Config {
+        let variables = self.env.unwrap_or_default();
+        let env = variables.iter().filter_map(|variable| variable.split_once('='));
+        manifest::Config {
+            entrypoint: self.entrypoint.unwrap_or_default(),
+            cmd: self.cmd.unwrap_or_default(),
+            env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            // config.md, "WorkingDir": the default is the root.
+            working_dir: self.working_dir.filter(|directory| !directory.is_empty()).unwrap_or_else(|| "/".to_owned()),
+            user: self.user.unwrap_or_default(),
+            exposed_ports: self.exposed_ports.unwrap_or_default().into_keys().collect(),
+            volumes: self.volumes.unwrap_or_default().into_keys().collect(),
+            stop_signal: self.stop_signal.filter(|signal| !signal.is_empty()),
+            labels: self.labels.unwrap_or_default(),
+            healthcheck: self.healthcheck,
+            ..manifest::Config::default()
+        }
+    }
+
     /// What a manifest says of how its image is run.
     pub fn of(config: &manifest::Config) -> Self {
         let list = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
