@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::cache::Unpacked;
 use super::failure::Failure;
 use super::lock::parse_lock;
+use super::unpacked::Unpacked;
 use crate::image::oci::RunConfig;
 use crate::image::{Image, Input, Reading, lock_beside};
 use crate::jail::Base;

@@ -54,6 +54,7 @@ mod status;
 mod stoppable;
 mod trace;
 mod unpack;
+mod unpacked;
 mod variables;
 mod verify;
 mod why;

@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::apart::keep_apart_from;
-use super::cache::Unpacked;
 use super::failure::Failure;
+use super::unpacked::Unpacked;
 use crate::image::{Image, Input, Reading};
 use crate::manifest::{Digest, Manifest};
 use crate::path::escape;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use super::cache::Unpacked;
 use super::choices::Chosen;
 use super::failure::Failure;
 use super::lock::read_lock;
 use super::pack::seal;
+use super::unpacked::Unpacked;
 use crate::files::{self, FileSet, Reasons, Wanted, What};
 use crate::image::oci::{ImageConfig, RunConfig};
 use crate::image::{Image, Input, Reading, carried};

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use super::apart::keep_apart;
 use super::base::base;
-use super::cache::Unpacked;
 use super::configure::architecture;
 use super::exit::Exit;
 use super::failure::Failure;
@@ -16,6 +15,7 @@ use super::profile;
 use super::proven::{self, Ground, Proving};
 use super::reading::Reading;
 use super::trace::machine;
+use super::unpacked::Unpacked;
 use crate::image::oci::{ImageConfig, RunConfig};
 use crate::image::{Image, Input, Reference};
 use crate::jail::Base;
