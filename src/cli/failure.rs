@@ -8,7 +8,6 @@ use anstyle::{AnsiColor, Style};
 
 use super::exit::Exit;
 use super::locate::{LocateError, is_bare_script};
-use super::lock::{NoLock, WHICH};
 use crate::cache::CacheError;
 use crate::elf::SearchError;
 use crate::files::FilesError;
@@ -276,12 +275,6 @@ impl From<FilesError> for Failure {
             FilesError::LdCache { .. } | FilesError::Search(_) => None,
         };
         Self::new(error).maybe_hint(hint)
-    }
-}
-
-impl From<NoLock> for Failure {
-    fn from(error: NoLock) -> Self {
-        Self::new(error).hint(WHICH)
     }
 }
 

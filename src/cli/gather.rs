@@ -8,8 +8,8 @@ use std::path::Path;
 use super::failure::Failure;
 use super::packing::Prepared;
 use super::prove::Model;
-use super::proven::Ground;
 use super::rehearse::Rehearsal;
+use crate::jail::Base;
 use crate::report::coverage::{Coverage, Estimate};
 use crate::root::Root;
 use crate::trace::Trace;
@@ -17,6 +17,17 @@ use crate::workload::Outset;
 
 /// Workloads whose runs do not become stable are repeated so often, and no more.
 const MOST_TURNS: u32 = 50;
+
+/// Where the workloads have everything that they may need.
+pub(super) enum Ground<'a> {
+    Host,
+    /// An unpacked image, in a jail made of it.
+    Tree {
+        base: &'a Base,
+        /// The unpacked files do not have the owners that the image says, as where an ordinary user has unpacked it.
+        is_theirs: bool,
+    },
+}
 
 /// What the runs came to.
 pub(super) struct Gathered {

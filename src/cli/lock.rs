@@ -7,7 +7,7 @@ use crate::manifest::{Manifest, ParseError};
 use crate::path::escape;
 
 /// The hint for who has named something else.
-pub(super) const WHICH: &str = "a lock is the file beside an image, named after it with `.lock` at the end";
+const WHICH: &str = "a lock is the file beside an image, named after it with `.lock` at the end";
 
 /// Reads a lock.
 pub(super) fn read_lock(path: &Path) -> Result<Manifest, Failure> {
@@ -17,14 +17,16 @@ pub(super) fn read_lock(path: &Path) -> Result<Manifest, Failure> {
 
 /// Reads the text of the lock at `path`.
 pub(super) fn parse_lock(path: &Path, text: &str) -> Result<Manifest, Failure> {
-    let failed = |source| NoLock { path: escape(path.as_os_str().as_encoded_bytes()), source };
-    Ok(Manifest::parse(text).map_err(failed)?)
+    Manifest::parse(text).map_err(|source| {
+        let path = escape(path.as_os_str().as_encoded_bytes());
+        Failure::new(NoLock { path, source }).hint(WHICH)
+    })
 }
 
 /// A file that was named as a lock and is none.
 #[derive(Debug, thiserror::Error)]
 #[error("`{path}` is no lock that this minjail can read")]
-pub(super) struct NoLock {
+struct NoLock {
     path: String,
     source: ParseError,
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::base::base;
 use super::engine::Tool;
 use super::failure::Failure;
-use super::gather::{Gathered, gather};
+use super::gather::{Gathered, Ground, gather};
 use super::pack::{Draft, Needed};
 use super::packing::Prepared;
 use super::prove::{Model, Verdict, repair, try_out, unproved};
@@ -56,17 +56,6 @@ impl Proving {
         }
         Ok(())
     }
-}
-
-/// Where the workloads have everything that they may need.
-pub(super) enum Ground<'a> {
-    Host,
-    /// An unpacked image, in a jail made of it.
-    Tree {
-        base: &'a Base,
-        /// The unpacked files do not have the owners that the image says, as where an ordinary user has unpacked it.
-        is_theirs: bool,
-    },
 }
 
 /// Runs the workloads on `ground`, builds, proves and publishes; `finish` sees each draft before it becomes a tree.
