@@ -71,7 +71,12 @@ fn what_cannot_be_traced_there_is_said() {
         trace(&context, &root, &arguments).assert_refused(status, &[words]);
         assert!(!context.path("app.trace").exists(), "{arguments:?}");
     }
-    trace(&context, &context.text("nowhere"), &["--", "sh"]).assert_refused(125, &["nowhere"]);
+    for (place, why) in [("nowhere", "No such file or directory"), ("root/srv/page", "Not a directory")] {
+        let place = context.text(place);
+        let words =
+            [&format!("failed to open the root directory `{place}`"), why, "hint: name a directory that is there"];
+        trace(&context, &place, &["--", "sh"]).assert_refused(125, &words);
+    }
 }
 
 /// What is read stays as it is, by whatever way it is named.

@@ -9,7 +9,7 @@ use minjail_tracer::Options;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::rehearse::{PATH, locate_in};
-use super::trace::{Running, Workload, file_name, machine};
+use super::trace::{Running, Workload, file_name, io_failure, machine};
 use super::variables::{Variables, environment, variables};
 use crate::jail::{self, Base, Jail, Network, User};
 use crate::path::{JailPath, escape};
@@ -21,8 +21,9 @@ use crate::workload::trace_rooted;
 impl Workload {
     /// A program in the directory `root`.
     pub(super) fn rooted(root: &Path, arguments: &Running, command: &[OsString]) -> Result<Self, Failure> {
-        let top = fs_err::canonicalize(root)
-            .map_err(|error| Failure::new(error).hint("name a directory that has the program and all that it needs"))?;
+        // First, as it says what the user can do about one that is not there.
+        let held = Root::open(root)?;
+        let top = std::fs::canonicalize(root).map_err(|error| io_failure("find the way to", root, error))?;
         let (mut entries, mut environment, named) = environment(&arguments.env)?;
         let path = environment.entry("PATH".into()).or_insert_with(|| {
             entries.push(format!("PATH={PATH}").into());
@@ -34,7 +35,6 @@ impl Workload {
             .map_err(|error| Failure::new(error).hint("give the directory as it is in the root, from `/` on"))?;
         let typed = command.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let program = locate_in(&top, &typed, &path, &directory.to_string());
-        let held = Root::open(&top)?;
         let facts = held.resolve(&JailPath::root(), program.as_os_str().as_bytes(), true)?.facts;
         let Some(facts) = facts.filter(|_| !typed.is_empty()) else {
             let text = format!("`{}` has no program `{}`", root.display(), escape(typed.as_bytes()));

@@ -243,7 +243,7 @@ fn directory(workdir: Option<&Path>) -> Result<PathBuf, Failure> {
     }
 }
 
-fn io_failure(step: &str, path: &Path, error: std::io::Error) -> Failure {
+pub(super) fn io_failure(step: &str, path: &Path, error: std::io::Error) -> Failure {
     #[derive(Debug, thiserror::Error)]
     #[error("failed to {step} `{path}`")]
     struct At {
