@@ -269,7 +269,9 @@ fn a_profile_switches_and_a_flag_counts_before_it() {
         assert!(unknown.stderr.contains(word), "the message lacks {word}\n{unknown}");
     }
     let (unknown, _) = build("unknown", &["--rule", "tz=on"]);
-    assert!(unknown.status == 125 && unknown.stderr.contains("`tz` is none of `ca-all` "), "{unknown}");
+    let list = "`tz` is none of `ca-all`, `gconv-all`, ";
+    assert!(unknown.status == 125 && unknown.stderr.contains(list), "{unknown}");
+    assert!(unknown.stderr.contains(", `working-directory`\n"), "the list does not end with its last word\n{unknown}");
     let (unknown, _) = build("unknown", &["--rule", "tz-all"]);
     assert!(unknown.status == 125 && unknown.stderr.contains("NAME=on"), "{unknown}");
 }

@@ -111,10 +111,10 @@ pub enum Accounts {
 
 /// A word is none of those that are known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{word}` is none of {known}")]
+#[error("`{word}` is none of `{}`", known.join("`, `"))]
 pub struct UnknownWord {
     pub(super) word: String,
-    pub(super) known: &'static str,
+    pub(super) known: &'static [&'static str],
 }
 
 macro_rules! words {
@@ -130,7 +130,7 @@ macro_rules! words {
             fn from_str(word: &str) -> Result<Self, UnknownWord> {
                 match word {
                     $($word => Ok(Self::$variant),)+
-                    _ => Err(UnknownWord { word: word.to_owned(), known: concat!($("`", $word, "` "),+) }),
+                    _ => Err(UnknownWord { word: word.to_owned(), known: &Self::WORDS }),
                 }
             }
         }

@@ -53,7 +53,7 @@ macro_rules! rules {
             fn from_str(word: &str) -> Result<Self, UnknownWord> {
                 match word {
                     $($word => Ok(Self::$variant),)+
-                    _ => Err(UnknownWord { word: word.to_owned(), known: concat!($("`", $word, "` "),+) }),
+                    _ => Err(UnknownWord { word: word.to_owned(), known: &Self::WORDS }),
                 }
             }
         }
@@ -110,7 +110,7 @@ impl FromStr for Switch {
         match word {
             "on" => Ok(Self::On),
             "off" => Ok(Self::Off),
-            _ => Err(UnknownWord { word: word.to_owned(), known: "`on` `off`" }),
+            _ => Err(UnknownWord { word: word.to_owned(), known: &Self::WORDS }),
         }
     }
 }
