@@ -37,6 +37,56 @@ fn files_that_were_only_looked_at() {
     assert!(refused.stderr.contains("[possible values: full, hollow, omit]"), "{refused}");
 }
 
+/// What an image has nothing of need not be as the run found it, nor be there for who builds.
+#[test]
+fn what_was_only_looked_at_and_cannot_be_packed() {
+    let traced = Traced::new("test -f gone; test -f changed; test -f closed/x; test -f read; ls l; cat read", |work| {
+        write(work, &[("gone", ""), ("changed", "c"), ("closed/x", ""), ("read", "r"), ("l/gone", "")]);
+    });
+    let work = traced.context.work();
+    fs_err::remove_file(work.join("gone")).expect("it is ours");
+    fs_err::remove_file(work.join("l/gone")).expect("it is ours");
+    write(&work, &[("changed", "longer")]);
+    for how in ["full", "hollow"] {
+        traced.try_build(how, &["--stat-only", how]).assert_refused(125, &["`--exclude`", "since the trace was made"]);
+    }
+    let omit = traced.build("omit", &["--stat-only", "omit"]);
+    assert!(!omit.has("gone") && !omit.has("changed") && omit.has("read"));
+    assert_eq!(omit.link("l/gone"), OMITTED);
+    write(&work, &[("read", "other")]);
+    let words = ["read` has changed since the trace was made"];
+    traced.try_build("read", &["--stat-only", "omit"]).assert_refused(125, &words);
+}
+
+#[test]
+fn what_lies_behind_a_closed_directory_of_the_root() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    let traced = Traced::new("test -f closed/looked; cat open", |work| {
+        write(work, &[("closed/looked", "l"), ("open", "o")]);
+    });
+    let work = traced.context.work();
+    for (path, mode) in [("", 0o777), ("work", 0o755), ("app.trace", 0o755), ("work/closed", 0o700)] {
+        let permissions = PermissionsExt::from_mode(mode);
+        fs_err::set_permissions(traced.context.path(path), permissions).expect("it is ours");
+    }
+    let looked = format!("{}/closed/looked", support::text(&work));
+    let build = |name: &str, arguments: &[&str]| {
+        let (trace, output) = (traced.context.text("app.trace"), format!("layer:{}", traced.context.text(name)));
+        let mut command = traced.context.command("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", support::minjail()]);
+        outcome_of(command.args(["build", "-q", "-t", &trace, "-o", &output]).args(arguments))
+    };
+    for how in ["full", "hollow"] {
+        let words = [looked.as_str(), "Permission denied", "hint: the image needs this file"];
+        build(how, &["--stat-only", how]).assert_refused(125, &words);
+    }
+    for arguments in [["--stat-only", "omit"], ["--exclude", &looked]] {
+        build(arguments[0].trim_start_matches('-'), &arguments).success();
+    }
+}
+
 #[test]
 fn names_in_a_listed_directory() {
     let traced = Traced::new("ls -a d; cat d/opened", |work| {

@@ -62,8 +62,12 @@ impl<'a> Exclusion<'a> {
     pub(super) fn of(pattern: &'a Pattern, root: &Root) -> Result<Self, FilesError> {
         let is_named: Box<dyn Fn(&JailPath) -> bool + 'a> = match &pattern.kind {
             PatternKind::Path(top) => {
-                // Files stand where links on the way lead; a link that is itself named is what it is.
-                let end = root.resolve(&JailPath::root(), top.as_bytes(), false)?.end;
+                // Files stand where links on the way lead; a link that is itself named is what it is. Where that leads may be what
+                // minjail may not see, and why it is left out.
+                let end = match root.resolve(&JailPath::root(), top.as_bytes(), false) {
+                    Err(error) if error.is_refusal() => top.clone(),
+                    walk => walk?.end,
+                };
                 Box::new(move |path| path.starts_with(top) || path.starts_with(&end))
             }
             PatternKind::Glob(glob, start) => {

@@ -68,6 +68,11 @@ impl FilesError {
             Self::Changed { .. } | Self::Torn { .. } | Self::Gone { .. } | Self::Unread { .. } | Self::Conflict(_)
         )
     }
+
+    /// True if something may not be looked at: nobody has to, either, who leaves it out.
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Root(error) if error.is_refusal())
+    }
 }
 
 /// What cannot be packed as the runs found it.
@@ -115,11 +120,17 @@ fn gathered(
     let mut troubles = style::settle(&mut touched.paths, trace, root, &supplied)?;
     let (mut files, mut notes, others) = want::wanted(&touched, trace, root, policy, &supplied)?;
     troubles.extend(others);
+    let looked_at = touched.looked_at();
     // What is something else by now needs something else.
     let mut strange = BTreeSet::new();
+    let mut undecided = Vec::new();
     for Trouble { path, other, error } in troubles {
         if !is_left_out(&path) && !other.as_ref().is_some_and(is_left_out) {
-            tell(error)?;
+            if policy.stat_only == StatOnly::Omit && looked_at.contains(&path) {
+                undecided.push((path.clone(), error));
+            } else {
+                tell(error)?;
+            }
         }
         if other.is_none() {
             strange.insert(path);
@@ -143,7 +154,13 @@ fn gathered(
     rules::add_sources(&mut files, policy, root)?;
     // From here on less is wanted, never more: what is left out brings nothing with it, and nothing brings it back.
     choose::exclude(&mut files, &exclusions, root, &mut notes);
-    choose::stat_only(&mut files, &touched.looked_at(), policy.stat_only);
+    choose::stat_only(&mut files, &looked_at, policy.stat_only);
+    // Whether the image has anything of what was only looked at is known by now.
+    for (path, error) in undecided {
+        if files.wanted.get(&path).is_some_and(|wanted| wanted.what != What::Placeholder) {
+            tell(error)?;
+        }
+    }
     secrets::withhold(&mut files, &policy.allowed_secrets, &trace.store, root, &mut notes);
     special::replace(&mut files, trace, root, policy, &mut notes)?;
     files.hold();

@@ -64,7 +64,7 @@ impl Wants<'_> {
                 continue;
             }
             if let Err(error) = self.add_what_was_there(path, touched) {
-                if !error.is_trouble() {
+                if !error.is_trouble() && !error.is_refusal() {
                     return Err(error);
                 }
                 self.add(path, touched, &What::AsIs);

@@ -49,7 +49,7 @@ impl RootError {
     pub fn hint(&self) -> Option<&'static str> {
         match (self.step, self.source.raw_os_error()?) {
             (OPEN_ROOT, libc::ENOENT | libc::ENOTDIR) => Some("name a directory that is there"),
-            (_, libc::EACCES | libc::EPERM) => Some("the image needs this file: run minjail as a user who may read it"),
+            _ if self.is_refusal() => Some("the image needs this file: run minjail as a user who may read it"),
             (walk::FOLLOW, libc::ELOOP) => None,
             // A path is read by name again and again, and was there, of that kind, a moment ago.
             (_, libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EINVAL | libc::ESTALE) => {
@@ -57,6 +57,11 @@ impl RootError {
             }
             _ => None,
         }
+    }
+
+    /// True if minjail may not do it.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.source.kind() == io::ErrorKind::PermissionDenied
     }
 }
 
