@@ -30,6 +30,9 @@ pub struct Mistake {
     pub text: String,
 }
 
+/// How much of a line is shown: one may be megabytes long, as where something else was taken for a profile.
+const SHOWN: usize = 160;
+
 impl fmt::Display for Mistake {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.line == 0 {
@@ -37,11 +40,13 @@ impl fmt::Display for Mistake {
         }
         let number = self.line.to_string();
         let margin = " ".repeat(number.len());
+        let is_long = self.text.chars().nth(SHOWN).is_some();
+        let first = if is_long { self.column.saturating_sub(SHOWN / 2) } else { 0 };
+        let shown = self.text.chars().skip(first).take(SHOWN);
         // Tabs stay, so that the caret stands below its character however wide a tab is.
-        let before = self.text.chars().take(self.column.saturating_sub(1));
+        let before = shown.clone().take(self.column.saturating_sub(1 + first));
         let indent: String = before.map(|character| if character == '\t' { '\t' } else { ' ' }).collect();
-        let text: String =
-            self.text.chars().filter(|character| *character == '\t' || !character.is_control()).collect();
+        let text: String = shown.filter(|character| *character == '\t' || !character.is_control()).collect();
         write!(
             formatter,
             "{}:{}:{}: {}\n{margin} |\n{number} | {text}\n{margin} | {indent}^",
@@ -111,6 +116,12 @@ fn mistake(file: &str, text: &str, error: &serde_yaml::Error) -> Mistake {
     let what = said.split(" at line ").next().unwrap_or_default();
     let what = what.split(", set DuplicateKeyPolicy").next().unwrap_or_default();
     let what = what.strip_prefix("error: ").unwrap_or(what).trim_end_matches([':', ',', ' ']);
+    let what = match what {
+        "expected sequence start" => "a list is expected here, as `[one, other]`",
+        "expected mapping start" => "names with values are expected here, as `name: value`",
+        "invalid u64" => "a whole number is expected here",
+        what => what,
+    };
     let text = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
     Mistake { file: file.to_owned(), line, column, what: what.to_owned(), text: text.to_owned() }
 }
@@ -163,6 +174,9 @@ mod tests {
             ("workloads:\n  a:\n    run: x\n    timeout: 0\n", "app.yaml:4:14: ", "one second", "timeout: 0"),
             ("workloads:\n  a:\n    run: {}\n", "app.yaml:3:10: ", "list of arguments", "run: {}"),
             ("workloads:\n  a:\n    run: yes\n", "app.yaml:3:10: ", "quotes", "run: yes"),
+            ("workloads: {a: {run: x, setup: y}}\n", "app.yaml:1:32: ", "a list", "setup: y"),
+            ("workloads: {a: {run: x, timeout: -1}}\n", "app.yaml:1:34: ", "a whole number", "timeout: -1"),
+            ("text\n", "app.yaml:1:1: ", "names with values", "text"),
             ("workloads: [\n", "app.yaml:", "", " | "),
         ];
         for (text, place, word, picture) in cases {
@@ -171,6 +185,21 @@ mod tests {
             assert!(told.contains(word), "{word} is in:\n{told}");
             assert!(told.contains(picture), "{picture} is in:\n{told}");
         }
+    }
+
+    #[test]
+    fn of_a_long_line_what_is_around_the_mistake_is_shown() {
+        let long = "long".repeat(1_000_000);
+        for text in
+            [long.clone(), format!("description: {long}\n{long}: x"), format!("{{description: {long}, rnu: x}}")]
+        {
+            let told = told(&text);
+            assert!(told.len() < 2000, "{} bytes are told", told.len());
+            assert!(told.ends_with('^'), "{told}");
+        }
+        let far = told(&format!("{{packages: [{}], rnu: x}}", "one, ".repeat(100)));
+        let [.., line, caret] = far.lines().collect::<Vec<_>>()[..] else { panic!("{far}") };
+        assert!(line[caret.len() - 1..].starts_with("rnu"), "{far}");
     }
 
     #[test]
