@@ -169,6 +169,21 @@ fn a_trace_that_is_not_there_or_not_a_trace() {
 }
 
 #[test]
+fn what_is_no_lock() {
+    let context = TestContext::new();
+    // As large an image as any, which is not read for that: it has more bytes than there is memory.
+    let (image, empty) = (context.path("image.tar"), context.path("empty.lock"));
+    let file = fs_err::File::create(&image).expect("the directory is ours");
+    file.set_len(1 << 40).expect("it has no blocks");
+    fs_err::write(&empty, "").expect("the directory is ours");
+    for place in [&image, &empty] {
+        let place = text(place);
+        let words = [&format!("`{place}` is no lock"), "hint: a lock is the file beside an image"];
+        refused(&context, &["why", &place, "/etc/passwd"], FAILED, &words);
+    }
+}
+
+#[test]
 fn a_trace_that_was_cut_off() {
     let context = TestContext::new();
     let trace = context.text("app.trace");

@@ -1,5 +1,6 @@
 //! Reading the lock that the user has named.
 
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use super::failure::Failure;
@@ -11,7 +12,15 @@ const WHICH: &str = "a lock is the file beside an image, named after it with `.l
 
 /// Reads a lock.
 pub(super) fn read_lock(path: &Path) -> Result<Manifest, Failure> {
-    let text = fs_err::read_to_string(path).map_err(|error| Failure::new(error).hint(WHICH))?;
+    let failed = |error: io::Error| Failure::new(error).hint(WHICH);
+    let mut file = BufReader::new(fs_err::File::open(path).map_err(failed)?);
+    let start = file.fill_buf().map_err(failed)?;
+    // An image that is named in place of its lock is not read to its end: there may be less memory.
+    if !start.is_empty() && !start.starts_with(b"{") {
+        return parse_lock(path, &String::from_utf8_lossy(&start[..1]));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(failed)?;
     parse_lock(path, &text)
 }
 
