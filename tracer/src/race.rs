@@ -16,6 +16,7 @@
 //! file that is mapped there, or, for the first time, by `process_vm_writev(2)`; and, on Linux older than 6.11, a mapping that processes share.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
@@ -327,6 +328,13 @@ impl Engine<'_> {
     ) -> Result<(), TraceError> {
         let open = match self.places.descriptor(asking.task, descriptor) {
             Ok(open) => open,
+            // Its path is longer than the kernel tells.
+            Err(Errno::ENAMETOOLONG)
+                if opened_for(asking, descriptor, access) == access
+                    && self.leads_to_one(asking.task, descriptor, ends) =>
+            {
+                return Ok(());
+            }
             // Another thread has it closed or moved already, unless the task is being killed.
             Err(Errno::ENOENT) if retrace::result(asking.task).is_ok() => {
                 return self.gap(asking.process, Gap::Rewritten);
@@ -346,6 +354,14 @@ impl Engine<'_> {
             self.gap(asking.process, Gap::Rewritten)?;
         }
         self.open_at(asking, descriptor, open.path, access)
+    }
+
+    /// True if what is open at `descriptor` stands at one of `paths`.
+    fn leads_to_one(&mut self, task: i32, descriptor: i32, paths: [&Vec<u8>; 2]) -> bool {
+        let Ok(place) = self.places.of(task, self.known.is_settled()) else { return false };
+        let door = format!("/proc/{task}/fd/{descriptor}");
+        let served = self.places.served.table();
+        paths.iter().any(|path| place::leads_to_file(&door, &place.reach(task, path), served.map(Arc::as_ref)))
     }
 
     /// What `process` runs now, which may be another program than the one whose path was read.

@@ -124,6 +124,16 @@ fn longer_than_a_path_may_be() {
 }
 
 #[test]
+fn opened_by_threads_where_the_kernel_tells_no_path() {
+    let seen = Hazard::new("deep_threads").run();
+    assert!(seen.gaps.is_empty() && seen.outcome == Outcome::Exited(0), "{:?}", seen.gaps);
+    let file = format!("{}/file", vec!["d".repeat(200); 30].join("/"));
+    for touch in ["Create FILE missing", "Read FILE there", "Write FILE there"] {
+        assert!(seen.touches.contains(&format!("open {}", touch.replace("FILE", &file))), "{touch}");
+    }
+}
+
+#[test]
 fn strings_at_page_ends() {
     Hazard::new("page_end").run().is(&["access Look at-the-end missing", "access Look across missing"]);
 }
