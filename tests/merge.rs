@@ -491,6 +491,8 @@ fn what_cannot_be_merged_is_said() {
     let one = traced(&context, "one.trace", "cat conf");
     fs_err::write(&conf, "no longer so short").expect("the directory can be written");
     let two = traced(&context, "two.trace", "head -c1 conf");
+    let lost = traced(&context, "lost.trace", "echo new > conf");
+    fs_err::remove_dir_all(context.path("lost.trace/before")).expect("it has a content");
     let file = context.text("file");
     fs_err::write(&file, "").expect("the directory can be written");
     let before = context.listing();
@@ -501,6 +503,7 @@ fn what_cannot_be_merged_is_said() {
             &["conf` was a file of 5 bytes", "one of 18", "hint: no image can have both"][..],
         ),
         (&["merge", &one, &context.text("none.trace"), "-o", &output], &["none.trace"]),
+        (&["merge", &lost, "-o", &output], &["the trace has lost", "/conf`", "hint: trace again"]),
         (&["merge", &one, "-o", &file], &["file` exists and is not a trace"]),
         (&["merge", &one, "-o", &context.text("no/such/out.trace")], &["no/such"]),
     ] {

@@ -282,6 +282,7 @@ impl From<RecordError> for Failure {
     fn from(error: RecordError) -> Self {
         let hint = match &error {
             RecordError::NoTrace { .. } => Some("name another directory for the trace"),
+            RecordError::Lost { .. } => Some("trace again: the trace was changed after it was made"),
             RecordError::Keep { source, .. }
             | RecordError::Temporary { source, .. }
             | RecordError::Write { source, .. }

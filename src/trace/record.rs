@@ -126,6 +126,8 @@ pub enum RecordError {
     Write { path: PathBuf, source: io::Error },
     #[error("`{path}` exists and is not a trace")]
     NoTrace { path: PathBuf },
+    #[error("the trace has lost `{sha256}`, the earlier content of `{path}`")]
+    Lost { path: JailPath, sha256: String },
     #[error("failed to keep the trace")]
     Publish(#[from] PublishError),
 }

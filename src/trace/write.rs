@@ -22,6 +22,7 @@ impl Trace {
     /// # Errors
     /// `target` exists and is no trace, or cannot be written; a kept content cannot be read.
     pub fn write(&self, target: &Path) -> Result<(), RecordError> {
+        self.has_all_contents()?;
         let failed = |source| RecordError::Write { path: target.to_path_buf(), source };
         let stage = fill(target, |stage| {
             let mut records = BufWriter::new(fs_err::File::create_new(stage.join(RECORDS)).map_err(failed)?);
@@ -31,6 +32,16 @@ impl Trace {
             copy_store(&self.store, stage).map_err(failed)
         })?;
         Ok(stage.publish()?)
+    }
+
+    /// Refuses to write records of contents that are lost: who builds from them hears of that when the trace may be gone that had them.
+    fn has_all_contents(&self) -> Result<(), RecordError> {
+        let touches = self.runs.iter().flat_map(|run| &run.touches);
+        let mut named = touches.filter_map(|touch| Some((&touch.path, touch.before.as_ref()?)));
+        match named.find(|(_, sha256)| !self.store.contains_key(*sha256)) {
+            Some((path, sha256)) => Err(RecordError::Lost { path: path.clone(), sha256: sha256.clone() }),
+            None => Ok(()),
+        }
     }
 }
 
