@@ -7,7 +7,7 @@ mod support;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use support::{Outcome, TestContext, names_in, outcome_of, text};
+use support::{Outcome, TestContext, names_in, needs_root, outcome_of, text};
 
 /// A small image whose program says what its note says.
 fn image(context: &TestContext, form: &str, said: &str) -> String {
@@ -194,4 +194,25 @@ fn a_place_that_cannot_be_trusted_is_not_used() {
     outcome_of(command.env_remove("HOME")).success();
     let mut command = context.minjail(&["slim", &image, "--force", "-o", &format!("oci:{}", context.text("out"))]);
     outcome_of(command.env("MINJAIL_CACHE_SIZE", "much")).assert_refused(125, &["MINJAIL_CACHE_SIZE is `much`"]);
+}
+
+/// As where it is on a small file system of its own.
+#[test]
+fn an_image_for_which_the_cache_has_no_room_is_unpacked_for_one_time() {
+    if !needs_root("to mount a file system") {
+        return;
+    }
+    let context = TestContext::new();
+    let image = image(&context, "oci", "big");
+    let small = context.text("small");
+    fs_err::create_dir(&small).unwrap();
+    let script =
+        "mount -t tmpfs -o size=256k none \"$1\" && \"$2\" run \"$3\"; status=$?; find \"$1\" -type f; exit $status";
+    let mut command = context.command("unshare");
+    command.env("XDG_CACHE_HOME", &small).args(["--mount", "sh", "-c", script, "sh", &small]);
+    let ran = outcome_of(command.args([support::minjail(), &image])).success();
+    assert_eq!(ran.text(), "big", "{ran}");
+    for words in ["No space left on device", "; the image is unpacked for this one time"] {
+        assert!(ran.stderr.contains(words), "{ran}");
+    }
 }

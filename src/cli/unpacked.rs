@@ -1,5 +1,7 @@
 //! An image as a directory: from the cache, or unpacked for this one time.
 
+use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
 use super::failure::Failure;
@@ -48,7 +50,7 @@ impl Unpacked {
             match Cache::open(&directory, limit).and_then(|cache| cache.unpacked(image, name)) {
                 Ok(kept) => return Ok(Self::Kept(kept)),
                 // The image is at fault, and not the cache.
-                Err(CacheError::Read(error)) => return Err(error.into()),
+                Err(CacheError::Read(error)) if !is_for_want_of_room(&error) => return Err(error.into()),
                 Err(error) => {
                     if !quiet {
                         say!("note: {}; the image is unpacked for this one time", Failure::from(error).text());
@@ -88,4 +90,11 @@ impl Unpacked {
             Self::Scratch(..) => Ok(image.entries()?),
         }
     }
+}
+
+/// True if what failed is that a file system is full, or the user's share of it.
+fn is_for_want_of_room(error: &(dyn Error + 'static)) -> bool {
+    let is_it = |error: &io::Error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    let mut causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.any(|cause| cause.downcast_ref().is_some_and(is_it))
 }
