@@ -256,6 +256,21 @@ fn no_space_left() {
     }
 }
 
+/// As in a chroot in which nobody has mounted it.
+#[test]
+fn a_build_without_proc() {
+    if !needs_root("to unmount") {
+        return;
+    }
+    let context = TestContext::new();
+    let trace = context.text("app.trace");
+    context.outcome(&["trace", "-q", "-t", &trace, "--", "cat", "/etc/debian_version"]).success();
+    let mut command = context.command("unshare");
+    command.args(["--mount", "sh", "-c", "umount -l /proc; exec \"$@\"", "sh", minjail(), "build", "-t", &trace]);
+    let outcome = outcome_of(command.args(["-o", &docker_archive(&context)]));
+    outcome.assert_refused(FAILED, &["failed to ", "hint: `/proc` is not there: mount it"]);
+}
+
 /// A program that may be executed but not read runs, and cannot be packed.
 #[test]
 fn a_build_of_nothing() {

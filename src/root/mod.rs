@@ -51,6 +51,10 @@ impl RootError {
             (OPEN_ROOT, libc::ENOENT | libc::ENOTDIR) => Some("name a directory that is there"),
             _ if self.is_refusal() => Some("the image needs this file: run minjail as a user who may read it"),
             (walk::FOLLOW, libc::ELOOP) => None,
+            // What is held open is read by its name there.
+            (_, libc::ENOENT) if !Path::new("/proc/self/fd").exists() => {
+                Some("`/proc` is not there: mount it, `mount -t proc proc /proc`")
+            }
             // A path is read by name again and again, and was there, of that kind, a moment ago.
             (_, libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EINVAL | libc::ESTALE) => {
                 Some("it has changed while minjail was at it: let nothing else change the files, and try again")
