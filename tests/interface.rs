@@ -306,6 +306,21 @@ fn an_answer_that_cannot_be_written() {
     }
 }
 
+/// As where a directory is the root of a machine, or of a container that runs.
+#[test]
+fn what_the_kernel_makes_up_in_a_directory_is_not_compared() {
+    if !needs_root("to mount") {
+        return;
+    }
+    let context = TestContext::new();
+    let (tree, named) = (context.text("tree"), format!("rootfs:{}", context.text("tree")));
+    context.outcome(&["trace", "-q", "-o", &named, "--", "cat", "/etc/debian_version"]).success();
+    let script = "mount -t proc proc \"$1/proc\" && echo > \"$1/net\" && mount --bind /proc/self/ns/net \"$1/net\" && shift && exec \"$@\"";
+    let mut command = context.command("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh", &tree, minjail(), "diff", &named, &named]);
+    outcome_of(&mut command).success();
+}
+
 /// A summary that looks as ever would hide that half of the run is missing.
 #[test]
 fn a_program_that_fails_is_told_of() {

@@ -16,7 +16,7 @@ use crate::manifest::{self, Aspects, Config, Digest, DrawnUp, Given, Manifest, P
 use crate::path::JailPath;
 use crate::profile;
 use crate::root::Root;
-use crate::trace::Trace;
+use crate::trace::{Trace, is_made_up};
 use crate::tree::Tree;
 
 /// One of the things that are compared.
@@ -113,13 +113,18 @@ pub(super) fn of_image(image: &Image) -> Result<Side, Failure> {
     Ok(Side { manifest: Manifest::new(config, image.entries()?), knows, layers })
 }
 
-/// All that is in a directory, hashed on all cores.
+/// All that is in a directory, hashed on all cores, but for what the kernel makes up in it: of that the directory at which it is
+/// mounted.
 fn of_directory(root: &Root) -> Result<Side, Failure> {
     let mut files = FileSet::default();
     let mut todo = vec![JailPath::root()];
     while let Some(path) = todo.pop() {
-        if root.lstat(&path)?.is_some_and(|facts| facts.is_directory()) {
-            todo.extend(root.list(&path)?.iter().map(|name| path.join(name)));
+        let is_directory = root.lstat(&path)?.is_some_and(|facts| facts.is_directory());
+        match (is_directory, is_made_up(&path, root)) {
+            (true, false) => todo.extend(root.list(&path)?.iter().map(|name| path.join(name))),
+            // As a namespace that a mount keeps.
+            (false, true) => continue,
+            _ => {}
         }
         files.wanted.insert(path, Wanted { what: What::AsIs, reasons: Reasons::default() });
     }
