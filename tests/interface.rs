@@ -300,7 +300,7 @@ fn an_answer_that_cannot_be_written() {
             outcome_of(context.command("bash").args(["-c", &script]))
         };
         let full = run("> /dev/full");
-        assert_eq!(full.status, 125, "{command}: {full}");
+        full.assert_refused(125, &["failed to write to standard output", "hint: make room"]);
         let closed = run("> >(exec true) 2>&1; wait");
         assert_ne!(closed.status, 125, "{command}: {closed}");
     }
@@ -319,6 +319,18 @@ fn what_the_kernel_makes_up_in_a_directory_is_not_compared() {
     let mut command = context.command("unshare");
     command.args(["--mount", "sh", "-c", script, "sh", &tree, minjail(), "diff", &named, &named]);
     outcome_of(&mut command).success();
+}
+
+/// A directory for temporary files that is not there is not the output's.
+#[test]
+fn where_temporary_files_cannot_be_the_variable_is_named() {
+    let context = TestContext::new();
+    let image = format!("oci:{}", context.text("image"));
+    context.outcome(&["trace", "-q", "-o", &image, "--", "cat", "/etc/debian_version"]).success();
+    for arguments in [&["run", "--no-cache", &image][..], &["unpack", &image, "-o", "rootfs:tree"]] {
+        let mut command = context.minjail(arguments);
+        outcome_of(command.env("TMPDIR", "/nope")).assert_refused(125, &["`/nope`", "hint: set TMPDIR"]);
+    }
 }
 
 /// A summary that looks as ever would hide that half of the run is missing.

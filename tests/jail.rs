@@ -219,7 +219,7 @@ fn failures_have_the_exit_codes_of_env_and_name_the_culprit() {
         mode(&cell.tree().join("srv").join(name), 0o755);
     }
     for (options, command, code, said) in [
-        (&[][..], "nope", 127, "error: failed to execute `nope`: it is not in the jail\n"),
+        (&[][..], "nope", 127, "error: failed to execute `nope`: it is not in the jail\nhint: give the path that"),
         (&[], "/srv/plain/x", 127, "error: failed to execute `/srv/plain/x`: it is not in the jail\n"),
         (&[], "/srv/script", 127, "`/srv/script`: it is in the jail, but its interpreter is not\n"),
         (&[], "/srv/plain", 126, "`/srv/plain`\n  caused by: Permission denied (os error 13)\n"),

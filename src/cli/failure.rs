@@ -52,7 +52,8 @@ impl Failure {
         struct Unanswered {
             source: io::Error,
         }
-        Self::new(Unanswered { source })
+        let hint = io_hint(&source);
+        Self::new(Unanswered { source }).maybe_hint(hint)
     }
 
     pub(super) fn exit(mut self, exit: Exit) -> Self {
@@ -333,7 +334,8 @@ impl From<LoadError> for Failure {
             LoadError::Mistake(_) | LoadError::Nonsense { .. } => {
                 Some("`minjail profile reference` prints what a profile may say")
             }
-            LoadError::Read { .. } | LoadError::Circle(_) => None,
+            LoadError::Circle(_) => Some("take out one `extends` of those that lead back to it"),
+            LoadError::Read { .. } => None,
         };
         Self::new(error).maybe_hint(hint)
     }

@@ -65,6 +65,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::builder::styling::{AnsiColor, Styles};
+use failure::Failure;
 
 pub use exit::Exit;
 
@@ -118,11 +119,11 @@ enum Command {
 }
 
 /// The answer is what was asked for, so it goes to standard output; a closed pipe is no failure.
-fn answer(text: &str) -> Result<(), failure::Failure> {
+fn answer(text: &str) -> Result<(), Failure> {
     use std::io::Write;
     let mut out = anstream::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(failure::Failure::unanswered(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::unanswered(error)),
         _ => Ok(()),
     }
 }
@@ -135,8 +136,13 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Help and version are answers; everything else is a failure of minjail's, not of a program's.
             let status = if error.use_stderr() { Exit::Failure } else { Exit::Success };
-            let printed = error.print().err().filter(|error| error.kind() != std::io::ErrorKind::BrokenPipe);
-            return ExitCode::from(if printed.is_some() { Exit::Failure } else { status }.status());
+            let unprinted = error.print().err().filter(|error| error.kind() != std::io::ErrorKind::BrokenPipe);
+            let status = unprinted.map_or(status, |error| {
+                let failure = Failure::unanswered(error);
+                failure.tell();
+                failure.exit
+            });
+            return ExitCode::from(status.status());
         }
     };
     let result = match cli.command {

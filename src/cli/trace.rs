@@ -290,7 +290,7 @@ pub(super) fn credentials(text: &str) -> Result<Credentials, Failure> {
         (Some(known), _) => known.uid.as_raw(),
         (None, Ok(uid)) => uid,
         (None, Err(_)) => {
-            return Err(Failure::usage(format!("there is no user `{user}`")).hint("give a number: `--user 1000:1000`"));
+            return Err(Failure::usage(format!("there is no user `{user}`")).hint("give numbers, `UID:GID`"));
         }
     };
     let gid = match group {
@@ -298,9 +298,7 @@ pub(super) fn credentials(text: &str) -> Result<Credentials, Failure> {
             (Ok(gid), _) => gid,
             (_, Some(group)) => group.gid.as_raw(),
             _ => {
-                return Err(
-                    Failure::usage(format!("there is no group `{group}`")).hint("give a number: `--user 1000:1000`")
-                );
+                return Err(Failure::usage(format!("there is no group `{group}`")).hint("give numbers, `UID:GID`"));
             }
         },
         None => known.as_ref().map_or(uid, |known| known.gid.as_raw()),

@@ -68,6 +68,7 @@ impl JailError {
                 "`newuidmap` and `newgidmap` must be setuid root or have file capabilities, and `/etc/subuid` and \
                  `/etc/subgid` must agree with them; without lines for your user there, the jail has one user only",
             ),
+            Self::NotFound { .. } => Some("give the path that a program has in the image, or a name in its PATH"),
             Self::NotExecutable { source, .. } if source.raw_os_error() == Some(libc::ENOEXEC) => {
                 Some("it is neither a program for this machine nor a script that starts with `#!`")
             }

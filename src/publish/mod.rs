@@ -42,6 +42,12 @@ pub enum PublishError {
         #[source]
         source: io::Error,
     },
+    #[error("failed to make a temporary directory in `{path}`")]
+    Temporary {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl PublishError {
@@ -55,6 +61,7 @@ impl PublishError {
             Self::Exists { .. } => Some("give another name, or `--force` to replace it"),
             Self::InTheWay { .. } => Some("give another name, or remove it yourself"),
             Self::Failed { source, .. } => io_hint(source),
+            Self::Temporary { .. } => Some("set TMPDIR to a directory that you may write, on a file system with room"),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::held::{make, remove_abandoned};
-use super::{PublishError, remove_all};
+use super::{PublishError, remove_all, show};
 
 /// A directory that nobody else may look into, gone when this is dropped. Of a minjail that was killed it stays; the next
 /// one that makes one of the same prefix in the same place removes it.
@@ -25,7 +25,7 @@ impl Scratch {
         remove_abandoned(parent, prefix.as_bytes());
         let create = |path: &Path| std::fs::DirBuilder::new().mode(0o700).create(path);
         let ((), held, path) = make(parent, prefix.as_bytes(), create)
-            .map_err(|source| PublishError::failed("make a directory in", parent, source))?;
+            .map_err(|source| PublishError::Temporary { path: show(parent), source })?;
         Ok(Self { path, _held: held })
     }
 
