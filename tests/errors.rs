@@ -181,6 +181,12 @@ fn what_is_no_lock() {
         let words = [&format!("`{place}` is no lock"), "hint: a lock is the file beside an image"];
         refused(&context, &["why", &place, "/etc/passwd"], FAILED, &words);
     }
+    // Whoever has opened a lock in an editor may have left a line above it.
+    let lock = context.path("edited.lock");
+    context.outcome(&["trace", "-q", "-o", &format!("layer:{}", context.text("app")), "--", "true"]).success();
+    let written = fs_err::read_to_string(context.path("app.lock")).expect("it was written");
+    fs_err::write(&lock, format!("\n {written}")).expect("the directory is ours");
+    context.outcome(&["diff", &context.text("app.lock"), &text(&lock)]).success();
 }
 
 #[test]

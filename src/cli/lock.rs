@@ -16,8 +16,8 @@ pub(super) fn read_lock(path: &Path) -> Result<Manifest, Failure> {
     let mut file = BufReader::new(fs_err::File::open(path).map_err(failed)?);
     let start = file.fill_buf().map_err(failed)?;
     // An image that is named in place of its lock is not read to its end: there may be less memory.
-    if !start.is_empty() && !start.starts_with(b"{") {
-        return parse_lock(path, &String::from_utf8_lossy(&start[..1]));
+    if start.trim_ascii_start().first().is_some_and(|&byte| byte != b'{') {
+        return parse_lock(path, &String::from_utf8_lossy(start));
     }
     let mut text = String::new();
     file.read_to_string(&mut text).map_err(failed)?;
