@@ -13,10 +13,10 @@ use crate::files::{self, FileSet, Reasons, Wanted, What};
 use crate::image::oci::{ImageConfig, RunConfig};
 use crate::image::{Image, Input, Reading, carried};
 use crate::manifest::{self, Aspects, Config, Digest, DrawnUp, Given, Manifest, Packages, Packing, Times};
-use crate::path::JailPath;
+use crate::path::{Facts, JailPath};
 use crate::profile;
 use crate::root::Root;
-use crate::trace::{Trace, is_made_up};
+use crate::trace::{Origins, Trace};
 use crate::tree::Tree;
 
 /// One of the things that are compared.
@@ -118,9 +118,12 @@ pub(super) fn of_image(image: &Image) -> Result<Side, Failure> {
 fn of_directory(root: &Root) -> Result<Side, Failure> {
     let mut files = FileSet::default();
     let mut todo = vec![JailPath::root()];
+    let mut origins = Origins::default();
     while let Some(path) = todo.pop() {
-        let is_directory = root.lstat(&path)?.is_some_and(|facts| facts.is_directory());
-        match (is_directory, is_made_up(&path, root)) {
+        let stat = root.stat(&path)?;
+        let is_directory = stat.and_then(|stat| Facts::from_stat(&stat)).is_some_and(|facts| facts.is_directory());
+        let is_made_up = stat.is_some_and(|stat| origins.errno(&path, &stat, root).is_some());
+        match (is_directory, is_made_up) {
             (true, false) => todo.extend(root.list(&path)?.iter().map(|name| path.join(name))),
             // As a namespace that a mount keeps.
             (false, true) => continue,

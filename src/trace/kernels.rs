@@ -50,14 +50,14 @@ const KINDS: [u32; 26] = [
 
 /// Tells what the kernel makes up from what was put somewhere.
 #[derive(Debug, Default)]
-pub(super) struct Origins {
+pub(crate) struct Origins {
     /// Devices on which is what was put there.
     others: HashSet<u64>,
 }
 
 impl Origins {
     /// Why nothing can be told of what is at `path`, as an errno's name, if the kernel makes it up.
-    pub(super) fn errno(&mut self, path: &JailPath, stat: &FileStat, root: &Root) -> Option<&'static str> {
+    pub(crate) fn errno(&mut self, path: &JailPath, stat: &FileStat, root: &Root) -> Option<&'static str> {
         if !may_be_made_up(stat) || self.others.contains(&stat.st_dev) {
             return None;
         }

@@ -24,7 +24,7 @@ mod style;
 mod write;
 
 pub use format::{TraceError, write_run};
-pub(crate) use kernels::{is_made_up, is_made_up_below, mount_point};
+pub(crate) use kernels::{Origins, is_made_up, is_made_up_below, mount_point};
 pub use merge::Conflict;
 pub use minjail_tracer::{Access, Gap, Protocol};
 pub use model::{Ending, FORMAT, Found, Header, Link, Listening, MADE_UP, NAMESPACE, Program, Run, Touch, Trace};
