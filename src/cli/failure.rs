@@ -16,7 +16,7 @@ use crate::jail::JailError;
 use crate::manifest::DrawError;
 use crate::path::escape;
 use crate::profile::LoadError;
-use crate::publish::{PublishError, io_hint};
+use crate::publish::{NO_TEMPORARY, PublishError, io_hint};
 use crate::root::RootError;
 use crate::trace::{RecordError, TraceError};
 use crate::tree::TreeError;
@@ -88,13 +88,7 @@ impl Failure {
 
     /// The error and its causes, in one line.
     pub(super) fn text(&self) -> String {
-        let mut text = self.error.to_string();
-        let mut cause = self.error.source();
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        text
+        causes(&*self.error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
     }
 
     pub(super) fn first_hint(&self) -> Option<String> {
@@ -108,20 +102,23 @@ impl Failure {
         let plain = Style::new();
         say!("{red}error{red:#}: {}", visible(&self.error.to_string()));
         let mut told = self.error.to_string();
-        let mut cause = self.error.source();
-        while let Some(error) = cause {
+        for cause in causes(&*self.error).skip(1) {
             // `#[error(transparent)]` says the same twice.
-            let text = error.to_string();
+            let text = cause.to_string();
             if text != told {
                 say!("{plain}  caused by: {}{plain:#}", visible(&text));
             }
             told = text;
-            cause = error.source();
         }
         for hint in &self.hints {
             say!("{cyan}hint{cyan:#}: {}", visible(hint));
         }
     }
+}
+
+/// An error, and what has caused it, one by the other.
+pub(super) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
 }
 
 /// A text as a terminal may get it: names of files can have anything in them, as commands to the terminal.
@@ -294,9 +291,7 @@ impl From<RecordError> for Failure {
             RecordError::Keep { .. } => {
                 Some("the program changes this file, so its content must be kept: is there room in TMPDIR?")
             }
-            RecordError::Temporary { .. } => {
-                Some("set TMPDIR to a directory that you may write, on a file system with room")
-            }
+            RecordError::Temporary { .. } => Some(NO_TEMPORARY),
             RecordError::Write { .. } => {
                 Some("name a directory for the trace that you may write, on a file system with room")
             }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
-use super::failure::Failure;
+use super::failure::{Failure, causes};
 use super::reading::bytes;
 use crate::cache::{Cache, CacheError, Kept};
 use crate::image::Image;
@@ -95,6 +95,5 @@ impl Unpacked {
 /// True if what failed is that a file system is full, or the user's share of it.
 fn is_for_want_of_room(error: &(dyn Error + 'static)) -> bool {
     let is_it = |error: &io::Error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-    let mut causes = std::iter::successors(Some(error), |&error| error.source());
-    causes.any(|cause| cause.downcast_ref().is_some_and(is_it))
+    causes(error).any(|cause| cause.downcast_ref().is_some_and(is_it))
 }

@@ -61,10 +61,13 @@ impl PublishError {
             Self::Exists { .. } => Some("give another name, or `--force` to replace it"),
             Self::InTheWay { .. } => Some("give another name, or remove it yourself"),
             Self::Failed { source, .. } => io_hint(source),
-            Self::Temporary { .. } => Some("set TMPDIR to a directory that you may write, on a file system with room"),
+            Self::Temporary { .. } => Some(NO_TEMPORARY),
         }
     }
 }
+
+/// What the user can do where nothing temporary can be made.
+pub const NO_TEMPORARY: &str = "set TMPDIR to a directory that you may write, on a file system with room";
 
 /// What the user can do about a file that cannot be written.
 pub fn io_hint(error: &io::Error) -> Option<&'static str> {
