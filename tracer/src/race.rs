@@ -326,13 +326,11 @@ impl Engine<'_> {
         ends: [&Vec<u8>; 2],
         descriptor: i32,
     ) -> Result<(), TraceError> {
+        let opened = opened_for(asking, descriptor, access);
         let open = match self.places.descriptor(asking.task, descriptor) {
             Ok(open) => open,
             // Its path is longer than the kernel tells.
-            Err(Errno::ENAMETOOLONG)
-                if opened_for(asking, descriptor, access) == access
-                    && self.leads_to_one(asking.task, descriptor, ends) =>
-            {
+            Err(Errno::ENAMETOOLONG) if opened == access && self.leads_to_one(asking.task, descriptor, ends) => {
                 return Ok(());
             }
             // Another thread has it closed or moved already, unless the task is being killed.
@@ -341,7 +339,6 @@ impl Engine<'_> {
             }
             Err(errno) => return self.hidden(asking.process, errno),
         };
-        let opened = opened_for(asking, descriptor, access);
         let is_as_told = opened == access && ends.contains(&&open.path);
         if is_as_told || open.is_deleted || !open.path.starts_with(b"/") {
             return Ok(());
