@@ -150,6 +150,24 @@ fn a_limit_of_the_size_of_files() {
     assert_eq!(beyond.status, 128 + 25, "{beyond}");
 }
 
+/// Wherever it strikes: as the program starts, while it is traced, and as what it used is looked at.
+#[test]
+fn a_limit_of_open_files() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    let place = Place::new();
+    let (program, trace) = (place.context.text("minjail"), place.own("app.trace"));
+    let image = format!("rootfs:{}", place.own("app"));
+    for most in [8, 12] {
+        let script = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
+        let traced = [&program, "trace", "-q", "-t", &trace, "-o", &image, "--", "/usr/bin/env", "true"];
+        let refused = outcome_of(place.command("sh").args(["-c", &script]).args(traced));
+        refused.assert_refused(125, &["open files", "`ulimit -n`"]);
+        assert!(!Path::new(&place.own("app")).exists(), "{refused}");
+    }
+}
+
 /// Owners, set-user-ID bits, devices and attributes of a tree are root's to make; an image has them as data.
 #[test]
 fn a_tree_is_what_it_may_be_and_an_image_is_complete() {

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::io;
 
 use anstyle::{AnsiColor, Style};
+use nix::errno::Errno;
 
 use super::exit::Exit;
 use super::locate::{LocateError, is_bare_script};
@@ -92,7 +93,15 @@ impl Failure {
     }
 
     pub(super) fn first_hint(&self) -> Option<String> {
-        self.hints.first().cloned()
+        self.hints().first().map(|&hint| hint.to_owned())
+    }
+
+    /// What can be done. A limit of the process may strike at any step: what else would help there is beside the point.
+    fn hints(&self) -> Vec<&str> {
+        match causes(&*self.error).find_map(limit) {
+            Some(hint) => vec![hint],
+            None => self.hints.iter().map(String::as_str).collect(),
+        }
     }
 
     /// Tells it on standard error.
@@ -110,7 +119,7 @@ impl Failure {
             }
             told = text;
         }
-        for hint in &self.hints {
+        for hint in self.hints() {
             say!("{cyan}hint{cyan:#}: {}", visible(hint));
         }
     }
@@ -119,6 +128,21 @@ impl Failure {
 /// An error, and what has caused it, one by the other.
 pub(super) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
+}
+
+/// How to raise the limit (`getrlimit(2)`) of which `cause` speaks.
+fn limit(cause: &(dyn Error + 'static)) -> Option<&'static str> {
+    let of_system = cause.downcast_ref::<io::Error>();
+    // One that names the path keeps of the system's error the kind alone.
+    let is_too_large = of_system.is_some_and(|error| error.kind() == io::ErrorKind::FileTooLarge);
+    let is_of_table = of_system.and_then(io::Error::raw_os_error) == Some(libc::EMFILE);
+    if is_too_large {
+        Some("allow larger files with `ulimit -f`")
+    } else if is_of_table || cause.downcast_ref::<Errno>() == Some(&Errno::EMFILE) {
+        Some("allow more open files with `ulimit -n`")
+    } else {
+        None
+    }
 }
 
 /// A text as a terminal may get it: names of files can have anything in them, as commands to the terminal.
@@ -174,7 +198,6 @@ impl From<LocateError> for Failure {
 
 impl From<TracerError> for Failure {
     fn from(error: TracerError) -> Self {
-        use nix::errno::Errno;
         if let TracerError::Spawn(SpawnError::Exec { path, source: Errno::ENOEXEC }) = &error {
             let hint = if is_bare_script(path) {
                 let path = path.display();
@@ -202,9 +225,6 @@ impl From<TracerError> for Failure {
             ),
             TracerError::Spawn(SpawnError::Identity { .. }) => {
                 (Exit::Failure, Some("only root may run a program as another user"))
-            }
-            TracerError::Spawn(SpawnError::Fork(Errno::EMFILE)) => {
-                (Exit::Failure, Some("allow more open files with `ulimit -n`"))
             }
             TracerError::Spawn(SpawnError::Fork(Errno::EAGAIN)) => {
                 (Exit::Failure, Some("allow more processes with `ulimit -u`"))
@@ -281,13 +301,6 @@ impl From<RecordError> for Failure {
         let hint = match &error {
             RecordError::NoTrace { .. } => Some("name another directory for the trace"),
             RecordError::Lost { .. } => Some("trace again: the trace was changed after it was made"),
-            RecordError::Keep { source, .. }
-            | RecordError::Temporary { source, .. }
-            | RecordError::Write { source, .. }
-                if source.kind() == io::ErrorKind::FileTooLarge =>
-            {
-                io_hint(source)
-            }
             RecordError::Keep { .. } => {
                 Some("the program changes this file, so its content must be kept: is there room in TMPDIR?")
             }

@@ -75,7 +75,6 @@ pub fn io_hint(error: &io::Error) -> Option<&'static str> {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Some("make room on that file system, or write to another")
         }
-        io::ErrorKind::FileTooLarge => Some("allow larger files with `ulimit -f`"),
         io::ErrorKind::NotFound => Some("make the directory first"),
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             Some("write to a directory that you may change")
