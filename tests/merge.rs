@@ -169,6 +169,31 @@ fn what_one_run_did_to_another_name_that_changes_nothing() {
     layer(&context, "b", &[&removes, &reads]);
 }
 
+/// A backup has brought all back as it was, and what the run read has by now the number that another file had, of which it changed the content.
+#[test]
+fn what_a_listing_shows_that_has_the_number_of_what_the_run_changed() {
+    let context = TestContext::new();
+    let at = |name: &str| context.work().join(name);
+    let link = || {
+        fs_err::write(at("one"), "AAAA").expect("the directory can be written");
+        fs_err::hard_link(at("one"), at("other")).expect("the directory can be written");
+    };
+    let fill = || {
+        fs_err::write(at("conf"), "BBBB").expect("the directory can be written");
+        let conf = fs_err::File::options().write(true).open(at("conf")).expect("it is ours");
+        conf.file().set_modified(std::time::UNIX_EPOCH).expect("it is ours");
+    };
+    link();
+    fill();
+    let trace = traced(&context, "changes.trace", "printf C >> one; cat other conf; ls");
+    fs_err::remove_file(at("conf")).expect("it is there");
+    fs_err::remove_file(at("other")).expect("it is there");
+    fs_err::rename(at("one"), at("conf")).expect("it is there");
+    fill();
+    link();
+    assert_eq!(conf_of(&context, &[&trace]), Ok("BBBB".to_owned()));
+}
+
 /// What was only looked at has the content from before, as where one name is used, and so has what was read before.
 #[test]
 fn what_one_run_wrote_by_another_name_and_another_did_not_read() {

@@ -148,7 +148,12 @@ impl Wants<'_> {
                     continue;
                 }
                 let is_there = self.files.contains(&child) || self.has_listed(path, &child, shown)?;
-                let what = if is_there { by_another_name(&child, &changed, self.root)? } else { What::Placeholder };
+                let what = match is_there {
+                    false => What::Placeholder,
+                    // What it was, its own records have said; the number of a file that was freed is given to another.
+                    true if self.gathered.paths.contains_key(&child) => What::AsIs,
+                    true => by_another_name(&child, &changed, self.root)?,
+                };
                 self.files.add(child, what, Reason::Listed { directory: path.clone() });
             }
         }
