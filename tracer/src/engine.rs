@@ -396,7 +396,7 @@ impl<'a> Engine<'a> {
             },
             Step::Examined { process, was_threaded } => {
                 self.executed = true;
-                self.moved_with_threads()?;
+                self.moved_before(task)?;
                 let raced = self.raced_before(task, was_threaded)?;
                 self.places.executed(task, was_threaded);
                 let table = self.places.served.table().cloned();
@@ -442,7 +442,7 @@ impl<'a> Engine<'a> {
                 self.go_on(task)
             }
             Step::Returned => {
-                self.moved(task)?;
+                self.moved(task, |task| sys::syscall_result(task).ok().map(|result| result.is_some()))?;
                 if let Some(raced) = self.raced.remove(&task) {
                     self.verify(raced, sys::syscall_result(task).ok().flatten())?;
                 }
@@ -468,7 +468,7 @@ impl<'a> Engine<'a> {
                 if self.machine.has_stopped(place::is_zombie) {
                     self.signals.stopped(true);
                 }
-                self.moved(task)?;
+                self.moved(task, |_| None)?;
                 self.turns.leave(task);
                 self.places.remove(task);
                 self.races.remove(task);
@@ -501,22 +501,23 @@ impl<'a> Engine<'a> {
         alive("resume", task, result)
     }
 
-    /// If the call of `task` was one that gives something another name, that is over.
-    fn moved(&mut self, task: i32) -> Result<(), TraceError> {
+    /// If the call of `task` was one that gives something another name, that is over, and `has` done so, or not; or nobody can tell.
+    fn moved(&mut self, task: i32, has: impl FnOnce(i32) -> Option<bool>) -> Result<(), TraceError> {
         if !self.moving.remove(&task) {
             return Ok(());
         }
         self.turns.end(task);
-        let has = sys::syscall_result(task).ok().map(|result| result.is_some());
+        let has = has(task);
         let process = self.machine.process_of(task).unwrap_or(task);
         self.tell(Event::Moved { task, process, has })
     }
 
-    /// The same for threads that were gone without a word when another one executed something.
-    fn moved_with_threads(&mut self) -> Result<(), TraceError> {
-        let is_gone = |task: &i32| !self.machine.knows(*task);
+    /// The same for who was gone without a word when what is now `task` executed something: other threads, and the one that had
+    /// this number.
+    fn moved_before(&mut self, task: i32) -> Result<(), TraceError> {
+        let is_gone = |other: &i32| *other == task || !self.machine.knows(*other);
         let gone: Vec<i32> = self.moving.iter().copied().filter(is_gone).collect();
-        gone.into_iter().try_for_each(|task| self.moved(task))
+        gone.into_iter().try_for_each(|gone| self.moved(gone, |_| None))
     }
 
     pub(crate) fn gap(&mut self, process: i32, gap: Gap) -> Result<(), TraceError> {

@@ -36,6 +36,8 @@ pub(crate) struct Seen {
     /// Processes, from child to parent.
     pub(crate) parents: BTreeMap<i32, i32>,
     pub(crate) exits: BTreeSet<i32>,
+    /// How often calls that give something another name have done so, have not, or may have.
+    pub(crate) moved: BTreeMap<Option<bool>, usize>,
     exact_calls: bool,
 }
 
@@ -155,6 +157,7 @@ impl Hazard {
             executed: Vec::new(),
             parents: BTreeMap::new(),
             exits: BTreeSet::new(),
+            moved: BTreeMap::new(),
             exact_calls: self.exact_calls,
         };
         let options = Options { grace: self.grace, ..Options::default() };
@@ -206,7 +209,8 @@ impl Hazard {
                 assert!(seen.exits.insert(process), "each process ends once");
             }
             Event::Gap { gap, .. } => *seen.gaps.entry(gap).or_default() += 1,
-            Event::Listen { .. } | Event::Moved { .. } => {}
+            Event::Moved { has, .. } => *seen.moved.entry(has).or_default() += 1,
+            Event::Listen { .. } => {}
         }
     }
 

@@ -97,6 +97,17 @@ fn execve_of_another_thread() {
     }
 }
 
+/// What has the number of the first thread since then has not made its last call.
+#[test]
+fn execve_of_another_thread_while_the_first_one_fails_to_rename() {
+    let hazard = Hazard::new("exec_thread").arguments(&["renames"]).directory("directory");
+    for _ in 0..REPEATS {
+        let seen = hazard.run();
+        assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(7), &BTreeMap::new()));
+        assert!(!seen.moved.contains_key(&Some(true)), "{:?}", seen.moved);
+    }
+}
+
 #[test]
 fn arguments_of_a_program() {
     let long = "x".repeat(20_000);
