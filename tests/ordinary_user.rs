@@ -295,6 +295,23 @@ fn programs_that_ran_without_their_rights_are_told_to_a_root_of_little_power() {
     assert!(doctor.text().contains("root without CAP_SYS_ADMIN: setuid programs run without"), "{doctor}");
 }
 
+/// As in a container: who may send signals to nobody else is told of another user's processes all the same.
+#[test]
+fn processes_of_another_user_are_told_to_a_root_of_little_power() {
+    if !needs_root("to give up capabilities") {
+        return;
+    }
+    let place = Place::new();
+    place.lay_out(&[]);
+    let mut weak = limited("setpriv");
+    weak.args(["--bounding-set", "-kill", minjail(), "trace", "-q", "-t", &place.context.text("weak.trace"), "--"]);
+    weak.args(["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c", "/bin/true; :"]);
+    outcome_of(weak.current_dir(place.context.work())).success();
+    let records = fs_err::read_to_string(place.context.path("weak.trace/trace.jsonl")).expect("it was written");
+    let programs: Vec<&str> = records.lines().filter(|line| line.contains(r#""record":"program""#)).collect();
+    assert!(programs.len() == 3 && programs[2].contains(r#""id":3,"parent":2"#), "{programs:#?}");
+}
+
 #[test]
 fn where_a_user_may_not_write_nothing_is_run() {
     if !needs_root("to become another user") {

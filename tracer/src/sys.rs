@@ -222,10 +222,12 @@ pub(crate) fn share(one: i32, other: i32, what: Common) -> bool {
     !matches!(unsafe { libc::syscall(libc::SYS_kcmp, one, other, what as libc::c_int, 0, 0) }, 1..=3)
 }
 
-/// True if `task` is the first of its process: only then is there a thread of this number in a group of the same.
+/// True if `task` is the first of its process: only then is there a thread of this number in a group of the same, to which this
+/// process may send signals, or not (EPERM).
 pub(crate) fn is_process(task: i32) -> bool {
     // SAFETY: tgkill takes numbers alone; the signal 0 is none.
-    unsafe { libc::syscall(libc::SYS_tgkill, task, task, 0) == 0 }
+    let found = Errno::result(unsafe { libc::syscall(libc::SYS_tgkill, task, task, 0) });
+    matches!(found, Ok(_) | Err(Errno::EPERM))
 }
 
 /// Opens the file that a handle names, as a mere place (`O_PATH`); `mount` is anything on its filesystem.
