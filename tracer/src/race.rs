@@ -111,8 +111,8 @@ pub(crate) struct Races {
     descriptors_shared: bool,
     /// Processes write into the memory of others.
     memory_written: bool,
-    /// Processes that have the memory of the one that made them (`CLONE_VM`), and that one.
-    borrowed: HashMap<i32, i32>,
+    /// Processes that have the memory of the one that made them (`CLONE_VM`).
+    borrowed: HashMap<i32, Loan>,
     /// Tasks that have made threads, to which they may have given whatever is theirs.
     makers: HashSet<i32>,
     /// Tasks in a call that changes the working directory, and to which.
@@ -123,6 +123,15 @@ pub(crate) struct Races {
     pub(crate) stacks: Stacks,
     /// Of the devices that files were read from, whether they ask nobody when one is opened.
     pub(crate) asking_nobody: HashMap<libc::dev_t, bool>,
+}
+
+/// Memory that a process has in common with others.
+#[derive(Debug)]
+struct Loan {
+    /// The process that had it alone before anybody else had it, which may be gone.
+    owner: i32,
+    /// Who has made the process waits for it, and so rewrites nothing meanwhile (`vfork(2)`).
+    is_awaited: bool,
 }
 
 /// A relative path as a call uses it.
@@ -140,7 +149,7 @@ impl Races {
         self.descriptors_shared |= sys::share(task, maker, Common::Descriptors);
         let is_borrowed = sys::share(task, maker, Common::Memory);
         if is_borrowed {
-            self.borrowed.insert(task, parent);
+            self.borrowed.insert(task, Loan { owner: self.owner_of(parent), is_awaited: false });
         }
         is_borrowed
     }
@@ -150,10 +159,15 @@ impl Races {
         self.memory_written = true;
     }
 
-    /// True if a process other than `child` has the memory of `process`.
-    fn share_memory(&self, process: i32, child: Option<i32>) -> bool {
-        let lends = |(&borrower, &lender): (&i32, &i32)| lender == process && Some(borrower) != child;
-        self.borrowed.contains_key(&process) || self.borrowed.iter().any(lends)
+    /// Whose memory it is that `process` has.
+    fn owner_of(&self, process: i32) -> i32 {
+        self.borrowed.get(&process).map_or(process, |loan| loan.owner)
+    }
+
+    /// True if another process that runs at the same time has the memory of `process`.
+    fn share_memory(&self, process: i32) -> bool {
+        let owner = self.owner_of(process);
+        self.borrowed.values().any(|loan| loan.owner == owner && !loan.is_awaited)
     }
 
     /// The last call of `task` is over.
@@ -191,7 +205,7 @@ impl Engine<'_> {
         let is_threaded = self.machine.is_threaded(process);
         let is_by_descriptor = (entry.call.opens() || entry.call.changes()) && from != From::WorkingDirectory;
         if self.races.memory_written
-            || self.races.share_memory(process, None)
+            || self.races.share_memory(process)
             || (is_by_descriptor && (is_threaded || self.races.descriptors_shared))
         {
             return true;
@@ -218,11 +232,11 @@ impl Engine<'_> {
         }
     }
 
-    /// `maker` waits for `child`, which has its memory, and so rewrites nothing.
+    /// `maker` waits for `child`, which has its memory.
     pub(crate) fn lent(&mut self, child: i32, maker: i32) {
-        let is_own = |process| !self.machine.is_threaded(process) && !self.races.share_memory(process, Some(child));
-        if self.machine.process_of(maker).is_some_and(is_own) {
-            self.races.borrowed.remove(&child);
+        let is_threaded = self.machine.process_of(maker).is_some_and(|process| self.machine.is_threaded(process));
+        if let Some(loan) = self.races.borrowed.get_mut(&child) {
+            loan.is_awaited = !is_threaded;
         }
     }
 

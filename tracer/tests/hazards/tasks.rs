@@ -445,7 +445,9 @@ fn a_path_that_is_empty_now_and_then() {
 
 #[test]
 fn a_path_that_a_process_of_the_same_memory_rewrites() {
-    rewritten(&["memory"], repeats());
+    for how in ["memory", "lent"] {
+        rewritten(&[how], repeats());
+    }
 }
 
 #[test]
