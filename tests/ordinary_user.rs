@@ -152,7 +152,7 @@ fn a_limit_of_the_size_of_files() {
 
 /// Wherever it strikes: as the program starts, while it is traced, and as what it used is looked at.
 #[test]
-fn a_limit_of_open_files() {
+fn a_limit_of_open_files_that_is_too_low() {
     if !needs_root("to become another user") {
         return;
     }
@@ -166,6 +166,20 @@ fn a_limit_of_open_files() {
         refused.assert_refused(125, &["open files", "`ulimit -n`"]);
         assert!(!Path::new(&place.own("app")).exists(), "{refused}");
     }
+}
+
+/// Of all that run at once minjail has something open.
+#[test]
+fn more_processes_than_the_limit_of_open_files() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    let place = Place::new();
+    let script = "ulimit -n 40; exec \"$0\" \"$@\"";
+    let program = "i=0; while [ $i -lt 50 ]; do sleep 0.5 & i=$((i + 1)); done; wait; ulimit -n";
+    let trace = [&place.context.text("minjail"), "trace", "-q", "-t", &place.own("app.trace"), "--"].map(str::to_owned);
+    let traced = outcome_of(place.command("sh").args(["-c", script]).args(trace).args(["sh", "-c", program])).success();
+    assert_eq!(traced.text(), "40\n", "{traced}");
 }
 
 /// Owners, set-user-ID bits, devices and attributes of a tree are root's to make; an image has them as data.

@@ -24,6 +24,7 @@ mod events;
 mod filesystem;
 mod filter;
 mod foresight;
+mod held;
 mod in_use;
 mod inspect;
 mod interpreters;

@@ -11,6 +11,15 @@ use crate::sys;
 const ENOUGH: [(Resource, rlim_t); 3] =
     [(Resource::RLIMIT_FSIZE, RLIM_INFINITY), (Resource::RLIMIT_CPU, RLIM_INFINITY), (Resource::RLIMIT_NOFILE, 1024)];
 
+/// So many of what the tracer may have open are for one kind of files that are [held](crate::held) open: a sixteenth.
+pub(crate) fn most_held() -> usize {
+    static MOST: OnceLock<usize> = OnceLock::new();
+    *MOST.get_or_init(|| {
+        let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_default();
+        usize::try_from(soft / 16).unwrap_or(usize::MAX).clamp(1, 64)
+    })
+}
+
 /// The limits, soft and hard, that this process was given, and that are the programs'.
 static GIVEN: OnceLock<[Option<(rlim_t, rlim_t)>; ENOUGH.len()]> = OnceLock::new();
 

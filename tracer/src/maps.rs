@@ -3,60 +3,43 @@
 //! In: a task. Out: the files that are mapped, and whose memory stands at an address. The file is opened once a program: it
 //! shows the memory that the task had when it was opened, also while a child that has the same memory runs (`vfork(2)`).
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::fcntl::OFlag;
 use nix::unistd::{SysconfVar, sysconf};
 
+use crate::held::Held;
 use crate::mounts::Device;
 use crate::proc::{fs_read, read_whole};
 use crate::served::{Lies, Table};
 use crate::{look, sys};
 
-/// So many are held open at a time.
-const MOST: usize = 64;
-
 /// The mappings that were asked for, by task.
 #[derive(Debug, Default)]
 pub(crate) struct Maps {
-    opened: HashMap<i32, Arc<OwnedFd>>,
+    opened: Held,
     are_filled: bool,
 }
 
 impl Maps {
     /// Opens those of `task`, if they are not open yet; `None` if it is gone, or not to be looked at.
     pub(crate) fn open(&mut self, task: i32) -> Option<Arc<OwnedFd>> {
-        if let Some(maps) = self.opened.get(&task) {
-            return Some(Arc::clone(maps));
-        }
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let maps = Arc::new(open(format!("/proc/{task}/maps").as_str(), flags, Mode::empty()).ok()?);
-        self.keep(task, Arc::clone(&maps));
-        Some(maps)
-    }
-
-    fn keep(&mut self, task: i32, maps: Arc<OwnedFd>) {
-        if self.opened.len() == MOST {
-            self.opened.clear();
-        }
-        self.opened.insert(task, maps);
+        self.opened.of(task, "maps", OFlag::O_RDONLY).ok().cloned()
     }
 
     /// `child` has the memory of `maker`, which has made it.
     pub(crate) fn lend(&mut self, maker: i32, child: i32) {
         if let Some(maps) = self.open(maker) {
-            self.keep(child, maps);
+            self.opened.keep(child, maps);
         }
     }
 
     /// `task` is gone, and its id may be given to another; or it runs another program.
     pub(crate) fn remove(&mut self, task: i32) {
-        self.opened.remove(&task);
+        self.opened.remove(task);
     }
 
     /// Tasks may be gone of which nobody is told.
@@ -82,7 +65,7 @@ impl Maps {
 
     /// True if what `task` has at `address` is a file's that the program serves, as far as `table` says.
     pub(crate) fn is_served(&self, task: i32, address: u64, table: &Table) -> bool {
-        match self.opened.get(&task).map(|maps| sys::mapping(maps.as_fd(), address)) {
+        match self.opened.get(task).map(|maps| sys::mapping(maps.as_fd(), address)) {
             Some(Ok(mapping)) => return table.serves(mapping.device),
             Some(Err(Errno::ENOENT)) => return false,
             _ => {}

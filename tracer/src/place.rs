@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use nix::fcntl::{OFlag, open, openat, readlink, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstat, stat};
 
 use crate::behind::Behind;
+use crate::held::Held;
 use crate::look;
 use crate::maps::Maps;
 use crate::mounts::Mounts;
@@ -115,9 +116,6 @@ impl Place {
     }
 }
 
-/// So many directories of descriptors are held open at a time.
-const MOST_DESCRIPTORS: usize = 64;
-
 /// The places of the tasks, remembered until somebody moves.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
@@ -129,8 +127,8 @@ pub(crate) struct Places {
     /// There may be mounts that are in no namespace: their paths tell nothing (`open_tree(2)`, `fsmount(2)`).
     has_detached: bool,
     pub(crate) views: Views,
-    /// The directories of descriptors of tasks that were asked for: they are asked for again and again.
-    descriptors: HashMap<i32, OwnedFd>,
+    /// The directories of descriptors of tasks that were asked for.
+    descriptors: Held,
     /// The last one of which it was found that a directory is open there, until names change: who walks a tree starts from it for
     /// each name in it.
     directory: Vec<u8>,
@@ -224,23 +222,11 @@ impl Places {
     /// # Errors
     /// `ENOENT` if nothing is, `ENAMETOOLONG` if its path cannot be found out, else the tracer may not know.
     pub(crate) fn descriptor(&mut self, task: i32, descriptor: i32) -> Result<Open, Errno> {
-        if !self.descriptors.contains_key(&task) {
-            if self.descriptors.len() == MOST_DESCRIPTORS {
-                self.descriptors.clear();
-            }
-            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            let door = format!("/proc/{task}/fd");
-            let directory = open(door.as_str(), flags, Mode::empty()).or_else(|errno| {
-                // What is held open is so for speed alone.
-                self.descriptors.clear();
-                if errno == Errno::EMFILE { open(door.as_str(), flags, Mode::empty()) } else { Err(errno) }
-            })?;
-            self.descriptors.insert(task, directory);
-        }
-        let text = readlinkat(&self.descriptors[&task], descriptor.to_string().as_str());
+        let directory = self.descriptors.of(task, "fd", OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        let text = readlinkat(directory, descriptor.to_string().as_str());
         if let Err(Errno::ENOENT | Errno::ESRCH) = text {
             // Also when the task is gone, and its number another's.
-            self.descriptors.remove(&task);
+            self.descriptors.remove(task);
         }
         described(text, || format!("/proc/{task}/fd/{descriptor}"), self.served.table().map(Arc::as_ref))
     }
@@ -252,7 +238,7 @@ impl Places {
         if may_remember && open.path == self.directory {
             return false;
         }
-        let descriptors = self.descriptors.get(&task);
+        let descriptors = self.descriptors.get(task);
         let is_none = descriptors.is_some_and(|all| sys::is_no_directory(all.as_fd(), &descriptor.to_string()));
         if !is_none && may_remember {
             self.directory.clone_from(&open.path);
@@ -332,7 +318,7 @@ impl Places {
             self.descriptors.clear();
             self.maps.forget();
         } else {
-            self.descriptors.remove(&task);
+            self.descriptors.remove(task);
             self.maps.remove(task);
         }
     }
@@ -405,7 +391,7 @@ impl Places {
     /// `task` is gone, and its id may be given to another.
     pub(crate) fn remove(&mut self, task: i32) {
         self.remembered.remove(&task);
-        self.descriptors.remove(&task);
+        self.descriptors.remove(task);
         self.maps.remove(task);
     }
 }

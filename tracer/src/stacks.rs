@@ -4,16 +4,12 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::os::fd::OwnedFd;
 
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::fcntl::OFlag;
 use nix::sys::uio::pread;
 
+use crate::held::Held;
 use crate::sys;
-
-/// So many files are held open at a time.
-const MOST: usize = 64;
 
 /// What is this near to an end of a stack is in the frames there; a runtime's small stacks lie among its other memory.
 const NEAR: u64 = 1 << 14;
@@ -25,8 +21,8 @@ const FAR: u64 = 1 << 26;
 pub(crate) struct Stacks {
     /// What the stack pointers of threads were when they started.
     starts: HashMap<i32, u64>,
-    /// The files that tell what they are (`proc(5)`, `/proc/pid/syscall`), which are asked again and again.
-    files: HashMap<i32, OwnedFd>,
+    /// The files that tell what they are (`proc(5)`, `/proc/pid/syscall`).
+    files: Held,
 }
 
 impl Stacks {
@@ -56,17 +52,11 @@ impl Stacks {
 
     /// `None` if it is not to be found out.
     fn end(&mut self, task: i32) -> Option<u64> {
-        if !self.files.contains_key(&task) {
-            if self.files.len() == MOST {
-                self.files.clear();
-            }
-            let path = format!("/proc/{task}/syscall");
-            self.files.insert(task, open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?);
-        }
+        let file = self.files.of(task, "syscall", OFlag::O_RDONLY).ok()?;
         // Nine numbers, each in 18 characters at most.
         let mut text = [0; 256];
-        let Ok(length) = pread(&self.files[&task], &mut text, 0) else {
-            self.files.remove(&task);
+        let Ok(length) = pread(file, &mut text, 0) else {
+            self.files.remove(task);
             return None;
         };
         pointer(&text[..length])
@@ -75,7 +65,7 @@ impl Stacks {
     /// `task` is gone, or has executed something.
     pub(crate) fn remove(&mut self, task: i32) {
         self.starts.remove(&task);
-        self.files.remove(&task);
+        self.files.remove(task);
     }
 
     /// Holds nothing open any more.
