@@ -16,7 +16,6 @@ use pete::{Registers, Tracee};
 use crate::calls::Call;
 use crate::calls::{Abi, Table};
 use crate::filter::CLONE_UNTRACED;
-use crate::sys::SyscallEntry;
 use crate::{memory, sys};
 
 /// A call that lost the flag.
@@ -71,16 +70,17 @@ impl Retraced {
 
 /// The call of `task`, which a signal stops now, if it may have waited for its listener and would end with EINTR; what
 /// only asks never does otherwise (`arch/x86/kernel/signal.c`, `handle_signal`: ERESTARTSYS is restarted only for handlers
-/// that want it, ERESTARTNOINTR always).
+/// that want it, ERESTARTNOINTR always): its number and its arguments.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn cut_short(task: i32, tables: &BTreeMap<u32, (Abi, Table)>) -> Result<Option<SyscallEntry>, Errno> {
+pub(crate) fn cut_short(task: i32, tables: &BTreeMap<u32, (Abi, Table)>) -> Result<Option<(u64, [u64; 6])>, Errno> {
     let registers = registers(task)?;
     if registers.rax.cast_signed() != ERESTARTSYS {
         return Ok(None);
     }
-    let arch = sys::interface(task)?;
-    let Some((abi, table)) = tables.get(&arch) else { return Ok(None) };
-    let Registers { orig_rax: number, rdi, rsi, rdx, r10, r8, r9, rbx, rcx, rbp, rsp, rip, .. } = registers;
+    let Some((abi, table)) = tables.get(&sys::interface(task)?) else { return Ok(None) };
+    let Registers { orig_rax, rdi, rsi, rdx, r10, r8, r9, rbx, rcx, rbp, .. } = registers;
+    // Numbers are `int`: the kernel looks at the lower half of the register alone.
+    let number = orig_rax & 0xffff_ffff;
     if !table.get(number).is_some_and(Call::may_wait) {
         return Ok(None);
     }
@@ -88,8 +88,7 @@ pub(crate) fn cut_short(task: i32, tables: &BTreeMap<u32, (Abi, Table)>) -> Resu
         Abi::I386 => [rbx, rcx, rdx, rsi, rdi, rbp],
         _ => [rdi, rsi, rdx, r10, r8, r9],
     };
-    let arguments = abi.arguments(arguments);
-    Ok(Some(SyscallEntry { arch, number, arguments, instruction: rip, data: 0, stack: Some(rsp) }))
+    Ok(Some((number, abi.arguments(arguments))))
 }
 
 /// Has the call that a signal has [cut short](cut_short) begin anew after it, whatever its handler wants.
@@ -102,7 +101,7 @@ pub(crate) fn restart(task: i32) -> Result<(), Errno> {
 
 /// Here no call waits for a listener.
 #[cfg(target_arch = "aarch64")]
-pub(crate) fn cut_short(_task: i32, _tables: &BTreeMap<u32, (Abi, Table)>) -> Result<Option<SyscallEntry>, Errno> {
+pub(crate) fn cut_short(_task: i32, _tables: &BTreeMap<u32, (Abi, Table)>) -> Result<Option<(u64, [u64; 6])>, Errno> {
     Ok(None)
 }
 

@@ -88,12 +88,12 @@ impl Engine<'_> {
     /// A call at which a signal has stopped `task` begins anew after it: it waited for its listener until then. One that was
     /// heard of, and waited for others, as the opening of a FIFO does, is left to the kernel.
     pub(crate) fn mend(&mut self, task: i32) -> Result<(), TraceError> {
-        let entry = match retrace::cut_short(task, &self.tables) {
-            Ok(Some(entry)) => entry,
+        let call = match retrace::cut_short(task, &self.tables) {
+            Ok(Some(call)) => call,
             Ok(None) | Err(Errno::ESRCH) => return Ok(()),
             Err(source) => return Err(TraceError::Ptrace { step: "mend the call of", task, source }),
         };
-        if self.heard.get(&task) == Some(&(entry.number, entry.arguments)) {
+        if self.heard.get(&task) == Some(&call) {
             return Ok(());
         }
         alive("mend the call of", task, retrace::restart(task))
