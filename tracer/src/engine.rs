@@ -394,50 +394,18 @@ impl<'a> Engine<'a> {
                     self.go_on(task)
                 }
             },
-            Step::Examined { process, was_threaded } => {
-                self.executed = true;
-                self.moved_before(task)?;
-                let raced = self.raced_before(task, was_threaded)?;
-                self.places.executed(task, was_threaded);
-                let table = self.places.served.table().cloned();
-                let loaded = self.places.maps.files(process, table.as_deref());
-                let is_served =
-                    |path: &&Vec<u8>| table.as_ref().is_some_and(|table| table.lies(path) != Lies::Elsewhere);
-                let served: Vec<Vec<u8>> = loaded.iter().filter(is_served).cloned().collect();
-                let arguments = arguments::of(process);
-                raced.map_or(Ok(()), |raced| self.executed(process, raced))?;
-                self.has_executed(process, &arguments, &loaded)?;
-                let (loaded, unseen) = self.given_files(process, loaded);
-                let served = served.into_iter().chain(unseen).collect();
-                self.tell(Event::Exec { process, arguments, loaded, served })?;
+            Step::Executed { was_threaded } => {
+                self.runs_anew(task, was_threaded)?;
                 self.go_on(task)
             }
             Step::Start => {
-                // Before or after its maker's stop: it is still with its maker's, or already under its own name.
-                let own = self.retraced.remove(&task);
-                if self.machine.is_first(task) {
-                    self.signals.stopped(false);
-                }
-                if self.machine.process_of(task).is_some_and(|process| process != task) {
-                    self.races.stacks.start(task);
-                }
-                for retraced in own.iter().chain(self.retraced.values()) {
-                    alive("restore the clone flags of", task, retraced.undo(task))?;
-                }
+                self.starts_to_run(task)?;
                 self.go_on(task)
             }
             Step::Born { waits } => {
                 // While its maker stands here, so that the kernel still tells who that is.
                 if let Ok(child) = sys::event_task(task) {
-                    let retraced = self.retraced.get(&task).copied();
-                    if let (true, Some(retraced)) = (self.welcome(child, task)?, retraced) {
-                        self.retraced.insert(child, retraced);
-                    }
-                    self.own_filters.inherit(child, task);
-                    self.made(child, task);
-                    if waits {
-                        self.lent(child, task);
-                    }
+                    self.born(child, task, waits)?;
                 }
                 self.go_on(task)
             }
@@ -459,31 +427,87 @@ impl<'a> Engine<'a> {
             }
             Step::Listen => {
                 alive("hold", task, sys::listen(task))?;
-                if self.machine.has_stopped(place::is_zombie) {
-                    self.signals.stopped(true);
-                }
+                self.tell_if_stopped();
                 Ok(())
             }
             Step::Gone { process } => {
-                if self.machine.has_stopped(place::is_zombie) {
-                    self.signals.stopped(true);
-                }
-                self.moved(task, |_| None)?;
-                self.turns.leave(task);
-                self.places.remove(task);
-                self.races.remove(task);
-                self.own_filters.remove(task);
-                self.retraced.remove(&task);
-                self.never_returns(task)?;
-                self.heard.remove(&task);
-                match process {
-                    Some(process) => {
-                        self.programs.remove(&process);
-                        self.tell(Event::Exit { process })
-                    }
-                    None => Ok(()),
-                }
+                self.tell_if_stopped();
+                self.gone(task, process)
             }
+        }
+    }
+
+    /// `process` runs a new program, alone, whether it `was_threaded` before or not.
+    fn runs_anew(&mut self, process: i32, was_threaded: bool) -> Result<(), TraceError> {
+        self.executed = true;
+        self.moved_before(process)?;
+        let raced = self.raced_before(process, was_threaded)?;
+        self.places.executed(process, was_threaded);
+        let table = self.places.served.table().cloned();
+        let loaded = self.places.maps.files(process, table.as_deref());
+        let is_served = |path: &&Vec<u8>| table.as_ref().is_some_and(|table| table.lies(path) != Lies::Elsewhere);
+        let served: Vec<Vec<u8>> = loaded.iter().filter(is_served).cloned().collect();
+        let arguments = arguments::of(process);
+        raced.map_or(Ok(()), |raced| self.verify_executed(process, raced))?;
+        self.has_executed(process, &arguments, &loaded)?;
+        let (loaded, unseen) = self.given_files(process, loaded);
+        let served = served.into_iter().chain(unseen).collect();
+        self.tell(Event::Exec { process, arguments, loaded, served })
+    }
+
+    /// `task` has only just begun, or SIGCONT has woken it.
+    fn starts_to_run(&mut self, task: i32) -> Result<(), TraceError> {
+        // Before or after its maker's stop: it is still with its maker's, or already under its own name.
+        let own = self.retraced.remove(&task);
+        if self.machine.is_first(task) {
+            self.signals.stopped(false);
+        }
+        if self.machine.process_of(task).is_some_and(|process| process != task) {
+            self.races.stacks.start(task);
+        }
+        for retraced in own.iter().chain(self.retraced.values()) {
+            alive("restore the clone flags of", task, retraced.undo(task))?;
+        }
+        Ok(())
+    }
+
+    /// `maker` has made `child`, for which it `waits`, or not.
+    fn born(&mut self, child: i32, maker: i32, waits: bool) -> Result<(), TraceError> {
+        let retraced = self.retraced.get(&maker).copied();
+        if let (true, Some(retraced)) = (self.welcome(child, maker)?, retraced) {
+            self.retraced.insert(child, retraced);
+        }
+        self.own_filters.inherit(child, maker);
+        self.made(child, maker);
+        if waits {
+            self.lent(child, maker);
+        }
+        Ok(())
+    }
+
+    /// `task` is gone; so is its process, if `process` names one.
+    fn gone(&mut self, task: i32, process: Option<i32>) -> Result<(), TraceError> {
+        self.moved(task, |_| None)?;
+        self.turns.leave(task);
+        self.places.remove(task);
+        self.races.remove(task);
+        self.own_filters.remove(task);
+        self.retraced.remove(&task);
+        self.never_returns(task)?;
+        self.heard.remove(&task);
+        match process {
+            Some(process) => {
+                self.programs.remove(&process);
+                self.tell(Event::Exit { process })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Lets whoever waits for that know if the program stands in a group-stop by now.
+    fn tell_if_stopped(&self) {
+        if self.machine.has_stopped(place::is_zombie) {
+            self.signals.stopped(true);
         }
     }
 

@@ -9,8 +9,9 @@ use crate::status::Stop;
 pub(crate) enum Step {
     /// It stands at the entry of a call: look at it, then let it go on.
     Examine { process: i32 },
-    /// It runs a new program, alone in its process, which `was_threaded` before or not: look at that, then let it go on.
-    Examined { process: i32, was_threaded: bool },
+    /// It runs a new program, alone in its process, which has its number and `was_threaded` before or not: look at that, then let
+    /// it go on.
+    Executed { was_threaded: bool },
     /// It has only just begun, or SIGCONT has woken it: let it go on.
     Start,
     /// It has made another one, for which it `waits`, or not: let it go on.
@@ -131,7 +132,7 @@ impl Machine {
                 self.tasks.insert(task, task);
                 self.held.retain(|held| self.tasks.contains_key(held));
                 let was_threaded = self.threads.insert(task, 1) != Some(1);
-                Step::Examined { process: task, was_threaded }
+                Step::Executed { was_threaded }
             }
             Stop::Signal { signal } => Step::Resume { signal },
             Stop::Group => Step::Listen,
@@ -225,9 +226,9 @@ mod tests {
     fn exec_of_a_thread_leaves_one_task() {
         let mut machine = three_threads_and_another();
         assert!(machine.is_threaded(10) && !machine.is_threaded(20));
-        assert_eq!(machine.step(10, Stop::Exec), Step::Examined { process: 10, was_threaded: true });
+        assert_eq!(machine.step(10, Stop::Exec), Step::Executed { was_threaded: true });
         assert!(!machine.is_threaded(10));
-        assert_eq!(machine.step(10, Stop::Exec), Step::Examined { process: 10, was_threaded: false });
+        assert_eq!(machine.step(10, Stop::Exec), Step::Executed { was_threaded: false });
         assert!(machine.knows(10) && !machine.knows(11) && !machine.knows(12) && machine.knows(20));
     }
 

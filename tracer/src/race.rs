@@ -376,7 +376,7 @@ impl Engine<'_> {
     }
 
     /// What `process` runs now, which may be another program than the one whose path was read.
-    pub(crate) fn executed(&mut self, process: i32, raced: Raced) -> Result<(), TraceError> {
+    pub(crate) fn verify_executed(&mut self, process: i32, raced: Raced) -> Result<(), TraceError> {
         let (asking, used, spelled, directory) = match raced {
             Raced::Executing { asking, path, directory } => (asking, path.used, path.text, directory),
             Raced::Unknown { .. } => return self.gap(process, Gap::UnknownCall),
