@@ -131,7 +131,7 @@ impl Engine<'_> {
         path: Vec<u8>,
         access: Access,
     ) -> Result<(), TraceError> {
-        let place = match self.places.of(asking.task, self.known.is_settled()) {
+        let place = match self.place(asking.task) {
             Ok(place) => place,
             Err(errno) => return self.hidden(asking.process, errno),
         };

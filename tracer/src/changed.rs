@@ -116,7 +116,7 @@ impl Engine<'_> {
         match self.places.descriptor(task, descriptor) {
             Ok(open) if open.path == before => Now::Same,
             // In some views a directory is found by another path than it is open by.
-            Ok(_) => match self.start(task, used.from, self.known.is_settled()) {
+            Ok(_) => match self.start(task, used.from) {
                 Ok((place, start)) if start.of(&place) == before => Now::Same,
                 _ => Now::Another,
             },

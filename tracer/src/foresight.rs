@@ -270,7 +270,7 @@ impl Engine<'_> {
         wanted: &mut Vec<Wanted>,
     ) {
         self.spelled = spelled;
-        let Ok((place, from)) = self.start(asking.task, from, self.known.is_settled()) else { return };
+        let Ok((place, from)) = self.start(asking.task, from) else { return };
         // What is in no place of ours is a gap, wherever it leads.
         if place.namespace.is_some() || place.behind.is_some() {
             return;

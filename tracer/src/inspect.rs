@@ -300,7 +300,7 @@ impl Engine<'_> {
 
     /// A path that is known by other means than the task's spelling; it has no links.
     pub(crate) fn at(&mut self, asking: Asking, path: Vec<u8>, access: Access) -> Result<(), TraceError> {
-        let place = match self.places.of(asking.task, self.known.is_settled()) {
+        let place = match self.place(asking.task) {
             Ok(place) => place,
             Err(errno) => return self.hidden(asking.process, errno),
         };
@@ -329,7 +329,7 @@ impl Engine<'_> {
 
     /// Walks `self.spelled` and tells where it leads, unless that is known. Gives it back if that is to be opened or verified.
     pub(crate) fn touch(&mut self, asking: Asking, used: Use) -> Result<Option<Led>, TraceError> {
-        match self.start(asking.task, used.from, self.known.is_settled()) {
+        match self.start(asking.task, used.from) {
             Ok((place, from)) => self.touch_from(asking, used, &place, &from, MOST_PLACES),
             Err(errno) => self.hidden(asking.process, errno).map(|()| None),
         }
@@ -553,7 +553,7 @@ impl Engine<'_> {
 
     /// What stands at `path`, which has no links on its way.
     pub(crate) fn found(&mut self, task: i32, path: &[u8]) -> Found {
-        match self.places.of(task, self.known.is_settled()) {
+        match self.place(task) {
             Ok(place) => self.found_in(task, &place, path),
             Err(errno) => Found::Unknown(errno),
         }

@@ -86,7 +86,7 @@ impl Engine<'_> {
             // A relative one is relative to the working directory of whoever executes (`fs/binfmt_script.c`).
             let settled = self.known.is_settled();
             self.spelled.clone_from(&interpreter);
-            let (place, start) = match self.start(asking.task, decode::From::WorkingDirectory, settled) {
+            let (place, start) = match self.start(asking.task, decode::From::WorkingDirectory) {
                 Ok(start) => start,
                 Err(errno) => return self.hidden(asking.process, errno),
             };

@@ -306,8 +306,7 @@ impl Engine<'_> {
             return false;
         }
         // In another view something else stands there.
-        let place = self.places.of(asking.task, self.known.is_settled());
-        if place.is_ok_and(|place| place.namespace.is_some()) {
+        if self.place(asking.task).is_ok_and(|place| place.namespace.is_some()) {
             return false;
         }
         match led.device {
@@ -369,7 +368,7 @@ impl Engine<'_> {
 
     /// True if what is open at `descriptor` stands at one of `paths`.
     fn leads_to_one(&mut self, task: i32, descriptor: i32, paths: [&Vec<u8>; 2]) -> bool {
-        let Ok(place) = self.places.of(task, self.known.is_settled()) else { return false };
+        let Ok(place) = self.place(task) else { return false };
         let door = format!("/proc/{task}/fd/{descriptor}");
         let served = self.places.served.table();
         paths.iter().any(|path| place::leads_to_file(&door, &place.reach(task, path), served.map(Arc::as_ref)))

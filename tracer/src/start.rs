@@ -43,16 +43,21 @@ impl Start {
 }
 
 impl Engine<'_> {
+    /// Where `task` stands.
+    pub(crate) fn place(&mut self, task: i32) -> Result<Arc<Place>, Errno> {
+        self.places.of(task, self.known.is_settled())
+    }
+
     /// True if `task` no longer stands in `place`, which was remembered of it: somebody whom nobody traces may have renamed a
     /// directory.
     pub(crate) fn has_moved(&mut self, task: i32, place: &Place) -> bool {
         self.places.forget_one(task);
-        self.places.of(task, self.known.is_settled()).is_ok_and(|now| *now != *place)
+        self.place(task).is_ok_and(|now| *now != *place)
     }
 
     /// Where `self.spelled` starts from, and the place that it is seen in.
-    pub(crate) fn start(&mut self, task: i32, from: From, settled: bool) -> Result<(Arc<Place>, Start), Errno> {
-        let place = self.places.of(task, settled)?;
+    pub(crate) fn start(&mut self, task: i32, from: From) -> Result<(Arc<Place>, Start), Errno> {
+        let place = self.place(task)?;
         if !place.shows(task, || "root".to_owned(), &place.root) {
             return Err(Errno::EXDEV);
         }

@@ -309,7 +309,7 @@ impl Engine<'_> {
     /// Where the program was given what is loaded into `process` from `files`; and those of which it was given none, or that the
     /// tracer does not see.
     pub(crate) fn given_files(&mut self, process: i32, files: Vec<Vec<u8>>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
-        let Ok(place) = self.places.of(process, self.known.is_settled()) else { return (files, Vec::new()) };
+        let Ok(place) = self.place(process) else { return (files, Vec::new()) };
         let Some(view) = &place.view else { return (files, Vec::new()) };
         let (mut given, mut others) = (Vec::new(), Vec::new());
         for file in files {
@@ -370,7 +370,7 @@ impl Engine<'_> {
         }
         // Somebody whom nobody traces may have mounted something since the tables were read.
         self.places.forget_views();
-        let now = self.places.of(asking.task, self.known.is_settled()).ok()?;
+        let now = self.place(asking.task).ok()?;
         let view = now.view.as_ref().filter(|_| now.view != place.view)?;
         view.walks(walk).filter(is_elsewhere)
     }
