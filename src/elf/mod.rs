@@ -19,5 +19,5 @@ mod search;
 pub use answer::{Closure, Missing, Need, Note, Object, Role};
 pub use cache::{CacheEntry, CacheError, LdCache};
 pub use conf::ld_so_conf;
-pub use read::{Class, Dlopen, Elf, ElfError, Kind, mentions, read, read_file};
+pub use read::{Class, Elf, ElfError, Kind, mentions, read, read_file};
 pub use search::{Environment, Search, SearchError};

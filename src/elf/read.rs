@@ -38,8 +38,6 @@ pub struct Elf {
     pub no_default_libraries: bool,
     /// `DF_1_PIE`: a program, though [`Kind::Shared`].
     pub pie: bool,
-    /// Libraries that it says it may `dlopen`.
-    pub dlopen: Vec<Dlopen>,
 }
 
 /// The size of an address.
@@ -60,18 +58,6 @@ pub enum Kind {
     Relocatable,
     /// A core dump or something stranger.
     Other,
-}
-
-/// An entry of `.note.dlopen`: <https://uapi-group.org/specifications/specs/elf_dlopen_metadata/>.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-pub struct Dlopen {
-    /// Alternatives, the best first.
-    pub soname: Vec<String>,
-    #[serde(default)]
-    pub feature: String,
-    /// `required`, `recommended` or `suggested`.
-    #[serde(default)]
-    pub priority: String,
 }
 
 /// Why some bytes are not a usable ELF file.
@@ -197,8 +183,6 @@ const MAX_INTERPRETER: u64 = 4096;
 const MAX_DYNAMIC: u64 = 1 << 20;
 /// Bound on all names of one file taken together.
 const MAX_NAMES: usize = 1 << 20;
-/// Bound on the notes that are looked through.
-const MAX_NOTES: u64 = 1 << 20;
 
 fn read_from<B: Bytes + ?Sized>(bytes: &B) -> Result<Elf, ElfError> {
     let start = bytes.at(0, 64)?;
@@ -229,13 +213,11 @@ fn read_from<B: Bytes + ?Sized>(bytes: &B) -> Result<Elf, ElfError> {
         auxiliary: Vec::new(),
         no_default_libraries: false,
         pie: false,
-        dlopen: Vec::new(),
     };
     if let Some(segment) = segments.iter().find(|segment| segment.p_type == program_header::PT_DYNAMIC) {
         elf.dynamic = true;
         read_dynamic(&mut elf, bytes, &segments, segment, ctx)?;
     }
-    elf.dlopen = dlopen_notes(bytes, &segments, ctx)?;
     Ok(elf)
 }
 
@@ -373,50 +355,6 @@ fn exactly<B: Bytes + ?Sized>(
     if found.len() == length { Ok(found) } else { Err(ElfError::Bad(outside)) }
 }
 
-/// `.note.dlopen` is a loaded section, so its notes are found by `PT_NOTE`: owner `FDO`, type `0x407c0c0a`, content a
-/// JSON list. A note that does not read as one is passed over: no loader cares.
-fn dlopen_notes<B: Bytes + ?Sized>(bytes: &B, segments: &[ProgramHeader], ctx: Ctx) -> Result<Vec<Dlopen>, ElfError> {
-    let mut found = Vec::new();
-    let segments = segments.iter().filter(|segment| segment.p_type == program_header::PT_NOTE);
-    for segment in segments.take(16) {
-        let length = usize::try_from(segment.p_filesz.min(MAX_NOTES)).expect("at most 1 MiB");
-        let notes = bytes.at(segment.p_offset, length)?;
-        let mut rest = notes.as_slice();
-        while let Some((note, tail)) = next_note(rest, ctx) {
-            rest = tail;
-            if note.owner == b"FDO\0" && note.kind == 0x407c_0c0a {
-                let end = note.content.iter().position(|&byte| byte == 0).unwrap_or(note.content.len());
-                found.extend(serde_json::from_slice::<Vec<Dlopen>>(&note.content[..end]).unwrap_or_default());
-            }
-        }
-    }
-    Ok(found)
-}
-
-struct ElfNote<'bytes> {
-    owner: &'bytes [u8],
-    kind: u32,
-    content: &'bytes [u8],
-}
-
-/// Takes one note off `bytes` (`elf(5)`, "Notes"); owner and content are padded to four bytes.
-fn next_note(bytes: &[u8], ctx: Ctx) -> Option<(ElfNote<'_>, &[u8])> {
-    let (sizes, rest) = bytes.split_at_checked(12)?;
-    let word = |at: usize| {
-        let word: [u8; 4] = sizes[at..at + 4].try_into().expect("four bytes");
-        if ctx.is_little_endian() { u32::from_le_bytes(word) } else { u32::from_be_bytes(word) }
-    };
-    let (owner, rest) = padded(rest, word(0))?;
-    let (content, rest) = padded(rest, word(4))?;
-    Some((ElfNote { owner, kind: word(8), content }, rest))
-}
-
-fn padded(bytes: &[u8], length: u32) -> Option<(&[u8], &[u8])> {
-    let length = usize::try_from(length).ok()?;
-    let field = bytes.get(..length)?;
-    Some((field, bytes.get(length.checked_next_multiple_of(4)?..).unwrap_or_default()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -460,24 +398,6 @@ mod tests {
     fn a_cut_file_is_refused() {
         let bytes = own_bytes();
         assert!(matches!(read(&bytes[..100]), Err(ElfError::Bad("program headers outside the file"))));
-    }
-
-    #[test]
-    fn dlopen_notes_are_read() {
-        let json = br#"[{"soname":["libzstd.so.1"],"feature":"zstd","priority":"suggested"}]"#;
-        let mut note = Vec::new();
-        for word in [4, u32::try_from(json.len()).unwrap(), 0x407c_0c0a] {
-            note.extend(u32::to_le_bytes(word));
-        }
-        note.extend(b"FDO\0");
-        note.extend(json);
-        let ctx = Ctx::new(goblin::container::Container::Big, goblin::container::Endian::Little);
-        let mut segment = ProgramHeader::new();
-        segment.p_type = program_header::PT_NOTE;
-        segment.p_filesz = note.len() as u64;
-        let found = dlopen_notes(note.as_slice(), &[segment], ctx).unwrap();
-        assert_eq!(found[0].soname, ["libzstd.so.1"]);
-        assert_eq!(found[0].priority, "suggested");
     }
 
     proptest! {
