@@ -18,8 +18,6 @@ pub struct Package {
     pub name: String,
     pub version: String,
     pub architecture: String,
-    /// The source package, where it has another name.
-    pub source: Option<String>,
     /// As the database says, in bytes.
     pub installed_size: u64,
 }
@@ -52,8 +50,6 @@ pub struct Packages {
 /// How much of the distribution's packages an image has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PackageShare {
-    /// Packages in the root.
-    pub installed: usize,
     /// Packages of which the image has a file.
     pub touched: usize,
     /// The size of those packages, in bytes.
@@ -75,11 +71,6 @@ impl Packages {
         Ok(reading.packages)
     }
 
-    /// All packages.
-    pub fn iter(&self) -> impl Iterator<Item = &Package> {
-        self.packages.iter()
-    }
-
     /// The package that `path`, which leads through no links, is from. A directory is in many packages; its first counts.
     pub fn owner(&self, path: &JailPath) -> Option<&Package> {
         self.owners.get(path).map(|&at| &self.packages[at])
@@ -88,7 +79,7 @@ impl Packages {
     /// How much `manifest` has of the packages whose files it has: a listed directory shows names and links of many others.
     pub fn share(&self, manifest: &Manifest) -> PackageShare {
         let mut touched = BTreeSet::new();
-        let mut share = PackageShare { installed: self.packages.len(), ..PackageShare::default() };
+        let mut share = PackageShare::default();
         let is_file = |entry: &&Entry| matches!(entry.kind, Kind::File { .. } | Kind::HardLink { .. });
         for entry in manifest.entries.iter().filter(is_file) {
             let Some(&owner) = self.owners.get(&entry.path) else { continue };
@@ -229,13 +220,11 @@ impl Reading<'_> {
                 || stanza.split(|&byte| byte == b'\n').filter_map(|line| Some((*line.first()?, line.get(2..)?)));
             let field = |letter| fields().find(|(name, _)| *name == letter).map(|(_, value)| text_of(value));
             let (Some(name), Some(version)) = (field(b'P'), field(b'V')) else { continue };
-            let source = field(b'o').filter(|origin| *origin != name);
             let owner = self.add(Package {
                 system: PackageSystem::Apk,
                 name,
                 version,
                 architecture: field(b'A').unwrap_or_default(),
-                source,
                 installed_size: field(b'I').and_then(|size| size.parse().ok()).unwrap_or(0),
             });
             let mut directory: &[u8] = b"";
@@ -298,7 +287,6 @@ fn deb(stanza: &Stanza) -> Option<Package> {
         name: field("Package")?,
         version: field("Version")?,
         architecture: field("Architecture").unwrap_or_default(),
-        source: field("Source"),
         // In kibibytes (`deb-substvars(5)`).
         installed_size: field("Installed-Size")
             .and_then(|size| size.parse::<u64>().ok())
