@@ -62,6 +62,22 @@ fn a_port_that_the_kernel_has_chosen_is_not_exposed() {
     assert!(outcome.stderr.contains("; ports 50051/tcp\n"), "{outcome}");
 }
 
+/// Who asks name servers may choose the port itself at random, as browsers do: it connects to the server's port from there.
+#[test]
+fn a_port_from_which_a_program_asks_servers_is_not_exposed() {
+    let context = TestContext::new();
+    let script = "import socket, sys\n\
+                  def bound(port):\n    s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('127.0.0.1', port)); return s\n\
+                  kept = bound(50053)\n\
+                  bound(50054).connect(('127.0.0.1', 53))\n\
+                  answered = bound(50055); answered.connect(('127.0.0.1', 50056))\n\
+                  sent = bound(50057); sent.sendto(b'x', ('127.0.0.1', 53))\n";
+    let tree = format!("rootfs:{}", context.text("tree"));
+    let run = ["trace", "-t", &context.text("x.trace"), "-o", &tree, "--", "/usr/bin/python3", "-c", script];
+    let outcome = context.outcome(&run).success();
+    assert!(outcome.stderr.contains("; ports 50053/udp, 50055/udp, 50057/udp\n"), "{outcome}");
+}
+
 #[test]
 fn a_health_check_that_fails_stops_the_build() {
     if !needs_root("a network of its own for the traced run") {

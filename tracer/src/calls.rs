@@ -126,7 +126,7 @@ pub(crate) enum Kind {
     /// A socket address in memory, its length in the next argument.
     Address {
         address: usize,
-        access: Access,
+        purpose: Purpose,
     },
     /// `sendmsg`: the address stands in a `struct msghdr`.
     Message,
@@ -179,6 +179,14 @@ pub(crate) struct PathArgument {
     pub(crate) at: At,
     pub(crate) links: Links,
     pub(crate) access: Access,
+}
+
+/// What a call names a socket's address for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Bind,
+    Connect,
+    Send,
 }
 
 /// Whether a link as the last component is followed.
@@ -360,9 +368,9 @@ pub(crate) static CALLS: &[Call] = &[
     call("perf_event_open", [298, 336, 241], Kind::PerfEvent),
 
     // Sockets.
-    call("connect", [42, 362, 203], Kind::Address { address: 1, access: Access::Connect }),
-    call("bind", [49, 361, 200], Kind::Address { address: 1, access: Access::Bind }),
-    call("sendto", [44, 369, 206], Kind::Address { address: 4, access: Access::Connect }),
+    call("connect", [42, 362, 203], Kind::Address { address: 1, purpose: Purpose::Connect }),
+    call("bind", [49, 361, 200], Kind::Address { address: 1, purpose: Purpose::Bind }),
+    call("sendto", [44, 369, 206], Kind::Address { address: 4, purpose: Purpose::Send }),
     call("sendmsg", [46, 370, 211], Kind::Message),
     call("sendmmsg", [307, 345, 269], Kind::Messages),
     call("socketcall", [NONE, 102, NONE], Kind::Socketcall),

@@ -1,7 +1,7 @@
 //! From a call and its arguments to what it asks for. Pure, but for the memory that it is given.
 
 use crate::bpf;
-use crate::calls::{Abi, At, Call, Kind, Links};
+use crate::calls::{Abi, At, Call, Kind, Links, Purpose};
 use crate::event::{Access, Gap};
 use crate::filter::{BPF_LINK_CREATE, BPF_OBJ_PIN, CLONE_NEWNS, CLONE_UNTRACED, FSCONFIG_SET_STRING};
 use crate::memory::Unread;
@@ -29,6 +29,8 @@ pub(crate) enum Asked {
     Listen { descriptor: i32 },
     /// A socket that is bound to an internet port.
     BindPort { descriptor: i32, port: u16 },
+    /// A socket whose only peer is to be at an internet port from now on.
+    ConnectPort { descriptor: i32, port: u16 },
     /// `clone` and `clone3` must lose `CLONE_UNTRACED`: `flags` are in memory, or in the first argument.
     Retrace { address: Option<u64>, flags: u64 },
     /// The call is to be answered with ENOSYS, and counted.
@@ -152,9 +154,9 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
         Kind::Listing => ask(Asked::Descriptor { descriptor: descriptor(arguments[0]), access: Access::List }),
         Kind::Fchdir => ask(Asked::Descriptor { descriptor: descriptor(arguments[0]), access: Access::Enter }),
         Kind::Attributes => ask(Asked::Descriptor { descriptor: descriptor(arguments[0]), access: Access::Attributes }),
-        Kind::Address { address: index, access } => {
+        Kind::Address { address: index, purpose } => {
             let address = (arguments[*index], arguments[*index + 1]);
-            socket_address(descriptor(arguments[0]), address, *access, memory, ask)?;
+            socket_address(descriptor(arguments[0]), address, *purpose, memory, ask)?;
         }
         Kind::Message => message(entry.abi, descriptor(arguments[0]), arguments[1], memory, ask)?,
         Kind::Messages => {
@@ -344,7 +346,7 @@ pub(crate) fn may_wait(entry: &Entry, is_fifo: bool) -> bool {
 fn socket_address(
     socket: i32,
     (address, length): (u64, u64),
-    access: Access,
+    purpose: Purpose,
     memory: &Memory<'_>,
     ask: &mut dyn FnMut(Asked),
 ) -> Result<(), Unread> {
@@ -361,12 +363,17 @@ fn socket_address(
             let path = bytes[2..length].split(|&byte| byte == 0).next().unwrap_or_default();
             // An empty one is an abstract name: no file.
             if !path.is_empty() {
+                let access = if purpose == Purpose::Bind { Access::Bind } else { Access::Connect };
                 ask(Asked::Inline { path: path.to_vec(), access });
             }
         }
-        libc::AF_INET | libc::AF_INET6 if access == Access::Bind => {
+        libc::AF_INET | libc::AF_INET6 => {
             let port = u16::from_be_bytes([bytes[2], bytes[3]]);
-            ask(Asked::BindPort { descriptor: socket, port });
+            match purpose {
+                Purpose::Bind => ask(Asked::BindPort { descriptor: socket, port }),
+                Purpose::Connect => ask(Asked::ConnectPort { descriptor: socket, port }),
+                Purpose::Send => {}
+            }
         }
         _ => {}
     }
@@ -383,7 +390,7 @@ fn message(abi: Abi, socket: i32, header: u64, memory: &Memory<'_>, ask: &mut dy
         memory(header, &mut start)?;
         (pointer(abi, &start, 0), half(&start, 8))
     };
-    socket_address(socket, address, Access::Connect, memory, ask)
+    socket_address(socket, address, Purpose::Send, memory, ask)
 }
 
 /// `socketcall(2)`: the call's number, then where its arguments are.
@@ -397,8 +404,8 @@ fn socketcall(arguments: &[u64; 6], memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
     match arguments[0] {
         2 | 3 => {
             let call = read(3)?;
-            let access = if arguments[0] == 2 { Access::Bind } else { Access::Connect };
-            socket_address(descriptor(call[0]), (call[1], call[2]), access, memory, ask)
+            let purpose = if arguments[0] == 2 { Purpose::Bind } else { Purpose::Connect };
+            socket_address(descriptor(call[0]), (call[1], call[2]), purpose, memory, ask)
         }
         4 => {
             ask(Asked::Listen { descriptor: descriptor(read(2)?[0]) });
@@ -406,7 +413,7 @@ fn socketcall(arguments: &[u64; 6], memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
         }
         11 => {
             let call = read(6)?;
-            socket_address(descriptor(call[0]), (call[4], call[5]), Access::Connect, memory, ask)
+            socket_address(descriptor(call[0]), (call[4], call[5]), Purpose::Send, memory, ask)
         }
         16 => {
             let call = read(3)?;
@@ -547,6 +554,11 @@ mod tests {
             ask("bind", Abi::X86_64, [3, 0x1000, 16, 0, 0, 0], &address),
             [Asked::BindPort { descriptor: 3, port: 8080 }]
         );
+        assert_eq!(
+            ask("connect", Abi::X86_64, [3, 0x1000, 16, 0, 0, 0], &address),
+            [Asked::ConnectPort { descriptor: 3, port: 8080 }]
+        );
+        assert_eq!(ask("sendto", Abi::X86_64, [3, 0, 0, 0, 0x1000, 16], &address), []);
     }
 
     #[test]

@@ -144,6 +144,7 @@ fn run(
             reaper.alive(engine.machine.processes());
         }
     }
+    engine.tell_datagrams(None)?;
     match engine.machine.end() {
         Some(End::Exited { code }) => Ok(Outcome::Exited(code)),
         Some(End::Killed { signal }) => Ok(Outcome::Killed(signal)),
@@ -196,6 +197,8 @@ pub(crate) struct Engine<'a> {
     pub(crate) own_filters: OwnFilters,
     /// Sockets that were bound to a port of the program's choice, by their cookies (`SO_COOKIE` of `socket(7)`).
     pub(crate) chosen: HashSet<u64>,
+    /// Datagram sockets that were bound to a port of the program's choice, by their cookies: by which process, and to which.
+    pub(crate) datagrams: BTreeMap<u64, (i32, u16)>,
     /// Calls that ask or open wait, in the place of a stop.
     pub(crate) listens: bool,
     signals: &'a Forwarding,
@@ -251,6 +254,7 @@ impl<'a> Engine<'a> {
             programs: HashMap::new(),
             own_filters: OwnFilters::default(),
             chosen: HashSet::new(),
+            datagrams: BTreeMap::new(),
             listens: false,
             signals,
             sink,
@@ -497,6 +501,7 @@ impl<'a> Engine<'a> {
         self.heard.remove(&task);
         match process {
             Some(process) => {
+                self.tell_datagrams(Some(process))?;
                 self.programs.remove(&process);
                 self.tell(Event::Exit { process })
             }

@@ -24,7 +24,8 @@ pub enum Event<'a> {
     /// The process is gone.
     Exit { process: i32 },
     /// A socket of the process takes connections, or datagrams, at `port`. If that is not `is_chosen`, the kernel has chosen it, which
-    /// chooses another one the next time.
+    /// chooses another one the next time. Of datagrams it is told when the process ends: whoever asks a server from a port of its own
+    /// choice is no server, and that shows later.
     Listen { process: i32, port: u16, protocol: Protocol, is_chosen: bool },
     /// Something that the trace cannot see.
     Gap { process: i32, gap: Gap },

@@ -177,6 +177,7 @@ impl Engine<'_> {
             Asked::Descriptor { descriptor, access } => self.descriptor(asking, descriptor, access)?,
             Asked::Listen { descriptor } => self.listening(asking, descriptor, libc::SOCK_STREAM)?,
             Asked::BindPort { descriptor, port } => self.bound(asking, descriptor, port)?,
+            Asked::ConnectPort { descriptor, port } => self.connected(asking, descriptor, port),
             Asked::Retrace { address, flags } => {
                 return Ok(match Retraced::start(task, asking.entry.abi, address, flags) {
                     Ok(retraced) => Verdict::Retrace(retraced),

@@ -1,5 +1,6 @@
 //! What a call asks for that has no path in it: files by handle, and the ports of sockets.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
@@ -79,18 +80,24 @@ impl Engine<'_> {
         self.tell(Event::Listen { process, port, protocol: Protocol::Tcp, is_chosen })
     }
 
-    /// A datagram socket takes datagrams as soon as it has a port.
+    /// A datagram socket takes datagrams as soon as it has a port; whether to serve, or to hear the answers of a server, tells what
+    /// follows.
     pub(crate) fn bound(&mut self, asking: Asking, descriptor: i32, port: u16) -> Result<(), TraceError> {
         let Asking { process, task, .. } = asking;
         let Ok(socket) = sys::copy_descriptor(process, task, descriptor) else { return Ok(()) };
         let Ok((kind, _)) = sys::socket_port(socket.as_fd()) else { return Ok(()) };
-        if kind == libc::SOCK_DGRAM && port != 0 {
-            return self.tell(Event::Listen { process, port, protocol: Protocol::Udp, is_chosen: true });
-        }
         let cookie = sys::socket_cookie(socket.as_fd()).unwrap_or_default();
+        if kind == libc::SOCK_DGRAM && port != 0 {
+            if self.datagrams.len() >= LIMIT {
+                self.tell_datagrams(None)?;
+            }
+            self.datagrams.insert(cookie, (process, port));
+            return Ok(());
+        }
         if port == 0 {
             // What it was bound to before, if it was, has failed.
             self.chosen.remove(&cookie);
+            self.datagrams.remove(&cookie);
             return Ok(());
         }
         if self.chosen.len() >= LIMIT {
@@ -98,5 +105,32 @@ impl Engine<'_> {
         }
         self.chosen.insert(cookie);
         Ok(())
+    }
+
+    /// A socket is about to hear nobody but who is at `port`: a server, if only root may be there and the socket is not, as when
+    /// a program asks a name server from a port that it has drawn. A server that goes on with one client alone has that at
+    /// a port of any other kind.
+    pub(crate) fn connected(&mut self, asking: Asking, descriptor: i32, port: u16) {
+        // "Well-known" ports, those below, are for who has `CAP_NET_BIND_SERVICE` (`ip(7)`).
+        const UNPRIVILEGED: u16 = 1024;
+        if self.datagrams.is_empty() || !(1..UNPRIVILEGED).contains(&port) {
+            return;
+        }
+        let Ok(socket) = sys::copy_descriptor(asking.process, asking.task, descriptor) else { return };
+        let Ok(cookie) = sys::socket_cookie(socket.as_fd()) else { return };
+        if self.datagrams.get(&cookie).is_some_and(|&(_, own)| own >= UNPRIVILEGED) {
+            self.datagrams.remove(&cookie);
+        }
+    }
+
+    /// Tells of the datagram sockets that have stayed open to everybody, and that `process` has bound; `None`: that anybody has.
+    pub(crate) fn tell_datagrams(&mut self, process: Option<i32>) -> Result<(), TraceError> {
+        let is_told = |binder| process.is_none_or(|process| process == binder);
+        let (told, kept): (BTreeMap<_, _>, _) =
+            std::mem::take(&mut self.datagrams).into_iter().partition(|&(_, (binder, _))| is_told(binder));
+        self.datagrams = kept;
+        told.into_values().try_for_each(|(process, port)| {
+            self.tell(Event::Listen { process, port, protocol: Protocol::Udp, is_chosen: true })
+        })
     }
 }
