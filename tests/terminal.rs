@@ -344,6 +344,41 @@ fn a_shell_that_suspends_itself_is_a_job_of_the_shell_around() {
     terminal.leave();
 }
 
+/// As editors do at a key that they read themselves. The terminal's own keys do nothing meanwhile.
+#[test]
+fn a_program_that_stops_for_itself_is_a_job_of_the_shell() {
+    let context = TestContext::new();
+    let mut terminal = Terminal::shell(&context);
+    for signal in ["TSTP", "STOP"] {
+        terminal.press(&typed(&format!(
+            "sh -c 'stty -isig; for turn in 1 2; do kill -{signal} $$; echo woken; read word; echo got $word; done; exit 4'"
+        )));
+        for word in ["one", "two"] {
+            terminal.expect("Stopped");
+            terminal.expect("$ ");
+            terminal.press("fg\n");
+            terminal.expect("woken");
+            terminal.press(&format!("{word}\n"));
+            terminal.expect(&format!("got {word}"));
+        }
+        terminal.expect("$ ");
+        terminal.press("echo status $?; stty isig\n");
+        assert_eq!(terminal.number("status "), 4);
+        terminal.expect("$ ");
+    }
+    terminal.leave();
+}
+
+#[test]
+fn what_a_part_of_the_program_wakes_is_left_to_that() {
+    let context = TestContext::new();
+    let mut terminal = Terminal::shell(&context);
+    terminal.press(&typed("sh -c '(sleep 1; kill -CONT $$) & kill -STOP $$; echo woken'"));
+    terminal.expect("woken");
+    terminal.expect("$ ");
+    assert!(!terminal.leave().contains("Stopped"));
+}
+
 #[test]
 fn what_has_stopped_in_its_own_group_can_be_woken_in_the_background() {
     let context = TestContext::new();

@@ -464,7 +464,7 @@ impl<'a> Engine<'a> {
         // Before or after its maker's stop: it is still with its maker's, or already under its own name.
         let own = self.retraced.remove(&task);
         if self.machine.is_first(task) {
-            self.signals.stopped(false);
+            self.signals.goes_on();
         }
         if self.machine.process_of(task).is_some_and(|process| process != task) {
             self.races.stacks.start(task);
@@ -512,7 +512,7 @@ impl<'a> Engine<'a> {
     /// Lets whoever waits for that know if the program stands in a group-stop by now.
     fn tell_if_stopped(&self) {
         if self.machine.has_stopped(place::is_zombie) {
-            self.signals.stopped(true);
+            self.signals.stopped(self.machine.is_alone());
         }
     }
 

@@ -87,6 +87,11 @@ impl Machine {
         }
     }
 
+    /// True if nobody but the program's first process is there.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.tasks.values().all(|&process| process == self.main)
+    }
+
     /// True if nobody but one task is there.
     pub(crate) fn is_single(&self) -> bool {
         self.tasks.len() == 1

@@ -8,7 +8,8 @@
 //! which would have restored the terminal, would run only after `fg`, and stop it once more. So the tracer goes on, and
 //! stops after the program has. A program that stops for itself alone does not stop the tracer: whoever wakes it may not
 //! know of the tracer, which it needs to wake.
-//! But one that has the terminal, in a process group of its own, as a shell does, stops as a job of the shell around it: nobody else would
+//! But one that is a job of a shell, and has the terminal, stops as that job, with nothing of it left that could wake it: the shell, which
+//! would take the terminal from a job that has stopped, hears of the tracer alone. And one that has the terminal, in a process group of its own, as a shell does, stops as a job of the shell around it: nobody else would
 //! give the terminal to anybody. So the tracer takes it, stops, and gives it back when it is woken.
 
 use std::os::unix::thread::JoinHandleExt;
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid, gettid};
+use nix::unistd::{Pid, getpgid, getpgrp, getpid, getppid, getsid, gettid};
 
 use crate::place;
 use crate::reaper::Reaper;
@@ -100,6 +101,8 @@ struct Shared {
     is_stopped: Mutex<bool>,
     /// It has stopped since the thread looked the last time.
     has_stopped: AtomicBool,
+    /// It is all that is there of the program.
+    is_alone: AtomicBool,
     over: AtomicBool,
     /// The first of [`ENDING`] that came; 0 until then.
     told_to_end: Arc<AtomicI32>,
@@ -156,13 +159,23 @@ impl Forwarding {
         *lock(&self.shared.reaper) = Some(reaper.clone());
     }
 
-    /// The program has stopped, or goes on.
-    pub(crate) fn stopped(&self, is_stopped: bool) {
-        *lock(&self.shared.is_stopped) = is_stopped;
-        self.shared.has_stopped.store(is_stopped, Ordering::SeqCst);
-        if let Some(thread) = self.thread.as_ref().filter(|_| is_stopped) {
+    /// The program has stopped; `is_alone` if its first process is all that is there of it.
+    pub(crate) fn stopped(&self, is_alone: bool) {
+        self.shared.is_alone.store(is_alone, Ordering::SeqCst);
+        self.is_stopped(true);
+        if let Some(thread) = &self.thread {
             sys::kill_thread(thread.as_pthread_t(), libc::SIGUSR1);
         }
+    }
+
+    /// The program goes on.
+    pub(crate) fn goes_on(&self) {
+        self.is_stopped(false);
+    }
+
+    fn is_stopped(&self, is_stopped: bool) {
+        *lock(&self.shared.is_stopped) = is_stopped;
+        self.shared.has_stopped.store(is_stopped, Ordering::SeqCst);
     }
 }
 
@@ -235,6 +248,8 @@ impl Listener {
         }
         if signal == libc::SIGCONT {
             (self.stop, self.wake) = (None, sender.is_some());
+            // What has stopped before is to go on.
+            self.shared.has_stopped.store(false, Ordering::SeqCst);
             return;
         }
         if let Some(sender) = sender {
@@ -270,7 +285,7 @@ impl Listener {
     }
 
     /// Stops this process as the program was stopped, and goes on from here; or wakes the program as this process was
-    /// woken, if it was not woken by the same. A SIGCONT too many would take back a later signal to stop.
+    /// woken, if it was not woken by the same, or has stopped anew since. A SIGCONT too many would take back a later signal to stop.
     fn follow_the_program(&mut self) {
         let shared = Arc::clone(&self.shared);
         let is_stopped = lock(&shared.is_stopped);
@@ -282,20 +297,28 @@ impl Listener {
             } else if since.elapsed() > PATIENCE {
                 self.stop = None;
             }
-        } else if std::mem::take(&mut self.wake) && *is_stopped {
+        } else if std::mem::take(&mut self.wake) && *is_stopped && !has_stopped {
             sys::kill(self.shared.process.load(Ordering::SeqCst), libc::SIGCONT);
         } else if has_stopped && *is_stopped {
-            self.stop_with_its_group();
+            self.stop_as_a_job();
         }
     }
 
-    /// Stops this process if the program has stopped in a group of its own that has the terminal, or would have it, had it not been
-    /// woken in the background the last time.
-    fn stop_with_its_group(&mut self) {
+    /// Stops this process if the program has stopped alone in this one's group, which is a shell's job and has the terminal; or in a
+    /// group of its own that has the terminal, or would have it, had it not been woken in the background the last time.
+    fn stop_as_a_job(&mut self) {
         let program = Pid::from_raw(self.shared.process.load(Ordering::SeqCst));
         let (Ok(group), Some(terminal)) = (getpgid(Some(program)), Terminal::ours()) else { return };
         let is_in_our_session = getsid(Some(program)) == getsid(None);
-        if group == getpgrp() || !is_in_our_session || !(terminal.is_with(group) || self.owes_terminal) {
+        if group == getpgrp() {
+            if terminal.is_with(group) && is_a_shells_job() && self.shared.is_alone.load(Ordering::SeqCst) {
+                sys::stop_self(libc::SIGTSTP);
+                // Before the program goes on: it may stop again at once.
+                self.wake = sys::wait_signal(&[libc::SIGCONT], Some(Duration::ZERO)).is_some();
+            }
+            return;
+        }
+        if !is_in_our_session || !(terminal.is_with(group) || self.owes_terminal) {
             return;
         }
         // Not from a shell that has woken this process in the background.
@@ -325,4 +348,9 @@ fn has_heard(process: i32, signal: i32) -> bool {
     let is_in_our_group = getpgid(Some(Pid::from_raw(process))).is_ok_and(|group| group == getpgrp());
     let leads_session = getsid(None).is_ok_and(|session| session == getpid());
     is_in_our_group && !(signal == libc::SIGHUP && leads_session)
+}
+
+/// True if whoever started this process has given it a group, as a shell with job control does.
+fn is_a_shells_job() -> bool {
+    getsid(Some(getppid())) == getsid(None) && getpgid(Some(getppid())).is_ok_and(|group| group != getpgrp())
 }
