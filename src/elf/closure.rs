@@ -51,38 +51,10 @@ impl Search<'_> {
     /// `object` is not an ELF file or cannot be read. What `object` needs and is not there is no error here: it is in
     /// [`Closure::missing`].
     pub fn closure(&mut self, object: &JailPath, environment: &Environment) -> Result<Closure, SearchError> {
-        self.closure_within(object, None, environment)
-    }
-
-    /// What the loader opens for `library` in a process that executes `program`: libraries of the program serve, and
-    /// its `DT_RPATH` counts. The program's own closure is part of the answer.
-    ///
-    /// # Errors
-    /// As [`Search::closure`], for either.
-    pub fn closure_in(
-        &mut self,
-        library: &JailPath,
-        program: &JailPath,
-        environment: &Environment,
-    ) -> Result<Closure, SearchError> {
-        self.closure_within(library, Some(program), environment)
-    }
-
-    fn closure_within(
-        &mut self,
-        object: &JailPath,
-        program: Option<&JailPath>,
-        environment: &Environment,
-    ) -> Result<Closure, SearchError> {
-        let start = program.unwrap_or(object);
-        let (seen, elf) = self.start(start)?;
+        let (seen, elf) = self.start(object)?;
         let is_loaded = elf.dynamic || elf.interpreter.is_some();
         if !is_loaded || !matches!(elf.kind, Kind::Executable | Kind::Shared) {
-            return if program.is_some() {
-                self.closure_within(object, None, environment)
-            } else {
-                Ok(Closure::default())
-            };
+            return Ok(Closure::default());
         }
         let interpreter = elf.interpreter.as_ref().map(|path| absolute(&environment.directory, path));
         let (loader_path, loader) = self.loader(&elf, interpreter.as_deref());
@@ -95,21 +67,13 @@ impl Search<'_> {
             closure: Closure::default(),
         };
         // The kernel runs a program where its links end (`proc_pid_exe(5)`); a library is where it was opened.
-        let spelled = if elf.interpreter.is_some() { seen.end.as_bytes() } else { start.as_bytes() }.to_vec();
-        loading.push(seen, elf, spelled, None);
+        let spelled = if elf.interpreter.is_some() { seen.end.as_bytes() } else { object.as_bytes() }.to_vec();
+        loading.push(Arc::clone(&seen), elf, spelled, None);
         loading.push_loader(&loader_path);
         loading.preload();
-        loading.follow(0);
-        if program.is_some() {
-            let (seen, elf) = loading.search.start(object)?;
-            if elf.dynamic && !loading.loaded.iter().any(|known| known.seen.identity == seen.identity) {
-                let from = loading.loaded.len();
-                loading.push(seen, elf, object.as_bytes().to_vec(), Some(0));
-                loading.follow(from);
-            }
-        }
+        loading.follow();
         let mut closure = loading.closure;
-        closure.objects.remove(&self.start(object)?.0.end);
+        closure.objects.remove(&seen.end);
         Ok(closure)
     }
 
@@ -169,9 +133,9 @@ impl Loading<'_, '_> {
         }
     }
 
-    /// Goes through the list from `from` on, which grows meanwhile: breadth first.
-    fn follow(&mut self, from: usize) {
-        let mut at = from;
+    /// Goes through the list, which grows meanwhile: breadth first.
+    fn follow(&mut self) {
+        let mut at = 0;
         while at < self.loaded.len() {
             let elf = self.loaded[at].elf.clone();
             if !self.is_musl() {
