@@ -10,7 +10,7 @@
 //! otherwise; so that is mended where the signal stops the task.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use nix::errno::Errno;
@@ -34,7 +34,7 @@ pub(crate) struct Listener {
     calls: OwnedFd,
     /// Who is answered runs where it is answered.
     wakes_nearby: bool,
-    _keeper: Option<Keeper>,
+    keeper: Option<Keeper>,
 }
 
 impl Listener {
@@ -43,7 +43,7 @@ impl Listener {
         let calls = sys::copy_descriptor(process, process, descriptor)?;
         sys::wake_nearby(calls.as_fd(), true);
         let keeper = Keeper::start(calls.as_fd());
-        Ok(Self { calls, wakes_nearby: true, _keeper: keeper })
+        Ok(Self { calls, wakes_nearby: true, keeper })
     }
 
     /// Can be read when a call waits.
@@ -53,6 +53,10 @@ impl Listener {
 
     /// The call that waits longest; blocks if there was none. ENOENT: it is gone.
     pub(crate) fn receive(&self) -> Result<WaitingCall, Errno> {
+        // Who is answered goes on, and must not without it.
+        if let Some(keeper) = &self.keeper {
+            keeper.wait();
+        }
         sys::receive_call(self.calls.as_fd())
     }
 
@@ -74,6 +78,8 @@ impl Listener {
 #[derive(Debug)]
 struct Keeper {
     end: Option<Sender<()>>,
+    /// Closed as soon as it is there.
+    is_coming: Receiver<()>,
     /// Its parent, so that the thread that waits for the tasks does not hear of it.
     thread: Option<JoinHandle<()>>,
 }
@@ -83,9 +89,10 @@ impl Keeper {
     fn start(listener: BorrowedFd<'_>) -> Option<Self> {
         let listener = listener.try_clone_to_owned().ok()?;
         let (end, is_over) = channel::<()>();
+        let (comes, is_coming) = channel::<()>();
         let thread = std::thread::Builder::new().spawn(move || {
             let keeper = sys::keep_open(listener.as_fd());
-            drop(listener);
+            drop((listener, comes));
             // Ends when the other side is dropped.
             let _ = is_over.recv();
             if let Ok(keeper) = keeper {
@@ -93,7 +100,13 @@ impl Keeper {
                 sys::reap(keeper);
             }
         });
-        Some(Self { end: Some(end), thread: Some(thread.ok()?) })
+        Some(Self { end: Some(end), is_coming, thread: Some(thread.ok()?) })
+    }
+
+    /// Returns once it is there, or cannot be had.
+    fn wait(&self) {
+        // Nothing is ever sent.
+        let _ = self.is_coming.recv();
     }
 }
 
