@@ -644,7 +644,7 @@ fn a_process_of_another_user_is_ended_too() {
     if outcome.status == 77 {
         return support::skip("every process can be killed here");
     }
-    assert!(outcome.status == 125 && outcome.stderr.contains("uses ptrace itself"), "{outcome}");
+    assert!(outcome.status == 125 && outcome.stderr.contains("program` uses ptrace itself"), "{outcome}");
     let child = fs_err::read_to_string(context.path("work/child")).expect("the program has made it");
     is_gone(child.trim().parse().expect("a number"));
 }
@@ -653,12 +653,12 @@ fn a_process_of_another_user_is_ended_too() {
 fn ctrl_c_ends_the_wait_for_what_outlives_the_program() {
     let context = TestContext::new();
     let mut command = Command::new(support::minjail());
-    command.args(["trace", "--grace", "100", "-t", "../t.trace", "--", "sh", "-c", "sleep 1000 & echo $!"]);
+    command.args(["trace", "--grace", "2m", "-t", "../t.trace", "--", "sh", "-c", "sleep 1000 & echo $!"]);
     let piped = command.current_dir(context.work()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().expect("minjail was built for this test");
     let mut words = BufReader::new(child.stderr.take().expect("it is piped"));
     let mut said = String::new();
-    while !said.contains("waiting up to 100 s for what outlives the program: `sleep` (") {
+    while !said.contains("waiting up to 120 s for what outlives the program: `sleep` (") {
         assert!(words.read_line(&mut said).expect("it is a pipe") > 0, "{said}");
     }
     signal(&child, Signal::SIGINT);

@@ -22,6 +22,7 @@ mod configure;
 mod diagnose;
 mod diff;
 mod doctor;
+mod duration;
 mod engine;
 mod exit;
 mod failure;

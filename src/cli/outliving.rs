@@ -10,6 +10,7 @@ use std::time::Duration;
 use minjail_tracer::Event;
 
 use crate::path::escape;
+use crate::profile::Seconds;
 
 /// Most processes that outlive their parent end at once.
 const MOMENT: Duration = Duration::from_secs(1);
@@ -19,7 +20,7 @@ const NAMED: usize = 3;
 
 /// The processes of a run.
 pub(super) struct Outliving {
-    grace: u64,
+    grace: Seconds,
     first: Option<i32>,
     alive: Arc<Mutex<BTreeSet<i32>>>,
     /// While it is there, the thread that will say who is left waits.
@@ -27,8 +28,7 @@ pub(super) struct Outliving {
 }
 
 impl Outliving {
-    /// `grace` in seconds.
-    pub(super) fn new(grace: u64) -> Self {
+    pub(super) fn new(grace: Seconds) -> Self {
         Self { grace, first: None, alive: Arc::default(), wait: None }
     }
 
@@ -55,7 +55,7 @@ impl Outliving {
 
     fn start(&self) -> Sender<()> {
         let (wait, over) = channel();
-        let (alive, grace) = (Arc::clone(&self.alive), self.grace);
+        let (alive, Seconds(grace)) = (Arc::clone(&self.alive), self.grace);
         std::thread::spawn(move || {
             if over.recv_timeout(MOMENT) == Err(RecvTimeoutError::Timeout) {
                 let left = alive.lock().unwrap_or_else(PoisonError::into_inner).clone();

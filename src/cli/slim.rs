@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::apart::keep_apart;
 use super::base::base;
 use super::configure::architecture;
+use super::duration;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::gather::Ground;
@@ -77,7 +78,7 @@ pub(super) struct Arguments {
     keep_failed: bool,
 
     /// Let it run so long, as `30s` or `5m`, and then stop it: for a server that nothing tells to be ready
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration, conflicts_with = "profile")]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration::longer_than_nothing, conflicts_with = "profile")]
     span: Option<Seconds>,
 
     /// Run this program in place of the image's entrypoint, with no arguments but those after `--`
@@ -271,33 +272,5 @@ fn check_machine(config: Option<&ImageConfig>) -> Result<(), Failure> {
             Err(Failure::usage(text).hint(format!("slim it on a machine that runs {}", config.architecture)))
         }
         _ => Ok(()),
-    }
-}
-
-/// Seconds, or what stands before `s`, `m` or `h`.
-fn duration(text: &str) -> Result<Seconds, String> {
-    let (digits, unit) = match text.char_indices().next_back() {
-        Some((at, 's')) => (&text[..at], 1),
-        Some((at, 'm')) => (&text[..at], 60),
-        Some((at, 'h')) => (&text[..at], 3600),
-        _ => (text, 1),
-    };
-    let seconds = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit)).filter(|seconds| *seconds > 0);
-    seconds.map(Seconds).ok_or_else(|| "it is no time; one is spelled `30s`, `5m` or `1h`".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations() {
-        assert_eq!(
-            [duration("30"), duration("30s"), duration("2m"), duration("1h")],
-            [30, 30, 120, 3600].map(|s| Ok(Seconds(s)))
-        );
-        for text in ["", "s", "0", "0s", "-1", "1.5m", "1d", "99999999999999999999h", "5 m"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
     }
 }

@@ -4,7 +4,6 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use minjail_tracer::{Credentials, Event, Options};
 use nix::sys::prctl::get_pdeathsig;
@@ -13,6 +12,7 @@ use nix::unistd::{Gid, Group, Uid, User, getgroups};
 
 use super::apart::keep_apart_from;
 use super::configure::check_command;
+use super::duration;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::locate::locate;
@@ -23,7 +23,7 @@ use super::packing::Packing;
 use super::stoppable::stoppable;
 use super::variables::{Variables, environment, variables};
 use crate::path::{JailPath, escape};
-use crate::profile::Image;
+use crate::profile::{Image, Seconds};
 use crate::root::Root;
 use crate::trace::{Ending, Header, Recorder, Tally, Trace, check_place};
 
@@ -70,12 +70,12 @@ pub(super) struct Running {
     #[arg(long = "env", short, value_name = "NAME[=VALUE]")]
     pub(super) env: Vec<OsString>,
 
-    /// How long processes that outlive the program are followed before they are ended, in seconds
+    /// How long processes that outlive the program are followed before they are ended, as `30s` or `5m`
     ///
     /// Ctrl-C (SIGINT, SIGTERM, SIGQUIT) reaches the program; once that has ended, it ends these processes. The trace is
     /// written afterwards. Another one ends minjail at once, and leaves no trace.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    grace: u64,
+    #[arg(long, value_name = "DURATION", value_parser = duration::any, default_value = "10s")]
+    grace: Seconds,
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
@@ -140,7 +140,7 @@ pub(super) struct Workload {
 
 impl Running {
     pub(super) fn options(&self) -> Options {
-        Options { grace: Some(Duration::from_secs(self.grace)), ..Options::default() }
+        Options { grace: Some(self.grace.duration()), ..Options::default() }
     }
 }
 
@@ -191,9 +191,15 @@ impl Workload {
         self.header.workload.clone()
     }
 
-    /// Traces it, and says what is worth knowing of the run unless `quiet`: for whom it waits, up to `grace` seconds, and who
+    /// Traces it, and says what is worth knowing of the run unless `quiet`: for whom it waits, up to `grace`, and who
     /// ran with less rights than usual.
-    fn watched(&self, target: &Path, options: &Options, grace: u64, quiet: bool) -> Result<(Ending, Tally), Failure> {
+    fn watched(
+        &self,
+        target: &Path,
+        options: &Options,
+        grace: Seconds,
+        quiet: bool,
+    ) -> Result<(Ending, Tally), Failure> {
         if quiet {
             return self.trace(target, options, |_| {});
         }

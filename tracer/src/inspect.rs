@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::fcntl::readlink;
 
 use crate::TraceError;
 use crate::calls::{Abi, Kind, YOUNGEST};
@@ -232,7 +233,11 @@ impl Engine<'_> {
             Asked::Unseen(gap) => self.gap(process, gap)?,
             Asked::UnseenIfMade(gap) => return Ok(Verdict::Verify(Raced::Unseen { process, gap })),
             Asked::Filter { text, flags } => return Ok(Verdict::Verify(Raced::Filtering { asking, text, flags })),
-            Asked::Nested => return Err(TraceError::Nested { task }),
+            Asked::Nested => {
+                let link = format!("/proc/{task}/exe");
+                let program = readlink(link.as_str()).unwrap_or_else(|_| link.into());
+                return Err(TraceError::Nested { program: program.into() });
+            }
         }
         Ok(Verdict::Run)
     }

@@ -89,8 +89,8 @@ pub enum TraceError {
     Wait(#[source] nix::errno::Errno),
     #[error("failed to {step} task {task}")]
     Ptrace { step: &'static str, task: i32, source: nix::errno::Errno },
-    #[error("the program uses ptrace itself (task {task}), and a traced task cannot have a second tracer")]
-    Nested { task: i32 },
+    #[error("`{}` uses ptrace itself, and a traced task cannot have a second tracer", program.display())]
+    Nested { program: std::path::PathBuf },
     #[error("process {process} of the program cannot be ended before minjail ends")]
     Left { process: i32, source: Box<TraceError> },
     #[error("the receiver of the events asked to stop")]
