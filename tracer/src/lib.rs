@@ -60,6 +60,7 @@ mod sys;
 #[path = "../../fuzz/src/tasks.rs"]
 mod tasks;
 mod terminal;
+mod touch;
 mod turns;
 mod view;
 mod views;

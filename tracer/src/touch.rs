@@ -1,0 +1,328 @@
+//! Where a path leads that a call uses, walked and told.
+//!
+//! In: the path as its task has spelled it, and what the call is about to do with it. Out: where it leads, told unless it is known to have
+//! been. What else a call asks for is in [`inspect`](crate::inspect).
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use crate::TraceError;
+use crate::calls::Kind;
+use crate::changed::Stands;
+use crate::decode::{self, Entry, From};
+use crate::engine::Engine;
+use crate::event::{Access, Event, Found, Gap, Touch, Walk};
+use crate::foresight::is_unasked;
+use crate::inspect::{Asking, Use};
+use crate::known::Change;
+use crate::place::{self, Place};
+use crate::race::Led;
+use crate::served::Lies;
+use crate::start::Start;
+use crate::walk::{Asker, Blocked, Onward, Walked};
+use crate::{filesystem, look, memory};
+
+/// So many times a path may go on in another place: to one and back there is a link on the way at least, and the kernel does not follow
+/// the 41st (`path_resolution(7)`).
+const MOST_PLACES: usize = 82;
+
+impl Engine<'_> {
+    /// A path that is known by other means than the task's spelling; it has no links.
+    pub(crate) fn at(&mut self, asking: Asking, path: Vec<u8>, access: Access) -> Result<(), TraceError> {
+        let place = match self.place(asking.task) {
+            Ok(place) => place,
+            Err(errno) => return self.hidden(asking.process, errno),
+        };
+        self.at_in(asking, &place, path, access)
+    }
+
+    pub(crate) fn at_in(
+        &mut self,
+        asking: Asking,
+        place: &Place,
+        path: Vec<u8>,
+        access: Access,
+    ) -> Result<(), TraceError> {
+        let question = (access, asking.entry.call.sets_times(), place.namespace);
+        if self.known.is_new((question, path.as_slice())) || asking.entry.call.moves() {
+            let found = self.found_in(asking.task, place, &path);
+            let by_descriptor = access == Access::Attributes;
+            let walk = Walk::bare(path, found, by_descriptor);
+            self.tell_touch(asking, place, access, &[], &walk)?;
+            if std::mem::take(&mut self.telling.again) {
+                self.known.forget((question, walk.end.as_slice()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks `self.spelled` and tells where it leads, unless that is known. Gives it back if that is to be opened or verified.
+    pub(crate) fn touch(&mut self, asking: Asking, used: Use) -> Result<Option<Led>, TraceError> {
+        match self.start(asking.task, used.from) {
+            Ok((place, from)) => self.touch_from(asking, used, &place, &from, MOST_PLACES),
+            Err(errno) => self.hidden(asking.process, errno).map(|()| None),
+        }
+    }
+
+    /// The same from where that starts, through so many further places.
+    fn touch_from(
+        &mut self,
+        asking: Asking,
+        used: Use,
+        place: &Arc<Place>,
+        from: &Start,
+        turns: usize,
+    ) -> Result<Option<Led>, TraceError> {
+        let Asking { task, process, entry, .. } = asking;
+        let spelled = std::mem::take(&mut self.spelled);
+        let Use { access, follow, verify, .. } = used;
+        let (mut led, mut has_moved) = (None, false);
+        let sets_times = entry.call.sets_times();
+        let way = (place.names(), from.of(place), spelled.as_slice());
+        let question = (access, sets_times, follow, way);
+        let (mut change, mut is_remote) = (Change::of(&entry, access), false);
+        // Both paths of a call that moves something belong together.
+        let is_new = self.known.is_new(question) || entry.call.moves();
+        let was_missing = !is_new && self.known.was_missing(question);
+        // What is executed has an interpreter, which may be another one by now, and what was there may be made anew.
+        let is_asked = verify || access.makes() || matches!(access, Access::Enter | Access::Execute);
+        if is_new || was_missing || is_asked {
+            let walked;
+            (walked, has_moved) = self.walk(asking, used, place, from, &spelled);
+            if self.walker.is_waiting() {
+                if is_new {
+                    self.known.forget(question);
+                }
+                self.spelled = spelled;
+                return Ok(None);
+            }
+            let Walked { walk, is_personal, stop, onward } = walked;
+            if let Some((next, Onward { at, from, spelled: rest })) = self.next(asking, place, &walk, stop, onward) {
+                self.known.forget(question);
+                let Some(turns) = turns.checked_sub(1) else {
+                    self.spelled = spelled;
+                    return Ok(None);
+                };
+                let walk = Walk { found: Found::There(Box::new(at)), ..walk };
+                self.tell_touch(asking, place, Access::Look, &spelled, &walk)?;
+                self.spelled = rest;
+                let led = self.touch_from(asking, used, &next, &Start::Directory(from), turns);
+                self.spelled = spelled;
+                return led;
+            }
+            // Another call may go further by the same path.
+            let is_personal = is_personal || stop == Some(Blocked::Refused);
+            if goes_elsewhere(&entry, access, stop) {
+                // From there on, its places may be such as no path leads to.
+                self.places.distrust();
+                match self.behind_door(asking, place, &walk.end) {
+                    Some((behind, _)) if stop == Some(Blocked::Elsewhere { goes_on: false }) => {
+                        self.at_door(asking, &behind, access)?;
+                    }
+                    _ => self.gap(process, Gap::MountNamespace)?,
+                }
+            }
+            let is_missing = matches!(walk.found, Found::Missing);
+            if is_missing || was_missing {
+                self.known.note_missing(question, is_missing);
+            }
+            is_remote = place.is_remote(&walk.end);
+            if access == Access::Remove && is_link(&walk.found) {
+                change = Some(Change::Names);
+            }
+            // A path that goes on behind a file is no more than a look at that file, and a link that is not followed is no program
+            // (execveat(2), ELOOP).
+            let is_look = matches!(stop, Some(Blocked::NoDirectory | Blocked::Elsewhere { .. } | Blocked::Refused))
+                || (access == Access::Execute && is_link(&walk.found));
+            let access = if is_look { Access::Look } else { access };
+            let stat = if let Found::There(stat) = &walk.found { Some(&**stat) } else { None };
+            led = (verify || entry.call.opens()).then(|| Led {
+                stands: Stands::of(&walk.found),
+                start: from.opened().to_vec(),
+                ..Led::to(walk.end.clone(), stat, is_personal, &entry)
+            });
+            // What waits for others is asked about each time.
+            let waits = led.as_ref().is_some_and(|led| led.waits);
+            if is_personal || waits {
+                self.known.forget(question);
+            }
+            if access == Access::Enter {
+                self.entering(asking, &walk.end)?;
+            }
+            let tell = if is_personal {
+                self.known.is_new((access, sets_times, follow, spelled.as_slice(), task, walk.end.as_slice()))
+            } else if waits {
+                self.known.is_new(("waits", question))
+            } else {
+                is_new || (was_missing && !is_missing)
+            };
+            // What was made and removed may be made anew.
+            self.telling.is_repeated = !tell && is_missing && access.makes();
+            if tell || self.telling.is_repeated {
+                self.tell_touch(asking, place, access, &spelled, &walk)?;
+                self.telling.is_repeated = false;
+                if std::mem::take(&mut self.telling.again) {
+                    self.known.forget(question);
+                }
+            }
+            if access == Access::Execute {
+                self.executing(asking, place, &walk)?;
+            }
+        }
+        if matches!(from, Start::WorkingDirectory) && !spelled.starts_with(b"/") {
+            self.relative(asking, used, place, &spelled)?;
+        }
+        self.uses(asking, used, place, from.of(place), &spelled);
+        self.spelled = spelled;
+        if is_remote && change == Some(Change::Names) {
+            self.races.uses.change_remote();
+        }
+        if let Some(change) = change {
+            self.unsettle(task, change);
+        }
+        if has_moved { self.touch(asking, used) } else { Ok(led) }
+    }
+
+    /// Walks `spelled`; true if the task has moved meanwhile, so that it leads somewhere else.
+    fn walk(&mut self, asking: Asking, used: Use, place: &Place, from: &Start, spelled: &[u8]) -> (Walked, bool) {
+        let Asking { task, process, entry, .. } = asking;
+        let (asker, settled) = (Asker { process, task, place }, self.known.is_settled());
+        let mut has_moved = false;
+        let mut walked = self.walker.walk(asker, from.of(place), spelled, used.follow, settled);
+        let is_remembered = settled && !matches!(used.from, From::Root(_)) && from.is_in(place, spelled);
+        if is_remembered && matches!(walked.walk.found, Found::Missing) {
+            has_moved = self.has_moved(task, place);
+            // That took its time, and what is missing may be made at any moment: the last look is the nearest to the call.
+            walked = self.walker.walk(asker, from.of(place), spelled, used.follow, settled);
+        }
+        if let (Kind::OpenHow, None, None) = (&entry.call.kind, place.namespace, &place.behind) {
+            let resolve = decode::resolve(&entry, &|address, buffer| memory::read(task, address, buffer));
+            walked = walked.kept_to(resolve, from.of(place), spelled);
+        }
+        (walked, has_moved)
+    }
+
+    pub(crate) fn tell_touch(
+        &mut self,
+        asking: Asking,
+        place: &Place,
+        access: Access,
+        spelled: &[u8],
+        walk: &Walk,
+    ) -> Result<(), TraceError> {
+        if access == Access::Mount {
+            self.places.served.mounts(asking.task, &walk.end);
+        }
+        // proc(5), /proc/pid/mem.
+        if matches!(access, Access::Write | Access::Create) && walk.end.ends_with(b"/mem") {
+            self.races.expect_written();
+        }
+        if let (Found::There(stat), Access::Read | Access::Write | Access::Create) = (&walk.found, access) {
+            self.places.served.opens(stat);
+            // userfaultfd(2), "/dev/userfaultfd": it gives descriptors as the call does.
+            if walk.end == b"/dev/userfaultfd" {
+                self.places.maps.expect_filled();
+            }
+        }
+        let lies = place.lies(&walk.end);
+        let is_served = lies == Lies::Served;
+        let is_asked = !is_unasked(&walk.found) && lies == Lies::Elsewhere;
+        if place.namespace.is_some() && !is_asked {
+            return self.gap(asking.process, Gap::MountNamespace);
+        }
+        // mount.fuse(8), `allow_other`: another user is refused, whatever he may do elsewhere, and the task need not be.
+        let is_refused = matches!(walk.found, Found::Unknown(Errno::EACCES))
+            && (is_served
+                || (filesystem::answers_by_user(&place.reach(asking.task, &walk.end))
+                    && place::is_other_user(asking.task)));
+        if is_unasked(&walk.found) || lies == Lies::Beyond || is_refused {
+            return self.gap(asking.process, Gap::Served);
+        }
+        if place.served.is_none() {
+            return self.tell_given(asking, place, access, spelled, walk);
+        }
+        let mut walk = walk.clone();
+        walk.links.retain(|link| place.lies(&link.path) == Lies::Elsewhere);
+        walk.passed.retain(|path| place.lies(path) == Lies::Elsewhere);
+        walk.searched.retain(|searched| place.lies(&searched.path) == Lies::Elsewhere);
+        if is_served {
+            return self.tell_walk(asking, access, spelled, &walk, true);
+        }
+        self.tell_given(asking, place, access, spelled, &walk)
+    }
+
+    pub(crate) fn tell_walk(
+        &mut self,
+        asking: Asking,
+        access: Access,
+        spelled: &[u8],
+        walk: &Walk,
+        is_served: bool,
+    ) -> Result<(), TraceError> {
+        let Asking { task, process, entry, .. } = asking;
+        let (call, again) = (entry.call.name, Cell::new(false));
+        let is_repeated = self.telling.is_repeated;
+        let is_by_real_user = decode::is_by_real_user(&entry);
+        let touch = Touch {
+            process,
+            task,
+            call,
+            access,
+            spelled,
+            walk,
+            is_served,
+            is_repeated,
+            is_by_real_user,
+            again: &again,
+        };
+        let told = self.tell(Event::Touch(touch));
+        self.telling.again = again.get();
+        told
+    }
+
+    /// What stands at `path`, which has no links on its way.
+    pub(crate) fn found(&mut self, task: i32, path: &[u8]) -> Found {
+        match self.place(task) {
+            Ok(place) => self.found_in(task, &place, path),
+            Err(errno) => Found::Unknown(errno),
+        }
+    }
+
+    fn found_in(&self, task: i32, place: &Place, path: &[u8]) -> Found {
+        if place.lies(path) != Lies::Elsewhere {
+            return self.walker.foreseen.found(path);
+        }
+        match look::lstat(&place.reach(task, path)) {
+            Ok(stat) => Found::There(Box::new(stat)),
+            Err(Errno::ENOENT) => Found::Missing,
+            Err(errno) => Found::Unknown(errno),
+        }
+    }
+
+    /// The tracer could not see what the task sees.
+    pub(crate) fn hidden(&mut self, process: i32, errno: Errno) -> Result<(), TraceError> {
+        match errno {
+            // The task is gone, or nothing is open at its descriptor (or no directory): its call comes to nothing.
+            Errno::ENOENT | Errno::ESRCH | Errno::ENOTDIR => Ok(()),
+            Errno::ENAMETOOLONG => self.gap(process, Gap::LongPath),
+            // Of our own: a place of a mount namespace that is not to be found in ours.
+            Errno::EXDEV => self.gap(process, Gap::MountNamespace),
+            _ => self.gap(process, Gap::Memory),
+        }
+    }
+}
+
+/// True if a path goes on, or is used, behind a door of `/proc` that leads to what no path of the tracer's leads to. Who only looks at
+/// such a door, as `lsof` does, learns no more than what another process has open.
+fn goes_elsewhere(entry: &Entry, access: Access, stop: Option<Blocked>) -> bool {
+    match stop {
+        Some(Blocked::Elsewhere { goes_on }) => goes_on || access != Access::Look || entry.call.opens(),
+        _ => false,
+    }
+}
+
+fn is_link(found: &Found) -> bool {
+    matches!(found, Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFLNK)
+}
