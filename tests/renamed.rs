@@ -785,6 +785,21 @@ fn what_a_user_may_only_write_to_may_be_read_later() {
     }
 }
 
+/// What is kept of it has the content that was kept of another.
+#[test]
+fn what_a_user_may_only_write_to_is_as_another_file() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    let found = of_a_user("printf new > f; printf new > g", |work| {
+        lay_out(work, &["f=old", "g=old"]);
+        for (name, mode) in [("f", "666"), ("g", "222")] {
+            outcome_of(support::limited("chmod").args([mode, &support::text(&work.join(name))])).success();
+        }
+    });
+    assert_eq!(found, ["f=old", "g="]);
+}
+
 #[test]
 fn a_user_namespace_opens_nobody_elses_files() {
     if !needs_root("to become another user") || !has(&["unshare"]) {

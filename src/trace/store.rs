@@ -167,7 +167,10 @@ impl Store {
     /// # Errors
     /// The same.
     pub(super) fn keep_untold(&mut self, held: &Held<'_>, facts: &Facts) -> io::Result<()> {
-        if let Some(name) = self.keep_held(held, facts)? {
+        let count = |store: &Self| store.stored.len() + store.pending.len();
+        let before = count(self);
+        // One that was there already may have been told of, as that of another file.
+        if let Some(name) = self.keep_held(held, facts)?.filter(|_| count(self) > before) {
             self.untold.insert(name);
         }
         Ok(())
