@@ -253,6 +253,18 @@ fn listed_and_then(program: &str, before: &[&str]) -> [Vec<String>; 2] {
 
 /// What the run itself has put at a name is not what a listing had shown there.
 #[test]
+fn a_listing_of_what_the_run_has_made_in_its_place() {
+    for script in [
+        "mv d e; mkdir -p d/s; ls d d/s; ls e e/s",
+        "mv d e; mkdir -p d/s; ls d d/s; rm -r d; mv e d; ls d d/s",
+        "mv d e; ls e e/s; mkdir -p d/s; ls d d/s",
+    ] {
+        let names = ["d/", "d/f -> /.minjail-omitted", "d/s/", "d/s/g -> /.minjail-omitted"];
+        assert_eq!(image_of(script, &["d/f=old", "d/s/g=old"]), names, "{script}");
+    }
+}
+
+#[test]
 fn what_stands_later_at_a_name_that_was_listed() {
     if !has(&["python3"]) {
         return;

@@ -59,7 +59,8 @@ impl Recorder {
                 .ok()
                 .map(|text| escape(&text));
         }
-        if facts.is_directory() && !self.listed.contains(&record.path) {
+        // One that the run has made at a path shows nothing of what another had there before.
+        if facts.is_directory() && !record.made && !self.listed.contains(&record.path) {
             if record.access == Access::List {
                 self.keep_listing(task, current, facts, record)?;
             } else if record.needs_empty() && self.tried.insert(record.path.clone()) {
