@@ -508,6 +508,43 @@ fn what_one_run_gave_another_mode_by_another_name() {
     }
 }
 
+/// Whichever of both is the first by its command, and has the image's name.
+#[test]
+fn what_one_run_put_something_else_in_the_place_of() {
+    let context = TestContext::new();
+    let (at, conf) = (|name: &str| context.work().join(name), context.work().join("conf"));
+    let (file, link, directory) = ("a file", "a symbolic link", "a directory");
+    for (before, change, uses, [one, other]) in [
+        (file, "rm conf; ln -s other conf", "cat conf", [file, link]),
+        (link, "rm conf; printf '12345' > conf", "cat conf", [link, file]),
+        (link, "cat conf; rm conf; printf '12345' > conf", "cat conf", [link, file]),
+        (directory, "rmdir conf; ln -s . conf", "cat conf/other", [directory, link]),
+        (directory, "rmdir conf; ln -s . conf", "ls conf/", [directory, link]),
+        (link, "rm conf; mkdir conf", "ls conf", [link, directory]),
+    ] {
+        fs_err::remove_file(&conf).or_else(|_| fs_err::remove_dir(&conf)).ok();
+        fs_err::write(at("other"), "AAAA").expect("the directory can be written");
+        match before {
+            _ if before == file => fs_err::write(&conf, "AAAA"),
+            _ if before == link => std::os::unix::fs::symlink("other", &conf),
+            _ => fs_err::create_dir(&conf),
+        }
+        .expect("the directory can be written");
+        let changes = traced(&context, "changes.trace", change);
+        for (name, script) in [("a.trace", uses.to_owned()), ("z.trace", format!("true; {uses}"))] {
+            let uses = traced(&context, name, &script);
+            for traces in [[changes.as_str(), &uses], [uses.as_str(), &changes]] {
+                let joined = context.text("joined.trace");
+                let merged = context.outcome(&["merge", "-q", traces[0], traces[1], "-o", &joined]);
+                for refused in [build(&context, &traces, &[]), merged] {
+                    let said = &refused.stderr;
+                    assert!(refused.status != 0 && said.contains(one) && said.contains(other), "{change}: {refused}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_merged_is_said() {
     let context = TestContext::new();

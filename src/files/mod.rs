@@ -117,7 +117,8 @@ fn gathered(
     let mut touched = gather::gather(trace);
     state::share_contents(&mut touched.paths, root)?;
     let supplied = special::supplied(root)?;
-    let mut troubles = style::settle(&mut touched.paths, trace, root, &supplied)?;
+    let mut troubles = want::types_agree(trace, root, &supplied);
+    troubles.extend(style::settle(&mut touched.paths, trace, root, &supplied)?);
     let (mut files, mut notes, others) = want::wanted(&touched, trace, root, policy, &supplied)?;
     troubles.extend(others);
     let looked_at = touched.looked_at();

@@ -41,6 +41,16 @@ pub(super) fn wanted(
     Ok((wants.files, wants.notes, wants.troubles))
 }
 
+/// What one run has found to be something else than another: an image has one of them. What a runtime supplies is a placeholder.
+pub(super) fn types_agree(trace: &Trace, root: &Root, supplied: &BTreeSet<JailPath>) -> Vec<Trouble> {
+    let differ = trace.types_that_differ().filter(|(path, _)| !supplied.contains(path) && !is_made_up(path, root));
+    let trouble = |(path, kinds): (&JailPath, _)| {
+        let error = Conflict::of_types(path, kinds).into();
+        Trouble { path: path.clone(), other: None, error }
+    };
+    differ.map(trouble).collect()
+}
+
 /// What is wanted so far, and what it is made out from.
 struct Wants<'a> {
     gathered: &'a Gathered<'a>,

@@ -8,6 +8,7 @@ use super::model::{Found, Header, Run, Touch, Trace};
 use super::record::is_kernels;
 use super::style::{Met, agreed};
 use crate::path::{FileType, JailPath};
+use minjail_tracer::Access;
 
 /// Two runs found different things at one path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +56,9 @@ impl Trace {
         for (path, met) in self.links_that_differ() {
             conflicts.entry(path).or_insert_with(|| Conflict::of_links(path, met));
         }
+        for (path, kinds) in self.types_that_differ() {
+            conflicts.entry(path).or_insert_with(|| Conflict::of_types(path, kinds));
+        }
         let mut met: BTreeMap<&JailPath, Vec<Met<'_>>> = BTreeMap::new();
         for (path, by_run) in self.runs.iter().flat_map(styles) {
             met.entry(path).or_default().push(by_run);
@@ -81,6 +85,23 @@ impl Trace {
             Some((path, [first, *other]))
         })
     }
+
+    /// The paths at which a run has used one thing, or gone through a link, and another has found something of another type: what
+    /// each found first.
+    pub(crate) fn types_that_differ(&self) -> impl Iterator<Item = (&JailPath, [Kind<'_>; 2])> {
+        let mut all: BTreeMap<&JailPath, Vec<Kind<'_>>> = BTreeMap::new();
+        for (path, kind) in self.runs.iter().filter(|_| self.runs.len() > 1).flat_map(kinds) {
+            all.entry(path).or_default().push(kind);
+        }
+        all.into_iter().filter_map(|(path, kinds)| {
+            let (&first, others) = kinds.split_first()?;
+            // A jail makes directories and files of its own where its root may have links.
+            let is_comparable = |kind: &&Kind<'_>| kind.run.header.is_in_jail() == first.run.header.is_in_jail();
+            let mut others = others.iter().filter(is_comparable).filter(|kind| kind.file_type != first.file_type);
+            let other = others.find(|other| first.is_used || other.is_used)?;
+            Some((path, [first, *other]))
+        })
+    }
 }
 
 impl Conflict {
@@ -99,6 +120,11 @@ impl Conflict {
     /// A link led elsewhere.
     pub(crate) fn of_links(path: &JailPath, met: [LinkText<'_>; 2]) -> Self {
         Self::of(path, met.map(|link| &link.run.header), met.map(|link| format!("a link to `{}`", link.text)))
+    }
+
+    /// It was something else.
+    pub(crate) fn of_types(path: &JailPath, kinds: [Kind<'_>; 2]) -> Self {
+        Self::of(path, kinds.map(|kind| &kind.run.header), kinds.map(|kind| noun(kind.file_type).to_owned()))
     }
 
     /// No mode and owner are those that both need.
@@ -129,6 +155,31 @@ fn texts(run: &Run) -> BTreeMap<&JailPath, LinkText<'_>> {
         }
     }
     texts
+}
+
+/// What a run found first at a path.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind<'a> {
+    run: &'a Run,
+    file_type: FileType,
+    /// The run did not only take it away.
+    is_used: bool,
+}
+
+/// What a run found first at each path, at the ends of ways and on them.
+fn kinds(run: &Run) -> BTreeMap<&JailPath, Kind<'_>> {
+    let mut kinds: BTreeMap<&JailPath, Kind<'_>> = BTreeMap::new();
+    for touch in &run.touches {
+        let is_used = !matches!(touch.access, Access::Remove | Access::Replace);
+        let facts = touch.found.facts().filter(|_| !touch.made && touch.is_reached());
+        let at_end = facts.map(|facts| (&touch.path, facts.file_type, is_used));
+        let on_the_way = touch.links.iter().map(|link| (&link.path, FileType::Symlink, true));
+        for (path, file_type, is_used) in on_the_way.chain(at_end).filter(|(path, ..)| !is_kernels(path)) {
+            let kind = kinds.entry(path).or_insert(Kind { run, file_type, is_used: false });
+            kind.is_used |= is_used && kind.file_type == file_type;
+        }
+    }
+    kinds
 }
 
 /// What a run found first at each path that was there before it.
@@ -187,7 +238,7 @@ mod tests {
 
     use super::*;
     use crate::path::Facts;
-    use crate::trace::{Access, Ending, Gap, Header, Link};
+    use crate::trace::{Ending, Gap, Header, Link};
     use proptest::prelude::*;
 
     fn touch(path: &str, size: u64, before: Option<&str>) -> Touch {
