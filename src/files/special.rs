@@ -170,8 +170,13 @@ fn kept(files: &FileSet, trace: &Trace, root: &Root, choice: Accounts) -> Result
         kept.gids.insert(run.header.gid);
         kept.gids.extend(&run.header.groups);
     }
-    for path in files.wanted.keys() {
-        if let Some(facts) = root.facts(path)? {
+    for (path, wanted) in &files.wanted {
+        let was = match &wanted.what {
+            What::Was(was) => Some(was.facts.clone()),
+            What::Sealed(facts) => Some((**facts).clone()),
+            _ => root.facts(path)?,
+        };
+        if let Some(facts) = was {
             kept.uids.insert(facts.uid);
             kept.gids.insert(facts.gid);
         }
