@@ -375,7 +375,7 @@ fn password_hashes_stay_at_home() {
 
 /// What the tools keep from before the last change has the same in it.
 #[test]
-fn password_hashes_of_before_the_last_change_stay_at_home() {
+fn password_hashes_of_before_the_last_change_and_behind_a_link_stay_at_home() {
     if !needs_root("to enter another root") {
         return;
     }
@@ -385,18 +385,21 @@ fn password_hashes_of_before_the_last_change_stay_at_home() {
         fs_err::create_dir_all(root.join(directory)).expect("the directory can be written");
     }
     fs_err::copy("/bin/busybox", root.join("bin/busybox")).expect("it can be copied");
-    for name in ["shadow", "shadow-"] {
+    for name in ["shadow", "shadow-", "elsewhere"] {
         fs_err::write(root.join("etc").join(name), "root:$6$abc$hash:1::::::\n").expect("the directory can be written");
     }
+    std::os::unix::fs::symlink("elsewhere", root.join("etc/gshadow")).expect("the directory can be written");
     let (root, trace, tree) = (context.text("root"), context.text("app.trace"), context.text("tree"));
-    let command = ["--root", &root, "--", "/bin/busybox", "stat", "/etc/shadow", "/etc/shadow-"];
+    let command = ["--root", &root, "--", "/bin/busybox", "cat", "/etc/shadow", "/etc/shadow-", "/etc/gshadow"];
     outcome_of(context.minjail(&["trace", "-q", "-t", &trace]).args(command)).success();
     let allowed = ["--root", &root, "--allow-secret", "/etc/shadow"];
     outcome_of(context.minjail(&["build", "-q", "-t", &trace, "-o", &format!("rootfs:{tree}")]).args(allowed))
         .success();
     let packed = |name: &str| fs_err::read_to_string(context.path("tree/etc").join(name)).expect("it is packed");
     assert!(packed("shadow").contains("$6$abc$hash"), "it was asked for");
-    assert!(packed("shadow-").starts_with("root:*:"), "{}", packed("shadow-"));
+    for name in ["shadow-", "elsewhere"] {
+        assert!(packed(name).starts_with("root:*:"), "{name}: {}", packed(name));
+    }
 }
 
 /// glibc opens `libgcc_s.so.1` when a thread ends by `pthread_exit`: whether a run comes to that is a matter of time.

@@ -122,6 +122,17 @@ fn ld_cache(path: &JailPath, files: &FileSet, root: &Root) -> Result<Vec<u8>, Fi
     packed.to_bytes().map_err(|source| FilesError::LdCache { path: path.clone(), source })
 }
 
+/// Where `path` leads in the image, whose links are those from before the runs.
+fn end(path: &JailPath, files: &FileSet, root: &Root) -> Result<JailPath, RootError> {
+    match files.wanted.get(path).map(|wanted| &wanted.what) {
+        Some(What::Was(was)) => match (&was.target, path.parent()) {
+            (Some(target), Some(directory)) => Ok(root.resolve(&directory, target, true)?.end),
+            _ => Ok(path.clone()),
+        },
+        _ => Ok(root.resolve(&JailPath::root(), path.as_bytes(), true)?.end),
+    }
+}
+
 fn replace_accounts(
     files: &mut FileSet,
     kept: &Kept,
@@ -131,26 +142,28 @@ fn replace_accounts(
     notes: &mut Vec<Note>,
 ) -> Result<(), FilesError> {
     let mut wanted = Vec::new();
-    for (path, file) in accounts::FILES {
-        let path = JailPath::literal(path);
-        let is_own = match files.wanted.get(&path).map(|wanted| &wanted.what) {
-            Some(What::AsIs) => is_file(&path, files, root)?,
+    for (name, file) in accounts::FILES {
+        let name = JailPath::literal(name);
+        let end = end(&name, files, root)?;
+        let is_own = match files.wanted.get(&end).map(|wanted| &wanted.what) {
+            Some(What::AsIs) => is_file(&end, files, root)?,
             Some(What::Was(was)) => was.facts.is_file(),
             _ => false,
         };
         if is_own {
-            wanted.push((path, file));
+            wanted.push((name, end, file));
         }
     }
     if wanted.is_empty() {
         return Ok(());
     }
-    let [passwd, group] = [&b"/etc/passwd"[..], b"/etc/group"]
-        .map(|path| content(&JailPath::literal(path), files, store, root).unwrap_or_default());
+    let known = |name| content(&end(&JailPath::literal(name), files, root)?, files, store, root);
+    let [passwd, group] = [&b"/etc/passwd"[..], b"/etc/group"].map(|name| known(name).unwrap_or_default());
     let names = Names::new(&passwd, &group, kept);
-    for (path, file) in wanted {
+    for (name, path, file) in wanted {
         let whole = content(&path, files, store, root)?;
-        let (content, left_out) = names.filter(file, &whole, policy.allowed_secrets.contains(&path));
+        let is_allowed = [&name, &path].into_iter().any(|path| policy.allowed_secrets.contains(path));
+        let (content, left_out) = names.filter(file, &whole, is_allowed);
         if content == whole {
             continue;
         }
