@@ -194,6 +194,28 @@ fn what_a_listing_shows_that_has_the_number_of_what_the_run_changed() {
     assert_eq!(conf_of(&context, &[&trace]), Ok("BBBB".to_owned()));
 }
 
+/// Somebody has made it since, when the file's number was free, or the image is built on another machine.
+#[test]
+fn a_link_that_a_listing_shows_and_has_the_number_of_what_the_run_changed() {
+    let context = TestContext::new();
+    let at = |name: &str| context.work().join(name);
+    fs_err::write(at("one"), "AAAA").expect("the directory can be written");
+    fs_err::hard_link(at("one"), at("other")).expect("the directory can be written");
+    fs_err::create_dir(at("d")).expect("the directory can be written");
+    std::os::unix::fs::symlink("there", at("d/link")).expect("the directory can be written");
+    let trace = traced(&context, "changes.trace", "ls d; printf C >> one");
+    let records = context.path("changes.trace").join("trace.jsonl");
+    let [file, link] = ["one", "d/link"].map(|name| {
+        let inode = fs_err::symlink_metadata(at(name)).expect("it is there").ino();
+        format!("\"ino\":{inode},")
+    });
+    let told = fs_err::read_to_string(&records).expect("it is a trace");
+    fs_err::write(&records, told.replace(&file, &link)).expect("it is ours");
+    build(&context, &[&trace], &[]).success();
+    let packed = context.path("tree").join(at("d/link").strip_prefix("/").expect("it is absolute"));
+    assert_eq!(fs_err::read_link(packed).expect("it is a link"), Path::new("there"));
+}
+
 /// What was only looked at has the content from before, as where one name is used, and so has what was read before.
 #[test]
 fn what_one_run_wrote_by_another_name_and_another_did_not_read() {

@@ -311,7 +311,8 @@ fn changed_files(gathered: &Gathered<'_>, files: &FileSet) -> BTreeMap<(u64, u64
 /// What an image gets at a name that nobody touched: what the root has there; of a file that the runs `changed` by another of its
 /// names, what that was.
 fn by_another_name(path: &JailPath, changed: &BTreeMap<(u64, u64), What>, root: &Root) -> Result<What, FilesError> {
-    let now = if changed.is_empty() { None } else { root.facts(path)? };
+    // What has the number of a file and is none has it by chance, as on another machine.
+    let now = if changed.is_empty() { None } else { root.facts(path)?.filter(Facts::is_file) };
     Ok(now.and_then(|now| changed.get(&now.inode()).cloned()).unwrap_or(What::AsIs))
 }
 
