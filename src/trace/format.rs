@@ -83,10 +83,11 @@ fn read_runs(path: &Path) -> Result<Vec<Run>, TraceError> {
     let mut runs: Vec<Run> = Vec::new();
     // Of the run that is read: lines that are gone from its middle leave no other trace.
     let mut count = 0;
-    let mut lines = file.lines().enumerate().peekable();
+    // Bytes, as a line may have been cut off in the middle of a character.
+    let mut lines = file.split(b'\n').enumerate().peekable();
     while let Some((index, line)) = lines.next() {
         let line = line.map_err(failed)?;
-        let record = match serde_json::from_str(&line) {
+        let record = match serde_json::from_slice(&line) {
             Ok(record) => record,
             // A run that was cut off in the middle of a line: what came before it counts.
             Err(error) if error.is_eof() && lines.peek().is_none() => break,
@@ -207,7 +208,7 @@ mod tests {
 
     fn run(workload: &str) -> Run {
         let mut run = Run::new(Header::new(workload, JailPath::literal(b"/bin/true")));
-        let odd = JailPath::parse(b"/odd\xff\n").unwrap();
+        let odd = JailPath::parse(b"/odd\xff\n\xc3\xa4").unwrap();
         run.touches.push(Touch::new(1, "openat", Access::Read, odd, Found::Missing));
         run.gaps.insert(Gap::IoUring, BTreeMap::from([(1, 2)]));
         run.ending = Some(Ending::Exited(3));
@@ -247,9 +248,12 @@ mod tests {
         let path = write(directory.path(), &[run("a")]);
         let file = path.join(RECORDS);
         let text = fs_err::read_to_string(&file).unwrap();
-        fs_err::write(&file, &text[..text.len() - 9]).unwrap();
-        let cut = Trace::read(std::slice::from_ref(&path)).unwrap();
-        assert_eq!(cut.runs[0].ending, None);
+        let character = text.find('\u{e4}').unwrap();
+        for length in [text.len() - 9, character, character + 1] {
+            fs_err::write(&file, &text.as_bytes()[..length]).unwrap();
+            let cut = Trace::read(std::slice::from_ref(&path)).unwrap();
+            assert_eq!(cut.runs[0].ending, None);
+        }
         fs_err::write(&file, format!("{text}nonsense\n")).unwrap();
         assert!(matches!(Trace::read(&[path]), Err(TraceError::Record { .. })));
     }
