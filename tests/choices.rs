@@ -160,11 +160,12 @@ fn accounts_that_the_run_has_changed() {
     let people =
         "root:x:0:0::/root:/bin/sh\ndaemon:x:1:1::/:/bin/false\nsomebody:x:4321:4321::/home/somebody:/bin/sh\nowner:x:4322:4322::/:/bin/sh\n";
     fs_err::write(&passwd, people).expect("the directory is ours");
+    fs_err::set_permissions(&passwd, PermissionsExt::from_mode(0o644)).expect("it is ours");
     // Whose file the image has from before the run is known, though the run has removed it.
     let file = context.work().join("file");
     fs_err::write(&file, "").expect("the directory is ours");
     std::os::unix::fs::chown(&file, Some(4322), None).expect("root may");
-    let script = "set -e; mount --bind \"$1\" /etc/passwd; \"$0\" trace -q -t \"$2\" -- sh -c 'rm file; cat /etc/passwd; echo x:x:2:2::/: >> /etc/passwd'
+    let script = "set -e; mount --bind \"$1\" /etc/passwd; \"$0\" trace -q -t \"$2\" -- sh -c 'rm file; cat /etc/passwd; echo x:x:2:2::/: >> /etc/passwd; chmod 600 /etc/passwd'
          exec \"$0\" build -q -t \"$2\" -o \"rootfs:$3\"";
     let mut command = context.command("unshare");
     command.args(["-m", "sh", "-c", script]).arg(support::minjail());
@@ -175,6 +176,8 @@ fn accounts_that_the_run_has_changed() {
         packed.lines().map(|line| line.split(':').next().unwrap_or(line)).collect::<Vec<_>>(),
         ["root", "daemon", "owner"]
     );
+    let mode = fs_err::metadata(context.path("tree/etc/passwd")).expect("it is packed").permissions().mode();
+    assert_eq!(mode & 0o777, 0o644, "from before the run");
 }
 
 #[test]

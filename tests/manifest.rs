@@ -185,10 +185,10 @@ fn what_is_not_as_it_is_in_the_root() {
     fs_err::set_permissions(ground.at("var/run"), PermissionsExt::from_mode(0o711)).unwrap();
     ground.file("var/run/pid", "1");
     fs_err::write(ground.directory.path().join("store").join(ABC), "abc").unwrap();
-    ground.want("/etc/passwd", What::Made(b"root".to_vec()));
+    ground.want("/etc/passwd", What::Made(b"root".to_vec(), None));
     fs_err::create_dir(ground.at("new")).unwrap();
     fs_err::set_permissions(ground.at("new"), PermissionsExt::from_mode(0o755)).unwrap();
-    ground.want("/new/made", What::Made(Vec::new()));
+    ground.want("/new/made", What::Made(Vec::new(), None));
     ground.want("/var/now", was(ABC));
     ground.want("/var/gone", was(ABC));
     ground.want("/var/run", What::EmptyDirectory);

@@ -257,8 +257,9 @@ pub enum What {
     Sealed(Box<Facts>),
     /// An empty directory in place of whatever is there: a mount point.
     EmptyDirectory,
-    /// A file that minjail makes: `/etc/ld.so.cache`, accounts, placeholders.
-    Made(Vec<u8>),
+    /// A file that minjail makes: `/etc/ld.so.cache`, accounts, placeholders. The runs have changed the one whose owner and mode it
+    /// gets, if there are facts: these are from before.
+    Made(Vec<u8>, Option<Box<Facts>>),
     /// A link to [`OMITTED`]: a name that a listing showed and nobody touched.
     Placeholder,
 }

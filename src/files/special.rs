@@ -89,7 +89,11 @@ pub(super) fn replace(
 
 fn make(files: &mut FileSet, path: &JailPath, content: Vec<u8>) {
     if let Some(wanted) = files.wanted.get_mut(path) {
-        wanted.what = What::Made(content);
+        let was = match &wanted.what {
+            What::Was(was) => Some(Box::new(was.facts.clone())),
+            _ => None,
+        };
+        wanted.what = What::Made(content, was);
     }
 }
 

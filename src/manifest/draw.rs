@@ -206,9 +206,10 @@ impl Drawing<'_> {
             (What::Hollow, Some(facts)) if facts.is_file() => self.hollow(&path, &facts),
             (What::AsIs | What::Hollow, _) => return Err(self.missing(path)),
             (What::Sealed(was), facts) => self.sealed(&path, &was, facts.as_ref()),
-            (What::Made(bytes), facts) => {
+            (What::Made(bytes, was), facts) => {
                 self.made.insert(path.clone(), Made::File(bytes.clone()));
-                self.file_of_ours(&path, facts.as_ref(), bytes)
+                let ours = self.file_of_ours(&path, facts.as_ref(), bytes);
+                Draft { owner: was.as_deref().map_or(ours.owner, Owner::of), ..ours }
             }
             (What::EmptyDirectory, facts) => self.mount_point(&path, facts.as_ref()),
             (What::Placeholder, _) => {

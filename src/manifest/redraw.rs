@@ -39,7 +39,7 @@ impl Manifest {
 
     fn what(&self, entry: &Entry, store: &BTreeMap<String, PathBuf>) -> What {
         match (&entry.kind, self.made.get(&entry.path)) {
-            (Kind::File { .. }, Some(Made::File(bytes))) => What::Made(bytes.clone()),
+            (Kind::File { .. }, Some(Made::File(bytes))) => What::Made(bytes.clone(), None),
             (Kind::Directory, Some(Made::Directory)) => What::EmptyDirectory,
             (kind, _) if kind.is_name_only() => What::Placeholder,
             (Kind::File { size, sha256 }, _) => match sha256.get().map(|digest| digest.hex()) {
