@@ -363,6 +363,26 @@ fn secret_variables_stay_at_home() {
     assert!(allowed.contains("hunter2"));
 }
 
+/// What a runtime supplies, and the library cache: the machine's own are in no image.
+#[test]
+fn files_of_the_machine_that_the_run_has_removed() {
+    if !needs_root("an /etc of its own") {
+        return;
+    }
+    let context = TestContext::new();
+    let script = "set -e; cp -a /etc \"$1\"; mount --bind \"$1\" /etc; rm -f /etc/resolv.conf; echo old > /etc/resolv.conf
+        \"$0\" trace -q -t \"$2\" -- sh -c 'cat /etc/resolv.conf; rm /etc/resolv.conf /etc/ld.so.cache; ln -s made /etc/resolv.conf'
+        exec \"$0\" build -q -t \"$2\" -o \"rootfs:$3\"";
+    let mut command = context.command("unshare");
+    command.args(["-m", "sh", "-c", script]).arg(support::minjail());
+    command.args([context.text("etc"), context.text("app.trace"), context.text("tree")]);
+    outcome_of(&mut command).success();
+    let cache = fs_err::metadata(context.path("tree/etc/ld.so.cache")).expect("it is packed").len();
+    let whole = fs_err::metadata("/etc/ld.so.cache").expect("the machine has one").len();
+    assert!(cache < whole / 2, "{cache} of {whole} bytes");
+    assert!(fs_err::symlink_metadata(context.path("tree/etc/resolv.conf")).is_err(), "the run has made that");
+}
+
 #[test]
 fn password_hashes_stay_at_home() {
     if !needs_root("/etc/shadow") {

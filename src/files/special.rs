@@ -80,8 +80,8 @@ pub(super) fn replace(
     let kept = kept(files, trace, root, choice)?;
     replace_accounts(files, &kept, policy, &trace.store, root, notes)?;
     let cache = JailPath::literal(LD_CACHE);
-    if is_file(&cache, files, root)? {
-        let bytes = ld_cache(&cache, files, root)?;
+    if is_file(&cache, files, root)? || was_file(&cache, files, root)? {
+        let bytes = ld_cache(&cache, files, &trace.store, root)?;
         make(files, &cache, bytes);
     }
     Ok(())
@@ -101,6 +101,15 @@ fn is_file(path: &JailPath, files: &FileSet, root: &Root) -> Result<bool, RootEr
     Ok(files.contains(path) && root.facts(path)?.is_some_and(|facts| facts.is_file()))
 }
 
+/// True if the image gets the file that is at `path`, or that was there before the runs, if they have changed it.
+fn was_file(path: &JailPath, files: &FileSet, root: &Root) -> Result<bool, RootError> {
+    match files.wanted.get(path).map(|wanted| &wanted.what) {
+        Some(What::AsIs) => is_file(path, files, root),
+        Some(What::Was(was)) => Ok(was.facts.is_file()),
+        _ => Ok(false),
+    }
+}
+
 /// The content that an image gets of `path`: that from before the runs, if they or others have changed it since.
 fn content(
     path: &JailPath,
@@ -117,8 +126,13 @@ fn content(
 }
 
 /// The root's cache, with the libraries that are in the image; an unreadable one is as good as none.
-fn ld_cache(path: &JailPath, files: &FileSet, root: &Root) -> Result<Vec<u8>, FilesError> {
-    let cache = LdCache::parse(&root.read(path, u64::MAX)?).unwrap_or_else(|_| LdCache::new(Vec::new()));
+fn ld_cache(
+    path: &JailPath,
+    files: &FileSet,
+    store: &BTreeMap<String, PathBuf>,
+    root: &Root,
+) -> Result<Vec<u8>, FilesError> {
+    let cache = LdCache::parse(&content(path, files, store, root)?).unwrap_or_else(|_| LdCache::new(Vec::new()));
     let packed = cache.restricted_to(|library| {
         let walk = root.resolve(&JailPath::root(), library, true);
         walk.is_ok_and(|walk| files.contains(&walk.end) && walk.links.iter().all(|link| files.contains(&link.path)))
@@ -149,12 +163,7 @@ fn replace_accounts(
     for (name, file) in accounts::FILES {
         let name = JailPath::literal(name);
         let end = end(&name, files, root)?;
-        let is_own = match files.wanted.get(&end).map(|wanted| &wanted.what) {
-            Some(What::AsIs) => is_file(&end, files, root)?,
-            Some(What::Was(was)) => was.facts.is_file(),
-            _ => false,
-        };
-        if is_own {
+        if was_file(&end, files, root)? {
             wanted.push((name, end, file));
         }
     }

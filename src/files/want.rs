@@ -117,8 +117,9 @@ impl Wants<'_> {
             return Ok(());
         }
         if facts.is_file() && self.supplied.contains(path) {
-            // The run saw what its runtime gave it; the image gets a placeholder, if it has the name.
-            if root.facts(path)?.is_some() {
+            // The run saw what its runtime gave it; the image gets a placeholder, if it has the name. Where no jail has covered it, a link
+            // there is the run's own.
+            if root.facts(path)?.is_some_and(|now| now.is_file() || touched.header.is_in_jail()) {
                 self.add(path, touched, &What::AsIs);
             }
             return Ok(());
