@@ -249,10 +249,9 @@ impl Director {
     fn observe(mut self, workload: &Workload) -> Result<Observation, DirectError> {
         let timeout = workload.timeout.0;
         let mut faults = Vec::new();
-        let (mut is_server, mut was_stopped) = (false, false);
+        let mut was_stopped = false;
         if let Some(ready) = &workload.ready {
             if self.become_ready(ready.moment())? {
-                is_server = true;
                 faults.extend(self.health(workload)?);
                 for (index, probe) in workload.probes.iter().enumerate() {
                     if let Some(what) = self.probe(probe)? {
@@ -282,7 +281,7 @@ impl Director {
         observation.was_stopped = was_stopped;
         observation.faults.extend(faults);
         if observation.faults.is_empty() {
-            observation.faults = judge(workload, &observation, is_server);
+            observation.faults = judge(workload, &observation);
         }
         Ok(observation)
     }
@@ -429,11 +428,11 @@ impl Drop for Director {
     }
 }
 
-/// What is wrong with how a run ended, of a server that was stopped or of a program, and what it wrote.
-fn judge(workload: &Workload, observation: &Observation, is_server: bool) -> Vec<Fault> {
+/// What is wrong with how a run ended, of a server that was stopped or of what ended by itself, and what it wrote.
+fn judge(workload: &Workload, observation: &Observation) -> Vec<Fault> {
     let mut faults = Vec::new();
     let Some(found) = observation.ending else { return vec![Fault::NotRun("nobody saw its end".to_owned())] };
-    let expected = workload.expect.status.or((!is_server).then_some(0));
+    let expected = workload.expect.status.or((!observation.was_stopped).then_some(0));
     if let Some(expected) = expected.filter(|expected| found != Ending::Exited(i32::from(*expected))) {
         faults.push(Fault::Status { expected, found });
     }
