@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::io::{Read, Write};
+
 use support::{Outcome, TestContext};
 
 /// What `minjail build PROFILE -o rootfs:out` says, with one workload of this text.
@@ -33,4 +35,27 @@ fn a_server_that_ends_by_itself() {
     }
     let context = TestContext::new();
     build(&context, "{run: 'echo up; sleep 0.3', ready: {log: up}, probes: [{command: 'sleep 1'}]}").success();
+}
+
+/// Where the network is the host's, another server may have the port: its answer says nothing of the workload.
+#[test]
+fn another_server_answers() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("the machine has a loopback interface");
+    let port = server.local_addr().expect("it is bound").port();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = server.accept() {
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).and_then(|_| stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhi"));
+        }
+    });
+    for (ready, probe, why) in [
+        (format!("{{http: {{port: {port}}}}}"), "{command: 'true'}".to_owned(), "it ended with status 5 before it was ready"),
+        ("{after: 1}".to_owned(), format!("{{http: {{port: {port}}}}}"), "the workload does not listen at port"),
+        ("{after: 1}".to_owned(), format!("{{tcp: {{port: {port}, send: x, contains: hi}}}}"), "the workload does not listen at port"),
+    ] {
+        let context = TestContext::new();
+        let run = "'sleep 3; exit 5'";
+        let workload = format!("{{run: {run}, network: host, ready: {ready}, probes: [{probe}]}}");
+        fails(&build(&context, &workload), why);
+    }
 }

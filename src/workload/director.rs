@@ -187,6 +187,8 @@ pub(super) struct Director {
     pub(super) check_timeout: Option<Seconds>,
     /// A tracer tells where the program listens.
     pub(super) is_traced: bool,
+    /// Others may listen in the workload's network.
+    pub(super) shares_network: bool,
     /// What was wrong when it was last asked whether the server is ready.
     pub(super) not_ready: Option<String>,
     /// Since when the program of a check is known to be missing.
@@ -240,6 +242,7 @@ impl Director {
             deadline,
             check_timeout: workload.check_timeout,
             is_traced,
+            shares_network: !order.private_network,
             not_ready: None,
             missing_since: None,
             hopeless: None,

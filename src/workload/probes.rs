@@ -18,6 +18,9 @@ const BETWEEN_CHECKS: Duration = Duration::from_millis(100);
 /// interval is over.
 const MISSING_AT_MOST: Duration = Duration::from_secs(2);
 
+/// So long what the program does may take to be heard of.
+const HEARSAY: Duration = Duration::from_secs(1);
+
 /// What docker allows a health check that does not say.
 const LONGEST_CHECK: Seconds = Seconds(30);
 
@@ -125,6 +128,9 @@ impl Director {
 
     fn http(&mut self, http: &Http) -> Option<String> {
         let line = escape(format!("{} {}", http.method, http.path).as_bytes());
+        if let Some(why) = self.is_others(http.port) {
+            return Some(format!("{line}: {why}"));
+        }
         let ask =
             Ask::Exchange { port: http.port, send: request(http), until: None, milliseconds: self.milliseconds() };
         let bytes = match self.ask(&ask) {
@@ -141,6 +147,9 @@ impl Director {
     }
 
     fn tcp(&mut self, tcp: &Tcp) -> Option<String> {
+        if let Some(why) = self.is_others(tcp.port) {
+            return Some(why);
+        }
         let ask = Ask::Exchange {
             port: tcp.port,
             send: tcp.send.clone(),
@@ -158,6 +167,17 @@ impl Director {
             Answer::Refused(why) => Some(format!("port {}: {why}", tcp.port)),
             Answer::Yes | Answer::No | Answer::NotExecuted(_) => Some(format!("port {}: no answer", tcp.port)),
         }
+    }
+
+    /// Why an answer at `port` would not be the workload's, as in a network where another server has the port; `None` if
+    /// it would be.
+    fn is_others(&mut self, port: u16) -> Option<String> {
+        if !self.is_traced || !self.shares_network {
+            return None;
+        }
+        let until = Instant::now() + HEARSAY;
+        self.wait_for(until, |seen| seen.listening.contains(&port) || seen.is_over());
+        (!self.seen.listening.contains(&port)).then(|| format!("the workload does not listen at port {port}"))
     }
 
     /// Milliseconds that are left.
