@@ -59,3 +59,16 @@ fn another_server_answers() {
         fails(&build(&context, &workload), why);
     }
 }
+
+/// What would be true of something else than is meant is refused before anything runs.
+#[test]
+fn readiness_that_cannot_be_meant() {
+    let context = TestContext::new();
+    for (ready, why) in [
+        ("{after: 5}", "it is to be ready after 5 s, and its `timeout` is over after 2 s"),
+        ("{file: app.yaml}", "`app.yaml` is not an absolute path"),
+        ("{socket: app.sock}", "`app.sock` is not an absolute path"),
+    ] {
+        fails(&build(&context, &format!("{{run: 'sleep 9', timeout: 2, ready: {ready}}}")), why);
+    }
+}

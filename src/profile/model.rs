@@ -258,14 +258,20 @@ impl Workload {
     }
 
     fn nonsense(&self) -> Option<String> {
-        let mut absolute = self.state.iter().chain(&self.cwd);
+        let ready = self.ready.as_ref();
+        let waited = ready.into_iter().flat_map(|ready| ready.file.iter().chain(&ready.socket));
+        let mut absolute = self.state.iter().chain(&self.cwd).chain(waited);
         if let Some(path) = absolute.find(|path| !path.starts_with('/')) {
             return Some(format!("`{path}` is not an absolute path"));
         }
-        if self.ready.as_ref().is_some_and(|ready| ready.given().len() != 1) {
+        if ready.is_some_and(|ready| ready.given().len() != 1) {
             return Some(
                 "`ready` wants exactly one of port, socket, file, log, http, command, check, idle and after".to_owned(),
             );
+        }
+        if let Some(after) = ready.and_then(|ready| ready.after).filter(|after| after.0 > self.timeout.0) {
+            let (after, timeout) = (after.0, self.timeout.0);
+            return Some(format!("it is to be ready after {after} s, and its `timeout` is over after {timeout} s"));
         }
         if !self.probes.is_empty() && self.ready.is_none() {
             return Some("it has probes, but `ready` does not say when they can be asked".to_owned());
