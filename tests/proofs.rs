@@ -72,3 +72,19 @@ fn readiness_that_cannot_be_meant() {
         fails(&build(&context, &format!("{{run: 'sleep 9', timeout: 2, ready: {ready}}}")), why);
     }
 }
+
+/// What writes without end is ended when its time is over, and takes no memory for ever.
+#[test]
+fn output_without_end() {
+    let context = TestContext::new();
+    let minjail = support::minjail();
+    let limited = |workload: &str| {
+        let script = format!("ulimit -v 4000000; exec {minjail} \"$@\"");
+        let mut command = context.command("sh");
+        support::outcome_of(command.args(["-c", &script, "sh"]).args(arguments(&context, workload)))
+    };
+    fails(&limited("{run: [yes], timeout: 2}"), "it had not ended, or answered, after 2 s");
+    let much = "{run: 'head -c 150000000 /dev/zero', timeout: 30, expect: {stdout: {equals: ''}}}";
+    fails(&limited(much), "its standard output has more than 128 MiB, and no more can be compared");
+    limited("{run: 'head -c 150000000 /dev/zero', timeout: 30}").success();
+}

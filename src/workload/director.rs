@@ -23,6 +23,9 @@ use crate::jail::{self, Namespaces};
 use crate::profile::{Command, Moment, Seconds, Workload};
 use crate::trace::Ending;
 
+/// So much is kept of what a program writes to a stream; it may write without end.
+const MOST: usize = 128 << 20;
+
 /// What came of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observation {
@@ -30,7 +33,11 @@ pub struct Observation {
     pub ending: Option<Ending>,
     /// It is a server, which ran until it was told to stop.
     pub was_stopped: bool,
+    /// The first [`MOST`] bytes.
     pub stdout: Vec<u8>,
+    /// It has written more than these.
+    pub wrote_more: bool,
+    /// The first [`MOST`] bytes.
     pub stderr: Vec<u8>,
     /// Paths that were looked for and not found, each as often as it was told, in that order.
     pub missed: Vec<Sought>,
@@ -153,6 +160,8 @@ enum Message {
     Word(Word),
     Stdout(Vec<u8>),
     Stderr(Vec<u8>),
+    /// There is more of standard output than is kept.
+    More,
     /// The runner has nothing more to say.
     Closed,
 }
@@ -224,8 +233,8 @@ impl Director {
         seen.observation.faults.extend(early.map(Fault::NotRun));
         let reader = stream.try_clone().map_err(step("hear the runner"))?;
         let readers = vec![
-            pass_on(stdout, sender.clone(), Message::Stdout),
-            pass_on(stderr, sender.clone(), Message::Stderr),
+            pass_on(stdout, sender.clone(), Message::Stdout, Some(Message::More)),
+            pass_on(stderr, sender.clone(), Message::Stderr, None),
             std::thread::spawn(move || hear(reader, &sender)),
         ];
         let deadline = Instant::now() + workload.timeout.duration();
@@ -409,6 +418,7 @@ impl Director {
         match message {
             Message::Stdout(mut bytes) => observation.stdout.append(&mut bytes),
             Message::Stderr(mut bytes) => observation.stderr.append(&mut bytes),
+            Message::More => observation.wrote_more = true,
             Message::Closed => self.seen.closed = true,
             Message::Word(Word::Listening { port, .. }) => {
                 self.seen.listening.insert(port);
@@ -439,7 +449,10 @@ fn judge(workload: &Workload, observation: &Observation) -> Vec<Fault> {
     if let Some(expected) = expected.filter(|expected| found != Ending::Exited(i32::from(*expected))) {
         faults.push(Fault::Status { expected, found });
     }
-    let fault = workload.expect.stdout.as_ref().and_then(|check| check.fault(&observation.stdout));
+    let fault = workload.expect.stdout.as_ref().and_then(|check| {
+        let more = || format!("has more than {} MiB, and no more can be compared", MOST >> 20);
+        if observation.wrote_more { Some(more()) } else { check.fault(&observation.stdout) }
+    });
     faults.extend(fault.map(Fault::Stdout));
     faults
 }
@@ -492,11 +505,23 @@ fn greet(
     Ok(Some((stream, Namespaces::default(), Some(why))))
 }
 
-fn pass_on(mut from: impl Read + Send + 'static, to: Sender<Message>, of: fn(Vec<u8>) -> Message) -> JoinHandle<()> {
+/// Passes on what is read, but no more than is kept: then `more` tells so, and the rest is read and forgotten, so that
+/// nobody waits who writes it.
+fn pass_on(
+    mut from: impl Read + Send + 'static,
+    to: Sender<Message>,
+    of: fn(Vec<u8>) -> Message,
+    mut more: Option<Message>,
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut buffer = [0; 8192];
+        let mut room = MOST;
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            if to.send(of(buffer[..count].to_vec())).is_err() {
+            let kept = count.min(room);
+            room -= kept;
+            let part = (kept > 0).then(|| of(buffer[..kept].to_vec()));
+            let end = if kept < count { more.take() } else { None };
+            if part.into_iter().chain(end).any(|message| to.send(message).is_err()) {
                 break;
             }
         }
