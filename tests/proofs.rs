@@ -88,3 +88,15 @@ fn output_without_end() {
     fails(&limited(much), "its standard output has more than 128 MiB, and no more can be compared");
     limited("{run: 'head -c 150000000 /dev/zero', timeout: 30}").success();
 }
+
+/// A program that is not minjail's own user opens its streams by their names, as it can in engines.
+#[test]
+fn streams_are_the_program_s_own() {
+    if !support::needs_root("a workload of another user") {
+        return;
+    }
+    let context = TestContext::new();
+    let run = "echo one > /dev/stdout; echo two > /dev/stderr; cat /dev/stdin";
+    let expect = "{stdout: {equals: \"one\\nthree\"}}";
+    build(&context, &format!("{{run: '{run}', user: nobody, stdin: three, expect: {expect}}}")).success();
+}

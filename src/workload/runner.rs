@@ -1,6 +1,7 @@
 //! The runner: traces the program in its place, tells what it sees, and asks in the workload's stead.
 
 use std::ops::ControlFlow;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -100,6 +101,7 @@ fn on_host(order: &Order, stream: &UnixStream, target: &Path, since: Option<&Out
     let header = &order.header;
     let credentials = Credentials { uid: header.uid, gid: header.gid, groups: header.groups.clone() };
     let is_own = nix::unistd::geteuid().as_raw() == header.uid && !nix::unistd::geteuid().is_root();
+    give_streams(header.uid);
     let command = command(order, (!is_own).then_some(credentials))?;
     let (ending, recorder) = follow(order, &command, stream, Some(recorder), &mut |_| ControlFlow::Continue(()))?;
     recorder.map_or(Ok(()), |recorder| recorder.finish(ending, target).map(drop))?;
@@ -158,6 +160,7 @@ fn confined(order: &Order, inside: &Inside<'_>, stream: &UnixStream, door: Optio
     let header = Header { groups: inside.groups(), ..order.header.clone() };
     let recorder = door.map(|door| Recorder::start(header, Path::new("/"), &door.path())).transpose()?;
     hello(stream, &Namespaces::own(order.private_network).map_err(RunError::Speak)?)?;
+    give_streams(order.header.uid);
     let credentials = inside.user().map(|User { uid, gid, groups }| Credentials { uid, gid, groups });
     let command = Command { directory: None, ..command(order, credentials)? };
     // A copy of a process that hides from the jail hides from its tracer too (`ptrace(2)`, "Ptrace access mode
@@ -182,6 +185,15 @@ fn confined(order: &Order, inside: &Inside<'_>, stream: &UnixStream, door: Optio
 pub(super) fn show_first_process(shown: bool) -> Result<(), RunError> {
     let set = nix::sys::prctl::set_dumpable(shown);
     set.map_err(|errno| RunError::SetUp { what: "the jail's first process".to_owned(), source: errno.into() })
+}
+
+/// Makes the streams the program's own, as container runtimes do: who opens `/dev/stdout` opens the pipe anew, and may
+/// only if it is theirs. They are the director's, and nobody else's. Where it cannot be done, the program does without.
+fn give_streams(uid: u32) {
+    let streams = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for stream in [streams.0.as_fd(), streams.1.as_fd(), streams.2.as_fd()] {
+        let _ = nix::unistd::fchown(stream, Some(uid.into()), None);
+    }
 }
 
 /// The first message: the namespaces that commands of the host are to join.
