@@ -100,3 +100,15 @@ fn streams_are_the_program_s_own() {
     let expect = "{stdout: {equals: \"one\\nthree\"}}";
     build(&context, &format!("{{run: '{run}', user: nobody, stdin: three, expect: {expect}}}")).success();
 }
+
+/// A socket's path has 107 bytes at most, and that of a directory for temporary files may have more.
+#[test]
+fn a_long_directory_for_temporary_files() {
+    let context = TestContext::new();
+    let long = context.path(&"long".repeat(40));
+    fs_err::create_dir(&long).expect("the directory is ours");
+    let arguments = arguments(&context, "{run: 'true'}");
+    let mut command = context.minjail(&arguments.each_ref().map(String::as_str));
+    support::outcome_of(command.env("TMPDIR", &long)).success();
+    assert_eq!(support::names_in(&long), Vec::<String>::new());
+}

@@ -17,7 +17,7 @@ use minjail_tracer::Forwarding;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::neighbour::{self, CommandError};
-use super::runner::SOCKET;
+use super::runner::socket;
 use super::wire::{Answer, Ask, GREETING, Order, Place, Sought, Word, receive, send};
 use crate::jail::{self, Namespaces};
 use crate::profile::{Command, Moment, Seconds, Workload};
@@ -208,10 +208,9 @@ pub(super) struct Director {
 
 impl Director {
     fn start(order: &Order, workload: &Workload, minjail: &Path, arguments: &[&str]) -> Result<Self, DirectError> {
-        let socket = order.scratch.join(SOCKET);
-        let _ = fs_err::remove_file(&socket);
+        let scratch = fs_err::File::open(&order.scratch).map_err(step("listen for the runner"))?;
         minjail_tracer::lift_limits();
-        let listener = UnixListener::bind(&socket).map_err(step("listen for the runner"))?;
+        let listener = UnixListener::bind(socket(&scratch)).map_err(step("listen for the runner"))?;
         let mut runner = std::process::Command::new(minjail);
         hand_over(&mut runner, order, workload, arguments)?;
         let told_to_end = Arc::new(AtomicI32::new(0));

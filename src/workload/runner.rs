@@ -1,7 +1,7 @@
 //! The runner: traces the program in its place, tells what it sees, and asks in the workload's stead.
 
 use std::ops::ControlFlow;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,7 +40,12 @@ pub enum RunError {
 }
 
 /// The name of the socket in the scratch directory.
-pub(super) const SOCKET: &str = "words";
+const SOCKET: &str = "words";
+
+/// The socket's path by way of its open directory, whose own path may be too long for it: 107 bytes (`unix(7)`).
+pub(super) fn socket(scratch: &impl AsRawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", scratch.as_raw_fd())).join(SOCKET)
+}
 
 /// Carries out the order in `file`. What fails is also told to the director.
 ///
@@ -49,7 +54,9 @@ pub(super) const SOCKET: &str = "words";
 pub fn run(file: &Path) -> Result<(), RunError> {
     let bytes = fs_err::read(file).map_err(RunError::Order)?;
     let order: Order = serde_json::from_slice(&bytes).map_err(|error| RunError::Order(error.into()))?;
-    let stream = UnixStream::connect(order.scratch.join(SOCKET)).map_err(RunError::Speak)?;
+    let scratch = fs_err::File::open(&order.scratch).map_err(RunError::Speak)?;
+    let stream = UnixStream::connect(socket(&scratch)).map_err(RunError::Speak)?;
+    drop(scratch);
     let ending = match &order.place {
         Place::Host { trace, since } => on_host(&order, &stream, trace, since.as_ref()).map(Some),
         Place::Engine(engine) => in_engine(&order, &stream, engine).map(Some),
@@ -145,7 +152,7 @@ impl Door {
 
     /// `proc(5)`, `/proc/pid/fd`: the link leads to the directory itself, outside of this process's root too.
     pub(super) fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.directory)))
+        PathBuf::from(format!("/proc/self/fd/{}", self.directory.as_raw_fd()))
     }
 
     /// The trace in it.
