@@ -112,3 +112,20 @@ fn a_long_directory_for_temporary_files() {
     support::outcome_of(command.env("TMPDIR", &long)).success();
     assert_eq!(support::names_in(&long), Vec::<String>::new());
 }
+
+/// Whether minjail has a terminal, or was started by a script that ignores a signal, is nothing to a workload.
+#[test]
+fn terminal_and_ignored_signals_stay_outside() {
+    let context = TestContext::new();
+    let server = "{run: [sleep, '1000'], ready: {after: 1}, stop: {signal: INT}, grace: 2}";
+    let mut command = context.command("sh");
+    command.args(["-c", "trap '' INT; exec \"$@\"", "sh", support::minjail()]).args(arguments(&context, server));
+    support::outcome_of(&mut command).success();
+    if !support::has(&["script"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let asker = "{run: 'read word < /dev/tty || echo none', timeout: 5, expect: {stdout: {equals: \"none\\n\"}}}";
+    let line = [support::minjail().to_owned()].into_iter().chain(arguments(&context, asker)).collect::<Vec<_>>().join(" ");
+    support::outcome_of(context.command("script").args(["-qec", &line, "/dev/null"])).success();
+}

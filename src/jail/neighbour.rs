@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -83,10 +82,9 @@ impl Namespaces {
     }
 }
 
-/// Lets the process that `command` will start end with this thread, and lead a process group of its own, so that what it
-/// starts can be ended with it. `prepare` runs in that process before anything else, where nothing may allocate.
+/// Lets the process that `command` will start end with this thread, and lead a session and a process group of its own, so
+/// that what it starts can be ended with it, and has no terminal, as in an engine. `prepare` runs in that process before anything else, where nothing may allocate.
 pub fn tie(command: &mut Command, prepare: fn()) {
-    command.process_group(0);
     sys::die_with_starter(command, prepare);
 }
 

@@ -132,11 +132,16 @@ pub(super) fn join_before_exec(command: &mut Command, namespaces: Vec<OwnedFd>) 
 }
 
 /// Lets the process that `command` will start be killed when the thread that starts it ends (`PR_SET_PDEATHSIG`,
-/// `prctl(2)`). It blocks no signal, though its starter may, who hands them on to it. `prepare`, which may neither allocate nor
-/// lock, comes first.
+/// `prctl(2)`). It leads a session of its own, without a terminal, and takes every signal as by default, whatever its starter
+/// blocks or ignores. `prepare`, which may neither allocate nor lock, comes first.
 pub(super) fn die_with_starter(command: &mut Command, prepare: fn()) {
     let alone = move || {
         prepare();
+        nix::unistd::setsid()?;
+        for number in 1..=libc::SIGRTMAX() {
+            // SAFETY: the default disposition runs no handler. Those that cannot be set are as by default already.
+            unsafe { libc::signal(number, libc::SIG_DFL) };
+        }
         SigSet::empty().thread_set_mask()?;
         Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)
     };
