@@ -129,3 +129,17 @@ fn terminal_and_ignored_signals_stay_outside() {
     let line = [support::minjail().to_owned()].into_iter().chain(arguments(&context, asker)).collect::<Vec<_>>().join(" ");
     support::outcome_of(context.command("script").args(["-qec", &line, "/dev/null"])).success();
 }
+
+/// In most containers root has no right to a network of its own but in a user namespace, which is the jail's.
+#[test]
+fn root_without_the_right_to_a_network() {
+    if !support::needs_root("a root with fewer rights") || !support::has(&["setpriv"]) {
+        return;
+    }
+    for right in ["-sys_admin", "-net_admin"] {
+        let context = TestContext::new();
+        let less = ["--bounding-set", right, "--inh-caps", right, support::minjail()];
+        let mut command = context.command("setpriv");
+        support::outcome_of(command.args(less).args(arguments(&context, "{run: 'true'}"))).success();
+    }
+}

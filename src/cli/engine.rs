@@ -13,6 +13,7 @@ use super::failure::Failure;
 use super::prove::Verdict;
 use super::rehearse::Rehearsal;
 use crate::image::Output;
+use crate::jail;
 use crate::profile::{Moment, Network};
 use crate::workload::{Engine, SIGNAL};
 
@@ -134,7 +135,7 @@ impl Loaded {
             let place = scratch.join(&id);
             fs_err::create_dir(&place).map_err(Failure::new)?;
             let private = rehearsal.workload.network == Network::Private
-                && Uid::effective().is_root()
+                && jail::may_leave_network()
                 && self.tool != Tool::Docker;
             let engine = self.engine(rehearsal, &id, &place)?;
             let observation = rehearsal.in_engine(engine, private);

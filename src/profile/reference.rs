@@ -106,7 +106,7 @@ const FIELDS: &[Field] = &[
         "workload",
         "network",
         Form::OneOf(&["private", "host"]),
-        "`private`, the default: a loopback interface of its own (while it is traced, only if minjail runs as root). `host`: the host's network.",
+        "`private`, the default: a loopback interface of its own (while it is traced, only if minjail runs as root with `CAP_SYS_ADMIN` and `CAP_NET_ADMIN`). `host`: the host's network.",
     ),
     may("workload", "expect", Form::Section("expect"), "How it is to end."),
     may("workload", "ready", Form::Section("ready"), "When it is ready, if it is a server."),
