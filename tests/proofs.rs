@@ -143,3 +143,18 @@ fn root_without_the_right_to_a_network() {
         support::outcome_of(command.args(less).args(arguments(&context, "{run: 'true'}"))).success();
     }
 }
+
+/// A program without a path is looked for in the image, and not where a link of the image leads on this machine.
+#[test]
+fn a_program_is_looked_for_in_the_image() {
+    let context = TestContext::new();
+    build(&context, "{run: [/usr/bin/true]}").success();
+    let tree = context.path("out");
+    fs_err::create_dir_all(tree.join("opt/bin")).expect("the directory is ours");
+    fs_err::create_dir_all(tree.join("srv/true")).expect("the directory is ours");
+    fs_err::rename(tree.join("usr/bin/true"), tree.join("opt/bin/true")).expect("the directory is ours");
+    fs_err::os::unix::fs::symlink("/usr/bin", tree.join("bin")).expect("the directory is ours");
+    fs_err::remove_file(context.path("out.lock")).expect("the directory is ours");
+    let [_, profile, _, image] = arguments(&context, "{run: ['true'], env: {PATH: '/bin:/srv:/opt/bin'}}");
+    context.outcome(&["verify", &image, "-p", &profile]).success();
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use minjail_tracer::Credentials;
@@ -15,6 +16,7 @@ use crate::jail::{self, Base, Jail};
 use crate::path::{JailPath, escape};
 use crate::profile::{Network, Workload};
 use crate::publish::Scratch;
+use crate::root::Root;
 use crate::trace::Header;
 use crate::workload::{self, Engine, Observation, Order, Outset, Place};
 
@@ -143,7 +145,13 @@ pub(super) fn locate_in(tree: &Path, typed: &str, path: &str, cwd: &str) -> Path
     if typed.contains('/') {
         return Path::new(cwd).join(typed);
     }
-    let in_tree = |path: &PathBuf| tree.join(path.strip_prefix("/").unwrap_or(path)).symlink_metadata().is_ok();
-    let found = path.split(':').map(|directory| Path::new(directory).join(typed)).find(in_tree);
-    found.unwrap_or_else(|| Path::new("/usr/bin").join(typed))
+    let at = |path: &Path, follow: bool| {
+        let root = Root::open(tree).ok()?;
+        root.resolve(&JailPath::root(), path.as_os_str().as_bytes(), follow).ok()?.facts
+    };
+    let is_program = |path: &&PathBuf| at(path, true).is_some_and(|facts| facts.is_file() && facts.mode & 0o111 != 0);
+    let is_anything = |path: &&PathBuf| at(path, false).is_some();
+    let places: Vec<PathBuf> = path.split(':').map(|place| Path::new(cwd).join(place).join(typed)).collect();
+    let found = places.iter().find(is_program).or_else(|| places.iter().find(is_anything));
+    found.cloned().unwrap_or_else(|| Path::new("/usr/bin").join(typed))
 }
