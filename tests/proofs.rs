@@ -158,3 +158,13 @@ fn a_program_is_looked_for_in_the_image() {
     let [_, profile, _, image] = arguments(&context, "{run: ['true'], env: {PATH: '/bin:/srv:/opt/bin'}}");
     context.outcome(&["verify", &image, "-p", &profile]).success();
 }
+
+/// Nor is the mask with which minjail was started.
+#[test]
+fn the_caller_s_umask_stays_outside() {
+    let context = TestContext::new();
+    let mut command = context.command("sh");
+    command.args(["-c", "umask 077; exec \"$@\"", "sh", support::minjail()]);
+    command.args(arguments(&context, "{run: umask, expect: {stdout: {equals: \"0022\\n\"}}}"));
+    support::outcome_of(&mut command).success();
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use minjail_tracer::{Command, Credentials, Event, Options};
 use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::stat::{Mode, umask};
 
 use super::desk::Desk;
 use super::engine::in_engine;
@@ -52,6 +53,8 @@ pub(super) fn socket(scratch: &impl AsRawFd) -> PathBuf {
 /// # Errors
 /// The director cannot be reached, or the program cannot be run.
 pub fn run(file: &Path) -> Result<(), RunError> {
+    // That of engines: what modes a workload's files get is nothing of the caller's.
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let bytes = fs_err::read(file).map_err(RunError::Order)?;
     let order: Order = serde_json::from_slice(&bytes).map_err(|error| RunError::Order(error.into()))?;
     let scratch = fs_err::File::open(&order.scratch).map_err(RunError::Speak)?;
