@@ -168,3 +168,24 @@ fn the_caller_s_umask_stays_outside() {
     command.args(arguments(&context, "{run: umask, expect: {stdout: {equals: \"0022\\n\"}}}"));
     support::outcome_of(&mut command).success();
 }
+
+/// An answer is whole by its own length, whatever the server does with the connection afterwards.
+#[test]
+fn servers_that_do_not_close_the_connection_as_asked() {
+    if !support::has(&["python3"]) {
+        return;
+    }
+    for (asked, kept) in [(10, "c.close()"), (4096, "k.append(c)")] {
+        let context = TestContext::new();
+        let server = format!(
+            "import socket\nk = []\ns = socket.socket()\ns.setsockopt(1, 2, 1)\ns.bind(('127.0.0.1', 18473))\ns.listen(9)\n\
+             while True:\n    c, _ = s.accept()\n    if c.recv({asked}):\n        \
+             c.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi')\n    {kept}\n"
+        );
+        let script = context.text("server.py");
+        fs_err::write(&script, server).expect("the directory is ours");
+        let probe = "{http: {port: 18473, text: {equals: hi}}}";
+        let workload = format!("{{run: [python3, '{script}'], timeout: 9, ready: {{port: 18473}}, probes: [{probe}]}}");
+        build(&context, &workload).success();
+    }
+}

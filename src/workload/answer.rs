@@ -29,32 +29,71 @@ pub(super) fn request(http: &Http) -> String {
     text + "\r\n" + body
 }
 
+/// The parts of an answer that is not only on its way; `None` if it is none, or its head is cut off.
+struct Parts<'a> {
+    status: u16,
+    headers: Vec<(&'a str, &'a str)>,
+    body: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn of(bytes: &'a [u8]) -> Option<Self> {
+        let split = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+        let head = std::str::from_utf8(&bytes[..split]).ok()?;
+        let body = &bytes[split + 4..];
+        let mut lines = head.split("\r\n");
+        let status = lines.next()?.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
+        if (100..200).contains(&status) {
+            return Self::of(body);
+        }
+        Some(Self { status, headers: lines.filter_map(|line| line.split_once(':')).collect(), body })
+    }
+
+    fn header(&self, wanted: &str) -> Option<&'a str> {
+        let found = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        found.map(|(_, value)| value.trim())
+    }
+
+    /// RFC 9112, section 6.3: these have no body, whatever their headers say.
+    fn has_no_body(&self, method: &str) -> bool {
+        method.eq_ignore_ascii_case("HEAD") || self.status == 204 || self.status == 304
+    }
+
+    fn is_chunked(&self) -> bool {
+        self.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"))
+    }
+}
+
 /// Reads an answer; `None` if it is none, or is cut off.
 pub(super) fn reply(bytes: &[u8], method: &str) -> Option<Reply> {
-    let split = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
-    let head = std::str::from_utf8(&bytes[..split]).ok()?;
-    let body = &bytes[split + 4..];
-    let mut lines = head.split("\r\n");
-    let status = lines.next()?.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
-    if (100..200).contains(&status) {
-        return reply(body, method);
-    }
-    let headers: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(':')).collect();
-    let header = |wanted: &str| {
-        headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim())
-    };
-    // RFC 9112, section 6.3: these have no body, whatever their headers say.
-    if method.eq_ignore_ascii_case("HEAD") || status == 204 || status == 304 {
+    let parts = Parts::of(bytes)?;
+    let (status, body) = (parts.status, parts.body);
+    if parts.has_no_body(method) {
         return Some(Reply { status, body: Vec::new() });
     }
-    let body = if header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
+    let body = if parts.is_chunked() {
         unchunk(body)?
-    } else if let Some(length) = header("content-length") {
+    } else if let Some(length) = parts.header("content-length") {
         body.get(..length.parse().ok()?)?.to_vec()
     } else {
         body.to_vec()
     };
     Some(Reply { status, body })
+}
+
+/// True if the answer is there to its end by its own words: a server may leave the connection open all the same, or break
+/// it off since it has not read all of the request.
+pub(super) fn is_whole(bytes: &[u8], method: &str) -> bool {
+    let Some(parts) = Parts::of(bytes) else { return false };
+    if parts.has_no_body(method) {
+        return true;
+    }
+    if parts.is_chunked() {
+        // Not looked through each time that a part of a long one comes.
+        return bytes.ends_with(b"0\r\n\r\n") && unchunk(parts.body).is_some();
+    }
+    let length = parts.header("content-length").and_then(|length| length.parse().ok());
+    length.is_some_and(|length: usize| parts.body.len() >= length)
 }
 
 /// RFC 9112, section 7.1.
@@ -105,5 +144,9 @@ mod tests {
         assert_eq!(read("SSH-2.0-OpenSSH\r\n\r\n"), None);
         let head = reply(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", "HEAD").unwrap();
         assert_eq!(head.body, b"");
+        assert!(is_whole(chunked.as_bytes(), "GET") && !is_whole(&chunked.as_bytes()[..chunked.len() - 5], "GET"));
+        assert!(is_whole(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "GET"));
+        assert!(!is_whole(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", "GET"));
+        assert!(!is_whole(b"HTTP/1.0 200 OK\r\n\r\nuntil the end", "GET"));
     }
 }

@@ -19,8 +19,9 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use super::answer::is_whole;
 use super::tell::Teller;
-use super::wire::{Answer, Ask, Word, receive, send};
+use super::wire::{Answer, Ask, Until, Word, receive, send};
 use crate::jail::send_signal;
 use crate::trace::{Ending, Recorder};
 
@@ -107,7 +108,7 @@ impl Desk {
             Ask::Signal(number) => self.signal(number),
             Ask::Kill => self.signal(libc::SIGKILL),
             Ask::Exchange { port, send, until, milliseconds } => {
-                exchange(port, send.as_bytes(), until.as_deref(), Duration::from_millis(milliseconds))
+                exchange(port, send.as_bytes(), &until, Duration::from_millis(milliseconds))
             }
             Ask::Port(port) => yes(is_open(port)),
             Ask::Socket(path) => yes(UnixStream::connect(path).is_ok()),
@@ -222,14 +223,14 @@ pub(super) fn yes(is: bool) -> Answer {
     if is { Answer::Yes } else { Answer::No }
 }
 
-pub(super) fn exchange(port: u16, text: &[u8], until: Option<&str>, patience: Duration) -> Answer {
+pub(super) fn exchange(port: u16, text: &[u8], until: &Until, patience: Duration) -> Answer {
     match try_exchange(port, text, until, Instant::now() + patience) {
         Ok(received) => Answer::Received(received),
         Err(error) => Answer::Refused(error.to_string()),
     }
 }
 
-fn try_exchange(port: u16, text: &[u8], until: Option<&str>, deadline: Instant) -> io::Result<Vec<u8>> {
+fn try_exchange(port: u16, text: &[u8], until: &Until, deadline: Instant) -> io::Result<Vec<u8>> {
     let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, left())?;
@@ -243,8 +244,11 @@ fn try_exchange(port: u16, text: &[u8], until: Option<&str>, deadline: Instant) 
             0 => return Ok(received),
             count => received.extend_from_slice(&buffer[..count]),
         }
-        let is_there = |until: &str| received.windows(until.len().max(1)).any(|window| window == until.as_bytes());
-        if until.is_some_and(is_there) {
+        let is_there = match until {
+            Until::Text(text) => received.windows(text.len().max(1)).any(|window| window == text.as_bytes()),
+            Until::Reply { method } => is_whole(&received, method),
+        };
+        if is_there {
             return Ok(received);
         }
     }

@@ -366,7 +366,8 @@ impl Director {
             return Answer::Refused(error.to_string());
         }
         self.wait_for(deadline, |seen| seen.answer.is_some() || seen.closed);
-        self.seen.answer.take().unwrap_or_else(|| Answer::Refused("the workload has ended".to_owned()))
+        let why = if self.seen.closed { "the workload has ended" } else { "there was no answer in its time" };
+        self.seen.answer.take().unwrap_or_else(|| Answer::Refused(why.to_owned()))
     }
 
     /// Runs a command of the host in the workload's network, for `patience` at most; what it came to, or why to nothing.

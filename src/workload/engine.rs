@@ -56,7 +56,7 @@ impl Attendant {
             Ask::Signal(number) => self.signal(number),
             Ask::Kill => self.signal(libc::SIGKILL),
             Ask::Exchange { port, send, until, milliseconds } => {
-                exchange(port, send.as_bytes(), until.as_deref(), Duration::from_millis(milliseconds))
+                exchange(port, send.as_bytes(), &until, Duration::from_millis(milliseconds))
             }
             Ask::Port(port) => yes(is_open(port)),
             Ask::Check { command, seconds } if !self.exec.is_empty() => {

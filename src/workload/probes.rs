@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::answer::{reply, request};
 use super::director::{DirectError, Director, Seen};
-use super::wire::{Answer, Ask};
+use super::wire::{Answer, Ask, Until};
 use crate::path::escape;
 use crate::profile::{Http, Moment, Probe, Seconds, Tcp};
 
@@ -131,8 +131,8 @@ impl Director {
         if let Some(why) = self.is_others(http.port) {
             return Some(format!("{line}: {why}"));
         }
-        let ask =
-            Ask::Exchange { port: http.port, send: request(http), until: None, milliseconds: self.milliseconds() };
+        let until = Until::Reply { method: http.method.clone() };
+        let ask = Ask::Exchange { port: http.port, send: request(http), until, milliseconds: self.milliseconds() };
         let bytes = match self.ask(&ask) {
             Answer::Received(bytes) => bytes,
             Answer::Refused(why) => return Some(format!("{line}: {why}")),
@@ -153,7 +153,7 @@ impl Director {
         let ask = Ask::Exchange {
             port: tcp.port,
             send: tcp.send.clone(),
-            until: Some(tcp.contains.clone()),
+            until: Until::Text(tcp.contains.clone()),
             milliseconds: self.milliseconds(),
         };
         match self.ask(&ask) {

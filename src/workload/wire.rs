@@ -91,8 +91,8 @@ pub(super) enum Ask {
     Signal(i32),
     /// Kill everything.
     Kill,
-    /// Send the text to the port and read until the end, or until this text has come.
-    Exchange { port: u16, send: String, until: Option<String>, milliseconds: u64 },
+    /// Send the text to the port and read until the end, or until this has come.
+    Exchange { port: u16, send: String, until: Until, milliseconds: u64 },
     /// Does the TCP port take connections?
     Port(u16),
     /// Does the unix socket take connections?
@@ -103,6 +103,14 @@ pub(super) enum Ask {
     Check { command: Vec<String>, seconds: u64 },
     /// Has nothing been touched for so long?
     Idle { seconds: u64 },
+}
+
+/// What has come when nothing more is waited for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Until {
+    Text(String),
+    /// An HTTP answer to a request by this method.
+    Reply { method: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
