@@ -189,3 +189,22 @@ fn servers_that_do_not_close_the_connection_as_asked() {
         build(&context, &workload).success();
     }
 }
+
+/// Whom a workload names, the image knows by another number than this machine, or alone.
+#[test]
+fn users_are_the_image_s() {
+    if !support::needs_root("a workload of another user") {
+        return;
+    }
+    let context = TestContext::new();
+    let script = "while read -r key value rest; do case $key in Uid:) echo $value;; esac; done < /proc/self/status";
+    build(&context, &format!("{{run: '{script}'}}")).success();
+    let passwd = "root:x:0:0::/:/bin/sh\nnobody:x:4321:4322::/:/bin/sh\nonly-here:x:5432:5433::/:/bin/sh\n";
+    fs_err::create_dir_all(context.path("out/etc")).expect("the directory is ours");
+    fs_err::write(context.path("out/etc/passwd"), passwd).expect("the directory is ours");
+    for (user, uid) in [("nobody", 4321), ("only-here", 5432), ("'1234'", 1234)] {
+        let workload = format!("{{run: '{script}', user: {user}, expect: {{stdout: {{equals: \"{uid}\\n\"}}}}}}");
+        let [_, profile, _, image] = arguments(&context, &workload);
+        context.outcome(&["verify", &image, "-p", &profile]).success();
+    }
+}

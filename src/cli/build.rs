@@ -122,7 +122,7 @@ pub(super) fn from_traces(
 }
 
 fn from_profile(profile: &Profile, arguments: &Arguments, prepared: &Prepared) -> Result<(), Failure> {
-    let rehearsals = profile.workloads.iter().map(|(name, workload)| Rehearsal::new(name, workload, None));
+    let rehearsals = profile.workloads.iter().map(|(name, workload)| Rehearsal::new(name, workload, None, None));
     let rehearsals = rehearsals.collect::<Result<Vec<_>, _>>()?;
     let proving = Proving {
         until_stable: arguments.until_stable,

@@ -1,7 +1,9 @@
 //! How an image runs a profile's workloads: with its variables, in its directory, as its user, where they name no others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+
+use minjail_tracer::Credentials;
 
 use super::failure::Failure;
 use super::rehearse::Rehearsal;
@@ -17,15 +19,21 @@ pub(super) struct Inside {
     pub(super) workloads: Vec<(String, Workload)>,
     /// The image's own user.
     account: Account,
+    /// Those whom workloads name, if the image knows them by that name.
+    named: BTreeMap<String, Account>,
 }
 
 impl Inside {
     /// In an image that is run as `run` says, and unpacked in `tree`.
     pub(super) fn of(run: &RunConfig, tree: &Path, workloads: Vec<(String, Workload)>) -> Result<Self, Failure> {
-        let account = account_in(&Root::open(tree)?, run.user.as_deref().unwrap_or_default())?;
+        let root = Root::open(tree)?;
+        let account = account_in(&root, run.user.as_deref().unwrap_or_default())?;
+        let users = workloads.iter().filter_map(|(_, workload)| workload.user.as_ref());
+        let names = users.filter(|user| !user.starts_with(|first: char| first.is_ascii_digit()));
+        let named = names.filter_map(|user| Some((user.clone(), account_in(&root, user).ok()?))).collect();
         let home = account.home.as_deref();
         let inside = |(name, workload)| (name, slim::inside(run, home, workload));
-        Ok(Self { workloads: workloads.into_iter().map(inside).collect(), account })
+        Ok(Self { workloads: workloads.into_iter().map(inside).collect(), account, named })
     }
 
     /// Each as it is run in `tree`: by the image's user, unless it names another.
@@ -34,13 +42,13 @@ impl Inside {
     }
 
     fn rehearsal<'a>(&self, name: &str, workload: &'a Workload, tree: &Path) -> Result<Rehearsal<'a>, Failure> {
-        let mut rehearsal = Rehearsal::new(name, workload, Some(tree))?;
-        if workload.user.is_none() {
-            let header = &mut rehearsal.header;
-            (header.uid, header.gid) = (self.account.uid, self.account.gid);
-            header.groups.clone_from(&self.account.groups);
-        }
-        Ok(rehearsal)
+        let account = match &workload.user {
+            None => Some(&self.account),
+            // An image need not have the accounts: then the name is the host's, as it was when the image was built.
+            Some(user) => self.named.get(user),
+        };
+        let who = account.map(|Account { uid, gid, groups, .. }| Credentials { uid: *uid, gid: *gid, groups: groups.clone() });
+        Rehearsal::new(name, workload, Some(tree), who)
     }
 }
 

@@ -39,8 +39,14 @@ pub(super) struct Rehearsal<'a> {
 }
 
 impl<'a> Rehearsal<'a> {
-    /// Settles a workload; its program is looked for in `tree`, or on the host. The one in `tree` need not be there.
-    pub(super) fn new(name: &str, workload: &'a Workload, tree: Option<&Path>) -> Result<Self, Failure> {
+    /// Settles a workload; its program is looked for in `tree`, or on the host. The one in `tree` need not be there. `who` runs
+    /// it, or whom it names, by the accounts of the host.
+    pub(super) fn new(
+        name: &str,
+        workload: &'a Workload,
+        tree: Option<&Path>,
+        who: Option<Credentials>,
+    ) -> Result<Self, Failure> {
         let mut environment = workload.env.clone();
         let path = environment.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned()).clone();
         let typed = &workload.run.0[0];
@@ -50,8 +56,8 @@ impl<'a> Rehearsal<'a> {
             None if typed.contains('/') => locate(OsStr::new(&*Path::new(cwd).join(typed)), None)?,
             None => locate(OsStr::new(typed), Some(OsStr::new(&path)))?,
         };
-        let user = workload.user.as_deref().map(credentials).transpose()?;
-        let Credentials { uid, gid, groups } = user.unwrap_or_else(own_credentials);
+        let named = || workload.user.as_deref().map_or_else(|| Ok(own_credentials()), credentials);
+        let Credentials { uid, gid, groups } = who.map_or_else(named, Ok)?;
         let program = lexical(&program)?;
         let header = Header {
             command: workload.run.0.iter().map(|argument| escape(argument.as_bytes())).collect(),
