@@ -25,13 +25,16 @@ use super::wire::{Answer, Ask, Until, Word, receive, send};
 use crate::jail::send_signal;
 use crate::trace::{Ending, Recorder};
 
+/// No process has this number.
+const GONE: i32 = -1;
+
 /// What is shared.
 pub(super) struct Desk {
     /// What a check is run as: the program's own command.
     command: Command,
     /// The program is in a jail.
     is_confined: bool,
-    /// The program's process; 0 until it has executed something.
+    /// The program's process; 0 until it has executed something, and [`GONE`] once it has ended: its number may be another's.
     program: AtomicI32,
     /// A signal that the program gets as soon as it has; 0 if there is none.
     owed: AtomicI32,
@@ -73,6 +76,9 @@ impl Desk {
             if self.program.compare_exchange(0, *process, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
                 self.pay();
             }
+        }
+        if let Event::Exit { process } = event {
+            let _ = self.program.compare_exchange(*process, GONE, Ordering::SeqCst, Ordering::SeqCst);
         }
         self.record(event)
     }
@@ -132,7 +138,7 @@ impl Desk {
     fn pay(&self) {
         let program = self.program.load(Ordering::SeqCst);
         let number = if program == 0 { 0 } else { self.owed.swap(0, Ordering::SeqCst) };
-        if number != 0 {
+        if number != 0 && program != GONE {
             send_signal(program, number);
         }
     }
@@ -281,5 +287,14 @@ mod tests {
         let process = i32::try_from(child.id()).unwrap();
         let _ = desk.take(&Event::Exec { process, arguments: Vec::new(), loaded: Vec::new(), served: Vec::new() });
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGUSR1));
+        // One that has ended is sent no more: its number may be another's by now, as here.
+        let mut other = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        desk.program.store(i32::try_from(other.id()).unwrap(), Ordering::SeqCst);
+        let _ = desk.take(&Event::Exit { process: i32::try_from(other.id()).unwrap() });
+        desk.answer(Ask::Signal(libc::SIGUSR1));
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
     }
 }
