@@ -157,8 +157,7 @@ fn accounts_that_the_run_has_changed() {
     }
     let context = TestContext::new();
     let passwd = context.path("passwd");
-    let people =
-        "root:x:0:0::/root:/bin/sh\ndaemon:x:1:1::/:/bin/false\nsomebody:x:4321:4321::/home/somebody:/bin/sh\nowner:x:4322:4322::/:/bin/sh\n";
+    let people = "root:x:0:0::/root:/bin/sh\ndaemon:x:1:1::/:/bin/false\nsomebody:x:4321:4321::/home/somebody:/bin/sh\nowner:x:4322:4322::/:/bin/sh\n";
     fs_err::write(&passwd, people).expect("the directory is ours");
     fs_err::set_permissions(&passwd, PermissionsExt::from_mode(0o644)).expect("it is ours");
     // Whose file the image has from before the run is known, though the run has removed it.

@@ -30,7 +30,8 @@ fn a_server_that_ends_by_itself() {
     for (end, said) in [("exit 7", "it ended with status 7"), ("kill -SEGV $$", "it was killed by signal 11")] {
         let context = TestContext::new();
         let server = format!("echo up; sleep 0.3; {end}");
-        let outcome = build(&context, &format!("{{run: '{server}', ready: {{log: up}}, probes: [{{command: 'sleep 1'}}]}}"));
+        let outcome =
+            build(&context, &format!("{{run: '{server}', ready: {{log: up}}, probes: [{{command: 'sleep 1'}}]}}"));
         fails(&outcome, &format!("{said}, and status 0 was expected"));
     }
     let context = TestContext::new();
@@ -49,9 +50,17 @@ fn another_server_answers() {
         }
     });
     for (ready, probe, why) in [
-        (format!("{{http: {{port: {port}}}}}"), "{command: 'true'}".to_owned(), "it ended with status 5 before it was ready"),
+        (
+            format!("{{http: {{port: {port}}}}}"),
+            "{command: 'true'}".to_owned(),
+            "it ended with status 5 before it was ready",
+        ),
         ("{after: 1}".to_owned(), format!("{{http: {{port: {port}}}}}"), "the workload does not listen at port"),
-        ("{after: 1}".to_owned(), format!("{{tcp: {{port: {port}, send: x, contains: hi}}}}"), "the workload does not listen at port"),
+        (
+            "{after: 1}".to_owned(),
+            format!("{{tcp: {{port: {port}, send: x, contains: hi}}}}"),
+            "the workload does not listen at port",
+        ),
     ] {
         let context = TestContext::new();
         let run = "'sleep 3; exit 5'";
@@ -126,7 +135,8 @@ fn terminal_and_ignored_signals_stay_outside() {
     }
     let context = TestContext::new();
     let asker = "{run: 'read word < /dev/tty || echo none', timeout: 5, expect: {stdout: {equals: \"none\\n\"}}}";
-    let line = [support::minjail().to_owned()].into_iter().chain(arguments(&context, asker)).collect::<Vec<_>>().join(" ");
+    let line =
+        [support::minjail().to_owned()].into_iter().chain(arguments(&context, asker)).collect::<Vec<_>>().join(" ");
     support::outcome_of(context.command("script").args(["-qec", &line, "/dev/null"])).success();
 }
 

@@ -47,7 +47,11 @@ impl Inside {
             // An image need not have the accounts: then the name is the host's, as it was when the image was built.
             Some(user) => self.named.get(user),
         };
-        let who = account.map(|Account { uid, gid, groups, .. }| Credentials { uid: *uid, gid: *gid, groups: groups.clone() });
+        let who = account.map(|Account { uid, gid, groups, .. }| Credentials {
+            uid: *uid,
+            gid: *gid,
+            groups: groups.clone(),
+        });
         Rehearsal::new(name, workload, Some(tree), who)
     }
 }

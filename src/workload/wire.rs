@@ -110,7 +110,9 @@ pub(super) enum Ask {
 pub(super) enum Until {
     Text(String),
     /// An HTTP answer to a request by this method.
-    Reply { method: String },
+    Reply {
+        method: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
