@@ -311,7 +311,11 @@ mod tests {
     fn links_are_told_of_if_one_has_gone_through_them() {
         let link = |text: &str| Link { path: JailPath::parse(b"/cur").unwrap(), target: text.to_owned(), facts: None };
         let used = |text| Touch { links: vec![link(text)], ..touch("/f", 1, None) };
-        let taken = |text: &str| Touch { target: Some(text.to_owned()), ..touch("/cur", 1, None) };
+        let taken = |text: &str| {
+            let touch = touch("/cur", 1, None);
+            let found = Found::There(Facts { file_type: FileType::Symlink, ..facts(&touch) });
+            Touch { found, target: Some(text.to_owned()), ..touch }
+        };
         let told = |touches: [Touch; 3]| {
             let runs = touches.into_iter().zip(["a", "b", "c"]).map(|(touch, name)| run(name, vec![touch]));
             trace(runs.collect()).check().map_err(|conflict| conflict.to_string())
