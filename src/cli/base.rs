@@ -16,7 +16,7 @@ use crate::tree::owned;
 /// The base of a tree that was made of `entries`, of an image that is run as `config` says.
 pub(super) fn base(tree: &Path, entries: &[Entry], config: &Config) -> Result<Base, Failure> {
     let owned = owned(entries, &Root::open(tree)?)?;
-    Ok(Base { tree: tree.to_path_buf(), owned, directories: directories(config), lends_tmp: false })
+    Ok(Base { tree: tree.to_path_buf(), owned, directories: directories(config) })
 }
 
 /// An image or a directory, ready to be run.

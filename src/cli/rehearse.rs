@@ -93,8 +93,7 @@ impl<'a> Rehearsal<'a> {
     /// Runs it in a jail made of `base`; its trace, if one is wanted, is kept at `trace`.
     pub(super) fn in_jail(&self, base: &Base, trace: Option<&Path>) -> Result<Observation, Failure> {
         let private = self.workload.network == Network::Private;
-        let base = Base { lends_tmp: trace.is_some(), ..base.clone() };
-        self.run(Place::Jail { base, trace: trace.map(Path::to_path_buf) }, private)
+        self.run(Place::Jail { base: base.clone(), trace: trace.map(Path::to_path_buf) }, private)
     }
 
     /// Runs it by a container engine.

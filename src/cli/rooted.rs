@@ -81,7 +81,7 @@ impl Workload {
     ) -> Result<(Ending, Tally), Failure> {
         let header = &self.header;
         let jail = Jail {
-            base: Base { tree: header.root.clone(), lends_tmp: true, ..Base::default() },
+            base: Base { tree: header.root.clone(), ..Base::default() },
             cwd: header.directory.clone(),
             user: User { uid: header.uid, gid: header.gid, groups: header.groups.clone() },
             network: Network::Host,

@@ -47,8 +47,7 @@ pub(super) struct Subordinate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
     Missing,
-    /// An empty directory in which everybody may make files, and remove their own.
-    EmptyForAll,
+    EmptyDirectory,
     Directory,
     File,
     /// A link; where it leads, and whether something is there.
@@ -158,10 +157,8 @@ fn places(root: &Root) -> Result<BTreeMap<JailPath, Place>, JailError> {
             None => Place::Missing,
             Some(facts) if facts.is_file() => Place::File,
             Some(facts) if !facts.is_directory() => Place::Other,
-            // Only /tmp is asked for that; a directory that may not be listed is not taken for empty.
-            Some(facts) if facts.mode & 0o7777 == 0o1777 && root.list(&path).is_ok_and(|names| names.is_empty()) => {
-                Place::EmptyForAll
-            }
+            // Only /tmp is asked for its emptiness; a directory that may not be listed is not taken for empty.
+            Some(_) if root.list(&path).is_ok_and(|names| names.is_empty()) => Place::EmptyDirectory,
             Some(_) => Place::Directory,
         };
         Ok((path, place))

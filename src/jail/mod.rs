@@ -4,7 +4,7 @@
 //! its standard streams, signals and terminal passed through. The program may write anywhere that its user may: the
 //! tree is the lower layer of an overlay whose upper layer is memory, and is the same afterwards. Files that an ordinary
 //! user could not give to their owners are theirs in the overlay, where the jail has such owners. It sees its own
-//! processes, its own network (or the host's), fresh `/proc`, `/dev` and `/sys`, and nothing of the host's
+//! processes, its own network (or the host's), fresh `/proc`, `/dev`, `/sys` and `/tmp`, and nothing of the host's
 //! files. What this room does not do: limit memory or time, judge what the program did, or print.
 //!
 //! `plan` decides, from facts, what is to be done and in which order, as data; `perform` does it; `sys` holds
@@ -78,8 +78,6 @@ pub struct Base {
     pub owned: Vec<Owned>,
     /// Directories that are made where there is nothing, as engines make an image's working directory and volumes.
     pub directories: Vec<JailPath>,
-    /// There is a `/tmp` though the tree has none, which no engine makes: for a run whose image gets it if it was used.
-    pub lends_tmp: bool,
 }
 
 /// Whom a program runs as; the numbers are those inside.
