@@ -218,3 +218,18 @@ fn users_are_the_image_s() {
         context.outcome(&["verify", &image, "-p", &profile]).success();
     }
 }
+
+/// It has nothing that takes connections, and is a server all the same.
+#[test]
+fn a_server_of_datagrams_alone_becomes_idle() {
+    if !support::has(&["python3"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let script = context.text("server.py");
+    let server = "import socket\ns = socket.socket(type=socket.SOCK_DGRAM)\ns.bind(('127.0.0.1', 18474))\ns.recv(9)\n";
+    fs_err::write(&script, server).expect("the directory is ours");
+    let outcome =
+        build(&context, &format!("{{run: [python3, '{script}'], timeout: 20, ready: {{idle: 1}}}}")).success();
+    assert!(outcome.stderr.contains("18474/udp"), "{outcome}");
+}

@@ -282,7 +282,7 @@ impl Recorder {
                 Ok(())
             }
             // Another run gets another port.
-            Event::Listen { is_chosen: false, .. } => Ok(()),
+            Event::Listen { is_lasting: false, .. } => Ok(()),
             Event::Listen { port, protocol, .. } => {
                 let listening = Listening { port: *port, protocol: *protocol };
                 if self.listening.insert(listening) {

@@ -23,10 +23,10 @@ pub enum Event<'a> {
     Exec { process: i32, arguments: Vec<Vec<u8>>, loaded: Vec<Vec<u8>>, served: Vec<Vec<u8>> },
     /// The process is gone.
     Exit { process: i32 },
-    /// A socket of the process takes connections, or datagrams, at `port`. If that is not `is_chosen`, the kernel has chosen it, which
-    /// chooses another one the next time. Of datagrams it is told when the process ends: whoever asks a server from a port of its own
-    /// choice is no server, and that shows later.
-    Listen { process: i32, port: u16, protocol: Protocol, is_chosen: bool },
+    /// A socket of the process takes connections, or datagrams, at `port`. If that is not `is_lasting`, it may be another one the next
+    /// time: the kernel has chosen it, or the program has, to ask a server from there. Of datagrams that shows later, so they are told of
+    /// twice: at once, as if it did not last, and when the process ends, if it does.
+    Listen { process: i32, port: u16, protocol: Protocol, is_lasting: bool },
     /// Something that the trace cannot see.
     Gap { process: i32, gap: Gap },
 }

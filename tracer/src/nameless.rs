@@ -76,8 +76,8 @@ impl Engine<'_> {
             return Ok(());
         }
         let cookie = sys::socket_cookie(socket.as_fd()).unwrap_or_default();
-        let is_chosen = self.chosen.contains(&cookie) || !place::may_be_given(port);
-        self.tell(Event::Listen { process, port, protocol: Protocol::Tcp, is_chosen })
+        let is_lasting = self.chosen.contains(&cookie) || !place::may_be_given(port);
+        self.tell(Event::Listen { process, port, protocol: Protocol::Tcp, is_lasting })
     }
 
     /// A datagram socket takes datagrams as soon as it has a port; whether to serve, or to hear the answers of a server, tells what
@@ -92,7 +92,7 @@ impl Engine<'_> {
                 self.tell_datagrams(None)?;
             }
             self.datagrams.insert(cookie, (process, port));
-            return Ok(());
+            return self.tell(Event::Listen { process, port, protocol: Protocol::Udp, is_lasting: false });
         }
         if port == 0 {
             // What it was bound to before, if it was, has failed.
@@ -130,7 +130,7 @@ impl Engine<'_> {
             std::mem::take(&mut self.datagrams).into_iter().partition(|&(_, (binder, _))| is_told(binder));
         self.datagrams = kept;
         told.into_values().try_for_each(|(process, port)| {
-            self.tell(Event::Listen { process, port, protocol: Protocol::Udp, is_chosen: true })
+            self.tell(Event::Listen { process, port, protocol: Protocol::Udp, is_lasting: true })
         })
     }
 }
