@@ -33,11 +33,11 @@ pub struct Observation {
     pub ending: Option<Ending>,
     /// It is a server, which ran until it was told to stop.
     pub was_stopped: bool,
-    /// The first [`MOST`] bytes.
+    /// The first 128 MiB.
     pub stdout: Vec<u8>,
-    /// It has written more than these.
+    /// It has written more than that to standard output.
     pub wrote_more: bool,
-    /// The first [`MOST`] bytes.
+    /// The first 128 MiB.
     pub stderr: Vec<u8>,
     /// Paths that were looked for and not found, each as often as it was told, in that order.
     pub missed: Vec<Sought>,
