@@ -251,7 +251,7 @@ fn listed_and_then(program: &str, before: &[&str]) -> [Vec<String>; 2] {
     })
 }
 
-/// What the run itself has put at a name is not what a listing had shown there.
+/// One that the run has made there shows no names of the one that it has moved away.
 #[test]
 fn a_listing_of_what_the_run_has_made_in_its_place() {
     for script in [
@@ -264,6 +264,7 @@ fn a_listing_of_what_the_run_has_made_in_its_place() {
     }
 }
 
+/// What the run itself has put at a name is not what a listing had shown there.
 #[test]
 fn what_stands_later_at_a_name_that_was_listed() {
     if !has(&["python3"]) {

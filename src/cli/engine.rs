@@ -12,8 +12,8 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::prove::Verdict;
 use super::rehearse::Rehearsal;
+use super::status::may_leave_network;
 use crate::image::Output;
-use crate::jail;
 use crate::profile::{Moment, Network};
 use crate::workload::{Engine, SIGNAL};
 
@@ -134,9 +134,8 @@ impl Loaded {
             let id = format!("minjail-{}-{index}", std::process::id());
             let place = scratch.join(&id);
             fs_err::create_dir(&place).map_err(Failure::new)?;
-            let private = rehearsal.workload.network == Network::Private
-                && jail::may_leave_network()
-                && self.tool != Tool::Docker;
+            let private =
+                rehearsal.workload.network == Network::Private && may_leave_network() && self.tool != Tool::Docker;
             let engine = self.engine(rehearsal, &id, &place)?;
             let observation = rehearsal.in_engine(engine, private);
             self.clear(&id, &place);

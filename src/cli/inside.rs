@@ -18,9 +18,9 @@ pub(super) struct Inside {
     /// With all that the image gives them.
     pub(super) workloads: Vec<(String, Workload)>,
     /// The image's own user.
-    account: Account,
+    own: Credentials,
     /// Those whom workloads name, if the image knows them by that name.
-    named: BTreeMap<String, Account>,
+    named: BTreeMap<String, Credentials>,
 }
 
 impl Inside {
@@ -30,10 +30,11 @@ impl Inside {
         let account = account_in(&root, run.user.as_deref().unwrap_or_default())?;
         let users = workloads.iter().filter_map(|(_, workload)| workload.user.as_ref());
         let names = users.filter(|user| !user.starts_with(|first: char| first.is_ascii_digit()));
-        let named = names.filter_map(|user| Some((user.clone(), account_in(&root, user).ok()?))).collect();
+        let named = names.filter_map(|user| Some((user.clone(), credentials(account_in(&root, user).ok()?)))).collect();
         let home = account.home.as_deref();
-        let inside = |(name, workload)| (name, slim::inside(run, home, workload));
-        Ok(Self { workloads: workloads.into_iter().map(inside).collect(), account, named })
+        let workloads =
+            workloads.into_iter().map(|(name, workload)| (name, slim::inside(run, home, workload))).collect();
+        Ok(Self { workloads, own: credentials(account), named })
     }
 
     /// Each as it is run in `tree`: by the image's user, unless it names another.
@@ -42,18 +43,17 @@ impl Inside {
     }
 
     fn rehearsal<'a>(&self, name: &str, workload: &'a Workload, tree: &Path) -> Result<Rehearsal<'a>, Failure> {
-        let account = match &workload.user {
-            None => Some(&self.account),
+        let who = match &workload.user {
+            None => Some(&self.own),
             // An image need not have the accounts: then the name is the host's, as it was when the image was built.
             Some(user) => self.named.get(user),
         };
-        let who = account.map(|Account { uid, gid, groups, .. }| Credentials {
-            uid: *uid,
-            gid: *gid,
-            groups: groups.clone(),
-        });
-        Rehearsal::new(name, workload, Some(tree), who)
+        Rehearsal::new(name, workload, Some(tree), who.cloned())
     }
+}
+
+fn credentials(Account { uid, gid, groups, .. }: Account) -> Credentials {
+    Credentials { uid, gid, groups }
 }
 
 /// Says what would not be quite as asked for in a jail made of `base`.

@@ -11,6 +11,7 @@ use nix::unistd::Uid;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::locate::locate;
+use super::status::may_leave_network;
 use super::trace::{credentials, lexical, machine, own_credentials};
 use crate::jail::{self, Base, Jail};
 use crate::path::{JailPath, escape};
@@ -80,7 +81,7 @@ impl<'a> Rehearsal<'a> {
 
     /// Runs it on the host; its trace is kept at `trace`, with what is needed of what was changed `since`.
     pub(super) fn on_host(&self, trace: &Path, since: Option<Outset>) -> Result<Observation, Failure> {
-        let private = self.workload.network == Network::Private && jail::may_leave_network();
+        let private = self.workload.network == Network::Private && may_leave_network();
         if !self.workload.state.is_empty() && !Uid::effective().is_root() {
             let text = format!("the workload `{}` has state directories", self.header.workload);
             return Err(
@@ -151,9 +152,9 @@ pub(super) fn locate_in(tree: &Path, typed: &str, path: &str, cwd: &str) -> Path
     if typed.contains('/') {
         return Path::new(cwd).join(typed);
     }
+    let root = Root::open(tree).ok();
     let at = |path: &Path, follow: bool| {
-        let root = Root::open(tree).ok()?;
-        root.resolve(&JailPath::root(), path.as_os_str().as_bytes(), follow).ok()?.facts
+        root.as_ref()?.resolve(&JailPath::root(), path.as_os_str().as_bytes(), follow).ok()?.facts
     };
     let is_program = |path: &&PathBuf| at(path, true).is_some_and(|facts| facts.is_file() && facts.mode & 0o111 != 0);
     let is_anything = |path: &&PathBuf| at(path, false).is_some();

@@ -7,6 +7,7 @@ use nix::unistd::getpid;
 
 /// `include/uapi/linux/capability.h`.
 pub(super) const CAP_SETUID: u32 = 7;
+const CAP_NET_ADMIN: u32 = 12;
 pub(super) const CAP_SYS_ADMIN: u32 = 21;
 
 /// The effective user and group of a task: the second of real, effective, saved, and that of the file system.
@@ -20,4 +21,10 @@ pub(super) fn effective_ids(task: i32) -> Option<[u32; 2]> {
 /// True if this process has the capability of this number in effect.
 pub(super) fn has_capability(number: u32) -> bool {
     effective_capabilities(getpid().as_raw()).is_ok_and(|mask| mask & (1 << number) != 0)
+}
+
+/// True if this process may have a network of its own without a jail, which a root may not in most containers.
+pub(super) fn may_leave_network() -> bool {
+    // The second one is for the loopback interface in it.
+    has_capability(CAP_SYS_ADMIN) && has_capability(CAP_NET_ADMIN)
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::accounts::{self, Kept, Names};
 use super::{Accounts, FileSet, FilesError, Note, Policy, What};
 use crate::elf::LdCache;
-use crate::path::JailPath;
+use crate::path::{Facts, JailPath};
 use crate::root::{Root, RootError};
 use crate::trace::Trace;
 
@@ -197,14 +197,15 @@ fn kept(files: &FileSet, trace: &Trace, root: &Root, choice: Accounts) -> Result
         kept.gids.extend(&run.header.groups);
     }
     for (path, wanted) in &files.wanted {
-        let was = match &wanted.what {
-            What::Was(was) => Some(was.facts.clone()),
-            What::Sealed(facts) => Some((**facts).clone()),
-            _ => root.facts(path)?,
+        let ids = |facts: &Facts| (facts.uid, facts.gid);
+        let owner = match &wanted.what {
+            What::Was(was) => Some(ids(&was.facts)),
+            What::Sealed(facts) => Some(ids(facts)),
+            _ => root.facts(path)?.as_ref().map(ids),
         };
-        if let Some(facts) = was {
-            kept.uids.insert(facts.uid);
-            kept.gids.insert(facts.gid);
+        if let Some((uid, gid)) = owner {
+            kept.uids.insert(uid);
+            kept.gids.insert(gid);
         }
     }
     Ok(kept)

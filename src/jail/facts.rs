@@ -112,22 +112,9 @@ pub(super) fn restrictions() -> Vec<Obstacle> {
 fn has_capabilities(status: &str) -> bool {
     const CAP_SETGID: u64 = 1 << 6;
     const CAP_SETUID: u64 = 1 << 7;
-    let effective = effective(status);
-    effective & CAP_SETUID != 0 && effective & CAP_SETGID != 0
-}
-
-/// The effective capabilities, as a mask.
-fn effective(status: &str) -> u64 {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    effective.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0)
-}
-
-/// True if this process may have a network of its own without a jail, which a root may not in most containers.
-pub fn may_leave_network() -> bool {
-    // The second one is for the loopback interface in it.
-    const CAP_SYS_ADMIN_AND_NET_ADMIN: u64 = 1 << 21 | 1 << 12;
-    let status = fs_err::read_to_string("/proc/self/status");
-    status.is_ok_and(|status| effective(&status) & CAP_SYS_ADMIN_AND_NET_ADMIN == CAP_SYS_ADMIN_AND_NET_ADMIN)
+    let effective = effective.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0);
+    effective & CAP_SETUID != 0 && effective & CAP_SETGID != 0
 }
 
 /// The caller's subordinate ranges, if it has both and both programs, and these can gain privileges.

@@ -50,7 +50,6 @@ use serde::{Deserialize, Serialize};
 use crate::path::JailPath;
 
 pub use error::{JailError, Obstacle};
-pub use facts::may_leave_network;
 pub use neighbour::{Namespaces, empty_directories, leave_network, tie};
 pub use sys::send_signal;
 

@@ -83,7 +83,8 @@ impl Namespaces {
 }
 
 /// Lets the process that `command` will start end with this thread, and lead a session and a process group of its own, so
-/// that what it starts can be ended with it, and has no terminal, as in an engine. `prepare` runs in that process before anything else, where nothing may allocate.
+/// that what it starts can be ended with it, and has no terminal, as in an engine. `prepare` runs in that process before
+/// anything else, where nothing may allocate.
 pub fn tie(command: &mut Command, prepare: fn()) {
     sys::die_with_starter(command, prepare);
 }

@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use minjail_tracer::Access;
+
 use super::model::{Found, Header, Run, Touch, Trace};
 use super::record::is_kernels;
 use super::style::{Met, agreed};
 use crate::path::{FileType, JailPath};
-use minjail_tracer::Access;
 
 /// Two runs found different things at one path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,10 +60,7 @@ impl Trace {
         for (path, kinds) in self.types_that_differ() {
             conflicts.entry(path).or_insert_with(|| Conflict::of_types(path, kinds));
         }
-        let mut met: BTreeMap<&JailPath, Vec<Met<'_>>> = BTreeMap::new();
-        for (path, by_run) in self.runs.iter().flat_map(styles) {
-            met.entry(path).or_default().push(by_run);
-        }
+        let met = by_path(self.runs.iter().flat_map(styles));
         for (path, met) in met.iter().filter(|(path, _)| !is_kernels(path)) {
             if let Err(apart) = agreed(&met.iter().collect::<Vec<_>>()) {
                 conflicts.entry(path).or_insert_with(|| Conflict::of_styles(path, apart));
@@ -74,10 +72,7 @@ impl Trace {
     /// The links that a run has gone through, and that were not the same when each run met them first: as the first run met them,
     /// and as another did. Who only takes a link away needs none of its texts.
     pub(crate) fn links_that_differ(&self) -> impl Iterator<Item = (&JailPath, [LinkText<'_>; 2])> {
-        let mut links: BTreeMap<&JailPath, Vec<LinkText<'_>>> = BTreeMap::new();
-        for (path, link) in self.runs.iter().flat_map(texts) {
-            links.entry(path).or_default().push(link);
-        }
+        let links = by_path(self.runs.iter().flat_map(texts));
         let used = links.into_iter().filter(|(_, met)| met.iter().any(|link| link.is_used));
         used.filter_map(|(path, met)| {
             let (&first, others) = met.split_first()?;
@@ -89,10 +84,7 @@ impl Trace {
     /// The paths at which a run has used one thing, or gone through a link, and another has found something of another type: what
     /// each found first.
     pub(crate) fn types_that_differ(&self) -> impl Iterator<Item = (&JailPath, [Kind<'_>; 2])> {
-        let mut all: BTreeMap<&JailPath, Vec<Kind<'_>>> = BTreeMap::new();
-        for (path, kind) in self.runs.iter().filter(|_| self.runs.len() > 1).flat_map(kinds) {
-            all.entry(path).or_default().push(kind);
-        }
+        let all = by_path(self.runs.iter().filter(|_| self.runs.len() > 1).flat_map(kinds));
         all.into_iter().filter_map(|(path, kinds)| {
             let (&first, others) = kinds.split_first()?;
             // A jail makes directories and files of its own where its root may have links.
@@ -133,6 +125,15 @@ impl Conflict {
         let said = [format!("{} with {}", noun(one.file_type), one.style), format!("one with {}", other.style)];
         Self::of(path, met.map(|met| met.header), said)
     }
+}
+
+/// What each run has found at each path, in the order of the runs.
+fn by_path<'a, T>(found: impl Iterator<Item = (&'a JailPath, T)>) -> BTreeMap<&'a JailPath, Vec<T>> {
+    let mut all: BTreeMap<_, Vec<T>> = BTreeMap::new();
+    for (path, one) in found {
+        all.entry(path).or_default().push(one);
+    }
+    all
 }
 
 /// The text of a link as a run met it first.

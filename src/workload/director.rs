@@ -450,8 +450,10 @@ fn judge(workload: &Workload, observation: &Observation) -> Vec<Fault> {
         faults.push(Fault::Status { expected, found });
     }
     let fault = workload.expect.stdout.as_ref().and_then(|check| {
-        let more = || format!("has more than {} MiB, and no more can be compared", MOST >> 20);
-        if observation.wrote_more { Some(more()) } else { check.fault(&observation.stdout) }
+        if observation.wrote_more {
+            return Some(format!("has more than {} MiB, and no more can be compared", MOST >> 20));
+        }
+        check.fault(&observation.stdout)
     });
     faults.extend(fault.map(Fault::Stdout));
     faults

@@ -45,7 +45,12 @@ const SOCKET: &str = "words";
 
 /// The socket's path by way of its open directory, whose own path may be too long for it: 107 bytes (`unix(7)`).
 pub(super) fn socket(scratch: &impl AsRawFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", scratch.as_raw_fd())).join(SOCKET)
+    opened(scratch).join(SOCKET)
+}
+
+/// `proc(5)`, `/proc/pid/fd`: the link leads to what is open itself, outside of this process's root too.
+fn opened(directory: &impl AsRawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }
 
 /// Carries out the order in `file`. What fails is also told to the director.
@@ -153,9 +158,8 @@ impl Door {
         Ok(Self { directory: fs_err::File::open(parent).map_err(failed)?.into_parts().0, name })
     }
 
-    /// `proc(5)`, `/proc/pid/fd`: the link leads to the directory itself, outside of this process's root too.
     pub(super) fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.directory.as_raw_fd()))
+        opened(&self.directory)
     }
 
     /// The trace in it.

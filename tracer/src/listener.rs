@@ -53,15 +53,15 @@ impl Listener {
 
     /// The call that waits longest; blocks if there was none. ENOENT: it is gone.
     pub(crate) fn receive(&self) -> Result<WaitingCall, Errno> {
-        // Who is answered goes on, and must not without it.
-        if let Some(keeper) = &self.keeper {
-            keeper.wait();
-        }
         sys::receive_call(self.calls.as_fd())
     }
 
     /// Answers a call that waits; it may be gone by now. `nearby`: its task is to run where it is answered.
     pub(crate) fn answer(&mut self, call: &WaitingCall, answer: Answer, nearby: bool) {
+        // Who is answered goes on, and must not without it.
+        if let Some(keeper) = &mut self.keeper {
+            keeper.wait();
+        }
         if self.wakes_nearby != nearby {
             self.wakes_nearby = nearby;
             sys::wake_nearby(self.calls.as_fd(), nearby);
@@ -78,8 +78,8 @@ impl Listener {
 #[derive(Debug)]
 struct Keeper {
     end: Option<Sender<()>>,
-    /// Closed as soon as it is there.
-    is_coming: Receiver<()>,
+    /// Closed as soon as it is there; `None` once that is known.
+    is_coming: Option<Receiver<()>>,
     /// Its parent, so that the thread that waits for the tasks does not hear of it.
     thread: Option<JoinHandle<()>>,
 }
@@ -100,13 +100,15 @@ impl Keeper {
                 sys::reap(keeper);
             }
         });
-        Some(Self { end: Some(end), is_coming, thread: Some(thread.ok()?) })
+        Some(Self { end: Some(end), is_coming: Some(is_coming), thread: Some(thread.ok()?) })
     }
 
     /// Returns once it is there, or cannot be had.
-    fn wait(&self) {
-        // Nothing is ever sent.
-        let _ = self.is_coming.recv();
+    fn wait(&mut self) {
+        if let Some(is_coming) = self.is_coming.take() {
+            // Nothing is ever sent.
+            let _ = is_coming.recv();
+        }
     }
 }
 

@@ -8,9 +8,10 @@
 //! which would have restored the terminal, would run only after `fg`, and stop it once more. So the tracer goes on, and
 //! stops after the program has. A program that stops for itself alone does not stop the tracer: whoever wakes it may not
 //! know of the tracer, which it needs to wake.
-//! But one that is a job of a shell, and has the terminal, stops as that job, with nothing of it left that could wake it: the shell, which
-//! would take the terminal from a job that has stopped, hears of the tracer alone. And one that has the terminal, in a process group of its own, as a shell does, stops as a job of the shell around it: nobody else would
-//! give the terminal to anybody. So the tracer takes it, stops, and gives it back when it is woken.
+//! But one that is a job of a shell, and has the terminal, stops as that job, with nothing of it left that could wake it: the shell,
+//! which would take the terminal from a job that has stopped, hears of the tracer alone. And one that has the terminal in a process
+//! group of its own, as a shell does, stops as a job of the shell around it: nobody else would give the terminal to anybody. So the
+//! tracer takes it, stops, and gives it back when it is woken.
 
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
