@@ -477,6 +477,10 @@ impl<'a> Engine<'a> {
 
     /// `maker` has made `child`, for which it `waits`, or not.
     fn born(&mut self, child: i32, maker: i32, waits: bool) -> Result<(), TraceError> {
+        // A maker that is kept from its processor may be heard of after the end of what it has made.
+        if !self.machine.knows(child) && !sys::is_awaited(child) {
+            return Ok(());
+        }
         let retraced = self.retraced.get(&maker).copied();
         if let (true, Some(retraced)) = (self.welcome(child, maker)?, retraced) {
             self.retraced.insert(child, retraced);

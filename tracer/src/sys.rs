@@ -48,6 +48,15 @@ pub(crate) fn poll_any() -> Result<Option<(i32, i32)>, Errno> {
     Errno::result(task).map(|task| (task != 0).then_some((task, status)))
 }
 
+/// True if `task` is a child or tracee of this thread whose end was not yet reported.
+pub(crate) fn is_awaited(task: i32) -> bool {
+    let mut report = MaybeUninit::<libc::siginfo_t>::uninit();
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL | libc::__WNOTHREAD;
+    // SAFETY: `report` is a valid place for one.
+    let found = unsafe { libc::waitid(libc::P_PID, task.cast_unsigned(), report.as_mut_ptr(), flags) };
+    found == 0
+}
+
 /// `PTRACE_SEIZE` with these options.
 pub(crate) fn seize(task: i32, options: i32) -> Result<(), Errno> {
     request(libc::PTRACE_SEIZE, task, options)

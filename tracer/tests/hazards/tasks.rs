@@ -1,6 +1,6 @@
 //! Processes and threads: how they come to be, how they stop, and how they end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use minjail_tracer::{Gap, Outcome, TraceError};
@@ -43,6 +43,21 @@ fn children_of_every_kind() {
     assert_eq!(seen.exits.len(), 1 + seen.parents.len());
     let main = seen.exits.iter().find(|process| !seen.parents.contains_key(process)).unwrap();
     assert!(seen.parents.values().all(|parent| parent == main || seen.parents.contains_key(parent)));
+}
+
+/// Whoever is made, and gone before its maker is heard of, is neither made twice nor there for ever.
+#[test]
+fn children_that_are_gone_before_their_maker_is_heard_of() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root gives numbers");
+    }
+    for _ in 0..3 {
+        let seen = Hazard::new("killed_at_birth").run();
+        assert_eq!(seen.outcome, Outcome::Exited(0));
+        seen.touched(&["access Look beside missing", "access Look of-maker missing"]);
+        let born: BTreeSet<i32> = seen.parents.keys().copied().collect();
+        assert_eq!(born.difference(&seen.exits).count(), 0, "each process that is born ends");
+    }
 }
 
 #[test]
