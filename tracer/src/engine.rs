@@ -344,13 +344,10 @@ impl<'a> Engine<'a> {
         Ok(true)
     }
 
-    /// Takes in the task that `maker` has just made, unless it has been heard of already; true if not. Neither needs a
-    /// look into /proc: a new process is its maker's child, and a new thread is in its maker's process.
-    fn welcome(&mut self, task: i32, maker: i32) -> Result<bool, TraceError> {
-        if self.machine.knows(task) {
-            return Ok(false);
-        }
-        let Some(parent) = self.machine.process_of(maker) else { return self.meet(task) };
+    /// Takes in the task that `maker` has just made, and that nobody has heard of before. Neither needs a look into /proc: a new
+    /// process is its maker's child, and a new thread is in its maker's process.
+    fn welcome(&mut self, task: i32, maker: i32) -> Result<(), TraceError> {
+        let Some(parent) = self.machine.process_of(maker) else { return self.meet(task).map(drop) };
         // Another thread may have asked for a view of its own, in the memory that `clone3` reads.
         if self.machine.is_threaded(parent) && self.places.compare_namespaces(maker, task).is_err() {
             self.gap(parent, Gap::MountNamespace)?;
@@ -360,14 +357,13 @@ impl<'a> Engine<'a> {
         }
         if !sys::is_process(task) {
             self.adopt(task, parent);
-            return Ok(true);
+            return Ok(());
         }
         self.adopt(task, task);
         if self.races.born(task, maker, parent) {
             self.places.maps.lend(maker, task);
         }
-        self.tell(Event::Fork { parent, child: task })?;
-        Ok(true)
+        self.tell(Event::Fork { parent, child: task })
     }
 
     fn adopt(&mut self, task: i32, process: i32) {
@@ -477,13 +473,20 @@ impl<'a> Engine<'a> {
 
     /// `maker` has made `child`, for which it `waits`, or not.
     fn born(&mut self, child: i32, maker: i32, waits: bool) -> Result<(), TraceError> {
-        // A maker that is kept from its processor may be heard of after the end of what it has made.
-        if !self.machine.knows(child) && !sys::is_awaited(child) {
+        if self.machine.knows(child) {
+            // It was taken for made by its parent, which need not be its maker (`CLONE_PARENT`).
+            let is_process = self.machine.process_of(child) == Some(child);
+            if let Some(process) = self.machine.process_of(maker).filter(|_| is_process) {
+                self.races.born(child, maker, process);
+            }
+        } else if sys::is_awaited(child) {
+            self.welcome(child, maker)?;
+            if let Some(&retraced) = self.retraced.get(&maker) {
+                self.retraced.insert(child, retraced);
+            }
+        } else {
+            // A maker that is kept from its processor may be heard of after the end of what it has made.
             return Ok(());
-        }
-        let retraced = self.retraced.get(&maker).copied();
-        if let (true, Some(retraced)) = (self.welcome(child, maker)?, retraced) {
-            self.retraced.insert(child, retraced);
         }
         self.own_filters.inherit(child, maker);
         self.made(child, maker);

@@ -460,7 +460,7 @@ fn a_path_that_is_empty_now_and_then() {
 
 #[test]
 fn a_path_that_a_process_of_the_same_memory_rewrites() {
-    for how in ["memory", "lent"] {
+    for how in ["memory", "lent", "beside"] {
         rewritten(&[how], repeats());
     }
 }
