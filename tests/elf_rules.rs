@@ -169,6 +169,17 @@ fn tokens_in_paths() {
 }
 
 #[test]
+fn what_two_libraries_need_beside_them_is_two_files() {
+    let shop = Workshop::new();
+    for place in ["one", "other"] {
+        shop.compile("cc", &format!("{place}/libbeside.so"), &["-shared", "-Wl,-soname,$ORIGIN/libbeside.so"], &[]);
+        shop.library(&format!("{place}/lib{place}.so"), &[], &[&format!("{place}/libbeside.so")]);
+    }
+    shop.program("program", &["-Wl,-rpath,$ORIGIN/one:$ORIGIN/other"], &["one/libone.so", "other/libother.so"]);
+    shop.check("program", &["one/libbeside.so", "one/libone.so", "other/libbeside.so", "other/libother.so"]);
+}
+
+#[test]
 fn what_is_loaded_answers_to_its_soname() {
     let shop = Workshop::new();
     // Without a soname, what the program needs is the path as it was given to the linker.

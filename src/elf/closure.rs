@@ -157,20 +157,37 @@ impl Loading<'_, '_> {
         if name.is_empty() || is_from_the_kernel(name) {
             return;
         }
-        if let Some(known) = self.known(name) {
-            self.record(known, by, name, role);
-            return;
-        }
-        let found = if self.is_musl() && is_musl_itself(name) {
-            Found::new()
-        } else if name.contains(&b'/') {
-            self.by_path(by, name)
+        // Names are compared by what their tokens stand for (glibc, `elf/dl-deps.c`, `expand_dst`): `$ORIGIN/liba.so` is one
+        // file for a library here and another for one there.
+        let spellings = if self.is_musl() {
+            vec![name.to_vec()]
         } else {
-            self.by_search(by, name, role)
+            let expanded = self.loader.expand(name, &self.loaded[by].origin);
+            expanded.into_iter().map(|(spelling, _)| spelling).collect()
         };
-        if found.is_empty() {
+        let mut is_there = false;
+        for spelling in spellings {
+            is_there |= self.need_as(by, &spelling, name, role);
+        }
+        if !is_there {
             self.miss(by, name, role);
         }
+    }
+
+    /// As [`need`](Self::need), of one `spelling` of `name`; true if something is there.
+    fn need_as(&mut self, by: usize, spelling: &[u8], name: &[u8], role: Role) -> bool {
+        if let Some(known) = self.known(spelling) {
+            self.record(known, by, name, role);
+            return true;
+        }
+        let found = if self.is_musl() && is_musl_itself(spelling) {
+            Found::new()
+        } else if spelling.contains(&b'/') {
+            self.by_path(spelling)
+        } else {
+            self.by_search(by, spelling, role)
+        };
+        let is_there = !found.is_empty();
         // musl loads what is preloaded on nobody's account (`ldso/dynlink.c`, `load_preload`).
         let on_account_of = if self.is_musl() && role == Role::Preload { None } else { Some(by) };
         // The build for all processors goes first, so that it is the one that later needs are recorded of.
@@ -182,9 +199,10 @@ impl Loading<'_, '_> {
                 Some(_) => self.record_path(&spelled, &seen),
                 None => self.push(seen, elf, spelled, on_account_of),
             }
-            self.loaded[at].names.push(name.to_vec());
+            self.loaded[at].names.push(spelling.to_vec());
             self.record(at, by, name, role);
         }
+        is_there
     }
 
     /// The library in the list that answers to `name`.
@@ -198,17 +216,9 @@ impl Loading<'_, '_> {
         })
     }
 
-    fn by_path(&mut self, by: usize, name: &[u8]) -> Found {
+    fn by_path(&mut self, path: &[u8]) -> Found {
         let mut found = Found::new();
-        let paths = if self.is_musl() {
-            vec![(name.to_vec(), false)]
-        } else {
-            self.loader.expand(name, &self.loaded[by].origin)
-        };
-        for (path, _) in paths {
-            let path = absolute(&self.environment.directory, &path);
-            self.try_file(path, &mut found);
-        }
+        self.try_file(absolute(&self.environment.directory, path), &mut found);
         found
     }
 
