@@ -344,6 +344,40 @@ fn a_cache_that_is_none_is_passed_over() {
     assert!(matches!(closure.notes.first(), Some(Note::UselessCache { .. })));
 }
 
+/// A glibc that was built for a prefix of its own, as Nix builds it, looks into no cache but that of its prefix.
+#[test]
+fn every_loader_has_the_cache_that_is_built_into_it() {
+    let shop = Workshop::new();
+    for name in ["etc", "opt", "lib64", "lib/x86_64-linux-gnu", "machine", "own"] {
+        fs_err::create_dir_all(shop.at(name)).unwrap();
+    }
+    for name in ["lib/x86_64-linux-gnu", "machine", "own"] {
+        fs_err::copy("/lib/x86_64-linux-gnu/libc.so.6", shop.at(name).join("libc.so.6")).unwrap();
+    }
+    fs_err::copy("/usr/bin/true", shop.at("true")).unwrap();
+    let machine = LdCache::parse(&fs_err::read("/etc/ld.so.cache").unwrap()).unwrap();
+    let known = machine.lookup(b"libc.so.6").iter().find(|entry| entry.flags == 0x303).unwrap();
+    let cache = |place: &str, path: &str| {
+        let entry = CacheEntry { path: path.into(), ..known.clone() };
+        fs_err::write(shop.at(place), LdCache::new(vec![entry]).to_bytes().unwrap()).unwrap();
+    };
+    cache("etc/ld.so.cache", "/machine/libc.so.6");
+    let (usual, loader) = (b"/etc/ld.so.cache\0", fs_err::read(LOADER).unwrap());
+    let at = loader.windows(usual.len()).position(|part| part == usual).unwrap();
+    let prefixed = [&loader[..at], b"/opt/ld.so.cache\0", &loader[at + usual.len()..]].concat();
+    let found = |loader: &[u8]| {
+        fs_err::write(shop.at("lib64/ld-linux-x86-64.so.2"), loader).unwrap();
+        let root = Root::open(&shop.at("")).unwrap();
+        let path = JailPath::parse(b"/true").unwrap();
+        let closure = Search::new(&root).unwrap().closure(&path, &Environment::default()).unwrap();
+        closure.objects.into_keys().find(|path| path.file_name() == b"libc.so.6").unwrap().to_string()
+    };
+    assert_eq!(found(&loader), "/machine/libc.so.6");
+    assert_eq!(found(&prefixed), "/lib/x86_64-linux-gnu/libc.so.6");
+    cache("opt/ld.so.cache", "/own/libc.so.6");
+    assert_eq!(found(&prefixed), "/own/libc.so.6");
+}
+
 /// musl inherits RUNPATH too, and prefers the environment to both.
 #[test]
 fn the_rules_of_musl() {

@@ -66,7 +66,7 @@ pub enum Note {
     DoneWithout { of: JailPath, name: Vec<u8>, role: Role },
     /// The loader finds this file and gives up on it: it is no ELF file, or a broken one.
     Refused { path: Vec<u8>, why: String },
-    /// `/etc/ld.so.cache` is there, and the loader cannot read it.
+    /// The loader's cache is there, and the loader cannot read it.
     UselessCache { why: String },
     /// There are builds for some processors and none for all.
     SomeProcessorsOnly { name: Vec<u8> },
@@ -91,7 +91,7 @@ impl fmt::Display for Note {
                 write!(formatter, "the {role} library `{}` of `{of}` is not there", escape(name))
             }
             Self::Refused { path, why } => write!(formatter, "a loader cannot use `{}`: {why}", escape(path)),
-            Self::UselessCache { why } => write!(formatter, "`/etc/ld.so.cache` cannot be read: {why}"),
+            Self::UselessCache { why } => write!(formatter, "the loader's cache cannot be read: {why}"),
             Self::SomeProcessorsOnly { name } => {
                 write!(formatter, "there are builds of `{}` for some processors, and none for all", escape(name))
             }

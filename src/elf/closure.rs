@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::answer::{Closure, Missing, Need, Note, Role};
-use super::loader::{Flavour, Loader, is_musl_itself, musl_list};
+use super::loader::{Flavour, LD_CACHE, Loader, is_musl_itself, musl_list};
 use super::read::{Elf, Kind};
 use super::search::{Environment, Search, SearchError, Seen};
 use crate::path::JailPath;
@@ -309,8 +309,11 @@ impl Loading<'_, '_> {
     /// The cache as the loader uses it; without a cache, the directories that `ldconfig` would have read.
     fn try_cache(&mut self, by: usize, name: &[u8], found: &mut Found) -> bool {
         let no_defaults = self.loaded[by].elf.no_default_libraries;
-        let cache = match &self.search.cache {
+        let cache = self.search.cache_at(&self.loader.cache);
+        let cache = match &*cache {
             Ok(Some(cache)) => cache,
+            // What another loader's cache would have had, no file tells.
+            Ok(None) if self.loader.cache != LD_CACHE => return false,
             Ok(None) => {
                 let directories = self.search.conf.clone();
                 return directories.iter().any(|directory| self.try_directory(directory, name, found));

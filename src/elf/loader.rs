@@ -17,6 +17,8 @@ pub(super) struct Loader {
     pub(super) default_directories: Vec<Vec<u8>>,
     /// What `$LIB` stands for.
     pub(super) lib: Vec<u8>,
+    /// glibc's cache.
+    pub(super) cache: Vec<u8>,
     pub(super) machine: &'static Machine,
 }
 
@@ -42,6 +44,9 @@ pub(super) struct Machine {
     /// What `ldconfig` marks the machine's libraries with (glibc, `sysdeps/generic/ldconfig.h`).
     pub(super) cache_flags: Option<u32>,
 }
+
+/// The cache of a distribution's own loader.
+pub(super) const LD_CACHE: &[u8] = b"/etc/ld.so.cache";
 
 const EM_386: u16 = 3;
 const EM_PPC64: u16 = 21;
@@ -190,13 +195,15 @@ impl Loader {
         });
         let first = built_in.first().map(Vec::as_slice).unwrap_or_default();
         let lib = first.strip_prefix(b"/usr/").or_else(|| first.strip_prefix(b"/")).unwrap_or(first).to_vec();
-        Self { flavour: Flavour::Glibc, default_directories: built_in, lib, machine }
+        let cache = bytes.and_then(cache_file).unwrap_or(LD_CACHE).to_vec();
+        Self { flavour: Flavour::Glibc, default_directories: built_in, lib, cache, machine }
     }
 
     /// The loader of musl; `path_file` is the content of its `/etc/ld-musl-ARCH.path`.
     pub(super) fn musl(machine: &'static Machine, path_file: Option<&[u8]>) -> Self {
         let list = path_file.unwrap_or(b"/lib:/usr/local/lib:/usr/lib");
-        Self { flavour: Flavour::Musl, default_directories: musl_list(list), lib: Vec::new(), machine }
+        let default_directories = musl_list(list);
+        Self { flavour: Flavour::Musl, default_directories, lib: Vec::new(), cache: Vec::new(), machine }
     }
 
     /// `text` with `$ORIGIN`, `$LIB` and `$PLATFORM` replaced, once for each platform. Paths that hold only on some
@@ -280,6 +287,14 @@ fn system_directories(file: &[u8]) -> Option<Vec<Vec<u8>>> {
     (!found.is_empty()).then_some(found)
 }
 
+/// The cache that is compiled into glibc's loader (`LD_SO_CACHE`): one that was built for a prefix of its own, as Nix and Guix
+/// build it, reads none of the machine's.
+fn cache_file(file: &[u8]) -> Option<&[u8]> {
+    let names = file.split(|&byte| byte == 0).filter(|text| text.ends_with(b"/ld.so.cache"));
+    let mut paths = names.filter_map(|text| text.rsplit(|byte| !byte.is_ascii_graphic()).next());
+    paths.find(|path| path.starts_with(b"/"))
+}
+
 /// A list of directories as musl splits it (`ldso/dynlink.c`, `path_open`).
 pub(super) fn musl_list(list: &[u8]) -> Vec<Vec<u8>> {
     list.split(|byte| b":\n".contains(byte)).filter(|part| !part.is_empty()).map(<[u8]>::to_vec).collect()
@@ -323,6 +338,11 @@ mod tests {
         assert_eq!(system_directories(&file).unwrap(), [first.as_slice(), &second, b"/lib", b"/usr/lib"]);
         assert_eq!(system_directories(b"\0\x01\0/lib64/\0/usr/lib64/\0x").unwrap(), [&b"/lib64"[..], b"/usr/lib64"]);
         assert_eq!(system_directories(b"\x7fELF"), None);
+        assert_eq!(cache_file(&file), Some(LD_CACHE));
+        assert_eq!(
+            cache_file(b"not /etc/ld.so.cache\n\0\x01/opt/etc/ld.so.cache\0"),
+            Some(&b"/opt/etc/ld.so.cache"[..])
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::cache::{CacheError, LdCache};
 use super::conf::{contents, ld_so_conf};
-use super::loader::{Flavour, Loader, Machine};
+use super::loader::{Flavour, LD_CACHE, Loader, Machine};
 use super::read::{Elf, ElfError, read_file};
 use crate::path::{Facts, JailPath};
 use crate::root::{Link, Root, RootError};
@@ -62,8 +62,8 @@ pub enum SearchError {
 #[derive(Debug)]
 pub struct Search<'root> {
     pub(super) root: &'root Root,
-    /// `None` if the root has none.
-    pub(super) cache: Result<Option<LdCache>, CacheError>,
+    /// The caches of the loaders, by their paths.
+    caches: BTreeMap<Vec<u8>, Arc<Cache>>,
     /// The directories of `/etc/ld.so.conf`. Loaders do not read it: it stands in for a cache that is not there (images
     /// without one get it made when they start).
     pub(super) conf: Vec<Vec<u8>>,
@@ -74,6 +74,9 @@ pub struct Search<'root> {
     subdirectories: BTreeMap<Vec<u8>, Arc<[Vec<u8>]>>,
     loaders: BTreeMap<Vec<u8>, Arc<Loader>>,
 }
+
+/// A loader's cache; `None` if the root has none.
+pub(super) type Cache = Result<Option<LdCache>, CacheError>;
 
 /// A file that a path leads to.
 #[derive(Debug)]
@@ -93,11 +96,11 @@ impl<'root> Search<'root> {
     /// # Errors
     /// One of the three files is there and cannot be read.
     pub fn new(root: &'root Root) -> Result<Self, SearchError> {
-        let cache = contents(root, b"/etc/ld.so.cache")?.map(|file| LdCache::parse(&file)).transpose();
+        let cache = contents(root, LD_CACHE)?.map(|file| LdCache::parse(&file)).transpose();
         let preload = contents(root, b"/etc/ld.so.preload")?.unwrap_or_default();
         Ok(Self {
             root,
-            cache,
+            caches: BTreeMap::from([(LD_CACHE.to_vec(), Arc::new(cache))]),
             conf: ld_so_conf(root)?,
             preload: preload_file(&preload),
             seen: BTreeMap::new(),
@@ -109,7 +112,18 @@ impl<'root> Search<'root> {
 
     /// The root's `/etc/ld.so.cache`, if it has one that can be read.
     pub fn cache(&self) -> Option<&LdCache> {
-        self.cache.as_ref().ok().and_then(Option::as_ref)
+        self.caches.get(LD_CACHE)?.as_ref().as_ref().ok()?.as_ref()
+    }
+
+    /// The cache at `path`; one that may not be read is to a loader as none.
+    pub(super) fn cache_at(&mut self, path: &[u8]) -> Arc<Cache> {
+        if let Some(known) = self.caches.get(path) {
+            return known.clone();
+        }
+        let file = contents(self.root, path).ok().flatten();
+        let cache = Arc::new(file.map(|file| LdCache::parse(&file)).transpose());
+        self.caches.insert(path.to_vec(), cache.clone());
+        cache
     }
 
     /// What the ELF file at `path` says; `path` is one that leads through no link in its last component.
