@@ -10,6 +10,9 @@ use crate::path::{JailPath, escape};
 pub struct Closure {
     /// The files, without the ELF file itself, by where their paths end.
     pub objects: BTreeMap<JailPath, Object>,
+    /// Files that told the loader where some of these are, or that it is to open them, as it spells their paths: its cache,
+    /// musl's list of directories if there is one, `/etc/ld.so.preload`.
+    pub guides: BTreeSet<Vec<u8>>,
     /// What is needed and not there: without it, the loader gives up.
     pub missing: BTreeSet<Missing>,
     /// What is odd, but not an error.

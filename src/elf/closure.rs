@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::answer::{Closure, Missing, Need, Note, Role};
 use super::loader::{Flavour, LD_CACHE, Loader, is_musl_itself, musl_list};
 use super::read::{Elf, Kind};
-use super::search::{Environment, Search, SearchError, Seen};
+use super::search::{Environment, LD_PRELOAD, Search, SearchError, Seen};
 use crate::path::JailPath;
 
 /// One library in the loader's list.
@@ -25,6 +25,8 @@ struct Loaded {
 enum Place {
     /// A directory, and whether it holds on some processors only.
     Directory(Vec<u8>, bool),
+    /// A directory that the loader has built in, or in its list.
+    Default(Vec<u8>),
     Cache,
 }
 
@@ -125,8 +127,9 @@ impl Loading<'_, '_> {
         if self.loaded[0].elf.interpreter.is_none() {
             return;
         }
-        if !self.is_musl() {
+        if !self.is_musl() && !self.search.preload.is_empty() {
             names.extend(self.search.preload.clone());
+            self.closure.guides.insert(LD_PRELOAD.to_vec());
         }
         for name in names {
             self.need(0, &name, Role::Preload);
@@ -231,6 +234,13 @@ impl Loading<'_, '_> {
                 Place::Directory(directory, some_only) => {
                     self.try_directory(&directory, name, &mut found) && !some_only
                 }
+                Place::Default(directory) => {
+                    let is_over = self.try_directory(&directory, name, &mut found);
+                    if is_over && self.is_musl() {
+                        self.closure.guides.insert(self.loader.guide.clone());
+                    }
+                    is_over
+                }
                 Place::Cache => self.try_cache(by, name, &mut found),
             };
             if done {
@@ -259,7 +269,7 @@ impl Loading<'_, '_> {
                 let path = elf.runpath.as_ref().or(elf.rpath.as_ref()).and_then(|path| musl_expand(path, origin));
                 self.add_directories(path.iter().flat_map(|path| musl_list(path)), &mut places);
             }
-            self.add_directories(self.loader.default_directories.clone(), &mut places);
+            self.add_default_directories(&mut places);
             return places;
         }
         let elf = &self.loaded[by].elf;
@@ -276,7 +286,7 @@ impl Loading<'_, '_> {
         self.add_list(elf.runpath.as_deref(), b":", by, &mut places);
         places.push(Place::Cache);
         if !elf.no_default_libraries {
-            self.add_directories(self.loader.default_directories.clone(), &mut places);
+            self.add_default_directories(&mut places);
         }
         places
     }
@@ -295,6 +305,11 @@ impl Loading<'_, '_> {
         places.extend(whole.map(|path| Place::Directory(path, false)));
     }
 
+    fn add_default_directories(&self, places: &mut Vec<Place>) {
+        let directories = self.loader.default_directories.iter();
+        places.extend(directories.map(|path| Place::Default(absolute(&self.environment.directory, path))));
+    }
+
     /// True if the search is over.
     fn try_directory(&mut self, directory: &[u8], name: &[u8], found: &mut Found) -> bool {
         if !self.is_musl() {
@@ -309,11 +324,11 @@ impl Loading<'_, '_> {
     /// The cache as the loader uses it; without a cache, the directories that `ldconfig` would have read.
     fn try_cache(&mut self, by: usize, name: &[u8], found: &mut Found) -> bool {
         let no_defaults = self.loaded[by].elf.no_default_libraries;
-        let cache = self.search.cache_at(&self.loader.cache);
+        let cache = self.search.cache_at(&self.loader.guide);
         let cache = match &*cache {
             Ok(Some(cache)) => cache,
             // What another loader's cache would have had, no file tells.
-            Ok(None) if self.loader.cache != LD_CACHE => return false,
+            Ok(None) if self.loader.guide != LD_CACHE => return false,
             Ok(None) => {
                 let directories = self.search.conf.clone();
                 return directories.iter().any(|directory| self.try_directory(directory, name, found));
@@ -341,10 +356,15 @@ impl Loading<'_, '_> {
         };
         paths.retain(|path| path.starts_with(b"/") && !(no_defaults && is_default(path)));
         let Some(last) = paths.pop() else { return false };
+        let before = found.len();
         for path in paths {
             self.try_file(path, found);
         }
-        self.try_file(last, found)
+        let is_over = self.try_file(last, found);
+        if found.len() > before {
+            self.closure.guides.insert(self.loader.guide.clone());
+        }
+        is_over
     }
 
     /// Takes the file at `path` if the loader does. True if the search is over, be it that the loader gives up.

@@ -17,8 +17,8 @@ pub(super) struct Loader {
     pub(super) default_directories: Vec<Vec<u8>>,
     /// What `$LIB` stands for.
     pub(super) lib: Vec<u8>,
-    /// glibc's cache.
-    pub(super) cache: Vec<u8>,
+    /// The file that tells where else it looks: glibc's cache, musl's list of directories.
+    pub(super) guide: Vec<u8>,
     pub(super) machine: &'static Machine,
 }
 
@@ -195,15 +195,14 @@ impl Loader {
         });
         let first = built_in.first().map(Vec::as_slice).unwrap_or_default();
         let lib = first.strip_prefix(b"/usr/").or_else(|| first.strip_prefix(b"/")).unwrap_or(first).to_vec();
-        let cache = bytes.and_then(cache_file).unwrap_or(LD_CACHE).to_vec();
-        Self { flavour: Flavour::Glibc, default_directories: built_in, lib, cache, machine }
+        let guide = bytes.and_then(cache_file).unwrap_or(LD_CACHE).to_vec();
+        Self { flavour: Flavour::Glibc, default_directories: built_in, lib, guide, machine }
     }
 
-    /// The loader of musl; `path_file` is the content of its `/etc/ld-musl-ARCH.path`.
-    pub(super) fn musl(machine: &'static Machine, path_file: Option<&[u8]>) -> Self {
-        let list = path_file.unwrap_or(b"/lib:/usr/local/lib:/usr/lib");
-        let default_directories = musl_list(list);
-        Self { flavour: Flavour::Musl, default_directories, lib: Vec::new(), cache: Vec::new(), machine }
+    /// The loader of musl; `guide` is its `/etc/ld-musl-ARCH.path`, and `list` the content of that.
+    pub(super) fn musl(machine: &'static Machine, guide: Vec<u8>, list: Option<&[u8]>) -> Self {
+        let list = list.unwrap_or(b"/lib:/usr/local/lib:/usr/lib");
+        Self { flavour: Flavour::Musl, default_directories: musl_list(list), lib: Vec::new(), guide, machine }
     }
 
     /// `text` with `$ORIGIN`, `$LIB` and `$PLATFORM` replaced, once for each platform. Paths that hold only on some

@@ -10,6 +10,8 @@ use super::read::{Elf, ElfError, read_file};
 use crate::path::{Facts, JailPath};
 use crate::root::{Link, Root, RootError};
 
+pub(super) const LD_PRELOAD: &[u8] = b"/etc/ld.so.preload";
+
 /// What the workload tells the loader. For a setuid program the loader ignores the first two: leave them empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
@@ -97,7 +99,7 @@ impl<'root> Search<'root> {
     /// One of the three files is there and cannot be read.
     pub fn new(root: &'root Root) -> Result<Self, SearchError> {
         let cache = contents(root, LD_CACHE)?.map(|file| LdCache::parse(&file)).transpose();
-        let preload = contents(root, b"/etc/ld.so.preload")?.unwrap_or_default();
+        let preload = contents(root, LD_PRELOAD)?.unwrap_or_default();
         Ok(Self {
             root,
             caches: BTreeMap::from([(LD_CACHE.to_vec(), Arc::new(cache))]),
@@ -221,8 +223,9 @@ impl<'root> Search<'root> {
                 Loader::glibc(machine, bytes.as_deref())
             }
             Flavour::Musl => {
-                let list = musl_path_file(&path).and_then(|file| contents(self.root, &file).ok().flatten());
-                Loader::musl(machine, list.as_deref())
+                let guide = musl_path_file(&path).unwrap_or_default();
+                let list = contents(self.root, &guide).ok().flatten();
+                Loader::musl(machine, guide, list.as_deref())
             }
         });
         self.loaders.insert(path.clone(), loader.clone());

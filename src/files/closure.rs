@@ -36,7 +36,7 @@ pub(super) fn close(
         if let Some(interpreter) = script_interpreter(&path, kept, root)? {
             todo.extend(add_spelled(files, root, &interpreter, &Reason::Interpreter { of: path })?);
         } else {
-            add_libraries(files, &mut search, &path)?;
+            add_libraries(files, &mut search, &path, root)?;
         }
     }
     if rules.is_on(Rule::HwcapsBaseline) {
@@ -89,7 +89,12 @@ pub(super) fn add_spelled(
 }
 
 /// Adds what the loader opens for an ELF file; anything else needs nothing.
-pub(super) fn add_libraries(files: &mut FileSet, search: &mut Search<'_>, path: &JailPath) -> Result<(), FilesError> {
+pub(super) fn add_libraries(
+    files: &mut FileSet,
+    search: &mut Search<'_>,
+    path: &JailPath,
+    root: &Root,
+) -> Result<(), FilesError> {
     // What only the run's environment made the loader find was opened in the run, and is known from there.
     let closure = match search.closure(path, &Environment::default()) {
         Ok(closure) => closure,
@@ -107,6 +112,10 @@ pub(super) fn add_libraries(files: &mut FileSet, search: &mut Search<'_>, path: 
             };
             files.add(end.clone(), What::AsIs, reason);
         }
+    }
+    // A run that needed no library, as of a static program, has not read them.
+    for guide in closure.guides {
+        add_spelled(files, root, &guide, &Reason::Library { of: path.clone(), soname: escape(&guide) })?;
     }
     Ok(())
 }

@@ -154,7 +154,7 @@ pub(super) fn add_unwinder(
         let reason = Reason::rule(Rule::ThreadUnwinder, of);
         for unwinder in &unwinders {
             if let Some(end) = add_spelled(files, root, unwinder.as_bytes(), &reason)? {
-                add_libraries(files, search, &end)?;
+                add_libraries(files, search, &end, root)?;
             }
         }
     }

@@ -1,0 +1,99 @@
+//! What comes with a program that nobody ran: it must find in the image what it finds where it is from.
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use support::{TestContext, has, text};
+
+/// A root directory with a static program `/app`, which is run, and others, which are not.
+struct Ground {
+    context: TestContext,
+}
+
+impl Ground {
+    /// With `loader`, a file of this machine, and the C library that it loads, where programs look for both.
+    fn new(files: &[(&str, &str)]) -> Self {
+        let ground = Self { context: TestContext::new() };
+        for (from, to) in files {
+            let to = ground.path(to);
+            fs_err::create_dir_all(to.parent().expect("it is below the root")).expect("it can be made");
+            fs_err::copy(from, to).expect("the machine has it");
+        }
+        ground.compile("cc", "app", &["-static"]);
+        ground
+    }
+
+    fn glibc() -> Self {
+        let of_machine = |path: &'static str| (path, path);
+        Self::new(&["/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6"].map(of_machine))
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.context.path("root").join(name.trim_start_matches('/'))
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        let path = self.path(name);
+        fs_err::create_dir_all(path.parent().expect("it is below the root")).expect("it can be made");
+        fs_err::write(path, content).expect("it can be written");
+    }
+
+    fn compile(&self, compiler: &str, name: &str, arguments: &[&str]) {
+        let output = self.path(name);
+        fs_err::create_dir_all(output.parent().expect("it is below the root")).expect("it can be made");
+        let source = self.context.path("source.c");
+        fs_err::write(&source, "int main(void) { return 0; }\n").expect("it can be written");
+        let mut command = Command::new(compiler);
+        command.args(["-Wl,--no-as-needed", "-o"]).arg(output).arg(source).args(arguments);
+        assert!(command.current_dir(self.path("")).status().expect("there is a compiler").success());
+    }
+
+    /// A library of that path, and a program `/tool` that needs it.
+    fn tool(&self, compiler: &str, library: &str, arguments: &[&str]) {
+        let soname = format!("-Wl,-soname,{}", Path::new(library).file_name().expect("it has a name").display());
+        self.compile(compiler, library, &["-shared", &soname]);
+        self.compile(compiler, "tool", &[&[library], arguments].concat());
+    }
+
+    /// Builds with `/tool` included, and runs that; what minjail said of the building.
+    #[track_caller]
+    fn prove(&self) -> String {
+        let said = self.build(&["-o", &self.tree(), "--include", "/tool", "--", "/app"]);
+        self.context.outcome(&["run", &self.tree(), "--", "/tool"]).success();
+        said
+    }
+
+    fn tree(&self) -> String {
+        format!("rootfs:{}", self.context.text("tree"))
+    }
+
+    #[track_caller]
+    fn build(&self, arguments: &[&str]) -> String {
+        let root = format!("rootfs:{}", text(&self.path("")));
+        let built = self.context.outcome(&[&["slim", &root, "--force"], arguments].concat()).success();
+        built.to_string()
+    }
+}
+
+#[test]
+fn the_list_by_which_its_loader_finds_libraries_comes_along() {
+    let ground = Ground::glibc();
+    ground.tool("cc", "opt/listed/liblisted.so", &[]);
+    ground.write("etc/ld.so.conf", "/opt/listed\n");
+    let made = Command::new("/sbin/ldconfig").arg("-r").arg(ground.path("")).status();
+    assert!(made.expect("glibc has it").success());
+    ground.prove();
+}
+
+#[test]
+fn so_does_that_of_musl() {
+    if !has(&["musl-gcc"]) {
+        return;
+    }
+    let ground = Ground::new(&[("/lib/ld-musl-x86_64.so.1", "lib/ld-musl-x86_64.so.1")]);
+    ground.tool("musl-gcc", "opt/listed/liblisted.so", &[]);
+    ground.write("etc/ld-musl-x86_64.path", "/opt/listed\n");
+    ground.prove();
+}
