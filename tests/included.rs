@@ -87,6 +87,25 @@ fn the_list_by_which_its_loader_finds_libraries_comes_along() {
     ground.prove();
 }
 
+/// Whoever runs it in the image has the variables of the image.
+#[test]
+fn what_its_loader_finds_by_the_variables_of_the_image_comes_along() {
+    let ground = Ground::glibc();
+    ground.tool("cc", "opt/found/libfound.so", &[]);
+    for (workload, image) in [("/opt/found", ""), ("/none", "/opt/found")] {
+        let image = if image.is_empty() { String::new() } else { format!("LD_LIBRARY_PATH: {image}") };
+        let profile = format!(
+            "workloads: {{app: {{run: [/app], env: {{LD_LIBRARY_PATH: {workload}}}}}}}\nfiles: {{include: [/tool]}}\n\
+             image: {{env: {{{image}}}}}\n"
+        );
+        let file = ground.context.path("app.yaml");
+        fs_err::write(&file, profile).expect("it can be written");
+        let image = format!("oci:{}", ground.context.text("image"));
+        ground.build(&["-p", &text(&file), "-o", &image]);
+        ground.context.outcome(&["run", &image, "--", "/tool"]).success();
+    }
+}
+
 #[test]
 fn so_does_that_of_musl() {
     if !has(&["musl-gcc"]) {

@@ -116,7 +116,8 @@ impl Needed {
         prepared: &Prepared,
     ) -> Result<Self, Failure> {
         let volumes = image.volumes.iter().filter_map(|volume| JailPath::clean(volume.as_bytes()).ok()).collect();
-        let policy = Policy { user: image.user.clone(), volumes, ..prepared.chosen.policy.clone() };
+        let variables = image.env.clone();
+        let policy = Policy { user: image.user.clone(), variables, volumes, ..prepared.chosen.policy.clone() };
         let (files, mut notes) = files::needed(trace, &root, &policy)?;
         let withheld = lead.env.iter().filter(|(name, value)| prepared.chosen.withholds(name, value));
         notes.extend(withheld.map(|(name, _)| Note::Variable { name: name.clone() }));

@@ -8,23 +8,47 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use super::rules::{add_baselines, add_unwinder};
-use super::{FileSet, FilesError, Reason, Rule, Rules, What};
+use super::{FileSet, FilesError, Policy, Reason, Rule, Rules, What};
 use crate::elf::{Environment, Role, Search, SearchError};
 use crate::path::{JailPath, escape};
 use crate::root::{Root, RootError};
+use crate::trace::Trace;
 
-/// Adds what executed files need.
+/// Files that are to find what they need, and with which environments a loader starts them.
+#[derive(Debug, Clone)]
+pub(super) struct Started<'a> {
+    pub(super) paths: Vec<JailPath>,
+    pub(super) environments: &'a [Environment],
+}
+
+/// What the runs' variables, and those that the image has besides, tell a loader.
+pub(super) fn environments(trace: &Trace, policy: &Policy) -> Vec<Environment> {
+    let mut environments = Vec::new();
+    for header in trace.runs.iter().map(|run| &run.header) {
+        let value = |name| policy.variables.get(name).or_else(|| header.env.get(name)).cloned().unwrap_or_default();
+        let [library_path, preload] = ["LD_LIBRARY_PATH", "LD_PRELOAD"].map(|name| value(name).into_bytes());
+        let environment = Environment { library_path, preload, directory: header.directory.clone() };
+        if !environments.contains(&environment) {
+            environments.push(environment);
+        }
+    }
+    environments
+}
+
+/// Adds what files need that are executed, or that are for a program to load.
 pub(super) fn close(
     files: &mut FileSet,
-    executed: Vec<JailPath>,
+    started: &[Started<'_>],
     store: &BTreeMap<String, PathBuf>,
     root: &Root,
     rules: &Rules,
 ) -> Result<(), FilesError> {
     let mut search = Search::new(root)?;
-    let mut todo = executed;
+    let started =
+        started.iter().flat_map(|started| started.paths.iter().map(|path| (path.clone(), started.environments)));
+    let mut todo: Vec<_> = started.rev().collect();
     let mut done = BTreeSet::new();
-    while let Some(path) = todo.pop() {
+    while let Some((path, environments)) = todo.pop() {
         if !done.insert(path.clone()) {
             continue;
         }
@@ -34,9 +58,12 @@ pub(super) fn close(
             _ => continue,
         };
         if let Some(interpreter) = script_interpreter(&path, kept, root)? {
-            todo.extend(add_spelled(files, root, &interpreter, &Reason::Interpreter { of: path })?);
+            let end = add_spelled(files, root, &interpreter, &Reason::Interpreter { of: path })?;
+            todo.extend(end.map(|end| (end, environments)));
         } else {
-            add_libraries(files, &mut search, &path, root)?;
+            for environment in environments {
+                add_libraries(files, &mut search, &path, environment, root)?;
+            }
         }
     }
     if rules.is_on(Rule::HwcapsBaseline) {
@@ -93,10 +120,10 @@ pub(super) fn add_libraries(
     files: &mut FileSet,
     search: &mut Search<'_>,
     path: &JailPath,
+    environment: &Environment,
     root: &Root,
 ) -> Result<(), FilesError> {
-    // What only the run's environment made the loader find was opened in the run, and is known from there.
-    let closure = match search.closure(path, &Environment::default()) {
+    let closure = match search.closure(path, environment) {
         Ok(closure) => closure,
         Err(SearchError::Elf { .. } | SearchError::NoFile { .. }) => return Ok(()),
         Err(error) => return Err(error.into()),

@@ -22,11 +22,12 @@ mod want;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::elf::{CacheError, SearchError};
+use crate::elf::{CacheError, Environment, SearchError};
 use crate::path::{Facts, JailPath};
 use crate::root::{Root, RootError};
 use crate::trace::{Conflict, Trace, is_temporary};
 
+use closure::Started;
 pub use closure::interpreter;
 pub use gather::REPAIR;
 pub use note::Note;
@@ -139,18 +140,22 @@ fn gathered(
     }
     rules::add_places(&mut files, trace, policy, root)?;
     rules::add_accounts(&mut files, trace, policy, root)?;
-    let mut objects: Vec<JailPath> = touched.executed().filter(|path| !strange.contains(*path)).cloned().collect();
-    objects.extend(choose::include(&mut files, &policy.include, root)?);
+    // What only the variables of a run made a loader find, the run has opened. Of what no run has started, nobody knows yet.
+    let executed: Vec<JailPath> = touched.executed().filter(|path| !strange.contains(*path)).cloned().collect();
+    let environments = closure::environments(trace, policy);
+    let included = Started { paths: choose::include(&mut files, &policy.include, root)?, environments: &environments };
+    let mut started = vec![Started { paths: executed, environments: &[Environment::default()] }, included];
     let mut closed = BTreeSet::new();
     loop {
-        closed.extend(objects.iter().cloned());
-        closure::close(&mut files, objects, &trace.store, root, &policy.rules)?;
+        closed.extend(started.iter().flat_map(|started| started.paths.iter().cloned()));
+        closure::close(&mut files, &started, &trace.store, root, &policy.rules)?;
         let known = files.wanted.len();
-        objects = traits::add(&mut files, &policy.rules, root)?;
+        let mut objects = traits::add(&mut files, &policy.rules, root)?;
         objects.retain(|object| !closed.contains(object));
         if objects.is_empty() && files.wanted.len() == known {
             break;
         }
+        started = vec![Started { paths: objects, environments: &environments }];
     }
     rules::add_sources(&mut files, policy, root)?;
     // From here on less is wanted, never more: what is left out brings nothing with it, and nothing brings it back.

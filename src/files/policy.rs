@@ -3,7 +3,7 @@
 //! A trace says what a run asked for; where more than one file set answers that, the policy picks one. The default is
 //! the one with which the traced run does the same again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use globset::{GlobBuilder, GlobMatcher};
 
@@ -24,6 +24,8 @@ pub struct Policy {
     pub exclude: Vec<Pattern>,
     /// As whom the image is run, where an engine has to look him up.
     pub user: Option<String>,
+    /// Variables that the image has besides those of the runs, or with other values.
+    pub variables: BTreeMap<String, String>,
     /// Directories whose content is the container's.
     pub volumes: Vec<JailPath>,
     /// Secrets that are packed all the same.

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use super::closure::{add_libraries, add_spelled};
 use super::{FileSet, FilesError, Policy, Reason, Rule, StatOnly, What};
-use crate::elf::{Search, mentions};
+use crate::elf::{Environment, Search, mentions};
 use crate::path::JailPath;
 use crate::root::Root;
 use crate::trace::{Header, Trace, is_kernels};
@@ -154,7 +154,7 @@ pub(super) fn add_unwinder(
         let reason = Reason::rule(Rule::ThreadUnwinder, of);
         for unwinder in &unwinders {
             if let Some(end) = add_spelled(files, root, unwinder.as_bytes(), &reason)? {
-                add_libraries(files, search, &end, root)?;
+                add_libraries(files, search, &end, &Environment::default(), root)?;
             }
         }
     }
