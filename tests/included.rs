@@ -107,6 +107,28 @@ fn what_its_loader_finds_by_the_variables_of_the_image_comes_along() {
 }
 
 #[test]
+fn what_it_lacks_is_told() {
+    let ground = Ground::glibc();
+    ground.tool("cc", "opt/away/libaway.so", &[]);
+    ground.compile("cc", "plugins/libcore.so", &["-shared", "-Wl,-soname,libcore.so"]);
+    ground.compile("cc", "plugins/libplug.so", &["-shared", "plugins/libcore.so"]);
+    ground.write("plugins/script.so", "#!/bin/awk -f\n");
+    fs_err::remove_file(ground.path("opt/away/libaway.so")).expect("it was made");
+    let (tree, include) = (ground.tree(), ["--include", "/tool", "--include", "/plugins"]);
+    let said = ground.build(&[&["-o", &tree], &include[..], &["--", "/app"]].concat());
+    for lack in [
+        "/tool, which comes with what is included, needs libaway.so,",
+        "/plugins/script.so, which comes with what is included, needs /bin/awk,",
+    ] {
+        assert!(said.contains(lack), "{lack}\n{said}");
+    }
+    assert!(!said.contains("needs libcore.so"), "what the program has by then\n{said}");
+    let (only, both) = (["--include", "/plugins/libplug.so"], format!("rootfs:{}", ground.context.text("only")));
+    let said = ground.build(&[&["-o", &both], &only[..], &["--", "/app"]].concat());
+    assert!(said.contains("/plugins/libplug.so, which comes with what is included, needs libcore.so,"), "{said}");
+}
+
+#[test]
 fn so_does_that_of_musl() {
     if !has(&["musl-gcc"]) {
         return;

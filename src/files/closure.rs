@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::rules::{add_baselines, add_unwinder};
 use super::{FileSet, FilesError, Policy, Reason, Rule, Rules, What};
-use crate::elf::{Environment, Role, Search, SearchError};
+use crate::elf::{Environment, Missing, Role, Search, SearchError};
 use crate::path::{JailPath, escape};
 use crate::root::{Root, RootError};
 use crate::trace::Trace;
@@ -19,6 +19,25 @@ use crate::trace::Trace;
 pub(super) struct Started<'a> {
     pub(super) paths: Vec<JailPath>,
     pub(super) environments: &'a [Environment],
+    /// What they lack is told: no run has shown that they work.
+    pub(super) is_told: bool,
+}
+
+/// What a file needs that is nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Lacking {
+    pub(super) of: JailPath,
+    /// The name of a library, or the path of an interpreter.
+    pub(super) name: Vec<u8>,
+    /// It is for a program to load, which may have this by then.
+    is_library: bool,
+}
+
+impl Lacking {
+    /// True if it may be found after all.
+    pub(super) fn may_be_had(&self, files: &FileSet) -> bool {
+        self.is_library && files.wanted.keys().any(|path| path.file_name() == self.name)
+    }
 }
 
 /// What the runs' variables, and those that the image has besides, tell a loader.
@@ -35,20 +54,19 @@ pub(super) fn environments(trace: &Trace, policy: &Policy) -> Vec<Environment> {
     environments
 }
 
-/// Adds what files need that are executed, or that are for a program to load.
+/// Adds what files need that are executed, or that are for a program to load; what of it is to be told.
 pub(super) fn close(
     files: &mut FileSet,
     started: &[Started<'_>],
     store: &BTreeMap<String, PathBuf>,
     root: &Root,
     rules: &Rules,
-) -> Result<(), FilesError> {
+) -> Result<BTreeSet<Lacking>, FilesError> {
     let mut search = Search::new(root)?;
-    let started =
-        started.iter().flat_map(|started| started.paths.iter().map(|path| (path.clone(), started.environments)));
+    let started = started.iter().flat_map(|started| started.paths.iter().map(move |path| (path.clone(), started)));
     let mut todo: Vec<_> = started.rev().collect();
-    let mut done = BTreeSet::new();
-    while let Some((path, environments)) = todo.pop() {
+    let (mut done, mut lacking) = (BTreeSet::new(), BTreeSet::new());
+    while let Some((path, started)) = todo.pop() {
         if !done.insert(path.clone()) {
             continue;
         }
@@ -58,12 +76,23 @@ pub(super) fn close(
             _ => continue,
         };
         if let Some(interpreter) = script_interpreter(&path, kept, root)? {
-            let end = add_spelled(files, root, &interpreter, &Reason::Interpreter { of: path })?;
-            todo.extend(end.map(|end| (end, environments)));
-        } else {
-            for environment in environments {
-                add_libraries(files, &mut search, &path, environment, root)?;
+            let end = add_spelled(files, root, &interpreter, &Reason::Interpreter { of: path.clone() })?;
+            if end.is_none() && started.is_told {
+                lacking.insert(Lacking { of: path, name: interpreter, is_library: false });
             }
+            todo.extend(end.map(|end| (end, started)));
+            continue;
+        }
+        let mut missing: Option<BTreeSet<Missing>> = None;
+        for environment in started.environments {
+            let found = add_libraries(files, &mut search, &path, environment, root)?;
+            // What is there with other variables is no fault of the file's.
+            missing = Some(missing.map_or_else(|| found.clone(), |missing| &missing & &found));
+        }
+        if started.is_told {
+            let is_library = search.elf(&path).is_ok_and(|elf| elf.interpreter.is_none());
+            let missing = missing.into_iter().flatten();
+            lacking.extend(missing.map(|Missing { of, name }| Lacking { of, name, is_library }));
         }
     }
     if rules.is_on(Rule::HwcapsBaseline) {
@@ -72,7 +101,7 @@ pub(super) fn close(
     if rules.is_on(Rule::ThreadUnwinder) {
         add_unwinder(files, &mut search, &done, root)?;
     }
-    Ok(())
+    Ok(lacking)
 }
 
 /// The interpreter of the script at `path`, whose content may be a `kept` one; `None` if it is no script.
@@ -115,17 +144,17 @@ pub(super) fn add_spelled(
     Ok(Some(walk.end))
 }
 
-/// Adds what the loader opens for an ELF file; anything else needs nothing.
+/// Adds what the loader opens for an ELF file, and returns what it does not find; anything else needs nothing.
 pub(super) fn add_libraries(
     files: &mut FileSet,
     search: &mut Search<'_>,
     path: &JailPath,
     environment: &Environment,
     root: &Root,
-) -> Result<(), FilesError> {
+) -> Result<BTreeSet<Missing>, FilesError> {
     let closure = match search.closure(path, environment) {
         Ok(closure) => closure,
-        Err(SearchError::Elf { .. } | SearchError::NoFile { .. }) => return Ok(()),
+        Err(SearchError::Elf { .. } | SearchError::NoFile { .. }) => return Ok(BTreeSet::new()),
         Err(error) => return Err(error.into()),
     };
     for (end, object) in closure.objects {
@@ -144,7 +173,7 @@ pub(super) fn add_libraries(
     for guide in closure.guides {
         add_spelled(files, root, &guide, &Reason::Library { of: path.clone(), soname: escape(&guide) })?;
     }
-    Ok(())
+    Ok(closure.missing)
 }
 
 #[cfg(test)]

@@ -23,12 +23,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::elf::{CacheError, Environment, SearchError};
-use crate::path::{Facts, JailPath};
+use crate::path::{Facts, JailPath, escape};
 use crate::root::{Root, RootError};
 use crate::trace::{Conflict, Trace, is_temporary};
 
-use closure::Started;
 pub use closure::interpreter;
+use closure::{Lacking, Started};
 pub use gather::REPAIR;
 pub use note::Note;
 pub use policy::{Accounts, Listing, Pattern, PatternError, Policy, Purpose, Rule, Rules, StatOnly, Switch};
@@ -143,20 +143,24 @@ fn gathered(
     // What only the variables of a run made a loader find, the run has opened. Of what no run has started, nobody knows yet.
     let executed: Vec<JailPath> = touched.executed().filter(|path| !strange.contains(*path)).cloned().collect();
     let environments = closure::environments(trace, policy);
-    let included = Started { paths: choose::include(&mut files, &policy.include, root)?, environments: &environments };
-    let mut started = vec![Started { paths: executed, environments: &[Environment::default()] }, included];
-    let mut closed = BTreeSet::new();
+    let included = choose::include(&mut files, &policy.include, root)?;
+    let included = Started { paths: included, environments: &environments, is_told: true };
+    let executed = Started { paths: executed, environments: &[Environment::default()], is_told: false };
+    let mut started = vec![executed, included];
+    let (mut closed, mut lacking) = (BTreeSet::new(), BTreeSet::new());
     loop {
         closed.extend(started.iter().flat_map(|started| started.paths.iter().cloned()));
-        closure::close(&mut files, &started, &trace.store, root, &policy.rules)?;
+        lacking.extend(closure::close(&mut files, &started, &trace.store, root, &policy.rules)?);
         let known = files.wanted.len();
         let mut objects = traits::add(&mut files, &policy.rules, root)?;
         objects.retain(|object| !closed.contains(object));
         if objects.is_empty() && files.wanted.len() == known {
             break;
         }
-        started = vec![Started { paths: objects, environments: &environments }];
+        started = vec![Started { paths: objects, environments: &environments, is_told: false }];
     }
+    lacking.retain(|lacking| !lacking.may_be_had(&files));
+    notes.extend(lacking.into_iter().map(|Lacking { of, name, .. }| Note::Lacks { path: of, needs: escape(&name) }));
     rules::add_sources(&mut files, policy, root)?;
     // From here on less is wanted, never more: what is left out brings nothing with it, and nothing brings it back.
     choose::exclude(&mut files, &exclusions, root, &mut notes);

@@ -28,6 +28,8 @@ pub enum Note {
     Excluded { path: JailPath },
     /// The user left out what would not be in the image anyway.
     NothingExcluded { pattern: String },
+    /// It comes with what the user named, and needs a library or an interpreter that is nowhere.
+    Lacks { path: JailPath, needs: String },
     /// It looks like a secret, so it is not packed; of accounts, the hashes are not.
     Secret { path: JailPath, kind: String },
     /// A variable that looks like a secret, so the image does not have it.
