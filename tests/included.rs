@@ -138,3 +138,16 @@ fn so_does_that_of_musl() {
     ground.write("etc/ld-musl-x86_64.path", "/opt/listed\n");
     ground.prove();
 }
+
+/// A link is what authselect(8) leaves there.
+#[test]
+fn name_services_are_read_through_a_link() {
+    let ground = Ground::glibc();
+    ground.compile("cc", "lib/x86_64-linux-gnu/libnss_odd.so.2", &["-shared"]);
+    ground.write("etc/authselect/nsswitch.conf", "passwd: files odd\n");
+    std::os::unix::fs::symlink("authselect/nsswitch.conf", ground.path("etc/nsswitch.conf")).expect("it is not there");
+    let (tree, rule) = (ground.tree(), ["--rule", "nss-services=on"]);
+    let include = ["--include", "/etc/nsswitch.conf", "--include", "/lib/x86_64-linux-gnu/libc.so.6"];
+    ground.build(&[&["-o", &tree], &rule[..], &include, &["--", "/app"]].concat());
+    assert!(ground.context.path("tree/lib/x86_64-linux-gnu/libnss_odd.so.2").exists());
+}

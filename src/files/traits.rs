@@ -75,11 +75,9 @@ fn is_python_landmark(path: &JailPath) -> bool {
 /// of a distribution lie beside the C library. One that is not there is as one that knows nothing.
 fn add_services(files: &mut FileSet, root: &Root) -> Result<Vec<JailPath>, RootError> {
     let path = JailPath::literal(b"/etc/nsswitch.conf");
-    let is_file = root.facts(&path)?.is_some_and(|facts| facts.is_file());
-    if !is_file || !files.contains(&path) {
-        return Ok(Vec::new());
-    }
-    let text = root.read(&path, u64::MAX)?;
+    // Some distributions have a link there, to what a tool of theirs has written (authselect(8)).
+    let text = if files.contains(&path) { root.read_through_links(path.as_bytes(), u64::MAX)? } else { None };
+    let Some(text) = text else { return Ok(Vec::new()) };
     let libcs = files.wanted.keys().filter(|path| path.file_name() == b"libc.so.6");
     let directories: BTreeSet<JailPath> = libcs.filter_map(JailPath::parent).collect();
     let modules = services(&text).into_iter().map(|service| [b"libnss_", service, b".so.2"].concat());
