@@ -181,8 +181,11 @@ fn the_library_for_every_processor() {
         fs_err::write(work.join("main.c"), "int answer(void); int main(void) { return answer() - 42; }\n")
             .expect("the directory can be written");
         fs_err::write(work.join("answer.c"), "int answer(void) { return 42; }\n").expect("it can be written");
-        let script = "gcc -shared -fPIC -o libs/libanswer.so answer.c && gcc -o main main.c -Llibs -lanswer \
-                      && cp libs/libanswer.so libs/glibc-hwcaps/x86-64-v2/";
+        // The plain one needs what the other does without.
+        let script = "gcc -shared -fPIC -o libs/glibc-hwcaps/x86-64-v2/libanswer.so answer.c \
+                      && gcc -shared -fPIC -o libs/libplain.so answer.c \
+                      && gcc -shared -fPIC -o libs/libanswer.so -Wl,--no-as-needed answer.c -Llibs -lplain \
+                      && gcc -o main main.c -Llibs -lanswer -Wl,-rpath-link,libs";
         outcome_of(limited("sh").args(["-c", script]).current_dir(work)).success();
     });
     let run = |name: &str| {

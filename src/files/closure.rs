@@ -63,6 +63,12 @@ pub(super) fn close(
     rules: &Rules,
 ) -> Result<BTreeSet<Lacking>, FilesError> {
     let mut search = Search::new(root)?;
+    let mut environments: Vec<&Environment> = Vec::new();
+    for environment in started.iter().flat_map(|started| started.environments) {
+        if !environments.contains(&environment) {
+            environments.push(environment);
+        }
+    }
     let started = started.iter().flat_map(|started| started.paths.iter().map(move |path| (path.clone(), started)));
     let mut todo: Vec<_> = started.rev().collect();
     let (mut done, mut lacking) = (BTreeSet::new(), BTreeSet::new());
@@ -96,7 +102,7 @@ pub(super) fn close(
         }
     }
     if rules.is_on(Rule::HwcapsBaseline) {
-        add_baselines(files, root)?;
+        add_baselines(files, &mut search, &environments, root)?;
     }
     if rules.is_on(Rule::ThreadUnwinder) {
         add_unwinder(files, &mut search, &done, root)?;

@@ -108,13 +108,22 @@ fn source(compiled: &JailPath) -> Option<JailPath> {
     Some(cache.parent()?.join(&[name, b".py"].concat()))
 }
 
-/// glibc picks a library from `glibc-hwcaps` by the processor at hand: another one needs the plain copy.
-pub(super) fn add_baselines(files: &mut FileSet, root: &Root) -> Result<(), FilesError> {
+/// glibc picks a library from `glibc-hwcaps` by the processor at hand: another one needs the plain copy, and what that
+/// needs.
+pub(super) fn add_baselines(
+    files: &mut FileSet,
+    search: &mut Search<'_>,
+    environments: &[&Environment],
+    root: &Root,
+) -> Result<(), FilesError> {
     let variants: Vec<JailPath> = files.wanted.keys().filter(|path| baseline(path).is_some()).cloned().collect();
     for variant in variants {
         if let Some(plain) = baseline(&variant) {
             let reason = Reason::rule(Rule::HwcapsBaseline, variant);
-            add_spelled(files, root, plain.as_bytes(), &reason)?;
+            let Some(end) = add_spelled(files, root, plain.as_bytes(), &reason)? else { continue };
+            for environment in environments {
+                add_libraries(files, search, &end, environment, root)?;
+            }
         }
     }
     Ok(())
