@@ -1,9 +1,11 @@
 //! From what an image says of itself, or what its Dockerfile says, to a draft.
 
+use std::collections::BTreeSet;
+
 use super::draft::{Described, Draft, Readiness};
 use crate::image::oci::RunConfig;
 use crate::manifest::Healthcheck;
-use crate::profile::{Command, HealthCheck, Seconds, StopSignal};
+use crate::profile::{Command, HealthCheck, Seconds, StopSignal, is_port};
 
 /// There is nothing to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -24,19 +26,23 @@ pub fn told(config: &RunConfig, origin: &str) -> Result<Draft, NoCommand> {
     let mut draft = Draft { origin: origin.to_owned(), run, ..Draft::default() };
     for variable in config.env.iter().flatten() {
         let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
-        draft.env.insert(name.to_owned(), value.to_owned());
+        if !name.is_empty() {
+            draft.env.insert(name.to_owned(), value.to_owned());
+        }
     }
     let said = |word: &Option<String>| word.clone().filter(|word| !word.is_empty());
     draft.cwd = said(&config.working_dir).filter(|directory| directory.starts_with('/') && directory != "/");
     let spelled = |port: &String| if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
     let ports = config.exposed_ports.iter().flatten().map(|(port, _)| spelled(port));
+    let (ports, odd): (BTreeSet<_>, BTreeSet<_>) = ports.partition(|port| is_port(port));
+    draft.notes.extend(odd.iter().map(|port| format!("`{port}` is no port, and is left out.")));
     let labels = config.labels.clone().into_iter().flatten();
     draft.image = Described {
         // An empty one too: else the first workload's program would be put before the arguments.
         entrypoint: Some(entrypoint),
         cmd: (!cmd.is_empty()).then_some(cmd),
         user: said(&config.user),
-        ports: ports.collect(),
+        ports,
         volumes: config.volumes.iter().flatten().map(|(volume, _)| volume.clone()).collect(),
         // minjail gives each image its own.
         labels: labels.filter(|(name, _)| !name.starts_with("org.minjail.")).collect(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::model::{Command, Seconds};
+use super::model::{Command, Seconds, odd_variable};
 use super::signal::StopSignal;
 
 /// How the image is described; what is left out is taken from the first workload.
@@ -79,10 +79,33 @@ impl Image {
         if let Some(volume) = self.volumes.iter().find(|volume| !volume.starts_with('/')) {
             return Some(format!("the volume `{volume}` is not an absolute path"));
         }
+        if let Some(directory) = self.workdir.as_ref().filter(|directory| !directory.starts_with('/')) {
+            return Some(format!("the working directory `{directory}` is not an absolute path"));
+        }
+        if let Some(port) = self.ports.iter().find(|port| !is_port(port)) {
+            return Some(format!("`{port}` is no port as `80`, `80/tcp` or `53/udp`"));
+        }
+        if self.entrypoint.as_ref().and_then(|words| words.first()).is_some_and(String::is_empty) {
+            return Some("the entrypoint begins with an empty word, which is no program".to_owned());
+        }
+        if self.healthcheck.as_ref().is_some_and(|check| check.retries == Some(0)) {
+            return Some("the health check has 0 `retries`: an engine wants one at least".to_owned());
+        }
+        if let Some(fault) = odd_variable(&self.env) {
+            return Some(fault);
+        }
         let is_name = |name: &&String| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
         let odd = self.architecture.as_ref().filter(|name| name.is_empty() || !is_name(name))?;
         Some(format!("the architecture `{odd}` is no name as `amd64`, `arm64` or `386`"))
     }
+}
+
+/// True for a port as images spell it (OCI image-spec, `config.md`, `ExposedPorts`).
+pub fn is_port(text: &str) -> bool {
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let is_number =
+        number.bytes().all(|byte| byte.is_ascii_digit()) && number.parse::<u16>().is_ok_and(|port| port > 0);
+    is_number && matches!(protocol, "tcp" | "udp" | "sctp")
 }
 
 impl HealthCheck {

@@ -213,6 +213,19 @@ mod tests {
             ("workloads: {a: {run: x, state: [var]}}\n", "absolute"),
             ("workloads: {a: {run: x, probes: [{command: z}]}}\n", "ready"),
             ("workloads: {a: {run: x, ready: {port: 1}, probes: [{}]}}\n", "exactly one"),
+            ("workloads: {a: {run: x, stop: {signal: QUIT}}}\n", "no `ready`"),
+            ("workloads: {a: {run: x, stop: {command: halt}}}\n", "no `ready`"),
+            ("workloads: {a: {run: x, ready: {port: 0}}}\n", "0 is no port"),
+            ("workloads: {a: {run: x, ready: {port: 1}, probes: [{tcp: {port: 0, contains: y}}]}}\n", "0 is no port"),
+            ("workloads: {a: {run: x, ready: {http: {port: 1, status: 99}}}}\n", "99 is no status"),
+            ("workloads: {a: {run: x, env: {A=B: c}}}\n", "`A=B` cannot be"),
+            ("workloads: {a: {run: x}}\nimage: {env: {'': c}}\n", "`` cannot be"),
+            ("workloads: {a: {run: x}}\nimage: {env: {A: \"b\\0\"}}\n", "`A` cannot be"),
+            ("workloads: {a: {run: x}}\nimage: {workdir: srv}\n", "`srv` is not an absolute path"),
+            ("workloads: {a: {run: x}}\nimage: {ports: [80, http]}\n", "`http` is no port"),
+            ("workloads: {a: {run: x}}\nimage: {ports: [65536/tcp]}\n", "`65536/tcp` is no port"),
+            ("workloads: {a: {run: x}}\nimage: {entrypoint: ['']}\n", "empty word"),
+            ("workloads: {a: {run: x, ready: {port: 1}}}\nimage: {healthcheck: {run: check, retries: 0}}\n", "0 `retries`"),
         ] {
             let told = told(text);
             assert!(told.contains(fault), "{fault} is in: {told}");

@@ -15,7 +15,7 @@ mod shipped;
 mod signal;
 
 pub use files::{Accounts, Division, Files, Listing, Mtime, StatOnly, UnknownWord};
-pub use image::{HealthCheck, Image};
+pub use image::{HealthCheck, Image, is_port};
 pub use load::{LoadError, Mistake, load};
 pub use model::{Check, Command, Expect, Http, Network, Probe, Profile, Seconds, Stop, Tcp, Workload};
 pub use ready::{Moment, Ready};

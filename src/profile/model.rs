@@ -259,6 +259,9 @@ impl Workload {
 
     fn nonsense(&self) -> Option<String> {
         let ready = self.ready.as_ref();
+        if let Some(fault) = odd_variable(&self.env) {
+            return Some(fault);
+        }
         let waited = ready.into_iter().flat_map(|ready| ready.file.iter().chain(&ready.socket));
         let mut absolute = self.state.iter().chain(&self.cwd).chain(waited);
         if let Some(path) = absolute.find(|path| !path.starts_with('/')) {
@@ -276,6 +279,11 @@ impl Workload {
         if !self.probes.is_empty() && self.ready.is_none() {
             return Some("it has probes, but `ready` does not say when they can be asked".to_owned());
         }
+        if self.stop != Stop::default() && self.ready.is_none() {
+            return Some(
+                "`stop` says how it is stopped, but it has no `ready`: it runs until it ends by itself".to_owned(),
+            );
+        }
         for probe in &self.probes {
             let kinds = [probe.http.is_some(), probe.tcp.is_some(), probe.command.is_some()];
             if kinds.iter().filter(|given| **given).count() != 1 {
@@ -285,7 +293,20 @@ impl Workload {
                 return Some("`status` and `stdout` beside a probe belong to a command".to_owned());
             }
         }
-        None
+        self.out_of_range()
+    }
+
+    /// A number that is none of those that the schema allows.
+    fn out_of_range(&self) -> Option<String> {
+        let asked = self.probes.iter().filter_map(|probe| probe.http.as_ref());
+        let mut https = self.ready.iter().filter_map(|ready| ready.http.as_ref()).chain(asked);
+        let tcp = self.probes.iter().filter_map(|probe| probe.tcp.as_ref()).map(|tcp| tcp.port);
+        let waited = self.ready.iter().filter_map(|ready| ready.port);
+        if https.clone().map(|http| http.port).chain(tcp).chain(waited).any(|port| port == 0) {
+            return Some("0 is no port at which anything listens".to_owned());
+        }
+        let odd = https.find(|http| !(100..=599).contains(&http.status))?;
+        Some(format!("{} is no status of an HTTP answer: these are 100 to 599", odd.status))
     }
 }
 
@@ -334,6 +355,16 @@ impl Tcp {
     pub fn is_answered(&self, text: &[u8]) -> bool {
         contains(text, self.contains.as_bytes())
     }
+}
+
+/// What is wrong with the names or values of variables (`environ(7)`).
+pub(super) fn odd_variable(env: &BTreeMap<String, String>) -> Option<String> {
+    let (name, _) =
+        env.iter().find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'))?;
+    let name = crate::path::escape(name.as_bytes());
+    Some(format!(
+        "the variable `{name}` cannot be: a name has no `=` and is not empty, and neither it nor its value has NUL"
+    ))
 }
 
 fn contains(text: &[u8], wanted: &[u8]) -> bool {
