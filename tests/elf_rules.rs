@@ -344,6 +344,26 @@ fn a_cache_that_is_none_is_passed_over() {
     assert!(matches!(closure.notes.first(), Some(Note::UselessCache { .. })));
 }
 
+/// `ldconfig` marks a library for i386 that needs no C library as of none, and the loader takes it all the same.
+#[test]
+fn libraries_without_a_c_library_are_found_in_the_cache() {
+    if !Path::new("/lib/ld-linux.so.2").exists() {
+        return;
+    }
+    let shop = Workshop::new();
+    let alone = ["-m32", "-nostdlib"];
+    shop.library("opt/listed/libalone.so", &alone, &[]);
+    shop.program("program", &[&alone[..], &["-no-pie", "-Wl,-e,main"]].concat(), &["opt/listed/libalone.so"]);
+    fs_err::create_dir(shop.at("etc")).unwrap();
+    fs_err::write(shop.at("etc/ld.so.conf"), "/opt/listed\n").unwrap();
+    assert!(Command::new("/sbin/ldconfig").arg("-r").arg(shop.at("")).status().unwrap().success());
+    let root = Root::open(&shop.at("")).unwrap();
+    let mut search = Search::new(&root).unwrap();
+    assert_eq!(search.cache().unwrap().entries()[0].flags, 1);
+    let closure = search.closure(&JailPath::parse(b"/program").unwrap(), &Environment::default()).unwrap();
+    assert!(closure.objects.contains_key(&JailPath::parse(b"/opt/listed/libalone.so").unwrap()));
+}
+
 /// A glibc that was built for a prefix of its own, as Nix builds it, looks into no cache but that of its prefix.
 #[test]
 fn every_loader_has_the_cache_that_is_built_into_it() {

@@ -341,10 +341,10 @@ impl Loading<'_, '_> {
         };
         let flags = self.loader.machine.cache_flags;
         let mut paths = Vec::new();
-        for entry in cache.lookup(name).iter().filter(|entry| flags.is_none_or(|flags| flags == entry.flags)) {
+        for entry in cache.lookup(name).iter().filter(|entry| flags.is_empty() || flags.contains(&entry.flags)) {
             paths.push(entry.path.clone());
             // The first one for all processors decides. Only where the flags are not known may a later one fit better.
-            if entry.hwcap == 0 && flags.is_some() {
+            if entry.hwcap == 0 && !flags.is_empty() {
                 break;
             }
         }

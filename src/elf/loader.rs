@@ -41,8 +41,8 @@ pub(super) struct Machine {
     pub(super) hwcaps: &'static [&'static str],
     /// Names of which glibc before 2.37 makes subdirectories, one in another.
     pub(super) legacy: &'static [&'static str],
-    /// What `ldconfig` marks the machine's libraries with (glibc, `sysdeps/generic/ldconfig.h`).
-    pub(super) cache_flags: Option<u32>,
+    /// What `ldconfig` marks the machine's libraries with (glibc, `sysdeps/generic/ldconfig.h`); none: it is not known.
+    pub(super) cache_flags: &'static [u32],
 }
 
 /// The cache of a distribution's own loader.
@@ -67,7 +67,7 @@ const UNKNOWN: Machine = Machine {
     platforms: &[],
     hwcaps: &[],
     legacy: &["tls"],
-    cache_flags: None,
+    cache_flags: &[],
 };
 
 static MACHINES: [Machine; 9] = [
@@ -82,7 +82,7 @@ static MACHINES: [Machine; 9] = [
         platforms: &["x86_64", "haswell", "xeon_phi"],
         hwcaps: &["x86-64-v4", "x86-64-v3", "x86-64-v2"],
         legacy: &["tls", "haswell", "xeon_phi", "avx512_1", "x86_64"],
-        cache_flags: Some(0x303),
+        cache_flags: &[0x303],
     },
     Machine {
         number: EM_X86_64,
@@ -94,7 +94,7 @@ static MACHINES: [Machine; 9] = [
         platforms: &["x86_64", "haswell", "xeon_phi"],
         hwcaps: &["x86-64-v4", "x86-64-v3", "x86-64-v2"],
         legacy: &["tls", "haswell", "xeon_phi", "avx512_1", "x86_64"],
-        cache_flags: Some(0x803),
+        cache_flags: &[0x803],
     },
     Machine {
         number: EM_386,
@@ -106,7 +106,8 @@ static MACHINES: [Machine; 9] = [
         platforms: &["i386", "i486", "i586", "i686", "haswell", "xeon_phi"],
         hwcaps: &[],
         legacy: &["tls", "i386", "i486", "i586", "i686", "sse2", "haswell", "xeon_phi"],
-        cache_flags: Some(0x003),
+        // Those that need no C library are marked as of none (glibc, `sysdeps/generic/dl-cache.h`).
+        cache_flags: &[0x003, 0x001],
     },
     Machine {
         number: EM_AARCH64,
@@ -118,7 +119,7 @@ static MACHINES: [Machine; 9] = [
         platforms: &["aarch64"],
         hwcaps: &[],
         legacy: &["tls", "atomics", "aarch64"],
-        cache_flags: Some(0xa03),
+        cache_flags: &[0xa03],
     },
     Machine {
         number: EM_ARM,
@@ -130,7 +131,7 @@ static MACHINES: [Machine; 9] = [
         platforms: &["v6l", "v7l", "v8l"],
         hwcaps: &[],
         legacy: &["tls", "v6l", "v7l", "v8l", "vfp", "neon"],
-        cache_flags: Some(0x903),
+        cache_flags: &[0x903],
     },
     Machine {
         number: EM_RISCV,
@@ -142,7 +143,7 @@ static MACHINES: [Machine; 9] = [
         platforms: &[],
         hwcaps: &[],
         legacy: &["tls"],
-        cache_flags: None,
+        cache_flags: &[],
     },
     Machine {
         number: EM_PPC64,
@@ -154,7 +155,7 @@ static MACHINES: [Machine; 9] = [
         platforms: &["power8", "power9", "power10"],
         hwcaps: &["power10", "power9"],
         legacy: &["tls", "power8", "power9", "power10"],
-        cache_flags: Some(0x503),
+        cache_flags: &[0x503],
     },
     Machine {
         number: EM_S390,
@@ -166,7 +167,7 @@ static MACHINES: [Machine; 9] = [
         platforms: &["z13", "z14", "z15", "z16"],
         hwcaps: &["z16", "z15", "z14", "z13"],
         legacy: &["tls", "z13", "z14", "z15", "z16"],
-        cache_flags: Some(0x403),
+        cache_flags: &[0x403],
     },
 ];
 
