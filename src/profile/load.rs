@@ -119,7 +119,12 @@ fn mistake(file: &str, text: &str, error: &serde_yaml::Error) -> Mistake {
     let what = match what {
         "expected sequence start" => "a list is expected here, as `[one, other]`",
         "expected mapping start" => "names with values are expected here, as `name: value`",
-        "invalid u64" => "a whole number is expected here",
+        "invalid u64" | "invalid u32" => "a whole number is expected here",
+        "invalid u16" => "a whole number is expected here, at most 65535",
+        "invalid u8" => "a whole number is expected here, at most 255",
+        "cannot deserialize null into string; use Option<String>" => {
+            "a text is expected here; one with nothing in it is `''`"
+        }
         what => what,
     };
     let text = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
@@ -176,6 +181,10 @@ mod tests {
             ("workloads:\n  a:\n    run: yes\n", "app.yaml:3:10: ", "quotes", "run: yes"),
             ("workloads: {a: {run: x, setup: y}}\n", "app.yaml:1:32: ", "a list", "setup: y"),
             ("workloads: {a: {run: x, timeout: -1}}\n", "app.yaml:1:34: ", "a whole number", "timeout: -1"),
+            ("workloads: {a: {run: x, ready: {port: 65536}}}\n", "app.yaml:1:39: ", "at most 65535", "port: 65536"),
+            ("workloads: {a: {run: x, expect: {status: 256}}}\n", "app.yaml:1:42: ", "at most 255", "status: 256"),
+            ("workloads: {a: {run: x, env: {A: }}}\n", "app.yaml:1:", "a text is expected", "env: {A: }"),
+            ("workloads: {a: {run: [x, ~]}}\n", "app.yaml:1:26: ", "a text is expected", "run: [x, ~]"),
             ("text\n", "app.yaml:1:1: ", "names with values", "text"),
             ("workloads: [\n", "app.yaml:", "", " | "),
         ];
