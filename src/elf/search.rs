@@ -42,7 +42,7 @@ pub enum SearchError {
 
 /// Answers where the loaders of a root find what ELF files need.
 ///
-/// Holds `/etc/ld.so.cache`, `/etc/ld.so.conf` and `/etc/ld.so.preload` of the root, and all that it has read: use one
+/// Holds `/etc/ld.so.cache`, or else `/etc/ld.so.conf`, and `/etc/ld.so.preload` of the root, and all that it has read: use one
 /// for all files of a root, and make a new one when the root has changed.
 ///
 /// ```
@@ -66,8 +66,8 @@ pub struct Search<'root> {
     pub(super) root: &'root Root,
     /// The caches of the loaders, by their paths.
     caches: BTreeMap<Vec<u8>, Arc<Cache>>,
-    /// The directories of `/etc/ld.so.conf`. Loaders do not read it: it stands in for a cache that is not there (images
-    /// without one get it made when they start).
+    /// The directories of `/etc/ld.so.conf`, if there is no cache. Loaders do not read it: it stands in for a cache that is
+    /// not there (images without one get it made when they start).
     pub(super) conf: Vec<Vec<u8>>,
     /// The names in `/etc/ld.so.preload`.
     pub(super) preload: Vec<Vec<u8>>,
@@ -100,10 +100,11 @@ impl<'root> Search<'root> {
     pub fn new(root: &'root Root) -> Result<Self, SearchError> {
         let cache = contents(root, LD_CACHE)?.map(|file| LdCache::parse(&file)).transpose();
         let preload = contents(root, LD_PRELOAD)?.unwrap_or_default();
+        let conf = if matches!(cache, Ok(None)) { ld_so_conf(root)? } else { Vec::new() };
         Ok(Self {
             root,
             caches: BTreeMap::from([(LD_CACHE.to_vec(), Arc::new(cache))]),
-            conf: ld_so_conf(root)?,
+            conf,
             preload: preload_file(&preload),
             seen: BTreeMap::new(),
             elves: BTreeMap::new(),
