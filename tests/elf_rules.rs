@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use minjail::elf::{CacheEntry, Closure, Environment, LdCache, Note, Search};
+use minjail::elf::{CacheEntry, Closure, Environment, LdCache, Note, Search, SearchError};
 use minjail::path::JailPath;
 use minjail::root::Root;
 
@@ -342,6 +342,61 @@ fn a_cache_that_is_none_is_passed_over() {
     let closure = Search::new(&root).unwrap().closure(&path, &Environment::default()).unwrap();
     assert!(closure.missing.iter().any(|missing| missing.name == b"libc.so.6"));
     assert!(matches!(closure.notes.first(), Some(Note::UselessCache { .. })));
+}
+
+/// A program for this machine that needs `needed` and has an RPATH.
+fn crafted(needed: &[String], rpath: &str) -> Vec<u8> {
+    const BASE: u64 = 0x40_0000;
+    let words = |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let (mut strings, mut dynamic) = (vec![0], Vec::new());
+    for (tag, text) in needed.iter().map(|name| (1, name.as_str())).chain([(15, rpath)]) {
+        dynamic.extend(words(&[tag, strings.len() as u64]));
+        strings.extend([text.as_bytes(), b"\0"].concat());
+    }
+    let interpreter = b"/lib64/ld-linux-x86-64.so.2\0\0\0\0\0";
+    let (start, size) = (64 + 3 * 56, dynamic.len() as u64 + 48);
+    let after = start + interpreter.len() as u64;
+    dynamic.extend(words(&[5, BASE + after + size, 10, strings.len() as u64, 0, 0]));
+    let whole = after + size + strings.len() as u64;
+    // `e_type` 2, `e_machine` 62, `e_version` 1; `e_flags` and the sizes of headers in the last two.
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    file.extend(words(&[2 | 62 << 16 | 1 << 32, BASE, 64, 0, 64 << 32 | 56 << 48, 3]));
+    for (kind, at, size) in [(3, start, interpreter.len() as u64), (1, 0, whole), (2, after, size)] {
+        file.extend(words(&[kind | 7 << 32, at, BASE + at, 0, size, size, 8]));
+    }
+    [file.as_slice(), interpreter, &dynamic, &strings].concat()
+}
+
+/// Of what nobody ran, the file alone says how long it takes to find what it needs.
+#[test]
+fn no_file_keeps_us_busy() {
+    let many: Vec<String> = (0..60_000).map(|number| format!("{number:x}")).collect();
+    let directories: Vec<String> = (0..40_000).map(|number| format!("/{number:x}")).collect();
+    let deep = format!("deep/{}", ["d"; 1000].join("/"));
+    let origins = format!("/$PLATFORM$PLATFORM$PLATFORM{}", "$ORIGIN".repeat(30_000));
+    let parts = "$ORIGIN:".repeat(30_000);
+    for (needed, rpath, place, is_endless) in [
+        (&many[..], directories.join(":"), "", true),
+        (&many[..2], "/links".to_owned(), "", false),
+        (&many[..2], origins, "", false),
+        (&many[..], parts, deep.as_str(), true),
+        (&many[..2], directories.join(":"), "", false),
+    ] {
+        let shop = Workshop::new();
+        for directory in [place, "links"] {
+            fs_err::create_dir_all(shop.at(directory)).unwrap();
+        }
+        for name in ["tls", "haswell", "xeon_phi", "avx512_1", "x86_64"] {
+            fs_err::os::unix::fs::symlink(".", shop.at("links").join(name)).unwrap();
+        }
+        fs_err::write(shop.at(place).join("program"), crafted(needed, &rpath)).unwrap();
+        let root = Root::open(&shop.at("")).unwrap();
+        let path = JailPath::parse(format!("/{place}/program").as_bytes()).unwrap();
+        match Search::new(&root).unwrap().closure(&path, &Environment::default()) {
+            Ok(closure) => assert!(!is_endless && closure.missing.len() == 3, "{:?}", closure.missing.len()),
+            Err(error) => assert!(is_endless && matches!(error, SearchError::Endless { .. }), "{error}"),
+        }
+    }
 }
 
 /// `ldconfig` marks a library for i386 that needs no C library as of none, and the loader takes it all the same.

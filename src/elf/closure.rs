@@ -1,9 +1,10 @@
 //! The loader's work, done over: what it opens for one ELF file, in its order and by its rules.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::answer::{Closure, Missing, Need, Note, Role};
-use super::loader::{Flavour, LD_CACHE, Loader, is_musl_itself, musl_list};
+use super::loader::{Flavour, LD_CACHE, Loader, PATH_MAX, is_musl_itself, musl_list};
 use super::read::{Elf, Kind};
 use super::search::{Environment, LD_PRELOAD, Search, SearchError, Seen};
 use crate::path::JailPath;
@@ -12,8 +13,6 @@ use crate::path::JailPath;
 struct Loaded {
     seen: Arc<Seen>,
     elf: Arc<Elf>,
-    /// The names by which it answers, besides its soname.
-    names: Vec<Vec<u8>>,
     /// What `$ORIGIN` stands for.
     origin: Vec<u8>,
     spelled: Vec<u8>,
@@ -33,14 +32,23 @@ enum Place {
 /// What a search found: builds for some processors, then the one for all.
 type Found = Vec<(Vec<u8>, Arc<Seen>, Arc<Elf>)>;
 
+/// No program needs a tenth as often something, counting every library that does.
+const MOST_NEEDS: usize = 1 << 18;
+
 struct Loading<'search, 'root> {
     search: &'search mut Search<'root>,
     environment: &'search Environment,
     loader: Arc<Loader>,
     /// The program, or the library alone, is the first.
     loaded: Vec<Loaded>,
+    /// The first in the list that answers to each name.
+    names: BTreeMap<Vec<u8>, usize>,
+    /// Where each file is in the list, by device and inode.
+    places: BTreeMap<(u64, u64), usize>,
     /// Where the loader itself is in the list, if it was found.
     itself: Option<usize>,
+    /// How often something was needed.
+    needs: usize,
     closure: Closure,
 }
 
@@ -50,7 +58,7 @@ impl Search<'_> {
     /// A static program needs nothing; nor does a file that is not linked yet.
     ///
     /// # Errors
-    /// `object` is not an ELF file or cannot be read. What `object` needs and is not there is no error here: it is in
+    /// `object` is not an ELF file or cannot be read, or was made to keep its reader busy. What `object` needs and is not there is no error here: it is in
     /// [`Closure::missing`].
     pub fn closure(&mut self, object: &JailPath, environment: &Environment) -> Result<Closure, SearchError> {
         let (seen, elf) = self.start(object)?;
@@ -65,7 +73,10 @@ impl Search<'_> {
             environment,
             loader,
             loaded: Vec::new(),
+            names: BTreeMap::new(),
+            places: BTreeMap::new(),
             itself: None,
+            needs: 0,
             closure: Closure::default(),
         };
         // The kernel runs a program where its links end (`proc_pid_exe(5)`); a library is where it was opened.
@@ -75,6 +86,9 @@ impl Search<'_> {
         loading.preload();
         loading.follow();
         let mut closure = loading.closure;
+        if self.is_spent() {
+            return Err(SearchError::Endless { path: object.clone() });
+        }
         closure.objects.remove(&seen.end);
         Ok(closure)
     }
@@ -98,7 +112,20 @@ impl Loading<'_, '_> {
     fn push(&mut self, seen: Arc<Seen>, elf: Arc<Elf>, spelled: Vec<u8>, by: Option<usize>) {
         let slash = spelled.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
         let origin = spelled[..slash.max(1)].to_vec();
-        self.loaded.push(Loaded { seen, elf, names: vec![spelled.clone()], origin, spelled, by });
+        let at = self.loaded.len();
+        self.name(at, spelled.clone());
+        // musl does not look at sonames.
+        if let Some(soname) = elf.soname.clone().filter(|_| !self.is_musl()) {
+            self.name(at, soname);
+        }
+        self.places.entry(seen.identity).or_insert(at);
+        self.loaded.push(Loaded { seen, elf, origin, spelled, by });
+    }
+
+    /// What is at `at` in the list answers to `name`, if nothing before it does.
+    fn name(&mut self, at: usize, name: Vec<u8>) {
+        let first = self.names.entry(name).or_insert(at);
+        *first = at.min(*first);
     }
 
     /// The loader is itself in its list; it is part of the closure once something names it.
@@ -112,7 +139,7 @@ impl Loading<'_, '_> {
                 self.push(seen, elf, path.to_vec(), None);
                 if let Some(name) = named {
                     self.record(at, 0, &name, Role::Interpreter);
-                    self.loaded[at].names.push(name);
+                    self.name(at, name);
                 }
             }
             (_, Some(name)) => self.miss(0, &name, Role::Interpreter),
@@ -157,7 +184,10 @@ impl Loading<'_, '_> {
 
     /// `by` needs `name`: finds it in the list, or looks for it and puts it there.
     fn need(&mut self, by: usize, name: &[u8], role: Role) {
-        if name.is_empty() || is_from_the_kernel(name) {
+        self.needs += 1;
+        // As if it had looked for ever.
+        self.search.spend(if self.needs > MOST_NEEDS { usize::MAX } else { 8 });
+        if name.is_empty() || is_from_the_kernel(name) || self.search.is_spent() {
             return;
         }
         // Names are compared by what their tokens stand for (glibc, `elf/dl-deps.c`, `expand_dst`): `$ORIGIN/liba.so` is one
@@ -195,14 +225,14 @@ impl Loading<'_, '_> {
         let on_account_of = if self.is_musl() && role == Role::Preload { None } else { Some(by) };
         // The build for all processors goes first, so that it is the one that later needs are recorded of.
         for (spelled, seen, elf) in found.into_iter().rev() {
-            let same = self.loaded.iter().position(|known| known.seen.identity == seen.identity);
+            let same = self.places.get(&seen.identity).copied();
             let at = same.unwrap_or(self.loaded.len());
             match same {
                 // Another way to the same file: the loader opens it to find out.
                 Some(_) => self.record_path(&spelled, &seen),
                 None => self.push(seen, elf, spelled, on_account_of),
             }
-            self.loaded[at].names.push(spelling.to_vec());
+            self.name(at, spelling.to_vec());
             self.record(at, by, name, role);
         }
         is_there
@@ -213,10 +243,7 @@ impl Loading<'_, '_> {
         if self.is_musl() && is_musl_itself(name) {
             return self.itself;
         }
-        self.loaded.iter().position(|known| {
-            known.names.iter().any(|known| known == name)
-                || (!self.is_musl() && known.elf.soname.as_deref() == Some(name))
-        })
+        self.names.get(name).copied()
     }
 
     fn by_path(&mut self, path: &[u8]) -> Found {
@@ -230,6 +257,9 @@ impl Loading<'_, '_> {
     fn by_search(&mut self, by: usize, name: &[u8], role: Role) -> Found {
         let mut found = Found::new();
         for place in self.places(by, role) {
+            if self.search.is_spent() {
+                break;
+            }
             let done = match place {
                 Place::Directory(directory, some_only) => {
                     self.try_directory(&directory, name, &mut found) && !some_only
@@ -259,27 +289,33 @@ impl Loading<'_, '_> {
     /// so on, and of the program; `LD_LIBRARY_PATH`; the RUNPATH of `by`; the cache; the default directories, unless
     /// `by` wants none. musl 1.2, `ldso/dynlink.c`, `load_library`: `LD_LIBRARY_PATH`; the RUNPATH or RPATH of `by`, of
     /// who loaded it, and so on; the default directories.
-    fn places(&self, by: usize, role: Role) -> Vec<Place> {
+    fn places(&mut self, by: usize, role: Role) -> Vec<Place> {
         let mut places = Vec::new();
-        let chain = std::iter::successors(Some(by), |&at| self.loaded[at].by);
+        let chain: Vec<usize> = std::iter::successors(Some(by), |&at| self.loaded[at].by).collect();
+        self.search.spend(chain.len());
         if self.is_musl() {
             self.add_directories(musl_list(&self.environment.library_path), &mut places);
-            for at in chain.filter(|_| role != Role::Preload) {
+            for at in chain.into_iter().filter(|_| role != Role::Preload) {
                 let Loaded { elf, origin, .. } = &self.loaded[at];
-                let path = elf.runpath.as_ref().or(elf.rpath.as_ref()).and_then(|path| musl_expand(path, origin));
-                self.add_directories(path.iter().flat_map(|path| musl_list(path)), &mut places);
+                let path = elf.runpath.as_ref().or(elf.rpath.as_ref());
+                let parts = path.map(|path| musl_list(path)).unwrap_or_default();
+                // One part that it does not understand, and it takes none.
+                let parts: Option<Vec<_>> = parts.iter().map(|part| musl_expand(part, origin)).collect();
+                self.add_directories(parts.into_iter().flatten(), &mut places);
             }
             self.add_default_directories(&mut places);
             return places;
         }
-        let elf = &self.loaded[by].elf;
+        let elf = self.loaded[by].elf.clone();
         if elf.runpath.is_none() {
-            let mut chain: Vec<usize> = chain.collect();
+            let mut chain = chain;
             if !chain.contains(&0) {
                 chain.push(0);
             }
-            for at in chain.into_iter().filter(|&at| self.loaded[at].elf.runpath.is_none()) {
-                self.add_list(self.loaded[at].elf.rpath.as_deref(), b":", at, &mut places);
+            for at in chain {
+                let elf = self.loaded[at].elf.clone();
+                let rpath = elf.rpath.as_deref().filter(|_| elf.runpath.is_none());
+                self.add_list(rpath, b":", at, &mut places);
             }
         }
         self.add_list(Some(&self.environment.library_path), b":;", 0, &mut places);
@@ -291,18 +327,29 @@ impl Loading<'_, '_> {
         places
     }
 
-    fn add_list(&self, list: Option<&[u8]>, separators: &[u8], of: usize, places: &mut Vec<Place>) {
+    fn add_list(&mut self, list: Option<&[u8]>, separators: &[u8], of: usize, places: &mut Vec<Place>) {
         let list = list.filter(|list| !list.is_empty()).into_iter();
         for part in list.flat_map(|list| list.split(|byte| separators.contains(byte))) {
+            if self.search.is_spent() {
+                return;
+            }
             for (path, some_only) in self.loader.expand(part, &self.loaded[of].origin) {
-                places.push(Place::Directory(absolute(&self.environment.directory, &path), some_only));
+                let path = absolute(&self.environment.directory, &path);
+                self.search.spend(1 + path.len() / 16);
+                places.push(Place::Directory(path, some_only));
             }
         }
     }
 
-    fn add_directories(&self, directories: impl IntoIterator<Item = Vec<u8>>, places: &mut Vec<Place>) {
-        let whole = directories.into_iter().map(|path| absolute(&self.environment.directory, &path));
-        places.extend(whole.map(|path| Place::Directory(path, false)));
+    fn add_directories(&mut self, directories: impl IntoIterator<Item = Vec<u8>>, places: &mut Vec<Place>) {
+        for path in directories {
+            let path = absolute(&self.environment.directory, &path);
+            self.search.spend(1 + path.len() / 16);
+            if self.search.is_spent() {
+                return;
+            }
+            places.push(Place::Directory(path, false));
+        }
     }
 
     fn add_default_directories(&self, places: &mut Vec<Place>) {
@@ -341,6 +388,7 @@ impl Loading<'_, '_> {
         };
         let flags = self.loader.machine.cache_flags;
         let mut paths = Vec::new();
+        self.search.spend(cache.lookup(name).len());
         for entry in cache.lookup(name).iter().filter(|entry| flags.is_empty() || flags.contains(&entry.flags)) {
             paths.push(entry.path.clone());
             // The first one for all processors decides. Only where the flags are not known may a later one fit better.
@@ -438,18 +486,23 @@ fn absolute(directory: &JailPath, path: &[u8]) -> Vec<u8> {
     joined[..end].to_vec()
 }
 
-/// musl knows `$ORIGIN` alone, and passes over a path with any other token (`ldso/dynlink.c`, `fixup_rpath`).
+/// musl knows `$ORIGIN` alone, and passes over a path with any other token (`ldso/dynlink.c`, `fixup_rpath`). What becomes longer than
+/// any path that the kernel takes is cut there, and leads nowhere.
 fn musl_expand(path: &[u8], origin: &[u8]) -> Option<Vec<u8>> {
     let mut expanded = Vec::new();
     let mut rest = path;
     while let Some((&byte, tail)) = rest.split_first() {
         if byte != b'$' {
-            expanded.push(byte);
+            if expanded.len() < PATH_MAX {
+                expanded.push(byte);
+            }
             rest = tail;
             continue;
         }
         rest = tail.strip_prefix(b"ORIGIN").or_else(|| tail.strip_prefix(b"{ORIGIN}"))?;
-        expanded.extend_from_slice(origin);
+        if expanded.len() < PATH_MAX {
+            expanded.extend_from_slice(origin);
+        }
     }
     Some(expanded)
 }

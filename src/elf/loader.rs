@@ -45,6 +45,12 @@ pub(super) struct Machine {
     pub(super) cache_flags: &'static [u32],
 }
 
+/// No longer path is opened (`path_resolution(7)`).
+pub(super) const PATH_MAX: usize = 4096;
+
+/// No loader has more directories built in.
+const MAX_DIRECTORIES: usize = 64;
+
 /// The cache of a distribution's own loader.
 pub(super) const LD_CACHE: &[u8] = b"/etc/ld.so.cache";
 
@@ -206,8 +212,8 @@ impl Loader {
         Self { flavour: Flavour::Musl, default_directories: musl_list(list), lib: Vec::new(), guide, machine }
     }
 
-    /// `text` with `$ORIGIN`, `$LIB` and `$PLATFORM` replaced, once for each platform. Paths that hold only on some
-    /// processors are marked `true`.
+    /// `text` with `$ORIGIN`, `$LIB` and `$PLATFORM` replaced, once for each platform; nothing if it becomes longer than any path that
+    /// the kernel takes. Paths that hold only on some processors are marked `true`.
     ///
     /// `ld.so(8)`, "Dynamic string tokens"; what is no token stays as it is (`elf/dl-load.c`, `is_dst`).
     pub(super) fn expand(&self, text: &[u8], origin: &[u8]) -> Vec<(Vec<u8>, bool)> {
@@ -238,6 +244,10 @@ impl Loader {
                     }
                     rest = tail;
                 }
+            }
+            expanded.retain(|(path, _)| path.len() < PATH_MAX);
+            if expanded.is_empty() {
+                break;
             }
         }
         expanded
@@ -280,6 +290,9 @@ fn system_directories(file: &[u8]) -> Option<Vec<Vec<u8>>> {
         let text = if found.is_empty() { text.rsplit(|byte| !byte.is_ascii_graphic()).next()? } else { text };
         if is_directory(text) && (!found.is_empty() || text.windows(4).any(|part| part == b"/lib")) {
             found.push(text[..text.len() - 1].to_vec());
+            if found.len() == MAX_DIRECTORIES {
+                break;
+            }
         } else if !found.is_empty() {
             break;
         }

@@ -38,6 +38,8 @@ pub enum SearchError {
     Elf { path: JailPath, source: Arc<ElfError> },
     #[error("there is no file at `{path}`")]
     NoFile { path: String },
+    #[error("what `{path}` needs would be looked for at more places than those of any program")]
+    Endless { path: JailPath },
 }
 
 /// Answers where the loaders of a root find what ELF files need.
@@ -68,14 +70,23 @@ pub struct Search<'root> {
     caches: BTreeMap<Vec<u8>, Arc<Cache>>,
     /// The directories of `/etc/ld.so.conf`, if there is no cache. Loaders do not read it: it stands in for a cache that is
     /// not there (images without one get it made when they start).
-    pub(super) conf: Vec<Vec<u8>>,
+    pub(super) conf: Arc<[Vec<u8>]>,
     /// The names in `/etc/ld.so.preload`.
     pub(super) preload: Vec<Vec<u8>>,
     seen: BTreeMap<Vec<u8>, Option<Arc<Seen>>>,
     elves: BTreeMap<JailPath, Result<Arc<Elf>, Arc<ElfError>>>,
     subdirectories: BTreeMap<Vec<u8>, Arc<[Vec<u8>]>>,
     loaders: BTreeMap<Vec<u8>, Arc<Loader>>,
+    /// How much work it was so far, in parts of a look.
+    spent: usize,
 }
+
+/// What a look at a path costs of [`MOST`], besides what its length costs.
+const LOOK: usize = 512;
+
+/// The closures of all files of a large distribution, one after the other, cost a part of this. A file that wants more was made to
+/// keep its reader busy: a quarter of a megabyte of directories, say, and 60,000 libraries in none of them.
+const MOST: usize = 1 << 28;
 
 /// A loader's cache; `None` if the root has none.
 pub(super) type Cache = Result<Option<LdCache>, CacheError>;
@@ -104,13 +115,23 @@ impl<'root> Search<'root> {
         Ok(Self {
             root,
             caches: BTreeMap::from([(LD_CACHE.to_vec(), Arc::new(cache))]),
-            conf,
+            conf: conf.into(),
             preload: preload_file(&preload),
             seen: BTreeMap::new(),
             elves: BTreeMap::new(),
             subdirectories: BTreeMap::new(),
             loaders: BTreeMap::new(),
+            spent: 0,
         })
+    }
+
+    pub(super) fn spend(&mut self, work: usize) {
+        self.spent = self.spent.saturating_add(work);
+    }
+
+    /// True once nothing more is looked for.
+    pub(super) fn is_spent(&self) -> bool {
+        self.spent > MOST
     }
 
     /// The root's `/etc/ld.so.cache`, if it has one that can be read.
@@ -124,6 +145,7 @@ impl<'root> Search<'root> {
             return known.clone();
         }
         let file = contents(self.root, path).ok().flatten();
+        self.spend(file.as_ref().map_or(0, |file| 4 * file.len()));
         let cache = Arc::new(file.map(|file| LdCache::parse(&file)).transpose());
         self.caches.insert(path.to_vec(), cache.clone());
         cache
@@ -137,6 +159,7 @@ impl<'root> Search<'root> {
         if !self.elves.contains_key(path) {
             let file = self.root.open_file(path)?;
             let read = read_file(&file).map(Arc::new).map_err(Arc::new);
+            self.spend(LOOK * (1 + read.as_ref().map_or(0, |elf| elf.needed.len()) / 8));
             self.elves.insert(path.clone(), read);
         }
         self.elves[path].clone().map_err(|source| SearchError::Elf { path: path.clone(), source })
@@ -148,6 +171,10 @@ impl<'root> Search<'root> {
         if let Some(known) = self.seen.get(spelled) {
             return known.clone();
         }
+        self.spend(LOOK + 2 * spelled.len());
+        if self.is_spent() {
+            return None;
+        }
         let seen = self.look_anew(spelled).map(Arc::new);
         self.seen.insert(spelled.to_vec(), seen.clone());
         seen
@@ -155,6 +182,7 @@ impl<'root> Search<'root> {
 
     fn look_anew(&mut self, spelled: &[u8]) -> Option<Seen> {
         let walk = self.root.resolve(&JailPath::root(), spelled, true).ok()?;
+        self.spend(walk.links.iter().map(|link| LOOK + 2 * link.target.len()).sum());
         let facts = walk.facts.filter(Facts::is_file)?;
         let elf = match self.elf(&walk.end) {
             Ok(elf) => Ok(elf),
@@ -166,10 +194,12 @@ impl<'root> Search<'root> {
     }
 
     /// Where each piece of `spelled` that ends before a `..` leads.
-    fn through(&self, spelled: &[u8]) -> Vec<JailPath> {
+    fn through(&mut self, spelled: &[u8]) -> Vec<JailPath> {
         let ends = spelled.windows(3).enumerate().filter_map(|(at, part)| (part == b"/..").then_some(at));
         let ends = ends.filter(|&at| at > 0 && matches!(spelled.get(at + 3), None | Some(b'/')));
-        let walks = ends.filter_map(|at| self.root.resolve(&JailPath::root(), &spelled[..at], true).ok());
+        let ends: Vec<usize> = ends.collect();
+        self.spend(ends.len() * (LOOK + 2 * spelled.len()));
+        let walks = ends.into_iter().filter_map(|at| self.root.resolve(&JailPath::root(), &spelled[..at], true).ok());
         walks.filter(|walk| walk.facts.is_some()).map(|walk| walk.end).collect()
     }
 
@@ -183,7 +213,11 @@ impl<'root> Search<'root> {
         let hwcaps = [directory, b"/glibc-hwcaps"].concat();
         if self.is_directory(&hwcaps) {
             let names = machine.hwcaps.iter().map(|name| [&hwcaps, &b"/"[..], name.as_bytes()].concat());
-            found.extend(names.filter(|name| self.is_directory(name)));
+            for name in names {
+                if self.is_directory(&name) {
+                    found.push(name);
+                }
+            }
         }
         self.add_legacy(directory, machine.legacy, &mut found);
         let found: Arc<[Vec<u8>]> = found.into();
@@ -192,7 +226,7 @@ impl<'root> Search<'root> {
     }
 
     /// Any of `names` may stand in any other; each is used once at most in a path.
-    fn add_legacy(&self, directory: &[u8], names: &[&'static str], found: &mut Vec<Vec<u8>>) {
+    fn add_legacy(&mut self, directory: &[u8], names: &[&'static str], found: &mut Vec<Vec<u8>>) {
         for name in names {
             let inside = [directory, b"/", name.as_bytes()].concat();
             if self.is_directory(&inside) {
@@ -203,7 +237,11 @@ impl<'root> Search<'root> {
         }
     }
 
-    fn is_directory(&self, spelled: &[u8]) -> bool {
+    fn is_directory(&mut self, spelled: &[u8]) -> bool {
+        self.spend(LOOK + 2 * spelled.len());
+        if self.is_spent() {
+            return false;
+        }
         let walk = self.root.resolve(&JailPath::root(), spelled, true);
         walk.is_ok_and(|walk| walk.facts.is_some_and(|facts| facts.is_directory()))
     }
@@ -221,6 +259,7 @@ impl<'root> Search<'root> {
         let loader = Arc::new(match flavour(&path) {
             Flavour::Glibc => {
                 let bytes = contents(self.root, &path).ok().flatten();
+                self.spend(bytes.as_ref().map_or(0, Vec::len) / 16);
                 Loader::glibc(machine, bytes.as_deref())
             }
             Flavour::Musl => {

@@ -234,7 +234,10 @@ mod tests {
             ("workloads: {a: {run: x}}\nimage: {ports: [80, http]}\n", "`http` is no port"),
             ("workloads: {a: {run: x}}\nimage: {ports: [65536/tcp]}\n", "`65536/tcp` is no port"),
             ("workloads: {a: {run: x}}\nimage: {entrypoint: ['']}\n", "empty word"),
-            ("workloads: {a: {run: x, ready: {port: 1}}}\nimage: {healthcheck: {run: check, retries: 0}}\n", "0 `retries`"),
+            (
+                "workloads: {a: {run: x, ready: {port: 1}}}\nimage: {healthcheck: {run: check, retries: 0}}\n",
+                "0 `retries`",
+            ),
         ] {
             let told = told(text);
             assert!(told.contains(fault), "{fault} is in: {told}");
