@@ -1,5 +1,7 @@
 //! From the text of a Dockerfile to its instructions: continued lines joined, comments and here-documents left out.
 
+use super::words::words;
+
 /// One instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Instruction {
@@ -13,6 +15,8 @@ pub(super) struct Instruction {
 
 /// The instructions of a text, and the character that escapes in it.
 pub(super) fn instructions(text: &str) -> (Vec<Instruction>, char) {
+    // Some editors put a mark in front of UTF-8, which docker takes away, too.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let escape = directive(text, "escape").and_then(|value| value.chars().next()).unwrap_or('\\');
     let mut instructions = Vec::new();
     let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
@@ -23,7 +27,9 @@ pub(super) fn instructions(text: &str) -> (Vec<Instruction>, char) {
         let mut whole = String::new();
         let mut part = line;
         loop {
+            // One that is itself escaped continues nothing.
             let continued = part.trim_end_matches([' ', '\t']).strip_suffix(escape);
+            let continued = continued.filter(|part| !part.ends_with(escape));
             whole.push_str(continued.unwrap_or(part));
             // Comments and empty lines between the parts do not end it.
             let next = continued.and_then(|_| lines.by_ref().find(|(_, line)| !is_passed_over(line)));
@@ -34,9 +40,13 @@ pub(super) fn instructions(text: &str) -> (Vec<Instruction>, char) {
         let (keyword, rest) = whole.split_once([' ', '\t']).unwrap_or((whole, ""));
         let keyword = keyword.to_ascii_uppercase();
         if matches!(keyword.as_str(), "RUN" | "COPY" | "ADD") {
-            for (word, is_indented) in here_documents(rest) {
+            for (word, is_indented) in here_documents(rest, escape) {
                 let ends = |line: &str| (if is_indented { line.trim_start_matches('\t') } else { line }) == word;
-                lines.by_ref().find(|(_, line)| ends(line));
+                // Without an end it is none, as in `$((1<<n))`.
+                let mut behind = lines.clone();
+                if behind.any(|(_, line)| ends(line)) {
+                    lines = behind;
+                }
             }
         }
         instructions.push(Instruction { line: number, keyword, rest: rest.trim().to_owned() });
@@ -57,23 +67,17 @@ fn directive<'a>(text: &'a str, wanted: &str) -> Option<&'a str> {
 }
 
 /// The words that end the here-documents of an instruction, in their order, and whether tabs may stand before them.
-fn here_documents(rest: &str) -> Vec<(String, bool)> {
-    let mut words = Vec::new();
-    for (at, _) in rest.match_indices("<<") {
-        // `<<<` is something else.
-        if rest[..at].ends_with('<') || rest[at + 2..].starts_with('<') {
-            continue;
-        }
-        let (after, is_indented) =
-            rest[at + 2..].strip_prefix('-').map_or((&rest[at + 2..], false), |after| (after, true));
+fn here_documents(rest: &str, escape: char) -> Vec<(String, bool)> {
+    let document = |word: String| {
+        // A number of a descriptor may stand in front; `<<<` is something else.
+        let after = word.trim_start_matches(|one: char| one.is_ascii_digit()).strip_prefix("<<")?;
+        let (after, is_indented) = after.strip_prefix('-').map_or((after, false), |after| (after, true));
         let bare = after.trim_start_matches(['"', '\'']);
         let word: String =
             bare.chars().take_while(|one| one.is_alphanumeric() || matches!(one, '_' | '.' | '-')).collect();
-        if word.starts_with(|first: char| first.is_alphabetic() || first == '_') {
-            words.push((word, is_indented));
-        }
-    }
-    words
+        word.starts_with(|first: char| first.is_alphabetic() || first == '_').then_some((word, is_indented))
+    };
+    words(rest, escape).into_iter().filter_map(document).collect()
 }
 
 #[cfg(test)]
@@ -110,5 +114,18 @@ mod tests {
         let keywords: Vec<String> =
             read(text).into_iter().map(|(_, keyword, rest)| format!("{keyword} {rest}")).collect();
         assert_eq!(keywords[1..], ["RUN cat <<< x", "COPY <<\"a.b\" /x", "USER yes"]);
+    }
+
+    #[test]
+    fn what_only_looks_like_a_here_document_hides_nothing() {
+        let text = "FROM x\nRUN echo $((1<<SHIFT))\nRUN n=<<EOF\nUSER a\nEOF\nRUN 3<<END cat\nCMD no\nEND\nRUN cat <<NO\nCMD b\n";
+        let keywords: Vec<String> = read(text).into_iter().map(|(_, keyword, _)| keyword).collect();
+        assert_eq!(keywords, ["FROM", "RUN", "RUN", "USER", "EOF", "RUN", "RUN", "CMD"]);
+    }
+
+    #[test]
+    fn marks_of_editors_and_escaped_escapes() {
+        let text = "\u{feff}FROM x\nRUN echo \\\\\nUSER a\n";
+        assert_eq!(read(text), [said(1, "FROM", "x"), said(2, "RUN", "echo \\\\"), said(3, "USER", "a")]);
     }
 }

@@ -146,6 +146,8 @@ mod tests {
         assert!(last.notes[0].contains("`C`") && last.notes[0].contains("`B`"), "{:?}", last.notes);
         assert_eq!(last.config.user.as_deref(), Some("app"));
         assert_eq!(command(text), ["last"], "an entrypoint of its own forgets the CMD from below");
+        let shell = "FROM x AS base\nSHELL [\"/bin/bash\", \"-c\"]\nFROM base\nCMD app\n";
+        assert_eq!(command(shell), ["/bin/bash", "-c", "app"]);
         let build = read(text, Some("build"), &BTreeMap::new()).unwrap();
         assert_eq!(build.config.cmd.unwrap(), ["build"]);
         assert_eq!(read(text, Some("0"), &BTreeMap::new()).unwrap().config.cmd.unwrap(), ["base"]);

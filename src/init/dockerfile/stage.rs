@@ -91,9 +91,12 @@ impl<'a> Reading<'a> {
         };
         let global = |name: &str| self.global.get(name).cloned().unwrap_or(Value::Unset);
         let image = expand(&image, self.escape, &global).text;
-        let below = self.find(&image).map(|index| self.stages[index].stage.clone());
-        let stage = below.unwrap_or_else(|| Stage { base: (image != "scratch").then_some(image), ..Stage::default() });
-        self.stages.push(Open { name, stage, ..Open::default() });
+        let below = self.find(&image).map(|index| &self.stages[index]);
+        // An image says with which shell its commands are run, and so does a stage.
+        let shell = below.and_then(|below| below.shell.clone());
+        let stage = below.map(|below| below.stage.clone());
+        let stage = stage.unwrap_or_else(|| Stage { base: (image != "scratch").then_some(image), ..Stage::default() });
+        self.stages.push(Open { name, stage, shell, ..Open::default() });
         Ok(())
     }
 
