@@ -277,6 +277,19 @@ fn fewer_files() {
 
 /// What is left out need not be as the run found it.
 #[test]
+fn what_is_to_be_packed_and_left_out_is_told() {
+    let traced = Traced::new("true", |work| write(work, &[("d/a", "a"), ("d/b", "b")]));
+    let [directory, one] = ["d", "d/a"].map(|name| format!("{}/{name}", support::text(&traced.context.work())));
+    let said = |name: &str, include: &str, exclude: &str| {
+        traced.build(name, &["--include", include, "--exclude", exclude]).said
+    };
+    let told = said("whole", &one, &directory);
+    assert!(told.contains(&format!("`{one}`, which is to be included, is excluded as a whole")), "{told}");
+    let told = said("part", &directory, &one);
+    assert!(!told.contains("as a whole"), "{told}");
+}
+
+#[test]
 fn excluded_files_that_have_changed_since() {
     let script = |interpreter: &str| format!("#!{interpreter}\n:\n");
     let traced = Traced::new("cat changed gone used; ./tool; d/tool", |work| {

@@ -116,6 +116,16 @@ pub(super) fn exclude(files: &mut FileSet, exclusions: &[Exclusion<'_>], root: &
     }
 }
 
+/// Says which of the patterns to `include` are left out as a whole: nothing was meant by one of the two.
+pub(super) fn tell_contradictions(files: &FileSet, include: &[Pattern], notes: &mut Vec<Note>) {
+    let is_left = |pattern: &Pattern| {
+        let is_its = |reason: &Reason| matches!(reason, Reason::Included { pattern: of } if *of == pattern.text);
+        files.wanted.values().any(|wanted| wanted.reasons.iter().any(is_its))
+    };
+    let gone = include.iter().filter(|pattern| !is_left(pattern));
+    notes.extend(gone.map(|pattern| Note::NothingIncluded { pattern: pattern.text.clone() }));
+}
+
 /// `path`, which is below the directory `end`, as it is spelled where that is `start`.
 fn respelled(path: &JailPath, end: &JailPath, start: &JailPath) -> Option<JailPath> {
     let rest = || path.components().skip(end.components().count());

@@ -164,6 +164,9 @@ fn gathered(
     rules::add_sources(&mut files, policy, root)?;
     // From here on less is wanted, never more: what is left out brings nothing with it, and nothing brings it back.
     choose::exclude(&mut files, &exclusions, root, &mut notes);
+    if !exclusions.is_empty() {
+        choose::tell_contradictions(&files, &policy.include, &mut notes);
+    }
     choose::stat_only(&mut files, &looked_at, policy.stat_only);
     // Whether the image has anything of what was only looked at is known by now.
     for (path, error) in undecided {

@@ -28,6 +28,8 @@ pub enum Note {
     Excluded { path: JailPath },
     /// The user left out what would not be in the image anyway.
     NothingExcluded { pattern: String },
+    /// The user named it to be packed, and all of it to be left out.
+    NothingIncluded { pattern: String },
     /// It comes with what the user named, and needs a library or an interpreter that is nowhere.
     Lacks { path: JailPath, needs: String },
     /// It looks like a secret, so it is not packed; of accounts, the hashes are not.

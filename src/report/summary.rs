@@ -396,6 +396,9 @@ fn sentence(note: &Note) -> String {
         Note::NothingExcluded { pattern } => {
             format!("`{pattern}`, which is to be excluded, names nothing that would be packed")
         }
+        Note::NothingIncluded { pattern } => {
+            format!("`{pattern}`, which is to be included, is excluded as a whole: nothing of it is packed")
+        }
         Note::Lacks { path, needs } => {
             format!("{path}, which comes with what is included, needs {needs}, which is nowhere to be found")
         }
