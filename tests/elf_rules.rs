@@ -57,6 +57,7 @@ impl Workshop {
             library_path: library_path.into(),
             preload: preload.into(),
             directory: JailPath::parse(self.at("").as_os_str().as_encoded_bytes()).unwrap(),
+            is_secure: false,
         }
     }
 
@@ -147,6 +148,24 @@ fn the_environment_stands_between_rpath_and_runpath() {
         shop.check_with("by-rpath", &environment, &["lib/liba.so"]);
         shop.check_with("by-runpath", &environment, &["other/liba.so"]);
     }
+}
+
+/// With more rights than whoever starts it, it is not looked for what it needs where these may put something.
+#[test]
+fn a_program_with_more_rights_is_not_served_from_beside_it() {
+    let shop = Workshop::new();
+    for place in ["lib", "other", "opt/lib"] {
+        shop.library(&format!("{place}/liba.so"), &[], &[]);
+    }
+    let of = |program: &str| {
+        let environment = Environment { is_secure: true, ..shop.environment("other", "lib/liba.so") };
+        shop.ours(&shop.closure(program, &environment))
+    };
+    shop.program("program", &[RUNPATH], &["lib/liba.so"]);
+    assert_eq!(of("program"), ["no liba.so".to_owned()].into());
+    let absolute = format!("-Wl,-rpath,{}", shop.at("opt/lib").display());
+    shop.program("program", &[&absolute], &["lib/liba.so"]);
+    assert_eq!(of("program"), ["opt/lib/liba.so".to_owned()].into());
 }
 
 #[test]

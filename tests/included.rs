@@ -106,6 +106,20 @@ fn what_its_loader_finds_by_the_variables_of_the_image_comes_along() {
     }
 }
 
+/// Others than root are served otherwise: their loader does not look beside a program that has more rights than they.
+#[test]
+fn a_set_user_id_program_has_what_its_users_need() {
+    let ground = Ground::glibc();
+    ground.tool("cc", "beside/libfound.so", &["-Wl,-rpath,$ORIGIN/beside"]);
+    ground.compile("cc", "lib/libfound.so", &["-shared", "-Wl,-soname,libfound.so"]);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o4755);
+    fs_err::set_permissions(ground.path("tool"), mode).expect("it is ours");
+    ground.prove();
+    for library in ["beside/libfound.so", "lib/libfound.so"] {
+        assert!(ground.context.path("tree").join(library).exists(), "{library}");
+    }
+}
+
 #[test]
 fn what_it_lacks_is_told() {
     let ground = Ground::glibc();

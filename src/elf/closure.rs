@@ -149,7 +149,8 @@ impl Loading<'_, '_> {
 
     fn preload(&mut self) {
         let separators: &[u8] = if self.is_musl() { b": \t\n\x0b\x0c\r" } else { b": " };
-        let names = self.environment.preload.split(|byte| separators.contains(byte)).filter(|name| !name.is_empty());
+        let preload = if self.environment.is_secure { &[][..] } else { &self.environment.preload };
+        let names = preload.split(|byte| separators.contains(byte)).filter(|name| !name.is_empty());
         let mut names: Vec<Vec<u8>> = names.map(<[u8]>::to_vec).collect();
         if self.loaded[0].elf.interpreter.is_none() {
             return;
@@ -294,13 +295,15 @@ impl Loading<'_, '_> {
         let chain: Vec<usize> = std::iter::successors(Some(by), |&at| self.loaded[at].by).collect();
         self.search.spend(chain.len());
         if self.is_musl() {
-            self.add_directories(musl_list(&self.environment.library_path), &mut places);
+            self.add_directories(musl_list(&self.library_path()), &mut places);
             for at in chain.into_iter().filter(|_| role != Role::Preload) {
                 let Loaded { elf, origin, .. } = &self.loaded[at];
                 let path = elf.runpath.as_ref().or(elf.rpath.as_ref());
                 let parts = path.map(|path| musl_list(path)).unwrap_or_default();
-                // One part that it does not understand, and it takes none.
-                let parts: Option<Vec<_>> = parts.iter().map(|part| musl_expand(part, origin)).collect();
+                // One part that it does not understand, or does not trust (`fixup_rpath`), and it takes none.
+                let is_trusted = |part: &Vec<u8>| !(self.environment.is_secure && at == 0 && part.contains(&b'$'));
+                let parts = parts.iter().map(|part| musl_expand(part, origin).filter(|_| is_trusted(part)));
+                let parts: Option<Vec<_>> = parts.collect();
                 self.add_directories(parts.into_iter().flatten(), &mut places);
             }
             self.add_default_directories(&mut places);
@@ -318,13 +321,17 @@ impl Loading<'_, '_> {
                 self.add_list(rpath, b":", at, &mut places);
             }
         }
-        self.add_list(Some(&self.environment.library_path), b":;", 0, &mut places);
+        self.add_list(Some(&self.library_path()), b":;", 0, &mut places);
         self.add_list(elf.runpath.as_deref(), b":", by, &mut places);
         places.push(Place::Cache);
         if !elf.no_default_libraries {
             self.add_default_directories(&mut places);
         }
         places
+    }
+
+    fn library_path(&self) -> Vec<u8> {
+        if self.environment.is_secure { Vec::new() } else { self.environment.library_path.clone() }
     }
 
     fn add_list(&mut self, list: Option<&[u8]>, separators: &[u8], of: usize, places: &mut Vec<Place>) {
@@ -334,6 +341,9 @@ impl Loading<'_, '_> {
                 return;
             }
             for (path, some_only) in self.loader.expand(part, &self.loaded[of].origin) {
+                if of == 0 && self.environment.is_secure && !self.loader.trusts(part, &path) {
+                    continue;
+                }
                 let path = absolute(&self.environment.directory, &path);
                 self.search.spend(1 + path.len() / 16);
                 places.push(Place::Directory(path, some_only));

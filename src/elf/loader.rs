@@ -1,6 +1,7 @@
 //! What differs from loader to loader: glibc or musl, and the machine that each is built for.
 
 use super::read::{Class, Elf};
+use crate::path::JailPath;
 
 /// The C library whose loader it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,6 +255,30 @@ impl Loader {
     }
 }
 
+impl Loader {
+    /// True if a program with more rights than whoever starts it is looked for what it needs at `path`, which its RPATH or RUNPATH has
+    /// as `text`: where the program is counts only in front, and only if that leads into a default directory (`elf/dl-load.c`,
+    /// `_dl_dst_substitute`, `is_trusted_path_normalize`).
+    pub(super) fn trusts(&self, text: &[u8], path: &[u8]) -> bool {
+        let origins: Vec<usize> =
+            (0..text.len()).filter(|&at| text[at] == b'$' && is_origin(&text[at + 1..])).collect();
+        let is_in_front = || {
+            let rest = text.strip_prefix(b"$ORIGIN").or_else(|| text.strip_prefix(b"${ORIGIN}"));
+            origins == [0] && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        };
+        let clean = || JailPath::clean(path).ok();
+        let is_default = |path: JailPath| {
+            let directories = self.default_directories.iter().filter_map(|directory| JailPath::clean(directory).ok());
+            directories.into_iter().any(|directory| path.starts_with(&directory))
+        };
+        origins.is_empty() || is_in_front() && clean().is_some_and(is_default)
+    }
+}
+
+fn is_origin(text: &[u8]) -> bool {
+    matches!(token(text), Some((Token::Origin, _)))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token {
     Origin,
@@ -340,6 +365,20 @@ mod tests {
         assert_eq!(one("$ORIGINAL/$/${LIB"), "$ORIGINAL/$/${LIB");
         let platforms = glibc().expand(b"/p/$PLATFORM", b"");
         assert!(platforms.contains(&(b"/p/haswell".to_vec(), true)));
+    }
+
+    #[test]
+    fn where_a_program_is_counts_little_if_it_has_more_rights() {
+        let trusts = |text: &str, origin: &str| {
+            let path = glibc().expand(text.as_bytes(), origin.as_bytes()).remove(0).0;
+            glibc().trusts(text.as_bytes(), &path)
+        };
+        assert!(trusts("/opt/lib", "/usr/bin") && trusts("$ORIGIN/../lib/app", "/usr/bin"));
+        for (text, origin) in
+            [("$ORIGIN/../lib", "/opt/bin"), ("/usr/lib/$ORIGIN", "/usr/bin"), ("${ORIGIN}x", "/usr/lib")]
+        {
+            assert!(!trusts(text, origin), "{text}");
+        }
     }
 
     #[test]

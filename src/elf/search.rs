@@ -12,7 +12,7 @@ use crate::root::{Link, Root, RootError};
 
 pub(super) const LD_PRELOAD: &[u8] = b"/etc/ld.so.preload";
 
-/// What the workload tells the loader. For a setuid program the loader ignores the first two: leave them empty.
+/// What the workload tells the loader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
     /// `LD_LIBRARY_PATH`; empty if not set.
@@ -21,11 +21,14 @@ pub struct Environment {
     pub preload: Vec<u8>,
     /// The working directory, for relative paths in all of these.
     pub directory: JailPath,
+    /// The program has more rights than whoever starts it (`getauxval(3)`, `AT_SECURE`): the loader trusts neither the first two
+    /// nor where the program is.
+    pub is_secure: bool,
 }
 
 impl Default for Environment {
     fn default() -> Self {
-        Self { library_path: Vec::new(), preload: Vec::new(), directory: JailPath::root() }
+        Self { library_path: Vec::new(), preload: Vec::new(), directory: JailPath::root(), is_secure: false }
     }
 }
 

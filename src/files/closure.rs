@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use super::rules::{add_baselines, add_unwinder};
 use super::{FileSet, FilesError, Policy, Reason, Rule, Rules, What};
 use crate::elf::{Environment, Missing, Role, Search, SearchError};
-use crate::path::{JailPath, escape};
+use crate::path::{Facts, JailPath, escape};
 use crate::root::{Root, RootError};
 use crate::trace::Trace;
 
@@ -46,7 +46,8 @@ pub(super) fn environments(trace: &Trace, policy: &Policy) -> Vec<Environment> {
     for header in trace.runs.iter().map(|run| &run.header) {
         let value = |name| policy.variables.get(name).or_else(|| header.env.get(name)).cloned().unwrap_or_default();
         let [library_path, preload] = ["LD_LIBRARY_PATH", "LD_PRELOAD"].map(|name| value(name).into_bytes());
-        let environment = Environment { library_path, preload, directory: header.directory.clone() };
+        let directory = header.directory.clone();
+        let environment = Environment { library_path, preload, directory, is_secure: false };
         if !environments.contains(&environment) {
             environments.push(environment);
         }
@@ -90,7 +91,10 @@ pub(super) fn close(
             continue;
         }
         let mut missing: Option<BTreeSet<Missing>> = None;
-        for environment in started.environments {
+        // Root, who may have run it, has no less rights than it: others are served otherwise.
+        let secure = Environment { is_secure: true, ..Environment::default() };
+        let secure = has_more_rights(&path, root)?.then_some(&secure);
+        for environment in started.environments.iter().chain(secure) {
             let found = add_libraries(files, &mut search, &path, environment, root)?;
             // What is there with other variables is no fault of the file's.
             missing = Some(missing.map_or_else(|| found.clone(), |missing| &missing & &found));
@@ -108,6 +112,12 @@ pub(super) fn close(
         add_unwinder(files, &mut search, &done, root)?;
     }
     Ok(lacking)
+}
+
+/// True for a program that may give rights to whoever starts it (`getauxval(3)`, `AT_SECURE`).
+fn has_more_rights(path: &JailPath, root: &Root) -> Result<bool, RootError> {
+    let Some(facts) = root.facts(path)?.filter(Facts::is_file) else { return Ok(false) };
+    Ok(facts.mode & 0o6000 != 0 || root.xattrs(path)?.contains_key("security.capability"))
 }
 
 /// The interpreter of the script at `path`, whose content may be a `kept` one; `None` if it is no script.
