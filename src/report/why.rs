@@ -16,6 +16,9 @@ pub type Links = BTreeMap<JailPath, Vec<u8>>;
 /// So many reasons of one kind a reader takes in.
 pub const SHOWN: usize = 3;
 
+/// So many reasons are told one below the other: no reader follows more, and a stranger's lock may have a chain of a million.
+const DEEPEST: usize = 60;
+
 /// Why `path` is there, down to what the workload did; `None` if it is not there. Of one kind only `shown` reasons are told, as [`SHOWN`],
 /// and how many more there are.
 ///
@@ -108,7 +111,11 @@ impl<'a> Telling<'a> {
                     && self.told.insert(further.clone())
                     && let Some(reasons) = self.all.get(further)
                 {
-                    self.tell(reasons, depth + 1);
+                    if depth < DEEPEST {
+                        self.tell(reasons, depth + 1);
+                    } else {
+                        line_of(depth + 1, &format!("and so on: ask for {further}"), &mut self.text);
+                    }
                 }
             }
         }
@@ -224,6 +231,17 @@ mod tests {
         assert_eq!(told(&reasons, "/d/f", SHOWN), format!("{listed}{a}{b}{z}{more}"));
         let all = told(&reasons, "/d/f", usize::MAX);
         assert!(all.lines().count() == 10 && !all.contains("more"), "{all}");
+    }
+
+    #[test]
+    fn a_chain_without_end_is_cut() {
+        let name = |number: u32| format!("/{number}");
+        let link =
+            |number: u32| (path(&name(number)), Reasons::from([Reason::OnTheWay { to: path(&name(number + 1)) }]));
+        let reasons: AllReasons = (0..200_000).map(link).collect();
+        let told = explain(&reasons, &path("/0"), SHOWN).unwrap();
+        assert_eq!(told.lines().count(), DEEPEST + 2);
+        assert!(told.ends_with(&format!("and so on: ask for /{DEEPEST}\n")), "{told}");
     }
 
     #[test]
