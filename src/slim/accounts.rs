@@ -27,7 +27,11 @@ pub enum AccountError {
 pub fn account(text: &str, passwd: &[u8], group: &[u8]) -> Result<Account, AccountError> {
     let (user, group_name) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
     let user = if user.is_empty() { "0" } else { user };
-    let known = lines(passwd, 7).find(|line| line[0] == user.as_bytes() || number(line[2]) == user.parse().ok());
+    let is_user = |line: &Vec<&[u8]>| {
+        line[0] == user.as_bytes()
+            || number(line[2]).is_some_and(|uid| user.parse().is_ok_and(|wanted: u32| wanted == uid))
+    };
+    let known = lines(passwd, 7).find(is_user);
     let uid = known.as_ref().and_then(|line| number(line[2])).or_else(|| user.parse().ok());
     let uid = uid.ok_or_else(|| AccountError::User(user.to_owned()))?;
     let gid = match group_name {
@@ -49,10 +53,15 @@ pub fn account(text: &str, passwd: &[u8], group: &[u8]) -> Result<Account, Accou
     Ok(Account { uid, gid, groups, home: home.map(str::to_owned) })
 }
 
-/// The lines that have so many fields (`passwd(5)`, `group(5)`).
+/// The lines that name somebody, with so many fields at least (`passwd(5)`, `group(5)`). Those that a line lacks are empty: images
+/// that are made from nothing have such lines, and engines take them.
 fn lines(text: &[u8], fields: usize) -> impl Iterator<Item = Vec<&[u8]>> {
-    let lines = text.split(|&byte| byte == b'\n').map(|line| line.split(|&byte| byte == b':').collect::<Vec<_>>());
-    lines.filter(move |line| line.len() == fields)
+    let lines = text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(move |line| {
+        let mut line: Vec<&[u8]> = line.split(|&byte| byte == b':').collect();
+        line.resize(line.len().max(fields), b"");
+        line
+    })
 }
 
 fn number(text: &[u8]) -> Option<u32> {
@@ -80,6 +89,18 @@ mod tests {
         assert_eq!(of("1000"), Ok(Account { uid: 1000, gid: 0, groups: vec![0], home: None }));
         assert_eq!(of("1000:1001"), Ok(Account { uid: 1000, gid: 1001, groups: vec![1001], home: None }));
         assert_eq!(of("").map(|root| (root.uid, root.gid)), Ok((0, 0)));
+    }
+
+    #[test]
+    fn lines_of_another_form() {
+        let passwd = b"+::::::\n\n# all\napp:x:1000:1001\nmore:x:1002:1002::/m:/bin/sh:more\n";
+        let group = b"+:::\napp:x:1001\nadm:x:4:app\n";
+        let app = Account { uid: 1000, gid: 1001, groups: vec![4, 1001], home: None };
+        assert_eq!(account("app", passwd, group), Ok(app.clone()));
+        assert_eq!(account("1000", passwd, group), Ok(app));
+        assert_eq!(account("more", passwd, group).map(|more| (more.uid, more.home)), Ok((1002, Some("/m".to_owned()))));
+        assert_eq!(account("app:app", passwd, group).map(|app| app.gid), Ok(1001));
+        assert_eq!(account("none", passwd, group), Err(AccountError::User("none".to_owned())));
     }
 
     #[test]
