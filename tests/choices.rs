@@ -277,6 +277,22 @@ fn fewer_files() {
 
 /// What is left out need not be as the run found it.
 #[test]
+fn a_link_to_a_directory_stands_for_it() {
+    let traced = Traced::new("true", |work| {
+        write(work, &[("versions/2/a", "a"), ("versions/2/b/c", "c"), ("other/d", "d")]);
+        for (to, name) in [("versions/2", "app-2"), ("app-2", "app"), ("../../other", "versions/2/other")] {
+            std::os::unix::fs::symlink(to, work.join(name)).expect("the directory can be written");
+        }
+    });
+    let named = format!("{}/app", support::text(&traced.context.work()));
+    let built = traced.build("tree", &["--include", &named]);
+    for path in ["app", "app-2", "versions/2/a", "versions/2/b/c", "versions/2/other", "other"] {
+        assert!(built.has(path), "{path}");
+    }
+    assert!(!built.has("other/d"), "links below are links");
+}
+
+#[test]
 fn what_is_to_be_packed_and_left_out_is_told() {
     let traced = Traced::new("true", |work| write(work, &[("d/a", "a"), ("d/b", "b")]));
     let [directory, one] = ["d", "d/a"].map(|name| format!("{}/{name}", support::text(&traced.context.work())));

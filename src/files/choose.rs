@@ -171,18 +171,18 @@ fn named(pattern: &Pattern, root: &Root) -> Result<BTreeSet<JailPath>, FilesErro
     Ok(found)
 }
 
-/// `path`, if it is there, and everything below it.
+/// `path`, if it is there, and everything below it; also where it is a link to a directory, since who names it means what is there.
 pub(super) fn whole(path: &JailPath, root: &Root) -> Result<BTreeSet<JailPath>, RootError> {
     let mut found = BTreeSet::new();
     let walk = root.resolve(&JailPath::root(), path.as_bytes(), false)?;
     if walk.facts.is_some() {
         found.insert(path.clone());
-        below(&walk.end, root, &mut found)?;
+        below(&root.resolve(&JailPath::root(), path.as_bytes(), true)?.end, root, &mut found)?;
     }
     Ok(found)
 }
 
-/// Everything below the directory `top`, but for what is mounted there by the runtime; links are not followed.
+/// Everything below the directory `top`, but for what is mounted there by the runtime; links in it are not followed.
 fn below(top: &JailPath, root: &Root, found: &mut BTreeSet<JailPath>) -> Result<(), RootError> {
     let mut todo = vec![top.clone()];
     while let Some(directory) = todo.pop() {
