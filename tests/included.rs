@@ -121,6 +121,17 @@ fn a_set_user_id_program_has_what_its_users_need() {
 }
 
 #[test]
+fn an_addon_of_any_name_has_what_it_needs() {
+    let ground = Ground::glibc();
+    ground.compile("cc", "addons/libbeside.so", &["-shared", "-Wl,-soname,libbeside.so"]);
+    ground.compile("cc", "addons/sharp.node", &["-shared", "addons/libbeside.so", "-Wl,-rpath,$ORIGIN"]);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    fs_err::set_permissions(ground.path("addons/sharp.node"), mode).expect("it is ours");
+    ground.build(&["-o", &ground.tree(), "--include", "/addons/sharp.node", "--", "/app"]);
+    assert!(ground.context.path("tree/addons/libbeside.so").exists());
+}
+
+#[test]
 fn what_it_lacks_is_told() {
     let ground = Ground::glibc();
     ground.tool("cc", "opt/away/libaway.so", &[]);

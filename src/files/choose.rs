@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 
 use super::policy::{Pattern, PatternKind, StatOnly};
@@ -44,12 +45,19 @@ pub(super) fn add_found(
             continue;
         }
         let name = walk.end.file_name();
-        if facts.is_file() && (facts.mode & 0o111 != 0 || name.windows(3).any(|part| part == b".so")) {
+        let is_named_so = facts.mode & 0o111 != 0 || name.windows(3).any(|part| part == b".so");
+        if facts.is_file() && (is_named_so || is_elf(&walk.end, root)) {
             objects.push(walk.end.clone());
         }
         files.add(walk.end, What::AsIs, reason.clone());
     }
     Ok(objects)
+}
+
+/// True for what a program loads under any name, as Node does `.node`. What cannot be read is told of when it is to be packed.
+fn is_elf(path: &JailPath, root: &Root) -> bool {
+    let mut start = [0; 4];
+    root.open_file(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start == *b"\x7fELF"
 }
 
 /// What one of the user's patterns leaves out.
