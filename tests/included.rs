@@ -5,7 +5,7 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
-use support::{TestContext, has, text};
+use support::{TestContext, has, minjail, outcome_of, text};
 
 /// A root directory with a static program `/app`, which is run, and others, which are not.
 struct Ground {
@@ -175,4 +175,30 @@ fn name_services_are_read_through_a_link() {
     let include = ["--include", "/etc/nsswitch.conf", "--include", "/lib/x86_64-linux-gnu/libc.so.6"];
     ground.build(&[&["-o", &tree], &rule[..], &include, &["--", "/app"]].concat());
     assert!(ground.context.path("tree/lib/x86_64-linux-gnu/libnss_odd.so.2").exists());
+}
+
+/// What is asked of a file's names takes no longer for every other name of the file.
+#[test]
+fn a_large_file_of_many_names_is_looked_into_once() {
+    const SIZE: u64 = 256 << 20;
+    let ground = Ground::glibc();
+    ground.compile("cc", "names/0.so", &["-shared", "-nostdlib"]);
+    let file = ground.path("names/0.so");
+    let mut content = fs_err::read(&file).expect("it was made");
+    // `DT_STRSZ`, behind `DT_STRTAB` and `DT_SYMTAB`.
+    let (words, _) = content.as_chunks_mut::<8>();
+    let tags = |at: usize| [words[at - 2], words[at]].map(u64::from_le_bytes);
+    let at = (2..words.len()).find(|&at| tags(at) == [6, 10]).expect("it has a dynamic section");
+    words[at + 1] = SIZE.to_le_bytes();
+    fs_err::write(&file, &content).expect("it is ours");
+    let opened = fs_err::OpenOptions::new().write(true).open(&file).expect("it is ours");
+    opened.set_len(SIZE + content.len() as u64).expect("it takes no space");
+    for number in 1..400 {
+        fs_err::hard_link(&file, ground.path(&format!("names/{number}.so"))).expect("the name is new");
+    }
+    let (root, tree) = (format!("rootfs:{}", text(&ground.path(""))), ground.tree());
+    let include = ["--include", "/names", "--include", "/lib/x86_64-linux-gnu/libc.so.6"];
+    let mut command = ground.context.command("prlimit");
+    command.args(["--cpu=10", minjail(), "slim", &root, "-o", &tree, "--no-verify"]).args(include).args(["--", "/app"]);
+    outcome_of(&mut command).success();
 }

@@ -5,7 +5,7 @@
 //! here only if a program was seen to fail without it. Each looks at every file alone, so that more files never need
 //! less, and the order of a run does not matter.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::closure::{add_libraries, add_spelled};
 use super::{FileSet, FilesError, Policy, Reason, Rule, StatOnly, What};
@@ -158,7 +158,14 @@ pub(super) fn add_unwinder(
     let is_object = |path: &JailPath| executed.contains(path) || path.file_name().windows(3).any(|part| part == b".so");
     let objects = files.wanted.iter().filter(|(path, wanted)| wanted.what == What::AsIs && is_object(path));
     let others = objects.map(|(path, _)| path).filter(|path| !libcs.contains(path) && !unwinders.contains(path));
-    let ending: Vec<JailPath> = others.filter(|path| ends_threads(path, root)).cloned().collect();
+    // A file is read once, however many names it has.
+    let mut known = BTreeMap::new();
+    let ending = others.filter(|path| {
+        // One that cannot be read is told of when it is to be packed.
+        let Ok(Some(facts)) = root.lstat(path) else { return false };
+        facts.is_file() && *known.entry(facts.inode()).or_insert_with(|| ends_threads(path, root))
+    });
+    let ending: Vec<JailPath> = ending.cloned().collect();
     for of in ending {
         let reason = Reason::rule(Rule::ThreadUnwinder, of);
         for unwinder in &unwinders {
@@ -172,9 +179,7 @@ pub(super) fn add_unwinder(
 
 /// True for an ELF file that has the name of a function which ends a thread among those it shares with other files.
 fn ends_threads(path: &JailPath, root: &Root) -> bool {
-    let is_file = matches!(root.lstat(path), Ok(Some(facts)) if facts.is_file());
-    // One that cannot be read is told of when it is to be packed.
-    let Some(file) = is_file.then(|| root.open_file(path).ok()).flatten() else { return false };
+    let Ok(file) = root.open_file(path) else { return false };
     mentions(&file, &["pthread_exit", "pthread_cancel"]).unwrap_or(false)
 }
 
