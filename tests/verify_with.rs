@@ -105,6 +105,35 @@ fn an_engine_that_starts_nothing_is_told_from_an_image_that_fails() {
     failed.assert_refused(3, &["it wrote: runc run failed: no cgroups", "see that runc works by itself"]);
 }
 
+/// Equal images have one ID, and what minjail builds again is equal.
+#[test]
+fn an_image_that_an_engine_had_before_stays() {
+    if !needs_root("podman") || !has(&["podman"]) {
+        return;
+    }
+    let (context, podman) = (TestContext::new(), Podman::new());
+    let file = context.text("app.yaml");
+    fs_err::write(&file, "workloads:\n  main: {run: [/bin/echo, hello]}\n").unwrap();
+    let image = format!("docker-archive:{}:localhost/minjail/test:1", context.text("image.tar"));
+    context.outcome(&["build", &file, "-q", "-o", &image]).success();
+    let tell = |arguments: &[&str]| {
+        outcome_of(std::process::Command::new("podman").args(arguments).envs(podman.environment())).success().text()
+    };
+    tell(&["load", "--quiet", "--input", &context.text("image.tar")]);
+    tell(&["tag", "localhost/minjail/test:1", "localhost/mine:2"]);
+    let list = || tell(&["images", "--no-trunc", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}"]);
+    let before = list();
+    assert!(before.contains("localhost/mine:2"), "{before}");
+    // Whether containers can be run here does not matter.
+    verify(&context, &podman, &image, &["-p", &file, "--verify-with", "podman"]);
+    assert_eq!(list(), before);
+    let other = format!("oci:{}", context.text("other"));
+    outcome_of(
+        context.minjail(&["build", &file, "-q", "-o", &other, "--verify-with", "podman"]).envs(podman.environment()),
+    );
+    assert_eq!(list(), before);
+}
+
 #[test]
 fn what_no_engine_can_do_is_said_before_anything_runs() {
     let context = TestContext::new();

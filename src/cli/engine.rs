@@ -3,6 +3,7 @@
 //! In: an image, as a file that engines read or as a directory, and the workloads. Out: verdicts. The image and its containers
 //! are taken away again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -31,8 +32,8 @@ pub(super) struct Loaded {
     tool: Tool,
     /// What the tool calls it; for those that have no images, the directory.
     name: String,
-    /// What takes it away again; empty if nothing has to.
-    forget: Vec<String>,
+    /// What makes the tool's store again what it was; nothing where there is none.
+    forget: Vec<Vec<String>>,
 }
 
 impl Tool {
@@ -100,6 +101,7 @@ impl Tool {
                     .hint("it reads `docker-archive:FILE`: `minjail unpack` writes that"));
             }
         };
+        let before = self.store()?;
         let mut command = Command::new(program);
         if let (Self::Podman, Ok(Output::Oci { directory, tag })) = (self, Output::parse(image.as_ref())) {
             // podman names an image after its directory, and refuses names with capitals.
@@ -117,8 +119,22 @@ impl Tool {
         let said = String::from_utf8_lossy(&output.stdout);
         let name = said.trim().lines().last().unwrap_or_default();
         let name = name.rsplit(": ").next().unwrap_or(name).to_owned();
-        let forget = [program, "rmi", "--force", &name].map(str::to_owned).to_vec();
+        let after = self.store()?;
+        let forget = before.restore(&after, &name).into_iter().map(|words| [&[program], &words[..]].concat());
+        let forget = forget.map(|words| words.into_iter().map(str::to_owned).collect()).collect();
         Ok(Loaded { tool: self, name, forget })
+    }
+
+    /// What the tool has.
+    fn store(self) -> Result<Store, Failure> {
+        let program = self.program();
+        let arguments = ["images", "--no-trunc", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}"];
+        let output = Command::new(program).args(arguments).output().map_err(Failure::new)?;
+        if output.status.success() {
+            Ok(Store::read(&String::from_utf8_lossy(&output.stdout)))
+        } else {
+            Err(failed(&format!("{program} images"), &output))
+        }
     }
 
     /// A tool that runs the directory `tree`, which it may change.
@@ -253,10 +269,60 @@ impl Loaded {
 
 impl Drop for Loaded {
     fn drop(&mut self) {
-        if let Some((program, arguments)) = self.forget.split_first() {
+        for (program, arguments) in self.forget.iter().filter_map(|words| words.split_first()) {
             let _ = Command::new(program).args(arguments).output();
         }
     }
+}
+
+/// The images that a tool has in its store, where the user has his own: the very one, perhaps, that minjail puts there, as equal
+/// images have one ID.
+#[derive(Default)]
+struct Store {
+    ids: BTreeSet<String>,
+    /// The ID of the image that has a name.
+    names: BTreeMap<String, String>,
+}
+
+impl Store {
+    /// Lines with an ID and a name, which is `<none>:<none>` where there is none.
+    fn read(list: &str) -> Self {
+        let mut store = Self::default();
+        for (id, name) in list.lines().filter_map(|line| line.split_once(' ')) {
+            let id = bare(id).to_owned();
+            if !name.contains("<none>") {
+                store.names.insert(name.to_owned(), id.clone());
+            }
+            store.ids.insert(id);
+        }
+        store
+    }
+
+    /// What to tell the tool, so that its store is again as this one, where `after` is what it is with the image that was loaded
+    /// as `loaded`, an ID or a name: names lead where they led before, and an image that was there stays.
+    fn restore<'a>(&'a self, after: &'a Self, loaded: &'a str) -> Vec<Vec<&'a str>> {
+        let id = after.names.get(loaded).map_or(bare(loaded), String::as_str);
+        let has_name = self.names.values().any(|other| other == id);
+        let mut all = Vec::new();
+        for name in after.names.iter().filter_map(|(name, other)| (other == id).then_some(name)) {
+            match self.names.get(name) {
+                Some(other) if other == id => {}
+                Some(other) => all.push(vec!["tag", other, name]),
+                // Of one without another name it would take the image too.
+                None if has_name => all.push(vec!["rmi", name]),
+                None => {}
+            }
+        }
+        if !self.ids.contains(id) {
+            all.push(vec!["rmi", "--force", id]);
+        }
+        all
+    }
+}
+
+/// An ID as some of the tools spell it.
+fn bare(id: &str) -> &str {
+    id.strip_prefix("sha256:").unwrap_or(id)
 }
 
 /// bubblewrap has no user but its caller, or, in a user namespace, any one.
@@ -284,4 +350,26 @@ fn failed(command: &str, output: &std::process::Output) -> Failure {
     let said = crate::path::escape(output.stderr.trim_ascii());
     Failure::usage(format!("`{command}` failed: {} {said}", output.status))
         .hint("see that it works by itself; `--verify-with` uses it with its own settings")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_made_again_what_it_was() {
+        let before = Store::read("sha256:a one:1\nb two:1\nc <none>:<none>\n");
+        let told = |after: &str, loaded: &str| -> Vec<String> {
+            before.restore(&Store::read(after), loaded).iter().map(|words| words.join(" ")).collect()
+        };
+        let new = "a one:1\nb two:1\nc <none>:<none>\nd four:1\n";
+        assert_eq!(told(new, "d"), ["rmi --force d"]);
+        assert_eq!(told(new, "four:1"), ["rmi --force d"]);
+        assert_eq!(told("a <none>:<none>\nb two:1\nc <none>:<none>\nd one:1\n", "d"), ["tag a one:1", "rmi --force d"]);
+        // The image was there before, by the same name, by another one, or without any.
+        assert!(told("a one:1\nb two:1\nc <none>:<none>\n", "sha256:a").is_empty());
+        assert_eq!(told("a one:1\na four:1\nb two:1\nc <none>:<none>\n", "a"), ["rmi four:1"]);
+        assert_eq!(told("a one:1\na two:1\nb <none>:<none>\nc <none>:<none>\n", "a"), ["tag b two:1"]);
+        assert!(told("a one:1\nb two:1\nc four:1\n", "c").is_empty());
+    }
 }
