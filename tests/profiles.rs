@@ -287,6 +287,38 @@ fn commands_that_hang_are_ended() {
     }
 }
 
+#[test]
+fn what_a_setup_that_failed_has_made_is_taken_away() {
+    let context = TestContext::new();
+    let (mark, other) = (text(&context.work().join("mark")), text(&context.work().join("other")));
+    let teardown = format!("[['false'], [rm, {mark}], [rm, {other}]]");
+    let setup = |second: &str| format!("[[touch, {mark}, {other}], {second}]");
+    let workload = |second: &str| {
+        format!("workloads:\n  main:\n    run: [/bin/true]\n    setup: {}\n    teardown: {teardown}\n", setup(second))
+    };
+    let outcome = build(&context, &workload("['false']"), &[]);
+    assert_eq!(outcome.status, 125, "{}", said(&outcome));
+    assert!(said(&outcome).contains("the command `false` of setup failed"), "{}", said(&outcome));
+    assert_eq!(context.listing().iter().filter(|name| name.starts_with("work/")).count(), 0, "{:?}", context.listing());
+    // The same of one that was told to end.
+    let file = context.text("slow.yaml");
+    fs_err::write(&file, workload("[sleep, '1000']")).unwrap();
+    let mut minjail = std::process::Command::new(support::minjail());
+    let log = fs_err::File::create(context.path("log")).unwrap().into_parts().0;
+    let out = format!("oci:{}", context.text("out"));
+    let mut minjail = minjail.args(["build", &file, "-o", &out]).stderr(log).spawn().unwrap();
+    while !context.path("work/other").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(minjail.id().cast_signed()), nix::sys::signal::SIGTERM).unwrap();
+    let status = minjail.wait().unwrap();
+    let log = fs_err::read_to_string(context.path("log")).unwrap();
+    assert_eq!(status.code(), Some(128 + libc::SIGTERM), "{log}");
+    assert!(log.contains("stopped by SIGTERM"), "{log}");
+    assert_eq!(context.listing().iter().filter(|name| name.starts_with("work/")).count(), 0, "{:?}", context.listing());
+    assert!(!context.path("out").exists());
+}
+
 /// Setup runs again before the run in the jail, and teardown takes away what is there no longer when the image is written.
 #[test]
 fn what_setup_has_made_is_packed_as_the_run_found_it() {

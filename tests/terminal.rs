@@ -494,7 +494,7 @@ fn ctrl_c_in_a_build_reaches_the_workload() {
     let process = fs_err::read_to_string(context.path("work/caught")).expect("the workload has heard of it");
     is_gone(process.trim().parse().expect("a number"));
     let screen = terminal.leave();
-    assert!(status == 125 && screen.contains("interrupted by signal 2"), "{status}, {screen}");
+    assert!(status == 130 && screen.contains("stopped by SIGINT"), "{status}, {screen}");
     assert!(!context.path("out").exists(), "what was broken off is not built: {screen}");
     assert_eq!(context.listing().iter().filter(|name| name.contains("minjail")).count(), 0, "{screen}");
 }

@@ -6,6 +6,7 @@ use std::io;
 
 use anstyle::{AnsiColor, Style};
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 
 use super::exit::Exit;
 use super::locate::{LocateError, is_bare_script};
@@ -21,7 +22,7 @@ use crate::publish::{NO_TEMPORARY, PublishError, io_hint};
 use crate::root::RootError;
 use crate::trace::{RecordError, TraceError};
 use crate::tree::TreeError;
-use crate::workload::RunError;
+use crate::workload::{DirectError, RunError};
 use minjail_tracer::{SpawnError, TraceError as TracerError};
 
 /// A failure, ready to be told.
@@ -264,6 +265,23 @@ impl From<RunError> for Failure {
             error => Self::new(error),
         }
     }
+}
+
+impl From<DirectError> for Failure {
+    fn from(error: DirectError) -> Self {
+        match error {
+            DirectError::Interrupted(signal) => stopped(signal),
+            error => Self::new(error),
+        }
+    }
+}
+
+/// A signal has asked for the end.
+pub(super) fn stopped(signal: i32) -> Failure {
+    let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);
+    Failure::usage(format!("stopped by {name}"))
+        .exit(Exit::Signal(u8::try_from(signal).unwrap_or_default()))
+        .hint("nothing half-written is left; run it again")
 }
 
 impl From<OutputError> for Failure {

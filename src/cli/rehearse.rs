@@ -132,7 +132,7 @@ impl<'a> Rehearsal<'a> {
             scratch: scratch.path().to_path_buf(),
         };
         let minjail = std::env::current_exe().map_err(Failure::new)?;
-        workload::direct(&order, self.workload, &minjail, &[RUNNER]).map_err(Failure::new)
+        Ok(workload::direct(&order, self.workload, &minjail, &[RUNNER])?)
     }
 }
 

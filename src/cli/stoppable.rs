@@ -9,10 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use minjail_tracer::Forwarding;
-use nix::sys::signal::Signal;
 
-use super::exit::Exit;
-use super::failure::Failure;
+use super::failure::{Failure, stopped};
 
 /// What has come so far.
 pub(super) struct Told(Arc<AtomicI32>);
@@ -42,11 +40,4 @@ pub(super) fn stoppable<T>(work: impl FnOnce(&Told) -> Result<T, Failure>) -> Re
         (Some(result), 0) => result,
         (_, signal) => Err(stopped(signal)),
     }
-}
-
-fn stopped(signal: i32) -> Failure {
-    let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);
-    Failure::usage(format!("stopped by {name}"))
-        .exit(Exit::Signal(u8::try_from(signal).unwrap_or_default()))
-        .hint("nothing half-written is left; run it again")
 }

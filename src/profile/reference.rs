@@ -126,7 +126,12 @@ const FIELDS: &[Field] = &[
          they write and the traced run uses is kept as it finds it: so it is in the image, whatever later commands make of it. Who \
          writes something else each time gets what was written the first time; two workloads must find the same.",
     ),
-    may("workload", "teardown", Form::Commands, "Commands on the host after each run, whatever came of it."),
+    may(
+        "workload",
+        "teardown",
+        Form::Commands,
+        "Commands on the host after each run, whatever came of it, and after a setup that failed. Each is run, also if another fails.",
+    ),
     may(
         "workload",
         "state",

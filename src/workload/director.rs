@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use minjail_tracer::Forwarding;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::neighbour::{self, CommandError};
+use super::neighbour::{self, CommandError, Output, last_words};
 use super::runner::socket;
 use super::wire::{Answer, Ask, GREETING, Order, Place, Sought, Word, receive, send};
 use crate::jail::{self, Namespaces};
@@ -24,7 +24,7 @@ use crate::profile::{Command, Moment, Seconds, Workload};
 use crate::trace::Ending;
 
 /// So much is kept of what a program writes to a stream; it may write without end.
-const MOST: usize = 128 << 20;
+pub(super) const MOST: usize = 128 << 20;
 
 /// What came of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -132,27 +132,43 @@ pub fn direct(
     arguments: &[&str],
 ) -> Result<Observation, DirectError> {
     let patience = workload.timeout.duration();
-    around("setup", &workload.setup, patience)?;
-    let observed = Director::start(order, workload, minjail, arguments).and_then(|director| director.observe(workload));
-    let after = around("teardown", &workload.teardown, patience);
+    let told_to_end = Arc::new(AtomicI32::new(0));
+    let signals = Forwarding::while_waiting(Arc::clone(&told_to_end)).map_err(step("start a thread"))?;
+    let prepared = workload.setup.iter().try_for_each(|command| around("setup", command, patience, Some(&told_to_end)));
+    let observed = prepared.and_then(|()| match told_to_end.load(Ordering::SeqCst) {
+        0 => Director::start(order, workload, minjail, arguments, &signals, &told_to_end)?.observe(workload),
+        signal => Err(DirectError::Interrupted(signal)),
+    });
+    // Also of a setup that has failed half-way something may be left; and one that fails leaves the others their work.
+    let after = workload.teardown.iter().map(|command| around("teardown", command, patience, None));
+    let failed_after: Vec<DirectError> = after.filter_map(Result::err).collect();
     let observation = observed?;
-    after?;
-    Ok(observation)
+    match (failed_after.into_iter().next(), told_to_end.load(Ordering::SeqCst)) {
+        (Some(error), 0) => Err(error),
+        (None, 0) => Ok(observation),
+        (_, signal) => Err(DirectError::Interrupted(signal)),
+    }
 }
 
-/// Runs commands before or after a workload; each may take as long as the workload may.
-fn around(which: &'static str, commands: &[Command], patience: Duration) -> Result<(), DirectError> {
-    for command in commands {
-        let failed = |fault: String| DirectError::Around { which, command: command.0.join(" "), fault };
-        let mut process = std::process::Command::new(&command.0[0]);
-        process.args(&command.0[1..]);
-        let output = neighbour::finish(process, patience).map_err(|error| failed(error.to_string()))?;
-        if !output.status.success() {
-            let said = crate::path::escape(output.stderr.trim_ascii());
-            return Err(failed(format!("{} {said}", output.status)));
-        }
+/// Runs a command before or after a workload; it may take as long as the workload may, or until a signal is in `told_to_end`.
+fn around(
+    which: &'static str,
+    command: &Command,
+    patience: Duration,
+    told_to_end: Option<&AtomicI32>,
+) -> Result<(), DirectError> {
+    let failed = |fault: String| DirectError::Around { which, command: command.0.join(" "), fault };
+    let mut process = std::process::Command::new(&command.0[0]);
+    process.args(&command.0[1..]);
+    let output = match neighbour::finish(process, patience, told_to_end) {
+        Ok(output) => output,
+        Err(CommandError::Interrupted(signal)) => return Err(DirectError::Interrupted(signal)),
+        Err(error) => return Err(failed(error.to_string())),
+    };
+    if output.status.success() {
+        return Ok(());
     }
-    Ok(())
+    Err(failed(format!("{} {}", output.status, last_words(&output.stderr))))
 }
 
 /// What arrives while a workload runs.
@@ -181,11 +197,11 @@ impl Seen {
     }
 }
 
-pub(super) struct Director {
+pub(super) struct Director<'a> {
     child: Child,
     /// What asks minjail to end is for the workload.
-    signals: Forwarding,
-    told_to_end: Arc<AtomicI32>,
+    signals: &'a Forwarding,
+    told_to_end: &'a AtomicI32,
     stream: UnixStream,
     pub(super) namespaces: Namespaces,
     messages: Receiver<Message>,
@@ -206,15 +222,20 @@ pub(super) struct Director {
     pub(super) hopeless: Option<String>,
 }
 
-impl Director {
-    fn start(order: &Order, workload: &Workload, minjail: &Path, arguments: &[&str]) -> Result<Self, DirectError> {
+impl<'a> Director<'a> {
+    fn start(
+        order: &Order,
+        workload: &Workload,
+        minjail: &Path,
+        arguments: &[&str],
+        signals: &'a Forwarding,
+        told_to_end: &'a AtomicI32,
+    ) -> Result<Self, DirectError> {
         let scratch = fs_err::File::open(&order.scratch).map_err(step("listen for the runner"))?;
         minjail_tracer::lift_limits();
         let listener = UnixListener::bind(socket(&scratch)).map_err(step("listen for the runner"))?;
         let mut runner = std::process::Command::new(minjail);
         hand_over(&mut runner, order, workload, arguments)?;
-        let told_to_end = Arc::new(AtomicI32::new(0));
-        let signals = Forwarding::while_waiting(Arc::clone(&told_to_end)).map_err(step("start a thread"))?;
         let mut child = runner.spawn().map_err(step("start the runner"))?;
         signals.to(child.id().cast_signed());
         let stdout = child.stdout.take().expect("it is piped");
@@ -375,13 +396,14 @@ impl Director {
         &self,
         command: &Command,
         patience: Duration,
-    ) -> Result<Result<std::process::Output, String>, DirectError> {
+    ) -> Result<Result<Output, String>, DirectError> {
         let mut process = std::process::Command::new(&command.0[0]);
         process.args(&command.0[1..]);
         self.namespaces.join(&mut process).map_err(step("join the workload's network"))?;
-        match neighbour::finish(process, patience) {
+        match neighbour::finish(process, patience, Some(self.told_to_end)) {
             Ok(output) => Ok(Ok(output)),
             Err(CommandError::Start(error)) => Err(step("run a command beside the workload")(error)),
+            Err(CommandError::Interrupted(signal)) => Err(DirectError::Interrupted(signal)),
             Err(slow @ CommandError::Slow(_)) => Ok(Err(slow.to_string())),
         }
     }
@@ -434,7 +456,7 @@ impl Director {
     }
 }
 
-impl Drop for Director {
+impl Drop for Director<'_> {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -451,12 +473,17 @@ fn judge(workload: &Workload, observation: &Observation) -> Vec<Fault> {
     }
     let fault = workload.expect.stdout.as_ref().and_then(|check| {
         if observation.wrote_more {
-            return Some(format!("has more than {} MiB, and no more can be compared", MOST >> 20));
+            return Some(too_much());
         }
         check.fault(&observation.stdout)
     });
     faults.extend(fault.map(Fault::Stdout));
     faults
+}
+
+/// Of a text of which not all is kept.
+pub(super) fn too_much() -> String {
+    format!("has more than {} MiB, and no more can be compared", MOST >> 20)
 }
 
 /// Tells the runner by files in its scratch directory what it is to run, and makes `runner` start it.

@@ -10,11 +10,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::desk::{attend, exchange, is_open, yes};
-use super::neighbour;
+use super::neighbour::{self, last_words};
 use super::runner::{RunError, hello};
 use super::wire::{Answer, Ask, Engine, Order, SIGNAL, send};
 use crate::jail::{self, Namespaces, send_signal};
-use crate::path::escape;
 use crate::trace::Ending;
 
 /// Runs the engine until its program has ended.
@@ -71,9 +70,9 @@ impl Attendant {
     fn check(&self, command: &[String], patience: Duration) -> Answer {
         let mut process = Command::new(&self.exec[0]);
         process.args(&self.exec[1..]).args(command);
-        match neighbour::finish(process, patience) {
+        match neighbour::finish(process, patience, None) {
             Ok(output) if output.status.success() => Answer::Yes,
-            Ok(output) => Answer::Refused(format!("{} {}", output.status, escape(output.stderr.trim_ascii()))),
+            Ok(output) => Answer::Refused(format!("{} {}", output.status, last_words(&output.stderr))),
             Err(error) => Answer::Refused(error.to_string()),
         }
     }

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::answer::{reply, request};
-use super::director::{DirectError, Director, Seen};
+use super::director::{DirectError, Director, Seen, too_much};
+use super::neighbour::last_words;
 use super::wire::{Answer, Ask, Until};
 use crate::path::escape;
 use crate::profile::{Http, Moment, Probe, Seconds, Tcp};
@@ -24,7 +25,7 @@ const HEARSAY: Duration = Duration::from_secs(1);
 /// What docker allows a health check that does not say.
 const LONGEST_CHECK: Seconds = Seconds(30);
 
-impl Director {
+impl Director<'_> {
     /// Waits until the server is ready; `false` if it ends, the time is up, or it never will be.
     pub(super) fn become_ready(&mut self, moment: Moment<'_>) -> Result<bool, DirectError> {
         match moment {
@@ -119,10 +120,12 @@ impl Director {
                 .map(|text| text.trim_ascii())
                 .into_iter()
                 .find(|text| !text.is_empty());
-            let said = said.map_or_else(String::new, |text| format!(", {}", escape(text)));
+            let said = said.map_or_else(String::new, |text| format!(", {}", last_words(text)));
             return Ok(Some(format!("`{line}`: {}{said}", output.status)));
         }
-        let fault = probe.stdout.as_ref().and_then(|check| check.fault(&output.stdout));
+        let check = probe.stdout.as_ref();
+        let fault =
+            check.and_then(|check| if output.wrote_more { Some(too_much()) } else { check.fault(&output.stdout) });
         Ok(fault.map(|fault| format!("what `{line}` wrote {fault}")))
     }
 
