@@ -319,6 +319,22 @@ fn what_a_setup_that_failed_has_made_is_taken_away() {
     assert!(!context.path("out").exists());
 }
 
+#[test]
+fn a_server_at_the_newer_loopback_address_alone() {
+    let context = TestContext::new();
+    if !has(&["python3"]) || std::net::TcpListener::bind("[::1]:0").is_err() {
+        return;
+    }
+    let server = "import socket; s = socket.socket(socket.AF_INET6); s.bind(('::1', 8099)); s.listen(); \
+                  exec('while True:\\n c, _ = s.accept()\\n c.sendall(b\"hello\")\\n c.close()')";
+    let profile = format!(
+        "workloads:\n  main:\n    run: [/usr/bin/python3, -c, {}]\n    ready: {{port: 8099}}\n    timeout: 20\n    probes:\n      - \
+         tcp: {{port: 8099, send: '', contains: hello}}\n",
+        serde_json::json!(server)
+    );
+    succeed(build(&context, &profile, &[]));
+}
+
 /// Setup runs again before the run in the jail, and teardown takes away what is there no longer when the image is written.
 #[test]
 fn what_setup_has_made_is_packed_as_the_run_found_it() {

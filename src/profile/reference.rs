@@ -46,8 +46,8 @@ const SECTIONS: &[(&str, &str)] = &[
     ("check", "What a text must be like; all that is given must hold."),
     ("ready", "When a server is ready: exactly one of these. A workload with `ready` runs until it is stopped."),
     ("probe", "A question to a ready server: exactly one of `http`, `tcp` and `command`. Asked outside the trace."),
-    ("http", "An HTTP request to 127.0.0.1, and what is expected of the answer."),
-    ("tcp", "Text sent to a TCP port of 127.0.0.1, and what must come back."),
+    ("http", "An HTTP request to 127.0.0.1, or else to ::1, and what is expected of the answer."),
+    ("tcp", "Text sent to a TCP port of 127.0.0.1, or else of ::1, and what must come back."),
     ("stop", "How a server is stopped."),
     ("files", "What the image gets where a trace leaves a choice. A flag of the command line counts before it."),
     (

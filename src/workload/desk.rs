@@ -4,8 +4,9 @@
 //! attendant's: what it touches is in the same record.
 
 use std::io::{self, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::ops::ControlFlow;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -14,12 +15,15 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use fs_err::File;
 use minjail_tracer::{Command, Event, Options, SpawnError, TraceError};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use nix::unistd::Pid;
 
 use super::answer::is_whole;
+use super::director::{MOST, too_much};
 use super::tell::Teller;
 use super::wire::{Answer, Ask, Until, Word, receive, send};
 use crate::jail::send_signal;
@@ -117,7 +121,7 @@ impl Desk {
                 exchange(port, send.as_bytes(), &until, Duration::from_millis(milliseconds))
             }
             Ask::Port(port) => yes(is_open(port)),
-            Ask::Socket(path) => yes(UnixStream::connect(path).is_ok()),
+            Ask::Socket(path) => yes(is_taken(Path::new(&path))),
             Ask::File(path) => yes(Path::new(&path).exists()),
             Ask::Check { command, seconds } => self.check(&command, Duration::from_secs(seconds)),
             Ask::Idle { seconds } => {
@@ -221,8 +225,31 @@ pub(super) fn attend(
 
 /// True if the TCP port takes connections.
 pub(super) fn is_open(port: u16) -> bool {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_ok()
+    connect(port, || Duration::from_millis(100)).is_ok()
+}
+
+/// A connection to the port: of 127.0.0.1, or, as with a server that listens there alone, of `::1`.
+fn connect(port: u16, patience: impl Fn() -> Duration) -> io::Result<TcpStream> {
+    let to = |address: IpAddr| TcpStream::connect_timeout(&(address, port).into(), patience());
+    to(Ipv4Addr::LOCALHOST.into()).or_else(|error| to(Ipv6Addr::LOCALHOST.into()).map_err(|_| error))
+}
+
+/// True if something takes connections at the unix socket, or datagrams. It is not waited for: one with a full queue does not (`connect(2)`,
+/// EAGAIN), and who has never time to take any would be waited for without end.
+fn is_taken(path: &Path) -> bool {
+    let kinds = [SockType::Stream, SockType::SeqPacket, SockType::Datagram];
+    let knock = |kind, path: &Path| {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let socket = socket::socket(AddressFamily::Unix, kind, flags, None)?;
+        socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
+    };
+    let is_it = |path: &Path| kinds.iter().any(|kind| knock(*kind, path).is_ok());
+    // By way of its open directory, where its path is too long for an address: 107 bytes (`unix(7)`).
+    let by_directory = || {
+        let (directory, name) = (File::open(path.parent()?).ok()?, path.file_name()?);
+        Some(is_it(&PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name)))
+    };
+    if path.as_os_str().len() < 108 { is_it(path) } else { by_directory().unwrap_or(false) }
 }
 
 pub(super) fn yes(is: bool) -> Answer {
@@ -238,8 +265,7 @@ pub(super) fn exchange(port: u16, text: &[u8], until: &Until, patience: Duration
 
 fn try_exchange(port: u16, text: &[u8], until: &Until, deadline: Instant) -> io::Result<Vec<u8>> {
     let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut stream = TcpStream::connect_timeout(&address, left())?;
+    let mut stream = connect(port, left)?;
     stream.set_write_timeout(Some(left()))?;
     stream.write_all(text)?;
     let mut received = Vec::new();
@@ -248,6 +274,9 @@ fn try_exchange(port: u16, text: &[u8], until: &Until, deadline: Instant) -> io:
         stream.set_read_timeout(Some(left()))?;
         match stream.read(&mut buffer)? {
             0 => return Ok(received),
+            count if received.len() + count > MOST => {
+                return Err(io::Error::other(format!("it {}", too_much())));
+            }
             count => received.extend_from_slice(&buffer[..count]),
         }
         let is_there = match until {
@@ -296,5 +325,42 @@ mod tests {
         assert!(other.try_wait().unwrap().is_none());
         other.kill().unwrap();
         other.wait().unwrap();
+    }
+
+    #[test]
+    fn a_server_at_the_newer_loopback_address_alone() {
+        let Ok(listener) = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) else { return };
+        let port = listener.local_addr().unwrap().port();
+        assert!(is_open(port));
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().and_then(|_| listener.accept()).unwrap();
+            stream.write_all(b"hello").unwrap();
+        });
+        let until = Until::Text("hello".to_owned());
+        assert_eq!(exchange(port, b"", &until, Duration::from_secs(20)), Answer::Received(b"hello".to_vec()));
+        assert!(!is_open(1), "nothing listens there");
+    }
+
+    #[test]
+    fn a_socket_that_takes_no_more_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("d".repeat(120));
+        fs_err::create_dir(&deep).unwrap();
+        std::os::unix::fs::symlink(&deep, directory.path().join("short")).unwrap();
+        // By a path that is short enough for an address, and by one that is not.
+        let spelled = [("socket", directory.path().join("socket")), ("short/socket", deep.join("socket"))];
+        for (bound, path) in spelled {
+            assert!(!is_taken(&path));
+            let listener = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+            let address = UnixAddr::new(&directory.path().join(bound)).unwrap();
+            socket::bind(listener.as_raw_fd(), &address).unwrap();
+            assert!(!is_taken(&path), "nobody listens yet");
+            socket::listen(&listener, socket::Backlog::new(0).unwrap()).unwrap();
+            assert!(is_taken(&path));
+            assert!(!is_taken(&path), "its queue is full");
+        }
+        let datagrams = directory.path().join("datagrams");
+        let _bound = std::os::unix::net::UnixDatagram::bind(&datagrams).unwrap();
+        assert!(is_taken(&datagrams));
     }
 }
