@@ -529,3 +529,68 @@ fn what_cannot_be_written_is_refused_before_the_run() {
     refused(&context, &["init", "-o", "/no/dir/x.yaml", "--", "touch", &ran], FAILED, &["no directory `/no/dir`"]);
     assert!(!Path::new(&ran).exists());
 }
+
+/// As [`refused`], where the command line itself is at fault.
+fn misused(context: &TestContext, arguments: &[&str], words: &[&str]) {
+    let before = context.listing();
+    let outcome = context.outcome(arguments);
+    assert_eq!((outcome.status, outcome.text().as_str()), (FAILED, ""), "{outcome}");
+    let told = ["error: ", "--help"].iter().chain(words).all(|word| outcome.stderr.contains(word));
+    assert!(told && context.listing() == before, "{words:?}\n{outcome}");
+}
+
+/// What is asked of an image where there is none.
+#[test]
+fn an_option_that_would_come_to_nothing() {
+    let context = TestContext::new();
+    let (trace, out) = (context.text("app.trace"), format!("oci:{}", context.text("image")));
+    let ran = text(&context.work().join("ran"));
+    let of_images: &[&[&str]] = &[
+        &["--lock", "x.lock"],
+        &["--compression", "zstd"],
+        &["--layers", "packages"],
+        &["--mtime", "fixed"],
+        &["--include", "/etc/hosts"],
+        &["--exclude", "/etc/hosts"],
+        &["--stat-only", "omit"],
+        &["--listing", "full"],
+        &["--accounts", "full"],
+        &["--rule", "tz-all=on"],
+        &["--allow-secret", "/etc/shadow"],
+    ];
+    for option in of_images {
+        let arguments = [&["trace", "-t", &trace], *option, &["--", "touch", &ran]].concat();
+        misused(&context, &arguments, &["--output <OUT>"]);
+    }
+    context.outcome(&["trace", "-q", "-t", &trace, "-o", &out, "--", "cat", "/etc/debian_version"]).success();
+    let lock = context.text("image.lock");
+    let again = format!("layer:{}", context.text("again"));
+    let of_proofs: &[&[&str]] =
+        &[&["--verify-with", "podman"], &["--no-verify"], &["--until-stable", "2"], &["--repair"], &["--keep-failed"]];
+    for option in of_proofs {
+        let arguments = [&["build", "--locked", &lock, "-o", &again], *option].concat();
+        misused(&context, &arguments, &[option[0], "cannot be used with"]);
+    }
+    let choices: [&[&str]; 4] =
+        [&["--include", "/etc/hosts"], &["--exclude", "/etc"], &["--accounts", "full"], &["--allow-secret", "/x"]];
+    for option in choices {
+        let arguments = [&["build", "--locked", &lock, "-o", &again], option].concat();
+        refused(&context, &arguments, FAILED, &["the lock says already", "hint: leave `--include`"]);
+    }
+    fs_err::write(context.path("Dockerfile"), "FROM x\nCMD [\"/bin/true\"]\n").expect("the directory is ours");
+    let origins = [["--image", &out], ["--dockerfile", &context.text("Dockerfile")]];
+    let of_runs: &[&[&str]] = &[&["--env", "A=B"], &["--user", "1"], &["--workdir", "/"], &["--grace", "1s"]];
+    for option in of_runs {
+        for origin in &origins {
+            let arguments = [&["init", "-o", "-"], &origin[..], *option].concat();
+            misused(&context, &arguments, &[option[0], "cannot be used with"]);
+        }
+    }
+    misused(&context, &["init", "--platform", "linux/arm64", "--", "touch", &ran], &["cannot be used with"]);
+    let profile = context.text("app.yaml");
+    fs_err::write(&profile, "workloads:\n  main: {run: [/usr/bin/cat, /etc/debian_version]}\n").expect("it is ours");
+    let verify = ["verify", &out, "-p", &profile];
+    misused(&context, &[&verify[..], &["--include", "/etc"]].concat(), &["--output <OUT>"]);
+    refused(&context, &[&verify[..], &["--json"]].concat(), FAILED, &["no summary unless it repairs"]);
+    assert!(!Path::new(&ran).exists());
+}

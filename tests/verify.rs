@@ -80,6 +80,14 @@ fn what_cannot_be_added_is_told() {
     let outcome = context.outcome(&["verify", &tree, "-p", &large, "--repair", "-o", &mended]);
     assert_eq!(outcome.status, 3, "{outcome}");
     assert!(outcome.stderr.contains(&format!("missing: `{key}`")) && !context.path("mended").exists(), "{outcome}");
+    // What the user allows is added; how the image is made, its lock says.
+    let allowed = ["verify", &tree, "-p", &large, "--repair", "-o", &mended, "--allow-secret", &key];
+    let other = [&allowed[..], &["--compression", "zstd"]].concat();
+    context.outcome(&other).assert_refused(125, &["tree.lock` says already how the image is made"]);
+    context.outcome(&allowed).success();
+    assert_eq!(context.outcome(&["verify", &mended, "-p", &large]).success().status, 0);
+    fs_err::remove_dir_all(context.path("mended")).expect("it was written");
+    fs_err::remove_file(context.path("mended.lock")).expect("it was written");
     let whole = context.outcome(&["verify", &tree, "-p", &small, "--repair", "-o", &mended]).success();
     assert!(whole.stderr.contains("nothing to repair"), "{whole}");
     context.outcome(&["verify", &tree, "-p", &small, "-o", &mended]).assert_refused(125, &["unless it repairs"]);

@@ -44,22 +44,22 @@ pub(super) struct Arguments {
     root: Option<OsString>,
 
     #[command(flatten)]
-    packing: Packing,
+    pub(super) packing: Packing,
 
     /// Repeat all workloads until so many repetitions in a row use no new file; at most 50 times
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, conflicts_with = "traces")]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, conflicts_with_all = ["traces", "locked"])]
     until_stable: u32,
 
     /// Do not run the workloads in a jail; the lock says so
-    #[arg(long, conflicts_with_all = ["traces", "repair", "keep_failed"])]
+    #[arg(long, conflicts_with_all = ["traces", "locked", "repair", "keep_failed"])]
     no_verify: bool,
 
     /// Let this run the image too, before it is written; may be given several times
-    #[arg(long, value_name = "ENGINE", conflicts_with_all = ["traces", "no_verify"])]
+    #[arg(long, value_name = "ENGINE", conflicts_with_all = ["traces", "locked", "no_verify"])]
     verify_with: Vec<Tool>,
 
     /// If a workload fails in the jail, add what it missed and try again
-    #[arg(long, conflicts_with = "traces")]
+    #[arg(long, conflicts_with_all = ["traces", "locked"])]
     repair: bool,
 
     /// How often to try, at most
@@ -71,7 +71,7 @@ pub(super) struct Arguments {
     keep_trace: Option<PathBuf>,
 
     /// If a workload fails in the jail, leave the tree beside each output, with `.failed` at the end
-    #[arg(long, conflicts_with = "traces")]
+    #[arg(long, conflicts_with_all = ["traces", "locked"])]
     keep_failed: bool,
 }
 

@@ -12,35 +12,35 @@ use crate::profile::{Files, UnknownWord};
 pub(super) struct Choices {
     /// What becomes of files that were only looked at: packed with their content, with zeros, or not at all [default:
     /// full]
-    #[arg(long, value_name = "HOW",
+    #[arg(long, value_name = "HOW", requires = "outputs",
         value_parser = PossibleValuesParser::new(StatOnly::WORDS).try_map(|word| word.parse::<StatOnly>()))]
     stat_only: Option<StatOnly>,
 
     /// What becomes of a listed directory: its names, every file in it, or only what was opened [default: names]
-    #[arg(long, value_name = "HOW",
+    #[arg(long, value_name = "HOW", requires = "outputs",
         value_parser = PossibleValuesParser::new(Listing::WORDS).try_map(|word| word.parse::<Listing>()))]
     listing: Option<Listing>,
 
     /// Which accounts of the host the image knows: the system's and those used, only those used, or all [default:
     /// system]
-    #[arg(long, value_name = "WHICH",
+    #[arg(long, value_name = "WHICH", requires = "outputs",
         value_parser = PossibleValuesParser::new(Accounts::WORDS).try_map(|word| word.parse::<Accounts>()))]
     accounts: Option<Accounts>,
 
     /// Pack this too, with what it needs: a path with all below it, a glob, or `deb:PACKAGE`
-    #[arg(long, value_name = "WHAT", value_parser = Pattern::parse)]
+    #[arg(long, value_name = "WHAT", requires = "outputs", value_parser = Pattern::parse)]
     include: Vec<Pattern>,
 
     /// Do not pack this, whatever the program did with it; spelled as for `--include`
-    #[arg(long, value_name = "WHAT", value_parser = Pattern::parse)]
+    #[arg(long, value_name = "WHAT", requires = "outputs", value_parser = Pattern::parse)]
     exclude: Vec<Pattern>,
 
     /// Switch a rule that adds what no run touched; `minjail rules` lists them; may be given several times
-    #[arg(long = "rule", value_name = "NAME=on|off", value_parser = switched)]
+    #[arg(long = "rule", value_name = "NAME=on|off", requires = "outputs", value_parser = switched)]
     rules: Vec<(Rule, Switch)>,
 
     /// Pack this although it looks like a secret: a path, or `env:NAME` for a variable
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", requires = "outputs")]
     allow_secret: Vec<String>,
 }
 
@@ -59,6 +59,18 @@ pub(super) struct Chosen {
 }
 
 impl Choices {
+    /// True if one of these flags was given.
+    pub(super) fn are_given(&self) -> bool {
+        let Self { stat_only, listing, accounts, include, exclude, rules, allow_secret } = self;
+        let are_words = stat_only.is_some() || listing.is_some() || accounts.is_some();
+        are_words || !(include.is_empty() && exclude.is_empty() && rules.is_empty() && allow_secret.is_empty())
+    }
+
+    /// True if a rule is switched.
+    pub(super) fn switch_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
     /// The flags, on top of what a profile says.
     pub(super) fn check(&self, profile: &Files) -> Result<Chosen, Failure> {
         let patterns = |texts: &[String], flags: &[Pattern]| -> Result<Vec<Pattern>, Failure> {

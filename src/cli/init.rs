@@ -34,20 +34,21 @@ use crate::trace::Trace;
 /// until Ctrl-C. What it listened to, where it made files and how it ended is in the profile, and what only a person can
 /// know stands there as a comment.
 #[derive(Debug, clap::Args)]
+#[command(mut_args(of_image))]
 pub(super) struct Arguments {
     /// Where the profile goes, `-` for standard output [default: <program>.yaml in the working directory]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
     /// Take from this image how it is run; nothing is run
-    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["dockerfile", "command"])]
+    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["dockerfile", "command", "user", "workdir", "env", "grace"])]
     image: Option<OsString>,
 
     #[command(flatten)]
     reading: Reading,
 
     /// Take from this Dockerfile how its image is run; nothing is built
-    #[arg(long, value_name = "FILE", conflicts_with = "command")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["command", "user", "workdir", "env", "grace"])]
     dockerfile: Option<PathBuf>,
 
     /// The stage of the Dockerfile, by name or number [default: the last]
@@ -64,6 +65,14 @@ pub(super) struct Arguments {
     /// The program and its arguments
     #[arg(last = true, required_unless_present_any = ["image", "dockerfile"], value_name = "CMD")]
     command: Vec<OsString>,
+}
+
+/// Those of [`Reading`] count only where an image is read.
+fn of_image(argument: clap::Arg) -> clap::Arg {
+    match argument.get_id().as_str() {
+        "platform" | "max_size" | "max_entries" => argument.conflicts_with_all(["command", "dockerfile"]),
+        _ => argument,
+    }
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

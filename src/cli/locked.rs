@@ -32,6 +32,7 @@ pub(super) fn build(
     prepared.follow(&lock)?;
     // How a slimmed image is run, the whole one has said, and no trace knows.
     let mut draft = if arguments.traces.is_empty() || !lock.from.is_empty() {
+        arguments.packing.refuse_choices()?;
         redraw(&lock, arguments, original, &prepared)?
     } else {
         // What has changed since the trace stops the drawing at the first path; the lock tells of all of them.

@@ -11,9 +11,9 @@ use super::base::Ready;
 use super::failure::Failure;
 use super::lock::read_lock;
 use super::pack::Draft;
-use super::packing::Prepared;
+use super::packing::{Packing, Prepared};
 use super::side::{Side, of_image};
-use crate::files::{self, Policy};
+use crate::files;
 use crate::image::{Output, Reading, lock_beside};
 use crate::manifest::{self, DrawnUp, Entry, Given, Kind, Layers, Manifest, Packages, Source, Sources};
 use crate::path::JailPath;
@@ -29,11 +29,17 @@ pub(super) struct Broken<'a> {
 
 impl<'a> Broken<'a> {
     /// What the lock beside the image says of it, or, without one, what it says itself.
-    pub(super) fn read(name: &OsStr, ready: &'a Ready, prepared: &mut Prepared) -> Result<Self, Failure> {
+    pub(super) fn read(
+        name: &OsStr,
+        ready: &'a Ready,
+        packing: &Packing,
+        prepared: &mut Prepared,
+    ) -> Result<Self, Failure> {
         let place = Output::parse(name).ok();
         let lock = place.as_ref().and_then(Output::path).map(lock_beside).filter(|lock| lock.is_file());
         let mut manifest = match (lock, &ready.image) {
             (Some(lock), _) => {
+                packing.refuse_other_form(&lock)?;
                 let lock = read_lock(&lock)?;
                 prepared.follow(&lock)?;
                 lock
@@ -47,14 +53,14 @@ impl<'a> Broken<'a> {
     }
 
     /// The image with all that `runs` need of `host`.
-    pub(super) fn mended(&self, runs: &[Run], host: &Root) -> Result<Draft, Failure> {
+    pub(super) fn mended(&self, runs: &[Run], host: &Root, prepared: &Prepared) -> Result<Draft, Failure> {
         let mut trace = Trace { runs: runs.to_vec(), ..Trace::default() };
         for run in &mut trace.runs {
             // The host's accounts are the host's, wherever the runs were made.
             run.header.root = "/".into();
         }
         trace.runs.sort();
-        let (files, notes) = files::needed(&trace, host, &Policy::default())?;
+        let (files, notes) = files::needed(&trace, host, &prepared.chosen.policy)?;
         let packages = Packages::read(host)?;
         let Manifest { epoch, packing, config, .. } = self.manifest.clone();
         let store = std::collections::BTreeMap::new();

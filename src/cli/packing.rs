@@ -22,25 +22,25 @@ pub(super) struct Packing {
     outputs: Vec<OsString>,
 
     /// Where the lock goes [default: beside each output, with `.lock` at the end]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "outputs")]
     lock: Option<PathBuf>,
 
     /// Replace outputs that exist
     #[arg(long)]
     force: bool,
 
-    /// How layers are compressed: none, gzip[:LEVEL] or zstd[:LEVEL]
-    #[arg(long, value_name = "HOW", default_value = "gzip")]
-    compression: Compression,
+    /// How layers are compressed: none, gzip[:LEVEL] or zstd[:LEVEL] [default: gzip]
+    #[arg(long, value_name = "HOW", requires = "outputs")]
+    compression: Option<Compression>,
 
     /// Into which layers files go: `one` for all; `packages`, one for each large package of the distribution, so that
     /// images share them; or `keep`, of an image, those that they were in, as they are where nothing is missing
     /// [default: one]
-    #[arg(long, value_name = "HOW")]
+    #[arg(long, value_name = "HOW", requires = "outputs")]
     layers: Option<Layers>,
 
     /// Which times files get: fixed, clamp, packaged, files or keep [default: packaged; with `--layers keep`: files]
-    #[arg(long, value_name = "HOW")]
+    #[arg(long, value_name = "HOW", requires = "outputs")]
     mtime: Option<Times>,
 
     /// Build even if the trace has gaps
@@ -91,6 +91,25 @@ impl Packing {
         Ok(())
     }
 
+    /// Refuses to make an image otherwise than the lock beside it says that it is made.
+    pub(super) fn refuse_other_form(&self, lock: &Path) -> Result<(), Failure> {
+        if self.compression.is_none() && self.layers.is_none() && self.mtime.is_none() && !self.choices.switch_rules() {
+            return Ok(());
+        }
+        Err(Failure::usage(format!("`{}` says already how the image is made", lock.display())).hint(
+            "leave `--compression`, `--layers`, `--mtime` and `--rule` out; `minjail unpack` writes the result in another form",
+        ))
+    }
+
+    /// Refuses to choose among files where all is said already.
+    pub(super) fn refuse_choices(&self) -> Result<(), Failure> {
+        if self.choices.are_given() {
+            return Err(Failure::usage("there is nothing to choose: the lock says already which files the image gets")
+                .hint("leave `--include`, `--exclude` and the like out, or build from the trace without `--locked`"));
+        }
+        Ok(())
+    }
+
     /// As [`prepare`](Self::prepare), on top of what a profile says, and but for the lock that is built from, which stays
     /// as it is.
     pub(super) fn prepare_for(&self, profile: &Files, locked: Option<&Path>) -> Result<Prepared, Failure> {
@@ -108,6 +127,7 @@ impl Packing {
             None if layers == Layers::Keep => Times::Files,
             None => Times::Packaged,
         });
+        let compression = self.compression.unwrap_or_default();
         let images = parse_all(&self.outputs)?;
         let mut locks: Vec<PathBuf> = match &self.lock {
             Some(lock) => vec![lock.clone()],
@@ -121,8 +141,8 @@ impl Packing {
         Ok(Prepared {
             outputs,
             force: self.force,
-            packing: packing(self.compression, layers, mtime, &chosen.policy.rules),
-            compression: self.compression,
+            packing: packing(compression, layers, mtime, &chosen.policy.rules),
+            compression,
             allow_gaps: self.allow_gaps,
             quiet: self.quiet,
             json: self.json,

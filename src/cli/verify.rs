@@ -57,6 +57,10 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let profile = profile::load(&arguments.profile)?;
     let prepared = arguments.packing.prepare()?;
+    if prepared.json && !arguments.repair {
+        return Err(Failure::usage("`verify` has no summary unless it repairs")
+            .hint("its exit status says whether all is well"));
+    }
     if !prepared.outputs.images.is_empty() && !arguments.repair {
         return Err(Failure::usage("`verify` writes nothing unless it repairs")
             .hint("give `--repair` too; `minjail unpack` writes an image in another form"));
@@ -144,7 +148,7 @@ fn mend(
     mut failed: Vec<Verdict>,
 ) -> Result<Exit, Failure> {
     let host = Root::open(Path::new("/"))?;
-    let broken = Broken::read(&arguments.image, ready, &mut prepared)?;
+    let broken = Broken::read(&arguments.image, ready, &arguments.packing, &mut prepared)?;
     let mut runs = Vec::new();
     let mut entries = broken.manifest.entries.clone();
     let mut now = ready.base.tree.clone();
@@ -158,7 +162,7 @@ fn mend(
         if runs.len() == before {
             break;
         }
-        let mut draft = broken.mended(&runs, &host)?;
+        let mut draft = broken.mended(&runs, &host, &prepared)?;
         // What looks like a secret is missed and not added: more rounds would not help.
         if draft.manifest.entries == entries {
             break;
