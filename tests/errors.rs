@@ -594,3 +594,34 @@ fn an_option_that_would_come_to_nothing() {
     refused(&context, &[&verify[..], &["--json"]].concat(), FAILED, &["no summary unless it repairs"]);
     assert!(!Path::new(&ran).exists());
 }
+
+/// What is read stays as it is.
+#[test]
+fn an_output_in_the_place_of_what_is_read() {
+    let context = TestContext::new();
+    let (trace, out) = (context.text("app.trace"), format!("oci:{}", context.text("image")));
+    context.outcome(&["trace", "-q", "-t", &trace, "-o", &out, "--", "cat", "/etc/debian_version"]).success();
+    let (profile, lock) = (context.text("app.yaml"), context.text("image.lock"));
+    fs_err::write(&profile, "workloads:\n  main: {run: [/usr/bin/cat, /etc/debian_version]}\n").expect("it is ours");
+    let (other, over) = (format!("oci:{}", context.text("other")), format!("layer:{profile}"));
+    let records = context.text("app.trace/trace.jsonl");
+    let (in_lock, in_trace) = (format!("layer:{lock}"), format!("oci:{trace}/image"));
+    let cases: [(&[&str], &str); 8] = [
+        (&["build", &profile, "-o", &over], "is the input itself"),
+        (&["build", &profile, "-o", &other, "--lock", &profile], "is the input itself"),
+        (&["slim", &out, "-p", &profile, "-o", &other, "--lock", &profile], "is the input itself"),
+        (&["verify", &out, "-p", &profile, "--repair", "-o", &over], "is the input itself"),
+        (&["build", "-t", &trace, "-o", &other, "--lock", &records], "lies in the input"),
+        (&["build", "-t", &trace, "-o", &in_trace], "lies in the input"),
+        (&["build", "--locked", &lock, "-o", &in_lock], "is the input itself"),
+        (&["trace", "-t", &trace, "-o", &in_trace, "--", "true"], "one would take the other's place"),
+    ];
+    let read = |path: &str| fs_err::read(path).expect("it is there");
+    let before = [&profile, &records, &lock].map(|path| read(path));
+    for (arguments, words) in cases {
+        let end = arguments.iter().position(|word| *word == "--").unwrap_or(arguments.len());
+        let (options, program) = arguments.split_at(end);
+        refused(&context, &[options, &["--force"], program].concat(), FAILED, &[words, "hint: give the"]);
+        assert_eq!([&profile, &records, &lock].map(|path| read(path)), before, "{arguments:?}");
+    }
+}

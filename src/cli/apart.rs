@@ -28,6 +28,27 @@ pub(super) fn keep_apart_from<'a>(input: &Path, places: impl Iterator<Item = &'a
     Ok(())
 }
 
+/// The same of a profile; one that comes with minjail is no file.
+pub(super) fn keep_apart_from_profile<'a>(name: &str, places: impl Iterator<Item = &'a Path>) -> Result<(), Failure> {
+    let path = Path::new(name);
+    if path.is_file() { keep_apart_from(path, places) } else { Ok(()) }
+}
+
+/// Refuses a trace that would stand where an output is to be, in it, or around it.
+pub(super) fn keep_trace_apart<'a>(trace: &Path, mut places: impl Iterator<Item = &'a Path>) -> Result<(), Failure> {
+    let Some(own) = own_place(trace) else { return Ok(()) };
+    let is_met = |place: &&Path| own_place(place).is_some_and(|place| relation(&own, &place).is_some());
+    match places.find(is_met) {
+        Some(place) => Err(Failure::usage(format!(
+            "`{}` is to be an output, and the trace too, as `{}`: one would take the other's place",
+            place.display(),
+            trace.display()
+        ))
+        .hint("give the trace a place of its own")),
+        None => Ok(()),
+    }
+}
+
 enum Relation {
     Same,
     Inside,

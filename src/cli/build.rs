@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::apart::keep_apart_from;
+use super::apart::{keep_apart_from, keep_apart_from_profile};
 use super::engine::Tool;
 use super::exit::Exit;
 use super::failure::Failure;
@@ -89,6 +89,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let original = arguments.root.as_deref().map(|named| Original::open(named, prepared.quiet)).transpose()?;
     if let Some(original) = &original {
         original.keep_apart(prepared.outputs.places())?;
+    }
+    if let Some(name) = &arguments.profile {
+        keep_apart_from_profile(name, prepared.outputs.places())?;
+    }
+    for read in arguments.traces.iter().chain(&arguments.locked) {
+        keep_apart_from(read, prepared.outputs.places())?;
     }
     match (&arguments.locked, &profile) {
         (Some(lock), _) => locked::build(lock, arguments, original.as_ref(), prepared)?,

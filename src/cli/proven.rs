@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::apart::keep_trace_apart;
 use super::base::base;
 use super::engine::Tool;
 use super::failure::Failure;
@@ -42,10 +43,7 @@ impl Proving {
     fn check(&self, rehearsals: &[Rehearsal<'_>], prepared: &Prepared) -> Result<(), Failure> {
         self.tools.iter().try_for_each(|tool| tool.check(rehearsals))?;
         let Some(target) = &self.keep_trace else { return Ok(()) };
-        if prepared.outputs.places().any(|place| place == target) {
-            let text = format!("`{}` is to be an output, and the trace too", target.display());
-            return Err(Failure::usage(text).hint("give the trace a place of its own"));
-        }
+        keep_trace_apart(target, prepared.outputs.places())?;
         Ok(check_place(target)?)
     }
 

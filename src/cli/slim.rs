@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::apart::keep_apart;
+use super::apart::{keep_apart, keep_apart_from_profile};
 use super::base::base;
 use super::configure::architecture;
 use super::duration;
@@ -95,6 +95,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let files = profile.as_ref().map(|profile| profile.files.clone()).unwrap_or_default();
     let prepared = arguments.packing.prepare_for(&files, None)?;
     prepared.outputs.require_image()?;
+    if let Some(name) = &arguments.profile {
+        keep_apart_from_profile(name, prepared.outputs.places().chain(arguments.keep_trace.as_deref()))?;
+    }
     let input = Input::parse(&arguments.image)?;
     keep_apart(&input, prepared.outputs.places().chain(arguments.keep_trace.as_deref()))?;
     let (image, unpacked);

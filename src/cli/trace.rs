@@ -10,7 +10,7 @@ use nix::sys::prctl::get_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Group, Uid, User, getgroups};
 
-use super::apart::keep_apart_from;
+use super::apart::{keep_apart_from, keep_trace_apart};
 use super::configure::check_command;
 use super::duration;
 use super::exit::Exit;
@@ -93,6 +93,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let name = workload.name();
     let target = arguments.trace.unwrap_or_else(|| PathBuf::from(format!("{name}.trace")));
     check_place(&target)?;
+    keep_trace_apart(&target, prepared.outputs.places())?;
 
     prepared.outputs.reserve_standard_output()?;
     let options = arguments.running.options();

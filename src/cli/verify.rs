@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use super::apart::keep_apart_from_profile;
 use super::base::{Ready, base};
 use super::engine::Tool;
 use super::exit::Exit;
@@ -65,6 +66,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         return Err(Failure::usage("`verify` writes nothing unless it repairs")
             .hint("give `--repair` too; `minjail unpack` writes an image in another form"));
     }
+    keep_apart_from_profile(&arguments.profile, prepared.outputs.places())?;
     let input = Input::parse(&arguments.image)?;
     let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-verify-")?;
     let name = arguments.image.to_string_lossy();
