@@ -625,3 +625,51 @@ fn an_output_in_the_place_of_what_is_read() {
         assert_eq!([&profile, &records, &lock].map(|path| read(path)), before, "{arguments:?}");
     }
 }
+
+/// A run may take hours.
+#[test]
+fn what_would_stand_in_the_way_is_told_before_the_run() {
+    let context = TestContext::new();
+    let ran = text(&context.work().join("ran"));
+    let (trace, tar) = (context.text("app.trace"), context.text("app.tar"));
+    let (out, long) = (format!("docker-archive:{tar}"), "x".repeat(256));
+    fs_err::create_dir(context.path("directory")).expect("it is ours");
+    let directory = context.text("directory");
+    let at = |form: &str, path: &str| format!("{form}:{path}");
+    let cases: [(&[&str], &str); 9] = [
+        (&["-t", &tar, "-o", &out], "the other's place"),
+        (&["-t", &format!("{tar}.lock"), "-o", &out], "the other's place"),
+        (&["-t", &trace, "-o", &out, "--lock", &trace], "the other's place"),
+        (&["-t", &trace, "-o", &out, "--lock", &directory, "--force"], "it is no file"),
+        (&["-t", &trace, "-o", &out, "--lock", "/dev/null", "--force"], "it is no file"),
+        (&["-t", &trace, "-o", &at("layer", &directory), "--force"], "it is no file"),
+        (&["-t", &trace, "-o", &at("rootfs", "/dev/null"), "--force"], "it is no directory"),
+        (&["-t", &long], "too long"),
+        (&["-t", &trace, "-o", &at("oci", &long)], "too long"),
+    ];
+    for (arguments, words) in cases {
+        refused(&context, &[&["trace"], arguments, &["--", "touch", &ran]].concat(), FAILED, &[words, "hint: "]);
+        assert!(!Path::new(&ran).exists(), "{arguments:?}");
+    }
+    // A program's own name may be too long for its trace.
+    let program = context.work().join("x".repeat(252));
+    fs_err::copy("/usr/bin/touch", &program).expect("it is ours");
+    refused(&context, &["trace", "--", &text(&program), &ran], FAILED, &["too long"]);
+    let script =
+        format!("mkdir gone && cd gone && rmdir ../gone && exec {} trace --workdir / -- touch {ran}", minjail());
+    let gone = outcome_of(context.command("sh").args(["-c", &script]));
+    gone.assert_refused(FAILED, &["`touch.trace`", "hint: "]);
+    assert!(!Path::new(&ran).exists());
+}
+
+/// What an earlier build has left is told before the workloads run.
+#[test]
+fn a_failed_tree_that_is_there_already() {
+    let context = TestContext::new();
+    let (profile, ran) = (context.text("app.yaml"), text(&context.work().join("ran")));
+    fs_err::write(&profile, format!("workloads:\n  main: {{run: [/usr/bin/touch, {ran}]}}\n")).expect("it is ours");
+    fs_err::create_dir(context.path("image.failed")).expect("it is ours");
+    let out = format!("oci:{}", context.text("image"));
+    let words = [&context.text("image.failed"), "exists already", "hint: remove what an earlier build"];
+    refused(&context, &["build", &profile, "-o", &out, "--keep-failed"], FAILED, &words);
+}

@@ -1,6 +1,7 @@
 //! Where images and their locks go, and what can be said of that before anything runs.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
@@ -20,7 +21,7 @@ impl Outputs {
             check_target(path, force, "give another name, or `--force` to replace it")?;
         }
         check_distinct(&self.images, &self.locks)?;
-        check_replaceable(&self.images)?;
+        check_replaceable(&self.images, &self.locks)?;
         match self.to_standard_output() {
             // Nobody would get the image, and no write would fail.
             Some(output) if !minjail_tracer::has_standard_output() => {
@@ -67,8 +68,12 @@ pub(super) fn parse_all(texts: &[OsString]) -> Result<Vec<Output>, Failure> {
 /// Sees early whether an output can be made at `path`; `way_out` says what to do if something is there already.
 pub(super) fn check_target(path: &Path, force: bool, way_out: &str) -> Result<(), Failure> {
     let text = path.display();
-    if !force && path.symlink_metadata().is_ok() {
-        return Err(Failure::usage(format!("`{text}` exists already")).hint(way_out));
+    match path.symlink_metadata() {
+        Ok(_) if !force => return Err(Failure::usage(format!("`{text}` exists already")).hint(way_out)),
+        Err(error) if error.kind() == ErrorKind::InvalidFilename => {
+            return Err(Failure::usage(format!("`{text}` cannot be written: {error}")).hint("give a shorter name"));
+        }
+        _ => {}
     }
     let parent = directory_of(path);
     if !parent.is_dir() {

@@ -11,6 +11,7 @@ use super::base::base;
 use super::engine::Tool;
 use super::failure::Failure;
 use super::gather::{Gathered, Ground, gather};
+use super::outputs::check_target;
 use super::pack::{Draft, Needed};
 use super::packing::Prepared;
 use super::prove::{Model, Verdict, repair, try_out, unproved};
@@ -42,6 +43,10 @@ impl Proving {
     /// Refuses before anything runs what cannot come to anything.
     fn check(&self, rehearsals: &[Rehearsal<'_>], prepared: &Prepared) -> Result<(), Failure> {
         self.tools.iter().try_for_each(|tool| tool.check(rehearsals))?;
+        if self.keep_failed {
+            let way_out = "remove what an earlier build has left, or `--force` to replace it";
+            failed_trees(prepared).try_for_each(|tree| check_target(&tree, prepared.force, way_out))?;
+        }
         let Some(target) = &self.keep_trace else { return Ok(()) };
         keep_trace_apart(target, prepared.outputs.places())?;
         Ok(check_place(target)?)
@@ -181,13 +186,19 @@ fn repairs(
 }
 
 fn keep(draft: &Draft, prepared: &Prepared) -> Result<(), Failure> {
-    for output in prepared.outputs.images.iter().filter_map(Output::path) {
-        let mut name = output.as_os_str().to_owned();
-        name.push(".failed");
-        let tree = Path::new(&name);
+    for tree in failed_trees(prepared) {
         // With its lock, by which `--force` knows it for minjail's the next time.
-        draft.write_tree(tree, &[lock_beside(tree)], prepared)?;
+        draft.write_tree(&tree, &[lock_beside(&tree)], prepared)?;
         say!("minjail: the tree that failed is in {}", tree.display());
     }
     Ok(())
+}
+
+/// Where the tree goes that failed: beside each output.
+fn failed_trees(prepared: &Prepared) -> impl Iterator<Item = PathBuf> {
+    prepared.outputs.images.iter().filter_map(Output::path).map(|output| {
+        let mut name = output.as_os_str().to_owned();
+        name.push(".failed");
+        PathBuf::from(name)
+    })
 }

@@ -14,28 +14,35 @@ pub fn lock_beside(output: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Sees early whether the directories that stand where `outputs` go may be replaced.
+/// Sees early whether what stands where `outputs` and `locks` go may be replaced.
 ///
 /// # Errors
-/// One may not.
-pub fn check_replaceable(outputs: &[Output]) -> Result<(), PublishError> {
-    let bars = |output: &&Output| match output {
-        Output::Rootfs(directory) => is_foreign(directory, is_rootfs_or_empty),
-        Output::Oci { directory, .. } => is_foreign(directory, is_layout_or_empty),
-        _ => false,
+/// Something may not.
+pub fn check_replaceable(outputs: &[Output], locks: &[PathBuf]) -> Result<(), PublishError> {
+    let bar = |output: &Output| match output {
+        Output::Rootfs(directory) => foreign(directory, is_rootfs_or_empty),
+        Output::Oci { directory, .. } => foreign(directory, is_layout_or_empty),
+        file => file.path().and_then(no_file),
     };
-    match outputs.iter().find(bars).and_then(Output::path) {
-        Some(path) => {
-            let path = escape(path.as_os_str().as_encoded_bytes());
-            Err(PublishError::InTheWay { path, what: "a directory of something else" })
-        }
-        None => Ok(()),
-    }
+    let outputs = outputs.iter().filter_map(|output| Some((output.path()?, bar(output)?)));
+    let mut all = outputs.chain(locks.iter().filter_map(|lock| Some((lock.as_path(), no_file(lock)?))));
+    all.next().map_or(Ok(()), |(path, what)| {
+        let path = escape(path.as_os_str().as_encoded_bytes());
+        Err(PublishError::InTheWay { path, what })
+    })
 }
 
-fn is_foreign(directory: &Path, is_ours: fn(&Path) -> bool) -> bool {
-    let is_directory = fs_err::symlink_metadata(directory).is_ok_and(|metadata| metadata.is_dir());
-    is_directory && !is_ours(directory)
+/// What bars a directory from the place where something stands.
+fn foreign(directory: &Path, is_ours: fn(&Path) -> bool) -> Option<&'static str> {
+    let found = fs_err::symlink_metadata(directory).ok()?;
+    let what = if found.is_dir() { "a directory of something else" } else { "no directory" };
+    (!found.is_dir() || !is_ours(directory)).then_some(what)
+}
+
+/// What bars a file from it.
+fn no_file(path: &Path) -> Option<&'static str> {
+    let found = fs_err::symlink_metadata(path).ok()?;
+    (!found.is_file() && !found.is_symlink()).then_some("no file")
 }
 
 /// An OCI layout, or nothing yet: what may be replaced without taking somebody's home directory away.

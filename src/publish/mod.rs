@@ -85,7 +85,10 @@ pub fn io_hint(error: &io::Error) -> Option<&'static str> {
 
 /// Whether files can be made in `directory`, with the rights that count for that (`access(2)`, `AT_EACCESS`).
 pub(crate) fn may_make_in(directory: &Path) -> io::Result<()> {
-    Ok(faccessat(AT_FDCWD, directory, AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)?)
+    faccessat(AT_FDCWD, directory, AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)?;
+    // As a working directory that was removed: it may be looked at, and nothing can be made in it.
+    let is_gone = std::fs::metadata(directory)?.nlink() == 0;
+    if is_gone { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }
 }
 
 /// Where `target` itself is to be, however its directory is spelled; `None` if that is not there.

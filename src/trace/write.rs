@@ -94,10 +94,13 @@ pub fn check_place(target: &Path) -> Result<(), RecordError> {
 }
 
 fn refuse_other(target: &Path) -> Result<(), RecordError> {
-    if target.symlink_metadata().is_ok() && !target.join(RECORDS).is_file() {
-        return Err(RecordError::NoTrace { path: target.to_path_buf() });
+    match target.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // As one whose name is too long.
+        Err(source) => Err(RecordError::Write { path: target.to_path_buf(), source }),
+        Ok(_) if target.join(RECORDS).is_file() => Ok(()),
+        Ok(_) => Err(RecordError::NoTrace { path: target.to_path_buf() }),
     }
-    Ok(())
 }
 
 /// Has `write` make a trace in a directory beside `target`, and brings it to the disk.
