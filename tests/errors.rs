@@ -262,6 +262,22 @@ fn no_space_left() {
     }
 }
 
+#[test]
+fn no_space_left_for_a_profile() {
+    if !needs_root("mount") {
+        return;
+    }
+    let context = TestContext::new();
+    let small = context.text("small");
+    fs_err::create_dir(&small).expect("the directory is ours");
+    let script = "mount -t tmpfs -o size=8k none \"$0\"; head -c 8192 /dev/zero > \"$0/full\"
+                  \"$@\" > /dev/null; status=$?; rm \"$0/full\"; ls -A \"$0\"; exit $status";
+    let mut command = context.command("unshare");
+    command.args(["--mount", "sh", "-c", script, &small, minjail(), "init"]);
+    let outcome = outcome_of(command.args(["-o", &format!("{small}/app.yaml"), "--", "true"]));
+    outcome.assert_refused(FAILED, &[&small, "No space left on device"]);
+}
+
 /// As in a chroot in which nobody has mounted it.
 #[test]
 fn a_build_without_proc() {

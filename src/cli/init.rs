@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -25,7 +24,7 @@ use crate::image::{Image, Input};
 use crate::init::{self, Draft};
 use crate::path::escape;
 use crate::profile;
-use crate::publish::Scratch;
+use crate::publish::{Scratch, Stage};
 use crate::trace::Trace;
 
 /// Draft a profile: from one run of a program, from an image, or from a Dockerfile
@@ -263,9 +262,7 @@ fn write(draft: &Draft, arguments: &Arguments) -> Result<Exit, Failure> {
         answer(&text)?;
         return Ok(Exit::Success);
     }
-    let created = fs_err::OpenOptions::new().write(true).create_new(true).open(&file);
-    let written = created.and_then(|mut created| created.write_all(text.as_bytes()));
-    written.map_err(|error| Failure::new(error).hint("name a file that can be made with `-o`"))?;
+    Stage::whole(&file, false, |writer| writer.write_all(text.as_bytes())).and_then(Stage::publish)?;
     say!("minjail: wrote {}: complete it, then `minjail build {} -o oci:DIR`", file.display(), file.display());
     Ok(Exit::Success)
 }
