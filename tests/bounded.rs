@@ -219,3 +219,23 @@ fn one_blob_as_very_many_layers() {
         outcome.assert_refused(125, &["more than 1073741824 bytes", "--max-size"]);
     }
 }
+
+#[test]
+fn what_is_deeper_than_files_may_be_open_is_removed() {
+    let ground = Ground::new();
+    let deep = long(tar(), b'5', &"d/".repeat(2000), "").end();
+    lay_out(&oci(&[deep], Compression::Plain), &ground.0.path("image"));
+    let temporary = ground.0.path("temporary");
+    fs_err::create_dir(&temporary).expect("the directory can be written");
+    let [image, tree] =
+        [("oci", "image"), ("rootfs", "tree")].map(|(form, name)| format!("{form}:{}", ground.0.text(name)));
+    // The second replaces what the first has made.
+    for _ in 0..2 {
+        let mut command = ground.0.command("prlimit");
+        command.args(["--nofile=256", "--", support::minjail()]).env("TMPDIR", &temporary);
+        let outcome = outcome_of(command.args(["unpack", "-q", "--force", &image, "-o", &tree]));
+        assert_eq!((outcome.status, outcome.stderr.as_str()), (0, ""), "{outcome}");
+        assert_eq!(fs_err::read_dir(&temporary).expect("it is there").count(), 0);
+    }
+    assert_eq!(ground.0.listing(), ["image", "temporary", "tree", "tree.lock", "work"]);
+}
