@@ -80,8 +80,7 @@ pub struct Untar<R> {
     content: u64,
     /// The zeros behind it.
     padding: u64,
-    /// Records that hold for all that follows, and how many bytes said so.
-    global: Records,
+    /// How many bytes of records were there that are for all that follows.
     extended: u64,
     /// Nothing so far that readers take in more than one way.
     is_plain: bool,
@@ -89,7 +88,7 @@ pub struct Untar<R> {
 
 impl<R: Read> Untar<R> {
     pub fn new(reader: R) -> Self {
-        Self { reader, at: 0, content: 0, padding: 0, global: Records::new(), extended: 0, is_plain: true }
+        Self { reader, at: 0, content: 0, padding: 0, extended: 0, is_plain: true }
     }
 
     /// The next member; `None` at the end of the archive. What was not read of the present one's content is skipped.
@@ -116,16 +115,14 @@ impl<R: Read> Untar<R> {
             match header.entry_type() {
                 EntryType::XHeader => {
                     extended = bounded(extended, size)?;
-                    records.extend(parse_records(&self.extension(size)?)?);
+                    // Of two, the later counts alone, as for Go's `archive/tar`, which nearly every engine reads layers with.
+                    records = parse_records(&self.extension(size)?)?;
                 }
                 EntryType::XGlobalHeader => {
                     self.extended = bounded(self.extended, size)?;
                     let parsed = parse_records(&self.extension(size)?)?;
-                    // Go's `archive/tar`, and so most engines, heed no global record.
+                    // Go's `archive/tar` heeds no global record, and an image is what engines make of it.
                     self.is_plain &= parsed.keys().all(|key| key == b"comment");
-                    // What is said later counts, until a member's own header says something else.
-                    records.retain(|key, _| !parsed.contains_key(key));
-                    self.global.extend(parsed);
                 }
                 EntryType::GNULongName => long_name = Some(until_nul(self.extension(size)?)),
                 EntryType::GNULongLink => long_link = Some(until_nul(self.extension(size)?)),
@@ -183,8 +180,8 @@ impl<R: Read> Untar<R> {
         if bytes.iter().all(|&byte| byte == 0) {
             return Ok(None);
         }
-        let sum: u32 = bytes.iter().enumerate().map(|(at, &byte)| checksum_byte(at, byte)).sum();
-        if header.cksum().ok() != Some(sum) {
+        let said = header.cksum().ok();
+        if !checksums(header.as_bytes()).iter().any(|sum| said.map(i64::from) == Some(*sum)) {
             return Err(UntarError::Damaged("the checksum of a header is wrong"));
         }
         Ok(Some(header))
@@ -208,16 +205,22 @@ impl<R: Read> Untar<R> {
         long_name: Option<Vec<u8>>,
         long_link: Option<Vec<u8>>,
     ) -> Result<Member, UntarError> {
-        if [own, &self.global].iter().any(|records| starting(records, SPARSE).next().is_some()) {
+        if starting(own, SPARSE).next().is_some() {
             return Err(UntarError::Unsupported("a sparse file"));
         }
         let has_long = long_name.is_some() || long_link.is_some();
         self.is_plain &= own.iter().all(|(key, value)| is_plain_record(key, value, has_long));
-        let found = |key: &[u8]| own.get(key).or_else(|| self.global.get(key));
-        let record = |key: &[u8]| found(key).filter(|value| !value.is_empty()).cloned();
-        let name = record(b"path").or(long_name).unwrap_or_else(|| header.path_bytes().into_owned());
+        // An empty value leaves what the header says (POSIX.1-2017, `pax`, "pax Extended Header").
+        let found = |key: &[u8]| own.get(key).filter(|value| !value.is_empty());
+        // What GNU's members say comes before pax records, again as for Go's `archive/tar`.
+        let said = long_name.or_else(|| found(b"path").cloned());
+        let name = said.unwrap_or_else(|| {
+            let (name, is_plain) = header_name(header.as_bytes());
+            self.is_plain &= is_plain;
+            name
+        });
         let link = || {
-            let target = record(b"linkpath").or(long_link);
+            let target = long_link.or_else(|| found(b"linkpath").cloned());
             target.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned)).unwrap_or_default()
         };
         let fields = header.as_old();
@@ -244,7 +247,7 @@ impl<R: Read> Untar<R> {
             uid: number(b"uid", &fields.uid)?,
             gid: number(b"gid", &fields.gid)?,
             mtime: mtime.ok_or(UntarError::Damaged("a time is no number"))?,
-            xattrs: xattrs(&self.global).chain(xattrs(own)).collect(),
+            xattrs: xattrs(own).collect(),
             size,
             offset: self.at,
         })
@@ -297,13 +300,37 @@ fn kind(header: &Header, name: &[u8], link: impl FnOnce() -> Vec<u8>) -> Result<
     })
 }
 
-/// What a byte of a header counts in its checksum: those of the checksum itself count as blanks.
-fn checksum_byte(at: usize, byte: u8) -> u32 {
-    if (148..156).contains(&at) { u32::from(b' ') } else { u32::from(byte) }
+/// The sum of a header's bytes, where those of the checksum itself count as blanks; and the same with bytes as Sun's tar took
+/// them, from -128 on (`tar(5)`).
+fn checksums(header: &[u8; 512]) -> [i64; 2] {
+    let byte = |at: usize| if (148..156).contains(&at) { b' ' } else { header[at] };
+    [(0..512).map(|at| i64::from(byte(at))).sum(), (0..512).map(|at| i64::from(byte(at).cast_signed())).sum()]
 }
 
-/// A number in a header: octal digits between blanks and NULs, none of which is zero, or, if the first bit is set, the
-/// bits that follow it as one big-endian number (GNU tar's "base-256").
+/// The name in a header, with what stands in the field for its beginning, if that is what the field is for; and whether every
+/// reader takes it so.
+fn header_name(header: &[u8; 512]) -> (Vec<u8>, bool) {
+    let field = |at: usize, length: usize| until_nul(header[at..at + length].to_vec());
+    let is_gnu = header[257..265] == *b"ustar  \0";
+    let prefix = match &header[257..265] {
+        // star has two times behind a shorter one.
+        [b'u', b's', b't', b'a', b'r', 0, ..] if header[508..] == *b"tar\0" => field(345, 131),
+        // There are writers that leave the version out.
+        [b'u', b's', b't', b'a', b'r', 0, ..] => field(345, 155),
+        // GNU has two times there. Before 1.8, Go's `archive/tar` put a prefix there all the same, and so did engines of then.
+        _ if is_gnu && [345, 357].iter().any(|&at| numeric::<i64>(&header[at..at + 12]).is_none()) => {
+            Some(field(345, 155)).filter(|prefix| prefix.is_ascii()).unwrap_or_default()
+        }
+        _ => Vec::new(),
+    };
+    if prefix.is_empty() {
+        return (field(0, 100), true);
+    }
+    ([&prefix[..], b"/", &field(0, 100)].concat(), !is_gnu)
+}
+
+/// A number in a header: octal digits between blanks and NULs, none of which is zero, whatever stands behind a NUL; or, if
+/// the first bit is set, the bits that follow it as one big-endian number (GNU tar's "base-256").
 fn numeric<T: TryFrom<i64>>(field: &[u8]) -> Option<T> {
     let value = match field {
         [first, rest @ ..] if first & 0x80 != 0 => {
@@ -313,7 +340,9 @@ fn numeric<T: TryFrom<i64>>(field: &[u8]) -> Option<T> {
             })?
         }
         _ => {
-            let text = std::str::from_utf8(field).ok()?.trim_matches([' ', '\0']);
+            let start = field.iter().position(|byte| !matches!(byte, b' ' | 0)).unwrap_or(field.len());
+            let digits = field[start..].split(|&byte| byte == 0).next().unwrap_or_default();
+            let text = std::str::from_utf8(digits).ok()?.trim_end_matches(' ');
             if text.is_empty() { 0 } else { i64::from_str_radix(text, 8).ok()? }
         }
     };
@@ -389,6 +418,7 @@ mod tests {
             (&b"0000755\0"[..], 0o755),
             (b"   755 \0", 0o755),
             (b"        ", 0),
+            (b"644\0 99\xff", 0o644),
             (b"\0\0\0\0\0\0\0\0", 0),
             (b"\x80\0\0\0\0\0\x01\x02", 0x102),
             (b"\xff\xff\xff\xff\xff\xff\xff\xfb", -5),
@@ -398,6 +428,86 @@ mod tests {
         assert_eq!(numeric::<u32>(b"\xff\xff\xff\xff\xff\xff\xff\xfb"), None);
         assert_eq!(numeric::<i64>(b"00008\0"), None);
         assert_eq!(numeric::<i64>(&[0xbf; 12]), None);
+    }
+
+    /// A header of an empty file; `put` changes it before it is summed up, of bytes as `signed` ones or not.
+    fn header(put: impl FnOnce(&mut [u8; 512]), signed: bool) -> Vec<u8> {
+        let mut header = Header::new_old();
+        let bytes = header.as_mut_bytes();
+        bytes[..4].copy_from_slice(b"name");
+        bytes[156] = b'0';
+        put(bytes);
+        let sum = checksums(bytes)[usize::from(signed)];
+        bytes[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        bytes.to_vec()
+    }
+
+    fn member(stream: &[u8]) -> (Member, bool) {
+        let mut untar = Untar::new(stream);
+        let member = untar.next_member().unwrap().unwrap();
+        (member, untar.drain().unwrap().1)
+    }
+
+    #[test]
+    fn names_as_other_writers_put_them() {
+        for (name, is_plain, magic, prefix) in [
+            ("dir/name", true, &b"ustar\x0000"[..], &b"dir"[..]),
+            ("dir/name", true, b"ustar\0\0\0", b"dir"),
+            ("name", true, b"ustar  \0", b""),
+            ("name", true, b"ustar  \0", b"00000000007\x0000000000010\0"),
+            ("dir/sub/name", false, b"ustar  \0", b"dir/sub"),
+            ("name", true, b"ustar  \0", b"dir\xff"),
+            ("name", true, b"", b"dir"),
+        ] {
+            let put = |header: &mut [u8; 512]| {
+                header[257..257 + magic.len()].copy_from_slice(magic);
+                header[345..345 + prefix.len()].copy_from_slice(prefix);
+            };
+            let (member, plain) = member(&header(put, false));
+            assert_eq!((member.name.as_slice(), plain), (name.as_bytes(), is_plain), "{magic:?} {prefix:?}");
+        }
+        let long = [b'd'; 131];
+        let star = |header: &mut [u8; 512]| {
+            header[257..263].copy_from_slice(b"ustar\0");
+            header[345..476].copy_from_slice(&long);
+            header[476..484].copy_from_slice(b"00000001");
+            header[508..].copy_from_slice(b"tar\0");
+        };
+        assert_eq!(member(&header(star, false)).0.name, [&long[..], b"/name"].concat());
+    }
+
+    #[test]
+    fn what_engines_make_of_odd_headers() {
+        let records = |kind: u8, records: &[u8]| {
+            let size = format!("{:011o}", records.len());
+            let put = |header: &mut [u8; 512]| {
+                header[124..135].copy_from_slice(size.as_bytes());
+                header[156] = kind;
+            };
+            let mut member = [&header(put, false)[..], records].concat();
+            member.resize(member.len().next_multiple_of(512), 0);
+            member
+        };
+        let uid = |header: &mut [u8; 512]| header[108..115].copy_from_slice(b"0000003");
+        let read = |before: &[Vec<u8>]| {
+            let (member, plain) = member(&[before.concat(), header(uid, false)].concat());
+            assert!(!plain, "readers differ");
+            (String::from_utf8(member.name).unwrap(), member.uid)
+        };
+        let said = |name: &str, uid| (name.to_owned(), uid);
+        assert_eq!(read(&[records(b'g', b"8 uid=5\n"), records(b'g', b"9 path=x\n")]), said("name", 3));
+        assert_eq!(read(&[records(b'x', b"8 path=\n7 uid=\n")]), said("name", 3));
+        assert_eq!(read(&[records(b'x', b"8 uid=5\n"), records(b'x', b"9 path=x\n")]), said("x", 3));
+        assert_eq!(read(&[records(b'L', b"gnu\0"), records(b'x', b"12 path=pax\n")]), said("gnu", 3));
+        assert_eq!(read(&[records(b'x', b"12 path=pax\n"), records(b'L', b"gnu\0")]), said("gnu", 3));
+    }
+
+    #[test]
+    fn a_checksum_may_be_of_signed_bytes() {
+        let latin = |header: &mut [u8; 512]| header[..4].copy_from_slice(b"n\xe4me");
+        for signed in [false, true] {
+            assert_eq!(member(&header(latin, signed)).0.name, b"n\xe4me");
+        }
     }
 
     #[test]
