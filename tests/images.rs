@@ -101,6 +101,31 @@ fn one_run_writes_every_form() {
     }
 }
 
+/// A layer tells by names that begin with `.wh.` what is gone: a file of such a name would be missing in the image, and
+/// perhaps another one with it. Also where a listing shows its name alone.
+#[test]
+fn a_name_that_no_layer_can_have_is_refused() {
+    let context = TestContext::new();
+    context.lay_out(&[("aufs/.wh.old", "kept\n"), ("aufs/old", "new\n")]);
+    for program in [&["cat", "aufs/.wh.old"][..], &["ls", "aufs"]] {
+        for form in ["layer", "oci", "oci-archive", "docker-archive"] {
+            let out = format!("{form}:{}", context.text("out"));
+            let outcome = context.outcome(&[&["trace", "-q", "-o", &out, "--"], program].concat());
+            assert!(outcome.status == 125, "{outcome}");
+            for words in ["aufs/.wh.old` does not fit into a layer", "rootfs:DIR"] {
+                assert!(outcome.stderr.contains(words), "{outcome}");
+            }
+            let is_left = |name: &str| context.path(name).symlink_metadata().is_ok();
+            assert!(!is_left("out") && !is_left("out.lock"), "{outcome}");
+        }
+    }
+    let tree = format!("rootfs:{}", context.text("tree"));
+    context.outcome(&["trace", "-q", "-o", &tree, "--", "cat", "aufs/.wh.old"]).success();
+    let work = context.work();
+    let inside = work.strip_prefix("/").expect("it is absolute");
+    assert!(context.path("tree").join(inside).join("aufs/.wh.old").is_file());
+}
+
 #[test]
 fn standard_output_is_an_archive_for_podman() {
     if !needs_root("podman") {

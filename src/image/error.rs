@@ -44,6 +44,9 @@ impl ImageError {
             Self::Publish(error) => error.hint(),
             Self::Layer(LayerError::Write(source)) => io_hint(source),
             Self::Tree(error) | Self::Layer(LayerError::Content(error)) => error.hint(),
+            Self::Layer(LayerError::Unfit { .. }) => {
+                Some("a directory can have it, `-o rootfs:DIR`; where an image is built, `--exclude` leaves it out")
+            }
             Self::Layer(_) => None,
         };
         hint.map(Cow::Borrowed)

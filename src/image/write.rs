@@ -77,7 +77,8 @@ pub fn write_all(
 ) -> Result<Vec<Written>, ImageError> {
     // Everything that can fail early fails here: the date, the outputs that exist, the directories that do not.
     check_distinct(outputs, locks)?;
-    let parts = Parts::of(tree, options.originals)?;
+    let has_tar = outputs.iter().any(|output| !matches!(output, Output::Rootfs(_)));
+    let parts = Parts::of(tree, options.originals, has_tar)?;
     config(tree, Vec::new(), options.originals)?;
     let lock = |path: &PathBuf| Stage::file(path, options.force);
     let locks = locks.iter().map(lock).collect::<Result<Vec<_>, _>>()?;
@@ -194,8 +195,12 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn of(tree: &Tree<'a>, originals: &'a KeptLayers) -> Result<Self, ImageError> {
+    /// Not every tree has a form in layers, so that where nobody wants any (`has_tar`) there are none.
+    fn of(tree: &Tree<'a>, originals: &'a KeptLayers, has_tar: bool) -> Result<Self, ImageError> {
         let mut layers = Vec::new();
+        if !has_tar {
+            return Ok(Self { layers, bare: Part::of(Vec::new())?, content: content_size(tree) });
+        }
         let mut made = tree.manifest.layers().into_iter();
         for number in 0.. {
             layers.push(match (originals.get(&number), made.next()) {

@@ -125,7 +125,7 @@ impl FromStr for Compression {
 pub enum LayerError {
     #[error("failed to read what goes into the layer")]
     Content(#[from] TreeError),
-    #[error("`{path}` does not fit into a tar archive: {why}")]
+    #[error("`{path}` does not fit into a layer: {why}")]
     Unfit { path: String, why: String },
     #[error("failed to read the layer that is taken as it is")]
     Read(#[source] io::Error),

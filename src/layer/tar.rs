@@ -36,9 +36,13 @@ pub fn padding(size: u64) -> usize {
 /// All that stands before the content of `entry`: its header, and an extended header before that if it needs one.
 ///
 /// # Errors
-/// A device number or the name of an extended attribute has no form in a tar archive.
+/// A device number or the name of an extended attribute has no form in a tar archive, or the path none in a layer.
 pub fn header(entry: &Entry) -> Result<Vec<u8>, LayerError> {
     let unfit = |why: String| LayerError::Unfit { path: entry.path.to_string(), why };
+    // OCI image specification, `layer.md`, "Whiteouts": such a name is no file's, and whoever applies the layer makes none.
+    if entry.path.file_name().starts_with(b".wh.") {
+        return Err(unfit("by a name that begins with `.wh.` a layer says what is not there".to_owned()));
+    }
     let mut ustar = Header::new();
     let mut pax = Pax::default();
 
@@ -323,6 +327,10 @@ mod tests {
         let mut file = entry(b"/f", Kind::Fifo);
         file.xattrs.insert("user.a=b".to_owned(), vec![]);
         assert!(matches!(header(&file), Err(LayerError::Unfit { .. })));
+        for name in [&b"/d/.wh.f"[..], b"/.wh..wh..opq"] {
+            assert!(matches!(header(&entry(name, Kind::Directory)), Err(LayerError::Unfit { .. })));
+        }
+        assert!(header(&entry(b"/d/.wh", Kind::Fifo)).is_ok());
     }
 
     proptest! {
