@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use support::crafted::{Compression, lay_out, oci_of, sha256, tar};
 use support::{Outcome, TestContext, has, limited, minjail, needs_root, outcome_of, text};
 
 /// A place that belongs to `nobody`, with a minjail in it.
@@ -403,4 +404,36 @@ fn what_lies_in_a_closed_directory_of_somebody_else() {
     let top = Path::new(&tree).join(work.trim_start_matches('/'));
     let has = |name: &str| top.join(name).exists();
     assert_eq!((has("closed/open/g"), has("file"), has("closed/open/h")), (true, true, false));
+}
+
+/// As Fedora's `/etc/shadow`, and whatever else has no mode bit at all.
+#[test]
+fn files_that_nobody_may_read() {
+    if !needs_root("to become another user") || !has(&["busybox"]) {
+        return;
+    }
+    let place = Place::new();
+    let busybox = fs_err::read("/usr/bin/busybox").expect("busybox is installed");
+    let layer = tar()
+        .directory("bin/")
+        .member(b'0', "bin/busybox", "", &busybox)
+        .owned(0, 0, |tar| tar.file("shadow", "root:*\n"))
+        .owned(0, 65534, |tar| tar.file("own", "own\n"))
+        .owned(0, 0, |tar| tar.directory("shut/"))
+        .file("shut/in", "in\n")
+        .end();
+    let diff_id = format!("sha256:{}", sha256(&layer));
+    let command = ["/bin/busybox", "cat", "/shadow", "/own", "/shut/in"];
+    let config = serde_json::json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": command},
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]}});
+    lay_out(&oci_of(config.to_string().into_bytes(), &[layer], Compression::Plain), &place.context.path("own/image"));
+    place.give_away("own");
+    let [image, out, small] = ["image", "out", "small"].map(|name| format!("oci:{}", place.own(name)));
+    outcome_of(&mut place.minjail(&["unpack", "-q", &image, "-o", &out])).success();
+    outcome_of(&mut place.minjail(&["diff", &image, &out])).success();
+    outcome_of(&mut place.minjail(&["slim", "-q", &image, "-o", &small])).success();
+    let differences = outcome_of(&mut place.minjail(&["diff", &image, &small])).text();
+    for path in ["/shadow", "/own", "/shut", "/shut/in"] {
+        assert!(!differences.contains(&format!(" {path}")), "{differences}");
+    }
 }

@@ -21,7 +21,7 @@ use crate::tree::{Chroot, Metadata, Node, Notes};
 pub(super) fn unpack(image: &Image, directory: &Path) -> Result<(Notes, Limits), ReadError> {
     let budget = Arc::new(Budget::new(image.limits));
     let shape = Shape::new(Made::Directory, budget.clone());
-    let mut ground = Ground { chroot: Chroot::open(directory)?, shape };
+    let mut ground = Ground { chroot: Chroot::open(directory)?.readable(), shape };
     ground.chroot.make(&JailPath::root(), usual(), Node::Directory)?;
     for layer in &image.layers {
         ground.shape.start_layer();

@@ -37,6 +37,8 @@ pub struct Chroot {
     missing: BTreeSet<JailPath>,
     /// The directory that the last node was made in: the next one is mostly made there too.
     last: Option<(JailPath, OwnedFd)>,
+    /// Whoever makes it reads it afterwards, and may not read all that is his.
+    is_to_be_read: bool,
     notes: Notes,
 }
 
@@ -72,7 +74,7 @@ pub enum Node<'a> {
 /// How many nodes are not as they should be, for want of privilege.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notes {
-    /// Nodes that belong to who made them instead of to their owner.
+    /// Nodes that belong to who made them instead of to their owner, or that he may read as their owner may not.
     pub owners: u64,
     /// Of these, programs whose set-user-ID or set-group-ID bit was left off: they would run as the wrong user.
     pub set_id: u64,
@@ -103,8 +105,16 @@ impl Chroot {
             directories: BTreeMap::new(),
             missing: BTreeSet::new(),
             last: None,
+            is_to_be_read: false,
             notes: Notes::default(),
         })
+    }
+
+    /// For a tree from which contents are taken: what an ordinary user makes gets the right for him to read it, whatever
+    /// its mode. Distributions have files that nobody but root may read, as Fedora's `/etc/shadow` of mode 0000.
+    #[must_use]
+    pub fn readable(self) -> Self {
+        Self { is_to_be_read: !Uid::effective().is_root(), ..self }
     }
 
     /// Makes a node where there is none; a directory may be there already, and then only gets new metadata.
@@ -260,6 +270,7 @@ impl Chroot {
     ) -> Result<(), TreeError> {
         let owned = fchown(file, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)));
         let mode = self.mode_after(owned, path, metadata, is_directory)?;
+        let mode = self.mode_to_read(mode, owned.is_ok(), is_directory);
         // A change of owner takes `security.capability` away (`capabilities(7)`), so attributes come after it.
         self.set_xattrs(&magic(file), path, metadata)?;
         fchmod(file, mode).map_err(|errno| self.failed("set the mode of", path, errno))?;
@@ -313,6 +324,16 @@ impl Chroot {
             }
             Err(errno) => Err(self.failed("set the owner of", path, errno)),
         }
+    }
+
+    fn mode_to_read(&mut self, mode: Mode, is_given: bool, is_directory: bool) -> Mode {
+        let needed = if is_directory { Mode::S_IRUSR | Mode::S_IXUSR } else { Mode::S_IRUSR };
+        if !self.is_to_be_read || mode.contains(needed) {
+            return mode;
+        }
+        // Of what is not given to its owner it is known already that the tree does not say all.
+        self.notes.owners += u64::from(is_given);
+        mode | needed
     }
 
     fn set_xattrs(&mut self, magic: &str, path: &JailPath, metadata: &Metadata) -> Result<(), TreeError> {

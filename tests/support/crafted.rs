@@ -38,6 +38,18 @@ impl Tar {
         self.raw(kind, name.as_bytes(), link.as_bytes(), size.as_bytes(), content)
     }
 
+    /// What `add` adds, one member, with a mode and an owner of its own.
+    pub(crate) fn owned(mut self, mode: u32, uid: u32, add: impl FnOnce(Self) -> Self) -> Self {
+        let at = self.0.len();
+        self = add(self);
+        let header = &mut self.0[at..at + 512];
+        header[100..116].copy_from_slice(format!("{mode:07o}\0{uid:07o}\0").as_bytes());
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        self
+    }
+
     pub(crate) fn file(self, name: &str, content: &str) -> Self {
         self.member(b'0', name, "", content.as_bytes())
     }
