@@ -7,8 +7,8 @@ mod support;
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
-use support::crafted::{Compression, archive, docker_of, lay_out, oci_of, sha256, tar};
-use support::{TestContext, outcome_of};
+use support::crafted::{Compression, Parts, archive, docker_of, lay_out, oci, oci_of, sha256, tar};
+use support::{Outcome, TestContext, outcome_of};
 
 /// The one layer of the images here: a busybox that is all of it.
 fn layer() -> Vec<u8> {
@@ -472,4 +472,50 @@ fn what_is_refused_is_told_with_a_way_out() {
     let two = json!({"rootfs": {"type": "layers", "diff_ids": ids}});
     let image = image(&context, "oci", "image", configuration(&two, &json!({})));
     context.outcome(&["diff", &image, &image]).assert_refused(125, &["its configuration lists 2", "pull it again"]);
+}
+
+/// What `unpack` makes of an OCI layout of these parts, as a directory.
+fn unpacked(context: &TestContext, parts: &Parts) -> Outcome {
+    lay_out(parts, &context.path("image"));
+    let [image, tree] =
+        [("oci", "image"), ("rootfs", "tree")].map(|(form, name)| format!("{form}:{}", context.text(name)));
+    context.outcome(&["unpack", "-q", &image, "-o", &tree])
+}
+
+/// pzstd, and others who write frames that are read side by side, tell in one to be skipped how long the next is.
+#[test]
+fn zstd_may_begin_with_a_frame_to_be_skipped() {
+    let context = TestContext::new();
+    let mut parts = oci(&[tar().file("f", "x").end()], Compression::Zstd);
+    let is_zstd = |(_, bytes): &(&String, &Vec<u8>)| bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
+    let (old, frame) = parts.iter().find(is_zstd).map(|(name, bytes)| (name.clone(), bytes.clone())).unwrap();
+    let layer = [&[0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0][..], &(frame.len() as u32).to_le_bytes(), &frame].concat();
+    parts.remove(&old);
+    let [old, new] = [old, blob_name(&layer)];
+    let size = |bytes: &[u8]| format!(r#""size":{}"#, bytes.len());
+    replace_in_manifest(&mut parts, &[(&hex(&old), &hex(&new)), (&size(&frame), &size(&layer))]);
+    parts.insert(new, layer);
+    unpacked(&context, &parts).success();
+    assert_eq!(fs_err::read_to_string(context.path("tree/f")).unwrap(), "x");
+}
+
+fn blob_name(bytes: &[u8]) -> String {
+    format!("blobs/sha256/{}", sha256(bytes))
+}
+
+fn hex(name: &str) -> String {
+    name.rsplit('/').next().unwrap().to_owned()
+}
+
+/// Replaces texts in the image manifest, which the index then names anew.
+fn replace_in_manifest(parts: &mut Parts, texts: &[(&str, &str)]) {
+    let is_manifest = |(_, bytes): &(&String, &Vec<u8>)| bytes.windows(9).any(|text| text == b"\"layers\":");
+    let name = parts.iter().find(is_manifest).map(|(name, _)| name.clone()).unwrap();
+    let text = String::from_utf8(parts.remove(&name).unwrap()).unwrap();
+    let manifest = texts.iter().fold(text, |text, (old, new)| text.replace(old, new)).into_bytes();
+    let mut index: Value = serde_json::from_slice(&parts["index.json"]).unwrap();
+    index["manifests"][0]["digest"] = format!("sha256:{}", sha256(&manifest)).into();
+    index["manifests"][0]["size"] = manifest.len().into();
+    parts.insert("index.json".to_owned(), index.to_string().into_bytes());
+    parts.insert(blob_name(&manifest), manifest);
 }

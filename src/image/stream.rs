@@ -149,6 +149,8 @@ pub(super) fn compression(layer: &ImageLayer) -> Result<Compression, ReadError> 
     match start[..count] {
         [0x1f, 0x8b, ..] => Ok(Compression::GZIP),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Compression::ZSTD),
+        // RFC 8878, 3.1.2: a frame to be skipped, with which pzstd begins.
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Compression::ZSTD),
         [0xfd, b'7', b'z', b'X', b'Z', 0] => other("xz"),
         [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A'] => other("bzip2"),
         _ => Ok(Compression::None),
