@@ -519,3 +519,28 @@ fn replace_in_manifest(parts: &mut Parts, texts: &[(&str, &str)]) {
     parts.insert("index.json".to_owned(), index.to_string().into_bytes());
     parts.insert(blob_name(&manifest), manifest);
 }
+
+/// docker leaves the list of layers out where there are none, and Go writes an empty list as `null`.
+#[test]
+fn an_image_may_have_no_layers() {
+    for rootfs in [json!({"type": "layers"}), json!({"type": "layers", "diff_ids": null})] {
+        let context = TestContext::new();
+        let config = json!({"architecture": "amd64", "os": "linux", "rootfs": rootfs}).to_string().into_bytes();
+        let mut parts = oci_of(config.clone(), &[], Compression::Plain);
+        unpacked(&context, &parts).success();
+        replace_in_manifest(&mut parts, &[("\"layers\":[]", "\"layers\":null")]);
+        fs_err::remove_dir_all(context.path("image")).unwrap();
+        lay_out(&parts, &context.path("image"));
+        let mut docker = docker_of(config, &[], Compression::Plain);
+        let list =
+            String::from_utf8(docker["manifest.json"].clone()).unwrap().replace("\"Layers\":[]", "\"Layers\":null");
+        docker.insert("manifest.json".to_owned(), list.into_bytes());
+        fs_err::write(context.path("archive"), archive(&docker)).unwrap();
+        let [image, archive] = [("oci", "image"), ("docker-archive", "archive")]
+            .map(|(form, name)| format!("{form}:{}", context.text(name)));
+        context.outcome(&["diff", &image, &archive]).success();
+    }
+    let context = TestContext::new();
+    let none = Parts::from([("index.json".to_owned(), br#"{"schemaVersion":2,"manifests":null}"#.to_vec())]);
+    unpacked(&context, &none).assert_refused(125, &["`index.json` lists no image"]);
+}

@@ -35,6 +35,7 @@ pub struct Index {
     pub schema_version: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
+    #[serde(deserialize_with = "or_default")]
     pub manifests: Vec<Descriptor>,
 }
 
@@ -46,6 +47,7 @@ pub struct ImageManifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
     pub config: Descriptor,
+    #[serde(deserialize_with = "or_default")]
     pub layers: Vec<Descriptor>,
 }
 
@@ -136,6 +138,8 @@ impl<'de> Deserialize<'de> for Empty {
 pub struct RootFs {
     #[serde(rename = "type")]
     pub kind: String,
+    /// docker leaves them out where there are none.
+    #[serde(default, deserialize_with = "or_default")]
     pub diff_ids: Vec<Digest>,
 }
 
@@ -151,13 +155,13 @@ pub struct History {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
     /// Of a step that made no layer.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "or_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "or_default")]
     pub empty_layer: bool,
 }
 
 /// `null` is what is left out.
-fn or_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    Option::<bool>::deserialize(deserializer).map(Option::unwrap_or_default)
+fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// One image of the `manifest.json` of a docker archive.
@@ -167,6 +171,7 @@ pub struct DockerImage {
     pub config: String,
     #[serde(default)]
     pub repo_tags: Option<Vec<String>>,
+    #[serde(deserialize_with = "or_default")]
     pub layers: Vec<String>,
 }
 
