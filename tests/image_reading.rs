@@ -5,10 +5,14 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
-use support::crafted::{Compression, Parts, archive, docker_of, lay_out, oci, oci_of, sha256, tar};
-use support::{Outcome, TestContext, outcome_of};
+use support::crafted::{Compression, Parts, archive, docker, docker_of, lay_out, oci, oci_of, sha256, tar};
+use support::{Outcome, TestContext, minjail, outcome_of};
 
 /// The one layer of the images here: a busybox that is all of it.
 fn layer() -> Vec<u8> {
@@ -543,4 +547,38 @@ fn an_image_may_have_no_layers() {
     let context = TestContext::new();
     let none = Parts::from([("index.json".to_owned(), br#"{"schemaVersion":2,"manifests":null}"#.to_vec())]);
     unpacked(&context, &none).assert_refused(125, &["`index.json` lists no image"]);
+}
+
+/// Ctrl-C while a large image is unpacked leaves nothing of it.
+#[test]
+fn unpacking_can_be_stopped() {
+    let context = TestContext::new();
+    let many = (0..100_000).fold(tar(), |tar, number| tar.file(&format!("f{number}"), ""));
+    fs_err::write(context.path("image"), archive(&docker(&[many.end()], Compression::Gzip))).unwrap();
+    let (temporary, cache) = (context.path("temporary"), context.path("cache/minjail/roots"));
+    fs_err::create_dir(&temporary).unwrap();
+    let image = format!("docker-archive:{}", context.text("image"));
+    let tree = format!("rootfs:{}", context.text("tree"));
+    let small = format!("oci:{}", context.text("small"));
+    for (arguments, place) in
+        [(["unpack", "-q", &image, "-o", &tree], &temporary), (["slim", "-q", &image, "-o", &small], &cache)]
+    {
+        let mut command = Command::new(minjail());
+        command
+            .args(arguments)
+            .env("TMPDIR", &temporary)
+            .env("XDG_CACHE_HOME", context.path("cache"))
+            .stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        let is_there = || fs_err::read_dir(place).is_ok_and(|mut entries| entries.next().is_some());
+        while !is_there() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(130) && said.contains("stopped by SIGINT"), "{:?} {said}", output.status);
+        assert!(!is_there(), "something is left in {}", place.display());
+        assert_eq!(fs_err::read_dir(&temporary).unwrap().count(), 0);
+    }
 }

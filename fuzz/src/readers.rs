@@ -92,7 +92,7 @@ fn open(form: &str, path: &Path, scratch: &Path) {
     let _ = image.entries();
     let out = scratch.join("out");
     fs_err::create_dir(&out).expect("it is new");
-    let _ = image.unpack(&out);
+    let _ = image.unpack(&out, &mut || ());
 }
 
 pub(crate) fn elf(bytes: &[u8]) {

@@ -113,18 +113,19 @@ impl Cache {
         Ok(Self { directory: directory.to_owned(), limit })
     }
 
-    /// What the layers of `image` amount to; `name` is what the image is called, for the list.
+    /// What the layers of `image` amount to; `name` is what the image is called, for the list. `look` is as for
+    /// [`Image::unpack`].
     ///
     /// # Errors
     /// See [`Image::unpack`]; or the entry cannot be written.
-    pub fn unpacked(&self, image: &Image, name: &str) -> Result<Kept, CacheError> {
+    pub fn unpacked(&self, image: &Image, name: &str, look: &mut dyn FnMut()) -> Result<Kept, CacheError> {
         let path = self.directory.join(key(image)?);
         loop {
             if let Some(kept) = find(&path, image)? {
                 return Ok(kept);
             }
             // Of two who make the same entry, the later one finds that it is there.
-            match self.make(&path, image, name) {
+            match self.make(&path, image, name, look) {
                 Err(CacheError::Publish(PublishError::Exists { .. })) => {}
                 Ok(Some(kept)) => return Ok(kept),
                 Ok(None) => {}
@@ -134,11 +135,11 @@ impl Cache {
     }
 
     /// Unpacks; `None` if the entry was removed as soon as it was there.
-    fn make(&self, path: &Path, image: &Image, name: &str) -> Result<Option<Kept>, CacheError> {
+    fn make(&self, path: &Path, image: &Image, name: &str, look: &mut dyn FnMut()) -> Result<Option<Kept>, CacheError> {
         let stage = Stage::directory(path, false, 0o700, |_| false)?;
         let root = stage.path().join(ROOT);
         fs_err::create_dir(&root).map_err(failed("make", &root))?;
-        let (notes, used) = image.unpack_counted(&root)?;
+        let (notes, used) = image.unpack_counted(&root, look)?;
         let (state, bytes) = Seal::state_of(&root)?;
         if bytes > self.limit {
             let directory = stage.path().to_owned();

@@ -12,6 +12,7 @@ use super::pack::{lacks, threads, write_images};
 use super::packing::{check_count, packing};
 use super::reading::Reading;
 use super::side::of_image;
+use super::stoppable::stoppable;
 use crate::files::Rules;
 use crate::image::{self, Image, Input, KeptLayers, Output, Reference, difference, lock_beside};
 use crate::layer::Compression;
@@ -89,13 +90,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         manifest.config.history = whole_history(config, &left);
         manifest.config.extra = difference(config, &manifest).expect("the epoch is 0, which has a date");
     }
-    let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-unpack-")?;
     if originals.is_none() || !outputs.locks.is_empty() {
         check_count(count)?;
     }
-    if originals.is_none() || !outputs.images.iter().all(Output::has_layers) {
-        image.unpack(scratch.path())?;
-    }
+    let wants_contents = originals.is_none() || !outputs.images.iter().all(Output::has_layers);
+    let scratch = stoppable(|told| {
+        let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-unpack-")?;
+        if wants_contents {
+            image.unpack(scratch.path(), &mut || told.look())?;
+        }
+        Ok(scratch)
+    })?;
     let tag = image.tag.as_ref();
     outputs.images = outputs.images.into_iter().map(|output| output.or_tagged(tag)).collect();
     let unnamed = Reference::of_program(b"unpacked");

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::failure::{Failure, causes};
 use super::reading::bytes;
+use super::stoppable::stoppable;
 use crate::cache::{Cache, CacheError, Kept};
 use crate::image::Image;
 use crate::manifest::Entry;
@@ -43,11 +44,20 @@ pub(super) enum Unpacked {
 }
 
 impl Unpacked {
-    /// Unpacks `image`, which the user calls `name`, or finds what was unpacked before.
+    /// Unpacks `image`, which the user calls `name`, until a signal asks for an end; or finds what was unpacked before.
     pub(super) fn of(image: &Image, name: &str, no_cache: bool, quiet: bool) -> Result<Self, Failure> {
+        stoppable(|told| Self::found_or_made(image, name, (no_cache, quiet), &mut || told.look()))
+    }
+
+    fn found_or_made(
+        image: &Image,
+        name: &str,
+        (no_cache, quiet): (bool, bool),
+        look: &mut dyn FnMut(),
+    ) -> Result<Self, Failure> {
         let limit = limit()?;
         if let Some(directory) = directory().filter(|_| limit > 0 && !no_cache) {
-            match Cache::open(&directory, limit).and_then(|cache| cache.unpacked(image, name)) {
+            match Cache::open(&directory, limit).and_then(|cache| cache.unpacked(image, name, look)) {
                 Ok(kept) => return Ok(Self::Kept(kept)),
                 // The image is at fault, and not the cache.
                 Err(CacheError::Read(error)) if !is_for_want_of_room(&error) => return Err(error.into()),
@@ -59,7 +69,7 @@ impl Unpacked {
             }
         }
         let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-slim-")?;
-        let notes = image.unpack(scratch.path())?;
+        let notes = image.unpack(scratch.path(), look)?;
         Ok(Self::Scratch(scratch, notes))
     }
 

@@ -104,20 +104,22 @@ impl Image {
     /// Applies the layers, one over the other, in `directory`, which must exist and be empty.
     ///
     /// Everything is made below that directory, whatever the names and links in the layers say. An ordinary user owns
-    /// all that is made; the notes count what could not be made as the layers say.
+    /// all that is made, and may read it; the notes count what could not be made as the layers say.
+    ///
+    /// `look` is called now and then, and may unwind.
     ///
     /// # Errors
     /// A layer is damaged, has other content than the configuration says, or has a name that is refused.
-    pub fn unpack(&self, directory: &Path) -> Result<Notes, ReadError> {
-        self.unpack_counted(directory).map(|(notes, _)| notes)
+    pub fn unpack(&self, directory: &Path, look: &mut dyn FnMut()) -> Result<Notes, ReadError> {
+        self.unpack_counted(directory, look).map(|(notes, _)| notes)
     }
 
     /// As [`unpack`](Self::unpack), and says what of the limits was used up.
     ///
     /// # Errors
     /// See [`unpack`](Self::unpack).
-    pub fn unpack_counted(&self, directory: &Path) -> Result<(Notes, Limits), ReadError> {
-        unpack::unpack(self, directory)
+    pub fn unpack_counted(&self, directory: &Path, look: &mut dyn FnMut()) -> Result<(Notes, Limits), ReadError> {
+        unpack::unpack(self, directory, look)
     }
 
     /// # Errors

@@ -91,7 +91,7 @@ const IMAGES: [&str; 7] = [
 
 fn unpacked(image: &Image, sample: &Sample) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
-    image.unpack(directory.path()).unwrap();
+    image.unpack(directory.path(), &mut || ()).unwrap();
     assert_eq!(sample.differences(directory.path()), [""; 0]);
     directory
 }
@@ -371,7 +371,7 @@ fn damage_is_noticed() {
     bytes[at] ^= 1;
     fs_err::write(&archive, &bytes).unwrap();
     let image = Image::open(&place.input("docker-archive:docker"), &Reading::default()).unwrap();
-    let error = image.unpack(tempfile::tempdir().unwrap().path()).unwrap_err();
+    let error = image.unpack(tempfile::tempdir().unwrap().path(), &mut || ()).unwrap_err();
     assert!(matches!(error, ReadError::WrongDigest { .. }), "{error}");
 }
 
@@ -434,7 +434,7 @@ fn unpack_layers(layers: Vec<Hostile>) -> (tempfile::TempDir, Result<(), ReadErr
         let input = Input::parse(OsStr::new(&format!("layer:{}", file.path().display()))).unwrap();
         image.layers.append(&mut Image::open(&input, &Reading::default()).unwrap().layers);
     }
-    let result = image.unpack(&tree).map(drop);
+    let result = image.unpack(&tree, &mut || ()).map(drop);
     assert_eq!(fs_err::read_to_string(directory.path().join("outside")).unwrap(), "safe");
     assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 2);
     (directory, result)

@@ -18,7 +18,7 @@ use crate::path::JailPath;
 use crate::root::is_carried;
 use crate::tree::{Chroot, Metadata, Node, Notes};
 
-pub(super) fn unpack(image: &Image, directory: &Path) -> Result<(Notes, Limits), ReadError> {
+pub(super) fn unpack(image: &Image, directory: &Path, look: Look<'_>) -> Result<(Notes, Limits), ReadError> {
     let budget = Arc::new(Budget::new(image.limits));
     let shape = Shape::new(Made::Directory, budget.clone());
     let mut ground = Ground { chroot: Chroot::open(directory)?.readable(), shape };
@@ -27,13 +27,17 @@ pub(super) fn unpack(image: &Image, directory: &Path) -> Result<(Notes, Limits),
         ground.shape.start_layer();
         let mut members = Members::open(layer, &budget)?;
         while let Some(member) = members.next()? {
-            ground.apply(&member, &mut members).map_err(|error| error.of_layer(&layer.part))?;
+            look();
+            ground.apply(&member, &mut members, look).map_err(|error| error.of_layer(&layer.part))?;
             budget.check()?;
         }
         members.finish()?;
     }
     Ok((ground.chroot.finish()?, budget.used()))
 }
+
+/// Called now and then, so that the work can be stopped.
+pub(super) type Look<'a> = &'a mut dyn FnMut();
 
 /// Where layers are applied.
 struct Ground {
@@ -66,7 +70,7 @@ fn usual() -> Metadata {
 }
 
 impl Ground {
-    fn apply(&mut self, member: &Member, content: &mut Members<'_>) -> Result<(), ReadError> {
+    fn apply(&mut self, member: &Member, content: &mut Members<'_>, look: Look<'_>) -> Result<(), ReadError> {
         let refused = |why| refused(&member.name, why);
         let spelled = parse(&member.name).map_err(refused)?;
         if let Some(hidden) = hidden(&spelled).map_err(refused)? {
@@ -94,7 +98,10 @@ impl Ground {
         let path = self.make_room(&spot, made, member)?;
         match node {
             Some(node) => Ok(self.chroot.make(&path, metadata, node)?),
-            None => self.chroot.make_file(&path, &metadata, |buffer| content.read_some(buffer)),
+            None => self.chroot.make_file(&path, &metadata, |buffer| {
+                look();
+                content.read_some(buffer)
+            }),
         }
     }
 
