@@ -239,3 +239,47 @@ fn what_is_deeper_than_files_may_be_open_is_removed() {
     }
     assert_eq!(ground.0.listing(), ["image", "temporary", "tree", "tree.lock", "work"]);
 }
+
+/// A terabyte of a file that is nothing but a hole, in place of a blob or beside one, is not read.
+#[test]
+fn what_is_a_hole_is_not_read() {
+    const HOLE: u64 = 1 << 40;
+    let ground = Ground::new();
+    let hole = |path: &Path, before: &[u8]| {
+        fs_err::write(path, before).expect("the directory can be written");
+        let file = fs_err::OpenOptions::new().write(true).open(path).expect("it is there");
+        file.set_len(HOLE + before.len() as u64).expect("the file system has holes");
+    };
+    let digest = format!("sha256:{}", "0".repeat(64));
+    for (of, words) in [("layers", "more than 68719476736 bytes"), ("config", "too many for a document")] {
+        let image = ground.0.path("image");
+        let mut parts = oci(&[tar().file("x", "x").end()], Compression::Plain);
+        let mut index: serde_json::Value = serde_json::from_slice(&parts["index.json"]).expect("it is JSON");
+        let name = index["manifests"][0]["digest"].as_str().expect("it is a text").replace("sha256:", "blobs/sha256/");
+        let mut manifest: serde_json::Value = serde_json::from_slice(&parts[&name]).expect("it is JSON");
+        let descriptor = if of == "config" { &mut manifest["config"] } else { &mut manifest["layers"][0] };
+        (descriptor["digest"], descriptor["size"]) = (digest.clone().into(), HOLE.into());
+        index["manifests"] = serde_json::json!([blob(&mut parts, MANIFEST, manifest.to_string().into_bytes())]);
+        parts.insert("index.json".to_owned(), index.to_string().into_bytes());
+        lay_out(&parts, &image);
+        hole(&image.join("blobs/sha256").join(&digest[7..]), b"");
+        let name = format!("oci:{}", image.display());
+        ground.bounded(&["diff", &name, &name]).assert_refused(125, &[words]);
+        fs_err::remove_dir_all(image).expect("it can be removed");
+    }
+    let image = ground.0.path("image");
+    let size = [&[0x80, 0, 0, 0][..], &HOLE.to_be_bytes()].concat();
+    let parts = docker(&[tar().file("x", "x").end()], Compression::Plain);
+    for (name, refused) in [("0/layer.tar", Some("more than 68719476736 bytes")), ("stray", None), ("../stray", None)] {
+        let others = parts.iter().filter(|(part, _)| *part != name);
+        let whole = archive(&others.map(|(name, bytes)| (name.clone(), bytes.clone())).collect());
+        let header = &tar().raw(b'0', name.as_bytes(), b"", &size, b"").end()[..512];
+        hole(&image, &[&whole[..whole.len() - 1024], header].concat());
+        let archive = format!("docker-archive:{}", image.display());
+        let outcome = ground.bounded(&["diff", &archive, &archive]);
+        match refused {
+            Some(words) => outcome.assert_refused(125, &[words]),
+            None => assert_eq!(outcome.status, 0, "{name}: {outcome}"),
+        }
+    }
+}

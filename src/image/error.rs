@@ -185,7 +185,9 @@ impl ReadError {
             Self::NoPlatform { .. } => Some("choose one of these with `--platform OS/ARCH`"),
             Self::TooMuch { .. } => Some("if you trust it, `--max-size BYTES` allows more"),
             Self::TooMany { .. } => Some("if you trust it, `--max-entries N` allows more"),
-            Self::Document { .. } => Some("the image is damaged, or of a kind that minjail does not read"),
+            Self::Document { .. } | Self::TooLarge { .. } => {
+                Some("the image is damaged, or of a kind that minjail does not read")
+            }
             Self::NoArchive { .. } => {
                 Some("pipe what `docker save`, `podman save` or `skopeo copy … oci-archive:` write")
             }

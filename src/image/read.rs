@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+
 use super::error::ReadError;
 use super::oci::{self, Descriptor, DockerImage, ImageConfig, ImageManifest, Index, Platform};
 use super::output::{Input, Output, Target};
@@ -63,12 +65,12 @@ impl Image {
             Output::Layer(target) => Ok(bare_layer(part(target)?)),
             Output::Oci { directory, tag } => {
                 refuse_file(directory)?;
-                oci_image(&Store::directory(directory)?, tag.as_ref(), platform)
+                oci_image(&Store::directory(directory)?, tag.as_ref(), reading)
             }
             Output::OciArchive { file, tag } => {
                 let store = archive(file)?;
                 check_form(&store, file, "index.json")?;
-                oci_image(&store, tag.as_ref(), platform)
+                oci_image(&store, tag.as_ref(), reading)
             }
             Output::DockerArchive { file, reference } => {
                 let store = archive(file)?;
@@ -76,7 +78,7 @@ impl Image {
                 docker_image(&store, (reference.as_ref(), input.number), platform)
             }
         };
-        Ok(Self { limits: reading.limits, ..image? })
+        Self { limits: reading.limits, ..image? }.checked()
     }
 
     /// Reads the image archive, of either kind, that comes in on standard input.
@@ -85,11 +87,18 @@ impl Image {
         let image = if store.part("manifest.json")?.is_some() {
             docker_image(&store, (None, None), reading.platform.as_ref())
         } else if store.part("index.json")?.is_some() {
-            oci_image(&store, None, reading.platform.as_ref())
+            oci_image(&store, None, reading)
         } else {
             Err(ReadError::NoArchive { path: "standard input".to_owned() })
         };
-        Ok(Self { limits: reading.limits, ..image? })
+        Self { limits: reading.limits, ..image? }.checked()
+    }
+
+    /// An image whose layers were not looked at yet may have some that nobody should read to the end.
+    fn checked(self) -> Result<Self, ReadError> {
+        let unread = self.layers.iter().filter(|layer| layer.digest.is_none());
+        check_sizes(unread.map(|layer| (layer.part.place(), layer.size)), self.limits)?;
+        Ok(self)
     }
 
     /// What the layers, one over the other, amount to, sorted by path, each with the layer that it is from; every content
@@ -165,7 +174,18 @@ fn bare_layer(part: Part) -> Image {
     }
 }
 
-fn oci_image(store: &Store, tag: Option<&Tag>, platform: Option<&Platform>) -> Result<Image, ReadError> {
+/// Refuses blobs that are larger than what they may unpack to, before anybody reads them: a file of nothing but holes has as
+/// many bytes as it likes. What has one key is one blob.
+fn check_sizes<K: Ord>(blobs: impl Iterator<Item = (K, u64)>, limits: Limits) -> Result<(), ReadError> {
+    let blobs: BTreeMap<K, u64> = blobs.collect();
+    let total = blobs.values().fold(0_u64, |sum, &size| sum.saturating_add(size));
+    // What cannot be compressed grows by little, and an index of its members (estargz) takes some.
+    let most = limits.size.saturating_add(limits.size / 16).saturating_add(1 << 20);
+    if total > most { Err(ReadError::TooMuch { limit: limits.size }) } else { Ok(()) }
+}
+
+fn oci_image(store: &Store, tag: Option<&Tag>, reading: &Reading) -> Result<Image, ReadError> {
+    let platform = reading.platform.as_ref();
     let (mut index, _) = required(store, "index.json")?.document::<Index>()?;
     let mut descriptor = choose(&index, tag, platform)?;
     // containerd's annotation is a whole name; the specification's may be one.
@@ -178,15 +198,16 @@ fn oci_image(store: &Store, tag: Option<&Tag>, platform: Option<&Platform>) -> R
         if descriptor.media_type != oci::INDEX && descriptor.media_type != oci::DOCKER_LIST {
             break;
         }
-        index = blob(store, &descriptor)?.document::<Index>()?.0;
+        index = document::<Index>(store, &descriptor)?.0;
         descriptor = choose(&index, None, platform)?;
     }
-    let (manifest, digest) = blob(store, &descriptor)?.document::<ImageManifest>()?;
-    let (config, _) = blob(store, &manifest.config)?.document::<ImageConfig>()?;
+    let (manifest, digest) = document::<ImageManifest>(store, &descriptor)?;
+    let (config, _) = document::<ImageConfig>(store, &manifest.config)?;
     if descriptor.platform.is_none() {
         check_platform(&config, platform)?;
     }
     let diff_ids = diff_ids(&config, manifest.layers.len())?;
+    check_sizes(manifest.layers.iter().map(|layer| (layer.digest, layer.size)), reading.limits)?;
     let mut layers = Vec::with_capacity(diff_ids.len());
     // One blob may be several layers, and is looked at once.
     let mut checked: BTreeMap<(Digest, u64), Part> = BTreeMap::new();
@@ -384,6 +405,14 @@ fn blob(store: &Store, descriptor: &Descriptor) -> Result<Part, ReadError> {
     let part = required(store, &format!("blobs/sha256/{}", descriptor.digest.hex()))?;
     part.check(&descriptor.digest, descriptor.size)?;
     Ok(part)
+}
+
+/// A document among the blobs, and its digest. It is seen to be none too large before it is read.
+fn document<T: DeserializeOwned>(store: &Store, descriptor: &Descriptor) -> Result<(T, Digest), ReadError> {
+    let part = required(store, &format!("blobs/sha256/{}", descriptor.digest.hex()))?;
+    part.check_document()?;
+    part.check(&descriptor.digest, descriptor.size)?;
+    part.document()
 }
 
 fn required(store: &Store, name: &str) -> Result<Part, ReadError> {

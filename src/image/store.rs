@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -76,6 +76,8 @@ impl Store {
         {
             budget.take(&member);
             budget.check()?;
+            // Not read, and what of it is a hole costs nothing either.
+            untar.pass_over().map_err(|source| ReadError::Archive { path: name.clone(), source })?;
             let Some(at) = lexical(&JailPath::root(), &member.name) else { continue };
             let place = match member.kind {
                 MemberKind::File => Place::Content { offset: member.offset, size: member.size },
@@ -191,11 +193,17 @@ impl Part {
         }
     }
 
-    /// The JSON document that the part is, and its digest.
-    pub(super) fn document<T: DeserializeOwned>(&self) -> Result<(T, Digest), ReadError> {
+    /// Refuses what is too large for a document.
+    pub(super) fn check_document(&self) -> Result<(), ReadError> {
         if self.size > MAX_DOCUMENT {
             return Err(ReadError::TooLarge { name: self.name.clone(), size: self.size });
         }
+        Ok(())
+    }
+
+    /// The JSON document that the part is, and its digest.
+    pub(super) fn document<T: DeserializeOwned>(&self) -> Result<(T, Digest), ReadError> {
+        self.check_document()?;
         let mut bytes = Vec::new();
         self.reader().read_to_end(&mut bytes).map_err(|source| self.failed(source))?;
         let document =
@@ -229,5 +237,17 @@ impl Read for Section {
         self.at += count as u64;
         self.left -= count as u64;
         Ok(count)
+    }
+}
+
+impl Seek for Section {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let outside = || io::Error::from(io::ErrorKind::InvalidInput);
+        let SeekFrom::Current(by) = to else { return Err(outside()) };
+        let left = i128::from(self.left) - i128::from(by);
+        let at = self.at.checked_add_signed(by).ok_or_else(outside)?;
+        // Behind its end there is nothing, and whoever reads on is told so.
+        (self.at, self.left) = (at, u64::try_from(left.max(0)).map_err(|_| outside())?);
+        Ok(at)
     }
 }

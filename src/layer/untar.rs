@@ -5,7 +5,7 @@
 //! headers here, since that crate cuts their records at newlines, which paths and attributes may contain.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 
 use tar::{EntryType, Header};
 
@@ -129,6 +129,24 @@ impl<R: Read> Untar<R> {
                 _ => return self.member(&header, &records, long_name, long_link).map(Some),
             }
         }
+    }
+
+    /// Passes over what is left of the present member's content, without reading it.
+    ///
+    /// # Errors
+    /// The stream cannot be read, or ends.
+    pub fn pass_over(&mut self) -> Result<(), UntarError>
+    where
+        R: Seek,
+    {
+        // The last byte is read, to see that the stream goes as far.
+        let count = (self.content + self.padding).saturating_sub(1);
+        let by = i64::try_from(count).map_err(|_| UntarError::Damaged("it ends within a member"))?;
+        self.reader.seek_relative(by).map_err(UntarError::Read)?;
+        self.at += count;
+        let rest = (self.content + self.padding) - count;
+        (self.content, self.padding) = (0, 0);
+        self.skip(rest)
     }
 
     /// Reads some of the present member's content; nothing at its end.
