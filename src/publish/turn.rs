@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
@@ -60,13 +60,20 @@ fn place(target: &Path) -> Option<PathBuf> {
 }
 
 fn hold(place: &Path) -> io::Result<Option<File>> {
+    let user = nix::unistd::geteuid().as_raw();
     loop {
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
         let file = match options.open(place) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+            // A link, which no minjail makes (`open(2)`, O_NOFOLLOW).
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(None),
             opened => opened?,
         };
+        // In a directory that others may write into, one of them could hold it for ever.
+        if file.metadata()?.uid() != user {
+            return Ok(None);
+        }
         match file.lock() {
             Ok(()) if is_at(&file, place) => return Ok(Some(file)),
             // The one before has removed it.
@@ -110,6 +117,25 @@ mod tests {
         });
         assert_eq!(turns.into_inner(), 160);
         assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_somebody_else_put_there_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let (turn, target) = (directory.path().join(".image.minjail-turn"), directory.path().join("image"));
+        let take = || drop(Turn::take([target.as_path()].into_iter()).unwrap());
+        std::os::unix::fs::symlink("nowhere", &turn).unwrap();
+        take();
+        assert!(turn.is_symlink());
+        fs_err::remove_file(&turn).unwrap();
+        // Only root can make a file of somebody else's.
+        if nix::unistd::geteuid().is_root() {
+            let file = fs_err::File::create(&turn).unwrap().into_parts().0;
+            nix::unistd::fchown(&file, Some(65534.into()), None).unwrap();
+            file.lock().unwrap();
+            take();
+            assert!(turn.exists());
+        }
     }
 
     #[test]
