@@ -678,6 +678,16 @@ fn what_would_stand_in_the_way_is_told_before_the_run() {
     assert!(!Path::new(&ran).exists());
 }
 
+#[test]
+fn an_answer_that_nobody_can_get() {
+    let context = TestContext::new();
+    for command in ["profile list", "rules", "--help", "--version"] {
+        let line = format!("{} {command} >&-", minjail());
+        let outcome = outcome_of(context.command("sh").args(["-c", &line]));
+        outcome.assert_refused(FAILED, &["failed to write to standard output"]);
+    }
+}
+
 /// What an earlier build has left is told before the workloads run.
 #[test]
 fn a_failed_tree_that_is_there_already() {

@@ -54,7 +54,8 @@ impl Failure {
         struct Unanswered {
             source: io::Error,
         }
-        let hint = io_hint(&source);
+        let is_closed = source.raw_os_error() == Some(libc::EBADF);
+        let hint = if is_closed { Some("it is closed: redirect it to a file or a pipe") } else { io_hint(&source) };
         Self::new(Unanswered { source }).maybe_hint(hint)
     }
 

@@ -80,8 +80,9 @@ pub use exit::Exit;
     arg_required_else_help = true,
     after_help = "Images are spelled rootfs:DIR, layer:FILE, oci:DIR[:TAG], oci-archive:FILE[:TAG] or \
                   docker-archive:FILE[:REF]; FILE may be `-`, standard output.\n\
-                  Exit status: the program's own for trace and run; 125 for minjail's failures, 126 if the program \
-                  cannot be executed, 127 if it was not found."
+                  Exit status: the program's own for trace and run; 1 where the answer of why, why-not, diff, check or \
+                  doctor is no; 3 if an image does not do what its profile says; 125 for minjail's failures, 126 if a \
+                  program cannot be executed, 127 if it was not found; 128 + n if signal n ended it, or minjail's work."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -119,9 +120,17 @@ enum Command {
     Check(check::Arguments),
 }
 
+/// Why nobody can hear an answer: standard output is closed. The standard library opens `/dev/null` in its place, and no write fails.
+fn unheard() -> Option<std::io::Error> {
+    (!minjail_tracer::has_standard_output()).then(|| std::io::Error::from_raw_os_error(libc::EBADF))
+}
+
 /// The answer is what was asked for, so it goes to standard output; a closed pipe is no failure.
 fn answer(text: &str) -> Result<(), Failure> {
     use std::io::Write;
+    if let Some(error) = unheard().filter(|_| !text.is_empty()) {
+        return Err(Failure::unanswered(error));
+    }
     let mut out = anstream::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::unanswered(error)),
@@ -137,7 +146,9 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Help and version are answers; everything else is a failure of minjail's, not of a program's.
             let status = if error.use_stderr() { Exit::Failure } else { Exit::Success };
-            let unprinted = error.print().err().filter(|error| error.kind() != std::io::ErrorKind::BrokenPipe);
+            let unheard = (!error.use_stderr()).then(unheard).flatten();
+            let unprinted = unheard.or_else(|| error.print().err());
+            let unprinted = unprinted.filter(|error| error.kind() != std::io::ErrorKind::BrokenPipe);
             let status = unprinted.map_or(status, |error| {
                 let failure = Failure::unanswered(error);
                 failure.tell();
