@@ -109,12 +109,26 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         pack::tell_of_trace(&tally, &target, &prepared);
     } else {
         let trace = Trace::read(std::slice::from_ref(&target))?;
+        refuse_other(&trace, &workload.header, &target)?;
         let root = Root::open(&workload.header.root)?;
         let needed = Needed::of(&trace, &workload.header, root, &Image::default(), &prepared)?;
         drop(trace);
         needed.draw(&prepared)?.publish(&prepared)?;
     }
     Ok(ending.into())
+}
+
+/// Refuses a trace that another minjail has put in the place of this one's meanwhile.
+fn refuse_other(trace: &Trace, own: &Header, target: &Path) -> Result<(), Failure> {
+    // A jail may have given the program other groups.
+    let is_own = |header: &Header| Header { groups: own.groups.clone(), ..header.clone() } == *own;
+    if let [run] = trace.runs.as_slice()
+        && is_own(&run.header)
+    {
+        return Ok(());
+    }
+    let text = format!("`{}` is not the trace of this run any more: another minjail has replaced it", target.display());
+    Err(Failure::usage(text).hint("give each of several minjails that run at once a trace of its own, with `-t`"))
 }
 
 /// Says if the program has failed: of a run that ended early much is not known. `told` is the signal that asked for its end.
@@ -315,4 +329,24 @@ pub(super) fn credentials(text: &str) -> Result<Credentials, Failure> {
     let mut groups: Vec<u32> = groups.map_or_else(|| vec![gid], |groups| groups.into_iter().map(Gid::as_raw).collect());
     groups.sort_unstable();
     Ok(Credentials { uid, gid, groups })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::Run;
+
+    #[test]
+    fn the_trace_of_another_run_is_told_from_ones_own() {
+        let header = |program: &'static [u8]| Header::new("a", JailPath::literal(program));
+        let own = header(b"/bin/a");
+        let of =
+            |headers: &[Header]| Trace { runs: headers.iter().cloned().map(Run::new).collect(), ..Trace::default() };
+        let is_refused = |headers: &[Header]| refuse_other(&of(headers), &own, Path::new("a.trace")).is_err();
+        assert!(!is_refused(std::slice::from_ref(&own)));
+        assert!(!is_refused(&[Header { groups: vec![7], ..own.clone() }]));
+        assert!(is_refused(&[header(b"/bin/b")]));
+        assert!(is_refused(&[Header { command: vec!["a".to_owned(), "b".to_owned()], ..own.clone() }]));
+        assert!(is_refused(&[own.clone(), header(b"/bin/b")]) && is_refused(&[]));
+    }
 }
