@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use support::{Outcome, TestContext, has, limited, minjail, needs_root, outcome_of, outcome_with_input, text};
@@ -27,6 +28,28 @@ fn root(context: &TestContext) -> String {
 fn trace(context: &TestContext, root: &str, arguments: &[&str]) -> Outcome {
     let trace = context.text("app.trace");
     context.outcome(&[&["trace", "-q", "-t", &trace, "--root", root], arguments].concat())
+}
+
+#[test]
+fn a_program_whose_path_is_no_text() {
+    if !has(&["/bin/busybox"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let root = root(&context);
+    let name = |name: &[u8]| std::ffi::OsString::from_vec(name.to_vec());
+    for directory in [&b"d\xff"[..], b"back\\slash"] {
+        let there = std::path::Path::new(&root).join(name(directory));
+        fs_err::create_dir(&there).unwrap();
+        fs_err::hard_link(std::path::Path::new(&root).join("bin/busybox"), there.join("busybox")).unwrap();
+        let command = || context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "--root", &root]);
+        let program = name(&[b"/", directory, b"/busybox"].concat());
+        let traced = outcome_of(command().arg("--").arg(program).args(["cat", "/srv/page"]));
+        assert_eq!(traced.success().text(), "a page\n");
+        let there = name(&[b"/", directory].concat());
+        let traced = outcome_of(command().arg("--workdir").arg(there).args(["--", "./busybox", "cat", "/srv/page"]));
+        assert_eq!(traced.success().text(), "a page\n");
+    }
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl<'a> Rehearsal<'a> {
         let typed = &workload.run.0[0];
         let cwd = workload.cwd.as_deref().unwrap_or("/");
         let program = match tree {
-            Some(tree) => locate_in(tree, typed, &path, cwd),
+            Some(tree) => locate_in(tree, OsStr::new(typed), OsStr::new(&path), Path::new(cwd)),
             None if typed.contains('/') => locate(OsStr::new(&*Path::new(cwd).join(typed)), None)?,
             None => locate(OsStr::new(typed), Some(OsStr::new(&path)))?,
         };
@@ -148,9 +148,9 @@ pub(super) fn scratch(state: &[String]) -> Result<Scratch, Failure> {
 }
 
 /// The program's path in the tree, as `execvp(3)` would find it; a program that is not there is told of by the run.
-pub(super) fn locate_in(tree: &Path, typed: &str, path: &str, cwd: &str) -> PathBuf {
-    if typed.contains('/') {
-        return Path::new(cwd).join(typed);
+pub(super) fn locate_in(tree: &Path, typed: &OsStr, path: &OsStr, cwd: &Path) -> PathBuf {
+    if typed.as_bytes().contains(&b'/') {
+        return cwd.join(typed);
     }
     let root = Root::open(tree).ok();
     let at = |path: &Path, follow: bool| {
@@ -158,7 +158,7 @@ pub(super) fn locate_in(tree: &Path, typed: &str, path: &str, cwd: &str) -> Path
     };
     let is_program = |path: &&PathBuf| at(path, true).is_some_and(|facts| facts.is_file() && facts.mode & 0o111 != 0);
     let is_anything = |path: &&PathBuf| at(path, false).is_some();
-    let places: Vec<PathBuf> = path.split(':').map(|place| Path::new(cwd).join(place).join(typed)).collect();
+    let places: Vec<PathBuf> = std::env::split_paths(path).map(|place| cwd.join(place).join(typed)).collect();
     let found = places.iter().find(is_program).or_else(|| places.iter().find(is_anything));
     found.cloned().unwrap_or_else(|| Path::new("/usr/bin").join(typed))
 }

@@ -29,12 +29,12 @@ impl Workload {
             entries.push(format!("PATH={PATH}").into());
             PATH.into()
         });
-        let path = path.to_string_lossy().into_owned();
+        let path = path.clone();
         let directory = arguments.workdir.as_deref().unwrap_or(Path::new("/"));
         let directory = JailPath::parse(directory.as_os_str().as_bytes())
             .map_err(|error| Failure::new(error).hint("give the directory as it is in the root, from `/` on"))?;
-        let typed = command.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let program = locate_in(&top, &typed, &path, &directory.to_string());
+        let typed = command.first().cloned().unwrap_or_default();
+        let program = locate_in(&top, &typed, &path, &directory.below(Path::new("/")));
         let facts = held.resolve(&JailPath::root(), program.as_os_str().as_bytes(), true)?.facts;
         let Some(facts) = facts.filter(|_| !typed.is_empty()) else {
             let text = format!("`{}` has no program `{}`", root.display(), escape(typed.as_bytes()));
