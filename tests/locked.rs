@@ -249,6 +249,21 @@ fn any_two_sides_can_be_compared() {
     }
 }
 
+/// It is there only once.
+#[test]
+fn an_image_on_standard_input_is_compared_by_package() {
+    let context = TestContext::new();
+    let (file, trace) = (context.text("image.tar"), context.text("app.trace"));
+    let out = format!("docker-archive:{file}");
+    context.outcome(&["trace", "-q", "-t", &trace, "-o", &out, "--", "cat", "/etc/debian_version"]).success();
+    let by = ["--by", "package,directory"];
+    let named = context.outcome(&[&["diff", &out, &out], &by[..]].concat()).success();
+    let archive = fs_err::read(&file).expect("it was written");
+    let mut command = context.minjail(&[&["diff", &out, "-"], &by[..]].concat());
+    let piped = support::outcome_with_input(&mut command, &archive).success();
+    assert_eq!(piped.text(), named.text());
+}
+
 #[track_caller]
 fn assert_told(context: &TestContext, arguments: &[&str], word: &str) {
     let outcome = context.outcome(arguments);

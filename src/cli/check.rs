@@ -45,7 +45,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let (differences, unchecked) = if system.is_dir() {
         check_system(lock, system)?
     } else {
-        let lock = Side { manifest: lock, knows: Aspects::ALL, layers: Vec::new() };
+        let lock = Side { manifest: lock, knows: Aspects::ALL, layers: Vec::new(), image: None };
         let side = Side::read(&arguments.checked, None, &arguments.reading.get())?;
         let mut differences = originals(&lock.manifest, &side.layers);
         differences.extend(diff(&lock.manifest, &side.manifest, lock.common(&side)));

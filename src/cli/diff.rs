@@ -7,8 +7,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::reading::Reading;
 use super::side::{Side, is_lock, packages};
-use crate::image;
-use crate::manifest::{self, Change, Difference, Entry, Group, Manifest, Weight, diff};
+use crate::manifest::{self, Change, Difference, Entry, Group, Weight, diff};
 use crate::path::JailPath;
 use crate::report::summary::size;
 
@@ -60,24 +59,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if by.is_empty() {
         answer(&differences, *json)?;
     } else {
-        weigh([&from.manifest, &to.manifest], names, by, reading, *json)?;
+        weigh([&from, &to], names, by, *json)?;
     }
     Ok(if differences.is_empty() { Exit::Success } else { Exit::No })
 }
 
 /// Tells how much both sides have of each package, or in each directory.
-fn weigh(
-    manifests: [&Manifest; 2],
-    names: [&OsString; 2],
-    by: &[By],
-    reading: &image::Reading,
-    json: bool,
-) -> Result<(), Failure> {
-    let [from, to] = manifests;
+fn weigh(sides: [&Side; 2], names: [&OsString; 2], by: &[By], json: bool) -> Result<(), Failure> {
+    let [from, to] = sides.map(|side| &side.manifest);
     let mut tables = Vec::new();
     for by in by.iter().copied().collect::<BTreeSet<_>>() {
         let (name, groups) = match by {
-            By::Package => ("package", manifest::weigh(from, to, owners(&manifests, &names, reading)?)),
+            By::Package => ("package", manifest::weigh(from, to, owners(&sides, &names)?)),
             By::Directory => ("directory", manifest::weigh(from, to, |entry| top(&entry.path))),
         };
         tables.push((name, groups));
@@ -105,17 +98,13 @@ fn weigh(
 }
 
 /// Of which package a file is: a lock and a trace say it, and an image's and a directory's own databases.
-fn owners(
-    manifests: &[&Manifest],
-    names: &[&OsString],
-    reading: &image::Reading,
-) -> Result<impl Fn(&Entry) -> String + use<>, Failure> {
-    let said = manifests.iter().flat_map(|manifest| &manifest.entries);
+fn owners(sides: &[&Side], names: &[&OsString]) -> Result<impl Fn(&Entry) -> String + use<>, Failure> {
+    let said = sides.iter().flat_map(|side| &side.manifest.entries);
     let mut said: BTreeMap<JailPath, String> =
         said.filter_map(|entry| Some((entry.path.clone(), entry.package.clone()?))).collect();
-    for (name, manifest) in names.iter().zip(manifests) {
-        let Some(packages) = packages(name, reading)? else { continue };
-        for entry in &manifest.entries {
+    for (name, side) in names.iter().zip(sides) {
+        let Some(packages) = packages(name, side)? else { continue };
+        for entry in &side.manifest.entries {
             let owner = packages.owner(&entry.path).map(ToString::to_string);
             owner.map(|owner| said.entry(entry.path.clone()).or_insert(owner));
         }

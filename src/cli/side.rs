@@ -13,7 +13,7 @@ use crate::files::{self, FileSet, Reasons, Wanted, What};
 use crate::image::oci::{ImageConfig, RunConfig};
 use crate::image::{Image, Input, Reading, carried};
 use crate::manifest::{self, Aspects, Config, Digest, DrawnUp, Given, Manifest, Packages, Packing, Times};
-use crate::path::{Facts, JailPath};
+use crate::path::{Facts, JailPath, escape};
 use crate::profile;
 use crate::root::Root;
 use crate::trace::{Origins, Trace};
@@ -26,6 +26,8 @@ pub(super) struct Side {
     pub(super) knows: Aspects,
     /// Of an image, of each of its layers the blob, if a manifest names it, and the `diff_id`, if a configuration does.
     pub(super) layers: Vec<(Option<Digest>, Option<Digest>)>,
+    /// The image, if it was opened for this: one on standard input is there only once.
+    pub(super) image: Option<Image>,
 }
 
 impl Side {
@@ -36,14 +38,16 @@ impl Side {
             return of_trace(path, like);
         }
         if path.is_file() {
-            return Ok(Self { manifest: read_lock(path)?, knows: Aspects::ALL, layers: Vec::new() });
+            return Ok(Self { manifest: read_lock(path)?, knows: Aspects::ALL, layers: Vec::new(), image: None });
         }
         let input = Input::parse(name)
             .map_err(|error| Failure::from(error).hint("a lock or a trace is named by its path alone"))?;
-        match input.rootfs() {
-            Some(directory) => of_directory(&Root::open(directory)?),
-            None => of_image(&Image::open(&input, reading)?),
+        if let Some(directory) = input.rootfs() {
+            return of_directory(&Root::open(directory)?);
         }
+        let image = Image::open(&input, reading)?;
+        let side = of_image(&image)?;
+        Ok(Self { image: Some(image), ..side })
     }
 
     /// The aspects that count between two sides.
@@ -65,17 +69,17 @@ pub(super) fn is_lock(name: &OsString) -> bool {
 }
 
 /// The packages that the databases of an image or a directory know; `None` for a lock or a trace, whose entries say it.
-pub(super) fn packages(name: &OsStr, reading: &Reading) -> Result<Option<Packages>, Failure> {
+pub(super) fn packages(name: &OsStr, side: &Side) -> Result<Option<Packages>, Failure> {
     if Path::new(name).exists() {
         return Ok(None);
     }
-    let input = Input::parse(name)?;
-    if let Some(directory) = input.rootfs() {
-        return Ok(Some(Packages::read(&Root::open(directory)?)?));
+    if let Some(image) = &side.image {
+        let unpacked = Unpacked::of(image, &escape(name.as_encoded_bytes()), false, true)?;
+        return Ok(Some(Packages::read(&Root::open(&unpacked.tree())?)?));
     }
-    let image = Image::open(&input, reading)?;
-    let unpacked = Unpacked::of(&image, &name.to_string_lossy(), false, true)?;
-    Ok(Some(Packages::read(&Root::open(&unpacked.tree())?)?))
+    let input = Input::parse(name)?;
+    let directory = input.rootfs().map(Root::open).transpose()?;
+    Ok(directory.as_ref().map(Packages::read).transpose()?)
 }
 
 fn of_trace(directory: &Path, like: Option<&Manifest>) -> Result<Side, Failure> {
@@ -97,7 +101,7 @@ fn of_trace(directory: &Path, like: Option<&Manifest>) -> Result<Side, Failure> 
     let manifest = draw_and_read(given)?;
     // Which times an image gets is not the trace's to say.
     let knows = Aspects { packing: false, times: like.is_some(), ..Aspects::ALL };
-    Ok(Side { manifest, knows, layers: Vec::new() })
+    Ok(Side { manifest, knows, layers: Vec::new(), image: None })
 }
 
 pub(super) fn of_image(image: &Image) -> Result<Side, Failure> {
@@ -110,7 +114,7 @@ pub(super) fn of_image(image: &Image) -> Result<Side, Failure> {
     let config = image.config.as_ref().map(said).unwrap_or_default();
     let layers = image.layers.iter().map(|layer| (layer.digest, layer.diff_id)).collect();
     let knows = Aspects { packing: false, packages: false, config: image.config.is_some(), ..Aspects::ALL };
-    Ok(Side { manifest: Manifest::new(config, image.entries()?), knows, layers })
+    Ok(Side { manifest: Manifest::new(config, image.entries()?), knows, layers, image: None })
 }
 
 /// All that is in a directory, hashed on all cores, but for what the kernel makes up in it: of that the directory at which it is
@@ -135,7 +139,7 @@ fn of_directory(root: &Root) -> Result<Side, Failure> {
     let owned_by_root = root.lstat(&JailPath::root())?.is_some_and(|facts| facts.uid == 0);
     let manifest = draw_directory(files, root, &Packages::default(), Times::Keep)?;
     let knows = Aspects { packing: false, config: false, packages: false, owners: owned_by_root, times: true };
-    Ok(Side { manifest, knows, layers: Vec::new() })
+    Ok(Side { manifest, knows, layers: Vec::new(), image: None })
 }
 
 /// Draws up `files` of `root` as they lie there.
