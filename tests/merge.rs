@@ -575,6 +575,10 @@ fn what_cannot_be_merged_is_said() {
     let one = traced(&context, "one.trace", "cat conf");
     fs_err::write(&conf, "no longer so short").expect("the directory can be written");
     let two = traced(&context, "two.trace", "head -c1 conf");
+    let changed = traced(&context, "changed.trace", "echo new > conf");
+    for kept in fs_err::read_dir(context.path("changed.trace/before")).expect("it has a content") {
+        fs_err::write(kept.expect("it can be listed").path(), "another").expect("it is ours");
+    }
     let lost = traced(&context, "lost.trace", "echo new > conf");
     fs_err::remove_dir_all(context.path("lost.trace/before")).expect("it has a content");
     let file = context.text("file");
@@ -588,6 +592,7 @@ fn what_cannot_be_merged_is_said() {
         ),
         (&["merge", &one, &context.text("none.trace"), "-o", &output], &["none.trace"]),
         (&["merge", &lost, "-o", &output], &["the trace has lost", "/conf`", "hint: trace again"]),
+        (&["merge", &changed, "-o", &output], &["has another content than the one", "hint: trace again"]),
         (&["merge", &one, "-o", &file], &["file` exists and is not a trace"]),
         (&["merge", &one, "-o", &context.text("no/such/out.trace")], &["no/such"]),
     ] {

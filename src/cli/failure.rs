@@ -319,7 +319,9 @@ impl From<RecordError> for Failure {
     fn from(error: RecordError) -> Self {
         let hint = match &error {
             RecordError::NoTrace { .. } => Some("name another directory for the trace"),
-            RecordError::Lost { .. } => Some("trace again: the trace was changed after it was made"),
+            RecordError::Lost { .. } | RecordError::Changed { .. } => {
+                Some("trace again: the trace was changed after it was made")
+            }
             RecordError::Keep { .. } => {
                 Some("the program changes this file, so its content must be kept: is there room in TMPDIR?")
             }

@@ -128,6 +128,8 @@ pub enum RecordError {
     NoTrace { path: PathBuf },
     #[error("the trace has lost `{sha256}`, the earlier content of `{path}`")]
     Lost { path: JailPath, sha256: String },
+    #[error("`{path}` has another content than the one by whose sha256 it is named")]
+    Changed { path: PathBuf },
     #[error("failed to keep the trace")]
     Publish(#[from] PublishError),
 }

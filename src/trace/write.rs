@@ -7,11 +7,14 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use super::format::{RECORDS, Record, STORE, write_record, write_run};
 use super::holes::Holes;
 use super::model::{Touch, Trace};
 use super::record::RecordError;
 use super::store::{PENDING, Store, copy_sparsely};
+use crate::path::hex;
 use crate::publish::{Stage, directory_of, may_make_in, sync};
 
 impl Trace {
@@ -29,7 +32,7 @@ impl Trace {
             self.runs.iter().try_for_each(|run| write_run(&mut records, run)).map_err(failed)?;
             let records = records.into_inner().map_err(|error| failed(error.into_error()))?;
             records.sync_all().map_err(failed)?;
-            copy_store(&self.store, stage).map_err(failed)
+            copy_store(&self.store, stage, failed)
         })?;
         Ok(stage.publish()?)
     }
@@ -116,18 +119,27 @@ fn fill(target: &Path, write: impl FnOnce(&Path) -> Result<(), RecordError>) -> 
     Ok(stage)
 }
 
-/// Copies earlier contents, each to the disk.
-fn copy_store(store: &BTreeMap<String, PathBuf>, stage: &Path) -> io::Result<()> {
+/// Copies earlier contents, each to the disk. One that has changed is refused: who builds of the copy would hear of it when the trace may be
+/// gone that another one has it from.
+fn copy_store(
+    store: &BTreeMap<String, PathBuf>,
+    stage: &Path,
+    failed: impl Fn(io::Error) -> RecordError + Copy,
+) -> Result<(), RecordError> {
     if store.is_empty() {
         return Ok(());
     }
-    fs_err::create_dir(stage.join(STORE))?;
+    fs_err::create_dir(stage.join(STORE)).map_err(failed)?;
     for (digest, kept) in store {
         // Not `fs::copy`, which fills holes.
-        let mut copy = fs_err::File::create_new(stage.join(STORE).join(digest))?;
-        copy_sparsely(&mut Holes::new(fs_err::File::open(kept)?.into_parts().0, 0), copy.file(), 0, None)?;
-        copy.flush()?;
-        copy.sync_all()?;
+        let mut copy = fs_err::File::create_new(stage.join(STORE).join(digest)).map_err(failed)?;
+        let mut source = Holes::new(fs_err::File::open(kept).map_err(failed)?.into_parts().0, 0);
+        let mut hash = Sha256::new();
+        copy_sparsely(&mut source, copy.file(), 0, Some(&mut hash)).map_err(|error| failed(error.into()))?;
+        if hex(&hash.finalize()) != *digest {
+            return Err(RecordError::Changed { path: kept.clone() });
+        }
+        copy.flush().and_then(|()| copy.sync_all()).map_err(failed)?;
     }
     Ok(())
 }
