@@ -132,6 +132,27 @@ fn an_addon_of_any_name_has_what_it_needs() {
 }
 
 #[test]
+fn a_script_has_what_env_starts_for_it() {
+    let ground = Ground::glibc();
+    for (name, content) in [("usr/bin/env", ""), ("usr/bin/way", ""), ("usr/bin/other", "")] {
+        ground.write(name, content);
+        ground.compile("cc", name, &[]);
+    }
+    for (name, content) in
+        [("one", "#!/usr/bin/env way\n"), ("two", "#!/usr/bin/env -S A=1 other -x\n"), ("three", "#!/usr/bin/env no\n")]
+    {
+        ground.write(&format!("scripts/{name}"), content);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs_err::set_permissions(ground.path(&format!("scripts/{name}")), mode).expect("it is ours");
+    }
+    let said = ground.build(&["-o", &ground.tree(), "--include", "/scripts", "--", "/app"]);
+    for program in ["usr/bin/way", "usr/bin/other"] {
+        assert!(ground.context.path("tree").join(program).exists(), "{program}");
+    }
+    assert!(said.contains("/scripts/three, which comes with what is included, needs no,"), "{said}");
+}
+
+#[test]
 fn what_it_lacks_is_told() {
     let ground = Ground::glibc();
     ground.tool("cc", "opt/away/libaway.so", &[]);

@@ -19,6 +19,8 @@ use crate::trace::Trace;
 pub(super) struct Started<'a> {
     pub(super) paths: Vec<JailPath>,
     pub(super) environments: &'a [Environment],
+    /// Where `env` looks for the programs that scripts name by it (`PATH`); of a script that was executed, the run has found it.
+    pub(super) search: &'a [JailPath],
     /// What they lack is told: no run has shown that they work.
     pub(super) is_told: bool,
 }
@@ -82,12 +84,18 @@ pub(super) fn close(
             Some(What::Was(was)) => was.kept(store),
             _ => continue,
         };
-        if let Some(interpreter) = script_interpreter(&path, kept, root)? {
-            let end = add_spelled(files, root, &interpreter, &Reason::Interpreter { of: path.clone() })?;
-            if end.is_none() && started.is_told {
-                lacking.insert(Lacking { of: path, name: interpreter, is_library: false });
+        let head = head(&path, kept, root)?;
+        if let Some(interpreter) = interpreter(&head) {
+            let by_env = started_by_env(&head).filter(|_| !started.search.is_empty());
+            let named = by_env.map(|name| (name, found_by_env(name, started.search, root)));
+            for (name, spelled) in [(interpreter, Ok(Some(interpreter.to_vec())))].into_iter().chain(named) {
+                let reason = Reason::Interpreter { of: path.clone() };
+                let end = spelled?.map(|spelled| add_spelled(files, root, &spelled, &reason)).transpose()?.flatten();
+                if end.is_none() && started.is_told {
+                    lacking.insert(Lacking { of: path.clone(), name: name.to_vec(), is_library: false });
+                }
+                todo.extend(end.map(|end| (end, started)));
             }
-            todo.extend(end.map(|end| (end, started)));
             continue;
         }
         let mut missing: Option<BTreeSet<Missing>> = None;
@@ -120,18 +128,72 @@ fn has_more_rights(path: &JailPath, root: &Root) -> Result<bool, RootError> {
     Ok(facts.mode & 0o6000 != 0 || root.xattrs(path)?.contains_key("security.capability"))
 }
 
-/// The interpreter of the script at `path`, whose content may be a `kept` one; `None` if it is no script.
-fn script_interpreter(path: &JailPath, kept: Option<&PathBuf>, root: &Root) -> Result<Option<Vec<u8>>, RootError> {
+/// The first 255 bytes of the file at `path`, whose content may be a `kept` one; nothing if it is no file.
+fn head(path: &JailPath, kept: Option<&PathBuf>, root: &Root) -> Result<Vec<u8>, RootError> {
+    let mut head = Vec::new();
     let file = match kept {
         Some(kept) => fs_err::File::open(kept).map(|file| file.into_parts().0),
-        None if !root.facts(path)?.is_some_and(|facts| facts.is_file()) => return Ok(None),
+        None if !root.facts(path)?.is_some_and(|facts| facts.is_file()) => return Ok(head),
         None => Ok(root.open_file(path)?),
     };
-    let mut head = Vec::new();
     if let Err(source) = file.and_then(|file| file.take(255).read_to_end(&mut head)) {
         return Err(RootError { step: "read", path: path.to_string(), source });
     }
-    Ok(interpreter(&head).map(<[u8]>::to_vec))
+    Ok(head)
+}
+
+/// What `env`, if a script names that as its interpreter, is to start: all that follows it, or with `-S` the first word of that which
+/// is neither an option nor a variable (`env(1)`).
+fn started_by_env(head: &[u8]) -> Option<&[u8]> {
+    let interpreter = interpreter(head)?;
+    if interpreter.rsplit(|&byte| byte == b'/').next() != Some(b"env") {
+        return None;
+    }
+    let line = head.split(|&byte| byte == b'\n' || byte == 0).next()?;
+    let at = line.windows(interpreter.len()).position(|part| part == interpreter)? + interpreter.len();
+    let rest = line[at..].trim_ascii();
+    let split = rest.strip_prefix(b"-S").or_else(|| rest.strip_prefix(b"--split-string="));
+    let mut words = split.map_or_else(|| vec![rest], |rest| rest.split(u8::is_ascii_whitespace).collect()).into_iter();
+    loop {
+        match words.next()? {
+            b"-u" | b"--unset" | b"-C" | b"--chdir" => drop(words.next()),
+            word if word.is_empty() || word.starts_with(b"-") || word.contains(&b'=') => {}
+            word => return Some(word),
+        }
+    }
+}
+
+/// Where `env` finds what it is to start; a path is what it says.
+fn found_by_env(name: &[u8], search: &[JailPath], root: &Root) -> Result<Option<Vec<u8>>, RootError> {
+    if name.contains(&b'/') {
+        // One that is not absolute is meant from wherever the script will be started.
+        return Ok(name.starts_with(b"/").then(|| name.to_vec()));
+    }
+    for directory in search {
+        let spelled = directory.join(name);
+        let walk = root.resolve(&JailPath::root(), spelled.as_bytes(), true)?;
+        if walk.facts.is_some_and(|facts| facts.is_file() && facts.mode & 0o111 != 0) {
+            return Ok(Some(spelled.as_bytes().to_vec()));
+        }
+    }
+    Ok(None)
+}
+
+/// Where programs without a `PATH` look for others (`execvp(3)`).
+const USUAL_PATH: &str = "/bin:/usr/bin";
+
+/// The directories of `PATH` of the runs, and of the image.
+pub(super) fn searched(trace: &Trace, policy: &Policy) -> Vec<JailPath> {
+    let mut directories = Vec::new();
+    for header in trace.runs.iter().map(|run| &run.header) {
+        let path = policy.variables.get("PATH").or_else(|| header.env.get("PATH")).map_or(USUAL_PATH, String::as_str);
+        for directory in path.split(':').filter_map(|part| JailPath::clean(part.as_bytes()).ok()) {
+            if !directories.contains(&directory) {
+                directories.push(directory);
+            }
+        }
+    }
+    directories
 }
 
 /// The interpreter that a script names after `#!`, from its first 255 bytes (`execve(2)`, "Interpreter scripts"); `None`
@@ -203,5 +265,16 @@ mod tests {
         assert_eq!(interpreter(b"#!python3\n"), None);
         assert_eq!(interpreter(b"#!"), None);
         assert_eq!(interpreter(b"\x7fELF"), None);
+        for (head, program) in [
+            (&b"#!/usr/bin/env python3\nenv"[..], Some(&b"python3"[..])),
+            (b"#! /bin/env  -S -i -u HOME A=b perl -l\n", Some(b"perl")),
+            (b"#!/usr/bin/env -Sbash\n", Some(b"bash")),
+            (b"#!/usr/bin/env /opt/x\n", Some(b"/opt/x")),
+            (b"#!/usr/bin/env\n", None),
+            (b"#!/usr/bin/env -i\n", None),
+            (b"#!/bin/sh env\n", None),
+        ] {
+            assert_eq!(started_by_env(head), program);
+        }
     }
 }

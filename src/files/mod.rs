@@ -142,10 +142,10 @@ fn gathered(
     rules::add_accounts(&mut files, trace, policy, root)?;
     // What only the variables of a run made a loader find, the run has opened. Of what no run has started, nobody knows yet.
     let executed: Vec<JailPath> = touched.executed().filter(|path| !strange.contains(*path)).cloned().collect();
-    let environments = closure::environments(trace, policy);
+    let (environments, search) = (closure::environments(trace, policy), closure::searched(trace, policy));
     let included = choose::include(&mut files, &policy.include, root)?;
-    let included = Started { paths: included, environments: &environments, is_told: true };
-    let executed = Started { paths: executed, environments: &[Environment::default()], is_told: false };
+    let included = Started { paths: included, environments: &environments, search: &search, is_told: true };
+    let executed = Started { paths: executed, environments: &[Environment::default()], search: &[], is_told: false };
     let mut started = vec![executed, included];
     let (mut closed, mut lacking) = (BTreeSet::new(), BTreeSet::new());
     loop {
@@ -157,7 +157,7 @@ fn gathered(
         if objects.is_empty() && files.wanted.len() == known {
             break;
         }
-        started = vec![Started { paths: objects, environments: &environments, is_told: false }];
+        started = vec![Started { paths: objects, environments: &environments, search: &search, is_told: false }];
     }
     lacking.retain(|lacking| !lacking.may_be_had(&files));
     notes.extend(lacking.into_iter().map(|Lacking { of, name, .. }| Note::Lacks { path: of, needs: escape(&name) }));
