@@ -581,6 +581,12 @@ fn what_cannot_be_merged_is_said() {
     }
     let lost = traced(&context, "lost.trace", "echo new > conf");
     fs_err::remove_dir_all(context.path("lost.trace/before")).expect("it has a content");
+    let fifo = traced(&context, "fifo.trace", "echo newer > conf");
+    for kept in fs_err::read_dir(context.path("fifo.trace/before")).expect("it has a content") {
+        let kept = kept.expect("it can be listed").path();
+        fs_err::remove_file(&kept).expect("it is ours");
+        outcome_of(context.command("mkfifo").arg(&kept)).success();
+    }
     let file = context.text("file");
     fs_err::write(&file, "").expect("the directory can be written");
     let before = context.listing();
@@ -592,6 +598,8 @@ fn what_cannot_be_merged_is_said() {
         ),
         (&["merge", &one, &context.text("none.trace"), "-o", &output], &["none.trace"]),
         (&["merge", &lost, "-o", &output], &["the trace has lost", "/conf`", "hint: trace again"]),
+        // Nobody waits for who would write into it.
+        (&["merge", &fifo, "-o", &output], &["the trace has lost", "/conf`"]),
         (&["merge", &changed, "-o", &output], &["has another content than the one", "hint: trace again"]),
         (&["merge", &one, "-o", &file], &["file` exists and is not a trace"]),
         (&["merge", &one, "-o", &context.text("no/such/out.trace")], &["no/such"]),

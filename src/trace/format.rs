@@ -148,7 +148,9 @@ pub(super) fn read_store(directory: &Path) -> Result<BTreeMap<String, PathBuf>, 
     };
     for entry in entries {
         let entry = entry.map_err(failed)?;
-        if let Ok(name) = entry.file_name().into_string() {
+        // No minjail has put anything else there, and whoever opened a FIFO would wait.
+        let is_file = entry.file_type().map_err(failed)?.is_file();
+        if let (Ok(name), true) = (entry.file_name().into_string(), is_file) {
             store.insert(name, entry.path());
         }
     }
