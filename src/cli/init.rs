@@ -17,6 +17,7 @@ use super::outputs::check_target;
 use super::reading::Reading;
 use super::rehearse::PATH;
 use super::status::effective_ids;
+use super::text::read_text;
 use super::trace::{Running, Workload};
 use crate::files::is_secret_variable;
 use crate::image::oci::RunConfig;
@@ -127,7 +128,7 @@ fn from_config(config: &RunConfig, origin: &str) -> Result<Draft, Failure> {
 }
 
 fn from_dockerfile(file: &Path, arguments: &Arguments) -> Result<Draft, Failure> {
-    let text = fs_err::read_to_string(file)
+    let text = read_text(file)
         .map_err(|error| Failure::new(error).hint("name a Dockerfile that you may read with `--dockerfile`"))?;
     let given: BTreeMap<String, String> = arguments.build_arg.iter().cloned().collect();
     let stage = init::read_dockerfile(&text, arguments.target.as_deref(), &given).map_err(|error| {

@@ -53,6 +53,7 @@ mod side;
 mod slim;
 mod status;
 mod stoppable;
+mod text;
 mod trace;
 mod unpack;
 mod unpacked;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::answer;
 use super::exit::Exit;
 use super::failure::Failure;
+use super::text::read_text;
 use crate::profile::{self, Profile, SHIPPED, shipped};
 
 /// The profiles that come with minjail, and what a profile may say
@@ -61,6 +62,6 @@ fn read(name: &str, from: Option<&str>) -> Result<(String, String), std::io::Err
     let path: PathBuf = beside.join(name);
     match shipped(name) {
         Some(profile) if !path.is_file() => Ok((name.to_owned(), profile.text.to_owned())),
-        _ => Ok((path.display().to_string(), fs_err::read_to_string(&path)?)),
+        _ => Ok((path.display().to_string(), read_text(&path)?)),
     }
 }
