@@ -23,7 +23,8 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use nix::unistd::Pid;
 
 use super::answer::is_whole;
-use super::director::{MOST, too_much};
+use super::runner::opened;
+use super::stream::{MOST, too_much};
 use super::tell::Teller;
 use super::wire::{Answer, Ask, Until, Word, receive, send};
 use crate::jail::send_signal;
@@ -247,7 +248,7 @@ fn is_taken(path: &Path) -> bool {
     // By way of its open directory, where its path is too long for an address: 107 bytes (`unix(7)`).
     let by_directory = || {
         let (directory, name) = (File::open(path.parent()?).ok()?, path.file_name()?);
-        Some(is_it(&PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name)))
+        Some(is_it(&opened(&directory).join(name)))
     };
     if path.as_os_str().len() < 108 { is_it(path) } else { by_directory().unwrap_or(false) }
 }

@@ -18,13 +18,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::neighbour::{self, CommandError, Output, last_words};
 use super::runner::socket;
+use super::stream::{self, keep_beginning};
 use super::wire::{Answer, Ask, GREETING, Order, Place, Sought, Word, receive, send};
 use crate::jail::{self, Namespaces};
 use crate::profile::{Command, Moment, Seconds, Workload};
 use crate::trace::Ending;
-
-/// So much is kept of what a program writes to a stream; it may write without end.
-pub(super) const MOST: usize = 128 << 20;
 
 /// What came of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -174,10 +172,9 @@ fn around(
 /// What arrives while a workload runs.
 enum Message {
     Word(Word),
-    Stdout(Vec<u8>),
-    Stderr(Vec<u8>),
-    /// There is more of standard output than is kept.
-    More,
+    /// A piece of what was written; `None`: there is more than is kept.
+    Stdout(Option<Vec<u8>>),
+    Stderr(Option<Vec<u8>>),
     /// The runner has nothing more to say.
     Closed,
 }
@@ -253,8 +250,8 @@ impl<'a> Director<'a> {
         seen.observation.faults.extend(early.map(Fault::NotRun));
         let reader = stream.try_clone().map_err(step("hear the runner"))?;
         let readers = vec![
-            pass_on(stdout, sender.clone(), Message::Stdout, Some(Message::More)),
-            pass_on(stderr, sender.clone(), Message::Stderr, None),
+            pass_on(stdout, sender.clone(), Message::Stdout),
+            pass_on(stderr, sender.clone(), Message::Stderr),
             std::thread::spawn(move || hear(reader, &sender)),
         ];
         let deadline = Instant::now() + workload.timeout.duration();
@@ -438,9 +435,10 @@ impl<'a> Director<'a> {
         };
         let observation = &mut self.seen.observation;
         match message {
-            Message::Stdout(mut bytes) => observation.stdout.append(&mut bytes),
-            Message::Stderr(mut bytes) => observation.stderr.append(&mut bytes),
-            Message::More => observation.wrote_more = true,
+            Message::Stdout(Some(mut bytes)) => observation.stdout.append(&mut bytes),
+            Message::Stderr(Some(mut bytes)) => observation.stderr.append(&mut bytes),
+            Message::Stdout(None) => observation.wrote_more = true,
+            Message::Stderr(None) => {}
             Message::Closed => self.seen.closed = true,
             Message::Word(Word::Listening { port, .. }) => {
                 self.seen.listening.insert(port);
@@ -471,19 +469,10 @@ fn judge(workload: &Workload, observation: &Observation) -> Vec<Fault> {
     if let Some(expected) = expected.filter(|expected| found != Ending::Exited(i32::from(*expected))) {
         faults.push(Fault::Status { expected, found });
     }
-    let fault = workload.expect.stdout.as_ref().and_then(|check| {
-        if observation.wrote_more {
-            return Some(too_much());
-        }
-        check.fault(&observation.stdout)
-    });
+    let check = workload.expect.stdout.as_ref();
+    let fault = check.and_then(|check| stream::fault(check, &observation.stdout, observation.wrote_more));
     faults.extend(fault.map(Fault::Stdout));
     faults
-}
-
-/// Of a text of which not all is kept.
-pub(super) fn too_much() -> String {
-    format!("has more than {} MiB, and no more can be compared", MOST >> 20)
 }
 
 /// Tells the runner by files in its scratch directory what it is to run, and makes `runner` start it.
@@ -534,27 +523,13 @@ fn greet(
     Ok(Some((stream, Namespaces::default(), Some(why))))
 }
 
-/// Passes on what is read, but no more than is kept: then `more` tells so, and the rest is read and forgotten, so that
-/// nobody waits who writes it.
+/// Passes on what is kept of what is read.
 fn pass_on(
-    mut from: impl Read + Send + 'static,
+    from: impl Read + Send + 'static,
     to: Sender<Message>,
-    of: fn(Vec<u8>) -> Message,
-    mut more: Option<Message>,
+    of: fn(Option<Vec<u8>>) -> Message,
 ) -> JoinHandle<()> {
-    std::thread::spawn(move || {
-        let mut buffer = [0; 8192];
-        let mut room = MOST;
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
-            let kept = count.min(room);
-            room -= kept;
-            let part = (kept > 0).then(|| of(buffer[..kept].to_vec()));
-            let end = if kept < count { more.take() } else { None };
-            if part.into_iter().chain(end).any(|message| to.send(message).is_err()) {
-                break;
-            }
-        }
-    })
+    std::thread::spawn(move || keep_beginning(from, |piece| to.send(of(piece)).is_ok()))
 }
 
 fn hear(stream: UnixStream, to: &Sender<Message>) {

@@ -25,6 +25,7 @@ mod outset;
 mod probes;
 mod rooted;
 mod runner;
+mod stream;
 mod tell;
 mod wire;
 

@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
-use super::director::MOST;
+use super::stream::keep_beginning;
 use crate::jail;
 use crate::path::escape;
 
@@ -28,11 +28,11 @@ const TOLD: usize = 2000;
 /// What a command came to.
 pub(super) struct Output {
     pub(super) status: ExitStatus,
-    /// The first [`MOST`] bytes.
+    /// As much as is kept.
     pub(super) stdout: Vec<u8>,
     /// It has written more than that to standard output.
     pub(super) wrote_more: bool,
-    /// The first [`MOST`] bytes.
+    /// As much as is kept.
     pub(super) stderr: Vec<u8>,
 }
 
@@ -100,24 +100,10 @@ fn ends(process: Pid, patience: Duration, told_to_end: Option<&AtomicI32>) -> Re
     }
 }
 
-/// Reads all of `pipe`, and passes on as much of it as is kept, piece by piece; then, where there is more, nothing. The rest is read all
-/// the same, so that nobody waits who writes it.
-fn collect(mut pipe: impl Read + Send + 'static) -> Receiver<Option<Vec<u8>>> {
+/// Reads `pipe`, as [`keep_beginning`] does.
+fn collect(pipe: impl Read + Send + 'static) -> Receiver<Option<Vec<u8>>> {
     let (sender, pieces) = channel();
-    std::thread::spawn(move || {
-        let mut buffer = [0; 8192];
-        let (mut room, mut is_more_told) = (MOST, false);
-        while let Ok(count @ 1..) = pipe.read(&mut buffer) {
-            let kept = count.min(room);
-            room -= kept;
-            let piece = (kept > 0).then(|| Some(buffer[..kept].to_vec()));
-            let end = (kept < count && !is_more_told).then_some(None);
-            is_more_told |= end.is_some();
-            if piece.into_iter().chain(end).any(|message| sender.send(message).is_err()) {
-                break;
-            }
-        }
-    });
+    std::thread::spawn(move || keep_beginning(pipe, |piece| sender.send(piece).is_ok()));
     pieces
 }
 
@@ -143,6 +129,7 @@ pub(super) fn last_words(text: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stream::MOST;
     use super::*;
 
     fn shell(script: &str, patience: Duration) -> Result<Output, CommandError> {

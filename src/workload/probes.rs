@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::answer::{reply, request};
-use super::director::{DirectError, Director, Seen, too_much};
+use super::director::{DirectError, Director, Seen};
 use super::neighbour::last_words;
+use super::stream;
 use super::wire::{Answer, Ask, Until};
 use crate::path::escape;
 use crate::profile::{Http, Moment, Probe, Seconds, Tcp};
@@ -124,8 +125,7 @@ impl Director<'_> {
             return Ok(Some(format!("`{line}`: {}{said}", output.status)));
         }
         let check = probe.stdout.as_ref();
-        let fault =
-            check.and_then(|check| if output.wrote_more { Some(too_much()) } else { check.fault(&output.stdout) });
+        let fault = check.and_then(|check| stream::fault(check, &output.stdout, output.wrote_more));
         Ok(fault.map(|fault| format!("what `{line}` wrote {fault}")))
     }
 

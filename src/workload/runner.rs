@@ -49,7 +49,7 @@ pub(super) fn socket(scratch: &impl AsRawFd) -> PathBuf {
 }
 
 /// `proc(5)`, `/proc/pid/fd`: the link leads to what is open itself, outside of this process's root too.
-fn opened(directory: &impl AsRawFd) -> PathBuf {
+pub(super) fn opened(directory: &impl AsRawFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }
 
