@@ -58,8 +58,8 @@ impl Search<'_> {
     /// A static program needs nothing; nor does a file that is not linked yet.
     ///
     /// # Errors
-    /// `object` is not an ELF file or cannot be read, or was made to keep its reader busy. What `object` needs and is not there is no error here: it is in
-    /// [`Closure::missing`].
+    /// `object` is not an ELF file or cannot be read, or was made to keep its reader busy. What `object` needs and is not
+    /// there is no error here: it is in [`Closure::missing`].
     pub fn closure(&mut self, object: &JailPath, environment: &Environment) -> Result<Closure, SearchError> {
         let (seen, elf) = self.start(object)?;
         let is_loaded = elf.dynamic || elf.interpreter.is_some();
@@ -70,7 +70,7 @@ impl Search<'_> {
         let (loader_path, loader) = self.loader(&elf, interpreter.as_deref());
         let mut loading = Loading {
             search: self,
-            environment,
+            environment: &environment.heeded(),
             loader,
             loaded: Vec::new(),
             names: BTreeMap::new(),
@@ -149,8 +149,7 @@ impl Loading<'_, '_> {
 
     fn preload(&mut self) {
         let separators: &[u8] = if self.is_musl() { b": \t\n\x0b\x0c\r" } else { b": " };
-        let preload = if self.environment.is_secure { &[][..] } else { &self.environment.preload };
-        let names = preload.split(|byte| separators.contains(byte)).filter(|name| !name.is_empty());
+        let names = self.environment.preload.split(|byte| separators.contains(byte)).filter(|name| !name.is_empty());
         let mut names: Vec<Vec<u8>> = names.map(<[u8]>::to_vec).collect();
         if self.loaded[0].elf.interpreter.is_none() {
             return;
@@ -291,17 +290,18 @@ impl Loading<'_, '_> {
     /// `by` wants none. musl 1.2, `ldso/dynlink.c`, `load_library`: `LD_LIBRARY_PATH`; the RUNPATH or RPATH of `by`, of
     /// who loaded it, and so on; the default directories.
     fn places(&mut self, by: usize, role: Role) -> Vec<Place> {
+        let environment = self.environment;
         let mut places = Vec::new();
-        let chain: Vec<usize> = std::iter::successors(Some(by), |&at| self.loaded[at].by).collect();
+        let mut chain: Vec<usize> = std::iter::successors(Some(by), |&at| self.loaded[at].by).collect();
         self.search.spend(chain.len());
         if self.is_musl() {
-            self.add_directories(musl_list(&self.library_path()), &mut places);
+            self.add_directories(musl_list(&environment.library_path), &mut places);
             for at in chain.into_iter().filter(|_| role != Role::Preload) {
                 let Loaded { elf, origin, .. } = &self.loaded[at];
                 let path = elf.runpath.as_ref().or(elf.rpath.as_ref());
                 let parts = path.map(|path| musl_list(path)).unwrap_or_default();
                 // One part that it does not understand, or does not trust (`fixup_rpath`), and it takes none.
-                let is_trusted = |part: &Vec<u8>| !(self.environment.is_secure && at == 0 && part.contains(&b'$'));
+                let is_trusted = |part: &Vec<u8>| !(environment.is_secure && at == 0 && part.contains(&b'$'));
                 let parts = parts.iter().map(|part| musl_expand(part, origin).filter(|_| is_trusted(part)));
                 let parts: Option<Vec<_>> = parts.collect();
                 self.add_directories(parts.into_iter().flatten(), &mut places);
@@ -311,7 +311,6 @@ impl Loading<'_, '_> {
         }
         let elf = self.loaded[by].elf.clone();
         if elf.runpath.is_none() {
-            let mut chain = chain;
             if !chain.contains(&0) {
                 chain.push(0);
             }
@@ -321,17 +320,13 @@ impl Loading<'_, '_> {
                 self.add_list(rpath, b":", at, &mut places);
             }
         }
-        self.add_list(Some(&self.library_path()), b":;", 0, &mut places);
+        self.add_list(Some(&environment.library_path), b":;", 0, &mut places);
         self.add_list(elf.runpath.as_deref(), b":", by, &mut places);
         places.push(Place::Cache);
         if !elf.no_default_libraries {
             self.add_default_directories(&mut places);
         }
         places
-    }
-
-    fn library_path(&self) -> Vec<u8> {
-        if self.environment.is_secure { Vec::new() } else { self.environment.library_path.clone() }
     }
 
     fn add_list(&mut self, list: Option<&[u8]>, separators: &[u8], of: usize, places: &mut Vec<Place>) {

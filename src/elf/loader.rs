@@ -253,9 +253,7 @@ impl Loader {
         }
         expanded
     }
-}
 
-impl Loader {
     /// True if a program with more rights than whoever starts it is looked for what it needs at `path`, which its RPATH or RUNPATH has
     /// as `text`: where the program is counts only in front, and only if that leads into a default directory (`elf/dl-load.c`,
     /// `_dl_dst_substitute`, `is_trusted_path_normalize`).

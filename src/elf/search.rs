@@ -13,7 +13,7 @@ use crate::root::{Link, Root, RootError};
 pub(super) const LD_PRELOAD: &[u8] = b"/etc/ld.so.preload";
 
 /// What the workload tells the loader.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Environment {
     /// `LD_LIBRARY_PATH`; empty if not set.
     pub library_path: Vec<u8>,
@@ -24,6 +24,17 @@ pub struct Environment {
     /// The program has more rights than whoever starts it (`getauxval(3)`, `AT_SECURE`): the loader trusts neither the first two
     /// nor where the program is.
     pub is_secure: bool,
+}
+
+impl Environment {
+    /// What of it the loader heeds.
+    pub(super) fn heeded(&self) -> Self {
+        if self.is_secure {
+            Self { library_path: Vec::new(), preload: Vec::new(), ..self.clone() }
+        } else {
+            self.clone()
+        }
+    }
 }
 
 impl Default for Environment {

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 
+use super::closure::is_named_as_library;
 use super::policy::{Pattern, PatternKind, StatOnly};
 use super::{FileSet, FilesError, Note, Reason, What};
 use crate::path::{FileType, JailPath};
@@ -44,9 +45,8 @@ pub(super) fn add_found(
         if facts.file_type == FileType::Socket || is_kernels(&walk.end) || is_made_up_below(&walk.end, root) {
             continue;
         }
-        let name = walk.end.file_name();
-        let is_named_so = facts.mode & 0o111 != 0 || name.windows(3).any(|part| part == b".so");
-        if facts.is_file() && (is_named_so || is_elf(&walk.end, root)) {
+        let looks_like_one = facts.mode & 0o111 != 0 || is_named_as_library(&walk.end);
+        if facts.is_file() && (looks_like_one || is_elf(&walk.end, root)) {
             objects.push(walk.end.clone());
         }
         files.add(walk.end, What::AsIs, reason.clone());

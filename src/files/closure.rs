@@ -12,7 +12,7 @@ use super::{FileSet, FilesError, Policy, Reason, Rule, Rules, What};
 use crate::elf::{Environment, Missing, Role, Search, SearchError};
 use crate::path::{Facts, JailPath, escape};
 use crate::root::{Root, RootError};
-use crate::trace::Trace;
+use crate::trace::{Header, Trace};
 
 /// Files that are to find what they need, and with which environments a loader starts them.
 #[derive(Debug, Clone)]
@@ -44,17 +44,13 @@ impl Lacking {
 
 /// What the runs' variables, and those that the image has besides, tell a loader.
 pub(super) fn environments(trace: &Trace, policy: &Policy) -> Vec<Environment> {
-    let mut environments = Vec::new();
-    for header in trace.runs.iter().map(|run| &run.header) {
+    let environment = |header: &Header| {
         let value = |name| policy.variables.get(name).or_else(|| header.env.get(name)).cloned().unwrap_or_default();
         let [library_path, preload] = ["LD_LIBRARY_PATH", "LD_PRELOAD"].map(|name| value(name).into_bytes());
-        let directory = header.directory.clone();
-        let environment = Environment { library_path, preload, directory, is_secure: false };
-        if !environments.contains(&environment) {
-            environments.push(environment);
-        }
-    }
-    environments
+        Environment { library_path, preload, directory: header.directory.clone(), is_secure: false }
+    };
+    let environments: BTreeSet<Environment> = trace.runs.iter().map(|run| environment(&run.header)).collect();
+    environments.into_iter().collect()
 }
 
 /// Adds what files need that are executed, or that are for a program to load; what of it is to be told.
@@ -66,12 +62,7 @@ pub(super) fn close(
     rules: &Rules,
 ) -> Result<BTreeSet<Lacking>, FilesError> {
     let mut search = Search::new(root)?;
-    let mut environments: Vec<&Environment> = Vec::new();
-    for environment in started.iter().flat_map(|started| started.environments) {
-        if !environments.contains(&environment) {
-            environments.push(environment);
-        }
-    }
+    let environments: BTreeSet<&Environment> = started.iter().flat_map(|started| started.environments).collect();
     let started = started.iter().flat_map(|started| started.paths.iter().map(move |path| (path.clone(), started)));
     let mut todo: Vec<_> = started.rev().collect();
     let (mut done, mut lacking) = (BTreeSet::new(), BTreeSet::new());
@@ -86,11 +77,13 @@ pub(super) fn close(
         };
         let head = head(&path, kept, root)?;
         if let Some(interpreter) = interpreter(&head) {
-            let by_env = started_by_env(&head).filter(|_| !started.search.is_empty());
-            let named = by_env.map(|name| (name, found_by_env(name, started.search, root)));
-            for (name, spelled) in [(interpreter, Ok(Some(interpreter.to_vec())))].into_iter().chain(named) {
-                let reason = Reason::Interpreter { of: path.clone() };
-                let end = spelled?.map(|spelled| add_spelled(files, root, &spelled, &reason)).transpose()?.flatten();
+            let mut needed = vec![(interpreter, Some(interpreter.to_vec()))];
+            if let Some(name) = started_by_env(&head).filter(|_| !started.search.is_empty()) {
+                needed.push((name, found_by_env(name, started.search, root)?));
+            }
+            let reason = Reason::Interpreter { of: path.clone() };
+            for (name, spelled) in needed {
+                let end = spelled.map(|spelled| add_spelled(files, root, &spelled, &reason)).transpose()?.flatten();
                 if end.is_none() && started.is_told {
                     lacking.insert(Lacking { of: path.clone(), name: name.to_vec(), is_library: false });
                 }
@@ -98,19 +91,10 @@ pub(super) fn close(
             }
             continue;
         }
-        let mut missing: Option<BTreeSet<Missing>> = None;
-        // Root, who may have run it, has no less rights than it: others are served otherwise.
-        let secure = Environment { is_secure: true, ..Environment::default() };
-        let secure = has_more_rights(&path, root)?.then_some(&secure);
-        for environment in started.environments.iter().chain(secure) {
-            let found = add_libraries(files, &mut search, &path, environment, root)?;
-            // What is there with other variables is no fault of the file's.
-            missing = Some(missing.map_or_else(|| found.clone(), |missing| &missing & &found));
-        }
+        let missing = add_all_libraries(files, &mut search, &path, started.environments, root)?;
         if started.is_told {
             let is_library = search.elf(&path).is_ok_and(|elf| elf.interpreter.is_none());
-            let missing = missing.into_iter().flatten();
-            lacking.extend(missing.map(|Missing { of, name }| Lacking { of, name, is_library }));
+            lacking.extend(missing.into_iter().map(|Missing { of, name }| Lacking { of, name, is_library }));
         }
     }
     if rules.is_on(Rule::HwcapsBaseline) {
@@ -196,6 +180,11 @@ pub(super) fn searched(trace: &Trace, policy: &Policy) -> Vec<JailPath> {
     directories
 }
 
+/// True for a name as libraries have it, whatever follows: a version, mostly.
+pub(super) fn is_named_as_library(path: &JailPath) -> bool {
+    path.file_name().windows(3).any(|part| part == b".so")
+}
+
 /// The interpreter that a script names after `#!`, from its first 255 bytes (`execve(2)`, "Interpreter scripts"); `None`
 /// if the file is no script.
 pub fn interpreter(head: &[u8]) -> Option<&[u8]> {
@@ -220,6 +209,26 @@ pub(super) fn add_spelled(
     }
     files.add(walk.end.clone(), What::AsIs, reason.clone());
     Ok(Some(walk.end))
+}
+
+/// Adds what the loader opens for an ELF file in each of these environments, and returns what it finds in none.
+fn add_all_libraries(
+    files: &mut FileSet,
+    search: &mut Search<'_>,
+    path: &JailPath,
+    environments: &[Environment],
+    root: &Root,
+) -> Result<BTreeSet<Missing>, FilesError> {
+    // Root, who may have run it, has no less rights than it: others are served otherwise.
+    let secure = Environment { is_secure: true, ..Environment::default() };
+    let secure = has_more_rights(path, root)?.then_some(&secure);
+    let mut missing: Option<BTreeSet<Missing>> = None;
+    for environment in environments.iter().chain(secure) {
+        let found = add_libraries(files, search, path, environment, root)?;
+        // What is there with other variables is no fault of the file's.
+        missing = Some(missing.map_or_else(|| found.clone(), |missing| &missing & &found));
+    }
+    Ok(missing.unwrap_or_default())
 }
 
 /// Adds what the loader opens for an ELF file, and returns what it does not find; anything else needs nothing.

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::closure::{add_libraries, add_spelled};
+use super::closure::{add_libraries, add_spelled, is_named_as_library};
 use super::{FileSet, FilesError, Policy, Reason, Rule, StatOnly, What};
 use crate::elf::{Environment, Search, mentions};
 use crate::path::JailPath;
@@ -113,7 +113,7 @@ fn source(compiled: &JailPath) -> Option<JailPath> {
 pub(super) fn add_baselines(
     files: &mut FileSet,
     search: &mut Search<'_>,
-    environments: &[&Environment],
+    environments: &BTreeSet<&Environment>,
     root: &Root,
 ) -> Result<(), FilesError> {
     let variants: Vec<JailPath> = files.wanted.keys().filter(|path| baseline(path).is_some()).cloned().collect();
@@ -155,7 +155,7 @@ pub(super) fn add_unwinder(
     if unwinders.is_empty() {
         return Ok(());
     }
-    let is_object = |path: &JailPath| executed.contains(path) || path.file_name().windows(3).any(|part| part == b".so");
+    let is_object = |path: &JailPath| executed.contains(path) || is_named_as_library(path);
     let objects = files.wanted.iter().filter(|(path, wanted)| wanted.what == What::AsIs && is_object(path));
     let others = objects.map(|(path, _)| path).filter(|path| !libcs.contains(path) && !unwinders.contains(path));
     // A file is read once, however many names it has.
