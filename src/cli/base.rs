@@ -40,8 +40,8 @@ impl Ready {
         quiet: bool,
     ) -> Result<Self, Failure> {
         if let Some(directory) = input.rootfs() {
-            let (base, config) = of_directory(directory)?;
-            return Ok(Self { base, config, image: None, unpacked: None });
+            let (base, lock) = of_directory(directory)?;
+            return Ok(Self { base, config: lock.map(|lock| lock.config), image: None, unpacked: None });
         }
         let image = Image::open(input, reading)?;
         let unpacked = Unpacked::of(&image, name, no_cache, quiet)?;
@@ -57,19 +57,23 @@ fn of_image(image: &Image, unpacked: &Unpacked) -> Result<(Base, Option<Config>)
     Ok((base(&unpacked.tree(), &entries, config.as_ref().unwrap_or(&Config::default()))?, config))
 }
 
-/// The base of a directory, and what the lock beside it says of how it is run.
-fn of_directory(directory: &Path) -> Result<(Base, Option<Config>), Failure> {
+/// The base of a directory, and the lock beside it, if there is one: what is said of how it is run.
+pub(super) fn of_directory(directory: &Path) -> Result<(Base, Option<Manifest>), Failure> {
     Root::open(directory)?;
     let beside = lock_beside(directory);
     let lock = match fs_err::read_to_string(&beside) {
-        Ok(text) => Some(parse_lock(&beside, &text)?),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Ok(text) => parse_lock(&beside, &text)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok((Base { tree: directory.to_path_buf(), ..Base::default() }, None));
+        }
         Err(error) => return Err(Failure::new(error)),
     };
-    let Some(Manifest { entries, config, .. }) = lock else {
-        return Ok((Base { tree: directory.to_path_buf(), ..Base::default() }, None));
-    };
-    Ok((base(directory, &entries, &config)?, Some(config)))
+    Ok((base(directory, &lock.entries, &lock.config)?, Some(lock)))
+}
+
+/// False for what an ordinary user has unpacked: that is his, all of it, whatever the image said.
+pub(super) fn is_owned(root: &Root) -> Result<bool, Failure> {
+    Ok(root.lstat(&JailPath::root())?.is_some_and(|facts| facts.uid == 0))
 }
 
 /// The working directory and the volumes. One that is no path fails where it is used.

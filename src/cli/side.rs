@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use super::base::is_owned;
 use super::choices::Chosen;
 use super::failure::Failure;
 use super::lock::read_lock;
@@ -135,10 +136,8 @@ fn of_directory(root: &Root) -> Result<Side, Failure> {
         }
         files.wanted.insert(path, Wanted { what: What::AsIs, reasons: Reasons::default() });
     }
-    // What an ordinary user has unpacked is his, all of it, whatever the lock says.
-    let owned_by_root = root.lstat(&JailPath::root())?.is_some_and(|facts| facts.uid == 0);
     let manifest = draw_directory(files, root, &Packages::default(), Times::Keep)?;
-    let knows = Aspects { packing: false, config: false, packages: false, owners: owned_by_root, times: true };
+    let knows = Aspects { packing: false, config: false, packages: false, owners: is_owned(root)?, times: true };
     Ok(Side { manifest, knows, layers: Vec::new(), image: None })
 }
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::apart::{keep_apart, keep_apart_from_profile};
-use super::base::base;
+use super::base::{base, is_owned, of_directory};
 use super::configure::architecture;
 use super::duration;
 use super::exit::Exit;
@@ -85,7 +85,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "PROGRAM", conflicts_with = "profile")]
     entrypoint: Option<String>,
 
-    /// The arguments for the image's entrypoint, or the command where it has none; else the image's own
+    /// The arguments for the image's entrypoint, or the command where it has none, as a directory; else the image's own
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
 }
@@ -101,31 +101,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let input = Input::parse(&arguments.image)?;
     keep_apart(&input, prepared.outputs.places().chain(arguments.keep_trace.as_deref()))?;
     let (image, unpacked);
-    let ground = if let Some(directory) = input.rootfs() {
+    let whole = if let Some(directory) = input.rootfs() {
         arguments.packing.refuse_kept_layers()?;
-        Whole {
-            base: Base { tree: directory.to_path_buf(), ..Base::default() },
-            name: None,
-            image: None,
-            run: RunConfig::default(),
-            from: Vec::new(),
-            entries: Vec::new(),
-            is_owned: true,
-        }
+        Whole::of_directory(directory)?
     } else {
         image = Image::open(&input, &arguments.reading.get())?;
         check_machine(image.config.as_ref())?;
         let name = escape(arguments.image.as_encoded_bytes());
         unpacked = Unpacked::of(&image, &name, arguments.no_cache, prepared.quiet)?;
-        let is_owned = unpacked.is_owned();
-        let wants_entries = !is_owned || prepared.packing.layers == Layers::Keep;
-        let entries = if wants_entries { unpacked.entries(&image)? } else { Vec::new() };
-        let run = image.config.as_ref().and_then(|config| config.config.clone()).unwrap_or_default();
-        let from = image.diff_ids();
-        let base = base(&unpacked.tree(), &entries, &run.clone().into_config())?;
-        Whole { base, name: image.name.clone(), image: Some(&image), run, from, entries, is_owned }
+        Whole::of_image(&image, &unpacked, prepared.packing.layers == Layers::Keep)?
     };
-    ground.slim(arguments, profile, &prepared)?;
+    whole.slim(arguments, profile, &prepared)?;
     Ok(Exit::Success)
 }
 
@@ -136,19 +122,42 @@ struct Whole<'a> {
     name: Option<Reference>,
     /// `None` for a directory.
     image: Option<&'a Image>,
+    /// What is said of it: by itself, or by the lock beside a directory.
+    config: Option<ImageConfig>,
     /// How it is run.
     run: RunConfig,
     /// The diff IDs of its layers.
     from: Vec<Digest>,
-    /// What the image says of its files, if the tree does not, or if their layers are asked for.
+    /// What is said of its files, if the tree does not, or if their layers are asked for.
     entries: Vec<Entry>,
     /// The tree says of the files what the image says.
     is_owned: bool,
 }
 
-impl Whole<'_> {
+impl<'a> Whole<'a> {
+    /// An image, unpacked. `wants_entries` where the layers of its files are asked for.
+    fn of_image(image: &'a Image, unpacked: &Unpacked, wants_entries: bool) -> Result<Self, Failure> {
+        let is_owned = unpacked.is_owned();
+        let entries = if wants_entries || !is_owned { unpacked.entries(image)? } else { Vec::new() };
+        let run = run_config(image.config.as_ref());
+        let base = base(&unpacked.tree(), &entries, &run.clone().into_config())?;
+        let (name, config, from) = (image.name.clone(), image.config.clone(), image.diff_ids());
+        Ok(Self { base, name, image: Some(image), config, run, from, entries, is_owned })
+    }
+
+    /// A directory, with what the lock beside it says, if there is one.
+    fn of_directory(directory: &Path) -> Result<Self, Failure> {
+        let (base, lock) = of_directory(directory)?;
+        let config = lock.as_ref().map(crate::image::described).transpose()?;
+        check_machine(config.as_ref())?;
+        let is_owned = lock.is_none() || is_owned(&Root::open(directory)?)?;
+        let entries = lock.map(|lock| lock.entries).filter(|_| !is_owned).unwrap_or_default();
+        let run = run_config(config.as_ref());
+        Ok(Self { base, name: None, image: None, config, run, from: Vec::new(), entries, is_owned })
+    }
+
     fn slim(&self, arguments: &Arguments, profile: Option<Profile>, prepared: &Prepared) -> Result<(), Failure> {
-        let asked = Asked::of(&self.run, arguments.entrypoint.as_deref(), &arguments.command);
+        let asked = self.asked(arguments);
         let is_own = profile.is_none();
         let (workloads, mut image) = if let Some(profile) = profile {
             (profile.workloads, profile.image)
@@ -191,6 +200,14 @@ impl Whole<'_> {
         })
     }
 
+    /// What is to be run. In a directory a command is all of that, whatever the lock beside it says: nobody need know of one.
+    fn asked(&self, arguments: &Arguments) -> Asked {
+        if self.image.is_none() && arguments.entrypoint.is_none() && !arguments.command.is_empty() {
+            return Asked { entrypoint: Vec::new(), cmd: arguments.command.clone() };
+        }
+        Asked::of(&self.run, arguments.entrypoint.as_deref(), &arguments.command)
+    }
+
     /// Gives a manifest what the image itself says; its health check only if that was run too, or says that there is none.
     fn finish(&self, draft: &mut Draft, prepared: &Prepared, keeps_check: bool) -> Result<(), Failure> {
         let config = &mut draft.manifest.config;
@@ -213,9 +230,9 @@ impl Whole<'_> {
         if let Some(image) = self.image {
             draft.originals = image.keep_layers(&mut draft.manifest, &slim::from_which(&left))?;
         }
-        if let Some(image) = self.image.and_then(|image| image.config.as_ref()) {
-            slim::carry_over(&mut draft.manifest.config, image, &self.run);
-            let mut history = slim::history(image, &left, &draft.manifest.originals);
+        if let Some(said) = &self.config {
+            slim::carry_over(&mut draft.manifest.config, said, &self.run);
+            let mut history = slim::history(said, &left, &draft.manifest.originals);
             let env = self.run.env.as_deref().unwrap_or_default();
             slim::hide_secrets(&mut history, env, |name, value| prepared.chosen.withholds(name, value));
             draft.manifest.config.history = history;
@@ -259,6 +276,10 @@ impl Whole<'_> {
         }
         Ok(())
     }
+}
+
+fn run_config(config: Option<&ImageConfig>) -> RunConfig {
+    config.and_then(|config| config.config.clone()).unwrap_or_default()
 }
 
 /// Programs for another system or machine cannot be run here.

@@ -25,7 +25,7 @@ use crate::tree::Tree;
 /// Read an image and write it in another form: as `rootfs:DIR`, to look inside, or as an image; nothing is run
 ///
 /// The layers become one, with what they amount to, unless they are kept, as they are; owners, modes, times and the configuration are the image's.
-/// Beside a directory stands its lock, by which `minjail run` knows how it is run.
+/// Beside a directory stands its lock, by which `minjail run` and `minjail slim` know how it is run.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The image, or `-`: an archive on standard input

@@ -22,6 +22,8 @@ pub enum ImageError {
     Terminal,
     #[error("the time {0} has no date with a year of four digits")]
     Epoch(i64),
+    #[error("what a lock says of its image is no configuration of one")]
+    Described(#[source] serde_json::Error),
     #[error(transparent)]
     Publish(#[from] PublishError),
     #[error(transparent)]
@@ -47,7 +49,7 @@ impl ImageError {
             Self::Layer(LayerError::Unfit { .. }) => {
                 Some("a directory can have it, `-o rootfs:DIR`; where an image is built, `--exclude` leaves it out")
             }
-            Self::Layer(_) => None,
+            Self::Described(_) | Self::Layer(_) => None,
         };
         hint.map(Cow::Borrowed)
     }

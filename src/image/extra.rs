@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
+use super::error::ImageError;
 use super::oci::{ImageConfig, image_config, text};
 use crate::manifest::{Digest, Extra, Manifest};
 
@@ -29,6 +30,15 @@ pub(super) fn document(manifest: &Manifest, diff_ids: Vec<Digest>, originals: &B
     apply(&mut whole, &without_own(&extra.image));
     whole.insert("config".to_owned(), Value::Object(run));
     Some(text(&whole))
+}
+
+/// The configuration of the image that `manifest` describes, as it is read from one, but for the layers.
+///
+/// # Errors
+/// The manifest's time has no date, or its [`Extra`] makes what is no configuration of it.
+pub fn described(manifest: &Manifest) -> Result<ImageConfig, ImageError> {
+    let text = document(manifest, Vec::new(), &BTreeSet::new()).ok_or(ImageError::Epoch(manifest.epoch))?;
+    serde_json::from_slice(&text).map_err(ImageError::Described)
 }
 
 /// What a smaller image keeps of the words of `from`, if its variables are `env`: what minjail does not know, and the

@@ -25,7 +25,7 @@ mod unpack;
 mod write;
 
 pub use error::{ImageError, ReadError};
-pub use extra::{carried, difference};
+pub use extra::{carried, described, difference};
 pub use kept::{KeptLayer, KeptLayers};
 pub use oci::Platform;
 pub use output::{FORMS, Input, Output, OutputError, Target};
