@@ -136,7 +136,7 @@ mod tests {
     fn changing() -> Raced {
         let (abi, table) = (crate::calls::Abi::X86_64, crate::calls::Table::of(crate::calls::Abi::X86_64));
         let entry = crate::decode::Entry { number: 257, abi, call: table.get(257).unwrap(), arguments: [0; 6] };
-        let asking = crate::inspect::Asking { task: 7, process: 7, entry, stack: None };
+        let asking = crate::inspect::Asking { task: 7, process: 7, entry, stack: None, waits: None };
         Raced::Changing { asking, paths: Vec::new() }
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
 use std::time::{Duration, Instant};
@@ -127,7 +128,7 @@ fn run(
                     task,
                     source,
                 })?;
-                engine.listens = true;
+                engine.calls = Some(listener.share());
                 events.listen(listener);
             }
         }
@@ -199,8 +200,8 @@ pub(crate) struct Engine<'a> {
     pub(crate) chosen: HashSet<u64>,
     /// Datagram sockets that were bound to a port of the program's choice, by their cookies: by which process, and to which.
     pub(crate) datagrams: BTreeMap<u64, (i32, u16)>,
-    /// Calls that ask or open wait, in the place of a stop.
-    pub(crate) listens: bool,
+    /// Where calls that ask or open wait, in the place of a stop; `None`: they stop.
+    pub(crate) calls: Option<Arc<OwnedFd>>,
     signals: &'a Forwarding,
     sink: &'a mut Sink<'a>,
 }
@@ -209,6 +210,8 @@ pub(crate) struct Engine<'a> {
 #[derive(Debug)]
 pub(crate) enum Verdict {
     Run,
+    /// It does not stand there any more; what it does is heard of.
+    Leave,
     /// Not yet: looks that may have to wait for other tasks come first.
     Wait(Looks),
     /// Not at all: the call is answered with ENOSYS.
@@ -255,7 +258,7 @@ impl<'a> Engine<'a> {
             own_filters: OwnFilters::default(),
             chosen: HashSet::new(),
             datagrams: BTreeMap::new(),
-            listens: false,
+            calls: None,
             signals,
             sink,
         }
@@ -293,7 +296,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Has the looks taken that have come up.
-    fn look(&mut self, events: &Events) -> Result<(), TraceError> {
+    fn look(&mut self, events: &mut Events) -> Result<(), TraceError> {
         for looks in self.looks.drain(..) {
             self.looked += 1;
             self.waiting.insert(looks.task, self.looked);
@@ -377,6 +380,7 @@ impl<'a> Engine<'a> {
         match step {
             Step::Examine { process } => match self.examine(task, process)? {
                 Verdict::Run => self.go_on(task),
+                Verdict::Leave => Ok(()),
                 Verdict::Wait(looks) => {
                     self.looks.push(looks);
                     Ok(())
@@ -420,7 +424,7 @@ impl<'a> Engine<'a> {
                 self.go_on(task)
             }
             Step::Resume { signal } => {
-                if self.listens {
+                if self.calls.is_some() {
                     self.mend(task)?;
                 }
                 alive("resume", task, sys::resume(task, signal))

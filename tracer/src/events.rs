@@ -27,6 +27,7 @@ use crate::TraceError;
 use crate::foresight::{Foreseen, Looks};
 use crate::listener::Listener;
 use crate::lookers::Lookers;
+use crate::status::{self, Stop};
 use crate::sys::{self, Answer, Ears, WaitingCall};
 
 /// What comes next.
@@ -66,6 +67,8 @@ pub(crate) struct Events {
     listener: Option<Listener>,
     /// Calls that were received and not handed out yet, oldest first.
     received: VecDeque<WaitingCall>,
+    /// For which calls looks are taken, each with its task.
+    looked_for: Vec<(u64, i32)>,
     /// So many were handed out since the tasks were asked.
     calls: u32,
     answers: Sender<(Waiting, Foreseen)>,
@@ -86,6 +89,7 @@ impl Events {
             taken: VecDeque::new(),
             listener: None,
             received: VecDeque::new(),
+            looked_for: Vec::new(),
             calls: 0,
             answers,
             foreseen,
@@ -107,6 +111,9 @@ impl Events {
     pub(crate) fn next(&mut self, at_most: Option<Duration>) -> Result<Next, Errno> {
         loop {
             if let Some((task, status)) = self.taken.pop_front() {
+                if status::decode(status) == Some(Stop::Exec) {
+                    self.forget(task);
+                }
                 if self.taken.len() % STOPS_AT_ONCE == STOPS_AT_ONCE - 1 {
                     self.receive_all()?;
                 }
@@ -116,8 +123,8 @@ impl Events {
                 self.ask_tasks()?;
                 self.receive_all()?;
                 // The bell rings for it as well, in vain then.
-                if let Ok((who, foreseen)) = self.foreseen.try_recv() {
-                    return Ok(Next::Foreseen(who, foreseen));
+                if let Some(next) = self.foreseen() {
+                    return Ok(next);
                 }
             } else if let Some(call) = self.received.pop_front() {
                 self.calls += 1;
@@ -142,8 +149,8 @@ impl Events {
         let [bell, calls] = waits.map(|wait| wait.revents().unwrap_or(PollFlags::empty()));
         if bell.contains(PollFlags::POLLIN) {
             read(&self.bell, &mut [0; 1])?;
-            if let Ok((who, foreseen)) = self.foreseen.try_recv() {
-                return Ok(Some(Next::Foreseen(who, foreseen)));
+            if let Some(next) = self.foreseen() {
+                return Ok(Some(next));
             }
         }
         if count == 1 {
@@ -161,6 +168,16 @@ impl Events {
         Ok(None)
     }
 
+    /// What was foreseen, for who has not been forgotten.
+    fn foreseen(&mut self) -> Option<Next> {
+        let (who, foreseen) = self.foreseen.try_recv().ok()?;
+        if let Waiting::Call(call) = who {
+            let place = self.looked_for.iter().position(|&(id, _)| id == call.id)?;
+            self.looked_for.swap_remove(place);
+        }
+        Some(Next::Foreseen(who, foreseen))
+    }
+
     /// Takes a call that waits.
     fn receive(&mut self) -> Result<(), Errno> {
         let Some(listener) = &self.listener else { return Ok(()) };
@@ -171,6 +188,13 @@ impl Events {
             Err(errno) => return Err(errno),
         }
         Ok(())
+    }
+
+    /// `task` has executed something: what has waited was a call of the one that had its number before, which is gone (`ptrace(2)`,
+    /// "execve(2) under ptrace").
+    fn forget(&mut self, task: i32) {
+        self.received.retain(|call| call.task != task);
+        self.looked_for.retain(|&(_, who)| who != task);
     }
 
     /// Takes every call that waits: no signal ends it from then on, however long it waits for its turn.
@@ -218,7 +242,10 @@ impl Events {
     }
 
     /// Has looks taken for `who`, while everything else goes on.
-    pub(crate) fn look(&self, looks: Looks, who: Waiting) -> Result<(), TraceError> {
+    pub(crate) fn look(&mut self, looks: Looks, who: Waiting) -> Result<(), TraceError> {
+        if let Waiting::Call(call) = who {
+            self.looked_for.push((call.id, call.task));
+        }
         let (answers, rope) = (self.answers.clone(), Arc::clone(&self.rope));
         let job = move || {
             // Nobody may be there any more to hear it.

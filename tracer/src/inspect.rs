@@ -2,6 +2,8 @@
 //!
 //! Where its paths lead is in [`touch`](crate::touch); what others may do to it meanwhile, in [`race`](crate::race).
 
+use std::os::fd::AsFd;
+
 use nix::errno::Errno;
 use nix::fcntl::readlink;
 
@@ -27,6 +29,8 @@ pub(crate) struct Asking {
     pub(crate) entry: Entry,
     /// Where its stack ends, if that is known.
     pub(crate) stack: Option<u64>,
+    /// The number by which the call waits for its answer; `None`: it stops.
+    pub(crate) waits: Option<u64>,
 }
 
 /// A path as a call uses it.
@@ -44,24 +48,44 @@ impl Engine<'_> {
     pub(crate) fn examine(&mut self, task: i32, process: i32) -> Result<Verdict, TraceError> {
         let entry = match sys::syscall_entry(task) {
             Ok(Some(entry)) => entry,
-            // Not at a call's entry, or killed while it stood there.
-            Ok(None) | Err(Errno::ESRCH) => return Ok(Verdict::Run),
+            Err(Errno::ESRCH) => return Ok(Verdict::Run),
+            // Another thread has executed something, has its number, and stands still for that.
+            Ok(None) => return Ok(Verdict::Leave),
             Err(source) => return Err(TraceError::Ptrace { step: "read the call of", task, source }),
         };
         if entry.data != u32::from(MARK) {
             // A filter of the program's own asks for a tracer. It has none: seccomp(2) then says ENOSYS.
             return Ok(Verdict::Refuse);
         }
-        self.look_up(task, process, entry)
+        self.look_up(task, process, entry, None)
     }
 
     /// Looks at a call that waits.
     pub(crate) fn listen(&mut self, call: &WaitingCall, process: i32) -> Result<Verdict, TraceError> {
-        let WaitingCall { task, arch, number, arguments, instruction, .. } = *call;
-        self.look_up(task, process, SyscallEntry { arch, number, arguments, instruction, data: 0, stack: None })
+        let WaitingCall { id, task, arch, number, arguments, instruction } = *call;
+        let entry = SyscallEntry { arch, number, arguments, instruction, data: 0, stack: None };
+        self.look_up(task, process, entry, Some(id))
     }
 
-    fn look_up(&mut self, task: i32, process: i32, entry: SyscallEntry) -> Result<Verdict, TraceError> {
+    /// True if the first thread of a process is gone, whose call this is, and another thread that has executed something has its number:
+    /// what was read of the task then is nothing that the call asks for (`ptrace(2)`, "execve(2) under ptrace").
+    pub(crate) fn is_overtaken(&self, task: i32, process: i32, waits: Option<u64>) -> bool {
+        if task != process || !self.machine.is_threaded(process) {
+            return false;
+        }
+        match (waits, &self.calls) {
+            (Some(id), Some(calls)) => !sys::still_waits(calls.as_fd(), id),
+            _ => !sys::stands_at_call(task),
+        }
+    }
+
+    fn look_up(
+        &mut self,
+        task: i32,
+        process: i32,
+        entry: SyscallEntry,
+        waits: Option<u64>,
+    ) -> Result<Verdict, TraceError> {
         if self.own_filters.want_tracer(task, &entry) {
             return Ok(Verdict::Refuse);
         }
@@ -88,7 +112,7 @@ impl Engine<'_> {
         };
         let stack = entry.stack;
         let entry = Entry { number: entry.number, abi: *abi, call, arguments: abi.arguments(entry.arguments) };
-        let asking = Asking { task, process, entry, stack };
+        let asking = Asking { task, process, entry, stack, waits };
         match self.foresee(asking) {
             Some(looks) => Ok(Verdict::Wait(looks)),
             None => self.ask(asking),
@@ -252,7 +276,11 @@ impl Engine<'_> {
                 _ => Ok(None),
             };
         }
-        match memory::read_string(asking.task, address, &mut self.spelled) {
+        let read = memory::read_string(asking.task, address, &mut self.spelled);
+        if self.is_overtaken(asking.task, asking.process, asking.waits) {
+            return Ok(None);
+        }
+        match read {
             Ok(()) if self.spelled.is_empty() => self.empty(asking, used)?,
             Ok(()) => return self.touch(asking, used),
             Err(unread) => {
@@ -281,7 +309,11 @@ impl Engine<'_> {
         if access == Access::Enter {
             self.unsettle(asking.task, Change::Places);
         }
-        let open = match self.places.descriptor(asking.task, descriptor) {
+        let open = self.places.descriptor(asking.task, descriptor);
+        if self.is_overtaken(asking.task, asking.process, asking.waits) {
+            return Ok(());
+        }
+        let open = match open {
             Ok(open) => open,
             Err(errno) => return self.hidden(asking.process, errno),
         };

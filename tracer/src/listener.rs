@@ -10,6 +10,7 @@
 //! otherwise; so that is mended where the signal stops the task.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -31,7 +32,7 @@ pub(crate) fn may_take(any: BorrowedFd<'_>) -> bool {
 /// Where calls wait.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    calls: OwnedFd,
+    calls: Arc<OwnedFd>,
     /// Who is answered runs where it is answered.
     wakes_nearby: bool,
     keeper: Option<Keeper>,
@@ -40,7 +41,7 @@ pub(crate) struct Listener {
 impl Listener {
     /// Takes the listener that is open at `descriptor` of `process`, which stands still.
     pub(crate) fn take(process: i32, descriptor: i32) -> Result<Self, Errno> {
-        let calls = sys::copy_descriptor(process, process, descriptor)?;
+        let calls = Arc::new(sys::copy_descriptor(process, process, descriptor)?);
         sys::wake_nearby(calls.as_fd(), true);
         let keeper = Keeper::start(calls.as_fd());
         Ok(Self { calls, wakes_nearby: true, keeper })
@@ -49,6 +50,11 @@ impl Listener {
     /// Can be read when a call waits.
     pub(crate) fn calls(&self) -> BorrowedFd<'_> {
         self.calls.as_fd()
+    }
+
+    /// The same for whoever asks whether a call still waits.
+    pub(crate) fn share(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.calls)
     }
 
     /// The call that waits longest; blocks if there was none. ENOENT: it is gone.

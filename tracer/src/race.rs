@@ -199,7 +199,7 @@ impl Engine<'_> {
         if self.machine.is_single() {
             return false;
         }
-        let Asking { task, process, entry, stack } = asking;
+        let Asking { task, process, entry, stack, .. } = asking;
         let how = matches!(entry.call.kind, Kind::OpenHow).then_some(entry.arguments[2]);
         let mut addresses = std::iter::once(address).chain(how);
         let is_threaded = self.machine.is_threaded(process);

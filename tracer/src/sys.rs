@@ -308,6 +308,11 @@ pub(crate) fn syscall_entry(task: i32) -> Result<Option<SyscallEntry>, Errno> {
     }))
 }
 
+/// True if `task` stands at the entry or at the exit of a call.
+pub(crate) fn stands_at_call(task: i32) -> bool {
+    syscall_info(task).is_ok_and(|info| info.op != libc::PTRACE_SYSCALL_INFO_NONE)
+}
+
 /// What a call returned, at its exit; `None` for an error, or if the task stands elsewhere.
 pub(crate) fn syscall_result(task: i32) -> Result<Option<i64>, Errno> {
     let info = syscall_info(task)?;
@@ -655,6 +660,14 @@ pub(crate) fn receive_call(listener: BorrowedFd<'_>) -> Result<WaitingCall, Errn
         arguments: call.data.args,
         instruction: call.data.instruction_pointer,
     })
+}
+
+/// True if the call of this number still waits: what was read of its task until now was read of who has made it (`seccomp_unotify(2)`,
+/// "Checking that the notification ID is still valid").
+pub(crate) fn still_waits(listener: BorrowedFd<'_>, id: u64) -> bool {
+    // SAFETY: the kernel reads one number, of the size that the request's number says.
+    let result = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const id) };
+    result == 0
 }
 
 /// The answer to a call that waits.

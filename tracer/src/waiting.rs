@@ -63,6 +63,9 @@ impl Engine<'_> {
         self.heard.remove(&call.task);
         let coming = self.anew.coming(call.task);
         self.anew.is_heard(call.task);
+        if matches!(verdict, Verdict::Verify(_)) && self.is_overtaken(call.task, process, Some(call.id)) {
+            return Ok(Heard::Answer(Answer::Run));
+        }
         Ok(match verdict {
             Verdict::Verify(raced) if coming == Coming::ToStop => {
                 // Whatever the call turns out to open: if a signal ends it from here on, then as it would without a tracer.
@@ -81,7 +84,7 @@ impl Engine<'_> {
                 Heard::Stop(Answer::SendBack)
             }
             Verdict::Refuse | Verdict::Retrace(_) => Heard::Answer(Answer::Refuse(Errno::ENOSYS)),
-            Verdict::Run | Verdict::Wait(_) => Heard::Answer(Answer::Run),
+            Verdict::Run | Verdict::Leave | Verdict::Wait(_) => Heard::Answer(Answer::Run),
         })
     }
 

@@ -123,6 +123,17 @@ fn execve_of_another_thread_while_the_first_one_fails_to_rename() {
     }
 }
 
+/// What the first thread was about to ask for is not to be read of the next program.
+#[test]
+fn execve_of_another_thread_while_the_first_one_asks() {
+    for how in ["asks", "opens"] {
+        let seen = Hazard::new("overtaken").arguments(&[how, "100"]).file("asked").file("other").run();
+        assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+        assert_eq!(seen.executed.len(), 101);
+        assert!(seen.touches.iter().all(|touch| !touch.contains("never")), "{:?}", seen.touches);
+    }
+}
+
 #[test]
 fn arguments_of_a_program() {
     let long = "x".repeat(20_000);
