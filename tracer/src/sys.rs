@@ -512,7 +512,9 @@ unsafe fn run(child: &Child<'_>) -> ! {
         for (signal, was_ignored) in AT_START.was_ignored() {
             disposition(signal, Some(if was_ignored { libc::SIG_IGN } else { libc::SIG_DFL }));
         }
-        libc::sigprocmask(libc::SIG_SETMASK, child.mask, ptr::null_mut());
+        // By hand: the C library takes out what it keeps for itself, the signals 32 and 33.
+        let none = ptr::null_mut::<libc::sigset_t>();
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, ptr::from_ref(child.mask), none, size_of::<u64>());
         libc::close(child.go.as_raw_fd());
         limits::restore();
         if child.beside {
