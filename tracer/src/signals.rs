@@ -26,8 +26,8 @@ use crate::reaper::Reaper;
 use crate::sys::{self, Heard};
 use crate::terminal::Terminal;
 
-/// All that the thread takes: what would end or stop this process, or make it go on, if somebody sent it. Not what a fault of
-/// its own raises, nor what it ignores.
+/// All that the thread takes: what would end or stop this process, or make it go on, if somebody sent it; and what it would ignore and
+/// servers take for a word to stop (`SIGWINCH`). Not what a fault of its own raises.
 const TAKEN: &[i32] = &{
     let mut all = [0; NAMED.len() + REAL_TIME];
     let mut index = 0;
@@ -41,7 +41,7 @@ const TAKEN: &[i32] = &{
 /// The signals from 34 on (`signal(7)`): the C library keeps 32 and 33 for itself.
 const REAL_TIME: usize = 31;
 
-const NAMED: [i32; 18] = [
+const NAMED: [i32; 19] = [
     libc::SIGINT,
     libc::SIGTERM,
     libc::SIGHUP,
@@ -60,6 +60,7 @@ const NAMED: [i32; 18] = [
     libc::SIGSTKFLT,
     libc::SIGTRAP,
     libc::SIGABRT,
+    libc::SIGWINCH,
 ];
 
 /// All that it takes for whoever only waits for a program that has a tracer of its own.
@@ -67,8 +68,16 @@ const TAKEN_WHILE_WAITING: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGQUIT
 
 /// What the kernel itself sends of these comes from a terminal, and to a whole group; of the others, to one process, as by the timer of
 /// `alarm(2)`, which stays through `execve(2)`.
-const OF_TERMINALS: &[i32] =
-    &[libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU, libc::SIGCONT];
+const OF_TERMINALS: &[i32] = &[
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGHUP,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGCONT,
+    libc::SIGWINCH,
+];
 
 /// Of these the second one ends the tracer.
 const ENDING: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGQUIT];

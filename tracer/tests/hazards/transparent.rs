@@ -224,7 +224,8 @@ fn gone(process: Pid) -> bool {
 
 #[test]
 fn signals_to_the_tracer_reach_the_program() {
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGQUIT] {
+    use Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+    for signal in [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGQUIT, SIGWINCH] {
         let mut patient = Patient::start("1");
         patient.signal(signal);
         assert_eq!(line(&mut patient.output), format!("got {}", signal as i32));
@@ -235,7 +236,8 @@ fn signals_to_the_tracer_reach_the_program() {
 /// What a program sends to its group reaches itself alone, whatever it is, though its tracer is of the group.
 #[test]
 fn signals_to_the_group() {
-    let named = ["ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT", "TRAP", "ABRT", "USR1", "TERM"].map(str::to_owned);
+    let named =
+        ["ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT", "TRAP", "ABRT", "WINCH", "USR1", "TERM"].map(str::to_owned);
     for signal in named.into_iter().chain((34..=64).map(|number| number.to_string())) {
         let script = format!("trap 'echo got' {signal}; kill -{signal} 0; exit 4");
         let output = traced(Path::new("/bin/bash")).args(["-c", &script]).process_group(0).output().unwrap();
@@ -326,7 +328,9 @@ fn a_terminal() {
     let mut screen = BufReader::new(std::fs::File::from(terminal.master.try_clone().unwrap()));
     let program = ready(&mut screen);
     let press = |key: &[u8]| nix::unistd::write(&terminal.master, key).unwrap();
-    // Ctrl-C comes once, though the tracer hears of it as well.
+    // A window's new size comes once, as Ctrl-C does, though the tracer hears of both.
+    assert!(Command::new("stty").args(["rows", "33"]).stdin(input(&terminal.master)).status().unwrap().success());
+    assert_eq!(line(&mut screen), "got 28");
     press(b"\x03");
     assert!(line(&mut screen).ends_with("got 2"));
     std::thread::sleep(Duration::from_millis(100));
