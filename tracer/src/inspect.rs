@@ -318,7 +318,9 @@ impl Engine<'_> {
             Err(errno) => return self.hidden(asking.process, errno),
         };
         let has_path = open.path.starts_with(b"/") && !open.is_deleted;
-        if has_path && access == Access::Enter {
+        let settled = self.known.is_settled();
+        if has_path && access == Access::Enter && !self.places.is_no_directory(asking.task, descriptor, &open, settled)
+        {
             self.entering(asking, &open.path)?;
         }
         if has_path {

@@ -148,7 +148,8 @@ impl Engine<'_> {
             if is_personal || waits {
                 self.known.forget(question);
             }
-            if access == Access::Enter {
+            // Nobody gets to where no directory is, and by another root nobody gets anywhere.
+            if entry.call.name == "chdir" && (!is_nowhere(&walk.found, stop) || self.known.are_names_changing()) {
                 self.entering(asking, &walk.end)?;
             }
             let tell = if is_personal {
@@ -320,6 +321,17 @@ fn goes_elsewhere(entry: &Entry, access: Access, stop: Option<Blocked>) -> bool 
     match stop {
         Some(Blocked::Elsewhere { goes_on }) => goes_on || access != Access::Look || entry.call.opens(),
         _ => false,
+    }
+}
+
+/// True if what was `found` is no directory, and leads to none.
+fn is_nowhere(found: &Found, stop: Option<Blocked>) -> bool {
+    match found {
+        Found::Missing => true,
+        Found::There(stat) => {
+            stop == Some(Blocked::NoDirectory) || !matches!(stat.st_mode & libc::S_IFMT, libc::S_IFDIR | libc::S_IFLNK)
+        }
+        Found::Unknown(_) => false,
     }
 }
 

@@ -655,7 +655,24 @@ fn a_thread_that_moves_the_others() {
     });
 }
 
-/// But not if those have parted from it.
+/// Nor does it if it gets nowhere.
+#[test]
+fn a_thread_that_moves_nobody() {
+    let hazard = Hazard::new("unmoved").file("file");
+    for _ in 0..repeats() {
+        let seen = hazard.run();
+        assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+        seen.touched(&[
+            "chdir Enter none missing",
+            "chdir Enter file there",
+            "fchdir Enter file there",
+            "open Read file there",
+            "unlink Remove gone missing",
+        ]);
+    }
+}
+
+/// But it does not move those that have parted from it.
 #[test]
 fn a_thread_that_moves_alone() {
     let files = (0..100).flat_map(|round| [round.to_string(), format!("one/{round}")]);
