@@ -5,7 +5,7 @@
 //!
 //! A path, or a descriptor, that is another one by now tells by itself. One that was put back before the call returned shows where
 //! something was to be made, removed or replaced, and all is as it was. What was cut off (`truncate(2)`), linked, or had its
-//! attributes changed in that way is not found.
+//! attributes changed in that way is not found; nor is what was made or removed where another task was about to do so as well.
 
 use nix::errno::Errno;
 
@@ -14,7 +14,7 @@ use crate::decode::{self, From};
 use crate::engine::Engine;
 use crate::event::{Access, Found, Gap};
 use crate::inspect::{Asking, Use};
-use crate::race::{Led, Spelled};
+use crate::race::{Led, Raced, Spelled};
 use crate::{look, memory, retrace};
 
 /// A path of a call that changes something.
@@ -107,6 +107,24 @@ impl Engine<'_> {
         self.touch(asking, Use { verify: false, ..*used }).map(drop)
     }
 
+    /// `task` is about to make the name `end`, or to take it away. True if others are, too: then nobody can tell by what stands there
+    /// afterwards who has done so.
+    pub(crate) fn contend(&mut self, task: i32, end: &[u8]) -> bool {
+        for (_, raced) in self.raced.iter_mut().filter(|&(&other, _)| other != task) {
+            let Raced::Changing { paths, .. } = raced else { continue };
+            for path in paths.iter_mut().filter(|path| path.led.end == end) {
+                path.led.is_contended = true;
+            }
+        }
+        let is_it = |names: &Vec<Vec<u8>>| names.iter().any(|name| name == end);
+        let is_contended = self.races.naming.iter().any(|(&other, names)| other != task && is_it(names));
+        let own = self.races.naming.entry(task).or_default();
+        if !is_it(own) {
+            own.push(end.to_vec());
+        }
+        is_contended
+    }
+
     /// What is at the descriptor by now of which `self.spelled` was relative to `before`.
     fn starts(&mut self, task: i32, used: Use, before: &[u8]) -> Now {
         let From::Descriptor(descriptor) = used.from else { return Now::Same };
@@ -136,6 +154,7 @@ impl Engine<'_> {
             Stands::Nothing => self.places.of(task, false).is_ok_and(|place| place.namespace.is_none()),
         };
         is_certain
+            && !led.is_contended
             && shows(changing.path.used.access)
             && Stands::of(&self.found(task, &led.end)) == led.stands
             && !is_another(led, changing.handle.as_deref())

@@ -75,6 +75,8 @@ pub(crate) struct Led {
     pub(crate) start: Vec<u8>,
     /// The device of the plain file or directory that stood there.
     pub(crate) device: Option<libc::dev_t>,
+    /// Others are about to make the same name, or to take it away, or were when the path was read.
+    pub(crate) is_contended: bool,
     /// Who opens it may wait for others: a FIFO, or a device that is more than memory (`Documentation/admin-guide/devices.txt`).
     pub(crate) waits: bool,
 }
@@ -117,6 +119,8 @@ pub(crate) struct Races {
     makers: HashSet<i32>,
     /// Tasks in a call that changes the working directory, and to which.
     entering: HashMap<i32, Vec<u8>>,
+    /// Tasks in a call that makes names, or takes them away, and which.
+    pub(crate) naming: HashMap<i32, Vec<Vec<u8>>>,
     /// Tasks in a call with a path that is relative to it.
     under_way: HashMap<i32, Relative>,
     pub(crate) uses: Uses,
@@ -178,6 +182,9 @@ impl Races {
         if !self.under_way.is_empty() {
             self.under_way.remove(&task);
         }
+        if !self.naming.is_empty() {
+            self.naming.remove(&task);
+        }
         self.uses.settle(task);
     }
 
@@ -185,6 +192,7 @@ impl Races {
     pub(crate) fn remove(&mut self, task: i32) {
         self.entering.remove(&task);
         self.under_way.remove(&task);
+        self.naming.remove(&task);
         self.makers.remove(&task);
         self.uses.remove(task);
         self.borrowed.remove(&task);

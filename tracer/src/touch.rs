@@ -87,7 +87,10 @@ impl Engine<'_> {
         let is_new = self.known.is_new(question) || entry.call.moves();
         let was_missing = !is_new && self.known.was_missing(question);
         // What is executed has an interpreter, which may be another one by now, and what was there may be made anew.
-        let is_asked = verify || access.makes() || matches!(access, Access::Enter | Access::Execute);
+        let is_asked = verify
+            || matches!(access, Access::Enter | Access::Execute)
+            || access.makes()
+            || (access == Access::Remove && !self.raced.is_empty());
         if is_new || was_missing || is_asked {
             let walked;
             (walked, has_moved) = self.walk(asking, used, place, from, &spelled);
@@ -138,9 +141,11 @@ impl Engine<'_> {
                 || (access == Access::Execute && is_link(&walk.found));
             let access = if is_look { Access::Look } else { access };
             let stat = if let Found::There(stat) = &walk.found { Some(&**stat) } else { None };
+            let is_contended = names(access) && !self.machine.is_single() && self.contend(task, &walk.end);
             led = (verify || entry.call.opens()).then(|| Led {
                 stands: Stands::of(&walk.found),
                 start: from.opened().to_vec(),
+                is_contended,
                 ..Led::to(walk.end.clone(), stat, is_personal, &entry)
             });
             // What waits for others is asked about each time.
@@ -322,6 +327,11 @@ fn goes_elsewhere(entry: &Entry, access: Access, stop: Option<Blocked>) -> bool 
         Some(Blocked::Elsewhere { goes_on }) => goes_on || access != Access::Look || entry.call.opens(),
         _ => false,
     }
+}
+
+/// True for what makes a name, or takes it away.
+fn names(access: Access) -> bool {
+    access.makes() || access == Access::Remove
 }
 
 /// True if what was `found` is no directory, and leads to none.

@@ -361,13 +361,15 @@ fn interpreters_of_programs() {
     }
 }
 
-/// What is made after something was removed may have its number, and is another.
+/// What is made after something was removed may have its number, and is another; and what one has made another one may have removed before
+/// anybody looks.
 #[test]
 fn a_lock_that_threads_fight_over() {
-    for kind in ["file", "directory", "link", "symlink"] {
+    let kinds = ["file", "directory", "link", "symlink"];
+    for (kind, how) in kinds.iter().flat_map(|&kind| [(kind, vec![kind]), (kind, vec![kind, "breaks"])]) {
         let hazard = (0..4).map(|number| format!("own{number}")).fold(Hazard::new("locks"), Hazard::file);
-        let seen = hazard.arguments(&[kind]).run();
-        assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()), "{kind}");
+        let seen = hazard.arguments(&how).run();
+        assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()), "{how:?}");
         let is_lock = |touch: &&String| touch.contains(" lock ");
         let others: Vec<_> = seen.touches.iter().filter(|touch| !is_lock(touch)).collect();
         assert!(others.iter().all(|touch| touch.starts_with("link Write own")), "{kind}: {others:#?}");
