@@ -10,7 +10,7 @@
 use nix::errno::Errno;
 
 use crate::TraceError;
-use crate::decode::{self, From};
+use crate::decode::{self, Entry, From};
 use crate::engine::Engine;
 use crate::event::{Access, Found, Gap};
 use crate::inspect::{Asking, Use};
@@ -107,20 +107,25 @@ impl Engine<'_> {
         self.touch(asking, Use { verify: false, ..*used }).map(drop)
     }
 
-    /// `task` is about to make the name `end`, or to take it away. True if others are, too: then nobody can tell by what stands there
-    /// afterwards who has done so.
-    pub(crate) fn contend(&mut self, task: i32, end: &[u8]) -> bool {
-        for (_, raced) in self.raced.iter_mut().filter(|&(&other, _)| other != task) {
-            let Raced::Changing { paths, .. } = raced else { continue };
-            for path in paths.iter_mut().filter(|path| path.led.end == end) {
-                path.led.is_contended = true;
-            }
+    /// A call is about to make the name `end`, or to take it away. True if others are, too: then nobody can tell by what stands there
+    /// afterwards who has done so; nor, of a call that opens it, where that is if others are about to move it.
+    pub(crate) fn contend(&mut self, asking: Asking, end: &[u8]) -> bool {
+        let Asking { task, entry: Entry { call, .. }, .. } = asking;
+        let of_others = |&(&other, _): &(&i32, &mut Raced)| other != task;
+        let leads = self.raced.iter_mut().filter(of_others).flat_map(|(_, raced)| match raced {
+            Raced::Changing { paths, .. } => paths.iter_mut().map(|path| &mut path.led).collect(),
+            Raced::Opening { led, .. } if call.moves() => vec![&mut **led],
+            _ => Vec::new(),
+        });
+        for led in leads.filter(|led| led.end == end) {
+            led.is_contended = true;
         }
-        let is_it = |names: &Vec<Vec<u8>>| names.iter().any(|name| name == end);
-        let is_contended = self.races.naming.iter().any(|(&other, names)| other != task && is_it(names));
+        let contends = |(name, moves): &(Vec<u8>, bool)| name == end && (*moves || !call.opens());
+        let others = self.races.naming.iter().filter(|&(&other, _)| other != task);
+        let is_contended = others.flat_map(|(_, names)| names).any(contends);
         let own = self.races.naming.entry(task).or_default();
-        if !is_it(own) {
-            own.push(end.to_vec());
+        if own.iter().all(|(name, _)| name != end) {
+            own.push((end.to_vec(), call.moves()));
         }
         is_contended
     }

@@ -75,7 +75,7 @@ pub(crate) struct Led {
     pub(crate) start: Vec<u8>,
     /// The device of the plain file or directory that stood there.
     pub(crate) device: Option<libc::dev_t>,
-    /// Others are about to make the same name, or to take it away, or were when the path was read.
+    /// Others are about to make the same name, or to take it away, or were when the path was read; of a call that opens it: to move it.
     pub(crate) is_contended: bool,
     /// Who opens it may wait for others: a FIFO, or a device that is more than memory (`Documentation/admin-guide/devices.txt`).
     pub(crate) waits: bool,
@@ -119,8 +119,8 @@ pub(crate) struct Races {
     makers: HashSet<i32>,
     /// Tasks in a call that changes the working directory, and to which.
     entering: HashMap<i32, Vec<u8>>,
-    /// Tasks in a call that makes names, or takes them away, and which.
-    pub(crate) naming: HashMap<i32, Vec<Vec<u8>>>,
+    /// Tasks in a call that makes names, or takes them away: which, and whether it moves what has the name.
+    pub(crate) naming: HashMap<i32, Vec<(Vec<u8>, bool)>>,
     /// Tasks in a call with a path that is relative to it.
     under_way: HashMap<i32, Relative>,
     pub(crate) uses: Uses,
@@ -290,7 +290,7 @@ impl Engine<'_> {
             Raced::Opening { asking, access, led, path } => {
                 let again = path.map_or(Ok(Led::default()), |path| self.read_again(asking, &path))?;
                 match result.map(i32::try_from) {
-                    Some(Ok(descriptor)) => self.opened(asking, access, [&led.end, &again.end], descriptor),
+                    Some(Ok(descriptor)) => self.opened(asking, access, [&led, &again], descriptor),
                     _ => Ok(()),
                 }
             }
@@ -339,14 +339,9 @@ impl Engine<'_> {
         self.touch(asking, Use { verify: false, ..path.used }).map(Option::unwrap_or_default)
     }
 
-    /// A call that has opened something, at `descriptor`, tells what it is; the paths that were read led to `ends`.
-    fn opened(
-        &mut self,
-        asking: Asking,
-        access: Access,
-        ends: [&Vec<u8>; 2],
-        descriptor: i32,
-    ) -> Result<(), TraceError> {
+    /// A call that has opened something, at `descriptor`, tells what it is; the paths that were read `led` there.
+    fn opened(&mut self, asking: Asking, access: Access, led: [&Led; 2], descriptor: i32) -> Result<(), TraceError> {
+        let ends = led.map(|led| &led.end);
         let opened = opened_for(asking, descriptor, access);
         let open = match self.places.descriptor(asking.task, descriptor) {
             Ok(open) => open,
@@ -364,11 +359,15 @@ impl Engine<'_> {
         if is_as_told || open.is_deleted || !open.path.starts_with(b"/") {
             return Ok(());
         }
+        let is_for_the_same = opened == access;
         let access = opened;
         // What it was before is no longer to be seen; devices do not change.
         let found = self.found(asking.task, &open.path);
-        let is_file = matches!(found, Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG);
-        if is_file && access.loses() {
+        let is_file = matches!(&found, Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG);
+        // Or it was told, or made there, and somebody has moved it since.
+        let has_moved =
+            |led: &Led| led.is_contended && (led.stands == Stands::Nothing || led.stands == Stands::of(&found));
+        if is_file && access.loses() && !(is_for_the_same && led.into_iter().any(has_moved)) {
             self.gap(asking.process, Gap::Rewritten)?;
         }
         self.open_at(asking, descriptor, open.path, access)

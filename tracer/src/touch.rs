@@ -90,7 +90,8 @@ impl Engine<'_> {
         let is_asked = verify
             || matches!(access, Access::Enter | Access::Execute)
             || access.makes()
-            || (access == Access::Remove && !self.raced.is_empty());
+            // Others may be about to do the same, and are to know of it.
+            || (access == Access::Remove && !self.machine.is_single());
         if is_new || was_missing || is_asked {
             let walked;
             (walked, has_moved) = self.walk(asking, used, place, from, &spelled);
@@ -141,7 +142,7 @@ impl Engine<'_> {
                 || (access == Access::Execute && is_link(&walk.found));
             let access = if is_look { Access::Look } else { access };
             let stat = if let Found::There(stat) = &walk.found { Some(&**stat) } else { None };
-            let is_contended = names(access) && !self.machine.is_single() && self.contend(task, &walk.end);
+            let is_contended = names(access) && !self.machine.is_single() && self.contend(asking, &walk.end);
             led = (verify || entry.call.opens()).then(|| Led {
                 stands: Stands::of(&walk.found),
                 start: from.opened().to_vec(),

@@ -376,3 +376,12 @@ fn a_lock_that_threads_fight_over() {
         assert!(seen.touches.iter().any(|touch| touch.contains(" Create lock missing")), "{kind}: {:#?}", seen.touches);
     }
 }
+
+/// What is open stands elsewhere by then.
+#[test]
+fn a_log_that_another_thread_moves() {
+    let seen = Hazard::new("rotated").run();
+    assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+    let paths: BTreeSet<&str> = seen.touches.iter().filter_map(|touch| touch.split(' ').nth(2)).collect();
+    assert_eq!(paths, BTreeSet::from(["log", "log.1"]));
+}
