@@ -291,6 +291,18 @@ fn what_stands_later_at_a_name_that_was_listed() {
     }
 }
 
+/// A link that leads nowhere but back to itself is told of by the ways through it alone.
+#[test]
+fn a_link_in_a_loop_that_was_listed() {
+    for script in ["ls d; cat d/l", "cat d/l; ls d"] {
+        let image = ["d/", "d/f -> /.minjail-omitted", "d/l -> l"];
+        for then in ["rm d/l; echo new > d/l", "rm d/l; mkdir d/l", "mv d/l m", "mv d e", "mv d e; rmdir e"] {
+            let script = format!("{script}; {then}; true");
+            assert_eq!(image_of(&script, &["d/f=old", "d/l -> l"]), image, "{script}");
+        }
+    }
+}
+
 /// Directories and links that a listing has shown are in the image as they were, whatever stands there later.
 #[test]
 fn directories_and_links_that_were_listed() {

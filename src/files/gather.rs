@@ -11,6 +11,9 @@ use crate::trace::{Access, Found, Header, Link, Run, Style, Touch, Trace, is_ker
 /// In place of a system call's name: what was missed in the jail and is to be added.
 pub const REPAIR: &str = "repair";
 
+/// What is said of a loop of links ([`Found::Unknown`]).
+pub(super) const LOOP: &str = "ELOOP";
+
 /// What the runs did with one path that was there before them.
 #[derive(Debug)]
 pub(super) struct Touched<'a> {
@@ -188,6 +191,10 @@ impl<'a> Gathered<'a> {
             removal: Removal::default(),
             is_named: false,
         });
+        // Whoever goes through a loop of links gets nowhere, and may look at one of them later.
+        if touched.first.found == Found::Unknown(LOOP.to_owned()) && matches!(touch.found, Found::There(_)) {
+            (touched.first, touched.header) = (touch, &run.header);
+        }
         touched.removal.is_renamed |= touch.renames() && !run.header.is_in_jail() && !run.back.contains(&touch.path);
         touched.removal.is_tried |= touch.needs_empty();
         touched.is_named |= !touch.by_descriptor;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::gather::{Gathered, OnTheWay, Shown, Touched};
+use super::gather::{Gathered, LOOP, OnTheWay, Shown, Touched};
 use super::special;
 use super::state::{linked, names_agree, state};
 use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Trouble, Was, What};
@@ -106,7 +106,9 @@ impl Wants<'_> {
         }
         let Found::There(facts) = &touched.first.found else {
             // What nobody may look at cannot be packed; of the way to it, as much as can be seen is.
-            let seen = path.upwards().find(|path| matches!(root.facts(path), Ok(Some(_))));
+            // A link of a loop is told of as one on the way.
+            let is_link = touched.first.found == Found::Unknown(LOOP.to_owned());
+            let seen = path.upwards().skip(usize::from(is_link)).find(|path| matches!(root.facts(path), Ok(Some(_))));
             if let Some(seen) = seen {
                 self.add(&seen, touched, &What::AsIs);
             }
@@ -177,7 +179,7 @@ impl Wants<'_> {
             if is_made_up(path, self.root) {
                 let place = self.made_up(path);
                 self.files.add_all(&place, &What::AsIs, &way.reasons);
-            } else if self.files.contains(path) {
+            } else if self.is_packed(path) {
                 self.files.add_all(path, &What::AsIs, &way.reasons);
             } else if let Some(what) = way.what(path, self.root)? {
                 self.files.add_all(path, &what, &way.reasons);
@@ -192,12 +194,17 @@ impl Wants<'_> {
         let directories = self.gathered.passed.iter().chain(makings);
         for (path, reasons) in directories.filter(|(path, _)| !is_kernels(path)) {
             // What the run or its jail made on its way was not there before. Nor was what is a file by now.
-            if self.files.contains(path) || self.root.facts(path)?.is_some_and(|now| now.is_directory()) {
+            if self.is_packed(path) || self.root.facts(path)?.is_some_and(|now| now.is_directory()) {
                 let path = if is_made_up(path, self.root) { self.made_up(path) } else { path.clone() };
                 self.files.add_all(&path, &What::AsIs, reasons);
             }
         }
         Ok(())
+    }
+
+    /// True if more of `path` is wanted than its name: what a listing showed at one may be something else by now.
+    fn is_packed(&self, path: &JailPath) -> bool {
+        self.files.wanted.get(path).is_some_and(|wanted| wanted.what != What::Placeholder)
     }
 
     fn add(&mut self, path: &JailPath, touched: &Touched<'_>, what: &What) {
