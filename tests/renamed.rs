@@ -111,6 +111,52 @@ fn a_link_in_the_place_of_what_was_renamed() {
     assert_eq!(image_of("cat d/f; mv d e; echo new > d", &["d/f=old"]), ["d/", "d/f=old"]);
 }
 
+/// Where something led as it was executed, and not where the run has led it since: what that has made is made again.
+#[test]
+fn what_was_executed_by_a_link_that_leads_elsewhere_since() {
+    if !has(&["busybox"]) {
+        return;
+    }
+    let prepare = |work: &Path| {
+        lay_out(work, &["v1/", "cur -> v1", "script="]);
+        fs_err::copy("/bin/busybox", work.join("v1/sh")).expect("it can be copied");
+        fs_err::write(work.join("script"), format!("#!{}/cur/sh\n:\n", work.display())).expect("it is ours");
+        fs_err::set_permissions(work.join("script"), PermissionsExt::from_mode(0o755)).expect("it is ours");
+    };
+    for (made, others) in [
+        ("busybox mkdir v2; busybox cp v1/sh v2/sh", [].as_slice()),
+        ("busybox mkdir new; busybox cp v1/sh new/sh; busybox mv new v2", &["new"]),
+        ("busybox cp -r v1 new; busybox mv v1 v2; busybox mv new v1", &["new"]),
+    ] {
+        let script = format!("./script; {made}; busybox ln -sfn v2 cur; ./script");
+        let built = Traced::new(&script, prepare).into_built();
+        let others = others.iter().chain(&["v2"]).filter(|other| built.has(other)).collect::<Vec<_>>();
+        assert_eq!((others, built.link("cur")), (Vec::new(), "v1".to_owned()), "{script}");
+        assert!(built.has("v1/sh") && built.has("script"), "{script}");
+    }
+    let script = "top=$PWD; cd /; busybox mv $top $top.1; busybox ln -s work.1 $top";
+    let built = Traced::new(script, prepare).into_built();
+    assert!(built.at("").is_dir() && !built.has("../work.1"), "the directory in which it started");
+}
+
+/// What a program needs that the run has put in the place of one that it had executed, the run has not needed.
+#[test]
+fn what_was_executed_and_replaced_needs_what_it_needed() {
+    let needs_more = |program: &str| {
+        let said = std::process::Command::new("ldd").arg(program).output();
+        said.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains("libselinux"))
+    };
+    if !has(&["busybox", "ldd"]) || needs_more("/bin/busybox") || !needs_more("/bin/ls") {
+        return;
+    }
+    let script = "./busybox true; busybox cp /bin/ls new; busybox mv new busybox";
+    let prepare = |work: &Path| assert!(fs_err::copy("/bin/busybox", work.join("busybox")).is_ok());
+    let traced = Traced::new(script, prepare);
+    let built = traced.build("tree", &[]);
+    let said = outcome_of(std::process::Command::new("find").arg(built.at("/")).args(["-name", "libselinux*"]));
+    assert_eq!(said.success().text(), "");
+}
+
 #[test]
 fn a_closed_door_of_what_is_renamed_later() {
     if !needs_root("to become another user") {

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use super::rules::{add_baselines, add_unwinder};
+use super::state::has_content;
 use super::{FileSet, FilesError, Policy, Reason, Rule, Rules, What};
 use crate::elf::{Environment, Missing, Role, Search, SearchError};
 use crate::path::{Facts, JailPath, escape};
@@ -53,16 +54,19 @@ pub(super) fn environments(trace: &Trace, policy: &Policy) -> Vec<Environment> {
     environments.into_iter().collect()
 }
 
-/// Adds what files need that are executed, or that are for a program to load; what of it is to be told.
+/// Adds what files need that are executed, or that are for a program to load; what of it is to be told. The plain form of a library
+/// for some processors is looked for by `environments` too, those of the runs.
 pub(super) fn close(
     files: &mut FileSet,
     started: &[Started<'_>],
+    environments: &[Environment],
     store: &BTreeMap<String, PathBuf>,
     root: &Root,
     rules: &Rules,
 ) -> Result<BTreeSet<Lacking>, FilesError> {
     let mut search = Search::new(root)?;
-    let environments: BTreeSet<&Environment> = started.iter().flat_map(|started| started.environments).collect();
+    let environments: BTreeSet<&Environment> =
+        started.iter().flat_map(|started| started.environments).chain(environments).collect();
     let started = started.iter().flat_map(|started| started.paths.iter().map(move |path| (path.clone(), started)));
     let mut todo: Vec<_> = started.rev().collect();
     let (mut done, mut lacking) = (BTreeSet::new(), BTreeSet::new());
@@ -70,9 +74,11 @@ pub(super) fn close(
         if !done.insert(path.clone()) {
             continue;
         }
-        let kept = match files.wanted.get(&path).map(|wanted| &wanted.what) {
-            Some(What::AsIs) => None,
-            Some(What::Was(was)) => was.kept(store),
+        let (kept, is_there) = match files.wanted.get(&path).map(|wanted| &wanted.what) {
+            Some(What::AsIs) => (None, true),
+            Some(What::Was(was)) => {
+                (was.kept(store), was.content.as_ref().is_none_or(|digest| has_content(&path, digest, root)))
+            }
             _ => continue,
         };
         let head = head(&path, kept, root)?;
@@ -89,6 +95,10 @@ pub(super) fn close(
                 }
                 todo.extend(end.map(|end| (end, started)));
             }
+            continue;
+        }
+        // What the one needed that was there before, the run has opened.
+        if !is_there {
             continue;
         }
         let missing = add_all_libraries(files, &mut search, &path, started.environments, root)?;

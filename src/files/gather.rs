@@ -57,6 +57,8 @@ pub(super) struct Gathered<'a> {
     pub(super) makings: BTreeMap<JailPath, Reasons>,
     /// What a run has found missing, or has made.
     pub(super) absent: BTreeSet<JailPath>,
+    /// Of these, what the runs have made, or tried to.
+    made: BTreeSet<JailPath>,
     pub(super) links: BTreeMap<JailPath, OnTheWay<'a>>,
     pub(super) passed: BTreeMap<JailPath, Reasons>,
 }
@@ -139,6 +141,12 @@ impl<'a> Gathered<'a> {
         !self.paths.contains_key(path) && self.is_below_renamed(path)
     }
 
+    /// True if what is at `path` by now is there because the runs have made it, or have moved a directory there.
+    pub(super) fn is_made(&self, path: &JailPath) -> bool {
+        let known = path.upwards().find(|at| self.paths.contains_key(at) || self.made.contains(at));
+        known.is_some_and(|at| !self.paths.contains_key(&at)) || self.is_displaced(path)
+    }
+
     /// True if a rename may have put another directory at `path`, or at one above.
     pub(super) fn is_below_renamed(&self, path: &JailPath) -> bool {
         let mut upwards = path.upwards();
@@ -160,6 +168,9 @@ impl<'a> Gathered<'a> {
         }
         if touch.made || matches!(touch.found, Found::Missing) {
             self.absent.insert(touch.path.clone());
+        }
+        if touch.made || touch.found == Found::Missing && touch.access.makes() {
+            self.made.insert(touch.path.clone());
         }
         if touch.made {
             return;

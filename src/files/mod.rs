@@ -20,6 +20,7 @@ mod traits;
 mod want;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::take;
 use std::path::PathBuf;
 
 use crate::elf::{CacheError, Environment, SearchError};
@@ -138,19 +139,26 @@ fn gathered(
             strange.insert(path);
         }
     }
+    let found: BTreeSet<JailPath> = files.wanted.keys().cloned().collect();
     rules::add_places(&mut files, trace, policy, root)?;
     rules::add_accounts(&mut files, trace, policy, root)?;
     // What only the variables of a run made a loader find, the run has opened. Of what no run has started, nobody knows yet.
     let executed: Vec<JailPath> = touched.executed().filter(|path| !strange.contains(*path)).cloned().collect();
-    let (environments, search) = (closure::environments(trace, policy), closure::searched(trace, policy));
-    let included = choose::include(&mut files, &policy.include, root)?;
-    let included = Started { paths: included, environments: &environments, search: &search, is_told: true };
+    let mut closed: BTreeSet<JailPath> = executed.iter().cloned().collect();
     let executed = Started { paths: executed, environments: &[Environment::default()], search: &[], is_told: false };
-    let mut started = vec![executed, included];
-    let (mut closed, mut lacking) = (BTreeSet::new(), BTreeSet::new());
+    let (environments, search) = (closure::environments(trace, policy), closure::searched(trace, policy));
+    closure::close(&mut files, &[executed], &environments, &trace.store, root, &policy.rules)?;
+    // By a link that the runs have made since, this leads to what was not there when they started.
+    files.wanted.retain(|path, wanted| found.contains(path) || wanted.what != What::AsIs || !touched.is_made(path));
+    let included = choose::include(&mut files, &policy.include, root)?;
+    let mut is_closed = included.is_empty();
+    let included = Started { paths: included, environments: &environments, search: &search, is_told: true };
+    let (mut started, mut lacking) = (vec![included], BTreeSet::new());
     loop {
         closed.extend(started.iter().flat_map(|started| started.paths.iter().cloned()));
-        lacking.extend(closure::close(&mut files, &started, &trace.store, root, &policy.rules)?);
+        if !take(&mut is_closed) {
+            lacking.extend(closure::close(&mut files, &started, &environments, &trace.store, root, &policy.rules)?);
+        }
         let known = files.wanted.len();
         let mut objects = traits::add(&mut files, &policy.rules, root)?;
         objects.retain(|object| !closed.contains(object));
