@@ -32,9 +32,10 @@ impl Cell {
         let directory = TempDir::with_prefix("jail-").unwrap();
         let cell = Self { directory };
         mode(cell.directory.path(), 0o755);
-        for name in ["bin", "etc", "srv"] {
+        for name in ["bin", "etc", "srv", "tmp"] {
             fs_err::create_dir_all(cell.tree().join(name)).unwrap();
         }
+        mode(&cell.tree().join("tmp"), 0o1777);
         copy(Path::new(BUSYBOX), &cell.tree().join("bin/busybox"));
         for applet in APPLETS {
             symlink("busybox", cell.tree().join("bin").join(applet)).unwrap();
@@ -369,13 +370,24 @@ fn a_host_network_is_the_hosts() {
 #[test]
 fn the_trees_tmp_stays_if_it_has_files() {
     let Some(cell) = Cell::new() else { return };
-    fs_err::create_dir(cell.tree().join("tmp")).unwrap();
-    mode(&cell.tree().join("tmp"), 0o1777);
     assert_eq!(cell.says(&[], "mount | grep -c ' /tmp '"), "1\n");
     cell.write("tmp/socket-map", "kept");
     assert_eq!(
         cell.says(&[], "cat /tmp/*; touch /tmp/new; ls /tmp; mount | grep -c ' /tmp ' || true"),
         "keptnew\nsocket-map\n0\n"
+    );
+}
+
+/// No engine makes a `/tmp`, or opens one to everybody: a program that wants one fails there, and so it does in a jail.
+#[test]
+fn no_other_tmp_is_made_than_the_trees() {
+    let Some(cell) = Cell::new() else { return };
+    mode(&cell.tree().join("tmp"), 0o750);
+    assert_eq!(cell.says(&[], "stat -c '%a %u' /tmp; touch /tmp/new; ls /tmp"), "750 0\nnew\n");
+    fs_err::remove_dir(cell.tree().join("tmp")).unwrap();
+    assert_eq!(
+        cell.says(&[], "touch /tmp/new 2>/dev/null || echo none; ls -d /tmp 2>/dev/null || echo none"),
+        "none\nnone\n"
     );
 }
 

@@ -42,14 +42,14 @@ pub(super) fn supplied(root: &Root) -> Result<BTreeSet<JailPath>, RootError> {
 }
 
 /// What a jail makes where its root has nothing: what it supplies, the image's working directory and its volumes, with what
-/// they are in, and `/tmp`.
+/// they are in.
 pub(super) fn made_by_jails(
     supplied: &BTreeSet<JailPath>,
     trace: &Trace,
     policy: &Policy,
     root: &Root,
 ) -> Result<BTreeSet<JailPath>, RootError> {
-    let mut made = BTreeSet::from([JailPath::literal(b"/tmp")]);
+    let mut made = BTreeSet::new();
     let directories = trace.runs.iter().map(|run| &run.header.directory).chain(&policy.volumes);
     for path in supplied.iter().chain(directories) {
         let end = root.resolve(&JailPath::root(), path.as_bytes(), true)?.end;

@@ -126,8 +126,7 @@ impl Wants<'_> {
             }
             return Ok(());
         }
-        // No engine makes the directories that every program uses, as `/tmp`: an image that lacks them gets them.
-        if facts.is_directory() && !is_shared(path) && self.is_the_jails(path, touched)? {
+        if facts.is_directory() && self.is_the_jails(path, touched)? {
             return Ok(());
         }
         touched.found_the_same(path, root)?;

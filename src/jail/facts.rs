@@ -47,7 +47,8 @@ pub(super) struct Subordinate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
     Missing,
-    EmptyDirectory,
+    /// A directory with nothing in it where anybody may make files, and nobody remove another's: 1777.
+    EmptyForAll,
     Directory,
     File,
     /// A link; where it leads, and whether something is there.
@@ -145,7 +146,9 @@ fn places(root: &Root) -> Result<BTreeMap<JailPath, Place>, JailError> {
             Some(facts) if facts.is_file() => Place::File,
             Some(facts) if !facts.is_directory() => Place::Other,
             // Only /tmp is asked for its emptiness; a directory that may not be listed is not taken for empty.
-            Some(_) if root.list(&path).is_ok_and(|names| names.is_empty()) => Place::EmptyDirectory,
+            Some(facts) if facts.mode & 0o7777 == 0o1777 && root.list(&path).is_ok_and(|names| names.is_empty()) => {
+                Place::EmptyForAll
+            }
             Some(_) => Place::Directory,
         };
         Ok((path, place))

@@ -4,8 +4,8 @@
 //! its standard streams, signals and terminal passed through. The program may write anywhere that its user may: the
 //! tree is the lower layer of an overlay whose upper layer is memory, and is the same afterwards. Files that an ordinary
 //! user could not give to their owners are theirs in the overlay, where the jail has such owners. It sees its own
-//! processes, its own network (or the host's), fresh `/proc`, `/dev`, `/sys` and `/tmp`, and nothing of the host's
-//! files. What this room does not do: limit memory or time, judge what the program did, or print.
+//! processes, its own network (or the host's), fresh `/proc`, `/dev` and `/sys`, a `/tmp` if the tree has one, and
+//! nothing of the host's files. What this room does not do: limit memory or time, judge what the program did, or print.
 //!
 //! `plan` decides, from facts, what is to be done and in which order, as data; `perform` does it; `sys` holds
 //! the calls that the compiler cannot check. Three processes take part:

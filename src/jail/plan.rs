@@ -294,9 +294,10 @@ fn sys_and_tmp(jail: &Jail, facts: &Facts) -> Vec<Step> {
         }
     }
     let tmp = path("/tmp");
-    // What the tree has in /tmp stays visible: then /tmp is the overlay's.
-    if matches!(place(facts, &tmp), Place::Missing | Place::EmptyDirectory) {
-        steps.extend([Step::Directory { path: tmp.clone(), mode: 0o1777 }, Step::Mount { what: TMP, path: tmp }]);
+    // What the tree has in /tmp stays visible, and so does that it has none, or one that not everybody may use: no engine makes
+    // another one. Else it is a mount, as an owner who does not exist in here would keep the overlay from writing to it.
+    if place(facts, &tmp) == Place::EmptyForAll {
+        steps.push(Step::Mount { what: TMP, path: tmp });
     }
     steps
 }
@@ -330,7 +331,7 @@ fn supplied(facts: &Facts, name: &str) -> Option<(Vec<JailPath>, JailPath)> {
         Place::Missing => (path(name), false),
         // The usual case of a link to nothing: what systemd-resolved would have put under /run.
         Place::Link { end, exists } if !is_covered(&end) => (end, exists),
-        Place::Link { .. } | Place::EmptyDirectory | Place::Directory | Place::Other => return None,
+        Place::Link { .. } | Place::EmptyForAll | Place::Directory | Place::Other => return None,
     };
     let mut missing: Vec<_> = end.ancestors().filter(|path| !path.is_root()).collect();
     missing.reverse();
@@ -346,7 +347,7 @@ fn is_covered(end: &JailPath) -> bool {
 fn mount_point(facts: &Facts, at: &JailPath) -> Result<Vec<Step>, JailError> {
     match place(facts, at) {
         Place::Missing => Ok(vec![Step::Directory { path: at.clone(), mode: 0o755 }]),
-        Place::EmptyDirectory | Place::Directory => Ok(Vec::new()),
+        Place::EmptyForAll | Place::Directory => Ok(Vec::new()),
         Place::File | Place::Link { .. } | Place::Other => Err(JailError::NotADirectory(at.clone())),
     }
 }
