@@ -38,6 +38,37 @@ fn a_server_that_ends_by_itself() {
     build(&context, "{run: 'echo up; sleep 0.3', ready: {log: up}, probes: [{command: 'sleep 1'}]}").success();
 }
 
+/// An engine ends with a container's first process all that it has left, so nothing of that may answer for it.
+#[test]
+fn a_server_that_goes_on_in_the_background() {
+    if !support::has(&["python3"]) {
+        return;
+    }
+    let server = |start: &str| {
+        let python =
+            "python3 -c \"import http.server as h; h.test(h.SimpleHTTPRequestHandler, port=18475, bind='127.0.0.1')\"";
+        let probes = "[{command: 'sleep 1.5'}, {http: {port: 18475}}]";
+        let run = format!("setsid {python} & {start}").replace('\'', "''");
+        format!("{{run: '{run}', grace: 1, ready: {{port: 18475}}, probes: {probes}}}")
+    };
+    let context = TestContext::new();
+    fails(
+        &build(&context, &server("exit 0")),
+        "it ended with status 0 before it was ready: what goes on in the background",
+    );
+    let after_a_while = "while ! grep -q :482B /proc/net/tcp; do sleep 0.1; done; sleep 0.5; exit 4";
+    fails(&build(&context, &server(after_a_while)), "probe 2: the workload has ended");
+}
+
+/// A workload that may end by itself, and is to be asked something, has to be there to be asked.
+#[test]
+fn what_ended_before_it_could_be_asked() {
+    let context = TestContext::new();
+    let unasked = "{run: 'true', ready: {after: 2}, probes: [{command: 'false'}]}";
+    fails(&build(&context, unasked), "it ended with status 0 before it was ready");
+    build(&context, "{run: 'true', ready: {after: 2}}").success();
+}
+
 /// Where the network is the host's, another server may have the port: its answer says nothing of the workload.
 #[test]
 fn another_server_answers() {

@@ -82,8 +82,12 @@ impl Desk {
                 self.pay();
             }
         }
-        if let Event::Exit { process } = event {
-            let _ = self.program.compare_exchange(*process, GONE, Ordering::SeqCst, Ordering::SeqCst);
+        if let Event::Exit { process } = event
+            && self.program.compare_exchange(*process, GONE, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+            && let Err(error) = self.tell(&Word::Gone)
+        {
+            self.seen.lock().expect("nobody panics while recording").broken = Some(error);
+            return ControlFlow::Break(());
         }
         self.record(event)
     }
@@ -132,20 +136,21 @@ impl Desk {
         }
     }
 
-    /// Sends the program a signal, at once or when it has executed something.
+    /// Sends the program a signal, at once or when it has executed something; no, if it has ended.
     fn signal(&self, number: i32) -> Answer {
         self.owed.store(number, Ordering::SeqCst);
-        self.pay();
-        Answer::Yes
+        yes(self.pay())
     }
 
-    /// Sends the signal that is owed, if the program can have it: whichever comes last, the signal or the program, sends it.
-    fn pay(&self) {
+    /// Sends the signal that is owed, if the program can have it: whichever comes last, the signal or the program, sends it. False if
+    /// the program can have none any more.
+    fn pay(&self) -> bool {
         let program = self.program.load(Ordering::SeqCst);
         let number = if program == 0 { 0 } else { self.owed.swap(0, Ordering::SeqCst) };
         if number != 0 && program != GONE {
             send_signal(program, number);
         }
+        program != GONE
     }
 
     /// Runs a command beside the program, in its place, traced as it is; what it writes is not kept.
@@ -321,7 +326,7 @@ mod tests {
         let mut other = std::process::Command::new("sleep").arg("100").spawn().unwrap();
         desk.program.store(i32::try_from(other.id()).unwrap(), Ordering::SeqCst);
         let _ = desk.take(&Event::Exit { process: i32::try_from(other.id()).unwrap() });
-        desk.answer(Ask::Signal(libc::SIGUSR1));
+        assert_eq!(desk.answer(Ask::Signal(libc::SIGUSR1)), Answer::No);
         std::thread::sleep(Duration::from_millis(100));
         assert!(other.try_wait().unwrap().is_none());
         other.kill().unwrap();

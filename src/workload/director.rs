@@ -21,7 +21,7 @@ use super::runner::socket;
 use super::stream::{self, keep_beginning};
 use super::wire::{Answer, Ask, GREETING, Order, Place, Sought, Word, receive, send};
 use crate::jail::{self, Namespaces};
-use crate::profile::{Command, Moment, Seconds, Workload};
+use crate::profile::{Command, Moment, Ready, Seconds, Workload};
 use crate::trace::Ending;
 
 /// What came of a run.
@@ -81,6 +81,12 @@ impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotRun(why) => write!(formatter, "it could not be run: {why}"),
+            Self::EndedBeforeReady(ending @ Ending::Exited(0)) => {
+                write!(
+                    formatter,
+                    "it {ending} before it was ready: what goes on in the background ends with it in a container"
+                )
+            }
             Self::EndedBeforeReady(ending) => write!(formatter, "it {ending} before it was ready"),
             Self::NotReady { seconds, why: None } => write!(formatter, "it was not ready after {seconds} s"),
             Self::NotReady { seconds, why: Some(why) } => {
@@ -184,6 +190,8 @@ enum Message {
 pub(super) struct Seen {
     pub(super) observation: Observation,
     pub(super) listening: BTreeSet<u16>,
+    /// The program's first process has ended.
+    is_gone: bool,
     answer: Option<Answer>,
     closed: bool,
 }
@@ -191,6 +199,11 @@ pub(super) struct Seen {
 impl Seen {
     pub(super) fn is_over(&self) -> bool {
         self.closed || self.observation.ending.is_some() || !self.observation.faults.is_empty()
+    }
+
+    /// True if the program has ended, whatever it has left behind: an engine ends that with it.
+    pub(super) fn has_ended(&self) -> bool {
+        self.is_gone || self.is_over()
     }
 }
 
@@ -283,20 +296,16 @@ impl<'a> Director<'a> {
             if self.become_ready(ready.moment())? {
                 faults.extend(self.health(workload)?);
                 for (index, probe) in workload.probes.iter().enumerate() {
-                    if let Some(what) = self.probe(probe)? {
-                        faults.push(Fault::Probe { number: index + 1, what });
-                    }
+                    let what =
+                        if self.has_ended() { Some("the workload has ended".to_owned()) } else { self.probe(probe)? };
+                    faults.extend(what.map(|what| Fault::Probe { number: index + 1, what }));
                 }
                 was_stopped = !self.has_ended();
-                faults.extend(self.stop(workload)?);
-            } else if let Some(why) = self.hopeless.take() {
-                faults.push(Fault::NeverReady(why));
-            } else if let Some(ending) = self.seen.observation.ending {
-                faults.extend((!ready.may_end()).then_some(Fault::EndedBeforeReady(ending)));
-            } else if !self.seen.is_over() && ready.may_end() {
-                faults.push(Fault::NeitherEndedNorReady(timeout));
-            } else if !self.seen.is_over() {
-                faults.push(Fault::NotReady { seconds: timeout, why: self.not_ready.take() });
+                let (is_told, fault) = self.stop(workload)?;
+                was_stopped &= is_told;
+                faults.extend(fault);
+            } else {
+                faults.extend(self.unready(workload, ready));
             }
         } else if !self.wait_for(self.deadline, Seen::is_over) {
             faults.push(Fault::NotEnded(timeout));
@@ -315,6 +324,25 @@ impl<'a> Director<'a> {
         Ok(observation)
     }
 
+    /// What is wrong with a workload that did not become ready; nothing, if it may as well have ended and nobody was to ask it.
+    fn unready(&mut self, workload: &Workload, ready: &Ready) -> Option<Fault> {
+        if self.seen.has_ended() && self.hopeless.is_none() {
+            // What it has left behind has its grace, and two seconds more to obey.
+            self.wait_for(Instant::now() + workload.grace.duration() + Duration::from_secs(3), Seen::is_over);
+        }
+        let may_end = ready.may_end() && workload.probes.is_empty() && workload.check.is_none();
+        let seconds = workload.timeout.0;
+        if let Some(why) = self.hopeless.take() {
+            return Some(Fault::NeverReady(why));
+        }
+        match self.seen.observation.ending {
+            Some(ending) => (!may_end).then_some(Fault::EndedBeforeReady(ending)),
+            None if self.seen.is_over() => None,
+            None if ready.may_end() => Some(Fault::NeitherEndedNorReady(seconds)),
+            None => Some(Fault::NotReady { seconds, why: self.not_ready.take() }),
+        }
+    }
+
     /// Runs the image's health check, if it has one, until it succeeds or the time is up, as an engine would.
     fn health(&mut self, workload: &Workload) -> Result<Option<Fault>, DirectError> {
         let Some(check) = &workload.check else { return Ok(None) };
@@ -330,28 +358,29 @@ impl<'a> Director<'a> {
         // One that writes without end is not waited for.
         let until = Instant::now() + Duration::from_millis(100);
         while Instant::now() < until && self.take(Duration::ZERO) {}
-        self.seen.is_over()
+        self.seen.has_ended()
     }
 
-    /// Tells the server to stop, and waits for its end.
-    fn stop(&mut self, workload: &Workload) -> Result<Option<Fault>, DirectError> {
+    /// Tells the server to stop, and waits for its end: whether it could be told, and what went wrong.
+    fn stop(&mut self, workload: &Workload) -> Result<(bool, Option<Fault>), DirectError> {
         // What outlives the program has its grace too, and two seconds more to obey.
         let patience = workload.grace.duration() + Duration::from_secs(3);
-        if let Some(command) = &workload.stop.command {
+        let is_told = if let Some(command) = &workload.stop.command {
             match self.neighbour(command, patience)? {
-                Ok(output) if output.status.success() => {}
-                Ok(output) => return Ok(Some(Fault::Stop(output.status.to_string()))),
-                Err(why) => return Ok(Some(Fault::Stop(why))),
+                Ok(output) if output.status.success() => true,
+                Ok(output) => return Ok((true, Some(Fault::Stop(output.status.to_string())))),
+                Err(why) => return Ok((true, Some(Fault::Stop(why)))),
             }
         } else {
-            self.ask(&Ask::Signal(workload.stop.signal.number()));
-        }
+            // Not one that has just ended, nor one that an engine has not started.
+            self.ask(&Ask::Signal(workload.stop.signal.number())) == Answer::Yes
+        };
         let stopped = self.wait_for(Instant::now() + patience, Seen::is_over);
         if !self.is_traced && workload.expect.status.is_none() {
             // A container's first process hears no signal that it has no handler for: engines kill it in the end.
-            return Ok(None);
+            return Ok((is_told, None));
         }
-        Ok((!stopped).then_some(Fault::NotStopped(workload.grace.0)))
+        Ok((is_told, (!stopped).then_some(Fault::NotStopped(workload.grace.0))))
     }
 
     /// Sees to it that nothing of the workload is left, and takes what it still has to say.
@@ -423,10 +452,6 @@ impl<'a> Director<'a> {
         }
     }
 
-    pub(super) fn is_over(&self) -> bool {
-        self.seen.is_over()
-    }
-
     /// Takes one message; `false` if none came.
     fn take(&mut self, patience: Duration) -> bool {
         let message = match self.messages.recv_timeout(patience) {
@@ -447,6 +472,7 @@ impl<'a> Director<'a> {
             Message::Word(Word::Met(met)) => observation.met.push(met),
             Message::Word(Word::Listed(listed)) => observation.listed.push(listed),
             Message::Word(Word::Answer(answer)) => self.seen.answer = Some(answer),
+            Message::Word(Word::Gone) => self.seen.is_gone = true,
             Message::Word(Word::Ended(ending)) => observation.ending = Some(ending),
             Message::Word(Word::Failed(why)) => observation.faults.push(Fault::NotRun(why)),
         }

@@ -76,7 +76,7 @@ impl Director<'_> {
             }),
             Moment::After(seconds) => {
                 let end = Instant::now() + seconds.duration();
-                Ok(!self.wait_for(end.min(self.deadline), Seen::is_over))
+                Ok(!self.wait_for(end.min(self.deadline), Seen::has_ended))
             }
         }
     }
@@ -91,7 +91,7 @@ impl Director<'_> {
         pause: Duration,
         is_ready: impl Fn(&mut Self) -> Result<bool, DirectError>,
     ) -> Result<bool, DirectError> {
-        while !self.is_over() && self.hopeless.is_none() && Instant::now() < self.deadline {
+        while !self.seen.has_ended() && self.hopeless.is_none() && Instant::now() < self.deadline {
             if is_ready(self)? {
                 return Ok(true);
             }
@@ -179,7 +179,7 @@ impl Director<'_> {
             return None;
         }
         let until = Instant::now() + HEARSAY;
-        self.wait_for(until, |seen| seen.listening.contains(&port) || seen.is_over());
+        self.wait_for(until, |seen| seen.listening.contains(&port) || seen.has_ended());
         (!self.seen.listening.contains(&port)).then(|| format!("the workload does not listen at port {port}"))
     }
 

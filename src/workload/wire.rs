@@ -71,6 +71,8 @@ pub(super) enum Word {
     /// It listed a directory.
     Listed(Sought),
     Answer(Answer),
+    /// The program's first process has ended; what it has left behind may go on for a while.
+    Gone,
     Ended(Ending),
     /// The runner itself failed.
     Failed(String),
