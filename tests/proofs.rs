@@ -69,6 +69,28 @@ fn what_ended_before_it_could_be_asked() {
     build(&context, "{run: 'true', ready: {after: 2}}").success();
 }
 
+/// Where a workload may end by itself or be stopped, it has to do in the jail the one that it did on the host.
+#[test]
+fn what_ends_here_and_not_there() {
+    for (run, why) in [
+        ("test -e FLAG || exec sleep 100", "it went on until it was stopped, and on the host it ended by itself"),
+        (
+            "trap ''exit 0'' TERM; test -e FLAG || exit 0; sleep 100 & wait",
+            "it ended by itself, and on the host it went on until it was stopped",
+        ),
+    ] {
+        let context = TestContext::new();
+        let flag = context.text("flag");
+        fs_err::write(&flag, "").expect("the directory is ours");
+        let run = run.replace("FLAG", &flag);
+        let arguments = arguments(&context, &format!("{{run: '{run}', grace: 1, ready: {{after: 2}}}}"));
+        let left_out = ["--exclude", &flag, "--include", "/usr/bin/sleep"];
+        let arguments = arguments.iter().map(String::as_str).chain(left_out).collect::<Vec<_>>();
+        let outcome = context.outcome(&arguments);
+        assert!(outcome.status == 3 && outcome.stderr.contains(why), "{outcome}");
+    }
+}
+
 /// Where the network is the host's, another server may have the port: its answer says nothing of the workload.
 #[test]
 fn another_server_answers() {

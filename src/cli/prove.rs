@@ -9,7 +9,7 @@ use super::rehearse::Rehearsal;
 use crate::files::REPAIR;
 use crate::jail::Base;
 use crate::path::{Facts, JailPath, escape};
-use crate::profile::StopSignal;
+use crate::profile::{Ready, StopSignal};
 use crate::root::Root;
 use crate::trace::{Access, Ending, Found, Link, Program, Run, Touch};
 use crate::workload::{Fault, Observation, Sought};
@@ -17,12 +17,13 @@ use crate::workload::{Fault, Observation, Sought};
 /// How a workload did where everything is there, to hold the jail against.
 pub(super) struct Model {
     ending: Option<Ending>,
+    was_stopped: bool,
     wrote: bool,
 }
 
 impl Model {
     pub(super) fn of(observation: &Observation) -> Self {
-        Self { ending: observation.ending, wrote: !observation.stdout.is_empty() }
+        Self { ending: observation.ending, was_stopped: observation.was_stopped, wrote: !observation.stdout.is_empty() }
     }
 }
 
@@ -109,11 +110,17 @@ pub(super) fn try_out(
 ) -> Result<Verdict, Failure> {
     let observation = rehearsal.in_jail(base, None)?;
     let mut faults: Vec<String> = observation.faults.iter().map(Fault::to_string).collect();
+    // Where it may do either, what it does in the jail tells whether it does there what it did.
+    let may_end = rehearsal.workload.ready.as_ref().is_some_and(Ready::may_end);
     if let (true, Some(model)) = (faults.is_empty(), model) {
         if let (Some(before), Some(ending)) = (model.ending, observation.ending)
             && !is_alike(before, ending, &observation, rehearsal.workload.stop.signal)
         {
             faults.push(format!("it {ending}, and {} it {before}", place(root)));
+        } else if may_end && model.was_stopped && !observation.was_stopped {
+            faults.push(format!("it ended by itself, and {} it went on until it was stopped", place(root)));
+        } else if may_end && !model.was_stopped && observation.was_stopped {
+            faults.push(format!("it went on until it was stopped, and {} it ended by itself", place(root)));
         }
         if model.wrote && observation.stdout.is_empty() {
             faults.push(format!("it wrote nothing to standard output, and something {}", place(root)));
