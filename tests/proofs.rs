@@ -91,6 +91,35 @@ fn what_ends_here_and_not_there() {
     }
 }
 
+/// Of the groups that a user has besides his own, an engine knows those that the image's accounts tell, if it looks him up.
+#[test]
+fn a_user_has_the_groups_that_engines_give_him() {
+    if !support::needs_root("a workload of another user") || !support::has(&["unshare"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs_err::set_permissions(context.path(""), readable).expect("the directory is ours");
+    let (groups, file) = (context.text("group"), context.text("file"));
+    let known = fs_err::read_to_string("/etc/group").expect("every machine has groups");
+    fs_err::write(&groups, format!("{known}minjail-more:x:54321:nobody\n")).expect("the directory is ours");
+    fs_err::write(&file, "hello").expect("the directory is ours");
+    std::os::unix::fs::chown(&file, Some(0), Some(54321)).expect("root may");
+    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o640);
+    fs_err::set_permissions(&file, closed).expect("the file is ours");
+    // The machine's own file stays as it is.
+    let with_groups = |more: &[&str]| {
+        let mut command = context.command("unshare");
+        command.args(["-m", "sh", "-c", "mount --bind \"$0\" /etc/group; exec \"$@\"", &groups, support::minjail()]);
+        command.args(arguments(&context, &format!("{{run: [cat, '{file}'], user: nobody}}"))).args(more);
+        support::outcome_of(&mut command)
+    };
+    with_groups(&[]).success();
+    assert_eq!(context.json("out.lock")["config"]["user"], "65534");
+    assert_eq!(context.outcome(&["run", "-q", &format!("rootfs:{}", context.text("out"))]).success().text(), "hello");
+    fails(&with_groups(&["--force", "--rule", "image-user=off"]), "Permission denied");
+}
+
 /// Where the network is the host's, another server may have the port: its answer says nothing of the workload.
 #[test]
 fn another_server_answers() {

@@ -209,6 +209,9 @@ impl Loaded {
             ("--entrypoint", header.program.to_string()),
         ];
         words.extend(options.into_iter().flat_map(|(option, value)| [option.to_owned(), value]));
+        for group in header.groups.iter().filter(|group| **group != header.gid) {
+            words.extend(["--group-add".to_owned(), group.to_string()]);
+        }
         for (name, value) in rehearsal.environment() {
             words.extend(["--env".to_owned(), format!("{name}={value}")]);
         }

@@ -27,6 +27,7 @@ mod engine;
 mod exit;
 mod failure;
 mod gather;
+mod groups;
 mod init;
 mod inside;
 mod locate;

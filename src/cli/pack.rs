@@ -1,5 +1,6 @@
 //! From a trace to images, as `trace -o` and `build` do it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
@@ -9,11 +10,12 @@ use nix::unistd::Uid;
 
 use super::configure::config;
 use super::failure::Failure;
+use super::groups::user_with_groups;
 use super::outputs::Outputs;
 use super::packing::Prepared;
 use super::progress::Progress;
 use super::stoppable::stoppable;
-use crate::files::{self, FileSet, Note, Policy};
+use crate::files::{self, FileSet, Note, Policy, Rule};
 use crate::image::{self, KeptLayers, Output, Reference};
 use crate::manifest::{self, Config, DrawnUp, Given, Layers, Manifest, Packages, Source, Sources};
 use crate::path::JailPath;
@@ -118,12 +120,19 @@ impl Needed {
         let volumes = image.volumes.iter().filter_map(|volume| JailPath::clean(volume.as_bytes()).ok()).collect();
         let variables = image.env.clone();
         let policy = Policy { user: image.user.clone(), variables, volumes, ..prepared.chosen.policy.clone() };
-        let (files, mut notes) = files::needed(trace, &root, &policy)?;
+        let (mut files, mut notes) = files::needed(trace, &root, &policy)?;
+        let mut image = Cow::Borrowed(image);
+        // Where he is not looked up, two numbers are all that an engine knows.
+        let may_be_looked_up = image.user.is_none() && policy.rules.is_on(Rule::ImageUser);
+        if may_be_looked_up && let Some(user) = user_with_groups(lead, &files, &root)? {
+            image.to_mut().user = Some(user);
+            (files, notes) = files::needed(trace, &root, &Policy { user: image.user.clone(), ..policy })?;
+        }
         let withheld = lead.env.iter().filter(|(name, value)| prepared.chosen.withholds(name, value));
         notes.extend(withheld.map(|(name, _)| Note::Variable { name: name.clone() }));
         notes.extend(unset(trace, lead));
         notes.sort();
-        let config = config(trace, lead, image, &prepared.chosen)?;
+        let config = config(trace, lead, &image, &prepared.chosen)?;
         let packing = manifest::Packing { name: lead.workload.clone(), ..prepared.packing.clone() };
         refuse_gaps(trace, prepared)?;
         let (gaps, left_out, store) = (gaps(trace), left_out(trace), trace.store.clone());

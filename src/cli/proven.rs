@@ -95,9 +95,12 @@ pub(super) fn build(
         draft.write_tree(&tree, &[], prepared)?;
         draft.take_contents_from(&tree);
         let base = base(&tree, &draft.manifest.entries, &draft.manifest.config)?;
-        let verdicts = prove(rehearsals, &models, &base, &draft)?;
+        let user = &draft.manifest.config.user;
+        let inside =
+            rehearsals.iter().map(|rehearsal| rehearsal.in_image(user, &tree)).collect::<Result<Vec<_>, _>>()?;
+        let verdicts = prove(&inside, &models, &base, &draft)?;
         if verdicts.iter().all(Verdict::is_good) {
-            by_other_means(rehearsals, &proving.tools, &draft, &tree, scratch.path(), prepared)?;
+            by_other_means(&inside, &proving.tools, &draft, &tree, scratch.path(), prepared)?;
             return draft.publish(prepared);
         }
         // What was added before and is still missed, as a secret is, no further round will add.

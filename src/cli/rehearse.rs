@@ -10,6 +10,7 @@ use nix::unistd::Uid;
 
 use super::exit::Exit;
 use super::failure::Failure;
+use super::inside::account_in;
 use super::locate::locate;
 use super::status::may_leave_network;
 use super::trace::{credentials, lexical, machine, own_credentials};
@@ -33,6 +34,7 @@ pub(super) fn runner(order: &Path) -> Exit {
 }
 
 /// A workload that can be run: what its profile leaves to the machine is settled.
+#[derive(Clone)]
 pub(super) struct Rehearsal<'a> {
     pub(super) workload: &'a Workload,
     pub(super) header: Header,
@@ -72,6 +74,18 @@ impl<'a> Rehearsal<'a> {
             ..Header::new(name, program)
         };
         Ok(Self { workload, header, environment })
+    }
+
+    /// The same in an image that is run as `user` and unpacked in `tree`: if that is its own user, with the groups that engines give him.
+    pub(super) fn in_image(&self, user: &str, tree: &Path) -> Result<Self, Failure> {
+        let mut inside = self.clone();
+        // An image need not have the accounts: its user may have switched off the rule by which it gets them.
+        if let Ok(account) = account_in(&Root::open(tree)?, user)
+            && (account.uid, account.gid) == (self.header.uid, self.header.gid)
+        {
+            inside.header.groups = account.groups;
+        }
+        Ok(inside)
     }
 
     /// True if commands of the host run before or after it.
