@@ -568,6 +568,21 @@ fn mistakes_in_a_profile_are_shown() {
         (format!("{run}image: {{volumes: [data]}}\n"), ["the volume `data`", "not an absolute path"]),
         (format!("{run}image: {{stop-signal: SIGNONE}}\n"), ["app.yaml:4:22: ", "`SIGNONE` is no signal"]),
         (format!("{run}{run}"), ["app.yaml:4:1: ", "workloads"]),
+        // What holds for every text is no check.
+        (format!("{run}    expect: {{stdout: {{}}}}\n"), ["workload `main`", "give equals, contains or matches"]),
+        (
+            format!("{run}    expect: {{stdout: {{contains: ''}}}}\n"),
+            ["workload `main`", "every text contains an empty one"],
+        ),
+        (
+            format!("{run}    ready: {{http: {{port: 1, text: {{matches: ''}}}}}}\n"),
+            ["workload `main`", "every text contains an empty one"],
+        ),
+        (
+            format!("{run}    ready: {{port: 1}}\n    probes: [{{tcp: {{port: 1, contains: ''}}}}]\n"),
+            ["workload `main`", "every answer contains an empty text"],
+        ),
+        (format!("{run}    ready: {{log: ''}}\n"), ["workload `main`", "`log` is empty"]),
     ] {
         let outcome = build(&context, &text, &[]);
         assert!(

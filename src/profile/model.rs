@@ -284,6 +284,9 @@ impl Workload {
                 "`stop` says how it is stopped, but it has no `ready`: it runs until it ends by itself".to_owned(),
             );
         }
+        if let Some(fault) = self.holds_always() {
+            return Some(fault);
+        }
         for probe in &self.probes {
             let kinds = [probe.http.is_some(), probe.tcp.is_some(), probe.command.is_some()];
             if kinds.iter().filter(|given| **given).count() != 1 {
@@ -294,6 +297,22 @@ impl Workload {
             }
         }
         self.out_of_range()
+    }
+
+    /// What would be true of every text, so that nothing is checked by it.
+    fn holds_always(&self) -> Option<String> {
+        let https = self.ready.iter().filter_map(|ready| ready.http.as_ref());
+        let https = https.chain(self.probes.iter().filter_map(|probe| probe.http.as_ref()));
+        let outputs = self.probes.iter().filter_map(|probe| probe.stdout.as_ref()).chain(&self.expect.stdout);
+        if let Some(fault) = https.filter_map(|http| http.text.as_ref()).chain(outputs).find_map(Check::nonsense) {
+            return Some(fault);
+        }
+        let mut answers = self.probes.iter().filter_map(|probe| probe.tcp.as_ref()).map(|tcp| &tcp.contains);
+        if answers.any(String::is_empty) {
+            return Some("every answer contains an empty text: say what must come back".to_owned());
+        }
+        let log = self.ready.as_ref().and_then(|ready| ready.log.as_ref());
+        log.is_some_and(String::is_empty).then(|| "`log` is empty: say what it writes once it is ready".to_owned())
     }
 
     /// A number that is none of those that the schema allows.
@@ -311,6 +330,18 @@ impl Workload {
 }
 
 impl Check {
+    /// Why it could not fail.
+    fn nonsense(&self) -> Option<String> {
+        if self.equals.is_none() && self.contains.is_none() && self.matches.is_none() {
+            return Some("a text is to be checked, and not said for what: give equals, contains or matches".to_owned());
+        }
+        let is_empty = self.contains.as_ref().is_some_and(String::is_empty)
+            || self.matches.as_ref().is_some_and(|Regex(wanted)| wanted.as_str().is_empty());
+        is_empty.then(|| {
+            "every text contains an empty one: give `contains` or `matches` a text, or `equals: \"\"` for no text at all".to_owned()
+        })
+    }
+
     /// What is wrong with `text`; `None` if nothing is.
     pub fn fault(&self, text: &[u8]) -> Option<String> {
         if self.equals.as_ref().is_some_and(|wanted| wanted.as_bytes() != text) {
