@@ -377,6 +377,18 @@ fn secrets_stay_at_home_unless_they_are_allowed() {
     assert!(traced.build("by-links", &["--allow-secret", &format!("{link}/key")]).has("key"));
 }
 
+/// Nor is it said of a secret that the image has it as it was before.
+#[test]
+fn a_history_that_the_run_goes_on_with_stays_at_home() {
+    let traced = Traced::new("echo ls >> .local/share/app/history", |work| {
+        write(work, &[(".local/share/app/history", "pwd")]);
+    });
+    let built = traced.build("guarded", &[]);
+    assert!(!built.has(".local/share/app/history"));
+    assert!(built.said.contains("looks like a history of commands and is not packed"), "{}", built.said);
+    assert!(!built.said.contains("was changed by the run"), "{}", built.said);
+}
+
 #[test]
 fn secret_variables_stay_at_home() {
     let traced = Traced::with(&["--env", "DB_PASSWORD=hunter2", "--env", "COLOUR=red"], "true", |_| {});

@@ -183,6 +183,8 @@ fn gathered(
         }
     }
     secrets::withhold(&mut files, &policy.allowed_secrets, &trace.store, root, &mut notes);
+    // Of what is not packed after all, nothing is said but why.
+    notes.retain(|note| !matches!(note, Note::State { path } | Note::Temporary { path } if !files.contains(path)));
     special::replace(&mut files, trace, root, policy, &mut notes)?;
     files.hold();
     restore_temporary_directories(&mut files, root)?;

@@ -63,13 +63,36 @@ fn by_name(path: &JailPath) -> Option<&'static str> {
     let name = path.file_name();
     let directory = path.parent().map(|parent| parent.file_name().to_vec()).unwrap_or_default();
     match (directory.as_slice(), name) {
-        (_, b".netrc" | b".git-credentials" | b".pgpass" | b".my.cnf")
-        | (b".aws", b"credentials")
+        (
+            _,
+            b".netrc" | b".git-credentials" | b".pgpass" | b".my.cnf" | b".mylogin.cnf" | b".pypirc" | b".dockercfg"
+            | b".vault-token" | b".erlang.cookie" | b".Xauthority",
+        )
+        | (b".aws" | b".gem", b"credentials")
+        | (b".cargo", b"credentials" | b"credentials.toml")
         | (b".kube", b"config")
-        | (b".docker", b"config.json") => Some("credentials"),
-        (_, name) if name.starts_with(b".") && name.ends_with(b"_history") => Some("a history of commands"),
+        | (b".docker", b"config.json")
+        | (b"containers" | b".composer", b"auth.json") => Some("credentials"),
+        // vim's has what was typed, sought and copied.
+        (_, b".viminfo" | b".lesshst" | b".histfile") => Some("a history of commands"),
+        (_, name) if name.starts_with(b".") && name.ends_with(b"history") => Some("a history of commands"),
+        (b"bin", _) => None,
+        (_, name) if (name == b"history" || name.ends_with(b"_history")) && is_of_a_user(path) => {
+            Some("a history of commands")
+        }
+        // Of Firefox and of Chromium, whose files of such names lie in a profile of `.mozilla` or `.config`.
+        (_, b"cookies.sqlite" | b"logins.json" | b"key4.db" | b"Cookies" | b"Login Data") if is_of_a_user(path) => {
+            Some("credentials")
+        }
+        (_, b"places.sqlite" | b"History") if is_of_a_user(path) => Some("a history of a browser"),
         _ => None,
     }
+}
+
+/// True if one of the four directories above `path` has a dot before its name, as those have in which programs keep what is their
+/// user's: `.local/share/fish`, `.ghc`. What lies deeper there is mostly an installed program.
+fn is_of_a_user(path: &JailPath) -> bool {
+    std::iter::successors(path.parent(), JailPath::parent).take(4).any(|above| above.file_name().starts_with(b"."))
 }
 
 /// What every secret that is known by its content has somewhere: most files have none of it, and are done with.
@@ -154,12 +177,31 @@ mod tests {
     #[test]
     fn files_by_their_name() {
         let kind = |text: &str| by_name(&JailPath::parse(text.as_bytes()).unwrap());
-        for path in
-            ["/root/.netrc", "/h/.aws/credentials", "/h/.kube/config", "/h/.git-credentials", "/h/.bash_history"]
-        {
-            assert!(kind(path).is_some(), "{path}");
+        for path in [
+            "/root/.netrc",
+            "/h/.aws/credentials",
+            "/h/.kube/config",
+            "/h/.git-credentials",
+            "/var/lib/rabbitmq/.erlang.cookie",
+        ] {
+            assert_eq!(kind(path), Some("credentials"), "{path}");
         }
-        for path in ["/etc/config", "/usr/share/aws/credentials", "/usr/share/doc/bash_history"] {
+        assert_eq!(kind("/h/.config/chromium/Default/Network/Cookies"), Some("credentials"));
+        assert_eq!(kind("/h/.mozilla/firefox/a1.default/places.sqlite"), Some("a history of a browser"));
+        let histories = [".bash_history", ".history", ".Rhistory", ".viminfo", ".local/share/octave/history"];
+        for path in histories.iter().chain(&[".local/share/fish/fish_history", ".ghc/ghci_history"]) {
+            assert_eq!(kind(&format!("/h/{path}")), Some("a history of commands"), "{path}");
+        }
+        for path in [
+            "/etc/config",
+            "/usr/share/aws/credentials",
+            "/usr/share/doc/bash_history",
+            "/srv/history",
+            "/srv/www/places.sqlite",
+            "/.h/history.js",
+            "/h/.local/bin/x_history",
+            "/h/.pyenv/versions/3/lib/x/history",
+        ] {
             assert_eq!(kind(path), None, "{path}");
         }
     }
