@@ -315,3 +315,18 @@ fn a_server_of_datagrams_alone_becomes_idle() {
         build(&context, &format!("{{run: [python3, '{script}'], timeout: 20, ready: {{idle: 1}}}}")).success();
     assert!(outcome.stderr.contains("18474/udp"), "{outcome}");
 }
+
+/// Many servers log to standard output: why one has failed stands there, where standard error has nothing.
+#[test]
+fn what_a_workload_that_fails_wrote_last_is_told() {
+    let context = TestContext::new();
+    let told = |run: &str| build(&context, &format!("{{run: \"{run}\"}}")).stderr;
+    let out = told("seq 100; echo the port is taken; exit 1");
+    assert!(out.contains("it wrote: the port is taken\n") && out.contains("it wrote: 100\n"), "{out}");
+    assert!(!out.contains("it wrote: 50\n"), "{out}");
+    let error = told("echo data; seq 100 >&2; echo the port is taken >&2; exit 1");
+    assert!(error.contains("it wrote: the port is taken\n") && !error.contains("data\n"), "{error}");
+    assert!(!error.contains("it wrote: 50\n"), "{error}");
+    let no_text = told("head -c 5000 /dev/zero | tr '\\\\0' x; exit 1");
+    assert!(no_text.contains("xxx ...\n") && no_text.len() < 2000, "{no_text}");
+}

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::failure::Failure;
 use super::packing::Prepared;
-use super::prove::Model;
+use super::prove::{Model, tell_last_words};
 use super::rehearse::Rehearsal;
 use crate::jail::Base;
 use crate::report::coverage::{Coverage, Estimate};
@@ -105,9 +105,7 @@ fn trace(
     if observation.faults.is_empty() {
         return Ok(Model::of(&observation));
     }
-    for line in String::from_utf8_lossy(&observation.stderr).lines() {
-        say!("minjail: it wrote: {}", crate::path::escape(line.as_bytes()));
-    }
+    tell_last_words(&observation.stdout, &observation.stderr);
     let faults: Vec<String> = observation.faults.iter().map(ToString::to_string).collect();
     let (place, hint) = match ground {
         Ground::Host => {

@@ -36,6 +36,7 @@ pub(super) struct Verdict {
     pub(super) culprits: Vec<Sought>,
     unlisted: Vec<Sought>,
     pub(super) differing: Vec<Differing>,
+    stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
 
@@ -49,6 +50,7 @@ impl Verdict {
             culprits: Vec::new(),
             unlisted: Vec::new(),
             differing: Vec::new(),
+            stdout: observation.stdout.clone(),
             stderr: observation.stderr.clone(),
         }
     }
@@ -71,9 +73,7 @@ impl Verdict {
         for fault in &self.faults {
             say!("minjail: in {}, workload `{}`: {fault}", self.place(), self.workload);
         }
-        for line in String::from_utf8_lossy(&self.stderr).lines().rev().take(LINES).collect::<Vec<_>>().iter().rev() {
-            say!("minjail: it wrote: {}", escape(line.as_bytes()));
-        }
+        tell_last_words(&self.stdout, &self.stderr);
         for (index, culprit) in self.culprits.iter().take(SHOWN).enumerate() {
             let likely = if index == 0 { ", the last thing that was missing" } else { "" };
             // The workload's first program has no program that looked for it.
@@ -95,8 +95,21 @@ impl Verdict {
     }
 }
 
-/// So many last lines of standard error are told.
-const LINES: usize = 5;
+/// Tells what a program that failed wrote last: to standard error, or else to standard output, as servers do that log there.
+pub(super) fn tell_last_words(stdout: &[u8], stderr: &[u8]) {
+    let words = if stderr.trim_ascii().is_empty() { stdout } else { stderr };
+    let lines: Vec<&[u8]> = words.trim_ascii_end().split(|&byte| byte == b'\n').rev().take(LINES).collect();
+    for line in lines.iter().rev().map(|line| line.trim_ascii_end()).filter(|line| !line.is_empty()) {
+        let (shown, more) = line.split_at_checked(LONGEST).map_or((line, ""), |(shown, _)| (shown, " ..."));
+        say!("minjail: it wrote: {}{more}", escape(shown));
+    }
+}
+
+/// So many last lines of what a program wrote are told.
+const LINES: usize = 10;
+
+/// So many bytes of a line: what is written may be no text.
+const LONGEST: usize = 1000;
 
 /// So many missing paths are told.
 const SHOWN: usize = 10;
@@ -138,6 +151,7 @@ pub(super) fn try_out(
         culprits,
         unlisted,
         differing,
+        stdout: observation.stdout,
         stderr: observation.stderr,
     })
 }
