@@ -330,3 +330,30 @@ fn what_a_workload_that_fails_wrote_last_is_told() {
     let no_text = told("head -c 5000 /dev/zero | tr '\\\\0' x; exit 1");
     assert!(no_text.contains("xxx ...\n") && no_text.len() < 2000, "{no_text}");
 }
+
+/// As an FTP server does, which draws a port for each listing and file: with it no image would be the same twice.
+#[test]
+fn a_port_that_is_for_one_answer_is_not_exposed() {
+    if !support::has(&["python3"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let script = context.text("server.py");
+    let exposes = |server: &str, ports: &str| {
+        let start = "import socket, time\nat = lambda port: socket.create_server(('127.0.0.1', port))\nmain = at(18480)\nprint('up', flush=True)\n";
+        fs_err::write(&script, format!("{start}{server}")).expect("the directory is ours");
+        let probe = "{tcp: {port: 18480, send: list, contains: yes}}";
+        let workload = format!("{{run: [python3, '{script}'], ready: {{log: up}}, probes: [{probe}]}}");
+        let outcome = context
+            .outcome(&[&arguments(&context, &workload).each_ref().map(String::as_str)[..], &["--force"]].concat());
+        assert!(outcome.success().stderr.contains(&format!("; ports {ports}\n")), "{ports}");
+    };
+    let answer = "one, _ = main.accept()\none.recv(4)\n";
+    // What it opens later, and keeps, is not for one answer.
+    exposes(
+        &format!("{answer}at(18481).close()\ncontrol = at(18482)\none.send(b'yes')\ntime.sleep(60)\n"),
+        "18480/tcp, 18482/tcp",
+    );
+    // Nor is the one that was there when it was ready, also where it is for one client alone.
+    exposes(&format!("{answer}main.close()\none.send(b'yes')\ntime.sleep(60)\n"), "18480/tcp");
+}

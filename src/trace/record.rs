@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Mirrors, Searched, Touch as TracerTouch};
+use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Mirrors, Protocol, Searched, Touch as TracerTouch};
 use nix::libc::X_OK;
 
 use super::closed::Closed;
@@ -42,6 +42,8 @@ pub struct Recorder {
     /// How many there are so far.
     written: u64,
     listening: BTreeSet<Listening>,
+    /// Where a server listened when it was ready.
+    lasting: BTreeSet<Listening>,
     /// Directories that a rename may have taken away, with the device and inode that they had.
     renamed: BTreeMap<JailPath, (u64, u64)>,
     /// Where it is on this machine.
@@ -183,6 +185,7 @@ impl Recorder {
             records: BufWriter::new(records),
             written: 0,
             listening: BTreeSet::new(),
+            lasting: BTreeSet::new(),
             renamed: BTreeMap::new(),
             top: top.to_path_buf(),
             root,
@@ -222,6 +225,19 @@ impl Recorder {
         }
     }
 
+    /// A server is ready: it listens where it always does, and may begin to elsewhere.
+    pub fn is_ready(&mut self) {
+        self.lasting.clone_from(&self.listening);
+    }
+
+    /// Every question to the server was answered, and TCP ports are `open`. Such as it has drawn for one answer, as an FTP server
+    /// does for a file, are not any more, and the next time they are others.
+    pub fn has_answered(&mut self, open: &BTreeSet<u16>) {
+        let lasting = &self.lasting;
+        let is_lasting = |known: &Listening| lasting.contains(known) || open.contains(&known.port);
+        self.listening.retain(|known| known.protocol != Protocol::Tcp || is_lasting(known));
+    }
+
     /// Why the record broke off, if it did.
     pub fn failure(&mut self) -> Option<RecordError> {
         self.failure.take()
@@ -243,6 +259,9 @@ impl Recorder {
         self.keep_late()?;
         self.keep_found()?;
         self.tell_what_is_back()?;
+        for listening in std::mem::take(&mut self.listening) {
+            self.write(&Record::Listen(listening))?;
+        }
         self.write(&Record::End { ending, gaps: self.tally.gaps.clone(), records: Some(self.written + 1) })?;
         let failed = |source| RecordError::Temporary { path: self.place.clone(), source };
         let mut records = self.records.into_inner().map_err(|error| failed(error.into_error()))?;
@@ -286,10 +305,7 @@ impl Recorder {
             // Another run gets another port.
             Event::Listen { is_lasting: false, .. } => Ok(()),
             Event::Listen { port, protocol, .. } => {
-                let listening = Listening { port: *port, protocol: *protocol };
-                if self.listening.insert(listening) {
-                    self.write(&Record::Listen(listening))?;
-                }
+                self.listening.insert(Listening { port: *port, protocol: *protocol });
                 Ok(())
             }
             Event::Gap { process, gap } => self.gap(*process, *gap),

@@ -3,6 +3,7 @@
 //! The program is traced on the runner's first thread. A check that runs beside it, in its place, is traced on the
 //! attendant's: what it touches is in the same record.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::ops::ControlFlow;
@@ -133,7 +134,17 @@ impl Desk {
                 let seen = self.seen.lock().expect("nobody panics while recording");
                 yes(seen.last_event.elapsed() >= Duration::from_secs(seconds))
             }
+            Ask::Ready => self.note(Recorder::is_ready),
+            Ask::Answered => {
+                listening_ports().map_or(Answer::No, |open| self.note(|recorder| recorder.has_answered(&open)))
+            }
         }
+    }
+
+    /// Has the recorder, if there is one, note something.
+    fn note(&self, note: impl FnOnce(&mut Recorder)) -> Answer {
+        let mut seen = self.seen.lock().expect("nobody panics while recording");
+        yes(seen.recorder.as_mut().map(note).is_some())
     }
 
     /// Sends the program a signal, at once or when it has executed something; no, if it has ended.
@@ -205,6 +216,27 @@ impl Desk {
         let found = path.split(':').map(|directory| Path::new(directory).join(program)).find(|path| path.exists());
         found.unwrap_or_else(|| PathBuf::from(program))
     }
+}
+
+/// The TCP ports at which anybody listens in this network.
+fn listening_ports() -> io::Result<BTreeSet<u16>> {
+    let tables =
+        [fs_err::read_to_string("/proc/thread-self/net/tcp"), fs_err::read_to_string("/proc/thread-self/net/tcp6")];
+    match tables {
+        [Ok(four), Ok(six)] => Ok(four.lines().chain(six.lines()).filter_map(listens_at).collect()),
+        // A kernel may lack the newer protocol.
+        [Ok(four), Err(_)] => Ok(four.lines().filter_map(listens_at).collect()),
+        [Err(error), _] => Err(error),
+    }
+}
+
+/// The port of a line of `/proc/net/tcp` (`proc(5)`), if it is of a socket that takes connections.
+fn listens_at(line: &str) -> Option<u16> {
+    // `TCP_LISTEN` of `include/net/tcp_states.h`.
+    const LISTEN: &str = "0A";
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (local, _remote, state) = (fields.next()?, fields.next()?, fields.next()?);
+    (state == LISTEN).then(|| u16::from_str_radix(local.rsplit(':').next()?, 16).ok())?
 }
 
 /// True if no other try would come to more, unless somebody makes the program meanwhile.

@@ -294,6 +294,7 @@ impl<'a> Director<'a> {
         let mut was_stopped = false;
         if let Some(ready) = &workload.ready {
             if self.become_ready(ready.moment())? {
+                self.tell(&Ask::Ready);
                 faults.extend(self.health(workload)?);
                 for (index, probe) in workload.probes.iter().enumerate() {
                     let what =
@@ -301,6 +302,7 @@ impl<'a> Director<'a> {
                     faults.extend(what.map(|what| Fault::Probe { number: index + 1, what }));
                 }
                 was_stopped = !self.has_ended();
+                self.tell(&Ask::Answered);
                 let (is_told, fault) = self.stop(workload)?;
                 was_stopped &= is_told;
                 faults.extend(fault);
@@ -404,6 +406,13 @@ impl<'a> Director<'a> {
     /// Puts a question to the runner.
     pub(super) fn ask(&mut self, ask: &Ask) -> Answer {
         self.ask_until(self.deadline.max(Instant::now() + Duration::from_secs(1)), ask)
+    }
+
+    /// Tells a runner that sees where the program listens, if there still is one.
+    fn tell(&mut self, ask: &Ask) {
+        if self.is_traced && !self.seen.is_over() {
+            self.ask(ask);
+        }
     }
 
     /// Puts a question to the runner, which is answered by then or not at all.

@@ -61,6 +61,8 @@ impl Attendant {
             Ask::Check { command, seconds } if !self.exec.is_empty() => {
                 self.check(&command, Duration::from_secs(seconds))
             }
+            // An engine's network is not seen.
+            Ask::Ready | Ask::Answered => Answer::No,
             Ask::Socket(_) | Ask::File(_) | Ask::Check { .. } | Ask::Idle { .. } => {
                 Answer::Refused("nobody sees into the container".to_owned())
             }

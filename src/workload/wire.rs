@@ -105,6 +105,10 @@ pub(super) enum Ask {
     Check { command: Vec<String>, seconds: u64 },
     /// Has nothing been touched for so long?
     Idle { seconds: u64 },
+    /// The program is ready: where it listens by now is no matter of what it is asked.
+    Ready,
+    /// Every question was asked: where it listens since it was ready, and does not any more, was for one answer.
+    Answered,
 }
 
 /// What has come when nothing more is waited for.
