@@ -389,6 +389,22 @@ fn a_history_that_the_run_goes_on_with_stays_at_home() {
     assert!(!built.said.contains("was changed by the run"), "{}", built.said);
 }
 
+/// What is not named is where it is said to be, and of each kind on its own: a lock does not name what is not packed.
+#[test]
+fn many_notes_of_two_kinds() {
+    let traced = Traced::new("cat */.netrc; for file in note*; do echo x >> $file; done", |work| {
+        for number in 1..=7 {
+            write(work, &[(&format!("{number}/.netrc"), "machine x"), (&format!("note{number}"), "x")]);
+        }
+    });
+    let said = traced.build("short", &[]).said;
+    let (before, after) = said.split_once("looks like credentials").expect("there are secrets");
+    for said in [before, after] {
+        assert!(said.contains("and 2 more like these: `--json` tells all"), "{said}");
+    }
+    assert_eq!(traced.build("long", &["--json"]).said.matches(".netrc\"").count(), 7);
+}
+
 #[test]
 fn secret_variables_stay_at_home() {
     let traced = Traced::with(&["--env", "DB_PASSWORD=hunter2", "--env", "COLOUR=red"], "true", |_| {});

@@ -259,20 +259,14 @@ impl Summary {
 
     fn tell_notes(&self, text: &mut Text) {
         let mut label = "note";
-        let (mut kind, mut count, mut left_out) = (None, 0, 0);
-        for note in &self.notes {
-            let this_kind = Some(std::mem::discriminant(note));
-            count = if kind == this_kind { count + 1 } else { 1 };
-            kind = this_kind;
-            if count > SHOWN {
-                left_out += 1;
-                continue;
+        for alike in self.notes.chunk_by(|one, other| std::mem::discriminant(one) == std::mem::discriminant(other)) {
+            for note in alike.iter().take(SHOWN) {
+                text.line(label, &sentence(note));
+                label = "";
             }
-            text.line(label, &sentence(note));
-            label = "";
-        }
-        if left_out > 0 {
-            text.line("", &format!("and {left_out} more such files: see the lock"));
+            if let Some(more) = alike.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+                text.line("", &format!("and {more} more like these: `--json` tells all"));
+            }
         }
         for (gap, count) in &self.gaps {
             text.line("gap", &format!("{} ({})", gap_sentence(*gap), times(*count)));
