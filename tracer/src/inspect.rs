@@ -161,29 +161,7 @@ impl Engine<'_> {
         let Asking { task, process, .. } = asking;
         match asked {
             Asked::Path { from, address, access, follow } => {
-                let call = asking.entry.call;
-                let asks = !(call.opens() || call.changes() || call.executes());
-                let verify = !asks
-                    && address != 0
-                    && (self.may_be_moved(asking, from, access) || self.may_be_rewritten(asking, from, address));
-                let used = Use { from, access, follow, verify };
-                let led = self.path(asking, address, used)?.unwrap_or_default();
-                if !verify {
-                    return Ok(unverified(&led));
-                }
-                let path = Spelled { address, used, text: self.spelled.clone() };
-                if call.opens() {
-                    return Ok(Verdict::Verify(Raced::Opening {
-                        asking,
-                        access,
-                        led: Box::new(led),
-                        path: Some(path),
-                    }));
-                }
-                if access == Access::Execute {
-                    return Ok(Verdict::Verify(self.executing_by_path(asking, path)));
-                }
-                self.changing.push(Changing::new(path, led));
+                return self.by_path(asking, address, Use { from, access, follow, verify: false });
             }
             Asked::Inline { path, access } => {
                 self.spelled = path;
@@ -206,19 +184,12 @@ impl Engine<'_> {
                 self.gap(process, gap)?;
                 return Ok(Verdict::Refuse);
             }
-            Asked::MountNamespace | Asked::DetachedMount => {
-                let is_detached = asked == Asked::DetachedMount;
-                let expected =
-                    if is_detached { self.places.expect_detached() } else { self.places.expect_namespaces() };
-                if expected.is_err() {
+            Asked::MountNamespace => self.changes_namespaces(asking)?,
+            Asked::DetachedMount => {
+                if self.places.expect_detached().is_err() {
                     self.gap(process, Gap::MountNamespace)?;
                 }
-                if asking.entry.call.name == "setns" {
-                    let traced = self.machine.processes();
-                    self.places.enter_namespace(task, asking.entry.arguments[0] as i32, traced);
-                }
-                // What is known of a namespace that is gone says nothing of a new one, which may get its number.
-                self.unsettle(task, if is_detached { Change::Places } else { Change::Names });
+                self.unsettle(task, Change::Places);
             }
             Asked::MountSource { address, kind, flags } => {
                 if self.is_mount_source(asking, kind, flags)? {
@@ -227,15 +198,7 @@ impl Engine<'_> {
             }
             Asked::MountOptions { kind, options } => self.mount_options(asking, kind, options)?,
             Asked::MountOption { name, value } => self.mount_option(asking, name, value)?,
-            Asked::Handle { mount, address, access } => {
-                let verify = self.may_be_rewritten(asking, From::Descriptor(mount), address);
-                let led = self.handle(asking, mount, address, access)?.unwrap_or_default();
-                return Ok(if verify {
-                    Verdict::Verify(Raced::Opening { asking, access, led: Box::new(led), path: None })
-                } else {
-                    unverified(&led)
-                });
-            }
+            Asked::Handle { mount, address, access } => return self.by_handle(asking, mount, address, access),
             Asked::Probe { kind, address } => match place::probe_kind() {
                 Ok(probe) if probe == Some(kind) => {
                     let used = Use { from: From::WorkingDirectory, access: Access::Read, follow: true, verify: false };
@@ -256,6 +219,55 @@ impl Engine<'_> {
             }
         }
         Ok(Verdict::Run)
+    }
+
+    /// What a call does to what its path leads to; the path is read once more as it returns where others may rewrite it.
+    fn by_path(&mut self, asking: Asking, address: u64, used: Use) -> Result<Verdict, TraceError> {
+        let Use { from, access, .. } = used;
+        let call = asking.entry.call;
+        let asks = !(call.opens() || call.changes() || call.executes());
+        let verify = !asks
+            && address != 0
+            && (self.may_be_moved(asking, from, access) || self.may_be_rewritten(asking, from, address));
+        let used = Use { verify, ..used };
+        let led = self.path(asking, address, used)?.unwrap_or_default();
+        if !verify {
+            return Ok(unverified(&led));
+        }
+        let path = Spelled { address, used, text: self.spelled.clone() };
+        if call.opens() {
+            return Ok(Verdict::Verify(Raced::Opening { asking, access, led: Box::new(led), path: Some(path) }));
+        }
+        if access == Access::Execute {
+            return Ok(Verdict::Verify(self.executing_by_path(asking, path)));
+        }
+        self.changing.push(Changing::new(path, led));
+        Ok(Verdict::Run)
+    }
+
+    /// The same for a file handle, which lies where a path may.
+    fn by_handle(&mut self, asking: Asking, mount: i32, address: u64, access: Access) -> Result<Verdict, TraceError> {
+        let verify = self.may_be_rewritten(asking, From::Descriptor(mount), address);
+        let led = self.handle(asking, mount, address, access)?.unwrap_or_default();
+        Ok(if verify {
+            Verdict::Verify(Raced::Opening { asking, access, led: Box::new(led), path: None })
+        } else {
+            unverified(&led)
+        })
+    }
+
+    /// A task is about to make a mount namespace, or to enter one.
+    fn changes_namespaces(&mut self, asking: Asking) -> Result<(), TraceError> {
+        if self.places.expect_namespaces().is_err() {
+            self.gap(asking.process, Gap::MountNamespace)?;
+        }
+        if asking.entry.call.name == "setns" {
+            let traced = self.machine.processes();
+            self.places.enter_namespace(asking.task, asking.entry.arguments[0] as i32, traced);
+        }
+        // What is known of a namespace that is gone says nothing of a new one, which may get its number.
+        self.unsettle(asking.task, Change::Names);
+        Ok(())
     }
 
     /// `task` is about to mount or unmount something, by whatever path.

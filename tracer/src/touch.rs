@@ -4,6 +4,7 @@
 //! been. What else a call asks for is in [`inspect`](crate::inspect).
 
 use std::cell::Cell;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -27,6 +28,49 @@ use crate::{filesystem, look, memory};
 /// So many times a path may go on in another place: to one and back there is a link on the way at least, and the kernel does not follow
 /// the 41st (`path_resolution(7)`).
 const MOST_PLACES: usize = 82;
+
+/// A path that a call uses, or what is left of one, and from where it goes.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    asking: Asking,
+    used: Use,
+    place: &'a Arc<Place>,
+    from: &'a Start,
+    spelled: &'a [u8],
+    /// Through so many further places it may go.
+    turns: usize,
+}
+
+impl<'a> Way<'a> {
+    /// As what it is remembered: where the same has led, it leads again.
+    fn question(self) -> impl Hash + Copy + use<'a> {
+        let Use { access, follow, .. } = self.used;
+        let names = (self.place.names(), self.from.of(self.place), self.spelled);
+        (access, self.asking.entry.call.sets_times(), follow, names)
+    }
+
+    /// True for all of the path that the call was given.
+    fn is_whole(self) -> bool {
+        self.turns == MOST_PLACES
+    }
+}
+
+/// What is known of a way from earlier calls.
+#[derive(Clone, Copy)]
+struct Memory {
+    is_new: bool,
+    /// It has led to nothing.
+    was_missing: bool,
+    is_to_be_walked: bool,
+}
+
+/// How far a path has come.
+enum Reached {
+    /// Its end, and which, if that is to be opened or verified; or as far as it can be gone.
+    End(Option<Led>),
+    /// The task stands elsewhere by now, where the path leads elsewhere.
+    Start,
+}
 
 impl Engine<'_> {
     /// A path that is known by other means than the task's spelling; it has no links.
@@ -60,145 +104,83 @@ impl Engine<'_> {
 
     /// Walks `self.spelled` and tells where it leads, unless that is known. Gives it back if that is to be opened or verified.
     pub(crate) fn touch(&mut self, asking: Asking, used: Use) -> Result<Option<Led>, TraceError> {
-        match self.start(asking.task, used.from) {
-            Ok((place, from)) => self.touch_from(asking, used, &place, &from, MOST_PLACES),
-            Err(errno) => self.hidden(asking.process, errno).map(|()| None),
+        loop {
+            let (place, from) = match self.start(asking.task, used.from) {
+                Ok(start) => start,
+                Err(errno) => return self.hidden(asking.process, errno).map(|()| None),
+            };
+            let spelled = std::mem::take(&mut self.spelled);
+            let way = Way { asking, used, place: &place, from: &from, spelled: &spelled, turns: MOST_PLACES };
+            let reached = self.go(way);
+            self.spelled = spelled;
+            match reached? {
+                Reached::Start => {}
+                Reached::End(led) => return Ok(led),
+            }
         }
     }
 
-    /// The same from where that starts, through so many further places.
-    fn touch_from(
-        &mut self,
-        asking: Asking,
-        used: Use,
-        place: &Arc<Place>,
-        from: &Start,
-        turns: usize,
-    ) -> Result<Option<Led>, TraceError> {
-        let Asking { task, process, entry, .. } = asking;
-        let spelled = std::mem::take(&mut self.spelled);
-        let Use { access, follow, verify, .. } = used;
-        let (mut led, mut has_moved) = (None, false);
-        let sets_times = entry.call.sets_times();
-        let way = (place.names(), from.of(place), spelled.as_slice());
-        let question = (access, sets_times, follow, way);
-        let (mut change, mut is_remote) = (Change::of(&entry, access), false);
-        // Both paths of a call that moves something belong together.
-        let is_new = self.known.is_new(question) || entry.call.moves();
-        let was_missing = !is_new && self.known.was_missing(question);
-        // What is executed has an interpreter, which may be another one by now, and what was there may be made anew.
-        let is_asked = verify
-            || matches!(access, Access::Enter | Access::Execute)
-            || access.makes()
-            // Others may be about to do the same, and are to know of it.
-            || (access == Access::Remove && !self.machine.is_single());
-        if is_new || was_missing || is_asked {
-            let walked;
-            (walked, has_moved) = self.walk(asking, used, place, from, &spelled);
+    /// Goes a way to its end, and keeps in mind what the call may change there.
+    fn go(&mut self, way: Way<'_>) -> Result<Reached, TraceError> {
+        let Way { asking, used, place, from, spelled, .. } = way;
+        let (mut change, mut is_remote) = (Change::of(&asking.entry, used.access), false);
+        let mut reached = Reached::End(None);
+        let memory = self.remembered(way);
+        if memory.is_to_be_walked {
+            let (mut walked, has_moved) = self.walk(way);
             if self.walker.is_waiting() {
-                if is_new {
-                    self.known.forget(question);
+                if memory.is_new {
+                    self.known.forget(way.question());
                 }
-                self.spelled = spelled;
-                return Ok(None);
+                return Ok(reached);
             }
-            let Walked { walk, is_personal, stop, onward } = walked;
-            if let Some((next, Onward { at, from, spelled: rest })) = self.next(asking, place, &walk, stop, onward) {
-                self.known.forget(question);
-                let Some(turns) = turns.checked_sub(1) else {
-                    self.spelled = spelled;
-                    return Ok(None);
-                };
-                let walk = Walk { found: Found::There(Box::new(at)), ..walk };
-                self.tell_touch(asking, place, Access::Look, &spelled, &walk)?;
-                self.spelled = rest;
-                let led = self.touch_from(asking, used, &next, &Start::Directory(from), turns);
-                self.spelled = spelled;
-                return led;
+            if let Some((next, onward)) = self.next(asking, place, &walked.walk, walked.stop, walked.onward.take()) {
+                return self.cross(way, walked.walk, &next, onward);
             }
-            // Another call may go further by the same path.
-            let is_personal = is_personal || stop == Some(Blocked::Refused);
-            if goes_elsewhere(&entry, access, stop) {
-                // From there on, its places may be such as no path leads to.
-                self.places.distrust();
-                match self.behind_door(asking, place, &walk.end) {
-                    Some((behind, _)) if stop == Some(Blocked::Elsewhere { goes_on: false }) => {
-                        self.at_door(asking, &behind, access)?;
-                    }
-                    _ => self.gap(process, Gap::MountNamespace)?,
-                }
-            }
-            let is_missing = matches!(walk.found, Found::Missing);
-            if is_missing || was_missing {
-                self.known.note_missing(question, is_missing);
-            }
-            is_remote = place.is_remote(&walk.end);
-            if access == Access::Remove && is_link(&walk.found) {
+            if used.access == Access::Remove && is_link(&walked.walk.found) {
                 change = Some(Change::Names);
             }
-            // A path that goes on behind a file is no more than a look at that file, and a link that is not followed is no program
-            // (execveat(2), ELOOP).
-            let is_look = matches!(stop, Some(Blocked::NoDirectory | Blocked::Elsewhere { .. } | Blocked::Refused))
-                || (access == Access::Execute && is_link(&walk.found));
-            let access = if is_look { Access::Look } else { access };
-            let stat = if let Found::There(stat) = &walk.found { Some(&**stat) } else { None };
-            let is_contended = names(access) && !self.machine.is_single() && self.contend(asking, &walk.end);
-            led = (verify || entry.call.opens()).then(|| Led {
-                stands: Stands::of(&walk.found),
-                start: from.opened().to_vec(),
-                is_contended,
-                ..Led::to(walk.end.clone(), stat, is_personal, &entry)
-            });
-            // What waits for others is asked about each time.
-            let waits = led.as_ref().is_some_and(|led| led.waits);
-            if is_personal || waits {
-                self.known.forget(question);
-            }
-            // Nobody gets to where no directory is, and by another root nobody gets anywhere.
-            if entry.call.name == "chdir" && (!is_nowhere(&walk.found, stop) || self.known.are_names_changing()) {
-                self.entering(asking, &walk.end)?;
-            }
-            let tell = if is_personal {
-                self.known.is_new((access, sets_times, follow, spelled.as_slice(), task, walk.end.as_slice()))
-            } else if waits {
-                self.known.is_new(("waits", question))
-            } else {
-                is_new || (was_missing && !is_missing)
-            };
-            // What was made and removed may be made anew.
-            self.telling.is_repeated = !tell && is_missing && access.makes();
-            if tell || self.telling.is_repeated {
-                self.tell_touch(asking, place, access, &spelled, &walk)?;
-                self.telling.is_repeated = false;
-                if std::mem::take(&mut self.telling.again) {
-                    self.known.forget(question);
-                }
-            }
-            if access == Access::Execute {
-                self.executing(asking, place, &walk)?;
-            }
+            is_remote = place.is_remote(&walked.walk.end);
+            let led = self.arrive(way, memory, &walked)?;
+            reached = if has_moved { Reached::Start } else { Reached::End(led) };
         }
         if matches!(from, Start::WorkingDirectory) && !spelled.starts_with(b"/") {
-            self.relative(asking, used, place, &spelled)?;
+            self.relative(asking, used, place, spelled)?;
         }
-        self.uses(asking, used, place, from.of(place), &spelled);
-        self.spelled = spelled;
+        self.uses(asking, used, place, from.of(place), spelled);
         if is_remote && change == Some(Change::Names) {
             self.races.uses.change_remote();
         }
         if let Some(change) = change {
-            self.unsettle(task, change);
+            self.unsettle(asking.task, change);
         }
-        if has_moved { self.touch(asking, used) } else { Ok(led) }
+        Ok(reached)
     }
 
-    /// Walks `spelled`; true if the task has moved meanwhile, so that it leads somewhere else.
-    fn walk(&mut self, asking: Asking, used: Use, place: &Place, from: &Start, spelled: &[u8]) -> (Walked, bool) {
+    /// What is known of a way that was gone before.
+    fn remembered(&mut self, way: Way<'_>) -> Memory {
+        let (entry, access) = (&way.asking.entry, way.used.access);
+        // Both paths of a call that moves something belong together.
+        let is_new = self.known.is_new(way.question()) || entry.call.moves();
+        let was_missing = !is_new && self.known.was_missing(way.question());
+        // What is executed has an interpreter, which may be another one by now, and what was there may be made anew.
+        let is_asked = way.used.verify
+            || matches!(access, Access::Enter | Access::Execute)
+            || access.makes()
+            // Others may be about to do the same, and are to know of it.
+            || (access == Access::Remove && !self.machine.is_single());
+        Memory { is_new, was_missing, is_to_be_walked: is_new || was_missing || is_asked }
+    }
+
+    /// Walks it; true if the task has moved meanwhile, so that it leads somewhere else.
+    fn walk(&mut self, way: Way<'_>) -> (Walked, bool) {
+        let Way { asking, used, place, from, spelled, .. } = way;
         let Asking { task, process, entry, .. } = asking;
         let (asker, settled) = (Asker { process, task, place }, self.known.is_settled());
         let mut has_moved = false;
         let mut walked = self.walker.walk(asker, from.of(place), spelled, used.follow, settled);
-        let is_remembered = settled && !matches!(used.from, From::Root(_)) && from.is_in(place, spelled);
+        let is_remembered =
+            settled && way.is_whole() && !matches!(used.from, From::Root(_)) && from.is_in(place, spelled);
         if is_remembered && matches!(walked.walk.found, Found::Missing) {
             has_moved = self.has_moved(task, place);
             // That took its time, and what is missing may be made at any moment: the last look is the nearest to the call.
@@ -209,6 +191,89 @@ impl Engine<'_> {
             walked = walked.kept_to(resolve, from.of(place), spelled);
         }
         (walked, has_moved)
+    }
+
+    /// The same way from where it has left its place, at the end of `walk`.
+    fn cross(&mut self, way: Way<'_>, walk: Walk, next: &Arc<Place>, onward: Onward) -> Result<Reached, TraceError> {
+        self.known.forget(way.question());
+        let Some(turns) = way.turns.checked_sub(1) else { return Ok(Reached::End(None)) };
+        let Onward { at, from, spelled } = onward;
+        let walk = Walk { found: Found::There(Box::new(at)), ..walk };
+        self.tell_touch(way.asking, way.place, Access::Look, way.spelled, &walk)?;
+        self.go(Way { place: next, from: &Start::Directory(from), spelled: &spelled, turns, ..way })
+    }
+
+    /// Tells of what stands at the end of a way, and prepares for what the call does there.
+    fn arrive(&mut self, way: Way<'_>, memory: Memory, walked: &Walked) -> Result<Option<Led>, TraceError> {
+        let Way { asking, used, place, .. } = way;
+        let Walked { walk, stop, .. } = walked;
+        // Another call may go further by the same path than one that was refused.
+        let is_personal = walked.is_personal || *stop == Some(Blocked::Refused);
+        if goes_elsewhere(&asking.entry, used.access, *stop) {
+            self.elsewhere(way, walk, *stop)?;
+        }
+        let is_missing = matches!(walk.found, Found::Missing);
+        if is_missing || memory.was_missing {
+            self.known.note_missing(way.question(), is_missing);
+        }
+        let access = if is_look(used.access, walk, *stop) { Access::Look } else { used.access };
+        let led = self.led(way, access, walk, is_personal);
+        let waits = led.as_ref().is_some_and(|led| led.waits);
+        // What waits for others is asked about each time.
+        if is_personal || waits {
+            self.known.forget(way.question());
+        }
+        // Nobody gets to where no directory is, and by another root nobody gets anywhere.
+        if asking.entry.call.name == "chdir" && (!is_nowhere(&walk.found, *stop) || self.known.are_names_changing()) {
+            self.entering(asking, &walk.end)?;
+        }
+        let is_told = if is_personal {
+            let (sets_times, task) = (asking.entry.call.sets_times(), asking.task);
+            !self.known.is_new((access, sets_times, used.follow, way.spelled, task, walk.end.as_slice()))
+        } else if waits {
+            !self.known.is_new(("waits", way.question()))
+        } else {
+            !memory.is_new && (!memory.was_missing || is_missing)
+        };
+        // What was made and removed may be made anew.
+        self.telling.is_repeated = is_told && is_missing && access.makes();
+        if !is_told || self.telling.is_repeated {
+            self.tell_touch(asking, place, access, way.spelled, walk)?;
+            self.telling.is_repeated = false;
+            if std::mem::take(&mut self.telling.again) {
+                self.known.forget(way.question());
+            }
+        }
+        if access == Access::Execute {
+            self.executing(asking, place, walk)?;
+        }
+        Ok(led)
+    }
+
+    /// A path goes on behind a door that leads to what no path of the tracer's leads to.
+    fn elsewhere(&mut self, way: Way<'_>, walk: &Walk, stop: Option<Blocked>) -> Result<(), TraceError> {
+        let Way { asking, used, place, .. } = way;
+        // From there on, its places may be such as no path leads to.
+        self.places.distrust();
+        match self.behind_door(asking, place, &walk.end) {
+            Some((behind, _)) if stop == Some(Blocked::Elsewhere { goes_on: false }) => {
+                self.at_door(asking, &behind, used.access)
+            }
+            _ => self.gap(asking.process, Gap::MountNamespace),
+        }
+    }
+
+    /// Where a way has led, if that is to be opened or verified.
+    fn led(&mut self, way: Way<'_>, access: Access, walk: &Walk, is_personal: bool) -> Option<Led> {
+        let entry = &way.asking.entry;
+        let is_contended = names(access) && !self.machine.is_single() && self.contend(way.asking, &walk.end);
+        let stat = if let Found::There(stat) = &walk.found { Some(&**stat) } else { None };
+        (way.used.verify || entry.call.opens()).then(|| Led {
+            stands: Stands::of(&walk.found),
+            start: way.from.opened().to_vec(),
+            is_contended,
+            ..Led::to(walk.end.clone(), stat, is_personal, entry)
+        })
     }
 
     pub(crate) fn tell_touch(
@@ -328,6 +393,13 @@ fn goes_elsewhere(entry: &Entry, access: Access, stop: Option<Blocked>) -> bool 
         Some(Blocked::Elsewhere { goes_on }) => goes_on || access != Access::Look || entry.call.opens(),
         _ => false,
     }
+}
+
+/// True if a call that is about to do more comes to no more than a look: a path that goes on behind a file is one at that file, and a
+/// link that is not followed is no program (execveat(2), ELOOP).
+fn is_look(access: Access, walk: &Walk, stop: Option<Blocked>) -> bool {
+    matches!(stop, Some(Blocked::NoDirectory | Blocked::Elsewhere { .. } | Blocked::Refused))
+        || (access == Access::Execute && is_link(&walk.found))
 }
 
 /// True for what makes a name, or takes it away.
