@@ -4,6 +4,7 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 
+use nix::sys::signal::Signal;
 use support::docker::Docker;
 use support::podman::Podman;
 use support::{Outcome, TestContext, has, minjail, needs_root, outcome_of, text};
@@ -86,6 +87,45 @@ fn a_server_in_bubblewrap() {
     let tree = format!("rootfs:{}", context.text("tree"));
     context.outcome(&["build", "busybox-httpd", "-q", "-o", &tree, "--verify-with", "bwrap"]).success();
     assert!(context.path("tree/bin/busybox").exists() || context.path("tree/usr/bin/busybox").exists());
+}
+
+/// A container goes on without its client, and holds what its program writes to: whoever ends minjail ends it too.
+#[test]
+fn a_container_ends_with_minjail() {
+    if !needs_root("runc") || !has(&["runc", "/bin/busybox"]) {
+        return;
+    }
+    for (signal, ending) in [(Signal::SIGTERM, Some(128 + 15)), (Signal::SIGKILL, None)] {
+        let context = TestContext::new();
+        fs_err::create_dir_all(context.path("tree/bin")).unwrap();
+        fs_err::copy("/bin/busybox", context.path("tree/bin/busybox")).unwrap();
+        let file = context.text("app.yaml");
+        // No other process of the machine has this number among its words.
+        let seconds = format!("1{:06}", std::process::id());
+        let run = format!("run: [/bin/busybox, sleep, '{seconds}'], ready: {{after: 50}}");
+        fs_err::write(&file, format!("workloads: {{main: {{{run}}}}}\n")).unwrap();
+        let sleeps = || {
+            let processes = fs_err::read_dir("/proc").unwrap().filter_map(Result::ok);
+            let line = |process: fs_err::DirEntry| fs_err::read(process.path().join("cmdline")).unwrap_or_default();
+            let wanted = format!("/bin/busybox\0sleep\0{seconds}\0");
+            processes.map(line).any(|line| line == wanted.as_bytes())
+        };
+        let until = |is: bool| {
+            let end = std::time::Instant::now() + std::time::Duration::from_secs(40);
+            while sleeps() != is {
+                assert!(std::time::Instant::now() < end, "{signal}: is it there? {}", !is);
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+        };
+        let tree = format!("rootfs:{}", context.text("tree"));
+        let mut minjail = std::process::Command::new(minjail());
+        let arguments = ["verify", &tree, "-p", &file, "--verify-with", "runc"];
+        let mut minjail = minjail.args(arguments).env("TMPDIR", context.work()).spawn().unwrap();
+        until(true);
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(minjail.id().cast_signed()), signal).unwrap();
+        until(false);
+        assert_eq!(minjail.wait().unwrap().code(), ending);
+    }
 }
 
 /// By what it ends with, nobody can tell whether that was its program.

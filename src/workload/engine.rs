@@ -7,7 +7,12 @@
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, Signal};
 
 use super::desk::{attend, exchange, is_open, yes};
 use super::neighbour::{self, last_words};
@@ -24,12 +29,16 @@ pub(super) fn in_engine(order: &Order, stream: &UnixStream, engine: &Engine) -> 
     let network = if order.private_network { Namespaces::network() } else { Ok(Namespaces::default()) };
     hello(stream, &network.map_err(RunError::Speak)?)?;
     let failed = |source| RunError::SetUp { what: format!("`{}`", engine.command[0]), source };
-    let mut child = Command::new(&engine.command[0]).args(&engine.command[1..]).spawn().map_err(failed)?;
-    let attendant = Attendant {
+    let mut client = Command::new(&engine.command[0]);
+    client.args(&engine.command[1..]);
+    jail::tie(&mut client, || ());
+    let mut child = client.spawn().map_err(failed)?;
+    let attendant = Arc::new(Attendant {
         client: i32::try_from(child.id()).expect("the kernel's ids are ints"),
         kill: engine.kill.clone(),
         exec: engine.exec.clone(),
-    };
+    });
+    end_in_order(&attendant).map_err(|errno| failed(errno.into()))?;
     let reader = stream.try_clone().map_err(RunError::Speak)?;
     let mut writer = stream.try_clone().map_err(RunError::Speak)?;
     // It ends with this process.
@@ -39,6 +48,21 @@ pub(super) fn in_engine(order: &Order, stream: &UnixStream, engine: &Engine) -> 
         Some(signal) => Ending::Killed(signal),
         None => Ending::Exited(status.code().unwrap_or_default()),
     })
+}
+
+/// Sees to it that this process goes after the container, and not before it, which would go on: a signal is the container's end,
+/// and so is the end of the director, of which the attendant hears.
+fn end_in_order(attendant: &Arc<Attendant>) -> Result<(), Errno> {
+    let signals: SigSet = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM].into_iter().collect();
+    signals.thread_block()?;
+    set_pdeathsig(None)?;
+    let attendant = Arc::clone(attendant);
+    std::thread::spawn(move || {
+        while signals.wait().is_ok() {
+            attendant.answer(Ask::Kill);
+        }
+    });
+    Ok(())
 }
 
 /// Answers the director.
@@ -53,7 +77,11 @@ impl Attendant {
     fn answer(&self, ask: Ask) -> Answer {
         match ask {
             Ask::Signal(number) => self.signal(number),
-            Ask::Kill => self.signal(libc::SIGKILL),
+            Ask::Kill => match self.signal(libc::SIGKILL) {
+                // There may be no container yet, and then there is to be none.
+                Answer::No => yes(send_signal(self.client, libc::SIGKILL)),
+                killed => killed,
+            },
             Ask::Exchange { port, send, until, milliseconds } => {
                 exchange(port, send.as_bytes(), &until, Duration::from_millis(milliseconds))
             }
