@@ -349,6 +349,27 @@ fn a_link_in_a_loop_that_was_listed() {
     }
 }
 
+/// Where nothing can be looked at, since another thread has put a file in the place of a directory, is nothing; what the run has put
+/// there since was not there.
+#[test]
+fn what_was_made_where_nobody_could_look() {
+    let script = "cat f/x; rm f; mkdir f; echo new > f/x; true";
+    let traced = Traced::new(script, |work| lay_out(work, &["f=old"]));
+    // As the tracer tells it if it has taken `f` for a directory.
+    let path = traced.context.path("app.trace/trace.jsonl");
+    let text = fs_err::read_to_string(&path).expect("there is a trace");
+    let lines = text.lines().map(|line| {
+        let mut record: serde_json::Value = serde_json::from_str(line).expect("each line is a record");
+        if record["spelled"] == "f/x" && record["made"] != true {
+            record["path"] = traced.context.text("work/f/x").into();
+            record["found"] = serde_json::json!({"unknown": "ENOTDIR"});
+        }
+        format!("{record}\n")
+    });
+    fs_err::write(&path, lines.collect::<String>()).expect("it is ours");
+    assert_eq!(everything(&traced.into_built().at(""), Path::new("")), ["f=old"]);
+}
+
 /// Directories and links that a listing has shown are in the image as they were, whatever stands there later.
 #[test]
 fn directories_and_links_that_were_listed() {

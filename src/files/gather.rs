@@ -143,8 +143,10 @@ impl<'a> Gathered<'a> {
 
     /// True if what is at `path` by now is there because the runs have made it, or have moved a directory there.
     pub(super) fn is_made(&self, path: &JailPath) -> bool {
-        let known = path.upwards().find(|at| self.paths.contains_key(at) || self.made.contains(at));
-        known.is_some_and(|at| !self.paths.contains_key(&at)) || self.is_displaced(path)
+        let is_found =
+            |at: &JailPath| self.paths.get(at).is_some_and(|touched| matches!(touched.first.found, Found::There(_)));
+        let known = path.upwards().find(|at| is_found(at) || self.made.contains(at));
+        known.is_some_and(|at| !is_found(&at)) || self.is_displaced(path)
     }
 
     /// True if a rename may have put another directory at `path`, or at one above.

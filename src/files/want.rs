@@ -108,7 +108,8 @@ impl Wants<'_> {
             // What nobody may look at cannot be packed; of the way to it, as much as can be seen is.
             // A link of a loop is told of as one on the way.
             let is_link = touched.first.found == Found::Unknown(LOOP.to_owned());
-            let seen = path.upwards().skip(usize::from(is_link)).find(|path| matches!(root.facts(path), Ok(Some(_))));
+            let is_seen = |path: &JailPath| matches!(root.facts(path), Ok(Some(_))) && !self.gathered.is_made(path);
+            let seen = path.upwards().skip(usize::from(is_link)).find(is_seen);
             if let Some(seen) = seen {
                 self.add(&seen, touched, &What::AsIs);
             }
