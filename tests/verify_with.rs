@@ -145,6 +145,33 @@ fn an_engine_that_starts_nothing_is_told_from_an_image_that_fails() {
     failed.assert_refused(3, &["it wrote: runc run failed: no cgroups", "see that runc works by itself"]);
 }
 
+/// docker loads all of an archive, and says nothing of which is meant: another one might be verified.
+#[test]
+fn one_of_several_images_in_docker() {
+    if !needs_root("dockerd") || !has(&["dockerd"]) {
+        return;
+    }
+    let (context, docker) = (TestContext::new(), Docker::start());
+    let tell = |arguments: &[&str]| {
+        outcome_of(std::process::Command::new("docker").args(arguments).env("DOCKER_HOST", docker.address())).success()
+    };
+    let file = context.text("app.yaml");
+    for word in ["one", "two"] {
+        let expect = format!("expect: {{stdout: {{contains: {word}}}}}");
+        fs_err::write(&file, format!("workloads: {{main: {{run: [/bin/echo, {word}], {expect}}}}}\n")).unwrap();
+        let image = format!("docker-archive:{}:{word}:1", context.text(word));
+        context.outcome(&["build", &file, "-q", "-o", &image]).success();
+        tell(&["load", "--input", &context.text(word)]);
+    }
+    let both = context.text("both.tar");
+    tell(&["save", "--output", &both, "one:1", "two:1"]);
+    tell(&["rmi", "one:1", "two:1"]);
+    let arguments = ["verify", &format!("docker-archive:{both}:one:1"), "-p", &file, "--verify-with", "docker"];
+    let refused = outcome_of(context.minjail(&arguments).env("DOCKER_HOST", docker.address()));
+    refused.assert_refused(125, &["`docker` reads all images of", "`minjail unpack` writes one of them"]);
+    assert_eq!(tell(&["images", "--all", "--quiet"]).text(), "", "nothing is left in the store");
+}
+
 /// Equal images have one ID, and what minjail builds again is equal.
 #[test]
 fn an_image_that_an_engine_had_before_stays() {

@@ -117,12 +117,20 @@ impl Tool {
             return Err(failed(&format!("{program} {}", arguments.join(" ")), &output));
         }
         let said = String::from_utf8_lossy(&output.stdout);
-        let name = said.trim().lines().last().unwrap_or_default();
-        let name = name.rsplit(": ").next().unwrap_or(name).to_owned();
+        let names: Vec<&str> = said.trim().lines().map(|line| line.rsplit(": ").next().unwrap_or(line)).collect();
         let after = self.store()?;
-        let forget = before.restore(&after, &name).into_iter().map(|words| [&[program], &words[..]].concat());
-        let forget = forget.map(|words| words.into_iter().map(str::to_owned).collect()).collect();
-        Ok(Loaded { tool: self, name, forget })
+        let forget = names.iter().flat_map(|name| before.restore(&after, name));
+        let forget =
+            forget.map(|words| [&[program], &words[..]].concat().into_iter().map(str::to_owned).collect()).collect();
+        let loaded = Loaded { tool: self, name: (*names.last().unwrap_or(&"")).to_owned(), forget };
+        // docker takes all that there are, and cannot be told which is meant.
+        if names.iter().map(|name| after.id(name)).collect::<BTreeSet<_>>().len() > 1 {
+            return Err(Failure::usage(format!(
+                "`{program}` reads all images of `{image}`, and one is to be verified"
+            ))
+            .hint("`minjail unpack` writes one of them into an archive of its own"));
+        }
+        Ok(loaded)
     }
 
     /// What the tool has.
@@ -301,10 +309,15 @@ impl Store {
         store
     }
 
+    /// The ID of an image that the tool calls by it or by a name.
+    fn id<'a>(&'a self, called: &'a str) -> &'a str {
+        self.names.get(called).map_or(bare(called), String::as_str)
+    }
+
     /// What to tell the tool, so that its store is again as this one, where `after` is what it is with the image that was loaded
     /// as `loaded`, an ID or a name: names lead where they led before, and an image that was there stays.
     fn restore<'a>(&'a self, after: &'a Self, loaded: &'a str) -> Vec<Vec<&'a str>> {
-        let id = after.names.get(loaded).map_or(bare(loaded), String::as_str);
+        let id = after.id(loaded);
         let has_name = self.names.values().any(|other| other == id);
         let mut all = Vec::new();
         for name in after.names.iter().filter_map(|(name, other)| (other == id).then_some(name)) {
