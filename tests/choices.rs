@@ -439,6 +439,30 @@ fn files_of_the_machine_that_the_run_has_removed() {
     assert!(fs_err::symlink_metadata(context.path("tree/etc/resolv.conf")).is_err(), "the run has made that");
 }
 
+/// By its number a machine is known on the network, and two containers of one image are not one machine of the person who built it.
+#[test]
+fn the_machine_s_number_stays_at_home() {
+    if !needs_root("an /etc of its own") {
+        return;
+    }
+    let context = TestContext::new();
+    let number = "0123456789abcdef0123456789abcdef\n";
+    fs_err::write(context.path("id"), number).expect("the directory is ours");
+    let script =
+        "set -e; cp -a /etc \"$1\"; rm -f \"$1/machine-id\"; cp \"$4\" \"$1/machine-id\"; mount --bind \"$1\" /etc
+        \"$0\" trace -q -t \"$2\" -- cat /etc/machine-id
+        \"$0\" build -q -t \"$2\" --allow-secret /etc/machine-id -o \"rootfs:$3.allowed\"
+        exec \"$0\" build -q -t \"$2\" -o \"rootfs:$3\"";
+    let mut command = context.command("unshare");
+    command.args(["-m", "sh", "-c", script]).arg(support::minjail());
+    command.args([context.text("etc"), context.text("app.trace"), context.text("tree"), context.text("id")]);
+    outcome_of(&mut command).success();
+    let packed = fs_err::read_to_string(context.path("tree/etc/machine-id")).expect("it is packed");
+    assert!(packed != number && packed.trim_end().len() == 32, "{packed}");
+    let allowed = fs_err::read_to_string(context.path("tree.allowed/etc/machine-id")).expect("it is packed");
+    assert_eq!(allowed, number);
+}
+
 #[test]
 fn password_hashes_stay_at_home() {
     if !needs_root("/etc/shadow") {

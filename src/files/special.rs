@@ -21,6 +21,12 @@ const PLACEHOLDERS: [(&[u8], &[u8]); 4] = [
     (b"/etc/mtab", b""),
 ];
 
+/// Where a machine has the number by which it is known: "confidential", and of one machine alone (`machine-id(5)`).
+const MACHINE_IDS: [&[u8]; 2] = [b"/etc/machine-id", b"/var/lib/dbus/machine-id"];
+
+/// What images have in its place, all the same one: clients of D-Bus fail where there is none. As text it says `minjail`.
+const NO_MACHINE: &[u8] = b"6d696e6a61694c0080006d696e6a6169\n";
+
 const LD_CACHE: &[u8] = b"/etc/ld.so.cache";
 
 /// True for a file that images get in a form of minjail's own: what a runtime supplies, accounts, the loader's cache.
@@ -28,6 +34,7 @@ pub fn is_minjails(path: &JailPath) -> bool {
     let bytes = path.as_bytes();
     PLACEHOLDERS.iter().any(|(known, _)| *known == bytes)
         || accounts::FILES.iter().any(|(known, _)| *known == bytes)
+        || MACHINE_IDS.contains(&bytes)
         || bytes == LD_CACHE
 }
 
@@ -76,6 +83,9 @@ pub(super) fn replace(
     }
     // An image's accounts are the image's: nobody of the machine at hand is among them.
     let from_host = trace.runs.iter().any(|run| !run.header.is_in_jail());
+    if from_host {
+        replace_machine_ids(files, policy, &trace.store, root)?;
+    }
     let choice = if from_host { policy.accounts } else { Accounts::Full };
     let kept = kept(files, trace, root, choice)?;
     replace_accounts(files, &kept, policy, &trace.store, root, notes)?;
@@ -83,6 +93,26 @@ pub(super) fn replace(
     if is_file(&cache, files, root)? || was_file(&cache, files, root)? {
         let bytes = ld_cache(&cache, files, &trace.store, root)?;
         make(files, &cache, bytes);
+    }
+    Ok(())
+}
+
+/// An empty one, or one that says that there is none yet, is no machine's.
+fn replace_machine_ids(
+    files: &mut FileSet,
+    policy: &Policy,
+    store: &BTreeMap<String, PathBuf>,
+    root: &Root,
+) -> Result<(), FilesError> {
+    for name in MACHINE_IDS.map(JailPath::literal) {
+        let path = end(&name, files, root)?;
+        let is_allowed = [&name, &path].into_iter().any(|path| policy.allowed_secrets.contains(path));
+        if !is_allowed && was_file(&path, files, root)? {
+            let id = content(&path, files, store, root)?;
+            if id.trim_ascii().len() == 32 && id.trim_ascii().iter().all(u8::is_ascii_hexdigit) {
+                make(files, &path, NO_MACHINE.to_vec());
+            }
+        }
     }
     Ok(())
 }
