@@ -38,6 +38,17 @@ fn a_server_that_ends_by_itself() {
     build(&context, "{run: 'echo up; sleep 0.3', ready: {log: up}, probes: [{command: 'sleep 1'}]}").success();
 }
 
+/// A file that was there before, as one that an earlier run has left, does not say that a server is ready.
+#[test]
+fn a_file_that_was_there_before() {
+    let context = TestContext::new();
+    let file = context.text("pid");
+    fs_err::write(&file, "1").expect("the directory is ours");
+    let server = |run: &str| format!("{{run: '{run}', timeout: 5, ready: {{file: '{file}'}}}}");
+    fails(&build(&context, &server("sleep 100")), "was there before it started, and has not been changed");
+    build(&context, &server(&format!("sleep 0.3; echo 2 > {file}; exec sleep 100"))).success();
+}
+
 /// An engine ends with a container's first process all that it has left, so nothing of that may answer for it.
 #[test]
 fn a_server_that_goes_on_in_the_background() {

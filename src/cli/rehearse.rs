@@ -16,7 +16,7 @@ use super::status::may_leave_network;
 use super::trace::{credentials, lexical, machine, own_credentials};
 use crate::jail::{self, Base, Jail};
 use crate::path::{JailPath, escape};
-use crate::profile::{Network, Workload};
+use crate::profile::{Moment, Network, Ready, Workload};
 use crate::publish::Scratch;
 use crate::root::Root;
 use crate::trace::Header;
@@ -142,6 +142,10 @@ impl<'a> Rehearsal<'a> {
             place,
             private_network,
             state: self.workload.state.iter().map(PathBuf::from).collect(),
+            awaited: match self.workload.ready.as_ref().map(Ready::moment) {
+                Some(Moment::File(path)) => Some(PathBuf::from(path)),
+                _ => None,
+            },
             grace: self.workload.grace.0,
             scratch: scratch.path().to_path_buf(),
         };

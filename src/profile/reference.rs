@@ -155,7 +155,12 @@ const FIELDS: &[Field] = &[
     ),
     may("ready", "port", PORT, "It listens at this TCP port. The tracer sees it; nothing is polled."),
     may("ready", "socket", Form::Text, "It has bound and accepts connections at this unix socket."),
-    may("ready", "file", Form::Text, "There is a file at this path."),
+    may(
+        "ready",
+        "file",
+        Form::Text,
+        "There is a file at this path that was not there before, or has been changed since.",
+    ),
     may("ready", "log", Form::Text, "It has written this to standard output or standard error."),
     may("ready", "http", Form::Section("http"), "It answers this request as expected."),
     may(

@@ -24,6 +24,7 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use nix::unistd::Pid;
 
 use super::answer::is_whole;
+use super::awaited::Awaited;
 use super::runner::opened;
 use super::stream::{MOST, too_much};
 use super::tell::Teller;
@@ -44,6 +45,8 @@ pub(super) struct Desk {
     program: AtomicI32,
     /// A signal that the program gets as soon as it has; 0 if there is none.
     owed: AtomicI32,
+    /// The file by which the program shows that it is ready, if there is one.
+    awaited: Option<Awaited>,
     writer: Mutex<UnixStream>,
     seen: Mutex<Seen>,
 }
@@ -64,6 +67,7 @@ impl Desk {
         is_confined: bool,
         stream: &UnixStream,
         recorder: Option<Recorder>,
+        awaited: Option<Awaited>,
     ) -> io::Result<Self> {
         let (teller, last_event) = (Teller::new(is_confined), Instant::now());
         Ok(Self {
@@ -71,6 +75,7 @@ impl Desk {
             is_confined,
             program: AtomicI32::new(0),
             owed: AtomicI32::new(0),
+            awaited,
             writer: Mutex::new(stream.try_clone()?),
             seen: Mutex::new(Seen { recorder, teller, last_event, broken: None }),
         })
@@ -128,7 +133,7 @@ impl Desk {
             }
             Ask::Port(port) => yes(is_open(port)),
             Ask::Socket(path) => yes(is_taken(Path::new(&path))),
-            Ask::File(path) => yes(Path::new(&path).exists()),
+            Ask::File => self.awaited.as_ref().map_or(Answer::No, Awaited::shows),
             Ask::Check { command, seconds } => self.check(&command, Duration::from_secs(seconds)),
             Ask::Idle { seconds } => {
                 let seen = self.seen.lock().expect("nobody panics while recording");
@@ -346,7 +351,7 @@ mod tests {
             leads_group: false,
             parent_death_signal: 0,
         };
-        let desk = Desk::new(&command, false, &near, None).unwrap();
+        let desk = Desk::new(&command, false, &near, None, None).unwrap();
         let check = Ask::Check { command: vec!["/bin/true".to_owned()], seconds: 1 };
         assert!(matches!(desk.answer(check), Answer::Refused(_)), "there is nothing to check yet");
         desk.answer(Ask::Signal(libc::SIGUSR1));

@@ -91,7 +91,7 @@ impl Attendant {
             }
             // An engine's network is not seen.
             Ask::Ready | Ask::Answered => Answer::No,
-            Ask::Socket(_) | Ask::File(_) | Ask::Check { .. } | Ask::Idle { .. } => {
+            Ask::Socket(_) | Ask::File | Ask::Check { .. } | Ask::Idle { .. } => {
                 Answer::Refused("nobody sees into the container".to_owned())
             }
         }

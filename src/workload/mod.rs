@@ -17,6 +17,7 @@
 //! and join the workload's network, not its files: so nothing of them ends in the image.
 
 mod answer;
+mod awaited;
 mod desk;
 mod director;
 mod engine;

@@ -43,7 +43,12 @@ impl Director<'_> {
             Moment::Socket(path) => {
                 self.until(|director| Ok(director.ask(&Ask::Socket(path.to_owned())) == Answer::Yes))
             }
-            Moment::File(path) => self.until(|director| Ok(director.ask(&Ask::File(path.to_owned())) == Answer::Yes)),
+            Moment::File(_) => self.until(|director| {
+                let answer = director.ask(&Ask::File);
+                let is_there = answer == Answer::Yes;
+                director.not_ready = if let Answer::Refused(why) = answer { Some(why) } else { None };
+                Ok(is_there)
+            }),
             Moment::Http(http) => self.until(|director| Ok(director.http(http).is_none())),
             Moment::Command(command) => self.until(|director| {
                 let output = director.neighbour(command, director.patience())?;

@@ -11,6 +11,7 @@ use minjail_tracer::{Command, Credentials, Event, Options};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::stat::{Mode, umask};
 
+use super::awaited::Awaited;
 use super::desk::Desk;
 use super::engine::in_engine;
 use super::outset::Outset;
@@ -243,7 +244,8 @@ fn follow(
     watch: &mut (dyn FnMut(&Event<'_>) -> ControlFlow<()> + Send),
 ) -> Result<(Ending, Option<Recorder>), RunError> {
     let confined = matches!(order.place, Place::Jail { .. });
-    let desk = Arc::new(Desk::new(command, confined, stream, recorder).map_err(RunError::Speak)?);
+    let awaited = order.awaited.as_deref().map(Awaited::new);
+    let desk = Arc::new(Desk::new(command, confined, stream, recorder, awaited).map_err(RunError::Speak)?);
     let (attendant, reader) = (Arc::clone(&desk), stream.try_clone().map_err(RunError::Speak)?);
     // It ends with this process, and must not take the signals that the tracer waits for.
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(|errno| RunError::Speak(errno.into()))?;

@@ -23,6 +23,8 @@ pub struct Order {
     pub private_network: bool,
     /// Directories that are to be empty.
     pub state: Vec<PathBuf>,
+    /// The file by which the program shows that it is ready, if there is one.
+    pub awaited: Option<PathBuf>,
     /// Seconds for processes that outlive the program.
     pub grace: u64,
     /// A directory for passing things; out of the workload's sight.
@@ -99,8 +101,8 @@ pub(super) enum Ask {
     Port(u16),
     /// Does the unix socket take connections?
     Socket(String),
-    /// Is there such a file?
-    File(String),
+    /// Is the file there by which the program shows that it is ready?
+    File,
     /// Run this beside the program, in its place, traced: does it end with status 0 within this time?
     Check { command: Vec<String>, seconds: u64 },
     /// Has nothing been touched for so long?
