@@ -51,6 +51,11 @@ pub(super) fn refuse_gaps(trace: &Trace, prepared: &Prepared) -> Result<(), Fail
         "a program that hides its memory is shown to root: trace it as root"
     };
     let failure = if gaps.contains_key(&Gap::Memory) { failure.hint(hint) } else { failure };
+    let failure = if gaps.contains_key(&Gap::IoUring) {
+        failure.hint("most programs go on without io_uring, and what they do then is in the trace")
+    } else {
+        failure
+    };
     Err(failure
         .hint("the trace was kept; `--allow-gaps` builds the image all the same, if you know that nothing is missing"))
 }
