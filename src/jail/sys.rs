@@ -135,6 +135,7 @@ pub(super) fn join_before_exec(command: &mut Command, namespaces: Vec<OwnedFd>) 
 /// `prctl(2)`). It leads a session of its own, without a terminal, and takes every signal as by default, whatever its starter
 /// blocks or ignores. `prepare`, which may neither allocate nor lock, comes first.
 pub(super) fn die_with_starter(command: &mut Command, prepare: fn()) {
+    let starter = nix::unistd::getpid();
     let alone = move || {
         prepare();
         nix::unistd::setsid()?;
@@ -143,7 +144,10 @@ pub(super) fn die_with_starter(command: &mut Command, prepare: fn()) {
             unsafe { libc::signal(number, libc::SIG_DFL) };
         }
         SigSet::empty().thread_set_mask()?;
-        Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        // Who had ended before that sends nothing. A starter in another PID namespace has the number 0 here.
+        let parent = nix::unistd::getppid();
+        if parent == starter || parent.as_raw() == 0 { Ok(()) } else { Err(Errno::ESRCH.into()) }
     };
     // SAFETY: between fork and exec the closure makes plain calls, which neither allocate nor lock.
     unsafe { command.pre_exec(alone) };
