@@ -121,7 +121,18 @@ impl Desk {
 
     /// Answers the director, until there is none.
     pub(super) fn attend(&self, stream: UnixStream) {
-        attend(stream, |ask| self.answer(ask), |word| self.tell(word));
+        attend(stream, |ask| self.respond(ask));
+    }
+
+    /// Answers one question. That a program has ended is told after the answer to what has ended it: else it would be taken for one that
+    /// has ended by itself.
+    fn respond(&self, ask: Ask) -> io::Result<()> {
+        let writer = ask.is_signal().then(|| self.writer.lock().expect("nobody panics while writing"));
+        let answer = Word::Answer(self.answer(ask));
+        match writer {
+            Some(mut writer) => send(&mut *writer, &answer),
+            None => self.tell(&answer),
+        }
     }
 
     fn answer(&self, ask: Ask) -> Answer {
@@ -250,20 +261,16 @@ fn is_never_executed(error: &TraceError) -> bool {
     matches!(source, Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES | Errno::ENOEXEC)
 }
 
-/// Answers what the director asks, until there is none; `tell` tells it the answers.
-pub(super) fn attend(
-    stream: UnixStream,
-    answer: impl Fn(Ask) -> Answer,
-    mut tell: impl FnMut(&Word) -> io::Result<()>,
-) {
+/// Has `respond` answer what the director asks, until there is none.
+pub(super) fn attend(stream: UnixStream, mut respond: impl FnMut(Ask) -> io::Result<()>) {
     let mut reader = BufReader::new(stream);
     while let Ok(Some(ask)) = receive(&mut reader) {
-        if tell(&Word::Answer(answer(ask))).is_err() {
+        if respond(ask).is_err() {
             break;
         }
     }
-    // Without a director nobody would stop the program.
-    answer(Ask::Kill);
+    // Without a director nobody would stop the program, nor hear of it.
+    let _ = respond(Ask::Kill);
 }
 
 /// True if the TCP port takes connections.
@@ -338,10 +345,8 @@ mod tests {
 
     use super::*;
 
-    /// A server that was ready before it was seen to start is stopped all the same.
-    #[test]
-    fn a_signal_waits_for_the_program() {
-        let (near, _far) = UnixStream::pair().unwrap();
+    fn desk() -> (Desk, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
         let command = Command {
             program: "/bin/sleep".into(),
             arguments: Vec::new(),
@@ -351,7 +356,34 @@ mod tests {
             leads_group: false,
             parent_death_signal: 0,
         };
-        let desk = Desk::new(&command, false, &near, None, None).unwrap();
+        (Desk::new(&command, false, &near, None, None).unwrap(), far)
+    }
+
+    /// A program may be gone, and heard of, before the one that has sent it a signal comes to say so.
+    #[test]
+    fn an_end_is_told_after_the_answer_to_what_has_brought_it() {
+        let (desk, far) = desk();
+        let mut reader = BufReader::new(far);
+        for _ in 0..100 {
+            let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+            let process = i32::try_from(child.id()).unwrap();
+            desk.program.store(process, Ordering::SeqCst);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    child.wait().unwrap();
+                    let _ = desk.take(&Event::Exit { process });
+                });
+                desk.respond(Ask::Signal(libc::SIGKILL)).unwrap();
+            });
+            assert_eq!(receive(&mut reader).unwrap(), Some(Word::Answer(Answer::Yes)));
+            assert_eq!(receive(&mut reader).unwrap(), Some(Word::Gone));
+        }
+    }
+
+    /// A server that was ready before it was seen to start is stopped all the same.
+    #[test]
+    fn a_signal_waits_for_the_program() {
+        let (desk, _far) = desk();
         let check = Ask::Check { command: vec!["/bin/true".to_owned()], seconds: 1 };
         assert!(matches!(desk.answer(check), Answer::Refused(_)), "there is nothing to check yet");
         desk.answer(Ask::Signal(libc::SIGUSR1));

@@ -7,7 +7,7 @@
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -17,7 +17,7 @@ use nix::sys::signal::{SigSet, Signal};
 use super::desk::{attend, exchange, is_open, yes};
 use super::neighbour::{self, last_words};
 use super::runner::{RunError, hello};
-use super::wire::{Answer, Ask, Engine, Order, SIGNAL, send};
+use super::wire::{Answer, Ask, Engine, Order, SIGNAL, Word, send};
 use crate::jail::{self, Namespaces, send_signal};
 use crate::trace::Ending;
 
@@ -42,8 +42,16 @@ pub(super) fn in_engine(order: &Order, stream: &UnixStream, engine: &Engine) -> 
     let reader = stream.try_clone().map_err(RunError::Speak)?;
     let mut writer = stream.try_clone().map_err(RunError::Speak)?;
     // It ends with this process.
-    std::thread::spawn(move || attend(reader, |ask| attendant.answer(ask), |word| send(&mut writer, word)));
+    let answering = Arc::new(Mutex::new(()));
+    let turn = Arc::clone(&answering);
+    let respond = move |ask: Ask| {
+        let _turn = ask.is_signal().then(|| turn.lock());
+        send(&mut writer, &Word::Answer(attendant.answer(ask)))
+    };
+    std::thread::spawn(move || attend(reader, respond));
     let status = child.wait().map_err(failed)?;
+    // The end of a container is told after the answer to what has ended it.
+    drop(answering.lock());
     Ok(match status.signal() {
         Some(signal) => Ending::Killed(signal),
         None => Ending::Exited(status.code().unwrap_or_default()),

@@ -113,6 +113,13 @@ pub(super) enum Ask {
     Answered,
 }
 
+impl Ask {
+    /// True for a signal to the program, by which it may end.
+    pub(super) fn is_signal(&self) -> bool {
+        matches!(self, Self::Signal(_) | Self::Kill)
+    }
+}
+
 /// What has come when nothing more is waited for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Until {
