@@ -36,8 +36,7 @@ pub(super) struct Verdict {
     pub(super) culprits: Vec<Sought>,
     unlisted: Vec<Sought>,
     pub(super) differing: Vec<Differing>,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
+    last_words: Vec<String>,
 }
 
 impl Verdict {
@@ -50,8 +49,7 @@ impl Verdict {
             culprits: Vec::new(),
             unlisted: Vec::new(),
             differing: Vec::new(),
-            stdout: observation.stdout.clone(),
-            stderr: observation.stderr.clone(),
+            last_words: last_words(observation),
         }
     }
 
@@ -73,7 +71,9 @@ impl Verdict {
         for fault in &self.faults {
             say!("minjail: in {}, workload `{}`: {fault}", self.place(), self.workload);
         }
-        tell_last_words(&self.stdout, &self.stderr);
+        for line in &self.last_words {
+            say!("minjail: it wrote: {line}");
+        }
         for (index, culprit) in self.culprits.iter().take(SHOWN).enumerate() {
             let likely = if index == 0 { ", the last thing that was missing" } else { "" };
             // The workload's first program has no program that looked for it.
@@ -95,14 +95,17 @@ impl Verdict {
     }
 }
 
-/// Tells what a program that failed wrote last: to standard error, or else to standard output, as servers do that log there.
-pub(super) fn tell_last_words(stdout: &[u8], stderr: &[u8]) {
+/// The last lines that a program wrote to standard error, or else to standard output, as servers do that log there.
+pub(super) fn last_words(observation: &Observation) -> Vec<String> {
+    let Observation { stdout, stderr, .. } = observation;
     let words = if stderr.trim_ascii().is_empty() { stdout } else { stderr };
     let lines: Vec<&[u8]> = words.trim_ascii_end().split(|&byte| byte == b'\n').rev().take(LINES).collect();
-    for line in lines.iter().rev().map(|line| line.trim_ascii_end()).filter(|line| !line.is_empty()) {
-        let (shown, more) = line.split_at_checked(LONGEST).map_or((line, ""), |(shown, _)| (shown, " ..."));
-        say!("minjail: it wrote: {}{more}", escape(shown));
-    }
+    let lines = lines.iter().rev().map(|line| line.trim_ascii_end()).filter(|line| !line.is_empty());
+    let shown = lines.map(|line| match line.split_at_checked(LONGEST) {
+        Some((shown, _)) => format!("{} ...", escape(shown)),
+        None => escape(line),
+    });
+    shown.collect()
 }
 
 /// So many last lines of what a program wrote are told.
@@ -151,8 +154,7 @@ pub(super) fn try_out(
         culprits,
         unlisted,
         differing,
-        stdout: observation.stdout,
-        stderr: observation.stderr,
+        last_words: last_words(&observation),
     })
 }
 

@@ -58,19 +58,17 @@ pub(super) fn environments(trace: &Trace, policy: &Policy) -> Vec<Environment> {
 /// for some processors is looked for by `environments` too, those of the runs.
 pub(super) fn close(
     files: &mut FileSet,
-    started: &[Started<'_>],
+    started: &Started<'_>,
     environments: &[Environment],
     store: &BTreeMap<String, PathBuf>,
     root: &Root,
     rules: &Rules,
 ) -> Result<BTreeSet<Lacking>, FilesError> {
     let mut search = Search::new(root)?;
-    let environments: BTreeSet<&Environment> =
-        started.iter().flat_map(|started| started.environments).chain(environments).collect();
-    let started = started.iter().flat_map(|started| started.paths.iter().map(move |path| (path.clone(), started)));
-    let mut todo: Vec<_> = started.rev().collect();
+    let environments: BTreeSet<&Environment> = started.environments.iter().chain(environments).collect();
+    let mut todo: Vec<JailPath> = started.paths.iter().rev().cloned().collect();
     let (mut done, mut lacking) = (BTreeSet::new(), BTreeSet::new());
-    while let Some((path, started)) = todo.pop() {
+    while let Some(path) = todo.pop() {
         if !done.insert(path.clone()) {
             continue;
         }
@@ -93,7 +91,7 @@ pub(super) fn close(
                 if end.is_none() && started.is_told {
                     lacking.insert(Lacking { of: path.clone(), name: name.to_vec(), is_library: false });
                 }
-                todo.extend(end.map(|end| (end, started)));
+                todo.extend(end);
             }
             continue;
         }

@@ -11,8 +11,10 @@ use crate::trace::{Access, Found, Header, Link, Run, Style, Touch, Trace, is_ker
 /// In place of a system call's name: what was missed in the jail and is to be added.
 pub const REPAIR: &str = "repair";
 
-/// What is said of a loop of links ([`Found::Unknown`]).
-pub(super) const LOOP: &str = "ELOOP";
+/// True for what is told of a link that leads back to itself.
+pub(super) fn is_loop(found: &Found) -> bool {
+    matches!(found, Found::Unknown(errno) if errno == "ELOOP")
+}
 
 /// What the runs did with one path that was there before them.
 #[derive(Debug)]
@@ -205,7 +207,7 @@ impl<'a> Gathered<'a> {
             is_named: false,
         });
         // Whoever goes through a loop of links gets nowhere, and may look at one of them later.
-        if touched.first.found == Found::Unknown(LOOP.to_owned()) && matches!(touch.found, Found::There(_)) {
+        if is_loop(&touched.first.found) && matches!(touch.found, Found::There(_)) {
             (touched.first, touched.header) = (touch, &run.header);
         }
         touched.removal.is_renamed |= touch.renames() && !run.header.is_in_jail() && !run.back.contains(&touch.path);

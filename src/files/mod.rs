@@ -20,7 +20,6 @@ mod traits;
 mod want;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::mem::take;
 use std::path::PathBuf;
 
 use crate::elf::{CacheError, Environment, SearchError};
@@ -147,25 +146,26 @@ fn gathered(
     let mut closed: BTreeSet<JailPath> = executed.iter().cloned().collect();
     let executed = Started { paths: executed, environments: &[Environment::default()], search: &[], is_told: false };
     let (environments, search) = (closure::environments(trace, policy), closure::searched(trace, policy));
-    closure::close(&mut files, &[executed], &environments, &trace.store, root, &policy.rules)?;
+    closure::close(&mut files, &executed, &environments, &trace.store, root, &policy.rules)?;
     // By a link that the runs have made since, this leads to what was not there when they started.
     files.wanted.retain(|path, wanted| found.contains(path) || wanted.what != What::AsIs || !touched.is_made(path));
     let included = choose::include(&mut files, &policy.include, root)?;
-    let mut is_closed = included.is_empty();
-    let included = Started { paths: included, environments: &environments, search: &search, is_told: true };
-    let (mut started, mut lacking) = (vec![included], BTreeSet::new());
+    let mut lacking = BTreeSet::new();
+    if !included.is_empty() {
+        closed.extend(included.iter().cloned());
+        let included = Started { paths: included, environments: &environments, search: &search, is_told: true };
+        lacking.extend(closure::close(&mut files, &included, &environments, &trace.store, root, &policy.rules)?);
+    }
     loop {
-        closed.extend(started.iter().flat_map(|started| started.paths.iter().cloned()));
-        if !take(&mut is_closed) {
-            lacking.extend(closure::close(&mut files, &started, &environments, &trace.store, root, &policy.rules)?);
-        }
         let known = files.wanted.len();
         let mut objects = traits::add(&mut files, &policy.rules, root)?;
         objects.retain(|object| !closed.contains(object));
         if objects.is_empty() && files.wanted.len() == known {
             break;
         }
-        started = vec![Started { paths: objects, environments: &environments, search: &search, is_told: false }];
+        closed.extend(objects.iter().cloned());
+        let objects = Started { paths: objects, environments: &environments, search: &search, is_told: false };
+        lacking.extend(closure::close(&mut files, &objects, &environments, &trace.store, root, &policy.rules)?);
     }
     lacking.retain(|lacking| !lacking.may_be_had(&files));
     notes.extend(lacking.into_iter().map(|Lacking { of, name, .. }| Note::Lacks { path: of, needs: escape(&name) }));
@@ -178,7 +178,7 @@ fn gathered(
     choose::stat_only(&mut files, &looked_at, policy.stat_only);
     // Whether the image has anything of what was only looked at is known by now.
     for (path, error) in undecided {
-        if files.wanted.get(&path).is_some_and(|wanted| wanted.what != What::Placeholder) {
+        if files.has_more_than_name(&path) {
             tell(error)?;
         }
     }
@@ -255,6 +255,11 @@ impl FileSet {
 
     pub fn contains(&self, path: &JailPath) -> bool {
         self.wanted.contains_key(path)
+    }
+
+    /// True if more of `path` is wanted than its name.
+    fn has_more_than_name(&self, path: &JailPath) -> bool {
+        self.wanted.get(path).is_some_and(|wanted| wanted.what != What::Placeholder)
     }
 }
 

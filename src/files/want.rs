@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::gather::{Gathered, LOOP, OnTheWay, Shown, Touched};
+use super::gather::{Gathered, OnTheWay, Shown, Touched, is_loop};
 use super::special;
 use super::state::{linked, names_agree, state};
 use super::{FileSet, FilesError, Listing, Note, Policy, Reason, Trouble, Was, What};
@@ -107,7 +107,7 @@ impl Wants<'_> {
         let Found::There(facts) = &touched.first.found else {
             // What nobody may look at cannot be packed; of the way to it, as much as can be seen is.
             // A link of a loop is told of as one on the way.
-            let is_link = touched.first.found == Found::Unknown(LOOP.to_owned());
+            let is_link = is_loop(&touched.first.found);
             let is_seen = |path: &JailPath| matches!(root.facts(path), Ok(Some(_))) && !self.gathered.is_made(path);
             let seen = path.upwards().skip(usize::from(is_link)).find(is_seen);
             if let Some(seen) = seen {
@@ -179,7 +179,7 @@ impl Wants<'_> {
             if is_made_up(path, self.root) {
                 let place = self.made_up(path);
                 self.files.add_all(&place, &What::AsIs, &way.reasons);
-            } else if self.is_packed(path) {
+            } else if self.files.has_more_than_name(path) {
                 self.files.add_all(path, &What::AsIs, &way.reasons);
             } else if let Some(what) = way.what(path, self.root)? {
                 self.files.add_all(path, &what, &way.reasons);
@@ -193,18 +193,14 @@ impl Wants<'_> {
         let makings = self.gathered.makings.iter().filter(|(path, _)| self.gathered.was_there(path));
         let directories = self.gathered.passed.iter().chain(makings);
         for (path, reasons) in directories.filter(|(path, _)| !is_kernels(path)) {
-            // What the run or its jail made on its way was not there before. Nor was what is a file by now.
-            if self.is_packed(path) || self.root.facts(path)?.is_some_and(|now| now.is_directory()) {
+            // What the run or its jail made on its way was not there before. Nor was what is a file by now, be it at a name that a
+            // listing showed.
+            if self.files.has_more_than_name(path) || self.root.facts(path)?.is_some_and(|now| now.is_directory()) {
                 let path = if is_made_up(path, self.root) { self.made_up(path) } else { path.clone() };
                 self.files.add_all(&path, &What::AsIs, reasons);
             }
         }
         Ok(())
-    }
-
-    /// True if more of `path` is wanted than its name: what a listing showed at one may be something else by now.
-    fn is_packed(&self, path: &JailPath) -> bool {
-        self.files.wanted.get(path).is_some_and(|wanted| wanted.what != What::Placeholder)
     }
 
     fn add(&mut self, path: &JailPath, touched: &Touched<'_>, what: &What) {
