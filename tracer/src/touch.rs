@@ -217,7 +217,8 @@ impl Engine<'_> {
             self.known.note_missing(way.question(), is_missing);
         }
         let access = if is_look(used.access, walk, *stop) { Access::Look } else { used.access };
-        let led = self.led(way, access, walk, is_personal);
+        let is_contended = names(access) && !self.machine.is_single() && self.contend(asking, &walk.end);
+        let led = (used.verify || asking.entry.call.opens()).then(|| led(way, walk, is_personal, is_contended));
         let waits = led.as_ref().is_some_and(|led| led.waits);
         // What waits for others is asked about each time.
         if is_personal || waits {
@@ -261,19 +262,6 @@ impl Engine<'_> {
             }
             _ => self.gap(asking.process, Gap::MountNamespace),
         }
-    }
-
-    /// Where a way has led, if that is to be opened or verified.
-    fn led(&mut self, way: Way<'_>, access: Access, walk: &Walk, is_personal: bool) -> Option<Led> {
-        let entry = &way.asking.entry;
-        let is_contended = names(access) && !self.machine.is_single() && self.contend(way.asking, &walk.end);
-        let stat = if let Found::There(stat) = &walk.found { Some(&**stat) } else { None };
-        (way.used.verify || entry.call.opens()).then(|| Led {
-            stands: Stands::of(&walk.found),
-            start: way.from.opened().to_vec(),
-            is_contended,
-            ..Led::to(walk.end.clone(), stat, is_personal, entry)
-        })
     }
 
     pub(crate) fn tell_touch(
@@ -392,6 +380,17 @@ fn goes_elsewhere(entry: &Entry, access: Access, stop: Option<Blocked>) -> bool 
     match stop {
         Some(Blocked::Elsewhere { goes_on }) => goes_on || access != Access::Look || entry.call.opens(),
         _ => false,
+    }
+}
+
+/// Where a way has led.
+fn led(way: Way<'_>, walk: &Walk, is_personal: bool, is_contended: bool) -> Led {
+    let stat = if let Found::There(stat) = &walk.found { Some(&**stat) } else { None };
+    Led {
+        stands: Stands::of(&walk.found),
+        start: way.from.opened().to_vec(),
+        is_contended,
+        ..Led::to(walk.end.clone(), stat, is_personal, &way.asking.entry)
     }
 }
 
