@@ -209,6 +209,13 @@ fn jail() -> Finding {
         hostname: "minjail".to_owned(),
     };
     match jail::enter(&jail, |_| 0) {
+        Ok(_) if !jail::replaces_directories() => Finding {
+            what,
+            state: State::Limited,
+            seen: "works, but a program cannot remove a directory of the image with what is in it, nor make one again"
+                .to_owned(),
+            hint: Some("Linux 6.6 or newer has that; before, such a program gets EIO".to_owned()),
+        },
         Ok(_) => Finding::works(what, "namespaces, overlay, mounts and pivot_root work"),
         Err(error) => {
             let failure = Failure::from(error);

@@ -7,7 +7,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::rehearse::Rehearsal;
 use crate::files::REPAIR;
-use crate::jail::Base;
+use crate::jail::{self, Base};
 use crate::path::{Facts, JailPath, escape};
 use crate::profile::{Ready, StopSignal};
 use crate::root::Root;
@@ -60,6 +60,12 @@ impl Verdict {
 
     pub(super) fn is_good(&self) -> bool {
         self.faults.is_empty()
+    }
+
+    /// True if the last thing that it wrote may be what EIO is called.
+    fn has_failed_to_write(&self) -> bool {
+        let says_so = |line: &String| line.contains("EIO") || line.to_lowercase().contains("input/output error");
+        !self.is_good() && self.last_words.iter().any(says_so)
     }
 
     /// Tells what went wrong, and what was missing: the last thing first, since what a program looked for just before it
@@ -208,6 +214,10 @@ pub(super) fn unproved(verdicts: &[Verdict]) -> Failure {
             "if {engine} itself wrote that it could not start a container, that says nothing of the image: see that {engine} works \
              by itself"
         )),
+        None if verdicts.iter().any(Verdict::has_failed_to_write) && !jail::replaces_directories() => failure.hint(
+            "before Linux 6.6, a program in a jail cannot remove a directory of the image with what is in it, nor make one again: if \
+             that is what failed, prove the image on a newer kernel",
+        ),
         None => failure,
     }
 }

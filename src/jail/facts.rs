@@ -1,11 +1,14 @@
 //! Reads what the plan is made from: who the caller is, what it may map, and what the tree and the host have.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::get_no_new_privs;
 use nix::unistd::{User, getegid, geteuid, getpid};
+use xattr::FileExt;
 
 use super::Jail;
 use super::error::{JailError, Obstacle};
@@ -108,6 +111,15 @@ pub(super) fn restrictions() -> Vec<Obstacle> {
         (switch("apparmor_restrict_unprivileged_userns") == "1", Obstacle::AppArmor),
     ];
     all.into_iter().filter_map(|(present, obstacle)| present.then_some(obstacle)).collect()
+}
+
+/// Whether a directory of the tree can be removed with what is in it, and made again. overlayfs marks the empty one, in the memory
+/// that is written to, by a user attribute (`ovl_set_opaque` in `fs/overlayfs/dir.c`), which a tmpfs takes since Linux 6.6;
+/// without one the program gets EIO.
+pub fn replaces_directories() -> bool {
+    // A file in memory is one of a tmpfs (`memfd_create(2)`).
+    memfd_create(c"attributes", MFdFlags::MFD_CLOEXEC)
+        .is_ok_and(|memory| File::from(memory).set_xattr("user.minjail", b"").is_ok())
 }
 
 fn has_capabilities(status: &str) -> bool {

@@ -25,8 +25,8 @@
 //!
 //! What the jail cannot do: a tree with mounts inside is refused (overlayfs shows one file system, and the kernel does
 //! not uncover what a mount hides); renaming a directory of the tree fails with `EXDEV`, as overlayfs documents for
-//! `redirect_dir=nofollow`; and before Linux 6.6, whose tmpfs learnt user attributes, a directory of the tree that was
-//! removed cannot be made again.
+//! `redirect_dir=nofollow`; and before Linux 6.6, whose tmpfs learnt user attributes, a directory of the tree cannot
+//! be removed with what is in it, nor made again.
 
 mod error;
 mod facts;
@@ -50,6 +50,7 @@ use serde::{Deserialize, Serialize};
 use crate::path::JailPath;
 
 pub use error::{JailError, Obstacle};
+pub use facts::replaces_directories;
 pub use neighbour::{Namespaces, empty_directories, leave_network, tie};
 pub use sys::send_signal;
 
