@@ -343,8 +343,11 @@ const PIECE: usize = 4000;
 pub fn is_carried(name: &str) -> bool {
     (name.starts_with("security.") && name != "security.selinux" && name != "security.evm" && name != "security.ima")
         || name.starts_with("user.")
-        || (name.starts_with("trusted.") && !name.starts_with("trusted.overlay."))
+        || (name.starts_with("trusted.") && !name.starts_with("trusted.overlay.") && !name.starts_with(XFS_LISTS))
 }
+
+/// By these names XFS shows root the access control lists once more (the kernel's `fs/xfs/xfs_xattr.c`).
+const XFS_LISTS: &str = "trusted.SGI_ACL_";
 
 #[cfg(test)]
 mod tests {
@@ -379,6 +382,14 @@ mod tests {
         let is_there = |text| root.facts(&path(text)).unwrap().is_some();
         assert!(is_there("/") && is_there("/e/f") && is_there("/d") && is_there("/loop"));
         assert!(!is_there("/d/f") && !is_there("/loop/f") && !is_there("/e/f/f") && !is_there("/none/f"));
+    }
+
+    #[test]
+    fn lists_of_access_are_the_machines() {
+        assert!(is_carried("security.capability") && is_carried("trusted.t") && is_carried("user.u"));
+        for name in ["system.posix_acl_access", "trusted.SGI_ACL_FILE", "trusted.SGI_ACL_DEFAULT"] {
+            assert!(!is_carried(name), "{name}");
+        }
     }
 
     #[test]
