@@ -198,6 +198,23 @@ fn name_services_are_read_through_a_link() {
     assert!(ground.context.path("tree/lib/x86_64-linux-gnu/libnss_odd.so.2").exists());
 }
 
+#[test]
+fn a_link_that_leads_nowhere_is_packed_as_it_is() {
+    let ground = Ground::new(&[]);
+    let long = "n".repeat(256);
+    let links =
+        [("odd/loop", "loop"), ("odd/there", "back"), ("odd/back", "there"), ("odd/none", "/no"), ("odd/long", &long)];
+    fs_err::create_dir(ground.path("odd")).expect("it is new");
+    for (name, target) in links {
+        std::os::unix::fs::symlink(target, ground.path(name)).expect("it is new");
+    }
+    ground.build(&["-o", &ground.tree(), "--include", "/odd", "--include", "/odd/loop", "--", "/app"]);
+    for (name, target) in links {
+        let packed = fs_err::read_link(ground.context.path("tree").join(name)).expect("it is packed");
+        assert_eq!(packed, Path::new(target));
+    }
+}
+
 /// What is asked of a file's names takes no longer for every other name of the file.
 #[test]
 fn a_large_file_of_many_names_is_looked_into_once() {

@@ -36,8 +36,11 @@ pub(super) fn add_found(
 ) -> Result<Vec<JailPath>, RootError> {
     let mut objects = Vec::new();
     for path in found {
-        // The way to it, and what it leads to if it is a link; a dangling one is packed as it is.
-        let walk = root.resolve(&JailPath::root(), path.as_bytes(), true)?;
+        // The way to it, and what it leads to if it is a link; one that dangles or is of a loop is packed as it is.
+        let walk = match root.resolve(&JailPath::root(), path.as_bytes(), true) {
+            Err(error) if error.is_loop() => root.resolve(&JailPath::root(), path.as_bytes(), false),
+            walk => walk,
+        }?;
         for link in walk.links {
             files.add(link.path, What::AsIs, reason.clone());
         }
@@ -185,7 +188,10 @@ pub(super) fn whole(path: &JailPath, root: &Root) -> Result<BTreeSet<JailPath>, 
     let walk = root.resolve(&JailPath::root(), path.as_bytes(), false)?;
     if walk.facts.is_some() {
         found.insert(path.clone());
-        below(&root.resolve(&JailPath::root(), path.as_bytes(), true)?.end, root, &mut found)?;
+        match root.resolve(&JailPath::root(), path.as_bytes(), true) {
+            Err(error) if error.is_loop() => {}
+            walk => below(&walk?.end, root, &mut found)?,
+        }
     }
     Ok(found)
 }

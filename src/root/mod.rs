@@ -50,7 +50,7 @@ impl RootError {
         match (self.step, self.source.raw_os_error()?) {
             (OPEN_ROOT, libc::ENOENT | libc::ENOTDIR) => Some("name a directory that is there"),
             _ if self.is_refusal() => Some("the image needs this file: run minjail as a user who may read it"),
-            (walk::FOLLOW, libc::ELOOP) => None,
+            _ if self.is_loop() => None,
             // What is held open is read by its name there.
             (_, libc::ENOENT) if !Path::new("/proc/self/fd").exists() => {
                 Some("`/proc` is not there: mount it, `mount -t proc proc /proc`")
@@ -61,6 +61,11 @@ impl RootError {
             }
             _ => None,
         }
+    }
+
+    /// True if the way leads through a circle of links.
+    pub(crate) fn is_loop(&self) -> bool {
+        self.step == walk::FOLLOW && self.source.raw_os_error() == Some(libc::ELOOP)
     }
 
     /// True if minjail may not do it.
@@ -94,7 +99,7 @@ impl Root {
     /// Links above the last component are followed, inside the root.
     ///
     /// # Errors
-    /// Anything but `ENOENT` and `ENOTDIR`.
+    /// Anything but `ENOENT`, `ENOTDIR` and `ENAMETOOLONG`.
     pub fn lstat(&self, path: &JailPath) -> Result<Option<Facts>, RootError> {
         Ok(self.stat(path)?.and_then(|stat| Facts::from_stat(&stat)))
     }
@@ -103,12 +108,12 @@ impl Root {
     /// only reached by a link by now: that is another.
     ///
     /// # Errors
-    /// Anything but `ENOENT`, `ENOTDIR` and `ELOOP`.
+    /// Anything but `ENOENT`, `ENOTDIR`, `ENAMETOOLONG` and `ELOOP`.
     pub fn facts(&self, path: &JailPath) -> Result<Option<Facts>, RootError> {
         let failed = |errno| self.error("look at", path, errno);
         match self.open_without_links(path, OFlag::O_PATH) {
             Ok(node) => Ok(Facts::from_stat(&fstat(&node).map_err(failed)?)),
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP) => Ok(None),
             Err(errno) => Err(failed(errno)),
         }
     }
@@ -116,7 +121,7 @@ impl Root {
     /// As [`lstat`](Self::lstat), with all that the kernel says.
     ///
     /// # Errors
-    /// Anything but `ENOENT` and `ENOTDIR`.
+    /// Anything but `ENOENT`, `ENOTDIR` and `ENAMETOOLONG`.
     pub fn stat(&self, path: &JailPath) -> Result<Option<FileStat>, RootError> {
         let Some(node) = self.node_to(path, "look at")? else { return Ok(None) };
         fstat(&node).map(Some).map_err(|errno| self.error("look at", path, errno))
@@ -236,7 +241,7 @@ impl Root {
     /// A descriptor (`O_PATH`) of what is at `path`, links above it followed, itself not; `None` if there is nothing.
     ///
     /// # Errors
-    /// Anything but `ENOENT` and `ENOTDIR`.
+    /// Anything but `ENOENT`, `ENOTDIR` and `ENAMETOOLONG`.
     pub fn node(&self, path: &JailPath) -> Result<Option<OwnedFd>, RootError> {
         self.node_to(path, "open")
     }
@@ -244,7 +249,8 @@ impl Root {
     fn node_to(&self, path: &JailPath, step: &'static str) -> Result<Option<OwnedFd>, RootError> {
         match self.open_inside(path, OFlag::O_PATH | OFlag::O_NOFOLLOW) {
             Ok(node) => Ok(Some(node)),
-            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+            // A link may say a name that no file can have.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => Ok(None),
             Err(errno) => Err(self.error(step, path, errno)),
         }
     }

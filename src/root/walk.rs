@@ -144,9 +144,18 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_no_file_can_have_is_missing() {
+        let (directory, root) = fixture();
+        symlink("n".repeat(256), directory.path().join("long")).unwrap();
+        let walk = root.resolve(&JailPath::root(), b"/long", true).unwrap();
+        assert_eq!((walk.facts, walk.links.len()), (None, 1));
+        assert_eq!(root.facts(&walk.end).unwrap(), None);
+    }
+
+    #[test]
     fn a_loop_is_an_error_only_when_followed() {
         let (_directory, root) = fixture();
-        assert!(root.resolve(&JailPath::root(), b"/loop", true).is_err());
+        assert!(root.resolve(&JailPath::root(), b"/loop", true).unwrap_err().is_loop());
         assert!(root.resolve(&JailPath::root(), b"/loop", false).unwrap().facts.unwrap().is_symlink());
     }
 }
