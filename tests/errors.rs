@@ -187,6 +187,10 @@ fn what_is_no_lock() {
     let written = fs_err::read_to_string(context.path("app.lock")).expect("it was written");
     fs_err::write(&lock, format!("\n {written}")).expect("the directory is ours");
     context.outcome(&["diff", &context.text("app.lock"), &text(&lock)]).success();
+    // A shell hands over what a command writes as a pipe, as in `diff <(git show HEAD:app.lock) app.lock`.
+    let script = format!("cat app.lock | {} diff /dev/stdin app.lock", minjail());
+    let mut command = context.command("sh");
+    outcome_of(command.args(["-c", &script]).current_dir(context.path(""))).success();
 }
 
 #[test]

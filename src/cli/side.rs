@@ -1,7 +1,7 @@
 //! What `diff` and `check` compare: a lock, a trace, an image of any form, or a directory, each as a manifest.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::Path;
 
 use super::base::is_owned;
@@ -38,7 +38,7 @@ impl Side {
         if path.is_dir() {
             return of_trace(path, like);
         }
-        if path.is_file() {
+        if is_lock(name) {
             return Ok(Self { manifest: read_lock(path)?, knows: Aspects::ALL, layers: Vec::new(), image: None });
         }
         let input = Input::parse(name)
@@ -64,9 +64,10 @@ impl Side {
     }
 }
 
-/// True for the name of a trace or a lock, which are files, and not of an image.
-pub(super) fn is_lock(name: &OsString) -> bool {
-    Path::new(name).is_file()
+/// True for the name of a lock: a file, or a pipe in which some command writes it.
+pub(super) fn is_lock(name: &OsStr) -> bool {
+    let path = Path::new(name);
+    path.exists() && !path.is_dir()
 }
 
 /// The packages that the databases of an image or a directory know; `None` for a lock or a trace, whose entries say it.
