@@ -320,6 +320,24 @@ fn what_a_setup_that_failed_has_made_is_taken_away() {
 }
 
 #[test]
+fn a_build_that_is_to_outlive_its_terminal() {
+    let context = TestContext::new();
+    let mark = text(&context.work().join("mark"));
+    let (file, out) = (context.text("slow.yaml"), format!("oci:{}", context.text("out")));
+    let setup = format!("[[touch, {mark}], [sleep, '1']]");
+    fs_err::write(&file, format!("workloads:\n  main:\n    run: [/bin/true]\n    setup: {setup}\n")).unwrap();
+    // As nohup(1) starts it.
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh", support::minjail(), "build", "-q", &file, "-o", &out]);
+    let mut minjail = command.spawn().unwrap();
+    while !context.path("work/mark").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(minjail.id().cast_signed()), nix::sys::signal::SIGHUP).unwrap();
+    assert!(minjail.wait().unwrap().success() && context.path("out").exists());
+}
+
+#[test]
 fn a_server_at_the_newer_loopback_address_alone() {
     let context = TestContext::new();
     if !has(&["python3"]) || std::net::TcpListener::bind("[::1]:0").is_err() {

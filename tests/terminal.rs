@@ -691,7 +691,7 @@ fn a_signal_that_was_ignored_from_the_start() {
 /// Whoever stops a build finds his directory as it was.
 #[test]
 fn ctrl_c_while_packing_leaves_nothing() {
-    for (sent, status) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+    for (sent, status) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143), (Signal::SIGHUP, 129)] {
         let context = TestContext::new();
         context.lay_out(&[("large", "")]);
         let large = fs_err::OpenOptions::new().write(true).open(context.work().join("large")).expect("it was made");
@@ -707,7 +707,7 @@ fn ctrl_c_while_packing_leaves_nothing() {
 /// The same while the trace is written, which takes its time if it keeps much.
 #[test]
 fn ctrl_c_while_the_trace_is_written_leaves_nothing() {
-    for (sent, status) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+    for (sent, status) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143), (Signal::SIGHUP, 129)] {
         let context = TestContext::new();
         context.lay_out(&[]);
         fs_err::write(context.work().join("large"), vec![b'x'; 64 << 20]).expect("there is room");

@@ -63,8 +63,8 @@ const NAMED: [i32; 19] = [
     libc::SIGWINCH,
 ];
 
-/// All that it takes for whoever only waits for a program that has a tracer of its own.
-const TAKEN_WHILE_WAITING: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGUSR1];
+/// All that it takes for whoever only waits for a program that has a tracer of its own, or for nobody.
+const TAKEN_WHILE_WAITING: &[i32] = &[libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGUSR1];
 
 /// What the kernel itself sends of these comes from a terminal, and to a whole group; of the others, to one process, as by the timer of
 /// `alarm(2)`, which stays through `execve(2)`.
@@ -81,6 +81,10 @@ const OF_TERMINALS: &[i32] = &[
 
 /// Of these the second one ends the tracer.
 const ENDING: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGQUIT];
+
+/// These ask for an end of whoever traces nothing itself. What is traced may take SIGHUP for something else, as for a word to read
+/// its configuration anew.
+const ENDING_WHILE_WAITING: &[i32] = &[libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGQUIT];
 
 /// These stop the tracer once the program has stopped.
 const STOPPING: &[i32] = &[libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
@@ -114,7 +118,7 @@ struct Shared {
     /// It is all that is there of the program.
     is_alone: AtomicBool,
     over: AtomicBool,
-    /// The first of [`ENDING`] that came; 0 until then.
+    /// The first signal that asked for an end; 0 until then.
     told_to_end: Arc<AtomicI32>,
     /// Who waits for what outlives the program, once that has ended.
     reaper: Mutex<Option<Reaper>>,
@@ -127,7 +131,7 @@ impl Forwarding {
     /// # Errors
     /// There is no thread to be had.
     pub(crate) fn start(told_to_end: Arc<AtomicI32>) -> std::io::Result<Self> {
-        Self::of(TAKEN, &sys::EARS, told_to_end)
+        Self::of((TAKEN, ENDING), &sys::EARS, told_to_end)
     }
 
     /// The same for a process that traces nothing itself, and waits for one that does: signals to stop stop it, as ever.
@@ -135,16 +139,22 @@ impl Forwarding {
     /// # Errors
     /// There is no thread to be had.
     pub fn while_waiting(told_to_end: Arc<AtomicI32>) -> std::io::Result<Self> {
-        Self::of(TAKEN_WHILE_WAITING, &[], told_to_end)
+        // Who has started this by nohup(1) wants it to go on.
+        let taken = &TAKEN_WHILE_WAITING[usize::from(sys::is_ignored(libc::SIGHUP))..];
+        Self::of((taken, ENDING_WHILE_WAITING), &[], told_to_end)
     }
 
-    /// `left`: what is left to the calling thread.
-    fn of(taken: &'static [i32], left: &[i32], told_to_end: Arc<AtomicI32>) -> std::io::Result<Self> {
+    /// What is taken, and what of it asks for an end; `left`: what is left to the calling thread.
+    fn of(
+        (taken, ending): (&'static [i32], &'static [i32]),
+        left: &[i32],
+        told_to_end: Arc<AtomicI32>,
+    ) -> std::io::Result<Self> {
         let before = sys::block(taken);
         sys::block(left);
         let shared = Arc::new(Shared { told_to_end, ..Shared::default() });
         let (theirs, tracer) = (Arc::clone(&shared), gettid());
-        match std::thread::Builder::new().spawn(move || Listener::new(taken, theirs, tracer).listen()) {
+        match std::thread::Builder::new().spawn(move || Listener::new((taken, ending), theirs, tracer).listen()) {
             Ok(thread) => Ok(Self { shared, thread: Some(thread), before }),
             Err(error) => {
                 sys::set_mask(&before);
@@ -211,6 +221,8 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What the thread knows.
 struct Listener {
     taken: &'static [i32],
+    /// What of it asks for an end.
+    ending: &'static [i32],
     shared: Arc<Shared>,
     /// The thread that traces.
     tracer: Pid,
@@ -226,8 +238,18 @@ struct Listener {
 }
 
 impl Listener {
-    fn new(taken: &'static [i32], shared: Arc<Shared>, tracer: Pid) -> Self {
-        Self { taken, shared, tracer, last: None, is_ending: false, stop: None, wake: false, owes_terminal: false }
+    fn new((taken, ending): (&'static [i32], &'static [i32]), shared: Arc<Shared>, tracer: Pid) -> Self {
+        Self {
+            taken,
+            ending,
+            shared,
+            tracer,
+            last: None,
+            is_ending: false,
+            stop: None,
+            wake: false,
+            owes_terminal: false,
+        }
     }
 
     fn listen(mut self) {
@@ -277,9 +299,10 @@ impl Listener {
         // Whoever starts minjail with a signal ignored, as a shell does in the background, asks nothing by it of a program that
         // ignores it, too.
         let is_meant = process == 0 || !sys::is_ignored(signal) || !place::ignores(process, signal);
-        if ENDING.contains(&signal) && is_meant {
+        if self.ending.contains(&signal) && is_meant {
             let reaper = lock(&self.shared.reaper).take();
-            if self.is_ending && reaper.is_none() {
+            // Of a terminal that hangs up its shell tells, and the kernel as that ends.
+            if self.is_ending && reaper.is_none() && signal != libc::SIGHUP {
                 sys::exit_now(128 + signal);
             }
             self.is_ending = true;
