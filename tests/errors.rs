@@ -233,6 +233,21 @@ fn a_trace_that_has_lost_a_line() {
     }
 }
 
+#[test]
+fn what_a_run_cannot_begin_with() {
+    let context = TestContext::new();
+    context.lay_out(&[("file", "")]);
+    let file = text(&context.work().join("file"));
+    let words = [file.as_str(), "Not a directory", "hint: name a directory"];
+    refused(&context, &["trace", "--workdir", &file, "--", "true"], FAILED, &words);
+    if !needs_root("another user") {
+        return;
+    }
+    // The kernel takes it for no user at all.
+    let words = ["user 4294967295", "hint: give numbers"];
+    refused(&context, &["trace", "--user", "4294967295", "--", "true"], FAILED, &words);
+}
+
 /// A run may take hours: where its trace cannot be put is said before it begins.
 #[test]
 fn a_trace_that_cannot_be_put_there() {

@@ -225,8 +225,15 @@ impl From<TracerError> for Failure {
                     "the kernel needs CONFIG_SECCOMP_FILTER; in a container, allow it with `--security-opt seccomp=unconfined`",
                 ),
             ),
-            TracerError::Spawn(SpawnError::Identity { .. }) => {
+            TracerError::Spawn(SpawnError::Identity { source: Errno::EPERM, .. }) => {
                 (Exit::Failure, Some("only root may run a program as another user"))
+            }
+            // setgroups(2): it has no meaning in the user namespace, as no 4294967295 has.
+            TracerError::Spawn(SpawnError::Identity { .. }) => {
+                (Exit::Failure, Some("give numbers that this machine, or this container, has: see /proc/self/uid_map"))
+            }
+            TracerError::Spawn(SpawnError::Directory { .. }) => {
+                (Exit::Failure, Some("name a directory that the user may enter, with `--workdir`"))
             }
             TracerError::Spawn(SpawnError::Fork(Errno::EAGAIN)) => {
                 (Exit::Failure, Some("allow more processes with `ulimit -u`"))
