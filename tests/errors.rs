@@ -413,6 +413,19 @@ fn ptrace_is_forbidden() {
 }
 
 #[test]
+fn a_program_where_none_may_be_executed() {
+    if !needs_root("to mount a file system") {
+        return;
+    }
+    let context = TestContext::new();
+    let place = context.text("work");
+    let script = "mount -t tmpfs -o noexec none \"$0\" && cp -L /bin/true \"$0\" && exec \"$1\" trace -- \"$0/true\"";
+    let mut command = context.command("unshare");
+    let outcome = outcome_of(command.args(["-m", "sh", "-c", script, &place, minjail()]));
+    outcome.assert_refused(CANNOT_EXECUTE, &[&format!("`{place}/true`"), "noexec", "hint: copy it"]);
+}
+
+#[test]
 fn user_namespaces_are_unavailable() {
     if !needs_root("the limit on user namespaces") {
         return;

@@ -183,6 +183,9 @@ impl From<LocateError> for Failure {
             LocateError::NotExecutable { .. } => {
                 (Exit::CannotExecute, "is it the right file? `chmod +x` makes it executable")
             }
+            LocateError::Mounted { .. } => {
+                (Exit::CannotExecute, "copy it to another, or let this one run programs: `mount -o remount,exec`")
+            }
             LocateError::Directory { .. } => (Exit::CannotExecute, "name a program in it"),
             LocateError::Machine { .. } => {
                 (Exit::CannotExecute, "trace it on a machine of its own kind, or with binfmt_misc and an emulator")

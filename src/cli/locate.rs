@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, access};
 
 use crate::elf;
@@ -17,6 +18,8 @@ pub(super) enum LocateError {
     NotFound { name: String, place: &'static str },
     #[error("`{path}` is not executable")]
     NotExecutable { path: PathBuf },
+    #[error("`{path}` is on a file system that is mounted with `noexec`")]
+    Mounted { path: PathBuf },
     #[error("`{path}` is a directory")]
     Directory { path: PathBuf },
     #[error("`{path}` is built for another architecture: {machine}")]
@@ -61,7 +64,9 @@ fn check(path: &Path) -> Result<(), LocateError> {
         Ok(_) => {}
     }
     if access(path, AccessFlags::X_OK).is_err() {
-        return Err(LocateError::NotExecutable { path: path.to_path_buf() });
+        let is_mounted_so = statvfs(path).is_ok_and(|system| system.flags().contains(FsFlags::ST_NOEXEC));
+        let path = path.to_path_buf();
+        return Err(if is_mounted_so { LocateError::Mounted { path } } else { LocateError::NotExecutable { path } });
     }
     // A program that may be executed and not read is none for another machine as far as anybody can tell.
     let file = match fs_err::File::open(path) {
