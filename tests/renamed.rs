@@ -925,6 +925,34 @@ fn an_access_control_list_is_heard() {
     assert_eq!(found, ["allowed=open", "denied=", "written="]);
 }
 
+#[test]
+fn an_access_control_list_is_told_of() {
+    if !needs_root("to become another user") || !has(&["python3"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let work = context.work();
+    lay_out(&work, &["closed/x=x", "listed=l", "open=o", "unused=u", "plain=p"]);
+    let list = "import os, struct\n\
+        entry = lambda tag, may, who=0xffffffff: struct.pack('<HHI', tag, may, who)\n\
+        for name, others in [('closed', 0), ('listed', 0), ('open', 4), ('unused', 0)]:\n    \
+            entries = [entry(1, 6), entry(2, 5, 65534), entry(4, 0), entry(0x10, 7), entry(0x20, others)]\n    \
+            os.setxattr(name, 'system.posix_acl_access', struct.pack('<I', 2) + b''.join(entries))\n";
+    outcome_of(support::limited("python3").args(["-c", list]).current_dir(&work)).success();
+    outcome_of(support::limited("chmod").args(["go+x", &context.text("")])).success();
+    let (trace, output) = (context.text("app.trace"), format!("rootfs:{}", context.text("tree")));
+    let arguments =
+        ["trace", "-t", &trace, "-o", &output, "--user", "65534", "--", "cat", "closed/x", "listed", "open", "plain"];
+    let outcome = context.outcome(&arguments).success();
+    assert_eq!(outcome.stdout, b"xlop");
+    let told = |name: &str| {
+        outcome.stderr.contains(&format!("{} has an access control list", support::text(&work.join(name))))
+    };
+    let told: Vec<&str> =
+        ["closed", "closed/x", "listed", "open", "unused", "plain"].into_iter().filter(|&name| told(name)).collect();
+    assert_eq!(told, ["closed", "listed"], "{outcome}");
+}
+
 /// A script that is run where `mounts` has mounted something in the working directory; and what the image has of that.
 #[track_caller]
 fn built_behind(mounts: &str, script: &str, before: &[&str]) -> (TestContext, Outcome, PathBuf) {

@@ -22,6 +22,8 @@ pub enum Note {
     Device { path: JailPath },
     /// The workload was not allowed to read it; it is there without content.
     Refused { path: JailPath },
+    /// It has an access control list, which the image has not, and its mode does not let everybody use it.
+    AccessList { path: JailPath },
     /// Accounts of people, or password hashes, were left out of the file.
     Accounts { path: JailPath, left_out: usize },
     /// The run used it, and the user left it out.

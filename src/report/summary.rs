@@ -382,6 +382,11 @@ fn sentence(note: &Note) -> String {
         Note::Refused { path } => {
             format!("{path} could not be read, by the program neither; it is packed without content")
         }
+        Note::AccessList { path } => {
+            format!(
+                "{path} has an access control list, which no image has; there its owner, group and mode alone say who may use it"
+            )
+        }
         Note::Accounts { path, left_out } => {
             let accounts = if *left_out == 1 { "one account".to_owned() } else { format!("{left_out} accounts") };
             format!("{path} is packed without {accounts} of people")

@@ -218,14 +218,11 @@ impl Root {
         path: &JailPath,
         step: &'static str,
     ) -> Result<BTreeMap<String, Vec<u8>>, RootError> {
-        // An O_PATH descriptor has no f*xattr calls, but its name under /proc does (`open(2)`, O_PATH).
-        let magic = PathBuf::from(format!("/proc/self/fd/{}", node.as_raw_fd()));
+        let magic = magic(node);
         let failed = |source| RootError { step, path: self.show(path), source };
         let names = match xattr::list_deref(&magic) {
             Ok(names) => names,
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTSUP | libc::EPERM | libc::ELOOP)) => {
-                return Ok(BTreeMap::new());
-            }
+            Err(error) if has_none(&error) => return Ok(BTreeMap::new()),
             Err(error) => return Err(failed(error)),
         };
         let mut attributes = BTreeMap::new();
@@ -236,6 +233,20 @@ impl Root {
             }
         }
         Ok(attributes)
+    }
+
+    /// True if what is at `path` has an access control list (`acl(5)`) beside its mode.
+    ///
+    /// # Errors
+    /// What `getxattr(2)` says, but for file systems that have none.
+    pub(crate) fn has_access_list(&self, path: &JailPath) -> Result<bool, RootError> {
+        let step = "read the access control list of";
+        let Some(node) = self.node_to(path, step)? else { return Ok(false) };
+        match xattr::get_deref(magic(&node), "system.posix_acl_access") {
+            Ok(list) => Ok(list.is_some()),
+            Err(error) if has_none(&error) => Ok(false),
+            Err(source) => Err(RootError { step, path: self.show(path), source }),
+        }
     }
 
     /// A descriptor (`O_PATH`) of what is at `path`, links above it followed, itself not; `None` if there is nothing.
@@ -344,6 +355,16 @@ fn file_type(told: Type) -> FileType {
 
 /// Longest piece of a path that is handed to the kernel at once: below `PATH_MAX` (4,096 with its NUL).
 const PIECE: usize = 4000;
+
+/// An `O_PATH` descriptor has no f*xattr calls, but its name under /proc does (`open(2)`, `O_PATH`).
+fn magic(node: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", node.as_raw_fd()))
+}
+
+/// True where there are no extended attributes.
+fn has_none(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTSUP | libc::EPERM | libc::ELOOP))
+}
 
 /// True for the extended attributes that images carry: what a file means, not what the machine at hand made of it.
 pub fn is_carried(name: &str) -> bool {
