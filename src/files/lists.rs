@@ -18,12 +18,20 @@ pub(super) fn tell(
     let used = gathered.paths.iter().filter(|(path, touched)| touched.granted && files.has_more_than_name(path));
     let used: BTreeSet<JailPath> = used.flat_map(|(path, _)| path.upwards()).collect();
     for path in used {
-        let is_closed = root.facts(&path)?.is_some_and(|facts| !is_open(&facts));
-        if is_closed && root.has_access_list(&path)? {
-            notes.push(Note::AccessList { path });
+        match is_closed_and_listed(&path, root) {
+            Ok(true) => notes.push(Note::AccessList { path }),
+            Ok(false) => {}
+            // Closed to who builds, too, by now: what the image has of it is what was kept.
+            Err(error) if error.is_refusal() => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+fn is_closed_and_listed(path: &JailPath, root: &Root) -> Result<bool, RootError> {
+    let is_closed = root.facts(path)?.is_some_and(|facts| !is_open(&facts));
+    Ok(is_closed && root.has_access_list(path)?)
 }
 
 /// True if everybody may read it, or search it.
