@@ -214,3 +214,21 @@ fn a_second_implementation_makes_the_same_bytes() {
         assert_eq!(said.text().lines().collect::<Vec<_>>(), expected, "{layers}");
     }
 }
+
+#[test]
+fn names_that_the_run_has_made_up_are_not_in_the_lock() {
+    let context = TestContext::new();
+    context.lay_out(&[("real/file", "x")]);
+    std::os::unix::fs::symlink("real", context.work().join("way")).expect("it is new");
+    let script = "for of in way/a.XXXXXX way/../way/b.XXXXXX; do made=$(mktemp $of); cat way/file > $made; mv $made $made.2; rm $made.2; done
+        made=$(mktemp -d way/c.XXXXXX); echo > $made/file; rm -r $made";
+    let lock = |name: &str| {
+        let (trace, layout) = (context.text(&format!("{name}.trace")), context.text(name));
+        let output = format!("oci:{layout}:1");
+        context.outcome(&["trace", "-q", "-t", &trace, "-o", &output, "--", "sh", "-c", script]).success();
+        fs_err::read_to_string(format!("{layout}.lock")).expect("it was written")
+    };
+    let first = lock("first");
+    assert_eq!(first, lock("second"));
+    assert!(first.contains("on-the-way"), "{first}");
+}

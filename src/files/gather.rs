@@ -92,6 +92,7 @@ pub(super) fn gather(trace: &Trace) -> Gathered<'_> {
             gathered.take(run, touch, &mut names);
         }
     }
+    gathered.lead_to_what_lasts();
     gathered
 }
 
@@ -155,6 +156,22 @@ impl<'a> Gathered<'a> {
     pub(super) fn is_below_renamed(&self, path: &JailPath) -> bool {
         let mut upwards = path.upwards();
         upwards.any(|at| self.paths.get(&at).is_some_and(|touched| touched.removal.is_renamed))
+    }
+
+    /// What a run has made may have a new name the next time, as a temporary file has: what was on the way to it was on the way to
+    /// the directory it was made in.
+    fn lead_to_what_lasts(&mut self) {
+        let Self { paths, made, links, passed, .. } = self;
+        let lasts = |at: &JailPath| paths.contains_key(at) || !made.contains(at);
+        for reasons in links.values_mut().map(|way| &mut way.reasons).chain(passed.values_mut()) {
+            let lasting = reasons.iter().map(|reason| match reason {
+                Reason::OnTheWay { to } => {
+                    Reason::OnTheWay { to: to.upwards().find(lasts).unwrap_or_else(JailPath::root) }
+                }
+                other => other.clone(),
+            });
+            *reasons = lasting.collect::<Vec<_>>().into();
+        }
     }
 
     fn take(&mut self, run: &'a Run, touch: &'a Touch, names: &mut Names<'a>) {
