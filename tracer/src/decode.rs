@@ -22,7 +22,7 @@ pub(crate) enum Asked {
     /// A path in memory.
     Path { from: From, address: u64, access: Access, follow: bool },
     /// A path that was read with the call's arguments: a socket's.
-    Inline { path: Vec<u8>, access: Access },
+    Inline { path: Vec<u8>, access: Access, follow: bool },
     /// What is open at a descriptor.
     Descriptor { descriptor: i32, access: Access },
     /// A socket that takes connections.
@@ -363,8 +363,10 @@ fn socket_address(
             let path = bytes[2..length].split(|&byte| byte == 0).next().unwrap_or_default();
             // An empty one is an abstract name: no file.
             if !path.is_empty() {
-                let access = if purpose == Purpose::Bind { Access::Bind } else { Access::Connect };
-                ask(Asked::Inline { path: path.to_vec(), access });
+                // bind(2) makes the file, as mknod(2) does.
+                let (access, follow) =
+                    if purpose == Purpose::Bind { (Access::Bind, false) } else { (Access::Connect, true) };
+                ask(Asked::Inline { path: path.to_vec(), access, follow });
             }
         }
         libc::AF_INET | libc::AF_INET6 => {
@@ -542,7 +544,7 @@ mod tests {
     fn unix_addresses() {
         let address = [&[1, 0][..], b"/run/x.sock\0junk"].concat();
         let asked = ask("connect", Abi::X86_64, [3, 0x1000, address.len() as u64, 0, 0, 0], &address);
-        assert_eq!(asked, [Asked::Inline { path: b"/run/x.sock".to_vec(), access: Access::Connect }]);
+        assert_eq!(asked, [Asked::Inline { path: b"/run/x.sock".to_vec(), access: Access::Connect, follow: true }]);
         let hidden = [&[1, 0, 0][..], b"abstract"].concat();
         assert_eq!(ask("connect", Abi::X86_64, [3, 0x1000, hidden.len() as u64, 0, 0, 0], &hidden), []);
     }
@@ -617,7 +619,7 @@ mod tests {
         memory[..8].copy_from_slice(&(TAG | 0x1040).to_ne_bytes());
         memory[8..12].copy_from_slice(&4u32.to_ne_bytes());
         memory[0x40..0x44].copy_from_slice(b"\x01\0/x");
-        let connected = [Asked::Inline { path: b"/x".to_vec(), access: Access::Connect }];
+        let connected = [Asked::Inline { path: b"/x".to_vec(), access: Access::Connect, follow: true }];
         assert_eq!(ask("sendmsg", Abi::Aarch64, [3, 0x1000, 0, 0, 0, 0], &memory), connected);
         let asked = ask("bpf", Abi::Aarch64, [u64::from(BPF_OBJ_PIN), 0x1000, 16, 0, 0, 0], &memory);
         assert!(matches!(asked[..], [Asked::Path { address: 0x1040, .. }]));
@@ -637,7 +639,7 @@ mod tests {
         memory[..8].copy_from_slice(&0x1080u64.to_ne_bytes());
         memory[8..12].copy_from_slice(&10u32.to_ne_bytes());
         memory[0x80..0x8a].copy_from_slice(b"\x01\0/dev/log");
-        let expected = [Asked::Inline { path: b"/dev/log".to_vec(), access: Access::Connect }];
+        let expected = [Asked::Inline { path: b"/dev/log".to_vec(), access: Access::Connect, follow: true }];
         assert_eq!(ask("sendmsg", Abi::X86_64, [3, 0x1000, 0, 0, 0, 0], &memory), expected);
         memory[..4].copy_from_slice(&0x1080u32.to_ne_bytes());
         memory[4..8].copy_from_slice(&10u32.to_ne_bytes());

@@ -237,8 +237,8 @@ impl Engine<'_> {
                 self.want_descriptor(asking, descriptor, access, wanted);
             }
             Asked::MountSource { address, .. } => self.want(asking, Asked::look(address), wanted),
-            Asked::Inline { path, access } => {
-                self.want_walk(asking, From::WorkingDirectory, path, access, true, wanted);
+            Asked::Inline { path, access, follow } => {
+                self.want_walk(asking, From::WorkingDirectory, path, access, follow, wanted);
             }
             Asked::Descriptor { descriptor, access } => self.want_descriptor(asking, descriptor, access, wanted),
             _ => {}

@@ -163,10 +163,8 @@ impl Engine<'_> {
             Asked::Path { from, address, access, follow } => {
                 return self.by_path(asking, address, Use { from, access, follow, verify: false });
             }
-            Asked::Inline { path, access } => {
+            Asked::Inline { path, access, follow } => {
                 self.spelled = path;
-                // bind(2) makes the file, as mknod(2) does.
-                let follow = access != Access::Bind;
                 self.touch(asking, Use { from: From::WorkingDirectory, access, follow, verify: false })?;
             }
             Asked::Descriptor { descriptor, access } => self.descriptor(asking, descriptor, access)?,

@@ -286,6 +286,7 @@ fn file_systems_that_the_program_serves_itself() {
                 "readlink Look mnt/link there served",
                 "open Read outside there",
                 "access Look mnt/none missing served",
+                "bind Bind mnt/link there served",
                 "open Read mnt there served",
                 "getdents64 List mnt there served",
                 "access Look mnt/file there served",
