@@ -78,10 +78,13 @@ const RESOLVE_BENEATH: u64 = 0x8;
 
 impl Walked {
     /// What of this walk `openat2(2)` takes part in with these `RESOLVE_*` flags: it follows no links, or does not leave the
-    /// directory `from`. Where it goes no further, it has looked at a link.
+    /// directory `from`. Where it goes no further, it has looked at a link, or at that directory.
     pub(crate) fn kept_to(mut self, resolve: u64, from: &[u8], spelled: &[u8]) -> Self {
         let is_beneath = |path: &[u8]| path.strip_prefix(from).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
         let links = &self.walk.links;
+        // Where it went up from there, by itself or by a link, and may have come back.
+        let left = self.walk.passed.iter().position(|passed| passed == from);
+        let goes_first = |link: &&Link| left.is_none_or(|left| link.passed <= left);
         let went_through_a_door = self.is_personal && !self.walk.end.starts_with(b"/proc/");
         if resolve & (RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS) != 0 && went_through_a_door {
             return self.refused_at(from.to_vec());
@@ -92,19 +95,20 @@ impl Walked {
             None
         } else if spelled.starts_with(b"/") {
             return self.refused_at(from.to_vec());
-        } else if self.walk.passed.iter().any(|passed| passed == from) {
-            // It went up from there, by itself or by a link, and may have come back.
-            if links.is_empty() {
-                return self.refused_at(from.to_vec());
-            }
-            Some(0)
-        } else if links.iter().map(|link| &link.path).chain([&self.walk.end]).all(|path| is_beneath(path)) {
-            links.iter().position(|link| link.target.starts_with(b"/"))
+        } else if let Some(absolute) =
+            links.iter().take_while(goes_first).position(|link| link.target.starts_with(b"/"))
+        {
+            Some(absolute)
+        } else if let Some(left) = left {
+            // What it went through by then is needed to get there.
+            self.walk.links.retain(|link| link.passed <= left);
+            self.walk.passed.truncate(left);
+            self.walk.searched.retain(|searched| is_beneath(&searched.path));
+            return self.refused_at(from.to_vec());
+        } else if is_beneath(&self.walk.end) {
+            None
         } else {
-            match links.iter().position(|link| !is_beneath(&link.path)).unwrap_or(links.len()).checked_sub(1) {
-                Some(last) => Some(last),
-                None => return self.refused_at(from.to_vec()),
-            }
+            return self.refused_at(from.to_vec());
         };
         let Some(index) = refused else { return self };
         let link = self.walk.links.swap_remove(index);
@@ -641,6 +645,7 @@ fn rest(todo: &[Cow<'_, [u8]>]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
     use std::os::unix::ffi::OsStringExt;
     use std::os::unix::fs::symlink;
     use std::path::Path;
@@ -708,6 +713,57 @@ mod tests {
         assert_eq!(end, at("opt/lib/tool"));
         assert_eq!(passed, [at("usr")]);
         assert_eq!(searched, [top.clone(), at("usr"), top, at("opt"), at("opt/lib")]);
+    }
+
+    /// As the kernel keeps to them; and what it has gone through until then is told.
+    #[test]
+    fn paths_that_a_call_does_not_go() {
+        let Fixture { directory, place } = &fixture();
+        let at = |name: &str| bytes(&directory.path().join(name));
+        for (link, target) in [("out", "../opt"), ("in", "bin"), ("bin/up", "../../opt"), ("bin/back", "../../usr/bin")]
+        {
+            symlink(target, directory.path().join("usr").join(link)).unwrap();
+        }
+        for (link, target) in [("away", "opt"), ("home", "usr/bin")] {
+            symlink(directory.path().join(target), directory.path().join("usr").join(link)).unwrap();
+        }
+        let asker = Asker { process: 1, task: 1, place };
+        let usr = fs_err::File::open(directory.path().join("usr")).unwrap();
+        let (beneath, plain) = (ResolveFlag::RESOLVE_BENEATH, ResolveFlag::RESOLVE_NO_SYMLINKS);
+        // Where it stops, and the links and directories that it went through before that.
+        for (spelled, resolve, stop) in [
+            ("bin/tool", beneath, None),
+            ("bin/../bin/tool", beneath, None),
+            ("in/tool", beneath, None),
+            ("bin/tool", plain, None),
+            ("../usr/bin/tool", plain, None),
+            ("in/tool", plain, Some(("usr/in", &[][..], &[][..]))),
+            ("bin/back/tool", plain, Some(("usr/bin/back", &[], &[]))),
+            ("../opt/lib", beneath, Some(("usr", &[], &[]))),
+            ("/usr/bin/tool", beneath, Some(("usr", &[], &[]))),
+            ("out/lib", beneath, Some(("usr", &["usr/out"], &[]))),
+            ("away/lib", beneath, Some(("usr/away", &[], &[]))),
+            ("home/tool", beneath, Some(("usr/home", &[], &[]))),
+            ("in/../../opt", beneath, Some(("usr", &["usr/in"], &["usr/bin"]))),
+            ("in/up/lib/tool", beneath, Some(("usr", &["usr/in", "usr/bin/up"], &["usr/bin"]))),
+            ("bin/back/tool", beneath, Some(("usr", &["usr/bin/back"], &["usr/bin"]))),
+            ("home/../../out", beneath, Some(("usr/home", &[], &[]))),
+            ("../usr/home/tool", beneath, Some(("usr", &[], &[]))),
+        ] {
+            let how = OpenHow::new().flags(OFlag::O_PATH).resolve(resolve);
+            let is_refused = matches!(openat2(&usr, spelled, how), Err(Errno::EXDEV | Errno::ELOOP));
+            let walked = Walker::default().walk(asker, &at("usr"), spelled.as_bytes(), true, true);
+            let kept = walked.kept_to(resolve.bits(), &at("usr"), spelled.as_bytes());
+            assert_eq!(
+                (is_refused, kept.stop == Some(Blocked::Refused)),
+                (stop.is_some(), stop.is_some()),
+                "{spelled}"
+            );
+            let Some((end, links, passed)) = stop else { continue };
+            let all = |names: &[&str]| names.iter().map(|name| at(name)).collect::<Vec<_>>();
+            let told: Vec<Vec<u8>> = kept.walk.links.into_iter().map(|link| link.path).collect();
+            assert_eq!((kept.walk.end, told, kept.walk.passed), (at(end), all(links), all(passed)), "{spelled}");
+        }
     }
 
     /// What one walk has found out of the way there, the next ones may rely on; until names change.
