@@ -28,8 +28,9 @@ pub(crate) struct Changing {
 }
 
 impl Changing {
-    pub(crate) fn new(path: Spelled, led: Led) -> Self {
-        let handle = if shows(path.used.access) { handle(&led) } else { None };
+    /// `may_ask`: whoever looks at where it led waits for none of the program's own tasks.
+    pub(crate) fn new(path: Spelled, led: Led, may_ask: bool) -> Self {
+        let handle = if may_ask && shows(path.used.access) { handle(&led) } else { None };
         Self { path, led, handle }
     }
 }

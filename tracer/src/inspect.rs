@@ -19,6 +19,7 @@ use crate::memory::{self, Unread};
 use crate::place;
 use crate::race::{Led, Raced, Spelled};
 use crate::retrace::Retraced;
+use crate::served::Lies;
 use crate::sys::{self, SyscallEntry, WaitingCall};
 
 /// The task that stands at the entry of a call.
@@ -239,7 +240,8 @@ impl Engine<'_> {
         if access == Access::Execute {
             return Ok(Verdict::Verify(self.executing_by_path(asking, path)));
         }
-        self.changing.push(Changing::new(path, led));
+        let may_ask = self.place(asking.task).is_ok_and(|place| place.lies(&led.end) == Lies::Elsewhere);
+        self.changing.push(Changing::new(path, led, may_ask));
         Ok(Verdict::Run)
     }
 

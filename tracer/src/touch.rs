@@ -188,7 +188,7 @@ impl Engine<'_> {
         }
         if let (Kind::OpenHow, None, None) = (&entry.call.kind, place.namespace, &place.behind) {
             let resolve = decode::resolve(&entry, &|address, buffer| memory::read(task, address, buffer));
-            walked = walked.kept_to(resolve, from.of(place), spelled);
+            walked = walked.kept_to(resolve, from.of(place), spelled, |end| self.found_in(task, place, end));
         }
         (walked, has_moved)
     }

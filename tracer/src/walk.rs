@@ -78,8 +78,15 @@ const RESOLVE_BENEATH: u64 = 0x8;
 
 impl Walked {
     /// What of this walk `openat2(2)` takes part in with these `RESOLVE_*` flags: it follows no links, or does not leave the
-    /// directory `from`. Where it goes no further, it has looked at a link, or at that directory.
-    pub(crate) fn kept_to(mut self, resolve: u64, from: &[u8], spelled: &[u8]) -> Self {
+    /// directory `from`. Where it goes no further, it has looked at a link, or at that directory, where `look`
+    /// finds what it is.
+    pub(crate) fn kept_to(
+        mut self,
+        resolve: u64,
+        from: &[u8],
+        spelled: &[u8],
+        look: impl FnOnce(&[u8]) -> Found,
+    ) -> Self {
         let is_beneath = |path: &[u8]| path.strip_prefix(from).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
         let links = &self.walk.links;
         // Where it went up from there, by itself or by a link, and may have come back.
@@ -87,14 +94,14 @@ impl Walked {
         let goes_first = |link: &&Link| left.is_none_or(|left| link.passed <= left);
         let went_through_a_door = self.is_personal && !self.walk.end.starts_with(b"/proc/");
         if resolve & (RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS) != 0 && went_through_a_door {
-            return self.refused_at(from.to_vec());
+            return self.refused_at(from.to_vec(), look);
         }
         let refused = if resolve & RESOLVE_NO_SYMLINKS != 0 && !links.is_empty() {
             Some(0)
         } else if resolve & RESOLVE_BENEATH == 0 || from == b"/" {
             None
         } else if spelled.starts_with(b"/") {
-            return self.refused_at(from.to_vec());
+            return self.refused_at(from.to_vec(), look);
         } else if let Some(absolute) =
             links.iter().take_while(goes_first).position(|link| link.target.starts_with(b"/"))
         {
@@ -104,11 +111,11 @@ impl Walked {
             self.walk.links.retain(|link| link.passed <= left);
             self.walk.passed.truncate(left);
             self.walk.searched.retain(|searched| is_beneath(&searched.path));
-            return self.refused_at(from.to_vec());
+            return self.refused_at(from.to_vec(), look);
         } else if is_beneath(&self.walk.end) {
             None
         } else {
-            return self.refused_at(from.to_vec());
+            return self.refused_at(from.to_vec(), look);
         };
         let Some(index) = refused else { return self };
         let link = self.walk.links.swap_remove(index);
@@ -116,11 +123,11 @@ impl Walked {
         // What it leads to was not gone into, and nobody refused there.
         self.walk.searched.truncate(link.searched);
         self.walk.passed.truncate(link.passed);
-        self.refused_at(link.path)
+        self.refused_at(link.path, look)
     }
 
-    fn refused_at(self, end: Vec<u8>) -> Self {
-        let found = look::lstat(&end).map_or_else(Found::Unknown, there);
+    fn refused_at(self, end: Vec<u8>, look: impl FnOnce(&[u8]) -> Found) -> Self {
+        let found = look(&end);
         Self { walk: Walk { end, found, ..self.walk }, stop: Some(Blocked::Refused), ..self }
     }
 }
@@ -654,6 +661,10 @@ mod tests {
         path.as_os_str().to_owned().into_vec()
     }
 
+    fn found(path: &[u8]) -> Found {
+        look::lstat(path).map_or_else(Found::Unknown, there)
+    }
+
     struct Fixture {
         directory: tempfile::TempDir,
         place: Place,
@@ -706,7 +717,8 @@ mod tests {
         let asker = Asker { process: 1, task: 1, place };
         let spelled = b"usr/../opt/lib/tool";
         let walked = Walker::default().walk(asker, &place.directory, spelled, true, true);
-        let Walk { searched, passed, end, .. } = walked.kept_to(RESOLVE_NO_SYMLINKS, &place.directory, spelled).walk;
+        let Walk { searched, passed, end, .. } =
+            walked.kept_to(RESOLVE_NO_SYMLINKS, &place.directory, spelled, found).walk;
         let searched: Vec<&[u8]> = searched.iter().flat_map(Searched::directories).collect();
         let at = |name: &str| bytes(&directory.path().join(name));
         let top = place.directory.clone();
@@ -753,7 +765,7 @@ mod tests {
             let how = OpenHow::new().flags(OFlag::O_PATH).resolve(resolve);
             let is_refused = matches!(openat2(&usr, spelled, how), Err(Errno::EXDEV | Errno::ELOOP));
             let walked = Walker::default().walk(asker, &at("usr"), spelled.as_bytes(), true, true);
-            let kept = walked.kept_to(resolve.bits(), &at("usr"), spelled.as_bytes());
+            let kept = walked.kept_to(resolve.bits(), &at("usr"), spelled.as_bytes(), found);
             assert_eq!(
                 (is_refused, kept.stop == Some(Blocked::Refused)),
                 (stop.is_some(), stop.is_some()),

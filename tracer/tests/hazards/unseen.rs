@@ -304,6 +304,13 @@ fn file_systems_that_the_program_serves_itself() {
     }
 }
 
+/// Of one that is not followed nobody has asked beforehand what it is.
+#[test]
+fn a_link_on_a_file_system_that_the_program_serves_itself() {
+    let Some(seen) = served("refuses") else { return skip(NOT_SERVED) };
+    assert_eq!((seen.outcome, seen.gaps), (Outcome::Exited(0), BTreeMap::from([(Gap::Served, 1)])));
+}
+
 /// Others go on while one waits, and nobody waits longer than without a tracer.
 #[test]
 fn a_file_system_whose_server_never_answers() {
