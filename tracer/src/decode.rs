@@ -645,4 +645,29 @@ mod tests {
         memory[4..8].copy_from_slice(&10u32.to_ne_bytes());
         assert_eq!(ask("sendmsg", Abi::I386, [3, 0x1000, 0, 0, 0, 0], &memory), expected);
     }
+
+    /// What a program of 32 bits asks for by way of `socketcall(2)`: as by the calls of these names.
+    #[test]
+    fn calls_with_sockets_that_are_one_call() {
+        let address = b"\x01\0/run/x\0";
+        let length = address.len() as u32;
+        let inline = |access, follow| vec![Asked::Inline { path: b"/run/x".to_vec(), access, follow }];
+        for (number, arguments, expected) in [
+            (2, [3, 0x1080, length, 0, 0, 0], inline(Access::Bind, false)),
+            (3, [3, 0x1080, length, 0, 0, 0], inline(Access::Connect, true)),
+            (4, [3, 5, 0, 0, 0, 0], vec![Asked::Listen { descriptor: 3 }]),
+            (11, [3, 0, 0, 0, 0x1080, length], inline(Access::Connect, true)),
+            (16, [3, 0x1040, 0, 0, 0, 0], inline(Access::Connect, true)),
+            (20, [3, 0x1020, 2, 0, 0, 0], inline(Access::Connect, true)),
+            (5, [3, 0x1080, length, 0, 0, 0], vec![]),
+        ] {
+            let mut memory = vec![0; 256];
+            let header = [0x1080, length].map(u32::to_ne_bytes).concat();
+            memory[..24].copy_from_slice(&arguments.map(u32::to_ne_bytes).concat());
+            // A message, and the second of two: the first has no address.
+            memory[0x40..0x48].copy_from_slice(&header);
+            memory[0x80..0x80 + address.len()].copy_from_slice(address);
+            assert_eq!(ask("socketcall", Abi::I386, [number, 0x1000, 0, 0, 0, 0], &memory), expected, "{number}");
+        }
+    }
 }
