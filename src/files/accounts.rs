@@ -173,6 +173,14 @@ mod tests {
         let shadow = b"root:$y$j9T$abc:19000:0:99999:7:::\nnobody:*:19000::::::\nanna:$6$x:1::::::\n";
         let (shadow, _) = names().filter(File::UserPasswords, shadow, false);
         assert_eq!(shadow, b"root:*:19000:0:99999:7:::\nnobody:*:19000::::::\n");
+        // Where they stood before there was a shadow, too; what is none says something else: that there is no password, or no login.
+        let passwd = b"root:$6$x:0:0:root:/root:/bin/sh\nnobody:*:65534:65534::/:/bin/sh\nben::1001:1001::/:/bin/sh\n";
+        let expected = b"root:x:0:0:root:/root:/bin/sh\nnobody:*:65534:65534::/:/bin/sh\nben::1001:1001::/:/bin/sh\n";
+        assert_eq!(names().filter(File::Users, passwd, false), (expected.to_vec(), 0));
+        let (group, _) = names().filter(File::Groups, b"root:$6$x:0:\nsudo:!:27:anna\n", false);
+        assert_eq!(group, b"root:x:0:\nsudo:!:27:\n");
+        let (gshadow, _) = names().filter(File::GroupPasswords, b"root:$6$x::\nsudo:!*:anna,ben:ben,anna\n", false);
+        assert_eq!(gshadow, b"root:*::\nsudo:!*:ben:ben\n");
     }
 
     #[test]

@@ -163,6 +163,12 @@ mod tests {
         assert_eq!(by_content(key("PUBLIC KEY").as_bytes()), None);
         assert_eq!(by_content(b"match '-----BEGIN PRIVATE KEY-----'\n"), None);
         assert_eq!(by_content(b"-----BEGIN PRIVATE KEY-----\n...\n"), None, "documentation");
+        let words = b"-----BEGIN PRIVATE KEY-----\nthis line is long enough to be one of a key\n";
+        assert_eq!(by_content(words), None, "documentation");
+        assert_eq!(by_content(b"-----BEGIN PRIVATE KEY----- and more\nA: b\n"), None);
+        // RFC 1421, as OpenSSL encrypted keys before 1.0.
+        let encrypted = format!("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: X,1\n\n{line}\n");
+        assert_eq!(by_content(encrypted.as_bytes()), Some("a private key"));
     }
 
     #[test]
@@ -172,6 +178,13 @@ mod tests {
         assert_eq!(by_content(b"AKIAIOSFODNN7EXAMPLE"), None, "the one of Amazon's documentation");
         assert_eq!(by_content(b"AKIAIOSFODNN7ABCDEFG"), Some("a token"));
         assert_eq!(by_content(b"ghp_short"), None);
+        for prefix in ["ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_", "glpat-", "xoxb-", "xoxp-"] {
+            let [token, word] = ["a1", "ab"].map(|part| format!("key = '{prefix}{}'", part.repeat(20)));
+            assert_eq!(by_content(token.as_bytes()), Some("a token"), "{token}");
+            assert_eq!(by_content(word.as_bytes()), None, "{word}: a name, by custom without a digit");
+        }
+        let others = ["AKIAiosfodnn7abcdefg", "AKIAIOSFODNN7ABCDEFGH", "XAKIAIOSFODNN7ABCDEF"];
+        assert_eq!(others.map(|word| by_content(word.as_bytes())), [None; 3]);
     }
 
     #[test]
@@ -196,6 +209,8 @@ mod tests {
             "/etc/config",
             "/usr/share/aws/credentials",
             "/usr/share/doc/bash_history",
+            "/usr/share/firefox/key4.db",
+            "/h/.config/x.conf",
             "/srv/history",
             "/srv/www/places.sqlite",
             "/.h/history.js",
@@ -210,5 +225,7 @@ mod tests {
     fn variables() {
         assert!(is_secret_variable("DB_PASSWORD", "x") && is_secret_variable("GITHUB_TOKEN", "x"));
         assert!(!is_secret_variable("DB_PASSWORD_FILE", "/run/secrets/db") && !is_secret_variable("LANG", "C"));
+        assert!(!is_secret_variable("CREDENTIALS_PATH", "/x") && !is_secret_variable("DB_PASSWORD", ""));
+        assert!(is_secret_variable("CI", &format!("ghp_{}", "a1".repeat(18))));
     }
 }
