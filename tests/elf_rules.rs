@@ -26,6 +26,11 @@ impl Workshop {
         fs_err::canonicalize(self.directory.path()).unwrap().join(name)
     }
 
+    fn write(&self, name: &str, text: &str) {
+        fs_err::create_dir_all(self.at(name).parent().unwrap()).unwrap();
+        fs_err::write(self.at(name), text).unwrap();
+    }
+
     fn compile(&self, compiler: &str, output: &str, arguments: &[&str], needs: &[&str]) {
         let output = self.at(output);
         fs_err::create_dir_all(output.parent().unwrap()).unwrap();
@@ -229,6 +234,30 @@ fn preloaded_libraries() {
     shop.check_with("program", &environment, &["lib/liba.so", "lib/libb.so"]);
     let notes = shop.closure("program", &environment).notes;
     assert!(matches!(notes.first(), Some(Note::DoneWithout { name, .. }) if name == b"lib/none.so"), "{notes:?}");
+}
+
+/// No judge here: the real loader reads the machine's own file.
+#[test]
+fn libraries_that_a_root_preloads() {
+    let shop = Workshop::new();
+    for name in ["one", "two", "three", "four", "asked"] {
+        shop.library(&format!("opt/{name}.so"), &[], &[]);
+    }
+    shop.program("program", &[], &[]);
+    let preloaded = "# /opt/four.so\n/opt/one.so:/opt/two.so\n\t/opt/three.so # /opt/four.so\n";
+    shop.write("etc/ld.so.preload", preloaded);
+    let root = Root::open(&shop.at("")).unwrap();
+    let found = |path: &[u8], is_secure: bool| {
+        let environment = Environment { preload: "/opt/asked.so".into(), is_secure, ..Environment::default() };
+        let closure = Search::new(&root).unwrap().closure(&JailPath::parse(path).unwrap(), &environment).unwrap();
+        let mut all: Vec<String> = closure.objects.keys().map(ToString::to_string).collect();
+        all.extend(closure.guides.iter().map(|guide| String::from_utf8(guide.clone()).unwrap()));
+        all
+    };
+    let expected = ["/opt/asked.so", "/opt/one.so", "/opt/three.so", "/opt/two.so", "/etc/ld.so.preload"];
+    assert_eq!(found(b"/program", false), expected);
+    assert_eq!(found(b"/program", true), expected[1..], "what a user says counts for no program with more rights");
+    assert_eq!(found(b"/opt/one.so", false), [""; 0], "a library alone is not started");
 }
 
 #[test]
