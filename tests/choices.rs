@@ -53,9 +53,26 @@ fn what_was_only_looked_at_and_cannot_be_packed() {
     let omit = traced.build("omit", &["--stat-only", "omit"]);
     assert!(!omit.has("gone") && !omit.has("changed") && omit.has("read"));
     assert_eq!(omit.link("l/gone"), OMITTED);
+    // For another reason it has it all the same.
+    let words = ["changed` has changed since the trace was made"];
+    let changed = support::text(&work.join("changed"));
+    traced.try_build("more", &["--stat-only", "omit", "--include", &changed]).assert_refused(125, &words);
     write(&work, &[("read", "other")]);
     let words = ["read` has changed since the trace was made"];
     traced.try_build("read", &["--stat-only", "omit"]).assert_refused(125, &words);
+}
+
+/// Something else must provide it.
+#[test]
+fn a_socket_in_a_directory_that_was_listed() {
+    let traced = Traced::new("ls d", |work| {
+        write(work, &[("d/file", "")]);
+        drop(std::os::unix::net::UnixListener::bind(work.join("d/socket")).expect("the directory can be written"));
+    });
+    for listing in ["names", "full"] {
+        let built = traced.build(listing, &["--listing", listing]);
+        assert_eq!(built.link("d/socket"), OMITTED, "{listing}");
+    }
 }
 
 #[test]

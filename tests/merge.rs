@@ -83,6 +83,52 @@ fn what_one_run_wrote_and_another_read() {
 }
 
 #[test]
+fn what_two_runs_found_the_same() {
+    let context = TestContext::new();
+    let conf = context.work().join("conf");
+    fs_err::write(&conf, "AAAA").expect("the directory can be written");
+    let [one, two] =
+        [1, 2].map(|number| traced(&context, &format!("{number}.trace"), &format!("printf AAAA > conf; : {number}")));
+    assert_eq!(conf_of(&context, &[&one, &two]), Ok("AAAA".to_owned()), "both have kept it");
+    // Another machine has it as another inode with another time.
+    let own = traced(&context, "own.trace", "cat conf");
+    let other = traced(&context, "other.trace", "sort conf");
+    as_on_another_machine(&context, "other.trace");
+    assert_eq!(conf_of(&context, &[&own, &other]), Ok("AAAA".to_owned()));
+}
+
+/// The trace tells of `conf` as of another inode with another time.
+fn as_on_another_machine(context: &TestContext, trace: &str) {
+    let records = context.path(trace).join("trace.jsonl");
+    let told = fs_err::read_to_string(&records).expect("it is a trace");
+    let elsewhere = told.lines().map(|line| {
+        let is_told = line.contains("/conf\"") && line.contains("\"touch\"");
+        let line = if is_told { line.replace("\"mtime\":", "\"mtime\":1") } else { line.to_owned() };
+        if is_told { line.replace("\"ino\":", "\"ino\":1") + "\n" } else { line + "\n" }
+    });
+    fs_err::write(&records, elsewhere.collect::<String>()).expect("it is ours");
+}
+
+/// What one run brings to a place is nothing that another one has found there before.
+#[test]
+fn what_one_run_made_something_in_that_another_had_brought() {
+    for (number, (brings, before)) in
+        [("mkdir -p new/sub", ["unused/"].as_slice()), ("mv -T was new", &["was/sub/", "new/"])].into_iter().enumerate()
+    {
+        let context = TestContext::new();
+        for directory in before {
+            fs_err::create_dir_all(context.work().join(directory)).expect("the directory can be written");
+        }
+        let one = traced(&context, "one.trace", brings);
+        let two = traced(&context, "two.trace", "echo made > new/sub/file");
+        build(&context, &[&one, &two], &[]).success();
+        let work = context.path("tree").join(context.work().strip_prefix("/").expect("it is absolute"));
+        let found = ["new", "new/sub", "was/sub"].map(|name| work.join(name).exists());
+        assert_eq!(found, [number == 1, false, false], "{brings}");
+    }
+}
+
+#[test]
 fn what_one_run_gave_another_time_and_another_read() {
     let context = TestContext::new();
     let conf = context.work().join("conf");
@@ -97,14 +143,7 @@ fn what_one_run_gave_another_time_and_another_read() {
     let reads = traced(&context, "again.trace", "cat conf");
     assert_eq!(conf_of(&context, &[&writes, &reads]), Ok("AAAA".to_owned()));
     // Another machine has it as another inode with another time.
-    let records = context.path("again.trace").join("trace.jsonl");
-    let told = fs_err::read_to_string(&records).expect("it is a trace");
-    let elsewhere = told.lines().map(|line| {
-        let is_told = line.contains("/conf\"") && line.contains("\"touch\"");
-        let line = if is_told { line.replace("\"mtime\":", "\"mtime\":1") } else { line.to_owned() };
-        if is_told { line.replace("\"ino\":", "\"ino\":1") + "\n" } else { line + "\n" }
-    });
-    fs_err::write(&records, elsewhere.collect::<String>()).expect("it is ours");
+    as_on_another_machine(&context, "again.trace");
     assert_eq!(conf_of(&context, &[&writes, &reads]), Ok("AAAA".to_owned()));
 }
 

@@ -111,6 +111,27 @@ fn a_link_in_the_place_of_what_was_renamed() {
     assert_eq!(image_of("cat d/f; mv d e; echo new > d", &["d/f=old"]), ["d/", "d/f=old"]);
 }
 
+/// Neither size nor time tells them from what was there.
+#[test]
+fn what_has_the_size_and_the_time_of_what_was_there() {
+    let before = ["a=one", "b=two", "l -> a", "f=old"];
+    let script = "cat l; : > time; touch -h -r l time; rm l; ln -s b l; touch -h -r time l";
+    assert_eq!(image_of(script, &before), ["a=one", "l -> a"]);
+    assert_eq!(image_of("touch -r f time; printf new > f; touch -r time f", &before), ["f=old"]);
+}
+
+#[test]
+fn a_link_that_somebody_else_has_led_elsewhere_since() {
+    for then in ["v2", "."] {
+        let traced = Traced::new("cat cur/f", |work| lay_out(work, &["v1/f=one", "v2/f=two", "cur -> v1"]));
+        let cur = traced.context.work().join("cur");
+        fs_err::remove_file(&cur).expect("it is ours");
+        std::os::unix::fs::symlink(then, &cur).expect("it is ours");
+        let built = traced.into_built();
+        assert_eq!(everything(&built.at(""), Path::new("")), ["cur -> v1", "v1/", "v1/f=one"]);
+    }
+}
+
 /// Where something led as it was executed, and not where the run has led it since: what that has made is made again.
 #[test]
 fn what_was_executed_by_a_link_that_leads_elsewhere_since() {
@@ -134,6 +155,16 @@ fn what_was_executed_by_a_link_that_leads_elsewhere_since() {
         assert_eq!((others, built.link("cur")), (Vec::new(), "v1".to_owned()), "{script}");
         assert!(built.has("v1/sh") && built.has("script"), "{script}");
     }
+    let moved = |work: &Path| {
+        prepare(work);
+        fs_err::rename(work.join("v1"), work.join("before")).expect("it is ours");
+        fs_err::create_dir(work.join("v1")).expect("it is ours");
+    };
+    let built = Traced::new("mv -T before v1; ./script", moved).into_built();
+    assert!(
+        built.has("before/sh") && built.at("v1").is_dir() && !built.has("v1/sh"),
+        "it is empty, or nothing goes there"
+    );
     let script = "top=$PWD; cd /; busybox mv $top $top.1; busybox ln -s work.1 $top";
     let built = Traced::new(script, prepare).into_built();
     assert!(built.at("").is_dir() && !built.has("../work.1"), "the directory in which it started");

@@ -52,6 +52,23 @@ fn a_program_whose_path_is_no_text() {
     }
 }
 
+/// In a jail nothing comes of it: the root is as it was.
+#[test]
+fn a_directory_that_was_renamed_is_still_there() {
+    if !has(&["/bin/busybox"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let root = root(&context);
+    symlink("busybox", context.path("root/bin/mv")).unwrap();
+    symlink("busybox", context.path("root/bin/ls")).unwrap();
+    fs_err::create_dir_all(context.path("root/d/sub")).unwrap();
+    let out = format!("rootfs:{}", context.text("out"));
+    let script = "mv /d /e; ls /e; echo made > /e/sub/file";
+    trace(&context, &root, &["-o", &out, "--", "sh", "-c", script]).success();
+    assert!(context.path("out/d/sub").is_dir() && !context.path("out/e").exists());
+}
+
 #[test]
 fn a_program_of_another_root_is_traced_and_built() {
     if !has(&["/bin/busybox"]) {

@@ -247,3 +247,49 @@ fn package(name: &str, root: &Root) -> Result<BTreeSet<JailPath>, RootError> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn path(text: &str) -> JailPath {
+        JailPath::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn files_of_a_package() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::open(directory.path()).unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let of = |name: &str| {
+            let pattern = Pattern::parse(&format!("deb:{name}")).unwrap();
+            named(&pattern, &root).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(of("lib"), [""; 0], "no dpkg");
+        fs_err::create_dir_all(at("var/lib/dpkg/info")).unwrap();
+        fs_err::create_dir_all(at("usr/bin")).unwrap();
+        symlink("usr/bin", at("bin")).unwrap();
+        for name in ["usr/bin/tool", "usr/bin/other"] {
+            fs_err::write(at(name), "").unwrap();
+        }
+        for (list, lines) in [
+            ("lib:amd64.list", "/.\n/bin\n/bin/tool\n/usr/bin/gone\n"),
+            ("lib-dev.list", "/usr/bin/other\n"),
+            ("lib.md5sums", "/usr/bin/other\n"),
+        ] {
+            fs_err::write(at("var/lib/dpkg/info").join(list), lines).unwrap();
+        }
+        let all = ["/bin", "/bin/tool", "/usr/bin/tool"];
+        assert_eq!(
+            (of("lib"), of("lib:amd64"), of("li")),
+            (all.map(String::from).into(), all.map(String::from).into(), vec![])
+        );
+        // A directory, and a link to one, is other packages' as well.
+        let pattern = Pattern::parse("deb:lib").unwrap();
+        let exclusion = Exclusion::of(&pattern, &root).unwrap();
+        let excluded =
+            ["/usr/bin/tool", "/bin", "/usr/bin", "/usr/bin/other"].map(|name| exclusion.names(&path(name), &root));
+        assert_eq!(excluded, [true, false, false, false]);
+    }
+}

@@ -279,6 +279,8 @@ mod tests {
     fn first_lines() {
         assert_eq!(interpreter(b"#!/bin/sh\necho"), Some(&b"/bin/sh"[..]));
         assert_eq!(interpreter(b"#! \t/usr/bin/env -S python3 -u\n"), Some(&b"/usr/bin/env"[..]));
+        assert_eq!(interpreter(b"#!/bin/sh\t-e\n"), Some(&b"/bin/sh"[..]));
+        assert_eq!(interpreter(b"#!/bin/sh\0-e\n"), Some(&b"/bin/sh"[..]));
         assert_eq!(interpreter(b"#!python3\n"), None);
         assert_eq!(interpreter(b"#!"), None);
         assert_eq!(interpreter(b"\x7fELF"), None);
@@ -293,5 +295,24 @@ mod tests {
         ] {
             assert_eq!(started_by_env(head), program);
         }
+    }
+
+    #[test]
+    fn where_env_finds_what_it_starts() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["one/tool", "two", "three"] {
+            fs_err::create_dir_all(at(name)).unwrap();
+        }
+        for (name, mode) in [("two/tool", 0o644), ("three/tool", 0o755)] {
+            fs_err::write(at(name), "").unwrap();
+            fs_err::set_permissions(at(name), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        }
+        let root = Root::open(directory.path()).unwrap();
+        let search = [&b"/none"[..], b"/one", b"/two", b"/three"].map(JailPath::literal);
+        let found = |name: &[u8]| found_by_env(name, &search, &root).unwrap().map(|path| escape(&path));
+        assert_eq!(found(b"tool").as_deref(), Some("/three/tool"), "neither a directory nor what is no program");
+        assert_eq!(found(b"/opt/tool").as_deref(), Some("/opt/tool"));
+        assert_eq!([&b"three/tool"[..], b"other"].map(found), [None, None]);
     }
 }

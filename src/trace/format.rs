@@ -299,4 +299,19 @@ mod tests {
         fs_err::write(&file, uncounted).unwrap();
         assert_eq!(Trace::read(&[path]).unwrap().runs, [run("a")]);
     }
+
+    #[test]
+    fn what_is_no_trace_of_this_format() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = write(directory.path(), &[run("a")]);
+        let file = path.join(RECORDS);
+        let text = fs_err::read_to_string(&file).unwrap();
+        let read = |text: &str| {
+            fs_err::write(&file, text).unwrap();
+            Trace::read(std::slice::from_ref(&path))
+        };
+        let later = text.replace(&format!(r#""trace-format":{FORMAT}"#), r#""trace-format":7"#);
+        assert!(matches!(read(&later), Err(TraceError::Format { found: 7, .. })));
+        assert!(matches!(read(""), Err(TraceError::Empty { .. })));
+    }
 }
