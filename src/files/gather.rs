@@ -234,7 +234,7 @@ impl<'a> Gathered<'a> {
         touched.find(&run.header, touch);
         touched.accesses.insert(touch.access);
         touched.granted |= touch.refused.is_none();
-        touched.is_altered |= touch.is_reached() && touch.alters();
+        touched.is_altered |= touch.alters();
         touched.before = touched.before.or(touch.before.as_deref());
         touched.xattrs = touched.xattrs.or(touch.xattrs.as_ref());
         touched.find_names(touch);
