@@ -38,6 +38,8 @@ pub(crate) struct Walked {
     pub(crate) walk: Walk,
     /// It went through a door of `/proc`, which leads each task somewhere else.
     pub(crate) is_personal: bool,
+    /// Through one to what it leads to.
+    by_door: bool,
     /// It ended before the path did.
     pub(crate) stop: Option<Blocked>,
     /// Where the path goes on, if that is in another place: what is behind a link of `/proc` at which it has stopped, or where the
@@ -92,8 +94,7 @@ impl Walked {
         // Where it went up from there, by itself or by a link, and may have come back.
         let left = self.walk.passed.iter().position(|passed| passed == from);
         let goes_first = |link: &&Link| left.is_none_or(|left| link.passed <= left);
-        let went_through_a_door = self.is_personal && !self.walk.end.starts_with(b"/proc/");
-        if resolve & (RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS) != 0 && went_through_a_door {
+        if resolve & (RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS) != 0 && self.by_door {
             return self.refused_at(from.to_vec(), look);
         }
         let refused = if resolve & RESOLVE_NO_SYMLINKS != 0 && !links.is_empty() {
@@ -154,6 +155,7 @@ struct Directory {
     passed: Vec<Vec<u8>>,
     searched: Vec<Searched>,
     is_personal: bool,
+    by_door: bool,
 }
 
 impl Walker {
@@ -229,9 +231,9 @@ impl Walker {
             }
         };
         let steps = Steps::new(asker, with_room(&directory.end, name), asks, &self.latest, &mut self.processes);
-        let Directory { links, passed, searched, is_personal, .. } = &*directory;
+        let &Directory { ref links, ref passed, ref searched, is_personal, by_door, .. } = &*directory;
         let (links, passed, searched) = (links.clone(), passed.clone(), searched.clone());
-        Steps { links, passed, searched, is_personal: *is_personal, ..steps }.finish(name, follow, false)
+        Steps { links, passed, searched, is_personal, by_door, ..steps }.finish(name, follow, false)
     }
 
     /// Where the directory part of a path leads; the walk so far if that is no directory.
@@ -245,7 +247,8 @@ impl Walker {
     ) -> Result<Arc<Directory>, Box<Walked>> {
         if parent.is_empty() {
             let (links, passed, searched) = (Vec::new(), Vec::new(), Vec::new());
-            return Ok(Arc::new(Directory { end: from.to_vec(), links, passed, searched, is_personal: false }));
+            let (end, is_personal, by_door) = (from.to_vec(), false, false);
+            return Ok(Arc::new(Directory { end, links, passed, searched, is_personal, by_door }));
         }
         let from = if parent.starts_with(b"/") { &asker.place.root } else { from };
         let key = [&asker.place.root, &b"\0"[..], from, b"\0", parent].concat();
@@ -261,8 +264,8 @@ impl Walker {
             }
             _ => return Err(Box::new(walked)),
         }
-        let Walked { walk: Walk { links, passed, searched, end, .. }, is_personal, .. } = walked;
-        let directory = Arc::new(Directory { end, links, passed, searched, is_personal });
+        let Walked { walk: Walk { links, passed, searched, end, .. }, is_personal, by_door, .. } = walked;
+        let directory = Arc::new(Directory { end, links, passed, searched, is_personal, by_door });
         if may_remember && !is_personal && asker.place.namespace.is_none() && asker.place.behind.is_none() {
             if self.directories.len() >= LIMIT {
                 self.directories.clear();
@@ -293,6 +296,7 @@ enum Followed {
 const NAMELESS: [i64; 2] = [0x1980_0202, 0x5345_434d];
 
 /// A walk under way.
+#[expect(clippy::struct_excessive_bools, reason = "who may be asked, and three things that a way may be")]
 struct Steps<'a> {
     asker: Asker<'a>,
     /// Servers that are not traced are asked, too.
@@ -304,6 +308,7 @@ struct Steps<'a> {
     /// The length of `end` where the names since the start, or the last link or `..`, began.
     since: usize,
     is_personal: bool,
+    by_door: bool,
     by_descriptor: bool,
     /// A directory that was walked to, in the view of all who have none of their own.
     latest: &'a [u8],
@@ -327,6 +332,7 @@ impl<'a> Steps<'a> {
             passed: Vec::new(),
             searched: Vec::new(),
             is_personal: false,
+            by_door: false,
             by_descriptor: false,
             latest,
             processes,
@@ -481,6 +487,7 @@ impl<'a> Steps<'a> {
                 && std::str::from_utf8(&self.reach()).is_ok_and(leads);
             if is_path {
                 self.by_descriptor = todo.is_empty() && is_descriptor(&self.end);
+                self.by_door = true;
                 self.end = target;
                 self.starts();
                 return Ok(Followed::Path);
@@ -612,9 +619,9 @@ impl<'a> Steps<'a> {
         let is_of = |stat: &FileStat| self.processes.get(&stat.st_dev) == Some(&true);
         let is_processes = self.end.starts_with(b"/proc/") || matches!(&found, Found::There(stat) if is_of(stat));
         let is_personal = self.is_personal || is_processes;
-        let Self { links, passed, searched, end, by_descriptor, .. } = self;
+        let Self { links, passed, searched, end, by_door, by_descriptor, .. } = self;
         let walk = Walk { links, passed, searched, end, found, by_descriptor };
-        Walked { walk, is_personal, stop, onward: None }
+        Walked { walk, is_personal, by_door, stop, onward: None }
     }
 }
 
@@ -775,6 +782,23 @@ mod tests {
             let all = |names: &[&str]| names.iter().map(|name| at(name)).collect::<Vec<_>>();
             let told: Vec<Vec<u8>> = kept.walk.links.into_iter().map(|link| link.path).collect();
             assert_eq!((kept.walk.end, told, kept.walk.passed), (at(end), all(links), all(passed)), "{spelled}");
+        }
+    }
+
+    /// Who only passes what leads each task somewhere else has gone through no door.
+    #[test]
+    fn doors_of_proc_that_a_call_does_not_take() {
+        let own = std::process::id().cast_signed();
+        let place = Place { root: b"/".to_vec(), directory: b"/".to_vec(), ..Place::default() };
+        let asker = Asker { process: own, task: own, place: &place };
+        let top = fs_err::File::open("/").unwrap();
+        for path in ["/proc/self/../../etc/passwd", "/proc/self/exe", "/proc/self/root/etc/passwd", "/proc/self/status"]
+        {
+            let how = OpenHow::new().flags(OFlag::O_PATH).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+            let is_refused = openat2(&top, path, how).is_err_and(|errno| errno == Errno::ELOOP);
+            let walked = Walker::default().walk(asker, b"/", path.as_bytes(), true, true);
+            let kept = walked.kept_to(RESOLVE_NO_MAGICLINKS, b"/", path.as_bytes(), found);
+            assert_eq!(kept.stop == Some(Blocked::Refused), is_refused, "{path}");
         }
     }
 
