@@ -97,6 +97,23 @@ fn what_two_runs_found_the_same() {
     assert_eq!(conf_of(&context, &[&own, &other]), Ok("AAAA".to_owned()));
 }
 
+/// Whoever was refused has read nothing of what another run wrote.
+#[test]
+fn what_one_run_wrote_and_another_was_refused() {
+    if !support::needs_root("to run as another user") {
+        return;
+    }
+    let context = TestContext::new();
+    let conf = context.work().join("conf");
+    fs_err::write(&conf, "AAAA").expect("the directory can be written");
+    set_mode(&conf, 0o600);
+    let writes = traced(&context, "writes.trace", "printf BBBB > conf");
+    let refused = context.text("refused.trace");
+    let arguments = ["trace", "-q", "-t", &refused, "--user", "nobody", "--", "sh", "-c", "cat conf || :"];
+    context.outcome(&arguments).success();
+    assert_eq!(conf_of(&context, &[&writes, &refused]), Ok("AAAA".to_owned()));
+}
+
 /// The trace tells of `conf` as of another inode with another time.
 fn as_on_another_machine(context: &TestContext, trace: &str) {
     let records = context.path(trace).join("trace.jsonl");
