@@ -47,6 +47,7 @@ mod proc;
 mod race;
 mod reaper;
 mod remote;
+mod resolve;
 mod retrace;
 mod script;
 mod served;
