@@ -8,6 +8,8 @@
 //! attributes changed in that way is not found; nor is what was made or removed where another task was about to do so as well.
 
 use nix::errno::Errno;
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime};
 
 use crate::TraceError;
 use crate::decode::{self, Entry, From};
@@ -108,9 +110,9 @@ impl Engine<'_> {
         self.touch(asking, Use { verify: false, ..*used }).map(drop)
     }
 
-    /// A call is about to make the name `end`, or to take it away. True if others are, too: then nobody can tell by what stands there
+    /// A call is about to make the name `end`, or to take it away. If others are, too, the time: then nobody can tell by what stands there
     /// afterwards who has done so; nor, of a call that opens it, where that is if others are about to move it.
-    pub(crate) fn contend(&mut self, asking: Asking, end: &[u8]) -> bool {
+    pub(crate) fn contend(&mut self, asking: Asking, end: &[u8]) -> Option<TimeSpec> {
         let Asking { task, entry: Entry { call, .. }, .. } = asking;
         let of_others = |&(&other, _): &(&i32, &mut Raced)| other != task;
         let leads = self.raced.iter_mut().filter(of_others).flat_map(|(_, raced)| match raced {
@@ -119,7 +121,7 @@ impl Engine<'_> {
             _ => Vec::new(),
         });
         for led in leads.filter(|led| led.end == end) {
-            led.is_contended = true;
+            led.contended = led.contended.or_else(now);
         }
         let contends = |(name, moves): &(Vec<u8>, bool)| name == end && (*moves || !call.opens());
         let others = self.races.naming.iter().filter(|&(&other, _)| other != task);
@@ -128,7 +130,7 @@ impl Engine<'_> {
         if own.iter().all(|(name, _)| name != end) {
             own.push((end.to_vec(), call.moves()));
         }
-        is_contended
+        is_contended.then(now).flatten()
     }
 
     /// What is at the descriptor by now of which `self.spelled` was relative to `before`.
@@ -160,11 +162,16 @@ impl Engine<'_> {
             Stands::Nothing => self.places.of(task, false).is_ok_and(|place| place.namespace.is_none()),
         };
         is_certain
-            && !led.is_contended
+            && led.contended.is_none()
             && shows(changing.path.used.access)
             && Stands::of(&self.found(task, &led.end)) == led.stands
             && !is_another(led, changing.handle.as_deref())
     }
+}
+
+/// By the clock from which a new file has its time (`current_time` in the kernel's `fs/inode.c`).
+fn now() -> Option<TimeSpec> {
+    clock_gettime(ClockId::CLOCK_REALTIME_COARSE).ok()
 }
 
 /// True for what shows afterwards, where it was done.

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
+use nix::sys::time::TimeSpec;
 
 use crate::TraceError;
 use crate::calls::Kind;
@@ -75,8 +76,8 @@ pub(crate) struct Led {
     pub(crate) start: Vec<u8>,
     /// The device of the plain file or directory that stood there.
     pub(crate) device: Option<libc::dev_t>,
-    /// Others are about to make the same name, or to take it away, or were when the path was read; of a call that opens it: to move it.
-    pub(crate) is_contended: bool,
+    /// Since when others are known to make the same name, or to take it away; of a call that opens it: to move it.
+    pub(crate) contended: Option<TimeSpec>,
     /// Who opens it may wait for others: a FIFO, or a device that is more than memory (`Documentation/admin-guide/devices.txt`).
     pub(crate) waits: bool,
 }
@@ -364,9 +365,13 @@ impl Engine<'_> {
         // What it was before is no longer to be seen; devices do not change.
         let found = self.found(asking.task, &open.path);
         let is_file = matches!(&found, Found::There(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG);
-        // Or it was told, or made there, and somebody has moved it since.
-        let has_moved =
-            |led: &Led| led.is_contended && (led.stands == Stands::Nothing || led.stands == Stands::of(&found));
+        // Or it was told, or made there, if need be in the place of what was moved before it, and somebody has moved it since.
+        let is_new =
+            |since| access == Access::Create && sys::born(asking.task, descriptor).is_some_and(|born| born >= since);
+        let has_moved = |led: &Led| {
+            led.contended
+                .is_some_and(|since| led.stands == Stands::Nothing || led.stands == Stands::of(&found) || is_new(since))
+        };
         if is_file && access.loses() && !(is_for_the_same && led.into_iter().any(has_moved)) {
             self.gap(asking.process, Gap::Rewritten)?;
         }

@@ -9,6 +9,7 @@ use std::ptr;
 
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
+use nix::sys::time::TimeSpec;
 
 use crate::limits;
 
@@ -190,6 +191,14 @@ pub(crate) fn handle_at(directory: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<u8
     let result = unsafe { libc::syscall(call, directory.as_raw_fd(), path.as_ptr(), room, &raw mut mount, 0) };
     Errno::result(result)?;
     Ok(handle.content[..handle.bytes as usize].to_vec())
+}
+
+/// When the file was made that is open at `descriptor`, where that is known.
+pub(crate) fn born(task: i32, descriptor: i32) -> Option<TimeSpec> {
+    let door = format!("/proc/{task}/fd/{descriptor}");
+    let known = known_facts(AT_FDCWD, door.as_bytes(), 0, libc::STATX_BTIME).ok()?;
+    let libc::statx_timestamp { tv_sec, tv_nsec, .. } = known.stx_btime;
+    (known.stx_mask & libc::STATX_BTIME != 0).then(|| TimeSpec::new(tv_sec, tv_nsec.into()))
 }
 
 /// The size of the plain file behind `door`, as far as it is known; `None` of anything else.

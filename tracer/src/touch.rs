@@ -217,8 +217,9 @@ impl Engine<'_> {
             self.known.note_missing(way.question(), is_missing);
         }
         let access = if is_look(used.access, walk, *stop) { Access::Look } else { used.access };
-        let is_contended = names(access) && !self.machine.is_single() && self.contend(asking, &walk.end);
-        let led = (used.verify || asking.entry.call.opens()).then(|| led(way, walk, is_personal, is_contended));
+        let is_shared = names(access) && !self.machine.is_single();
+        let contended = is_shared.then(|| self.contend(asking, &walk.end)).flatten();
+        let led = (used.verify || asking.entry.call.opens()).then(|| Led { contended, ..led(way, walk, is_personal) });
         let waits = led.as_ref().is_some_and(|led| led.waits);
         // What waits for others is asked about each time.
         if is_personal || waits {
@@ -384,12 +385,11 @@ fn goes_elsewhere(entry: &Entry, access: Access, stop: Option<Blocked>) -> bool 
 }
 
 /// Where a way has led.
-fn led(way: Way<'_>, walk: &Walk, is_personal: bool, is_contended: bool) -> Led {
+fn led(way: Way<'_>, walk: &Walk, is_personal: bool) -> Led {
     let stat = if let Found::There(stat) = &walk.found { Some(&**stat) } else { None };
     Led {
         stands: Stands::of(&walk.found),
         start: way.from.opened().to_vec(),
-        is_contended,
         ..Led::to(walk.end.clone(), stat, is_personal, &way.asking.entry)
     }
 }
