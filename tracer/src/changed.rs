@@ -81,7 +81,9 @@ impl Engine<'_> {
     ) -> Result<(), TraceError> {
         let Changing { path: Spelled { address, used, text: spelled }, led, .. } = changing;
         let access = used.access;
-        if memory::read_string(asking.task, *address, &mut self.spelled).is_err() {
+        if memory::read_string(asking.task, *address, &mut self.spelled).is_err()
+            || self.is_overtaken(asking.task, asking.process, asking.waits)
+        {
             return Ok(());
         }
         let is_same = self.spelled == *spelled;

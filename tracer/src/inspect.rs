@@ -34,6 +34,13 @@ pub(crate) struct Asking {
     pub(crate) waits: Option<u64>,
 }
 
+impl Asking {
+    /// The same where its call has returned: it waits for no answer any more.
+    pub(crate) fn answered(self) -> Self {
+        Self { waits: None, ..self }
+    }
+}
+
 /// A path as a call uses it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Use {
@@ -76,7 +83,7 @@ impl Engine<'_> {
         }
         match (waits, &self.calls) {
             (Some(id), Some(calls)) => !sys::still_waits(calls.as_fd(), id),
-            _ => !sys::stands_at_call(task),
+            _ => !sys::stands_still(task),
         }
     }
 

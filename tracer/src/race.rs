@@ -289,6 +289,7 @@ impl Engine<'_> {
     pub(crate) fn verify(&mut self, raced: Raced, result: Option<i64>) -> Result<(), TraceError> {
         match raced {
             Raced::Opening { asking, access, led, path } => {
+                let asking = asking.answered();
                 let again = path.map_or(Ok(Led::default()), |path| self.read_again(asking, &path))?;
                 match result.map(i32::try_from) {
                     Some(Ok(descriptor)) => self.opened(asking, access, [&led, &again], descriptor),
@@ -302,7 +303,7 @@ impl Engine<'_> {
             Raced::Unseen { process, gap } if result.is_some() => self.gap(process, gap),
             Raced::Unseen { .. } => Ok(()),
             Raced::Filtering { asking, text, flags } => self.filtered(asking, &text, flags, result),
-            Raced::Changing { asking, paths } => self.changed(asking, &paths, result.is_some()),
+            Raced::Changing { asking, paths } => self.changed(asking.answered(), &paths, result.is_some()),
         }
     }
 
@@ -334,7 +335,8 @@ impl Engine<'_> {
             return Ok(Led::default());
         }
         let read = memory::read_string(asking.task, path.address, &mut self.spelled);
-        if read.is_err() || self.spelled == path.text || self.spelled.is_empty() {
+        let is_the_same = read.is_err() || self.spelled == path.text || self.spelled.is_empty();
+        if is_the_same || self.is_overtaken(asking.task, asking.process, asking.waits) {
             return Ok(Led::default());
         }
         self.touch(asking, Use { verify: false, ..path.used }).map(Option::unwrap_or_default)
@@ -344,7 +346,11 @@ impl Engine<'_> {
     fn opened(&mut self, asking: Asking, access: Access, led: [&Led; 2], descriptor: i32) -> Result<(), TraceError> {
         let ends = led.map(|led| &led.end);
         let opened = opened_for(asking, descriptor, access);
-        let open = match self.places.descriptor(asking.task, descriptor) {
+        let open = self.places.descriptor(asking.task, descriptor);
+        if self.is_overtaken(asking.task, asking.process, asking.waits) {
+            return Ok(());
+        }
+        let open = match open {
             Ok(open) => open,
             // Its path is longer than the kernel tells.
             Err(Errno::ENAMETOOLONG) if opened == access && self.leads_to_one(asking.task, descriptor, ends) => {

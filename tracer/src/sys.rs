@@ -10,6 +10,7 @@ use std::ptr;
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::time::TimeSpec;
+use nix::unistd::Pid;
 
 use crate::limits;
 
@@ -317,9 +318,14 @@ pub(crate) fn syscall_entry(task: i32) -> Result<Option<SyscallEntry>, Errno> {
     }))
 }
 
-/// True if `task` stands at the entry or at the exit of a call.
-pub(crate) fn stands_at_call(task: i32) -> bool {
-    syscall_info(task).is_ok_and(|info| info.op != libc::PTRACE_SYSCALL_INFO_NONE)
+/// True if `task` stands where it was heard of last, and not where another thread has executed something and has its number. Since Linux
+/// 5.13 the kernel itself tells them apart (`looks_like_a_spurious_pid` in `kernel/ptrace.c`).
+pub(crate) fn stands_still(task: i32) -> bool {
+    let has_executed = || {
+        nix::sys::ptrace::getsiginfo(Pid::from_raw(task))
+            .map_or(true, |info| info.si_code >> 8 == libc::PTRACE_EVENT_EXEC)
+    };
+    syscall_info(task).is_ok_and(|info| info.op != libc::PTRACE_SYSCALL_INFO_NONE || !has_executed())
 }
 
 /// What a call returned, at its exit; `None` for an error, or if the task stands elsewhere.

@@ -178,6 +178,10 @@ impl Hazard {
                     let [from, to] = names.map(|name| self.path().join(name));
                     fs_err::rename(from, to).unwrap();
                 }
+                // As to keep a large content takes its time.
+                if path == "/please-wait" {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
                 // The start of the program, and what every static program does.
                 let start = touch.access == Access::Execute && touch.walk.end == own_bytes(&self.program);
                 if start || (family(touch.call) == "readlink" && path == "/proc/PID/exe") {

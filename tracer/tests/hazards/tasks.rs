@@ -123,6 +123,15 @@ fn execve_of_another_thread_while_the_first_one_fails_to_rename() {
     }
 }
 
+/// Nobody lets the next program go on for the first thread of the last one, and misses that it was executed.
+#[test]
+fn execve_of_another_thread_while_the_first_one_is_looked_into() {
+    let seen = Hazard::new("outrun").arguments(&["200"]).told_again().run();
+    assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()));
+    assert_eq!(seen.executed.len(), 201);
+    assert!(seen.touches.contains("rmdir Remove /please-wait missing"), "{:?}", seen.touches);
+}
+
 /// What the first thread was about to ask for is not to be read of the next program.
 #[test]
 fn execve_of_another_thread_while_the_first_one_asks() {

@@ -71,7 +71,11 @@ fn a_proc_of_another_pid_namespace() {
 #[test]
 fn a_link_that_another_process_replaces() {
     let mut names = BTreeSet::new();
-    for _ in 0..repeats() {
+    for round in 0..10 * repeats() {
+        // Where both share a processor for long, the link seldom moves.
+        if round >= repeats() && names.len() > 10 {
+            break;
+        }
         let hazard = (0..40).map(|number| format!("file{number}")).fold(Hazard::new("swapped"), Hazard::file);
         let seen = hazard.link("link", "file0").run();
         for name in got(&seen) {
