@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::failure::Failure;
 use super::packing::Prepared;
-use super::prove::{Model, last_words};
+use super::prove::{Model, last_words, tell_last_words};
 use super::rehearse::Rehearsal;
 use crate::jail::Base;
 use crate::report::coverage::{Coverage, Estimate};
@@ -105,9 +105,7 @@ fn trace(
     if observation.faults.is_empty() {
         return Ok(Model::of(&observation));
     }
-    for line in last_words(&observation) {
-        say!("minjail: it wrote: {line}");
-    }
+    tell_last_words(&last_words(&observation));
     let faults: Vec<String> = observation.faults.iter().map(ToString::to_string).collect();
     let (place, hint) = match ground {
         Ground::Host => {

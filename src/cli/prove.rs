@@ -77,9 +77,7 @@ impl Verdict {
         for fault in &self.faults {
             say!("minjail: in {}, workload `{}`: {fault}", self.place(), self.workload);
         }
-        for line in &self.last_words {
-            say!("minjail: it wrote: {line}");
-        }
+        tell_last_words(&self.last_words);
         for (index, culprit) in self.culprits.iter().take(SHOWN).enumerate() {
             let likely = if index == 0 { ", the last thing that was missing" } else { "" };
             // The workload's first program has no program that looked for it.
@@ -112,6 +110,12 @@ pub(super) fn last_words(observation: &Observation) -> Vec<String> {
         None => escape(line),
     });
     shown.collect()
+}
+
+pub(super) fn tell_last_words(words: &[String]) {
+    for line in words {
+        say!("minjail: it wrote: {line}");
+    }
 }
 
 /// So many last lines of what a program wrote are told.

@@ -4,7 +4,7 @@
 //! (overlayfs.rst, "Non-standard behavior"), so that the others are made anew as links of the first.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -17,7 +17,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, unlinkat};
 
 use super::Owned;
 use crate::path::JailPath;
-use crate::root::Root;
+use crate::root::{Root, magic};
 
 /// Makes what is at a path of `top` what `owned` says. The host's `/proc` must be in sight still.
 pub(super) fn own(owned: &Owned, top: &Path) -> Result<(), Errno> {
@@ -58,11 +58,6 @@ fn link_again(first: &JailPath, path: &JailPath, root: &Root) -> Result<(), Errn
 
 fn node(path: &JailPath, root: &Root) -> Result<Option<OwnedFd>, Errno> {
     root.node(path).map_err(|error| of(&error.source))
-}
-
-/// The name under which an `O_PATH` descriptor can be named where only a path will do.
-fn magic(descriptor: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", descriptor.as_raw_fd())
 }
 
 fn of(error: &std::io::Error) -> Errno {

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlink, readlinkat};
 use nix::sys::stat::{Mode, fstat};
 
-use super::{Entry, READ, Root, RootError, entries};
+use super::{Entry, READ, Root, RootError, entries, magic};
 use crate::path::{Facts, JailPath};
 
 /// What facts were told of, held (`O_PATH`).
@@ -62,7 +62,7 @@ impl Root {
         let door = format!("/proc/{task}/cwd");
         let directory =
             open(door.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
-        let at = readlink(format!("/proc/self/fd/{}", directory.as_raw_fd()).as_str()).ok()?;
+        let at = readlink(magic(&directory).as_str()).ok()?;
         let path = path.below(self.path());
         let rest = path.strip_prefix(&at).ok()?;
         let rest = if rest.as_os_str().is_empty() { Path::new(".") } else { rest };
@@ -143,7 +143,7 @@ impl Held<'_> {
 
 /// Opens what is held by an `O_PATH` descriptor, for which its name under `/proc` is the way (`open(2)`, `O_PATH`).
 pub(super) fn reopen(node: &OwnedFd, flags: OFlag) -> Result<OwnedFd, Errno> {
-    let door = format!("/proc/self/fd/{}", node.as_raw_fd());
+    let door = magic(node);
     loop {
         match open(door.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty()) {
             Err(Errno::EINTR) => {}

@@ -356,9 +356,10 @@ fn file_type(told: Type) -> FileType {
 /// Longest piece of a path that is handed to the kernel at once: below `PATH_MAX` (4,096 with its NUL).
 const PIECE: usize = 4000;
 
-/// An `O_PATH` descriptor has no f*xattr calls, but its name under /proc does (`open(2)`, `O_PATH`).
-fn magic(node: &OwnedFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", node.as_raw_fd()))
+/// The name under which an open descriptor can be named where only a path will do: with `O_PATH` it has no f*xattr calls, nor others
+/// (`open(2)`).
+pub(crate) fn magic(descriptor: &impl AsRawFd) -> String {
+    format!("/proc/self/fd/{}", descriptor.as_raw_fd())
 }
 
 /// True where there are no extended attributes.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use super::TreeError;
 use crate::manifest::Entry;
 use crate::path::{JailPath, escape};
 use crate::publish::remove_below;
-use crate::root::Root;
+use crate::root::{Root, magic};
 
 /// A directory that becomes a root: everything is made below one held descriptor, and no link is ever followed.
 ///
@@ -366,11 +366,6 @@ const PIECE: usize = 4000;
 
 /// The size of a block that can be a hole on any file system of today.
 const HOLE: usize = 4096;
-
-/// The name under which an open descriptor can be named where only a path will do.
-fn magic(descriptor: &impl AsRawFd) -> String {
-    format!("/proc/self/fd/{}", descriptor.as_raw_fd())
-}
 
 fn fill<E: From<TreeError>>(
     file: &File,

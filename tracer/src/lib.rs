@@ -49,6 +49,8 @@ mod reaper;
 mod remote;
 mod resolve;
 mod retrace;
+#[cfg(test)]
+mod sample;
 mod script;
 mod served;
 mod signals;

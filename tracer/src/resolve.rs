@@ -70,36 +70,14 @@ mod tests {
     use crate::event::Searched;
     use crate::look;
     use crate::place::Place;
-    use crate::walk::{Asker, Walker};
+    use crate::sample::{Fixture, bytes, fixture};
+    use crate::walk::{Asker, Walker, there};
     use nix::errno::Errno;
     use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-    use std::os::unix::ffi::OsStringExt;
     use std::os::unix::fs::symlink;
-    use std::path::Path;
-
-    fn bytes(path: &Path) -> Vec<u8> {
-        path.as_os_str().to_owned().into_vec()
-    }
 
     fn found(path: &[u8]) -> Found {
-        look::lstat(path).map_or_else(Found::Unknown, |stat| Found::There(Box::new(stat)))
-    }
-
-    struct Fixture {
-        directory: tempfile::TempDir,
-        place: Place,
-    }
-
-    fn fixture() -> Fixture {
-        let directory = tempfile::tempdir().unwrap();
-        let at = |name: &str| directory.path().join(name);
-        fs_err::create_dir_all(at("usr/bin")).unwrap();
-        fs_err::create_dir_all(at("opt/lib")).unwrap();
-        fs_err::write(at("usr/bin/tool"), "x").unwrap();
-        symlink("../../usr/bin/tool", at("opt/lib/tool")).unwrap();
-        let top = bytes(directory.path());
-        let place = Place { root: top.clone(), directory: top, ..Place::default() };
-        Fixture { directory, place }
+        look::lstat(path).map_or_else(Found::Unknown, there)
     }
 
     #[test]

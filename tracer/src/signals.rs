@@ -63,7 +63,8 @@ const NAMED: [i32; 19] = [
     libc::SIGWINCH,
 ];
 
-/// All that it takes for whoever only waits for a program that has a tracer of its own, or for nobody.
+/// All that it takes for whoever only waits for a program that has a tracer of its own, or for nobody; the first one unless it is
+/// ignored.
 const TAKEN_WHILE_WAITING: &[i32] = &[libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGUSR1];
 
 /// What the kernel itself sends of these comes from a terminal, and to a whole group; of the others, to one process, as by the timer of

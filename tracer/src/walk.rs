@@ -571,7 +571,7 @@ fn start(asker: Asker<'_>, from: &[u8], spelled: &[u8]) -> Vec<u8> {
     with_room(if spelled.starts_with(b"/") { &asker.place.root } else { from }, spelled)
 }
 
-fn there(stat: FileStat) -> Found {
+pub(crate) fn there(stat: FileStat) -> Found {
     Found::There(Box::new(stat))
 }
 
@@ -600,32 +600,8 @@ fn rest(todo: &[Cow<'_, [u8]>]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::ffi::OsStringExt;
+    use crate::sample::{Fixture, bytes, fixture};
     use std::os::unix::fs::symlink;
-    use std::path::Path;
-
-    fn bytes(path: &Path) -> Vec<u8> {
-        path.as_os_str().to_owned().into_vec()
-    }
-
-    struct Fixture {
-        directory: tempfile::TempDir,
-        place: Place,
-    }
-
-    fn fixture() -> Fixture {
-        let directory = tempfile::tempdir().unwrap();
-        let at = |name: &str| directory.path().join(name);
-        fs_err::create_dir_all(at("usr/bin")).unwrap();
-        fs_err::create_dir_all(at("opt/lib")).unwrap();
-        fs_err::write(at("usr/bin/tool"), "x").unwrap();
-        symlink("usr/bin", at("bin")).unwrap();
-        symlink("../../bin/tool", at("opt/lib/tool")).unwrap();
-        symlink("loop", at("loop")).unwrap();
-        let top = bytes(directory.path());
-        let place = Place { root: top.clone(), directory: top, ..Place::default() };
-        Fixture { directory, place }
-    }
 
     impl Fixture {
         fn walk(&self, spelled: &str, follow: bool) -> (String, Vec<String>, Found) {
