@@ -382,6 +382,15 @@ fn a_link_in_a_loop_that_was_listed() {
     }
 }
 
+/// What cannot be executed since its links lead in a circle is needed as they are.
+#[test]
+fn a_link_in_a_loop_that_was_executed() {
+    for then in ["true", "rm l; echo new > l", "mv l m"] {
+        let script = format!("./l; ./s; PATH=l:m true; {then}");
+        assert_eq!(image_of(&script, &["l -> m", "m -> l", "s=#! l\n"]), ["l -> m", "m -> l", "s=#! l\n"], "{then}");
+    }
+}
+
 /// Where nothing can be looked at, since another thread has put a file in the place of a directory, is nothing; what the run has put
 /// there since was not there.
 #[test]

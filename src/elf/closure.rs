@@ -95,7 +95,7 @@ impl Search<'_> {
 
     fn start(&mut self, path: &JailPath) -> Result<(Arc<Seen>, Arc<Elf>), SearchError> {
         let Some(seen) = self.look(path.as_bytes()) else {
-            // Says why: not readable, a loop of links, a directory.
+            // Says why: not readable, a directory.
             let walk = self.root.resolve(&JailPath::root(), path.as_bytes(), true)?;
             if !walk.facts.is_some_and(|facts| facts.is_file()) {
                 return Err(SearchError::NoFile { path: path.to_string() });

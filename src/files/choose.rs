@@ -9,7 +9,7 @@ use super::closure::is_named_as_library;
 use super::policy::{Pattern, PatternKind, StatOnly};
 use super::{FileSet, FilesError, Note, Reason, What};
 use crate::path::{FileType, JailPath};
-use crate::root::{Root, RootError, Walk};
+use crate::root::{Root, RootError};
 use crate::trace::{is_kernels, is_made_up, is_made_up_below};
 
 /// Adds what `patterns` name; returns the executables and libraries among it.
@@ -36,7 +36,8 @@ pub(super) fn add_found(
 ) -> Result<Vec<JailPath>, RootError> {
     let mut objects = Vec::new();
     for path in found {
-        let walk = led(&path, root)?;
+        // The way to it, and what it leads to if it is a link; one that leads nowhere is what is there.
+        let walk = root.resolve(&JailPath::root(), path.as_bytes(), true)?;
         for link in walk.links {
             files.add(link.path, What::AsIs, reason.clone());
         }
@@ -51,14 +52,6 @@ pub(super) fn add_found(
         files.add(walk.end, What::AsIs, reason.clone());
     }
     Ok(objects)
-}
-
-/// The way to `path`, and what it leads to if it is a link; one that dangles or is of a loop is what is there.
-fn led(path: &JailPath, root: &Root) -> Result<Walk, RootError> {
-    match root.resolve(&JailPath::root(), path.as_bytes(), true) {
-        Err(error) if error.is_loop() => root.resolve(&JailPath::root(), path.as_bytes(), false),
-        walk => walk,
-    }
 }
 
 /// True for what a program loads under any name, as Node does `.node`. What cannot be read is told of when it is to be packed.
@@ -192,7 +185,7 @@ pub(super) fn whole(path: &JailPath, root: &Root) -> Result<BTreeSet<JailPath>, 
     let walk = root.resolve(&JailPath::root(), path.as_bytes(), false)?;
     if walk.facts.is_some() {
         found.insert(path.clone());
-        below(&led(path, root)?.end, root, &mut found)?;
+        below(&root.resolve(&JailPath::root(), path.as_bytes(), true)?.end, root, &mut found)?;
     }
     Ok(found)
 }

@@ -50,7 +50,6 @@ impl RootError {
         match (self.step, self.source.raw_os_error()?) {
             (OPEN_ROOT, libc::ENOENT | libc::ENOTDIR) => Some("name a directory that is there"),
             _ if self.is_refusal() => Some("the image needs this file: run minjail as a user who may read it"),
-            _ if self.is_loop() => None,
             // What is held open is read by its name there.
             (_, libc::ENOENT) if !Path::new("/proc/self/fd").exists() => {
                 Some("`/proc` is not there: mount it, `mount -t proc proc /proc`")
@@ -61,11 +60,6 @@ impl RootError {
             }
             _ => None,
         }
-    }
-
-    /// True if the way leads through a circle of links.
-    pub(crate) fn is_loop(&self) -> bool {
-        self.step == walk::FOLLOW && self.source.raw_os_error() == Some(libc::ELOOP)
     }
 
     /// True if minjail may not do it.

@@ -1,14 +1,10 @@
 //! Where a path leads, link by link.
 
-use nix::errno::Errno;
-
 use super::{Root, RootError};
-use crate::path::{Facts, JailPath, escape};
+use crate::path::{Facts, JailPath};
 
-/// The kernel gives up after this many links (`path_resolution(7)`, `MAXSYMLINKS`).
+/// The kernel gives up after this many links, as it does where they lead in a circle (`path_resolution(7)`, `MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
-
-pub(super) const FOLLOW: &str = "follow";
 
 /// A link met on the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +22,7 @@ pub struct Walk {
     pub links: Vec<Link>,
     /// The end: its directory is free of links. If something is missing on the way, the rest is appended as spelled.
     pub end: JailPath,
-    /// What is at the end.
+    /// What is at the end; nothing is where links lead in a circle.
     pub facts: Option<Facts>,
 }
 
@@ -35,7 +31,7 @@ impl Root {
     /// links, and the last component only if `follow`.
     ///
     /// # Errors
-    /// A directory or link on the way cannot be read, or there are more than 40 links.
+    /// A directory or link on the way cannot be read.
     pub fn resolve(&self, from: &JailPath, spelled: &[u8], follow: bool) -> Result<Walk, RootError> {
         let mut links = Vec::new();
         let mut end = if spelled.starts_with(b"/") { JailPath::root() } else { from.clone() };
@@ -50,11 +46,11 @@ impl Root {
             facts = self.lstat(&end)?;
             match &facts {
                 Some(found) if found.is_symlink() && (follow || !todo.is_empty()) => {
-                    let target = self.read_link(&end)?;
                     if links.len() == MAX_LINKS {
-                        let source = std::io::Error::from(Errno::ELOOP);
-                        return Err(RootError { step: FOLLOW, path: escape(spelled), source });
+                        facts = None;
+                        break;
                     }
+                    let target = self.read_link(&end)?;
                     links.push(Link { path: end.clone(), target: target.clone() });
                     end = if target.starts_with(b"/") {
                         JailPath::root()
@@ -153,9 +149,11 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_is_an_error_only_when_followed() {
+    fn a_loop_leads_nowhere() {
         let (_directory, root) = fixture();
-        assert!(root.resolve(&JailPath::root(), b"/loop", true).unwrap_err().is_loop());
+        let walk = root.resolve(&JailPath::root(), b"/loop", true).unwrap();
+        assert_eq!((walk.end, walk.facts), (path("/loop"), None));
+        assert!(walk.links.iter().all(|link| link.path == path("/loop")));
         assert!(root.resolve(&JailPath::root(), b"/loop", false).unwrap().facts.unwrap().is_symlink());
     }
 }
