@@ -38,7 +38,7 @@ impl Retraced {
             sys::write_word(task, address, flags & !CLONE_UNTRACED)?;
         } else {
             *first_argument(&mut registers, abi) = flags & !CLONE_UNTRACED;
-            set_registers(task, registers)?;
+            set_registers(task, &registers)?;
         }
         Ok(retraced)
     }
@@ -60,7 +60,7 @@ impl Retraced {
             // On aarch64 the first argument's register is the result's: nobody expects to find it as it was.
             None if cfg!(target_arch = "x86_64") && *first_argument(&mut registers, self.abi) == changed => {
                 *first_argument(&mut registers, self.abi) = self.flags;
-                set_registers(task, registers)?;
+                set_registers(task, &registers)?;
             }
             None => {}
         }
@@ -96,16 +96,18 @@ pub(crate) fn cut_short(task: i32, tables: &BTreeMap<u32, (Abi, Table)>) -> Resu
 pub(crate) fn restart(task: i32) -> Result<(), Errno> {
     let mut registers = registers(task)?;
     registers.rax = i64::from(-sys::ERESTARTNOINTR).cast_unsigned();
-    set_registers(task, registers)
+    set_registers(task, &registers)
 }
 
 /// Here no call waits for a listener.
 #[cfg(target_arch = "aarch64")]
+#[expect(clippy::unnecessary_wraps, reason = "on other machines registers are read, which may fail")]
 pub(crate) fn cut_short(_task: i32, _tables: &BTreeMap<u32, (Abi, Table)>) -> Result<Option<(u64, [u64; 6])>, Errno> {
     Ok(None)
 }
 
 #[cfg(target_arch = "aarch64")]
+#[expect(clippy::unnecessary_wraps, reason = "on other machines registers are set, which may fail")]
 pub(crate) fn restart(_task: i32) -> Result<(), Errno> {
     Ok(())
 }
@@ -145,7 +147,7 @@ pub(crate) fn skip(task: i32) -> Result<(), Errno> {
         let mut registers = registers(task)?;
         registers.orig_rax = u64::MAX;
         registers.rax = error.cast_unsigned();
-        set_registers(task, registers)
+        set_registers(task, &registers)
     }
     #[cfg(target_arch = "aarch64")]
     {
@@ -175,8 +177,8 @@ fn registers(task: i32) -> Result<Registers, Errno> {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn set_registers(task: i32, registers: Registers) -> Result<(), Errno> {
-    tracee(task).set_registers(registers).map_err(|_| Errno::ESRCH)
+fn set_registers(task: i32, registers: &Registers) -> Result<(), Errno> {
+    tracee(task).set_registers(*registers).map_err(|_| Errno::ESRCH)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -191,6 +193,6 @@ fn registers(task: i32) -> Result<Registers, Errno> {
 }
 
 #[cfg(target_arch = "aarch64")]
-fn set_registers(task: i32, registers: Registers) -> Result<(), Errno> {
+fn set_registers(task: i32, registers: &Registers) -> Result<(), Errno> {
     sys::set_registers(task, registers)
 }

@@ -39,9 +39,10 @@ pub(crate) fn registers(task: i32) -> Result<libc::user_regs_struct, Errno> {
 }
 
 /// Sets them.
-pub(crate) fn set_registers(task: i32, mut registers: libc::user_regs_struct) -> Result<(), Errno> {
-    let mut all = libc::iovec { iov_base: (&raw mut registers).cast(), iov_len: size_of_val(&registers) };
-    // SAFETY: the kernel reads `iov_len` bytes from `registers`, which is so long.
+pub(crate) fn set_registers(task: i32, registers: &libc::user_regs_struct) -> Result<(), Errno> {
+    let base = std::ptr::from_ref(registers).cast_mut().cast();
+    let mut all = libc::iovec { iov_base: base, iov_len: size_of_val(registers) };
+    // SAFETY: the kernel reads `iov_len` bytes from `registers`, which is so long, and writes none.
     let result = unsafe { libc::ptrace(libc::PTRACE_SETREGSET, task, libc::NT_PRSTATUS as usize, &raw mut all) };
     Errno::result(result).map(drop)
 }

@@ -413,7 +413,8 @@ fn a_program_of_an_interface_that_nobody_knows() {
     ];
     // Elf32_Ehdr and Elf32_Phdr of elf(5): an executable for ARM (40), its only segment all of it.
     let (start, size) = (0x1_0000, 84 + 4 * code.len() as u32);
-    let header = [0x464c_457f, 0x0001_0101, 0, 0, 2 | 40 << 16, 1, start + 84, 52, 0, 0x0500_0000, 52 | 32 << 16, 1, 0];
+    let header =
+        [0x464c_457f, 0x0001_0101, 0, 0, 2 | 0x28 << 16, 1, start + 84, 0x34, 0, 0x0500_0000, 0x34 | 0x20 << 16, 1, 0];
     let segment = [1, 0, start, start, size, size, 5, 0x1000];
     let words = header.iter().chain(&segment).chain(&code);
     let bytes: Vec<u8> = words.flat_map(|word| word.to_le_bytes()).collect();
