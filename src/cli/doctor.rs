@@ -212,9 +212,10 @@ fn jail() -> Finding {
         Ok(_) if !jail::replaces_directories() => Finding {
             what,
             state: State::Limited,
-            seen: "works, but a program cannot remove a directory of the image with what is in it, nor make one again"
+            seen: "works, but a program cannot remove a directory of the image with what is in it, nor make one again, nor rename one that it \
+                   has made there"
                 .to_owned(),
-            hint: Some("Linux 6.6 or newer has that; before, such a program gets EIO".to_owned()),
+            hint: Some("Linux 6.6 or newer has that; before, such a program gets EIO, or EXDEV".to_owned()),
         },
         Ok(_) => Finding::works(what, "namespaces, overlay, mounts and pivot_root work"),
         Err(error) => {

@@ -62,9 +62,10 @@ impl Verdict {
         self.faults.is_empty()
     }
 
-    /// True if the last thing that it wrote may be what EIO is called.
-    fn has_failed_to_write(&self) -> bool {
-        let says_so = |line: &String| line.contains("EIO") || line.to_lowercase().contains("input/output error");
+    /// True if the last thing that it wrote may be what EIO or EXDEV is called.
+    fn may_lack_attributes(&self) -> bool {
+        const NAMES: [&str; 4] = ["eio", "input/output error", "exdev", "cross-device link"];
+        let says_so = |line: &String| NAMES.iter().any(|name| line.to_lowercase().contains(name));
         !self.is_good() && self.last_words.iter().any(says_so)
     }
 
@@ -218,10 +219,35 @@ pub(super) fn unproved(verdicts: &[Verdict]) -> Failure {
             "if {engine} itself wrote that it could not start a container, that says nothing of the image: see that {engine} works \
              by itself"
         )),
-        None if verdicts.iter().any(Verdict::has_failed_to_write) && !jail::replaces_directories() => failure.hint(
-            "before Linux 6.6, a program in a jail cannot remove a directory of the image with what is in it, nor make one again: if \
-             that is what failed, prove the image on a newer kernel",
+        None if verdicts.iter().any(Verdict::may_lack_attributes) && !jail::replaces_directories() => failure.hint(
+            "before Linux 6.6, a program in a jail cannot remove a directory of the image with what is in it, nor make one again, nor \
+             rename one that it has made there: if that is what failed, prove the image on a newer kernel",
         ),
         None => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_kernel_without_attributes_in_memory_is_blamed_for() {
+        let blamed = |words: &str, faults: &[&str]| {
+            let verdict = Verdict {
+                workload: "main".to_owned(),
+                engine: None,
+                faults: faults.iter().map(|&fault| fault.to_owned()).collect(),
+                culprits: Vec::new(),
+                unlisted: Vec::new(),
+                differing: Vec::new(),
+                last_words: vec!["starts".to_owned(), words.to_owned()],
+            };
+            verdict.may_lack_attributes()
+        };
+        let fails = &["ended with status 1"];
+        assert!(blamed("rm: cannot remove 'old': Input/output error", fails) && blamed("EIO: mkdir", fails));
+        assert!(blamed("rename: Invalid cross-device link", fails) && blamed("Error: EXDEV, rename", fails));
+        assert!(!blamed("rename: No such file or directory", fails) && !blamed("Invalid cross-device link", &[]));
     }
 }

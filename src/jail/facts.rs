@@ -113,9 +113,9 @@ pub(super) fn restrictions() -> Vec<Obstacle> {
     all.into_iter().filter_map(|(present, obstacle)| present.then_some(obstacle)).collect()
 }
 
-/// Whether a directory of the tree can be removed with what is in it, and made again. overlayfs marks the empty one, in the memory
-/// that is written to, by a user attribute (`ovl_set_opaque` in `fs/overlayfs/dir.c`), which a tmpfs takes since Linux 6.6;
-/// without one the program gets EIO.
+/// Whether a directory of the tree can be removed with what is in it, and made again; and whether one that was made in a directory of
+/// the tree can be renamed. overlayfs marks it, in the memory that is written to, by a user attribute (`ovl_set_opaque` and
+/// `ovl_rename` in `fs/overlayfs/dir.c`), which a tmpfs takes since Linux 6.6; without one the program gets EIO, or EXDEV.
 pub fn replaces_directories() -> bool {
     // A file in memory is one of a tmpfs (`memfd_create(2)`).
     memfd_create(c"attributes", MFdFlags::MFD_CLOEXEC)

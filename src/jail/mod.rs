@@ -26,7 +26,7 @@
 //! What the jail cannot do: a tree with mounts inside is refused (overlayfs shows one file system, and the kernel does
 //! not uncover what a mount hides); renaming a directory of the tree fails with `EXDEV`, as overlayfs documents for
 //! `redirect_dir=nofollow`; and before Linux 6.6, whose tmpfs learnt user attributes, a directory of the tree cannot
-//! be removed with what is in it, nor made again.
+//! be removed with what is in it, nor made again, nor one be renamed that was made there.
 
 mod error;
 mod facts;
