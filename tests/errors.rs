@@ -684,7 +684,7 @@ fn what_would_stand_in_the_way_is_told_before_the_run() {
     fs_err::create_dir(context.path("directory")).expect("it is ours");
     let directory = context.text("directory");
     let at = |form: &str, path: &str| format!("{form}:{path}");
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["-t", &tar, "-o", &out], "the other's place"),
         (&["-t", &format!("{tar}.lock"), "-o", &out], "the other's place"),
         (&["-t", &trace, "-o", &out, "--lock", &trace], "the other's place"),
@@ -693,6 +693,7 @@ fn what_would_stand_in_the_way_is_told_before_the_run() {
         (&["-t", &trace, "-o", &at("layer", &directory), "--force"], "it is no file"),
         (&["-t", &trace, "-o", &at("rootfs", "/dev/null"), "--force"], "it is no directory"),
         (&["-t", &long], "too long"),
+        (&["-t", "-"], "a trace is a directory"),
         (&["-t", &trace, "-o", &at("oci", &long)], "too long"),
     ];
     for (arguments, words) in cases {

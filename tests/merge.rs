@@ -659,6 +659,10 @@ fn what_cannot_be_merged_is_said() {
         (&["merge", &changed, "-o", &output], &["has another content than the one", "hint: trace again"]),
         (&["merge", &one, "-o", &file], &["file` exists and is not a trace"]),
         (&["merge", &one, "-o", &context.text("no/such/out.trace")], &["no/such"]),
+        (
+            &["merge", &one, "-o", "-"],
+            &["a trace is a directory", "hint: name a directory; one that is called so is `./-`"],
+        ),
     ] {
         context.outcome(arguments).assert_refused(125, words);
     }

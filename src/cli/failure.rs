@@ -329,6 +329,7 @@ impl From<RecordError> for Failure {
     fn from(error: RecordError) -> Self {
         let hint = match &error {
             RecordError::NoTrace { .. } => Some("name another directory for the trace"),
+            RecordError::StandardOutput => Some("name a directory; one that is called so is `./-`"),
             RecordError::Lost { .. } | RecordError::Changed { .. } => {
                 Some("trace again: the trace was changed after it was made")
             }

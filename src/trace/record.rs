@@ -128,6 +128,8 @@ pub enum RecordError {
     Write { path: PathBuf, source: io::Error },
     #[error("`{path}` exists and is not a trace")]
     NoTrace { path: PathBuf },
+    #[error("a trace is a directory, and cannot be written to standard output, `-`")]
+    StandardOutput,
     #[error("the trace has lost `{sha256}`, the earlier content of `{path}`")]
     Lost { path: JailPath, sha256: String },
     #[error("`{path}` has another content than the one by whose sha256 it is named")]

@@ -97,6 +97,9 @@ pub fn check_place(target: &Path) -> Result<(), RecordError> {
 }
 
 fn refuse_other(target: &Path) -> Result<(), RecordError> {
+    if target == Path::new("-") {
+        return Err(RecordError::StandardOutput);
+    }
     match target.symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // As one whose name is too long.
