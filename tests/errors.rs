@@ -674,6 +674,43 @@ fn an_output_in_the_place_of_what_is_read() {
     }
 }
 
+/// Wherever it strikes, the limit is named, and how it is raised.
+#[test]
+fn few_open_files() {
+    let context = TestContext::new();
+    let (trace, out) = (context.text("app.trace"), format!("oci:{}", context.text("image")));
+    context.outcome(&["trace", "-q", "-t", &trace, "-o", &out, "--", "cat", "/etc/debian_version"]).success();
+    let (profile, other) = (context.text("app.yaml"), context.text("other"));
+    fs_err::write(&profile, "workloads:\n  main: {run: [/usr/bin/cat, /etc/debian_version]}\n").expect("it is ours");
+    let output = format!("rootfs:{other}");
+    let cases: [&[&str]; 6] = [
+        &["build", &profile, "-q", "-o", &output],
+        &["build", "-t", &trace, "-q", "-o", &output],
+        &["verify", &out, "-q", "-p", &profile],
+        &["slim", &out, "-q", "-o", &output],
+        &["unpack", &out, "-q", "-o", &output],
+        &["trace", "-t", &context.text("again.trace"), "-q", "-o", &output, "--", "cat", "/etc/debian_version"],
+    ];
+    for arguments in cases {
+        let mut refused = 0;
+        for most in (6..24).step_by(2) {
+            let _ = fs_err::remove_dir_all(&other).and(fs_err::remove_file(format!("{other}.lock")));
+            let script = format!("ulimit -n {most}; exec \"$@\"");
+            let mut command = context.command("sh");
+            let outcome = outcome_of(command.args(["-c", &script, "sh", minjail()]).args(arguments));
+            if outcome.status != 0 {
+                refused += 1;
+                assert_eq!(outcome.text(), "", "{most}: {outcome}");
+                for word in ["error: ", "hint: allow more open files with `ulimit -n`"] {
+                    assert!(outcome.stderr.contains(word), "{most}: {word}: {outcome}");
+                }
+                assert!(!Path::new(&other).exists(), "{most}: {outcome}");
+            }
+        }
+        assert!((1..9).contains(&refused), "{refused}: {arguments:?}");
+    }
+}
+
 /// A run may take hours.
 #[test]
 fn what_would_stand_in_the_way_is_told_before_the_run() {

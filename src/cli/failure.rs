@@ -135,12 +135,13 @@ pub(super) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item
 /// How to raise the limit (`getrlimit(2)`) of which `cause` speaks.
 fn limit(cause: &(dyn Error + 'static)) -> Option<&'static str> {
     let of_system = cause.downcast_ref::<io::Error>();
-    // One that names the path keeps of the system's error the kind alone.
+    // One that names the path keeps of the system's error the kind and the text alone, and the first process of a jail tells a text.
     let is_too_large = of_system.is_some_and(|error| error.kind() == io::ErrorKind::FileTooLarge);
-    let is_of_table = of_system.and_then(io::Error::raw_os_error) == Some(libc::EMFILE);
+    let of_table = [io::Error::from(Errno::EMFILE).to_string(), Errno::EMFILE.to_string()];
+    let text = cause.to_string();
     if is_too_large {
         Some("allow larger files with `ulimit -f`")
-    } else if is_of_table || cause.downcast_ref::<Errno>() == Some(&Errno::EMFILE) {
+    } else if of_table.iter().any(|words| text.ends_with(words)) {
         Some("allow more open files with `ulimit -n`")
     } else {
         None
