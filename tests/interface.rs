@@ -252,6 +252,25 @@ fn a_variable_that_names_what_the_run_used_is_told() {
     assert_eq!(inside.success().text(), "words\n");
 }
 
+/// What several variables name is told of once.
+#[test]
+fn variables_that_name_the_same_are_told_together() {
+    let context = TestContext::new();
+    let data = context.path("data");
+    fs_err::create_dir(&data).unwrap();
+    fs_err::write(data.join("words"), "words\n").unwrap();
+    let image = format!("rootfs:{}", context.text("image"));
+    let mut command =
+        context.minjail(&["trace", "-t", &context.text("app.trace"), "-o", &image, "--", "/bin/sh", "-c"]);
+    let traced = outcome_of(command.arg("cat \"$APP_DATA/words\"").env("APP_DATA", &data).env("APP_HOME", &data));
+    let words = format!("{}/words", data.display());
+    let told = format!(
+        "the run used {words}, which the variables APP_DATA, APP_HOME name; the image gets them by `--env APP_DATA --env APP_HOME`"
+    );
+    let traced = traced.success();
+    assert!(traced.stderr.contains(&told) && traced.stderr.matches(&words).count() == 1, "{traced}");
+}
+
 /// What the run executed by `SHELL` is found by it in the jail too; what no run used is no shell that the image has.
 #[test]
 fn the_shell_that_a_program_runs_commands_by_goes_with_the_image() {

@@ -159,11 +159,14 @@ impl Needed {
 }
 
 /// Variables that the image does not get, though they name what a run found.
-fn unset<'a>(trace: &'a Trace, lead: &'a Header) -> impl Iterator<Item = Note> + 'a {
-    lead.optional.iter().filter(|(name, value)| !trace.uses(name, value)).filter_map(|(name, value)| {
-        let path = trace.runs.iter().find_map(|run| run.found_by(value))?;
-        Some(Note::Unset { name: name.clone(), path: path.clone() })
-    })
+fn unset(trace: &Trace, lead: &Header) -> impl Iterator<Item = Note> {
+    let mut names = BTreeMap::<JailPath, Vec<String>>::new();
+    for (name, value) in lead.optional.iter().filter(|(name, value)| !trace.uses(name, value)) {
+        if let Some(path) = trace.runs.iter().find_map(|run| run.found_by(value)) {
+            names.entry(path.clone()).or_default().push(name.clone());
+        }
+    }
+    names.into_iter().map(|(path, names)| Note::Unset { path, names })
 }
 
 /// An image that is drawn up, and not written yet, with all that is to be told of it.

@@ -38,8 +38,8 @@ pub enum Note {
     Secret { path: JailPath, kind: String },
     /// A variable that looks like a secret, so the image does not have it.
     Variable { name: String },
-    /// A variable that the image does not have names what the run found.
-    Unset { name: String, path: JailPath },
+    /// Variables that the image does not have name what the run found.
+    Unset { path: JailPath, names: Vec<String> },
     /// A file that was in a directory for temporary files before the run.
     Temporary { path: JailPath },
     /// A listing of a directory where everybody's files come and go showed names that are not packed.

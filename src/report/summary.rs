@@ -409,9 +409,16 @@ fn sentence(note: &Note) -> String {
                 "the variable {name} looks like a secret; the image does not have it: give it when you run the image"
             )
         }
-        Note::Unset { name, path } => {
-            format!("the run used {path}, which the variable {name} names; the image gets it by `--env {name}`")
-        }
+        Note::Unset { path, names } => match names.as_slice() {
+            [name] => {
+                format!("the run used {path}, which the variable {name} names; the image gets it by `--env {name}`")
+            }
+            names => format!(
+                "the run used {path}, which the variables {} name; the image gets them by `--env {}`",
+                names.join(", "),
+                names.join(" --env ")
+            ),
+        },
         Note::Temporary { path } => {
             format!("{path} was there before the run, in a place for temporary files; it is packed")
         }
