@@ -53,10 +53,19 @@ fn what_is_missing_is_explained() {
     context.outcome(&["trace", "-q", "-t", &zones, "--", "sh", "-c", date]).success();
     let zone = told(&zones, "/usr/share/zoneinfo/Europe/Berlin");
     assert!(zone.contains("  rule tz-all would add it: `--rule tz-all=on`\n"), "{zone}");
-    for source in [&trace, &lock] {
+    // A trace does not know what was chosen of it.
+    let unless = ", unless `--exclude` or another choice has left it out";
+    for (source, unless) in [(&trace, unless), (&lock, "")] {
         let there = context.outcome(&["why-not", source, &own("listed/seen")]);
-        assert!(there.status == 1 && there.stderr.contains("is in the image: `minjail why` says why"), "{there}");
+        let words = format!("is in the image{unless}: `minjail why` says why");
+        assert!(there.status == 1 && there.stderr.contains(&words), "{there}");
     }
+    let image = format!("layer:{}", context.text("less.tar"));
+    context.outcome(&["build", "-q", "-t", &trace, "-o", &image, "--exclude", &own("listed/seen")]).success();
+    let gone = context.outcome(&["why", &context.text("less.tar.lock"), &own("listed/seen")]);
+    let words =
+        "it was left out, as by `--exclude`; which of both, `minjail why` and `minjail why-not` of the trace say";
+    assert!(gone.status == 1 && gone.stderr.contains(words), "{gone}");
     for (source, path, words) in [
         (trace.as_str(), "relative", "path `relative` is not absolute"),
         ("no-such-trace", "/x", "no-such-trace"),

@@ -41,7 +41,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             answer(&format!("{}{text}", way(&path, &end, &passed)))?;
         } else {
             say!(
-                "`{path}` is not in the image: nothing that ran needed it, or it was left out, as `minjail why-not` of the trace says"
+                "`{path}` is not in the image: nothing that ran needed it, or it was left out, as by `--exclude`; which of both, \
+                 `minjail why` and `minjail why-not` of the trace say"
             );
             exit = Exit::No;
         }

@@ -45,7 +45,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         let path = JailPath::parse(path.as_os_str().as_encoded_bytes())
             .map_err(|error| Failure::new(error).hint("give the path as it is in the image, from its root on"))?;
         if known.is_in(&path) {
-            say!("`{path}` is in the image: `minjail why` says why");
+            // Of what was chosen when an image was built from it, a trace knows nothing.
+            let unless =
+                if known.trace.is_some() { ", unless `--exclude` or another choice has left it out" } else { "" };
+            say!("`{path}` is in the image{unless}: `minjail why` says why");
             exit = Exit::No;
             continue;
         }
