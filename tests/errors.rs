@@ -635,10 +635,27 @@ fn an_option_that_would_come_to_nothing() {
         }
     }
     misused(&context, &["init", "--platform", "linux/arm64", "--", "touch", &ran], &["cannot be used with"]);
+    let tree = format!("rootfs:{}", context.text("tree"));
+    context.outcome(&["unpack", "-q", &out, "-o", &tree]).success();
+    let directory = context.text("tree");
+    let of_directories: [&[&str]; 5] = [
+        &["run", &tree],
+        &["slim", &tree, "-o", &again, "--entrypoint", "/usr/bin/cat"],
+        &["check", &tree],
+        &["check", &directory, "--lock", &lock],
+        &["diff", &tree, &lock],
+    ];
+    let of_layers: [&[&str]; 3] = [&["--platform", "linux/amd64"], &["--max-size", "1G"], &["--max-entries", "1000"]];
+    for (arguments, option) in of_directories.iter().flat_map(|command| of_layers.map(|option| (*command, option))) {
+        let words = ["no image is read", "hint: leave `--platform`"];
+        refused(&context, &[arguments, option].concat(), FAILED, &words);
+    }
     let profile = context.text("app.yaml");
     fs_err::write(&profile, "workloads:\n  main: {run: [/usr/bin/cat, /etc/debian_version]}\n").expect("it is ours");
     let verify = ["verify", &out, "-p", &profile];
     misused(&context, &[&verify[..], &["--include", "/etc"]].concat(), &["--output <OUT>"]);
+    let of_tree = ["verify", &tree, "-p", &profile, "--max-size", "1G"];
+    refused(&context, &of_tree, FAILED, &["no image is read", "hint: leave `--platform`"]);
     refused(&context, &[&verify[..], &["--json"]].concat(), FAILED, &["no summary unless it repairs"]);
     assert!(!Path::new(&ran).exists());
 }

@@ -317,3 +317,26 @@ fn bad_input_is_told_and_nothing_else() {
     }
     assert_eq!(context.listing(), before);
 }
+
+/// An environment is made for many commands: what it says and does not count is told, and no reason to build nothing.
+#[test]
+fn the_date_of_the_environment_yields_to_the_lock_s() {
+    let context = TestContext::new();
+    let out = format!("layer:{}", context.text("image.tar"));
+    let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "-o", &out, "--", "true"]);
+    outcome_of(command.env("SOURCE_DATE_EPOCH", "86400")).success();
+    let again = format!("layer:{}", context.text("again.tar"));
+    let built = |date: Option<&str>| {
+        let mut command =
+            context.minjail(&["build", "--force", "--locked", &context.text("image.tar.lock"), "-o", &again]);
+        let outcome = outcome_of(command.envs(date.map(|date| ("SOURCE_DATE_EPOCH", date)))).success();
+        let [one, other] = ["image.tar", "again.tar"].map(|name| fs_err::read(context.path(name)).unwrap());
+        assert!(one == other, "{outcome}");
+        outcome.stderr
+    };
+    let told = "note: SOURCE_DATE_EPOCH is 7, and the lock says 86400, which counts";
+    assert!(built(Some("7")).contains(told));
+    for date in [None, Some("86400")] {
+        assert!(!built(date).contains("SOURCE_DATE_EPOCH"));
+    }
+}

@@ -9,7 +9,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::lock::read_lock;
 use super::reading::Reading;
-use super::side::{Side, draw_directory};
+use super::side::{Side, draw_directory, is_image};
 use crate::image::{Output, lock_beside};
 use crate::manifest::{Aspect, Aspects, Change, Difference, Digest, Manifest, Packages, diff};
 use crate::root::Root;
@@ -41,12 +41,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let lock_path = lock_path(arguments)?;
     let lock = read_lock(&lock_path)?;
     let system = Path::new(&arguments.checked);
+    let reading = arguments.reading.get(is_image(&arguments.checked))?;
     let listed = lock.entries.len();
     let (differences, unchecked) = if system.is_dir() {
         check_system(lock, system)?
     } else {
         let lock = Side { manifest: lock, knows: Aspects::ALL, layers: Vec::new(), image: None };
-        let side = Side::read(&arguments.checked, None, &arguments.reading.get())?;
+        let side = Side::read(&arguments.checked, None, &reading)?;
         let mut differences = originals(&lock.manifest, &side.layers);
         differences.extend(diff(&lock.manifest, &side.manifest, lock.common(&side)));
         (differences, 0)

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::reading::Reading;
-use super::side::{Side, is_lock, packages};
+use super::side::{Side, is_image, is_lock, packages};
 use crate::manifest::{self, Change, Difference, Entry, Group, Weight, diff};
 use crate::path::JailPath;
 use crate::report::summary::size;
@@ -44,8 +44,8 @@ enum By {
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let Arguments { from, to, json, by, reading } = arguments;
-    let reading = &reading.get();
     let names = [from, to];
+    let reading = &reading.get(names.into_iter().any(|name| is_image(name)))?;
     // A lock first: a trace is drawn up as the lock beside it was.
     let (from, to) = if is_lock(to) {
         let to = Side::read(to, None, reading)?;

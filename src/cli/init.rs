@@ -85,7 +85,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         check_place(file)?;
     }
     if let Some(image) = &arguments.image {
-        let opened = Image::open(&Input::parse(image)?, &arguments.reading.get())?;
+        let opened = Image::open(&Input::parse(image)?, &arguments.reading.get(true)?)?;
         let config = opened.config.and_then(|config| config.config).unwrap_or_default();
         let origin = format!("`minjail init --image {}`", escape(image.as_encoded_bytes()));
         return write(&from_config(&config, &origin)?, arguments);

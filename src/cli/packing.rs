@@ -70,6 +70,8 @@ pub(super) struct Prepared {
     pub(super) quiet: bool,
     pub(super) json: bool,
     pub(super) epoch: i64,
+    /// `SOURCE_DATE_EPOCH` says so.
+    is_dated: bool,
     pub(super) chosen: Chosen,
     /// Where `-` goes.
     pub(super) standard_output: OwnedFd,
@@ -138,6 +140,7 @@ impl Packing {
         let outputs = Outputs { images, locks };
         outputs.check(self.force)?;
         let chosen = self.choices.check(profile)?;
+        let epoch = epoch()?;
         Ok(Prepared {
             outputs,
             force: self.force,
@@ -146,7 +149,8 @@ impl Packing {
             allow_gaps: self.allow_gaps,
             quiet: self.quiet,
             json: self.json,
-            epoch: epoch()?,
+            epoch: epoch.unwrap_or_default(),
+            is_dated: epoch.is_some(),
             chosen,
             standard_output: std::io::stdout().as_fd().try_clone_to_owned().map_err(Failure::new)?,
         })
@@ -156,6 +160,10 @@ impl Packing {
 impl Prepared {
     /// Takes from a lock how the image is made: epoch, times, rules, and compression.
     pub(super) fn follow(&mut self, lock: &Manifest) -> Result<(), Failure> {
+        // An environment is made for many commands, and no reason to refuse one, as a flag is.
+        if self.is_dated && self.epoch != lock.epoch && !self.quiet && !self.json {
+            say!("note: SOURCE_DATE_EPOCH is {}, and the lock says {}, which counts", self.epoch, lock.epoch);
+        }
         self.epoch = lock.epoch;
         self.compression = lock.packing.compression.parse().map_err(Failure::new)?;
         self.chosen.policy.rules = lock.packing.rules.clone();
@@ -190,13 +198,13 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     matches!(canonical, [Ok(one), Ok(other)] if one == other)
 }
 
-/// `SOURCE_DATE_EPOCH` (<https://reproducible-builds.org/specs/source-date-epoch/>), else 0.
+/// `SOURCE_DATE_EPOCH` (<https://reproducible-builds.org/specs/source-date-epoch/>), if it is set.
 #[expect(clippy::disallowed_methods, reason = "this is where the environment enters")]
-fn epoch() -> Result<i64, Failure> {
+fn epoch() -> Result<Option<i64>, Failure> {
     let text = std::env::var_os("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty());
-    let Some(text) = text else { return Ok(0) };
+    let Some(text) = text else { return Ok(None) };
     let seconds = text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds >= 0);
-    seconds.ok_or_else(|| {
+    seconds.map(Some).ok_or_else(|| {
         Failure::usage(format!("SOURCE_DATE_EPOCH is `{}`, which is no number of seconds", text.display()))
             .hint("set it to seconds since 1970, as `date +%s` prints them")
     })

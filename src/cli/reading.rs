@@ -1,5 +1,6 @@
 //! What is read of an image, and how much: arguments that all share who read images.
 
+use super::failure::Failure;
 use crate::image::{self, Limits, Platform};
 
 #[derive(Debug, clap::Args)]
@@ -8,19 +9,31 @@ pub(super) struct Reading {
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
 
-    /// How much the layers may be, unpacked: bytes, or with K, M, G or T as powers of 1024
-    #[arg(long, value_name = "BYTES", default_value = "64G", value_parser = bytes)]
-    max_size: u64,
+    /// How much the layers may be, unpacked: bytes, or with K, M, G or T as powers of 1024 [default: 64G]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    max_size: Option<u64>,
 
-    /// How many entries the layers may have
-    #[arg(long, value_name = "N", default_value_t = Limits::USUAL.entries)]
-    max_entries: u64,
+    /// How many entries the layers may have [default: 1000000]
+    #[arg(long, value_name = "N")]
+    max_entries: Option<u64>,
 }
 
 impl Reading {
-    pub(super) fn get(&self) -> image::Reading {
-        let limits = Limits { size: self.max_size, entries: self.max_entries };
-        image::Reading { platform: self.platform.clone(), limits }
+    /// What was asked for.
+    ///
+    /// # Errors
+    /// Something was, and no image is read.
+    pub(super) fn get(&self, is_image: bool) -> Result<image::Reading, Failure> {
+        let is_given = self.platform.is_some() || self.max_size.is_some() || self.max_entries.is_some();
+        if is_given && !is_image {
+            return Err(Failure::usage("no image is read, and nothing else has a platform or layers")
+                .hint("leave `--platform`, `--max-size` and `--max-entries` out"));
+        }
+        let limits = Limits {
+            size: self.max_size.unwrap_or(Limits::USUAL.size),
+            entries: self.max_entries.unwrap_or(Limits::USUAL.entries),
+        };
+        Ok(image::Reading { platform: self.platform.clone(), limits })
     }
 }
 

@@ -51,8 +51,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let input = Input::parse(&arguments.image)?;
     let name = escape(arguments.image.as_encoded_bytes());
     // The image itself is let go: one from standard input is a file that takes room.
+    let reading = arguments.reading.get(input.rootfs().is_none())?;
     let Ready { base, config, unpacked: _held, .. } =
-        Ready::of(&input, &arguments.reading.get(), &name, arguments.no_cache, arguments.quiet)?;
+        Ready::of(&input, &reading, &name, arguments.no_cache, arguments.quiet)?;
     let config = config.unwrap_or_else(|| Config { working_dir: "/".to_owned(), ..Config::default() });
     let argv = command(arguments, &config)?;
     let Account { uid, gid, groups, home } = account_in(&Root::open(&base.tree)?, &config.user)?;

@@ -64,6 +64,11 @@ impl Side {
     }
 }
 
+/// True for the name of an image, or of nothing that is known.
+pub(super) fn is_image(name: &OsStr) -> bool {
+    !Path::new(name).exists() && Input::parse(name).map_or(true, |input| input.rootfs().is_none())
+}
+
 /// True for the name of a lock: a file, or a pipe in which some command writes it.
 pub(super) fn is_lock(name: &OsStr) -> bool {
     let path = Path::new(name);

@@ -100,12 +100,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     let input = Input::parse(&arguments.image)?;
     keep_apart(&input, prepared.outputs.places().chain(arguments.keep_trace.as_deref()))?;
+    let reading = arguments.reading.get(input.rootfs().is_none())?;
     let (image, unpacked);
     let whole = if let Some(directory) = input.rootfs() {
         arguments.packing.refuse_kept_layers()?;
         Whole::of_directory(directory)?
     } else {
-        image = Image::open(&input, &arguments.reading.get())?;
+        image = Image::open(&input, &reading)?;
         check_machine(image.config.as_ref())?;
         let name = escape(arguments.image.as_encoded_bytes());
         unpacked = Unpacked::of(&image, &name, arguments.no_cache, prepared.quiet)?;

@@ -73,7 +73,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             .hint("`minjail slim` makes an image of what a program in it needs"));
     }
     keep_apart(&input, outputs.places())?;
-    let image = Image::open(&input, &arguments.reading.get())?;
+    let image = Image::open(&input, &arguments.reading.get(true)?)?;
     let mut manifest = of_image(&image)?.manifest;
     let keeps = arguments.layers == Layers::Keep;
     manifest.packing = packing(arguments.compression, arguments.layers, Times::Keep, &Rules::default());

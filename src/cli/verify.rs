@@ -68,9 +68,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     keep_apart_from_profile(&arguments.profile, prepared.outputs.places())?;
     let input = Input::parse(&arguments.image)?;
+    let reading = arguments.reading.get(input.rootfs().is_none())?;
     let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-verify-")?;
     let name = arguments.image.to_string_lossy();
-    let ready = Ready::of(&input, &arguments.reading.get(), &name, arguments.no_cache, prepared.quiet)?;
+    let ready = Ready::of(&input, &reading, &name, arguments.no_cache, prepared.quiet)?;
     let base = &ready.base;
     let run = ready.config.as_ref().map(RunConfig::of).unwrap_or_default();
     let inside = Inside::of(&run, &base.tree, profile.workloads)?;
