@@ -88,9 +88,41 @@ fn what_cannot_be_added_is_told() {
     assert_eq!(context.outcome(&["verify", &mended, "-p", &large]).success().status, 0);
     fs_err::remove_dir_all(context.path("mended")).expect("it was written");
     fs_err::remove_file(context.path("mended.lock")).expect("it was written");
-    let whole = context.outcome(&["verify", &tree, "-p", &small, "--repair", "-o", &mended]).success();
-    assert!(whole.stderr.contains("nothing to repair"), "{whole}");
     context.outcome(&["verify", &tree, "-p", &small, "-o", &mended]).assert_refused(125, &["unless it repairs"]);
+    // Who goes on with what is written finds it, also if nothing was to be done.
+    let whole = context.outcome(&["verify", &tree, "-p", &small, "--repair", "-o", &mended]).success();
+    assert!(whole.stderr.contains("nothing to repair: what is written is the image as it is"), "{whole}");
+    context.outcome(&["diff", &tree, &mended]).success();
+    context.outcome(&["check", &mended, "--lock", &context.text("mended.lock")]).success();
+}
+
+/// No run brings what was never looked for.
+#[test]
+fn what_a_listing_did_not_show_is_named_with_the_way_out() {
+    let context = TestContext::new();
+    context.lay_out(&[("d/one", ""), ("d/two", ""), ("d/three", ""), ("d/four", ""), ("d/five", "")]);
+    let directory = text(&context.work().join("d"));
+    let count = format!("ls {directory} | wc -l");
+    let listed = profile(&context, "listed", &["/bin/sh", "-c", &count], "{stdout: {contains: \"5\"}}");
+    let all = format!("{directory}/*");
+    let (tree, mended) = (format!("rootfs:{}", context.text("tree")), format!("rootfs:{}", context.text("mended")));
+    let named = format!("a listing did not show `{directory}/five`, `{directory}/four`, `{directory}/one`, 2 more");
+    let include = format!("`--include {directory}/five` packs that");
+    for repair in [&[][..], &["--repair"]] {
+        let opened = ["build", &listed, "-o", &tree, "--listing", "opened"];
+        let outcome = context.outcome(&[&opened[..], repair].concat());
+        outcome.assert_refused(3, &[&named, &include, "`--listing names` keeps all names"]);
+        context.outcome(&[&opened[..], repair, &["-q", "--force", "--include", &all]].concat()).success();
+        fs_err::remove_dir_all(context.path("tree")).expect("it was written");
+        fs_err::remove_file(context.path("tree.lock")).expect("it was written");
+    }
+    context.outcome(&["build", &listed, "-q", "-o", &tree, "--listing", "opened", "--no-verify"]).success();
+    context.outcome(&["verify", &tree, "-p", &listed]).assert_refused(3, &[&named, &include]);
+    let repair = ["verify", &tree, "-p", &listed, "--repair", "-o", &mended];
+    context.outcome(&repair).assert_refused(3, &[&named, &include]);
+    assert!(!context.path("mended").exists());
+    context.outcome(&[&repair[..], &["--include", &all]].concat()).success();
+    context.outcome(&["verify", &mended, "-p", &listed]).success();
 }
 
 /// `execve` says only that the program is not there: the kernel looks for what it names by itself.

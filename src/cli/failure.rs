@@ -82,7 +82,8 @@ impl Failure {
         )
     }
 
-    fn maybe_hint(self, hint: Option<impl Into<String>>) -> Self {
+    /// As [`hint`](Self::hint), where there is one.
+    pub(super) fn maybe_hint(self, hint: Option<impl Into<String>>) -> Self {
         match hint {
             Some(hint) => self.hint(hint),
             None => self,

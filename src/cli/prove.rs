@@ -6,7 +6,7 @@ use super::diagnose::{Diagnosis, Differing, diagnose, place};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::rehearse::Rehearsal;
-use crate::files::REPAIR;
+use crate::files::{Listing, Policy, REPAIR};
 use crate::jail::{self, Base};
 use crate::path::{Facts, JailPath, escape};
 use crate::profile::{Ready, StopSignal};
@@ -167,6 +167,24 @@ pub(super) fn try_out(
         differing,
         last_words: last_words(&observation),
     })
+}
+
+/// What can be done about names that only a listing did not show; nothing if something else was missing.
+pub(super) fn unlisted(verdicts: &[Verdict], policy: &Policy) -> Option<String> {
+    const NAMED: usize = 3;
+    if verdicts.iter().any(|verdict| !verdict.culprits.is_empty()) {
+        return None;
+    }
+    let paths: BTreeSet<&JailPath> =
+        verdicts.iter().flat_map(|verdict| &verdict.unlisted).map(|name| &name.path).collect();
+    let first = paths.first()?;
+    let mut named: Vec<String> = paths.iter().take(NAMED).map(|path| format!("`{path}`")).collect();
+    named.extend(paths.len().checked_sub(NAMED).filter(|more| *more > 0).map(|more| format!("{more} more")));
+    let names = match policy.listing {
+        Listing::Opened => "; `--listing names` keeps all names of what is listed",
+        Listing::Names | Listing::Full => "",
+    };
+    Some(format!("a listing did not show {}: `--include {first}` packs that{names}", named.join(", ")))
 }
 
 /// True if `ending` is as good as the one `before`. A server that was told to stop may do that in several ways, by when it heard of it:

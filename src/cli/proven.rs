@@ -14,7 +14,7 @@ use super::gather::{Gathered, Ground, gather};
 use super::outputs::check_target;
 use super::pack::{Draft, Needed};
 use super::packing::Prepared;
-use super::prove::{Model, Verdict, repair, try_out, unproved};
+use super::prove::{Model, Verdict, repair, try_out, unlisted, unproved};
 use super::rehearse::{Rehearsal, scratch};
 use crate::files::Note;
 use crate::image::{Output, lock_beside};
@@ -113,7 +113,8 @@ pub(super) fn build(
             if proving.keep_failed {
                 keep(&draft, prepared)?;
             }
-            return Err(way_out(&verdicts, &draft, proving.rounds > 0));
+            let hint = unlisted(&verdicts, &prepared.chosen.policy);
+            return Err(way_out(&verdicts, &draft, proving.rounds > 0).maybe_hint(hint));
         }
         trace.runs.extend(runs);
         trace.runs.sort();

@@ -10,9 +10,10 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::inside::{Inside, tell_notes};
 use super::mend::Broken;
+use super::pack::Draft;
 use super::packing::{Packing, Prepared};
 use super::profile;
-use super::prove::{Verdict, repair, try_out, unproved};
+use super::prove::{Verdict, repair, try_out, unlisted, unproved};
 use super::reading::Reading;
 use super::rehearse::Rehearsal;
 use crate::image::Input;
@@ -83,17 +84,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         tell_notes(&rehearsals, base)?;
     }
     let verdicts = verdicts(&rehearsals, base, &prepared)?;
-    if verdicts.iter().all(Verdict::is_good) {
-        if arguments.repair && !prepared.quiet {
-            say!("minjail: there is nothing to repair, and nothing was written");
-        }
+    let is_good = verdicts.iter().all(Verdict::is_good);
+    if is_good && !arguments.repair {
         return Ok(Exit::Success);
+    }
+    if is_good && !prepared.quiet && !prepared.json {
+        say!("minjail: there is nothing to repair: what is written is the image as it is");
     }
     if !arguments.repair {
         let failure = unproved(&verdicts);
         let has_culprits = verdicts.iter().any(|verdict| !verdict.culprits.is_empty());
         let hint = "`--repair -o OUT` adds what was missing, from this machine";
-        return Err(if has_culprits { failure.hint(hint) } else { failure });
+        let unlisted = unlisted(&verdicts, &prepared.chosen.policy);
+        return Err(if has_culprits { failure.hint(hint) } else { failure.maybe_hint(unlisted) });
     }
     mend(arguments, &inside, &ready, scratch.path(), prepared, verdicts)
 }
@@ -153,6 +156,10 @@ fn mend(
     let host = Root::open(Path::new("/"))?;
     let broken = Broken::read(&arguments.image, ready, &arguments.packing, &mut prepared)?;
     let mut runs = Vec::new();
+    if failed.iter().all(Verdict::is_good) {
+        // Whoever asks for an image that works goes on with it, whether or not the old one did.
+        return proved(broken.mended(&runs, &host, &prepared)?, &prepared);
+    }
     let mut entries = broken.manifest.entries.clone();
     let mut now = ready.base.tree.clone();
     for round in 1..=arguments.rounds {
@@ -162,10 +169,11 @@ fn mend(
                 runs.push(repair(rehearsal, &verdict.culprits, &host)?);
             }
         }
-        if runs.len() == before {
+        // What was only not listed no run brings, but `--include` may.
+        if runs.len() == before && (round > 1 || prepared.chosen.policy.include.is_empty()) {
             break;
         }
-        let mut draft = broken.mended(&runs, &host, &prepared)?;
+        let draft = broken.mended(&runs, &host, &prepared)?;
         // What looks like a secret is missed and not added: more rounds would not help.
         if draft.manifest.entries == entries {
             break;
@@ -176,10 +184,15 @@ fn mend(
         let base = base(&now, &draft.manifest.entries, &draft.manifest.config)?;
         failed = verdicts(&inside.rehearsals(&base.tree)?, &base, &prepared)?;
         if failed.iter().all(Verdict::is_good) {
-            draft.manifest.verified = Some(true);
-            draft.publish(&prepared)?;
-            return Ok(Exit::Success);
+            return proved(draft, &prepared);
         }
     }
-    Err(unproved(&failed))
+    Err(unproved(&failed).maybe_hint(unlisted(&failed, &prepared.chosen.policy)))
+}
+
+/// Writes what was proved.
+fn proved(mut draft: Draft, prepared: &Prepared) -> Result<Exit, Failure> {
+    draft.manifest.verified = Some(true);
+    draft.publish(prepared)?;
+    Ok(Exit::Success)
 }
