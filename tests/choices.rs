@@ -480,6 +480,25 @@ fn the_machine_s_number_stays_at_home() {
     assert_eq!(allowed, number);
 }
 
+/// As in an image that no machine was started from (`machine-id(5)`, "First Boot Semantics").
+#[test]
+fn what_is_no_number_of_a_machine_is_packed_as_it_is() {
+    if !needs_root("an /etc/machine-id of its own") {
+        return;
+    }
+    let context = TestContext::new();
+    for text in ["uninitialized\n", "", "0123456789abcdef\n"] {
+        fs_err::write(context.path("id"), text).expect("the directory is ours");
+        let script = "mount --bind \"$1\" /etc/machine-id
+            exec \"$0\" trace -q -t \"$2\" --force -o \"rootfs:$3\" -- cat /etc/machine-id";
+        let mut command = context.command("unshare");
+        command.args(["-m", "sh", "-c", script]).arg(support::minjail());
+        command.args([context.text("id"), context.text("app.trace"), context.text("tree")]);
+        outcome_of(&mut command).success();
+        assert_eq!(fs_err::read_to_string(context.path("tree/etc/machine-id")).expect("it is packed"), text);
+    }
+}
+
 #[test]
 fn password_hashes_stay_at_home() {
     if !needs_root("/etc/shadow") {

@@ -652,6 +652,32 @@ def read(name): return open(name).read()
     files(&built.at(""), Path::new(""))
 }
 
+/// `rename(2)`: of two names of one file neither goes by that.
+#[test]
+fn two_names_of_one_file_that_threads_rename_to_each_other() {
+    if !has(&["python3"]) {
+        return;
+    }
+    let script = "python3 -c '
+import os, threading
+def rename():
+    for _ in range(200):
+        os.rename(\"one\", \"two\")
+        os.rename(\"two\", \"one\")
+threads = [threading.Thread(target=rename) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert open(\"one\").read() == open(\"two\").read() == \"old\"
+os.unlink(\"one\")'";
+    let traced = Traced::new(script, |work| {
+        lay_out(work, &["one=old"]);
+        fs_err::hard_link(work.join("one"), work.join("two")).expect("the directory can be written");
+    });
+    let built = traced.into_built();
+    let [one, two] = ["one", "two"].map(|name| fs_err::metadata(built.at(name)).expect("it is packed").ino());
+    assert_eq!((files(&built.at(""), Path::new("")), one), (vec!["one=old".into(), "two=old".into()], two));
+}
+
 #[test]
 fn a_directory_that_could_not_be_removed_before() {
     let case = |script| Case { before: &["d/f=old", "d/s/g=deep"], script, image: &["d/f=old", "d/s/g=deep"] };

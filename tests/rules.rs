@@ -219,6 +219,29 @@ fn needs_can_be_switched_off_too() {
     assert!(!without.has("/sys") && !without.has("/usr/lib/x86_64-linux-gnu/libgcc_s.so.1"));
 }
 
+/// Those that only what a profile says of the image brings.
+#[test]
+fn needs_of_a_profile_can_be_switched_off_too() {
+    if !needs_root("another user") {
+        return;
+    }
+    let context = TestContext::new();
+    let profile = context.text("app.yaml");
+    let volume = support::text(&context.work());
+    let workload = "main: {run: [/bin/cat, /etc/debian_version], cwd: /, user: nobody}";
+    let text = format!("workloads: {{{workload}}}\nimage: {{user: nobody, volumes: [{volume}]}}\n");
+    fs_err::write(&profile, text).expect("it can be written");
+    for (rule, path) in [("image-user", "/etc/passwd"), ("volume", &*volume)] {
+        for (switch, is_there) in [("on", true), ("off", false)] {
+            let (tree, rule) = (format!("rootfs:{}", context.text("tree")), format!("{rule}={switch}"));
+            context.outcome(&["build", "-q", "--force", &profile, "-o", &tree, "--rule", &rule]).success();
+            assert_eq!(context.path("tree").join(&path[1..]).exists(), is_there, "{path} by {rule}");
+        }
+        let why = context.outcome(&["why", &context.text("tree.lock"), path]);
+        assert_eq!(why.status, 1, "{why}");
+    }
+}
+
 #[test]
 fn the_lock_says_what_was_switched_and_is_followed() {
     let traced = Traced::new("TZ=Asia/Tokyo date", |_| {});

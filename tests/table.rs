@@ -303,6 +303,52 @@ fn mount_points_are_empty() {
     }
 }
 
+/// There, too, the program finds itself where it was.
+#[test]
+fn a_program_that_starts_where_the_kernel_makes_everything_up() {
+    let context = TestContext::new();
+    for place in ["/sys", "/dev", "/proc"] {
+        let image = format!("rootfs:{}", context.text("tree"));
+        let trace = context.text("app.trace");
+        let mut command = context.minjail(&["trace", "-q", "-t", &trace, "--force", "-o", &image, "--", "sh", "-c"]);
+        let traced = outcome_of(command.arg("pwd; ls > /dev/null").current_dir(place)).success();
+        assert_eq!(traced.text(), format!("{place}\n"), "{traced}");
+        assert_eq!(support::names_in(&context.path("tree").join(&place[1..])), [""; 0]);
+        context.outcome(&["run", "-q", &image]).assert_same_as(&traced);
+    }
+}
+
+/// `execveat(2)`: its path may be meant from an open directory.
+#[test]
+fn a_program_that_is_executed_from_an_open_directory() {
+    if !has(&["python3"]) {
+        return;
+    }
+    let context = TestContext::new();
+    context.lay_out(&[("d/e/script", "#!/bin/sh\nread line < \"${0%/*}/../input\"; echo $line\n"), ("d/input", "7\n")]);
+    fs_err::set_permissions(context.work().join("d/e/script"), PermissionsExt::from_mode(0o755)).unwrap();
+    fs_err::copy("/usr/bin/true", context.work().join("d/program")).unwrap();
+    let program = "
+import ctypes, os, sys
+directory = os.open(\"d\", os.O_PATH)
+os.set_inheritable(directory, True)
+path, none = sys.argv[1].encode(), ctypes.c_char_p(None)
+arguments = (ctypes.c_char_p * 2)(path, None)
+ctypes.CDLL(None).syscall(322, directory, path, arguments, ctypes.byref(none), 0)
+sys.exit(9)";
+    for (path, says) in [("program", ""), ("e/script", "7\n")] {
+        let image = format!("rootfs:{}", context.text("tree"));
+        let mut command = context.minjail(&["trace", "-q", "-t", &context.text("app.trace"), "--force", "-o", &image]);
+        let traced = outcome_of(command.args(["--", "/usr/bin/python3", "-I", "-c", program, path])).success();
+        assert_eq!(traced.text(), says, "{traced}");
+        assert!(
+            context.path("tree").join(&support::text(&context.work())[1..]).join("d").join(path).exists(),
+            "{path}"
+        );
+        context.outcome(&["run", "-q", &image]).assert_same_as(&traced);
+    }
+}
+
 #[test]
 fn files_of_the_machine_are_placeholders() {
     let built = tree("cat /etc/hostname /etc/hosts /etc/resolv.conf > /dev/null 2>&1; true", |_| {});
