@@ -717,6 +717,50 @@ fn ctrl_c_while_the_trace_is_written_leaves_nothing() {
     }
 }
 
+/// Between two works of a command, and while what it needs for a time is removed, too.
+#[test]
+fn a_signal_at_any_moment_leaves_nothing() {
+    const MOMENTS: u32 = 8;
+    let context = TestContext::new();
+    let (trace, image) = (context.text("a.trace"), format!("oci:{}", context.text("image")));
+    context.outcome(&["trace", "-q", "-t", &trace, "-o", &image, "--", "cat", "/etc/debian_version"]).success();
+    let (profile, draft) = (context.text("a.yaml"), context.text("out.yaml"));
+    fs_err::write(&profile, "workloads:\n  main: {run: [/usr/bin/cat, /etc/debian_version]}\n").expect("it is ours");
+    let (tree, temporary) = (format!("rootfs:{}", context.text("out")), context.path("temporary"));
+    fs_err::create_dir(&temporary).expect("the directory is ours");
+    let before = context.listing();
+    let commands: [&[&str]; 6] = [
+        &["build", &profile, "-o", &tree],
+        &["slim", "--no-cache", &image, "-o", &tree],
+        &["verify", "--no-cache", &image, "-p", &profile],
+        &["unpack", &image, "-o", &tree],
+        &["run", "--no-cache", &image],
+        &["init", "-o", &draft, "--", "/usr/bin/cat", "/etc/debian_version"],
+    ];
+    for arguments in commands {
+        let run = |delay: Option<Duration>| {
+            let mut command = Command::new(support::minjail());
+            command.args(arguments).env("TMPDIR", &temporary).stdin(Stdio::null());
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it was built");
+            if let Some(delay) = delay {
+                std::thread::sleep(delay);
+                signal(&child, Signal::SIGTERM);
+            }
+            let status = child.wait().expect("it is a child of ours");
+            assert_ne!(status.code(), Some(125), "after {delay:?} of {arguments:?}");
+            assert_eq!(support::names_in(&temporary), [""; 0], "after {delay:?} of {arguments:?}");
+            for whole in ["out", "out.lock", "out.yaml"].map(|name| context.path(name)) {
+                let _ = fs_err::remove_file(&whole).or_else(|_| fs_err::remove_dir_all(&whole));
+            }
+            assert_eq!(context.listing(), before, "after {delay:?} of {arguments:?}");
+        };
+        let start = Instant::now();
+        run(None);
+        let whole = start.elapsed();
+        (0..MOMENTS).for_each(|moment| run(Some(whole * moment / MOMENTS)));
+    }
+}
+
 /// Sends a signal to minjail once something is there with such a name; minjail must end for it with this status.
 fn stop_once_there(context: &TestContext, arguments: &[&str], name: &str, sent: Signal, status: i32) {
     let mut command = Command::new(support::minjail());

@@ -15,6 +15,7 @@ use super::prove::Verdict;
 use super::rehearse::Rehearsal;
 use super::status::may_leave_network;
 use crate::image::Output;
+use crate::jail;
 use crate::profile::{Moment, Network};
 use crate::workload::{Engine, SIGNAL};
 
@@ -54,7 +55,7 @@ impl Tool {
     /// Refuses before anything is run what cannot come to anything.
     pub(super) fn check(self, rehearsals: &[Rehearsal<'_>]) -> Result<(), Failure> {
         let program = self.program();
-        match Command::new(program).arg("--version").output() {
+        match command(program).arg("--version").output() {
             Ok(output) if output.status.success() => {}
             Ok(output) => return Err(failed(&format!("{program} --version"), &output)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -102,7 +103,7 @@ impl Tool {
             }
         };
         let before = self.store()?;
-        let mut command = Command::new(program);
+        let mut command = command(program);
         if let (Self::Podman, Ok(Output::Oci { directory, tag })) = (self, Output::parse(image.as_ref())) {
             // podman names an image after its directory, and refuses names with capitals.
             let directory = std::path::absolute(directory).map_err(Failure::new)?;
@@ -137,7 +138,7 @@ impl Tool {
     fn store(self) -> Result<Store, Failure> {
         let program = self.program();
         let arguments = ["images", "--no-trunc", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}"];
-        let output = Command::new(program).args(arguments).output().map_err(Failure::new)?;
+        let output = command(program).args(arguments).output().map_err(Failure::new)?;
         if output.status.success() {
             Ok(Store::read(&String::from_utf8_lossy(&output.stdout)))
         } else {
@@ -177,7 +178,7 @@ impl Loaded {
             Tool::Bwrap => return,
         };
         // It is gone already if all went well.
-        let _ = Command::new(self.tool.program()).args(arguments).output();
+        let _ = command(self.tool.program()).args(arguments).output();
     }
 
     fn engine(&self, rehearsal: &Rehearsal<'_>, id: &str, place: &Path) -> Result<Engine, Failure> {
@@ -231,7 +232,7 @@ impl Loaded {
     /// A copy of the tree, so that one workload does not find what another has left.
     fn copy(&self, place: &Path) -> Result<PathBuf, Failure> {
         let copy = place.join("rootfs");
-        let output = Command::new("cp").arg("-a").arg(&self.name).arg(&copy).output().map_err(Failure::new)?;
+        let output = command("cp").arg("-a").arg(&self.name).arg(&copy).output().map_err(Failure::new)?;
         if output.status.success() { Ok(copy) } else { Err(failed(&format!("cp -a {}", self.name), &output)) }
     }
 
@@ -281,7 +282,7 @@ impl Loaded {
 impl Drop for Loaded {
     fn drop(&mut self) {
         for (program, arguments) in self.forget.iter().filter_map(|words| words.split_first()) {
-            let _ = Command::new(program).args(arguments).output();
+            let _ = command(program).args(arguments).output();
         }
     }
 }
@@ -360,6 +361,13 @@ fn bwrap(rehearsal: &Rehearsal<'_>, tree: &Path) -> Result<Vec<String>, Failure>
     words.push(header.program.to_string());
     words.extend(rehearsal.workload.run.0.iter().skip(1).cloned());
     Ok(words)
+}
+
+/// A command that ends with minjail, and for which no signal is held back.
+fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    jail::tie(&mut command, || ());
+    command
 }
 
 fn failed(command: &str, output: &std::process::Output) -> Failure {

@@ -17,6 +17,7 @@ use super::outputs::check_target;
 use super::reading::Reading;
 use super::rehearse::PATH;
 use super::status::effective_ids;
+use super::stoppable::{Held, stoppable};
 use super::text::read_text;
 use super::trace::{Running, Workload};
 use crate::files::is_secret_variable;
@@ -157,25 +158,28 @@ fn from_run(mut workload: Workload, arguments: &Arguments) -> Result<Draft, Fail
     if arguments.output.as_deref() == Some(Path::new("-")) {
         nix::unistd::dup2_stdout(std::io::stderr()).map_err(Failure::new)?;
     }
-    let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-init-")?;
-    let target = scratch.path().join("run.trace");
     let options = arguments.running.options();
     let start = Instant::now();
     let mut busy = Duration::ZERO;
     let mut users = Users::default();
-    workload.trace(&target, &options, |event| {
+    let recorded = workload.record(&options, |event| {
         if matches!(event, Event::Touch(_) | Event::Exec { .. } | Event::Listen { .. }) {
             busy = start.elapsed();
         }
         users.take(event);
     })?;
+    let seconds = start.elapsed().as_secs();
+    let _held = Held::start()?;
+    let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-init-")?;
+    let target = scratch.path().join("run.trace");
+    recorded.write(&target)?;
     let trace = Trace::read(std::slice::from_ref(&target))?;
     let stopped_by = Some(options.told_to_end.load(Ordering::SeqCst)).filter(|signal| *signal != 0);
     let run = init::Run {
         trace: &trace.runs[0],
         stopped_by,
         busy_seconds: busy.as_secs(),
-        seconds: start.elapsed().as_secs(),
+        seconds,
         is_root: Uid::effective().is_root(),
     };
     let words: Vec<String> = arguments.command.iter().map(|argument| shell_word(argument)).collect();
@@ -263,7 +267,11 @@ fn write(draft: &Draft, arguments: &Arguments) -> Result<Exit, Failure> {
         answer(&text)?;
         return Ok(Exit::Success);
     }
-    Stage::whole(&file, false, |writer| writer.write_all(text.as_bytes())).and_then(Stage::publish)?;
+    stoppable(|told| {
+        let written = Stage::whole(&file, false, |writer| writer.write_all(text.as_bytes()))?;
+        told.look();
+        Ok(written.publish()?)
+    })?;
     say!("minjail: wrote {}: complete it, then `minjail build {} -o oci:DIR`", file.display(), file.display());
     Ok(Exit::Success)
 }

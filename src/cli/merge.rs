@@ -1,10 +1,11 @@
 //! `minjail merge`: several traces as one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::exit::Exit;
 use super::failure::Failure;
-use crate::trace::Trace;
+use super::stoppable::stoppable;
+use crate::trace::{RecordError, Trace};
 
 /// Join traces of several workloads, runs or machines into one
 ///
@@ -36,7 +37,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         Failure::new(conflict)
             .hint("no image can have both: trace the workloads again on the same root, or build an image of each; `minjail build` of both does without it, with `--exclude`")
     })?;
-    trace.write(&arguments.output)?;
+    write_trace(&trace, &arguments.output)?;
     if !arguments.quiet {
         let touches: usize = trace.runs.iter().map(|run| run.touches.len()).sum();
         let runs = if trace.runs.len() == 1 { "one run".to_owned() } else { format!("{} runs", trace.runs.len()) };
@@ -49,4 +50,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Success)
+}
+
+/// Writes a trace, until a signal asks for an end.
+pub(super) fn write_trace(trace: &Trace, target: &Path) -> Result<(), Failure> {
+    stoppable(|told| {
+        let written = trace.write(target)?;
+        told.look();
+        Ok(written.publish().map_err(RecordError::from)?)
+    })
 }

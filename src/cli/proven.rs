@@ -11,11 +11,13 @@ use super::base::base;
 use super::engine::Tool;
 use super::failure::Failure;
 use super::gather::{Gathered, Ground, gather};
+use super::merge::write_trace;
 use super::outputs::check_target;
 use super::pack::{Draft, Needed};
 use super::packing::Prepared;
 use super::prove::{Model, Verdict, repair, try_out, unlisted, unproved};
 use super::rehearse::{Rehearsal, scratch};
+use super::stoppable::{Held, stoppable};
 use crate::files::Note;
 use crate::image::{Output, lock_beside};
 use crate::jail::Base;
@@ -55,7 +57,7 @@ impl Proving {
     /// Writes the trace, if it is to be kept.
     fn save(&self, trace: &Trace) -> Result<(), Failure> {
         if let Some(target) = &self.keep_trace {
-            trace.write(target)?;
+            write_trace(trace, target)?;
         }
         Ok(())
     }
@@ -75,6 +77,7 @@ pub(super) fn build(
 ) -> Result<(), Failure> {
     proving.check(rehearsals, prepared)?;
     let states: Vec<String> = rehearsals.iter().flat_map(|rehearsal| rehearsal.workload.state.clone()).collect();
+    let _held = Held::start()?;
     let scratch = scratch(&states)?;
     let Gathered { mut trace, models, estimate } =
         gather(rehearsals, ground, proving.until_stable, scratch.path(), prepared)?;
@@ -82,8 +85,8 @@ pub(super) fn build(
     let lead = &rehearsals[0].header;
     let mut tried = BTreeSet::new();
     for round in 0.. {
-        let needed = Needed::of(&trace, lead, Root::open(&lead.root)?, image, prepared);
-        let draft = needed.and_then(|needed| needed.draw(prepared));
+        let root = Root::open(&lead.root)?;
+        let draft = stoppable(|_| Needed::of(&trace, lead, root, image, prepared)?.draw(prepared));
         let mut draft = draft.map_err(|failure| failure.in_commands(rehearsals.iter().any(Rehearsal::has_commands)))?;
         draft.coverage.clone_from(&estimate);
         finish(&mut draft)?;
@@ -166,7 +169,8 @@ fn by_other_means(
         let place = scratch.join(format!("tool{index}"));
         fs_err::create_dir(&place).map_err(Failure::new)?;
         let loaded = if tool.has_images() {
-            tool.load(&draft.write_archive(&place.join("image.tar"), prepared)?, &place)?
+            let archive = draft.write_archive(&place.join("image.tar"), prepared)?;
+            stoppable(|_| tool.load(&archive, &place))?
         } else {
             tool.of_tree(tree)
         };

@@ -52,8 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let name = escape(arguments.image.as_encoded_bytes());
     // The image itself is let go: one from standard input is a file that takes room.
     let reading = arguments.reading.get(input.rootfs().is_none())?;
-    let Ready { base, config, unpacked: _held, .. } =
-        Ready::of(&input, &reading, &name, arguments.no_cache, arguments.quiet)?;
+    let Ready { base, config, unpacked, .. } = Ready::of(&input, &reading, &name, arguments.no_cache, arguments.quiet)?;
     let config = config.unwrap_or_else(|| Config { working_dir: "/".to_owned(), ..Config::default() });
     let argv = command(arguments, &config)?;
     let Account { uid, gid, groups, home } = account_in(&Root::open(&base.tree)?, &config.user)?;
@@ -76,8 +75,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             say!("note: {note}");
         }
     }
-    let ended = jail::run(&jail, &Program { argv, env })?;
-    Ok(ended.into())
+    let program = Program { argv, env };
+    let run = || Ok(jail::run(&jail, &program)?.into());
+    match &unpacked {
+        Some(unpacked) => unpacked.let_through(run),
+        None => run(),
+    }
 }
 
 /// The command from the command line, else the image's.

@@ -4,11 +4,14 @@
 //! writes the same output. The work looks now and then whether it was told to end; then it is unwound, so that everything
 //! under way is dropped. A second signal ends minjail at once.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use minjail_tracer::Forwarding;
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use super::failure::{Failure, stopped};
 
@@ -30,14 +33,49 @@ impl Told {
 /// Does `work`, which calls [`Told::look`] wherever it may end.
 pub(super) fn stoppable<T>(work: impl FnOnce(&Told) -> Result<T, Failure>) -> Result<T, Failure> {
     let told = Told(Arc::default());
-    let _signals = Forwarding::while_waiting(Arc::clone(&told.0)).map_err(Failure::new)?;
+    let signals = Forwarding::while_waiting(Arc::clone(&told.0)).map_err(Failure::new)?;
     // What is unwound is dropped, and nobody sees it again.
     let result = match catch_unwind(AssertUnwindSafe(|| work(&told))) {
         Err(payload) if !payload.is::<Stopped>() => resume_unwind(payload),
         result => result.ok(),
     };
+    // What comes from here on is nothing of this work's any more.
+    drop(signals);
     match (result, told.0.load(Ordering::Relaxed)) {
         (Some(result), 0) => result,
         (_, signal) => Err(stopped(signal)),
     }
+}
+
+/// While this is there, a signal that asks for an end waits for the next work that hears of it: between two of them it would end
+/// minjail at once, and leave what is there only for their time. What is dropped after this is such.
+pub(super) struct Held {
+    /// What was in force before.
+    before: Cell<SigSet>,
+}
+
+impl Held {
+    pub(super) fn start() -> Result<Self, Failure> {
+        Ok(Self { before: Cell::new(hold().map_err(Failure::new)?) })
+    }
+
+    /// Does `work`, which hears of signals in a way of its own, with the mask from before; unless one has come already.
+    pub(super) fn let_through<T>(&self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        stoppable(|_| Ok(()))?;
+        self.before.get().thread_set_mask().map_err(Failure::new)?;
+        let result = work();
+        self.before.set(hold().map_err(Failure::new)?);
+        result
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.before.get().thread_set_mask().expect("what was in force can be set again");
+    }
+}
+
+fn hold() -> Result<SigSet, Errno> {
+    const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT];
+    ENDING.into_iter().collect::<SigSet>().thread_swap_mask(SigmaskHow::SIG_BLOCK)
 }

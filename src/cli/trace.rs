@@ -228,21 +228,43 @@ impl Workload {
     }
 
     /// Traces it; `look` sees every event too.
-    pub(super) fn trace(
+    fn trace(
         &self,
         target: &Path,
         options: &Options,
-        mut look: impl FnMut(&Event<'_>) + Send,
+        look: impl FnMut(&Event<'_>) + Send,
     ) -> Result<(Ending, Tally), Failure> {
+        self.record(options, look)?.write(target)
+    }
+
+    /// Traces it; there is no trace yet.
+    pub(super) fn record(
+        &self,
+        options: &Options,
+        mut look: impl FnMut(&Event<'_>) + Send,
+    ) -> Result<Recorded, Failure> {
         let mut recorder = Recorder::start(self.header.clone(), &self.header.root, &std::env::temp_dir())?;
         let traced = minjail_tracer::trace(&self.command, options, &mut |event| {
             look(&event);
             recorder.take(&event)
         });
-        let ending = match traced {
-            Ok(outcome) => outcome.into(),
-            Err(error) => return Err(recorder.failure().map_or_else(|| error.into(), Failure::from)),
-        };
+        match traced {
+            Ok(outcome) => Ok(Recorded { recorder, ending: outcome.into() }),
+            Err(error) => Err(recorder.failure().map_or_else(|| error.into(), Failure::from)),
+        }
+    }
+}
+
+/// What a run has told, in files without names.
+pub(super) struct Recorded {
+    recorder: Recorder,
+    ending: Ending,
+}
+
+impl Recorded {
+    /// Makes the trace of it.
+    pub(super) fn write(self, target: &Path) -> Result<(Ending, Tally), Failure> {
+        let Self { recorder, ending } = self;
         let tally = stoppable(|told| {
             let written = recorder.write_out(ending, target)?;
             told.look();

@@ -12,7 +12,7 @@ use super::pack::{lacks, threads, write_images};
 use super::packing::{check_count, packing};
 use super::reading::Reading;
 use super::side::of_image;
-use super::stoppable::stoppable;
+use super::stoppable::{Held, stoppable};
 use crate::files::Rules;
 use crate::image::{self, Image, Input, KeptLayers, Output, Reference, difference, lock_beside};
 use crate::layer::Compression;
@@ -94,6 +94,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         check_count(count)?;
     }
     let wants_contents = originals.is_none() || !outputs.images.iter().all(Output::has_layers);
+    let _held = Held::start()?;
     let scratch = stoppable(|told| {
         let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-unpack-")?;
         if wants_contents {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::failure::{Failure, causes};
 use super::reading::bytes;
-use super::stoppable::stoppable;
+use super::stoppable::{Held, stoppable};
 use crate::cache::{Cache, CacheError, Kept};
 use crate::image::Image;
 use crate::manifest::Entry;
@@ -37,7 +37,13 @@ pub(super) fn limit() -> Result<u64, Failure> {
 }
 
 /// An image as a directory.
-pub(super) enum Unpacked {
+pub(super) struct Unpacked {
+    place: Place,
+    /// Until the directory is gone, if it is there for this one time.
+    held: Option<Held>,
+}
+
+enum Place {
     Kept(Kept),
     /// For this one time.
     Scratch(Scratch, Notes),
@@ -46,9 +52,50 @@ pub(super) enum Unpacked {
 impl Unpacked {
     /// Unpacks `image`, which the user calls `name`, until a signal asks for an end; or finds what was unpacked before.
     pub(super) fn of(image: &Image, name: &str, no_cache: bool, quiet: bool) -> Result<Self, Failure> {
-        stoppable(|told| Self::found_or_made(image, name, (no_cache, quiet), &mut || told.look()))
+        let held = Held::start()?;
+        let place = stoppable(|told| Place::found_or_made(image, name, (no_cache, quiet), &mut || told.look()))?;
+        let held = matches!(place, Place::Scratch(..)).then_some(held);
+        Ok(Self { place, held })
     }
 
+    /// Does `work`, which hears of signals in a way of its own.
+    pub(super) fn let_through<T>(&self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        match &self.held {
+            Some(held) => held.let_through(work),
+            None => work(),
+        }
+    }
+
+    pub(super) fn tree(&self) -> PathBuf {
+        match &self.place {
+            Place::Kept(kept) => kept.tree(),
+            Place::Scratch(directory, _) => directory.path().to_owned(),
+        }
+    }
+
+    /// What could not be made as the layers say.
+    fn notes(&self) -> Notes {
+        match &self.place {
+            Place::Kept(kept) => kept.notes(),
+            Place::Scratch(_, notes) => *notes,
+        }
+    }
+
+    /// True if the tree says itself whose its files are, and all else that the layers say.
+    pub(super) fn is_owned(&self) -> bool {
+        self.notes() == Notes::default()
+    }
+
+    /// What the layers say of the files.
+    pub(super) fn entries(&self, image: &Image) -> Result<Vec<Entry>, Failure> {
+        match &self.place {
+            Place::Kept(kept) => Ok(kept.entries(image)?),
+            Place::Scratch(..) => Ok(image.entries()?),
+        }
+    }
+}
+
+impl Place {
     fn found_or_made(
         image: &Image,
         name: &str,
@@ -71,34 +118,6 @@ impl Unpacked {
         let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-slim-")?;
         let notes = image.unpack(scratch.path(), look)?;
         Ok(Self::Scratch(scratch, notes))
-    }
-
-    pub(super) fn tree(&self) -> PathBuf {
-        match self {
-            Self::Kept(kept) => kept.tree(),
-            Self::Scratch(directory, _) => directory.path().to_owned(),
-        }
-    }
-
-    /// What could not be made as the layers say.
-    fn notes(&self) -> Notes {
-        match self {
-            Self::Kept(kept) => kept.notes(),
-            Self::Scratch(_, notes) => *notes,
-        }
-    }
-
-    /// True if the tree says itself whose its files are, and all else that the layers say.
-    pub(super) fn is_owned(&self) -> bool {
-        self.notes() == Notes::default()
-    }
-
-    /// What the layers say of the files.
-    pub(super) fn entries(&self, image: &Image) -> Result<Vec<Entry>, Failure> {
-        match self {
-            Self::Kept(kept) => Ok(kept.entries(image)?),
-            Self::Scratch(..) => Ok(image.entries()?),
-        }
     }
 }
 

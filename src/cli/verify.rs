@@ -16,6 +16,7 @@ use super::profile;
 use super::prove::{Verdict, repair, try_out, unlisted, unproved};
 use super::reading::Reading;
 use super::rehearse::Rehearsal;
+use super::stoppable::{Held, stoppable};
 use crate::image::Input;
 use crate::image::oci::RunConfig;
 use crate::jail::Base;
@@ -70,9 +71,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     keep_apart_from_profile(&arguments.profile, prepared.outputs.places())?;
     let input = Input::parse(&arguments.image)?;
     let reading = arguments.reading.get(input.rootfs().is_none())?;
-    let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-verify-")?;
     let name = arguments.image.to_string_lossy();
     let ready = Ready::of(&input, &reading, &name, arguments.no_cache, prepared.quiet)?;
+    let _held = Held::start()?;
+    let scratch = Scratch::new(&std::env::temp_dir(), ".minjail-verify-")?;
     let base = &ready.base;
     let run = ready.config.as_ref().map(RunConfig::of).unwrap_or_default();
     let inside = Inside::of(&run, &base.tree, profile.workloads)?;
@@ -114,8 +116,11 @@ fn with_tools(
         tool.check(rehearsals)?;
         let place = scratch.join(format!("tool{index}"));
         fs_err::create_dir(&place).map_err(Failure::new)?;
-        let loaded =
-            if tool.has_images() { tool.load(&arguments.image.to_string_lossy(), &place)? } else { tool.of_tree(tree) };
+        let loaded = if tool.has_images() {
+            stoppable(|_| tool.load(&arguments.image.to_string_lossy(), &place))?
+        } else {
+            tool.of_tree(tree)
+        };
         for verdict in loaded.verdicts(rehearsals, &place)? {
             tell(&verdict, prepared.quiet);
             verdicts.push(verdict);

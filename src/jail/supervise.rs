@@ -73,6 +73,7 @@ pub(super) fn supervise(
     body: impl FnOnce(&Inside<'_>) -> i32,
 ) -> Result<Ended, JailError> {
     become_single_threaded()?;
+    let blocked = Blocked(SignalState::block().map_err(|errno| step("block signals", errno))?);
     let facts = facts::gather(jail)?;
     let plan = plan(jail, &facts)?;
     let tree = fs_err::canonicalize(&jail.base.tree)?;
@@ -84,7 +85,6 @@ pub(super) fn supervise(
     // What is still buffered would be written twice.
     let _ = (io::stdout().flush(), io::stderr().flush());
 
-    let blocked = Blocked(SignalState::block().map_err(|errno| step("block signals", errno))?);
     match sys::copy(plan.namespaces) {
         Err(errno) => {
             let obstacle = Obstacle::of_namespaces(errno, &facts::restrictions());

@@ -360,7 +360,7 @@ mod tests {
 
     /// The trace as it lies on the disk, file by file.
     fn written(trace: &Trace, at: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-        trace.write(at).unwrap();
+        trace.write(at).unwrap().publish().unwrap();
         let mut files = BTreeMap::from([(PathBuf::new(), fs_err::read(at.join("trace.jsonl")).unwrap())]);
         if let Ok(entries) = fs_err::read_dir(at.join("before")) {
             files.extend(entries.map(|entry| {

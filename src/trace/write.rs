@@ -18,23 +18,23 @@ use crate::path::hex;
 use crate::publish::{Stage, directory_of, may_make_in, sync};
 
 impl Trace {
-    /// Writes the trace as the directory `target`; an older trace there is replaced, anything else refused.
+    /// Writes the trace for the directory `target`, as which it is to be published; an older trace there is replaced, anything else
+    /// refused.
     ///
     /// Equal traces give equal bytes.
     ///
     /// # Errors
     /// `target` exists and is no trace, or cannot be written; a kept content cannot be read.
-    pub fn write(&self, target: &Path) -> Result<(), RecordError> {
+    pub fn write(&self, target: &Path) -> Result<Stage, RecordError> {
         self.has_all_contents()?;
         let failed = |source| RecordError::Write { path: target.to_path_buf(), source };
-        let stage = fill(target, |stage| {
+        fill(target, |stage| {
             let mut records = BufWriter::new(fs_err::File::create_new(stage.join(RECORDS)).map_err(failed)?);
             self.runs.iter().try_for_each(|run| write_run(&mut records, run)).map_err(failed)?;
             let records = records.into_inner().map_err(|error| failed(error.into_error()))?;
             records.sync_all().map_err(failed)?;
             copy_store(&self.store, stage, failed)
-        })?;
-        Ok(stage.publish()?)
+        })
     }
 
     /// Refuses to write records of contents that are lost: who builds from them hears of that when the trace may be gone that had them.

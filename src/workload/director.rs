@@ -146,12 +146,15 @@ pub fn direct(
     // Also of a setup that has failed half-way something may be left; and one that fails leaves the others their work.
     let after = workload.teardown.iter().map(|command| around("teardown", command, patience, None));
     let failed_after: Vec<DirectError> = after.filter_map(Result::err).collect();
-    let observation = observed?;
-    match (failed_after.into_iter().next(), told_to_end.load(Ordering::SeqCst)) {
-        (Some(error), 0) => Err(error),
-        (None, 0) => Ok(observation),
-        (_, signal) => Err(DirectError::Interrupted(signal)),
+    // What comes from here on is nothing of this run's any more.
+    drop(signals);
+    match told_to_end.load(Ordering::SeqCst) {
+        0 => {}
+        // Whatever failed by that, as the start of a runner that the signal has ended.
+        signal => return Err(DirectError::Interrupted(signal)),
     }
+    let observation = observed?;
+    failed_after.into_iter().next().map_or(Ok(observation), Err)
 }
 
 /// Runs a command before or after a workload; it may take as long as the workload may, or until a signal is in `told_to_end`.
