@@ -691,6 +691,25 @@ fn an_output_in_the_place_of_what_is_read() {
     }
 }
 
+/// The machine itself is none of the directories that are packed or run.
+#[test]
+fn a_jail_of_the_machine_itself() {
+    let context = TestContext::new();
+    let (profile, out) = (context.text("app.yaml"), format!("oci:{}", context.text("image")));
+    fs_err::write(&profile, "workloads:\n  main: {run: [/usr/bin/true]}\n").expect("it is ours");
+    let cases: [&[&str]; 4] = [
+        &["run", "rootfs:/", "--", "/usr/bin/true"],
+        &["verify", "rootfs:/", "-p", &profile],
+        &["slim", "rootfs:/", "-o", &out, "--", "/usr/bin/true"],
+        &["trace", "--root", "/", "--", "/usr/bin/true"],
+    ];
+    for arguments in cases {
+        refused(&context, arguments, FAILED, &["it is the host's own root", "hint: `minjail trace -o OUT -- CMD`"]);
+    }
+    let image = ["init", "--image", "rootfs:/", "-o", "-"];
+    refused(&context, &image, FAILED, &["`/` is a directory, and does not say", "hint: name an image"]);
+}
+
 /// Wherever it strikes, the limit is named, and how it is raised.
 #[test]
 fn few_open_files() {

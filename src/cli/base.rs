@@ -7,7 +7,7 @@ use super::lock::parse_lock;
 use super::unpacked::Unpacked;
 use crate::image::oci::RunConfig;
 use crate::image::{Image, Input, Reading, lock_beside};
-use crate::jail::Base;
+use crate::jail::{Base, JailError};
 use crate::manifest::{Config, Entry, Manifest};
 use crate::path::JailPath;
 use crate::root::Root;
@@ -60,6 +60,10 @@ fn of_image(image: &Image, unpacked: &Unpacked) -> Result<(Base, Option<Config>)
 /// The base of a directory, and the lock beside it, if there is one: what is said of how it is run.
 pub(super) fn of_directory(directory: &Path) -> Result<(Base, Option<Manifest>), Failure> {
     Root::open(directory)?;
+    if fs_err::canonicalize(directory).is_ok_and(|directory| directory == Path::new("/")) {
+        // Before a workload is run, whose failure it would be.
+        return Err(JailError::HostRoot.into());
+    }
     let beside = lock_beside(directory);
     let lock = match fs_err::read_to_string(&beside) {
         Ok(text) => parse_lock(&beside, &text)?,

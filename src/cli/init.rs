@@ -86,7 +86,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         check_place(file)?;
     }
     if let Some(image) = &arguments.image {
-        let opened = Image::open(&Input::parse(image)?, &arguments.reading.get(true)?)?;
+        let input = Input::parse(image)?;
+        if let Some(directory) = input.rootfs() {
+            let text = format!("`{}` is a directory, and does not say how it is run", directory.display());
+            return Err(Failure::usage(text).hint("name an image, or draft from a run: `minjail init -- CMD`"));
+        }
+        let opened = Image::open(&input, &arguments.reading.get(true)?)?;
         let config = opened.config.and_then(|config| config.config).unwrap_or_default();
         let origin = format!("`minjail init --image {}`", escape(image.as_encoded_bytes()));
         return write(&from_config(&config, &origin)?, arguments);

@@ -64,6 +64,9 @@ impl JailError {
             Self::Proc => {
                 Some("mount it: `mount -t proc proc /proc`; in a pid namespace of its own, `unshare --mount-proc` does")
             }
+            Self::HostRoot => {
+                Some("`minjail trace -o OUT -- CMD` runs a program of this machine, and packs what it needs")
+            }
             Self::MapIds { .. } => Some(
                 "`newuidmap` and `newgidmap` must be setuid root or have file capabilities, and `/etc/subuid` and \
                  `/etc/subgid` must agree with them; without lines for your user there, the jail has one user only",
