@@ -394,6 +394,31 @@ fn secrets_stay_at_home_unless_they_are_allowed() {
     assert!(traced.build("by-links", &["--allow-secret", &format!("{link}/key")]).has("key"));
 }
 
+/// `gpg` signs by its agent, which keeps keys in a form of its own.
+#[test]
+fn the_key_of_gpg_stays_at_home() {
+    if !support::has(&["gpg", "gpg-agent", "gpgconf"]) {
+        return;
+    }
+    let script =
+        "export GNUPGHOME=$PWD/keys; gpg -q --batch --yes --sign -o signed note; gpgconf --kill all; test -s signed";
+    let traced = Traced::new(script, |work| {
+        write(work, &[("note", "signed")]);
+        let make = "mkdir -m 700 keys; export GNUPGHOME=$PWD/keys; \
+                    gpg -q --batch --passphrase '' --quick-gen-key me@example.org default default never; gpgconf --kill all";
+        let mut command = support::limited("sh");
+        outcome_of(command.args(["-c", make]).current_dir(work)).success();
+    });
+    let built = traced.build("guarded", &["--json"]);
+    assert!(built.has("keys/pubring.kbx"), "{}", built.said);
+    let kept = fs_err::read_dir(traced.context.work().join("keys/private-keys-v1.d")).expect("there are keys");
+    for key in kept.map(|entry| entry.expect("the directory can be read").file_name()) {
+        let key = format!("keys/private-keys-v1.d/{}", key.display());
+        assert!(!built.has(&key), "{key} is packed");
+    }
+    assert!(built.said.contains("keys/private-keys-v1.d/"), "{}", built.said);
+}
+
 /// Nor is it said of a secret that the image has it as it was before.
 #[test]
 fn a_history_that_the_run_goes_on_with_stays_at_home() {
