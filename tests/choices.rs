@@ -75,6 +75,28 @@ fn a_socket_in_a_directory_that_was_listed() {
     }
 }
 
+/// As a server leaves its own behind that was killed: nobody else must provide what the next one makes.
+#[test]
+fn a_socket_that_the_run_makes_anew() {
+    if !support::has(&["python3"]) {
+        return;
+    }
+    let anew = "import os, socket; os.unlink('d/anew'); socket.socket(socket.AF_UNIX).bind('d/anew')";
+    let script = format!("python3 -c \"{anew}\"; rm d/gone; test -e d/kept");
+    let traced = Traced::new(&script, |work| {
+        write(work, &[("d/file", "")]);
+        for name in ["anew", "gone", "kept"] {
+            drop(std::os::unix::net::UnixListener::bind(work.join("d").join(name)).expect("it can be made"));
+        }
+    });
+    let built = traced.build("tree", &[]);
+    assert!(built.said.contains("d/kept is not packed; something must provide it"), "{}", built.said);
+    for name in ["anew", "gone"] {
+        assert!(!built.said.contains(&format!("d/{name} is not packed")), "{}", built.said);
+    }
+    assert!(built.at("d").is_dir() && !built.has("d/anew"));
+}
+
 #[test]
 fn what_lies_behind_a_closed_directory_of_the_root() {
     if !needs_root("to become another user") {

@@ -98,7 +98,9 @@ impl Wants<'_> {
             _ => None,
         };
         if let Some(note) = provided {
-            self.notes.push(note);
+            if !touched.is_made_anew() {
+                self.notes.push(note);
+            }
             if let Some(parent) = path.parent() {
                 self.add(&parent, touched, &What::AsIs);
             }
@@ -303,6 +305,14 @@ impl Touched<'_> {
     /// True if the runs may have changed the content, or taken it away.
     fn is_changed(&self) -> bool {
         self.accesses.iter().any(|access| access.loses())
+    }
+
+    /// True of a socket that somebody had left there, and the runs have cleared away or made anew, as servers do at their start.
+    fn is_made_anew(&self) -> bool {
+        let [is_removed, is_replaced, is_bound, is_asked] =
+            [Access::Remove, Access::Replace, Access::Bind, Access::Connect]
+                .map(|access| self.accesses.contains(&access));
+        is_replaced || (is_removed && (is_bound || !is_asked))
     }
 }
 
