@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::{BufRead, BufReader, Read};
-use std::os::fd::AsFd;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use minjail_tracer::Forwarding;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::neighbour::{self, CommandError, Output, last_words};
 use super::runner::socket;
@@ -523,14 +524,21 @@ fn hand_over(
     let file = order.scratch.join("order.json");
     let text = serde_json::to_vec(order).expect("an order is plain data");
     fs_err::write(&file, text).map_err(step("write the order"))?;
-    let input = order.scratch.join("stdin");
-    fs_err::write(&input, workload.stdin.as_deref().unwrap_or_default()).map_err(step("write the input"))?;
-    let input = fs_err::File::open(&input).map_err(step("open the input"))?;
-    runner.args(arguments).arg(&file).stdin(Stdio::from(input.into_parts().0));
+    let input = in_memory(workload.stdin.as_deref().unwrap_or_default()).map_err(step("write the input"))?;
+    runner.args(arguments).arg(&file).stdin(Stdio::from(input));
     runner.stdout(Stdio::piped()).stderr(Stdio::piped());
     // In a group of its own: a server that ends its group when it stops, as Apache does, would end minjail with it.
     jail::tie(runner, minjail_tracer::restore_limits);
     Ok(())
+}
+
+/// What a program is given to read: a file, so that it may read it twice, and with no name, so that none is told of that is minjail's own where
+/// it opens `/dev/stdin`.
+fn in_memory(text: &str) -> std::io::Result<std::fs::File> {
+    let mut file = std::fs::File::from(memfd_create(c"stdin", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    // Anew, from its start and to be read only.
+    Ok(fs_err::File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?.into_parts().0)
 }
 
 /// Waits for the runner's first message: its stream, the namespaces to join, and, in place of these, why it failed.
