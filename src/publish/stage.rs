@@ -17,6 +17,7 @@ use super::held::{make, remove_abandoned};
 use super::{PublishError, directory_of, remove_all, show};
 
 /// What is being made. Dropped before [`publish`](Self::publish) it leaves nothing behind.
+#[must_use = "nothing is there before it is published"]
 #[derive(Debug)]
 pub struct Stage {
     /// Where it is made.

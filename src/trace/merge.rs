@@ -402,7 +402,7 @@ mod tests {
             });
             all.push(run(workload, touches.collect()));
         }
-        Trace { runs: all, store }.write(at).unwrap();
+        Trace { runs: all, store }.write(at).unwrap().publish().unwrap();
         at.to_path_buf()
     }
 
