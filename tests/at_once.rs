@@ -55,12 +55,10 @@ const LINKS: [(&str, &str); 6] =
     [("l", "a/d"), ("a/l", "../b"), ("a/d/l", "../../x"), ("b/l", "l"), ("b/m", "nowhere"), ("m", "/proc/self/cwd/b")];
 
 impl Ground {
-    fn new() -> Self {
+    fn new(program: &str) -> Self {
         let context = TestContext::new();
-        let (work, program) = (context.work().join(WORK), context.text("program"));
+        let work = context.work().join(WORK);
         fs_err::create_dir_all(&work).expect("it is new");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/hazards/at_once.c");
-        outcome_of(context.command("gcc").args(["-O1", "-static", "-pthread", "-o", &program, source])).success();
         for directory in ["a/d", "b/e"] {
             fs_err::create_dir_all(work.join(directory)).expect("it is new");
         }
@@ -72,7 +70,7 @@ impl Ground {
             fs_err::set_permissions(work.join(name), PermissionsExt::from_mode(0o755)).expect("it is ours");
         }
         for name in ["r", "b/r"] {
-            fs_err::copy(&program, work.join(name)).expect("it is new");
+            fs_err::copy(program, work.join(name)).expect("it is new");
         }
         for (name, target) in LINKS {
             symlink(target, work.join(name)).expect("it is new");
@@ -103,10 +101,10 @@ impl Ground {
     }
 
     /// What the image lacks of what the program got; `None` if it was told that something may be missing.
-    fn missing(&self, times: u32, tasks: &[String]) -> Option<Vec<&[Was]>> {
+    fn missing(&self, program: &str, times: u32, tasks: &[String]) -> Option<Vec<&[Was]>> {
         let (trace, output) = (self.context.text("app.trace"), format!("rootfs:{}", self.context.text("tree")));
         let mut command = self.context.minjail(&["trace", "-q", "-t", &trace, "--"]);
-        command.current_dir(self.work()).arg(self.context.path("program")).arg(times.to_string());
+        command.current_dir(self.work()).arg(program).arg(times.to_string());
         let ran = outcome_of(command.args(tasks)).success();
         let built = self.context.outcome(&["build", "-q", "-t", &trace, "-o", &output]);
         if built.stderr.contains("error: the trace has gaps: another thread") {
@@ -163,13 +161,15 @@ fn any_task() -> impl Strategy<Value = String> {
     (kind, prop::collection::vec(any_step(), 1..20)).prop_map(|(kind, steps)| format!("{kind}{}", steps.join("\n")))
 }
 
-proptest! {
+#[test]
+fn whatever_is_called_at_once() {
+    let shop = TestContext::new();
+    let program = shop.hazard("at_once");
     // Each case is a run and a build; change a number here to ask more often.
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn whatever_is_called_at_once(times in 1..20_u32, tasks in prop::collection::vec(any_task(), 2..5)) {
-        let ground = Ground::new();
-        prop_assert_eq!(ground.missing(times, &tasks).unwrap_or_default(), Vec::<&[Was]>::new());
-    }
+    let config =
+        ProptestConfig { cases: 24, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(times in 1..20_u32, tasks in prop::collection::vec(any_task(), 2..5))| {
+        let ground = Ground::new(&program);
+        prop_assert_eq!(ground.missing(&program, times, &tasks).unwrap_or_default(), Vec::<&[Was]>::new());
+    });
 }

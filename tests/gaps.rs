@@ -10,9 +10,7 @@ use support::{TestContext, needs_root, outcome_of};
 #[track_caller]
 fn is_counted(hazard: &str, arguments: &[&str], gap: &str, sentence: &str) {
     let context = TestContext::new();
-    let program = context.text("program");
-    let source = format!("{}/fixtures/hazards/{hazard}.c", env!("CARGO_MANIFEST_DIR"));
-    outcome_of(context.command("gcc").args(["-O1", "-static", "-pthread", "-o", &program, &source])).success();
+    let program = context.hazard(hazard);
     let output = format!("docker-archive:{}", context.text("image.tar"));
     let run = |more: &[&str]| {
         // Each run starts from an empty directory.
@@ -59,9 +57,7 @@ fn a_file_system_that_the_program_serves_itself() {
         return;
     }
     let context = TestContext::new();
-    let program = context.text("program");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/hazards/served.c");
-    outcome_of(context.command("gcc").args(["-O1", "-static", "-o", &program, source])).success();
+    let program = context.hazard("served");
     let run = |mode: &str| {
         let output = format!("rootfs:{}", context.text(mode));
         // What is mounted is seen by nobody else, and goes with the program.

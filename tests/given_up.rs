@@ -38,16 +38,14 @@ struct Given {
 impl Given {
     fn new() -> Self {
         let context = TestContext::new();
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/hazards/given_up.c");
-        let program = context.text("given_up");
-        outcome_of(context.command("gcc").args(["-O1", "-static", "-pthread", "-o", &program, source])).success();
+        context.hazard("given_up");
         Self { context }
     }
 
     /// What it says with these arguments natively, traced and in its image, which is the tree `how`.
     #[track_caller]
     fn up(&self, how: &str, paths: &[&str]) -> String {
-        let program = self.context.text("given_up");
+        let program = self.context.text("program");
         let (tree, trace) = (format!("rootfs:{}", self.context.text(how)), self.context.text("app.trace"));
         let native = outcome_of(self.context.command(&program).arg(how).args(paths)).success();
         let mut command = self.context.minjail(&["trace", "-q", "--force", "-t", &trace, "-o", &tree, "--", &program]);

@@ -15,9 +15,7 @@ struct Ground {
 impl Ground {
     fn new(file: &str) -> Self {
         let context = TestContext::new();
-        let program = context.text("program");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/hazards/lease.c");
-        outcome_of(context.command("gcc").args(["-O1", "-static", "-o", &program, source])).success();
+        let program = context.hazard("lease");
         context.lay_out(&[(file, "old")]);
         Self { context, program }
     }

@@ -235,9 +235,7 @@ struct Closed {
 impl Closed {
     fn new(directories: usize) -> Self {
         let context = TestContext::new();
-        let program = context.text("program");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/hazards/exchanged.c");
-        outcome_of(context.command("gcc").args(["-O1", "-static", "-pthread", "-o", &program, source])).success();
+        let program = context.hazard("exchanged");
         let lay_out = |place: &Path, word: &str| {
             fs_err::create_dir_all(place.join("names")).expect("the directory can be written");
             fs_err::write(place.join("file"), format!("{word} content")).expect("it can be written");

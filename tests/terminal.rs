@@ -608,9 +608,7 @@ fn nothing_outlives_a_killed_minjail() {
 #[test]
 fn nobody_goes_on_without_a_tracer() {
     let context = TestContext::new();
-    let program = context.text("program");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/hazards/unanswered.c");
-    outcome_of(context.command("gcc").args(["-O1", "-static", "-pthread", "-o", &program, source])).success();
+    let program = context.hazard("unanswered");
     for signals in [&[Signal::SIGKILL][..], &[Signal::SIGTERM, Signal::SIGINT]] {
         for _ in 0..50 {
             context.lay_out(&[]);
@@ -635,9 +633,7 @@ fn a_process_of_another_user_is_ended_too() {
         return;
     }
     let context = TestContext::new();
-    let program = context.text("program");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/hazards/unkillable.c");
-    outcome_of(context.command("gcc").args(["-O1", "-static", "-o", &program, source])).success();
+    let program = context.hazard("unkillable");
     let mut command = context.command("setpriv");
     command.args(["--bounding-set=-kill", "--inh-caps=-kill", support::minjail(), "trace", "-t", "../t.trace", "--"]);
     let outcome = outcome_of(command.arg(&program));

@@ -14,6 +14,7 @@ use super::failure::Failure;
 use super::prove::Verdict;
 use super::rehearse::Rehearsal;
 use super::status::may_leave_network;
+use super::stoppable::stoppable;
 use crate::image::Output;
 use crate::jail;
 use crate::profile::{Moment, Network};
@@ -90,8 +91,12 @@ impl Tool {
         Ok(())
     }
 
-    /// Hands it an image that is spelled `FORM:PLACE`; `place` is an empty directory.
+    /// Hands it an image that is spelled `FORM:PLACE`, until a signal asks for an end; `place` is an empty directory.
     pub(super) fn load(self, image: &str, place: &Path) -> Result<Loaded, Failure> {
+        stoppable(|_| self.loaded(image, place))
+    }
+
+    fn loaded(self, image: &str, place: &Path) -> Result<Loaded, Failure> {
         let program = self.program();
         let file = image.strip_prefix("docker-archive:").map(|rest| rest.split(':').next().unwrap_or(rest));
         let arguments = match (self, file) {

@@ -169,8 +169,7 @@ fn by_other_means(
         let place = scratch.join(format!("tool{index}"));
         fs_err::create_dir(&place).map_err(Failure::new)?;
         let loaded = if tool.has_images() {
-            let archive = draft.write_archive(&place.join("image.tar"), prepared)?;
-            stoppable(|_| tool.load(&archive, &place))?
+            tool.load(&draft.write_archive(&place.join("image.tar"), prepared)?, &place)?
         } else {
             tool.of_tree(tree)
         };

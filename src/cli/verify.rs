@@ -16,7 +16,7 @@ use super::profile;
 use super::prove::{Verdict, repair, try_out, unlisted, unproved};
 use super::reading::Reading;
 use super::rehearse::Rehearsal;
-use super::stoppable::{Held, stoppable};
+use super::stoppable::Held;
 use crate::image::Input;
 use crate::image::oci::RunConfig;
 use crate::jail::Base;
@@ -87,18 +87,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     let verdicts = verdicts(&rehearsals, base, &prepared)?;
     let is_good = verdicts.iter().all(Verdict::is_good);
-    if is_good && !arguments.repair {
-        return Ok(Exit::Success);
-    }
-    if is_good && !prepared.quiet && !prepared.json {
-        say!("minjail: there is nothing to repair: what is written is the image as it is");
-    }
     if !arguments.repair {
+        if is_good {
+            return Ok(Exit::Success);
+        }
         let failure = unproved(&verdicts);
         let has_culprits = verdicts.iter().any(|verdict| !verdict.culprits.is_empty());
         let hint = "`--repair -o OUT` adds what was missing, from this machine";
         let unlisted = unlisted(&verdicts, &prepared.chosen.policy);
         return Err(if has_culprits { failure.hint(hint) } else { failure.maybe_hint(unlisted) });
+    }
+    if is_good && !prepared.quiet && !prepared.json {
+        say!("minjail: there is nothing to repair: what is written is the image as it is");
     }
     mend(arguments, &inside, &ready, scratch.path(), prepared, verdicts)
 }
@@ -116,11 +116,8 @@ fn with_tools(
         tool.check(rehearsals)?;
         let place = scratch.join(format!("tool{index}"));
         fs_err::create_dir(&place).map_err(Failure::new)?;
-        let loaded = if tool.has_images() {
-            stoppable(|_| tool.load(&arguments.image.to_string_lossy(), &place))?
-        } else {
-            tool.of_tree(tree)
-        };
+        let loaded =
+            if tool.has_images() { tool.load(&arguments.image.to_string_lossy(), &place)? } else { tool.of_tree(tree) };
         for verdict in loaded.verdicts(rehearsals, &place)? {
             tell(&verdict, prepared.quiet);
             verdicts.push(verdict);

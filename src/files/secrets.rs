@@ -181,9 +181,13 @@ fn is_key_in_a_line(line: &[u8]) -> bool {
 
 /// True of a key in a string of JSON, in which clouds hand theirs out; `\n` stands there for the end of a line.
 fn is_key_in_a_string(line: &[u8]) -> bool {
-    let end = b"PRIVATE KEY-----\\n";
-    let at = line.windows(end.len()).position(|part| part == end);
-    at.and_then(|at| line.get(at + end.len()..at + end.len() + 32)).is_some_and(is_base64)
+    behind(line, b"PRIVATE KEY-----\\n").and_then(|rest| rest.get(..32)).is_some_and(is_base64)
+}
+
+/// What stands behind the first `mark` of a line.
+fn behind<'a>(line: &'a [u8], mark: &[u8]) -> Option<&'a [u8]> {
+    let at = line.windows(mark.len()).position(|part| part == mark)?;
+    line.get(at + mark.len()..)
 }
 
 /// What it is that has a private key among bytes that are no text: a store of keys that only says whom to trust has none.
@@ -204,9 +208,7 @@ fn is_base64(line: &[u8]) -> bool {
 
 /// True of the line of an `.npmrc` by which npm is known to a registry, but for one that names a variable.
 fn is_for_npm(line: &[u8]) -> bool {
-    let mark = b":_authToken=";
-    let at = line.windows(mark.len()).position(|part| part == mark);
-    let token = at.map_or(&[][..], |at| &line[at + mark.len()..]);
+    let token = behind(line, b":_authToken=").unwrap_or_default();
     line.starts_with(b"//") && token.len() >= 20 && token.iter().any(u8::is_ascii_digit) && !token.contains(&b'$')
 }
 

@@ -90,6 +90,15 @@ impl TestContext {
         command
     }
 
+    /// One of the tracer's hazards, compiled beside the working directory as `program`.
+    #[track_caller]
+    pub(crate) fn hazard(&self, name: &str) -> String {
+        let program = self.text("program");
+        let source = format!("{}/fixtures/hazards/{name}.c", env!("CARGO_MANIFEST_DIR"));
+        outcome_of(self.command("gcc").args(["-O1", "-static", "-pthread", "-o", &program, &source])).success();
+        program
+    }
+
     /// `minjail` in the working directory, likewise.
     pub(crate) fn minjail(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(minjail());
