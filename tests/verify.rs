@@ -94,6 +94,16 @@ fn what_cannot_be_added_is_told() {
     assert!(whole.stderr.contains("nothing to repair: what is written is the image as it is"), "{whole}");
     context.outcome(&["diff", &tree, &mended]).success();
     context.outcome(&["check", &mended, "--lock", &context.text("mended.lock")]).success();
+    // What is added to it is not what was tried out.
+    let more = format!("rootfs:{}", context.text("more"));
+    context.lay_out(&[("two", "2\n")]);
+    let two = text(&context.work().join("two"));
+    let added = ["verify", &tree, "-p", &small, "--repair", "-o", &more, "--include", &two];
+    let added = context.outcome(&added).success();
+    assert!(!added.stderr.contains("as it is"), "{added}");
+    let proofs = added.stderr.matches("does in the jail what the profile says").count();
+    assert_eq!(proofs, 2, "{added}");
+    assert_eq!(context.outcome(&["diff", &tree, &more]).status, 1);
 }
 
 /// No run brings what was never looked for.

@@ -97,9 +97,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         let unlisted = unlisted(&verdicts, &prepared.chosen.policy);
         return Err(if has_culprits { failure.hint(hint) } else { failure.maybe_hint(unlisted) });
     }
-    if is_good && !prepared.quiet && !prepared.json {
-        say!("minjail: there is nothing to repair: what is written is the image as it is");
-    }
     mend(arguments, &inside, &ready, scratch.path(), prepared, verdicts)
 }
 
@@ -158,9 +155,16 @@ fn mend(
     let host = Root::open(Path::new("/"))?;
     let broken = Broken::read(&arguments.image, ready, &arguments.packing, &mut prepared)?;
     let mut runs = Vec::new();
-    if failed.iter().all(Verdict::is_good) {
-        // Whoever asks for an image that works goes on with it, whether or not the old one did.
-        return proved(broken.mended(&runs, &host, &prepared)?, &prepared);
+    let is_good = failed.iter().all(Verdict::is_good);
+    if is_good {
+        let draft = broken.mended(&runs, &host, &prepared)?;
+        if draft.manifest.entries == broken.manifest.entries {
+            if !prepared.quiet && !prepared.json {
+                say!("minjail: there is nothing to repair: what is written is the image as it is");
+            }
+            // Whoever asks for an image that works goes on with it, whether or not the old one did.
+            return proved(draft, &prepared);
+        }
     }
     let mut entries = broken.manifest.entries.clone();
     let mut now = ready.base.tree.clone();
@@ -171,8 +175,9 @@ fn mend(
                 runs.push(repair(rehearsal, &verdict.culprits, &host)?);
             }
         }
-        // What was only not listed no run brings, but `--include` may.
-        if runs.len() == before && (round > 1 || prepared.chosen.policy.include.is_empty()) {
+        // What was only not listed no run brings, but `--include` may; what that adds to an image that is good is tried out too.
+        let is_other = round == 1 && (is_good || !prepared.chosen.policy.include.is_empty());
+        if runs.len() == before && !is_other {
             break;
         }
         let draft = broken.mended(&runs, &host, &prepared)?;
