@@ -34,6 +34,8 @@ const UNSAFE: &[&str] = &[
     "src/jail/sys.rs",
     "tracer/src/sys.rs",
     "tracer/src/sys/access.rs",
+    "tracer/src/sys/calls.rs",
+    "tracer/src/sys/child.rs",
     "tracer/src/sys/files.rs",
     "tracer/src/sys/registers.rs",
     "tracer/src/sys/signals.rs",

@@ -18,12 +18,13 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use crate::TraceError;
+use crate::door::leads_to_file;
 use crate::engine::Engine;
 use crate::event::{Access, Gap, Searched, Walk};
 use crate::inspect::Asking;
 use crate::look;
 use crate::names::{below, parent};
-use crate::place::{Place, Places, leads_to_file};
+use crate::place::{Place, Places};
 use crate::start::has_ended;
 use crate::sys::{self, Inode};
 use crate::view::View;

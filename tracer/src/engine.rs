@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -25,17 +25,17 @@ use crate::known::{Change, Known};
 use crate::listener::Listener;
 use crate::machine::{End, Machine, Step};
 use crate::own_filters::OwnFilters;
-use crate::place::{self, Places};
+use crate::place::Places;
+use crate::proc;
 use crate::race::{Raced, Races};
 use crate::reaper::Reaper;
 use crate::retrace::{self, Retraced};
-use crate::served::Lies;
 use crate::signals::Forwarding;
 use crate::spawn::{Command, Started, spawn};
 use crate::status::Stop;
 use crate::turns::Turns;
 use crate::walk::Walker;
-use crate::{TraceError, arguments, limits, memory, status, sys};
+use crate::{TraceError, limits, memory, status, sys};
 
 /// How a program is traced.
 #[derive(Debug, Clone, Default)]
@@ -71,7 +71,7 @@ pub type Sink<'a> = dyn FnMut(Event<'_>) -> ControlFlow<()> + Send + 'a;
 /// # Errors
 /// The program cannot be started or traced, or uses ptrace itself.
 pub fn trace(command: &Command, options: &Options, sink: &mut Sink<'_>) -> Result<Outcome, TraceError> {
-    if !place::shows_tasks() {
+    if !proc::shows_tasks() {
         return Err(TraceError::Blind);
     }
     let forwarding = Forwarding::start(Arc::clone(&options.told_to_end)).map_err(TraceError::Thread)?;
@@ -172,7 +172,7 @@ pub(crate) struct Engine<'a> {
     pub(crate) asked: Vec<Asked>,
     pub(crate) spelled: Vec<u8>,
     /// Tasks whose calls lost `CLONE_UNTRACED`, until they return, and their children, until they start.
-    retraced: HashMap<i32, Retraced>,
+    pub(crate) retraced: HashMap<i32, Retraced>,
     /// Tasks whose calls take a path that another thread may rewrite, until they return.
     pub(crate) raced: HashMap<i32, Raced>,
     /// Tasks that stop when a call returns of which the listener has heard.
@@ -188,11 +188,11 @@ pub(crate) struct Engine<'a> {
     /// Looks that are to be taken.
     looks: Vec<Looks>,
     looked: u64,
-    executed: bool,
+    pub(crate) executed: bool,
     pub(crate) telling: Telling,
     /// Tasks in a call that gives something another name.
     pub(crate) moving: HashSet<i32>,
-    turns: Turns,
+    pub(crate) turns: Turns,
     /// What processes are about to run.
     pub(crate) programs: HashMap<i32, Program>,
     pub(crate) own_filters: OwnFilters,
@@ -202,7 +202,7 @@ pub(crate) struct Engine<'a> {
     pub(crate) datagrams: BTreeMap<u64, (i32, u16)>,
     /// Where calls that ask or open wait, in the place of a stop; `None`: they stop.
     pub(crate) calls: Option<Arc<OwnedFd>>,
-    signals: &'a Forwarding,
+    pub(crate) signals: &'a Forwarding,
     sink: &'a mut Sink<'a>,
 }
 
@@ -316,7 +316,7 @@ impl<'a> Engine<'a> {
         match self.known.settle(task) {
             Some(Change::Names) => {
                 self.forget_names();
-                if self.places.has_mounted() && !place::shows_tasks() {
+                if self.places.has_mounted() && !proc::shows_tasks() {
                     let process = self.machine.process_of(task).unwrap_or(task);
                     self.gap(process, Gap::MountNamespace)?;
                 }
@@ -328,52 +328,6 @@ impl<'a> Engine<'a> {
             }
             None => Ok(()),
         }
-    }
-
-    /// Takes in a task that nobody has heard of before; true if this is one.
-    fn meet(&mut self, task: i32) -> Result<bool, TraceError> {
-        if self.machine.knows(task) {
-            return Ok(false);
-        }
-        // A task that is gone already has done nothing.
-        let Some((process, parent)) = place::family(task) else { return Ok(false) };
-        self.adopt(task, process);
-        let kin = if process == task { parent } else { process };
-        self.own_filters.take_after(task, self.machine.tasks_of(kin));
-        if process == task {
-            self.races.born(task, parent, parent);
-            self.tell(Event::Fork { parent, child: process })?;
-        }
-        Ok(true)
-    }
-
-    /// Takes in the task that `maker` has just made, and that nobody has heard of before. Neither needs a look into /proc: a new
-    /// process is its maker's child, and a new thread is in its maker's process.
-    fn welcome(&mut self, task: i32, maker: i32) -> Result<(), TraceError> {
-        let Some(parent) = self.machine.process_of(maker) else { return self.meet(task).map(drop) };
-        // Another thread may have asked for a view of its own, in the memory that `clone3` reads.
-        if self.machine.is_threaded(parent) && self.places.compare_namespaces(maker, task).is_err() {
-            self.gap(parent, Gap::MountNamespace)?;
-        }
-        if self.known.is_settled() {
-            self.places.inherit(maker, task);
-        }
-        if !sys::is_process(task) {
-            self.adopt(task, parent);
-            return Ok(());
-        }
-        self.adopt(task, task);
-        if self.races.born(task, maker, parent) {
-            self.places.maps.lend(maker, task);
-        }
-        self.tell(Event::Fork { parent, child: task })
-    }
-
-    fn adopt(&mut self, task: i32, process: i32) {
-        // One that had the number and was gone when another thread executed something was gone without a word.
-        self.races.remove(task);
-        self.own_filters.remove(task);
-        self.machine.adopt(task, process);
     }
 
     fn take(&mut self, task: i32, step: Step) -> Result<(), TraceError> {
@@ -441,88 +395,9 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// `process` runs a new program, alone, whether it `was_threaded` before or not.
-    fn runs_anew(&mut self, process: i32, was_threaded: bool) -> Result<(), TraceError> {
-        self.executed = true;
-        self.moved_before(process)?;
-        let raced = self.raced_before(process, was_threaded)?;
-        self.places.executed(process, was_threaded);
-        let table = self.places.served.table().cloned();
-        let loaded = self.places.maps.files(process, table.as_deref());
-        let is_served = |path: &&Vec<u8>| table.as_ref().is_some_and(|table| table.lies(path) != Lies::Elsewhere);
-        let served: Vec<Vec<u8>> = loaded.iter().filter(is_served).cloned().collect();
-        let arguments = arguments::of(process);
-        raced.map_or(Ok(()), |raced| self.verify_executed(process, raced))?;
-        self.has_executed(process, &arguments, &loaded)?;
-        let (loaded, unseen) = self.given_files(process, loaded);
-        let served = served.into_iter().chain(unseen).collect();
-        self.tell(Event::Exec { process, arguments, loaded, served })
-    }
-
-    /// `task` has only just begun, or SIGCONT has woken it.
-    fn starts_to_run(&mut self, task: i32) -> Result<(), TraceError> {
-        // Before or after its maker's stop: it is still with its maker's, or already under its own name.
-        let own = self.retraced.remove(&task);
-        if self.machine.is_first(task) {
-            self.signals.goes_on();
-        }
-        if self.machine.process_of(task).is_some_and(|process| process != task) {
-            self.races.stacks.start(task);
-        }
-        for retraced in own.iter().chain(self.retraced.values()) {
-            alive("restore the clone flags of", task, retraced.undo(task))?;
-        }
-        Ok(())
-    }
-
-    /// `maker` has made `child`, for which it `waits`, or not.
-    fn born(&mut self, child: i32, maker: i32, waits: bool) -> Result<(), TraceError> {
-        if self.machine.knows(child) {
-            // It was taken for made by its parent, which need not be its maker (`CLONE_PARENT`).
-            let is_process = self.machine.process_of(child) == Some(child);
-            if let Some(process) = self.machine.process_of(maker).filter(|_| is_process) {
-                self.races.born(child, maker, process);
-            }
-        } else if sys::is_awaited(child) {
-            self.welcome(child, maker)?;
-            if let Some(&retraced) = self.retraced.get(&maker) {
-                self.retraced.insert(child, retraced);
-            }
-        } else {
-            // A maker that is kept from its processor may be heard of after the end of what it has made.
-            return Ok(());
-        }
-        self.own_filters.inherit(child, maker);
-        self.made(child, maker);
-        if waits {
-            self.lent(child, maker);
-        }
-        Ok(())
-    }
-
-    /// `task` is gone; so is its process, if `process` names one.
-    fn gone(&mut self, task: i32, process: Option<i32>) -> Result<(), TraceError> {
-        self.moved(task, |_| None)?;
-        self.turns.leave(task);
-        self.places.remove(task);
-        self.races.remove(task);
-        self.own_filters.remove(task);
-        self.retraced.remove(&task);
-        self.never_returns(task)?;
-        self.heard.remove(&task);
-        match process {
-            Some(process) => {
-                self.tell_datagrams(Some(process))?;
-                self.programs.remove(&process);
-                self.tell(Event::Exit { process })
-            }
-            None => Ok(()),
-        }
-    }
-
     /// Lets whoever waits for that know if the program stands in a group-stop by now.
     fn tell_if_stopped(&self) {
-        if self.machine.has_stopped(place::is_zombie) {
+        if self.machine.has_stopped(proc::is_zombie) {
             self.signals.stopped(self.machine.is_alone());
         }
     }
@@ -539,25 +414,6 @@ impl<'a> Engine<'a> {
         let returns = changes || moves || self.retraced.contains_key(&task) || self.raced.contains_key(&task);
         let result = if returns { sys::resume_to_return(task) } else { sys::resume(task, 0) };
         alive("resume", task, result)
-    }
-
-    /// If the call of `task` was one that gives something another name, that is over, and `has` done so, or not; or nobody can tell.
-    fn moved(&mut self, task: i32, has: impl FnOnce(i32) -> Option<bool>) -> Result<(), TraceError> {
-        if !self.moving.remove(&task) {
-            return Ok(());
-        }
-        self.turns.end(task);
-        let has = has(task);
-        let process = self.machine.process_of(task).unwrap_or(task);
-        self.tell(Event::Moved { task, process, has })
-    }
-
-    /// The same for who was gone without a word when what is now `task` executed something: other threads, and the one that had
-    /// this number.
-    fn moved_before(&mut self, task: i32) -> Result<(), TraceError> {
-        let is_gone = |other: &i32| *other == task || !self.machine.knows(*other);
-        let gone: Vec<i32> = self.moving.iter().copied().filter(is_gone).collect();
-        gone.into_iter().try_for_each(|gone| self.moved(gone, |_| None))
     }
 
     pub(crate) fn gap(&mut self, process: i32, gap: Gap) -> Result<(), TraceError> {
@@ -586,46 +442,6 @@ impl<'a> Engine<'a> {
         self.places.forget_views();
         self.walker.forget();
     }
-
-    /// Ends everything that is traced; `failure`, with what is still there if anything is.
-    fn give_up(&mut self, failure: TraceError) -> TraceError {
-        match self.kill_all() {
-            Some(process) => TraceError::Left { process, source: Box::new(failure) },
-            None => failure,
-        }
-    }
-
-    /// Ends everything that is traced, and waits until it is gone; a process that is not, after [`PATIENCE`].
-    fn kill_all(&mut self) -> Option<i32> {
-        let mut left = self.machine.processes();
-        for &process in &left {
-            kill(process);
-        }
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match sys::poll_any() {
-                Ok(Some((task, status))) if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) => {
-                    left.remove(&task);
-                }
-                // A task born in the meantime, or one that has only just stopped.
-                Ok(Some((task, _))) => kill(task),
-                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
-                Ok(None) => return left.pop_first(),
-                Err(Errno::EINTR) => {}
-                Err(_) => return None,
-            }
-        }
-    }
-}
-
-/// So long is waited for tasks that were killed: one may be in a call that nothing ends, as on a network's file system. It
-/// ends when it returns, and no later than this process by `PTRACE_O_EXITKILL`.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Kills a task of ours, also one of another user, whom `kill(2)` may refuse.
-fn kill(task: i32) {
-    sys::kill(task, libc::SIGKILL);
-    sys::kill_traced(task);
 }
 
 /// ESRCH from a ptrace request means that the task was killed while it stood there (`ptrace(2)`, "Death under

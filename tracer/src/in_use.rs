@@ -19,7 +19,8 @@ use crate::inspect::{Asking, Use};
 use crate::known::Change;
 use crate::look;
 use crate::names::parent;
-use crate::place::{self, Place};
+use crate::place::Place;
+use crate::proc;
 use crate::served::Lies;
 use crate::sys::Inode;
 use crate::walk::Asker;
@@ -137,7 +138,7 @@ impl Engine<'_> {
     pub(crate) fn names_change(&mut self, task: i32) {
         let mut others = Vec::new();
         for (&other, in_use) in self.races.uses.current.iter_mut().filter(|(other, _)| **other != task) {
-            in_use.is_over = in_use.is_over || place::is_elsewhere(other, in_use.asking.entry.number);
+            in_use.is_over = in_use.is_over || proc::is_elsewhere(other, in_use.asking.entry.number);
             if !in_use.is_over {
                 others.push(in_use.clone());
             }

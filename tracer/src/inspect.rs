@@ -16,7 +16,7 @@ use crate::event::{Access, Gap};
 use crate::filter::{MARK, X32_BIT};
 use crate::known::Change;
 use crate::memory::{self, Unread};
-use crate::place;
+use crate::proc;
 use crate::race::{Led, Raced, Spelled};
 use crate::retrace::Retraced;
 use crate::served::Lies;
@@ -205,7 +205,7 @@ impl Engine<'_> {
             Asked::MountOptions { kind, options } => self.mount_options(asking, kind, options)?,
             Asked::MountOption { name, value } => self.mount_option(asking, name, value)?,
             Asked::Handle { mount, address, access } => return self.by_handle(asking, mount, address, access),
-            Asked::Probe { kind, address } => match place::probe_kind() {
+            Asked::Probe { kind, address } => match proc::probe_kind() {
                 Ok(probe) if probe == Some(kind) => {
                     let used = Use { from: From::WorkingDirectory, access: Access::Read, follow: true, verify: false };
                     self.path(asking, address, used)?;

@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::event::{Access, Event, Gap, Protocol};
 use crate::inspect::Asking;
 use crate::race::Led;
-use crate::{look, memory, place, sys};
+use crate::{look, memory, proc, sys};
 
 /// So many sockets are remembered.
 const LIMIT: usize = 1 << 16;
@@ -76,7 +76,7 @@ impl Engine<'_> {
             return Ok(());
         }
         let cookie = sys::socket_cookie(socket.as_fd()).unwrap_or_default();
-        let is_lasting = self.chosen.contains(&cookie) || !place::may_be_given(port);
+        let is_lasting = self.chosen.contains(&cookie) || !proc::may_be_given(port);
         self.tell(Event::Listen { process, port, protocol: Protocol::Tcp, is_lasting })
     }
 

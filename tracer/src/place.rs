@@ -2,22 +2,20 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat, readlink, readlinkat};
-use nix::sys::stat::{FileStat, Mode, fstat, stat};
+use nix::fcntl::{OFlag, readlinkat};
+use nix::sys::stat::stat;
 
 use crate::behind::Behind;
+use crate::door::{self, Open, described, leads_to, link};
 use crate::held::Held;
-use crate::look;
 use crate::maps::Maps;
 use crate::mounts::Mounts;
 use crate::names::below;
-use crate::proc::fs_read;
+use crate::proc::{self, fs_read, namespace};
 use crate::remote::Remote;
 use crate::served::{Lies, Served, Table};
 use crate::sys::{self, Inode};
@@ -287,7 +285,7 @@ impl Places {
     /// was mounted over them, or because they are in another mount namespace.
     pub(crate) fn start(&mut self, task: i32) {
         let doors = ["root", "cwd"].map(|name| format!("/proc/{task}/{name}"));
-        if doors.into_iter().chain(given(task)).any(|door| is_lost(&door)) {
+        if doors.into_iter().chain(door::given(task)).any(|door| door::is_lost(&door)) {
             self.distrust();
         }
         self.remote = Remote::of(&Mounts::own()).map(Arc::new);
@@ -335,7 +333,8 @@ impl Places {
     /// `task` is about to enter the mount namespace at `descriptor`, or of the process there (`setns(2)`). If that is not one of
     /// those that tasks of ours have, which are `traced`, somebody else has made it.
     pub(crate) fn enter_namespace(&mut self, task: i32, descriptor: i32, traced: impl IntoIterator<Item = i32>) {
-        let process = fs_read(&format!("/proc/{task}/fdinfo/{descriptor}")).and_then(|text| number(&text, "Pid:"));
+        let process =
+            fs_read(&format!("/proc/{task}/fdinfo/{descriptor}")).and_then(|text| proc::number(&text, "Pid:"));
         let door = match process {
             Some(process) => format!("/proc/{process}/ns/mnt"),
             None => format!("/proc/{task}/fd/{descriptor}"),
@@ -396,247 +395,10 @@ impl Places {
     }
 }
 
-/// Where the path by which `process` was executed stands in its memory: behind the environment, whose end is field 51 of
-/// `/proc/pid/stat` (`proc(5)`; `fs/exec.c`, `do_execveat_common`, has it copied before everything else).
-pub(crate) fn executed_path(process: i32) -> Option<u64> {
-    field_of_stat(process, 51)
-}
-
-/// True if `task` has ended, and its end is not told yet: of a process's first thread it is once all others have ended, too
-/// (`kernel/exit.c`, `delay_group_leader`).
-pub(crate) fn is_zombie(task: i32) -> bool {
-    field_of_stat(task, 3) == Some('Z')
-}
-
-/// A field of `/proc/pid/stat` from the third on, by its number in `proc(5)`.
-fn field_of_stat<T: std::str::FromStr>(task: i32, number: usize) -> Option<T> {
-    let stat = fs_read(&format!("/proc/{task}/stat"))?;
-    // The second field is a name in parentheses, which may have any byte in it.
-    let end = stat.iter().rposition(|&byte| byte == b')')?;
-    std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().nth(number - 3)?.parse().ok()
-}
-
-/// The doors to what `task`, which is about to execute something, will still have open: the rest is its tracer's own.
-fn given(task: i32) -> impl Iterator<Item = String> {
-    let descriptors = std::fs::read_dir(format!("/proc/{task}/fd")).into_iter().flatten().flatten();
-    let numbers = descriptors.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let stays = move |&number: &i32| open_flags(task, number).is_some_and(|flags| flags & libc::O_CLOEXEC as u64 == 0);
-    numbers.filter(stays).map(move |number| format!("/proc/{task}/fd/{number}"))
-}
-
-/// True if `door` leads to a directory that is not where its text says.
-fn is_lost(door: &str) -> bool {
-    let is_directory = |stat: FileStat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR && stat.st_nlink > 0;
-    let leads = |path: OsString| leads_to(door, path.as_bytes(), None);
-    stat(door).is_ok_and(is_directory) && !readlink(door).is_ok_and(leads)
-}
-
-/// The flags with which a descriptor of `task` is open (`proc(5)`, `/proc/pid/fdinfo`).
-pub(crate) fn open_flags(task: i32, descriptor: i32) -> Option<u64> {
-    let text = fs_read(&format!("/proc/{task}/fdinfo/{descriptor}"))?;
-    u64::from_str_radix(field(&text, "flags:")?, 8).ok()
-}
-
-/// True if `/proc` is there and numbers tasks as this process does. Without one nothing is to be seen of any task, and in another pid
-/// namespace's its numbers are those of strangers.
-pub(crate) fn shows_tasks() -> bool {
-    let own = nix::unistd::getpid().to_string();
-    readlink("/proc/self").is_ok_and(|number| number.as_bytes() == own.as_bytes())
-}
-
-pub(crate) fn namespace(task: i32) -> Result<u64, Errno> {
-    Ok(stat(format!("/proc/{task}/ns/mnt").as_str())?.st_ino)
-}
-
-/// What a descriptor refers to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Open {
-    /// An absolute path, or a text like `pipe:[1]`.
-    pub(crate) path: Vec<u8>,
-    /// It is no longer there, or never had a name.
-    pub(crate) is_deleted: bool,
-}
-
-fn link(task: i32, name: &str, served: Option<&Table>) -> Result<Open, Errno> {
-    let door = format!("/proc/{task}/{name}");
-    described(readlink(door.as_str()), || door, served)
-}
-
-/// From the text of a link of `/proc/PID`, its `door`, to what it says.
-fn described(
-    text: Result<OsString, Errno>,
-    door: impl FnOnce() -> String,
-    served: Option<&Table>,
-) -> Result<Open, Errno> {
-    let mut path = match text {
-        Ok(text) => text.into_vec(),
-        // Who climbs asks in each directory.
-        Err(Errno::ENAMETOOLONG) if served.is_none() => return climb(&door()),
-        Err(errno) => return Err(errno),
-    };
-    // proc(5), /proc/pid/cwd: what was removed since has this appended; but it may be a part of the name.
-    let is_deleted = path.ends_with(b" (deleted)") && !leads_to_file(&door(), &path, served);
-    if is_deleted {
-        path.truncate(path.len() - b" (deleted)".len());
-    }
-    Ok(Open { path, is_deleted })
-}
-
-/// True if `door`, a link of `/proc/PID`, leads to what stands at `path`, and from there on to what is below `path`: another
-/// mount of the same directory may have other mounts below it. False for what the program itself serves, or may, as far as
-/// `served` says: nobody is asked for that.
-pub(crate) fn leads_to(door: &str, path: &[u8], served: Option<&Table>) -> bool {
-    both(door, path, served).is_some_and(|(behind, there)| behind == there)
-}
-
-/// The same of the file alone, whichever mount it was reached by.
-pub(crate) fn leads_to_file(door: &str, path: &[u8], served: Option<&Table>) -> bool {
-    let file = |inode: Inode| (inode.device, inode.number);
-    both(door, path, served).is_some_and(|(behind, there)| file(behind) == file(there))
-}
-
-/// What is behind `door`, and what stands at `path`, unless the program serves it.
-fn both(door: &str, path: &[u8], served: Option<&Table>) -> Option<(Inode, Inode)> {
-    let behind = sys::known_inode(door).ok()?;
-    let is_served = |served: &Table| served.serves(behind.device) || served.lies(path) != Lies::Elsewhere;
-    if served.is_some_and(is_served) {
-        return None;
-    }
-    Some((behind, look::known(path).ok()?))
-}
-
-/// The path of the directory behind `door`, a link whose text is longer than the kernel tells (`fs/proc/base.c`,
-/// `do_proc_readlink`: a page): from directory to parent, until the path is short enough.
-fn climb(door: &str) -> Result<Open, Errno> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    // What is no directory has no way up.
-    let mut directory = open(door, flags, Mode::empty()).map_err(|_| Errno::ENAMETOOLONG)?;
-    let mut names = Vec::new();
-    loop {
-        let parent = openat(&directory, "..", flags, Mode::empty())?;
-        names.push(name_in(parent.as_raw_fd(), &fstat(&directory)?)?);
-        directory = parent;
-        match readlink(format!("/proc/self/fd/{}", directory.as_raw_fd()).as_str()) {
-            Ok(text) => {
-                let mut path = text.into_vec();
-                for name in names.iter().rev() {
-                    path.push(b'/');
-                    path.extend_from_slice(name);
-                }
-                return Ok(Open { path, is_deleted: false });
-            }
-            Err(Errno::ENAMETOOLONG) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-}
-
-/// The name under which `child` stands in a directory of ours.
-fn name_in(directory: i32, child: &FileStat) -> Result<Vec<u8>, Errno> {
-    let io = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-    for entry in std::fs::read_dir(format!("/proc/self/fd/{directory}")).map_err(io)? {
-        let name = entry.map_err(io)?.file_name();
-        let place = format!("/proc/self/fd/{directory}/");
-        let path = [place.as_bytes(), name.as_bytes()].concat();
-        if look::lstat(&path).is_ok_and(|found| look::is_same(&found, child)) {
-            return Ok(name.into_vec());
-        }
-    }
-    // Renamed or removed since.
-    Err(Errno::ENOENT)
-}
-
-/// The process of `task` and the process that made it (`proc(5)`, `/proc/pid/status`); `None` if the task is gone.
-pub(crate) fn family(task: i32) -> Option<(i32, i32)> {
-    let status = fs_read(&format!("/proc/{task}/status"))?;
-    Some((number(&status, "Tgid:")?, number(&status, "PPid:")?))
-}
-
-/// The number that `task` has in the `/proc` at `root`, which may be another pid namespace's than the tracer's; `None` if it is not to
-/// be seen there, or the tracer is not told.
-pub(crate) fn number_in(root: &str, task: i32) -> Option<i32> {
-    let numbers = |directory: String| {
-        let status = fs_read(&format!("{directory}/status"))?;
-        let numbers = field(&status, "NSpid:")?.split_ascii_whitespace();
-        Some(numbers.filter_map(|number| number.parse().ok()).collect::<Vec<i32>>())
-    };
-    // proc(5), `NSpid` of /proc/pid/status: from the pid namespace of that /proc down to the task's own.
-    let own = format!("/proc/{task}");
-    let all = numbers(own.clone())?;
-    // Of two tasks with the same numbers from somewhere down, the last is that of two namespaces.
-    let space = |directory: &str| stat(format!("{directory}/ns/pid").as_str()).map(|space| space.st_ino);
-    let is_it = |&index: &usize| {
-        let there = format!("{root}/{}", all[index]);
-        space(&there) == space(&own) && numbers(there).is_some_and(|numbers| numbers == all[index..])
-    };
-    (0..all.len()).find(is_it).map(|index| all[index])
-}
-
-/// True if `task` looks at files as another user than this process does (`proc(5)`, the last of `Uid` of `/proc/pid/status`).
-pub(crate) fn is_other_user(task: i32) -> bool {
-    let status = fs_read(&format!("/proc/{task}/status")).unwrap_or_default();
-    last(&status, "Uid:") != Some(nix::unistd::geteuid().as_raw())
-}
-
-/// True if `task` waits in another call than that of this number (`proc(5)`, `/proc/pid/syscall`). One that runs may be in any.
-pub(crate) fn is_elsewhere(task: i32, number: u64) -> bool {
-    let text = fs_read(&format!("/proc/{task}/syscall")).unwrap_or_default();
-    let first = text.split(u8::is_ascii_whitespace).next();
-    let waits_in = first.and_then(|first| std::str::from_utf8(first).ok()?.parse::<i64>().ok());
-    waits_in.is_some_and(|other| u64::try_from(other) != Ok(number))
-}
-
-/// The task that traces `process`, 0 if none does; `None` if the process is gone.
-pub(crate) fn tracer_of(process: i32) -> Option<i32> {
-    number(&fs_read(&format!("/proc/{process}/status"))?, "TracerPid:")
-}
-
-/// True if `process` ignores `signal` (`proc(5)`, `SigIgn` of `/proc/pid/status`).
-pub(crate) fn ignores(process: i32, signal: i32) -> bool {
-    let status = fs_read(&format!("/proc/{process}/status")).unwrap_or_default();
-    let ignored = field(&status, "SigIgn:").and_then(|mask| u64::from_str_radix(mask, 16).ok());
-    ignored.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
-}
-
-/// A number in `/proc/pid/status`.
-fn number(status: &[u8], name: &str) -> Option<i32> {
-    field(status, name)?.parse().ok()
-}
-
-/// The last of the numbers that stand behind a name in `/proc/pid/status`.
-fn last<T: std::str::FromStr>(status: &[u8], name: &str) -> Option<T> {
-    field(status, name)?.split_ascii_whitespace().last()?.parse().ok()
-}
-
-/// What stands behind a name in a file of `/proc` that has one on each line.
-fn field<'a>(text: &'a [u8], name: &str) -> Option<&'a str> {
-    let line = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name.as_bytes()))?;
-    Some(std::str::from_utf8(line).ok()?.trim())
-}
-
-/// The number of perf events that probe a program, if this kernel has them (`perf_event_open(2)`).
-///
-/// # Errors
-/// The tracer may not know.
-pub(crate) fn probe_kind() -> Result<Option<u32>, Errno> {
-    let directory = "/sys/bus/event_source/devices";
-    let text = fs_read(&format!("{directory}/uprobe/type"));
-    match text.and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok()) {
-        Some(kind) => Ok(Some(kind)),
-        None => look::lstat(directory.as_bytes()).map(|_| None),
-    }
-}
-
-/// True if the kernel may give `port` to who asks for any (`ip(7)`, `ip_local_port_range`), or if it does not say.
-pub(crate) fn may_be_given(port: u16) -> bool {
-    let text = fs_read("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let bounds: Vec<u16> = text.split_ascii_whitespace().filter_map(|bound| bound.parse().ok()).collect();
-    !matches!(bounds[..], [first, last] if !(first..=last).contains(&port))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     #[test]
@@ -645,22 +407,6 @@ mod tests {
         let place = Places::default().of(own, true).unwrap();
         assert_eq!(place.root, b"/");
         assert_eq!(place.directory, nix::unistd::getcwd().unwrap().into_os_string().into_vec());
-        assert_eq!(family(own).unwrap().0, own);
-    }
-
-    #[test]
-    fn what_was_executed_stands_behind_the_environment() {
-        let own = nix::unistd::getpid().as_raw();
-        let mut path = Vec::new();
-        crate::memory::read_string(own, executed_path(own).unwrap(), &mut path).unwrap();
-        assert_eq!(stat(path.as_slice()).unwrap().st_ino, stat("/proc/self/exe").unwrap().st_ino);
-    }
-
-    #[test]
-    fn flags_of_what_is_open() {
-        let file = open("/dev/null", OFlag::O_WRONLY, Mode::empty()).unwrap();
-        let flags = open_flags(nix::unistd::getpid().as_raw(), file.as_raw_fd()).unwrap();
-        assert_eq!(flags & libc::O_ACCMODE as u64, libc::O_WRONLY as u64);
-        assert_eq!(open_flags(nix::unistd::getpid().as_raw(), -1), None);
+        assert_eq!(proc::family(own).unwrap().0, own);
     }
 }

@@ -26,13 +26,15 @@ use crate::TraceError;
 use crate::calls::Kind;
 use crate::changed::{Changing, Stands};
 use crate::decode::{self, Entry, From};
+use crate::door;
 use crate::engine::Engine;
 use crate::event::{Access, Found, Gap};
 use crate::in_use::Uses;
 use crate::inspect::{Asking, Use};
 use crate::memory::{self, Unread};
 use crate::names::parent;
-use crate::place::{self, Place};
+use crate::place::Place;
+use crate::proc;
 use crate::retrace;
 use crate::stacks::Stacks;
 use crate::sys::{self, Common};
@@ -389,7 +391,7 @@ impl Engine<'_> {
         let Ok(place) = self.place(task) else { return false };
         let door = format!("/proc/{task}/fd/{descriptor}");
         let served = self.places.served.table();
-        paths.iter().any(|path| place::leads_to_file(&door, &place.reach(task, path), served.map(Arc::as_ref)))
+        paths.iter().any(|path| door::leads_to_file(&door, &place.reach(task, path), served.map(Arc::as_ref)))
     }
 
     /// What `process` runs now, which may be another program than the one whose path was read.
@@ -399,7 +401,7 @@ impl Engine<'_> {
             Raced::Unknown { .. } => return self.gap(process, Gap::UnknownCall),
             _ => return Ok(()),
         };
-        let Some(address) = place::executed_path(process) else { return Ok(()) };
+        let Some(address) = proc::executed_path(process) else { return Ok(()) };
         match memory::read_string(process, address, &mut self.spelled) {
             Ok(()) => {}
             Err(Unread::Refused) => return Ok(()),
@@ -430,7 +432,7 @@ impl Engine<'_> {
             let Ok(place) = self.places.of(asking.task, false) else { continue };
             // It runs already, unless it is over and was not heard of since.
             if used.access.loses() {
-                if place::is_elsewhere(asking.task, asking.entry.number) {
+                if proc::is_elsewhere(asking.task, asking.entry.number) {
                     continue;
                 }
                 self.gap(asking.process, Gap::Rewritten)?;
@@ -492,7 +494,7 @@ fn opened_for(asking: Asking, descriptor: i32, read: Access) -> Access {
     if !matches!(asking.entry.call.kind, Kind::OpenHow) || read == Access::Create {
         return read;
     }
-    let opened = place::open_flags(asking.task, descriptor).map_or(read, |flags| decode::open(flags).0);
+    let opened = proc::open_flags(asking.task, descriptor).map_or(read, |flags| decode::open(flags).0);
     match (read, opened) {
         (Access::Look, _) | (_, Access::Write) => opened,
         _ => read,

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{Pid, getpgid, getpgrp, getpid, getppid, getsid, gettid};
 
-use crate::place;
+use crate::proc;
 use crate::reaper::Reaper;
 use crate::sys::{self, Heard};
 use crate::terminal::Terminal;
@@ -287,7 +287,7 @@ impl Listener {
         }
         if let Some(sender) = sender {
             // What the program sends to its group is not for whoever traces it.
-            if place::tracer_of(sender) == Some(self.tracer.as_raw()) {
+            if proc::tracer_of(sender) == Some(self.tracer.as_raw()) {
                 return;
             }
             let is_echo = self.last.is_some_and(|(last, when)| last == heard && when.elapsed() < ONCE);
@@ -299,7 +299,7 @@ impl Listener {
         let process = self.shared.process.load(Ordering::SeqCst);
         // Whoever starts minjail with a signal ignored, as a shell does in the background, asks nothing by it of a program that
         // ignores it, too.
-        let is_meant = process == 0 || !sys::is_ignored(signal) || !place::ignores(process, signal);
+        let is_meant = process == 0 || !sys::is_ignored(signal) || !proc::ignores(process, signal);
         if self.ending.contains(&signal) && is_meant {
             let reaper = lock(&self.shared.reaper).take();
             // Of a terminal that hangs up its shell tells, and the kernel as that ends.

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use crate::decode::From;
+use crate::door::Open;
 use crate::engine::Engine;
 use crate::look;
 use crate::names::parent;
-use crate::place::{Open, Place};
+use crate::place::Place;
 use crate::sys::{self, Inode};
 
 /// What a path is relative to.

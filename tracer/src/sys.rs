@@ -2,7 +2,6 @@
 //! and below.
 #![expect(unsafe_code, reason = "the one place of this crate where the kernel is called by hand")]
 
-use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
@@ -10,19 +9,20 @@ use std::ptr;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use crate::limits;
-
 mod access;
+mod calls;
+mod child;
 mod files;
 #[cfg(target_arch = "aarch64")]
 mod registers;
 mod signals;
 pub use access::{effective_capabilities, may_reach, may_use};
+pub(crate) use calls::{Answer, WaitingCall, answer_call, receive_call, still_waits, wake_nearby};
+pub(crate) use child::{Child, ChildStep, Identity, REPORT, fork, keep_open};
 pub(crate) use files::{Inode, born, handle_at, is_no_directory, known_at, known_inode, known_size};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use registers::{registers, set_call, set_registers, set_result};
 pub use signals::has_standard_output;
-use signals::{AT_START, disposition};
 pub(crate) use signals::{EARS, Ears, Heard, bear_file_limit, block, is_ignored, set_mask, stop_self, wait_signal};
 
 /// A call's interface, number and arguments, at a seccomp stop.
@@ -330,94 +330,15 @@ fn socket_option<const LENGTH: usize>(socket: BorrowedFd<'_>, option: i32) -> Re
     Errno::result(result).map(|_| value)
 }
 
-/// What the child does between fork and exec, prepared beforehand: in between nothing may allocate.
-pub(crate) struct Child<'a> {
-    pub(crate) program: &'a CStr,
-    /// Ends with a null pointer, as `execve` wants it.
-    pub(crate) arguments: &'a [*const libc::c_char],
-    pub(crate) environment: &'a [*const libc::c_char],
-    pub(crate) directory: Option<&'a CStr>,
-    pub(crate) identity: Option<Identity<'a>>,
-    /// The filter with which calls that ask or open wait for an answer; where the kernel does not take it, `filter` is used.
-    pub(crate) waiting: Option<&'a [libc::sock_filter]>,
-    pub(crate) filter: &'a [libc::sock_filter],
-    /// What is sent when the parent ends; 0: nothing.
-    pub(crate) parent_death_signal: i32,
-    /// The signal mask that the program is to start with.
-    pub(crate) mask: &'a libc::sigset_t,
-    /// A byte comes from it when the tracer is ready; without one, there is no tracer any more.
-    pub(crate) ready: BorrowedFd<'a>,
-    /// The tracer's end of that pipe: the child's copy of it would keep the pipe open.
-    pub(crate) go: BorrowedFd<'a>,
-    /// Where [`Report`]s go.
-    pub(crate) report: BorrowedFd<'a>,
-    /// It gives up what it has of its parent, shows itself, and reports that before anything else.
-    pub(crate) beside: bool,
-    /// Its tracer can see it only while it shows itself.
-    pub(crate) confined: bool,
+/// True if there is something to read.
+pub(crate) fn has_input(descriptor: BorrowedFd<'_>) -> bool {
+    let mut wait = libc::pollfd { fd: descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd; it does not wait.
+    unsafe { libc::poll(&raw mut wait, 1, 0) == 1 && wait.revents & libc::POLLIN != 0 }
 }
 
-/// Who the program is to run as.
-#[derive(Clone, Copy)]
-pub(crate) struct Identity<'a> {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) groups: &'a [libc::gid_t],
-}
-
-/// What the child reports: a step, and its errno, or for `Listener` the descriptor (-1: none).
-pub(crate) const REPORT: usize = 5;
-
-/// The steps of the child, as it reports them: those that fail, and two that do not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum ChildStep {
-    Directory = 1,
-    Filter = 2,
-    Identity = 3,
-    Exec = 4,
-    Listener = 5,
-    Shown = 6,
-}
-
-/// Forks, and runs `child` in the new process, whose id is returned.
-pub(crate) fn fork(child: &Child<'_>) -> Result<i32, Errno> {
-    // SAFETY: the child calls only async-signal-safe functions on memory that was prepared, and never returns.
-    match Errno::result(unsafe { libc::fork() })? {
-        0 => unsafe { run(child) },
-        process => Ok(process),
-    }
-}
-
-/// Starts a process that has `kept` open, and nothing else, until this process is gone: its tasks too have been ended by
-/// then (`exit_notify` in `kernel/exit.c`). No signal but SIGKILL reaches it.
-pub(crate) fn keep_open(kept: BorrowedFd<'_>) -> Result<i32, Errno> {
-    // SAFETY: takes numbers alone.
-    let process = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) })? as i32;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
-    let process = unsafe { OwnedFd::from_raw_fd(process) };
-    let mut all = MaybeUninit::uninit();
-    // SAFETY: sigfillset initialises `all`.
-    let all = unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        all.assume_init()
-    };
-    // SAFETY: the child calls only async-signal-safe functions on memory that was prepared, and never returns.
-    match Errno::result(unsafe { libc::fork() })? {
-        0 => unsafe {
-            libc::sigprocmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut());
-            libc::setpgid(0, 0);
-            for stream in 0..3 {
-                libc::close(stream);
-            }
-            close_all_but(kept.as_raw_fd(), process.as_raw_fd());
-            let mut end = libc::pollfd { fd: process.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-            while libc::poll(&raw mut end, 1, -1) < 0 && Errno::last() == Errno::EINTR {}
-            libc::_exit(0)
-        },
-        keeper => Ok(keeper),
-    }
-}
+/// What a call returns inside the kernel that is to begin anew, whatever handler runs before it (`include/linux/errno.h`).
+pub(crate) const ERESTARTNOINTR: i32 = 513;
 
 /// Waits until `child`, a process that this thread has started, is gone.
 pub(crate) fn reap(child: i32) {
@@ -426,220 +347,6 @@ pub(crate) fn reap(child: i32) {
         && Errno::last() == Errno::EINTR
     {}
 }
-
-/// Closes every descriptor from 3 up but two.
-///
-/// # Safety
-/// Only in a freshly forked child, which uses no other descriptor any more.
-unsafe fn close_all_but(one: i32, other: i32) {
-    let (low, high) = (one.min(other).cast_unsigned(), one.max(other).cast_unsigned());
-    for (first, last) in [(3, low.wrapping_sub(1)), (low + 1, high.wrapping_sub(1)), (high + 1, u32::MAX)] {
-        if first <= last {
-            // SAFETY: close_range takes numbers alone; what is closed is nobody's, as the caller has promised.
-            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-        }
-    }
-}
-
-/// # Safety
-/// Only in a freshly forked child; async-signal-safe calls alone (`signal-safety(7)`).
-unsafe fn run(child: &Child<'_>) -> ! {
-    // SAFETY: every pointer comes from a reference or a null-terminated array in `child`, all made before the fork.
-    unsafe {
-        for (signal, was_ignored) in AT_START.was_ignored() {
-            disposition(signal, Some(if was_ignored { libc::SIG_IGN } else { libc::SIG_DFL }));
-        }
-        // By hand: the C library takes out what it keeps for itself, the signals 32 and 33.
-        let none = ptr::null_mut::<libc::sigset_t>();
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, ptr::from_ref(child.mask), none, size_of::<u64>());
-        libc::close(child.go.as_raw_fd());
-        limits::restore();
-        if child.beside {
-            let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
-            for stream in 0..3 {
-                if libc::dup2(null, stream) < 0 {
-                    libc::close(stream);
-                }
-            }
-            close_all_but(child.ready.as_raw_fd(), child.report.as_raw_fd());
-            libc::prctl(libc::PR_SET_DUMPABLE, 1);
-            report(child, ChildStep::Shown, 0);
-        }
-        let mut byte = 0u8;
-        let is_ready = loop {
-            match libc::read(child.ready.as_raw_fd(), (&raw mut byte).cast(), 1) {
-                -1 if Errno::last() == Errno::EINTR => {}
-                read => break read == 1,
-            }
-        };
-        if !is_ready {
-            libc::_exit(127);
-        }
-        for (descriptor, was_closed) in (0..).zip(AT_START.was_closed()) {
-            if was_closed {
-                libc::close(descriptor);
-            }
-        }
-        if let Some(directory) = child.directory {
-            if libc::chdir(directory.as_ptr()) != 0 {
-                fail(child, ChildStep::Directory);
-            }
-        }
-        let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
-        let listener = match child.waiting.and_then(|filter| install(filter, flags)) {
-            Some(listener) => listener,
-            None if install(child.filter, 0).is_some() => -1,
-            None => fail(child, ChildStep::Filter),
-        };
-        report(child, ChildStep::Listener, listener);
-        if let Some(identity) = child.identity {
-            if libc::setgroups(identity.groups.len(), identity.groups.as_ptr()) != 0
-                || libc::setresgid(identity.gid, identity.gid, identity.gid) != 0
-                || libc::setresuid(identity.uid, identity.uid, identity.uid) != 0
-            {
-                fail(child, ChildStep::Identity);
-            }
-            // Whoever changes his user is hidden from then on (`commit_creds` in kernel/cred.c).
-            if child.confined {
-                libc::prctl(libc::PR_SET_DUMPABLE, 1);
-            }
-        }
-        // After the change of identity, which clears it (PR_SET_PDEATHSIG(2const)).
-        libc::prctl(libc::PR_SET_PDEATHSIG, child.parent_death_signal as libc::c_ulong, 0, 0, 0);
-        libc::execve(child.program.as_ptr(), child.arguments.as_ptr(), child.environment.as_ptr());
-        fail(child, ChildStep::Exec)
-    }
-}
-
-/// Installs the filter; with no_new_privs only where the kernel insists on it (`seccomp(2)`: EACCES without
-/// `CAP_SYS_ADMIN`), so that setuid programs keep working under a privileged tracer. What the kernel returns for these
-/// flags, if it does not fail.
-///
-/// # Safety
-/// As for [`run`].
-unsafe fn install(filter: &[libc::sock_filter], flags: libc::c_ulong) -> Option<i32> {
-    let length = filter.len() as libc::c_ushort;
-    let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
-    // SAFETY: `program` points to `length` instructions, which the kernel only reads.
-    unsafe {
-        // seccomp(2): without SPEC_ALLOW, a filter switches off speculation for the program.
-        let flags = flags | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
-        let set = || libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) as i32;
-        let mut result = set();
-        let is_refused = result < 0 && Errno::last() == Errno::EACCES;
-        if is_refused && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 {
-            result = set();
-        }
-        (result >= 0).then_some(result)
-    }
-}
-
-/// # Safety
-/// As for [`run`].
-unsafe fn fail(child: &Child<'_>, step: ChildStep) -> ! {
-    let errno = Errno::last_raw();
-    // SAFETY: as for this function; _exit takes a number and runs nothing.
-    unsafe {
-        report(child, step, errno);
-        libc::_exit(127)
-    }
-}
-
-/// # Safety
-/// As for [`run`].
-unsafe fn report(child: &Child<'_>, step: ChildStep, value: i32) {
-    let [a, b, c, d] = value.to_ne_bytes();
-    let report: [u8; REPORT] = [step as u8, a, b, c, d];
-    // SAFETY: `report` is as long as is said.
-    unsafe { libc::write(child.report.as_raw_fd(), report.as_ptr().cast(), report.len()) };
-}
-
-/// A call that waits for an answer (`seccomp_unotify(2)`).
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct WaitingCall {
-    pub(crate) id: u64,
-    /// As this process sees it; 0 if it does not.
-    pub(crate) task: i32,
-    /// `AUDIT_ARCH_*`.
-    pub(crate) arch: u32,
-    pub(crate) number: u64,
-    pub(crate) arguments: [u64; 6],
-    /// Where the program goes on.
-    pub(crate) instruction: u64,
-}
-
-/// Has the kernel run whoever waits where its waker runs (`SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`, since Linux 6.6), or wherever it
-/// likes; without, it works as well.
-pub(crate) fn wake_nearby(listener: BorrowedFd<'_>, nearby: bool) {
-    // SAFETY: the third argument is a number.
-    unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, u64::from(nearby)) };
-}
-
-/// True if there is something to read.
-pub(crate) fn has_input(descriptor: BorrowedFd<'_>) -> bool {
-    let mut wait = libc::pollfd { fd: descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one pollfd; it does not wait.
-    unsafe { libc::poll(&raw mut wait, 1, 0) == 1 && wait.revents & libc::POLLIN != 0 }
-}
-
-/// The next call that waits; blocks until there is one. ENOENT: there was one, and it is gone.
-pub(crate) fn receive_call(listener: BorrowedFd<'_>) -> Result<WaitingCall, Errno> {
-    let mut call = MaybeUninit::<libc::seccomp_notif>::zeroed();
-    // SAFETY: `call` is a zeroed struct, as the kernel wants it, and of the size that the request's number says.
-    let result = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, call.as_mut_ptr()) };
-    Errno::result(result)?;
-    // SAFETY: all bytes were zeroed, which is a value of this struct of integers, and the kernel wrote all of them.
-    let call = unsafe { call.assume_init() };
-    Ok(WaitingCall {
-        id: call.id,
-        task: call.pid.cast_signed(),
-        arch: call.data.arch,
-        // As PTRACE_GET_SYSCALL_INFO shows it.
-        number: u64::from(call.data.nr.cast_unsigned()),
-        arguments: call.data.args,
-        instruction: call.data.instruction_pointer,
-    })
-}
-
-/// True if the call of this number still waits: what was read of its task until now was read of who has made it (`seccomp_unotify(2)`,
-/// "Checking that the notification ID is still valid").
-pub(crate) fn still_waits(listener: BorrowedFd<'_>, id: u64) -> bool {
-    // SAFETY: the kernel reads one number, of the size that the request's number says.
-    let result = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const id) };
-    result == 0
-}
-
-/// The answer to a call that waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// It runs.
-    Run,
-    /// It fails.
-    Refuse(Errno),
-    /// It has not begun, and begins anew once its task has stopped; for one that is to stop before it leaves the kernel.
-    SendBack,
-}
-
-/// Answers a call that waits. An error means that it is gone.
-pub(crate) fn answer_call(listener: BorrowedFd<'_>, id: u64, answer: Answer) -> Result<(), Errno> {
-    let (error, flags) = match answer {
-        Answer::Run => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
-        Answer::Refuse(errno) => (-(errno as i32), 0),
-        Answer::SendBack => (-ERESTARTNOINTR, 0),
-    };
-    let mut answer = libc::seccomp_notif_resp { id, val: 0, error, flags };
-    loop {
-        // SAFETY: `answer` is the struct that the request's number says.
-        let result = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) };
-        match Errno::result(result) {
-            Err(Errno::EINTR) => {}
-            result => return result.map(drop),
-        }
-    }
-}
-
-/// What a call returns inside the kernel that is to begin anew, whatever handler runs before it (`include/linux/errno.h`).
-pub(crate) const ERESTARTNOINTR: i32 = 513;
 
 /// Sends `signal` to a process; an error means that it is gone.
 pub(crate) fn kill(process: i32, signal: i32) {

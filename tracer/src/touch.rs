@@ -18,7 +18,8 @@ use crate::event::{Access, Event, Found, Gap, Touch, Walk};
 use crate::foresight::is_unasked;
 use crate::inspect::{Asking, Use};
 use crate::known::Change;
-use crate::place::{self, Place};
+use crate::place::Place;
+use crate::proc;
 use crate::race::Led;
 use crate::served::Lies;
 use crate::start::Start;
@@ -297,7 +298,7 @@ impl Engine<'_> {
         let is_refused = matches!(walk.found, Found::Unknown(Errno::EACCES))
             && (is_served
                 || (filesystem::answers_by_user(&place.reach(asking.task, &walk.end))
-                    && place::is_other_user(asking.task)));
+                    && proc::is_other_user(asking.task)));
         if is_unasked(&walk.found) || lies == Lies::Beyond || is_refused {
             return self.gap(asking.process, Gap::Served);
         }
