@@ -9,6 +9,7 @@ pub(crate) mod containerd;
 pub(crate) mod crafted;
 pub(crate) mod daemon;
 pub(crate) mod docker;
+pub(crate) mod laid_out;
 pub(crate) mod outcome;
 pub(crate) mod podman;
 pub(crate) mod program;
