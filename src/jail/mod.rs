@@ -36,6 +36,7 @@ mod neighbour;
 mod own;
 mod perform;
 mod plan;
+mod streams;
 mod supervise;
 mod sys;
 
@@ -52,6 +53,7 @@ use crate::path::JailPath;
 pub use error::{JailError, Obstacle};
 pub use facts::replaces_directories;
 pub use neighbour::{Namespaces, empty_directories, leave_network, tie};
+pub use streams::share_pipes;
 pub use sys::send_signal;
 
 pub use crate::tree::Owned;
@@ -146,13 +148,14 @@ impl fmt::Display for Note {
 /// Runs `program` in `jail` and waits for it.
 ///
 /// PID 1 of the jail is a small init: it reaps orphans, forwards signals to the program, and when the program ends, so
-/// does the jail with all that is left in it. Signals that a process sends to the caller reach the program; those that
+/// does the jail with all that is left in it. Its user may open the caller's standard streams anew ([`share_pipes`]). Signals that a process sends to the caller reach the program; those that
 /// the terminal sends reach it by themselves, since it stays in the caller's process group.
 ///
 /// # Errors
 /// The jail cannot be built, or the program cannot be executed: see [`JailError::exit_code`].
 pub fn run(jail: &Jail, program: &Program) -> Result<Ended, JailError> {
     let command = init::Command::new(program)?;
+    share_pipes();
     supervise::supervise(jail, supervise::Signals::Blocked, |inside| init::run(inside, &command))
 }
 

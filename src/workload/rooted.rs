@@ -35,6 +35,7 @@ pub fn trace_rooted(
     let door = Door::open(&std::path::absolute(target).map_err(RunError::Speak)?)?;
     // A file and not a pipe, so that nobody need read while it is written.
     let told = tempfile::tempfile().map_err(RunError::Speak)?;
+    jail::share_pipes();
     jail::enter(jail, |inside| {
         let word = match confined(inside, header, command, options, &door) {
             Ok((ending, tally)) => Told::Ended(ending, tally),
