@@ -97,6 +97,30 @@ fn a_socket_that_the_run_makes_anew() {
     assert!(built.at("d").is_dir() && !built.has("d/anew"));
 }
 
+/// What runs an image has a `/dev` of its own, and nothing of the image is seen there.
+#[test]
+fn files_in_shared_memory() {
+    let shared = tempfile::tempdir_in("/dev/shm").expect("it can be written");
+    let at = |name: &str| support::text(&shared.path().join(name));
+    fs_err::write(shared.path().join("data"), "1").expect("it can be written");
+    fs_err::copy("/bin/cat", shared.path().join("cat")).expect("it can be written");
+    let own = format!("cat {}; echo 2 > {1}; cat {1}; test -f {2}", at("data"), at("own"), at("cat"));
+    let traced = Traced::new(&own, |_| {});
+    let built = traced.build("tree", &[]);
+    let note = "is not packed: what runs an image has a /dev of its own; something must provide it there";
+    assert!(built.said.contains(&format!("{} {note}", at("data"))), "{}", built.said);
+    assert_eq!(built.said.matches(note).count(), 1, "{}", built.said);
+    let why = traced.context.outcome(&["why-not", &traced.context.text("app.trace"), &at("data")]);
+    assert!(why.text().contains("where what runs an image has a file system of its own"), "{why}");
+    let include = traced.try_build("more", &["--include", &at("data")]);
+    include.assert_refused(125, &[&format!("`{}` cannot be packed", at("data")), "put it elsewhere"]);
+    // Without its programs no image works.
+    let traced = Traced::new(&format!("{} {}", at("cat"), at("data")), |_| {});
+    let cannot = format!("`{}` cannot be packed", at("cat"));
+    traced.try_build("tree", &[]).assert_refused(125, &[&cannot, "`--exclude`"]);
+    traced.try_build("tree", &["--exclude", &at("cat")]).success();
+}
+
 #[test]
 fn what_lies_behind_a_closed_directory_of_the_root() {
     if !needs_root("to become another user") {

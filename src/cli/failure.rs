@@ -250,7 +250,9 @@ impl From<TracerError> for Failure {
                 ),
             ),
             TracerError::Nested { .. } => {
-                (Exit::Failure, Some("run the program without its debugger, or sandbox, around it"))
+                let hint = "run the program without its debugger, or sandbox, around it; what was built with AddressSanitizer looks \
+                            for leaks by ptrace, unless ASAN_OPTIONS has `detect_leaks=0`";
+                (Exit::Failure, Some(hint))
             }
             _ => (Exit::Failure, None),
         };
@@ -307,9 +309,16 @@ impl From<OutputError> for Failure {
 impl From<FilesError> for Failure {
     fn from(error: FilesError) -> Self {
         let hint = match &error {
-            FilesError::Changed { .. } | FilesError::Torn { .. } | FilesError::Gone { .. } => Some(
+            FilesError::Changed { .. } | FilesError::Torn { .. } => Some(
                 "trace again, and let nothing else change the files before the image is built; or build without it, with `--exclude`",
             ),
+            FilesError::Gone { .. } => Some(
+                "trace again, and let nothing else change the files before the image is built; or build without it, with `--exclude`, as \
+                 where the program itself has mounted what it lay on",
+            ),
+            FilesError::Runtimes { .. } => {
+                Some("put it elsewhere, and trace again; or build without it, with `--exclude`")
+            }
             FilesError::Unread { .. } => {
                 Some("run the program as a user who may read it, as root may; or build without it, with `--exclude`")
             }

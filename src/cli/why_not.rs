@@ -14,7 +14,7 @@ use crate::manifest::Packages;
 use crate::path::{Facts, JailPath};
 use crate::report::summary::size;
 use crate::root::Root;
-use crate::trace::{Found, MADE_UP, NAMESPACE, Run, Touch, Trace};
+use crate::trace::{Found, MADE_UP, NAMESPACE, Run, Touch, Trace, is_kernels};
 
 /// Say why a path is not in the image: whether anything looked it up, what the root has there, and of which package
 #[derive(Debug, clap::Args)]
@@ -193,6 +193,7 @@ fn lookup(run: &Run, touch: &Touch) -> String {
         Found::There(_) if touch.made => "used it, and the run itself had made it",
         Found::There(_) if touch.by_descriptor => "used it at a descriptor that it may have been given",
         Found::There(_) if touch.refused.is_some() => "was refused",
+        Found::There(_) if is_kernels(&touch.path) => "used it, where what runs an image has a file system of its own",
         Found::There(_) => "used it: an `--exclude`, a policy or its being a secret keeps it out",
     };
     format!("{program} ({}) in workload {} {what}", touch.call, run.header.workload)

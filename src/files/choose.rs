@@ -17,8 +17,12 @@ pub(super) fn include(files: &mut FileSet, patterns: &[Pattern], root: &Root) ->
     let mut objects = Vec::new();
     for pattern in patterns {
         let mut found = named(pattern, root)?;
+        let first = found.first().cloned();
         found.retain(|path| !is_kernels(path) && !is_made_up_below(path, root));
         if found.is_empty() {
+            if let Some(path) = first.filter(is_kernels) {
+                return Err(FilesError::Runtimes { path });
+            }
             return Err(FilesError::Nothing { pattern: pattern.text.clone() });
         }
         let reason = Reason::Included { pattern: pattern.text.clone() };

@@ -56,6 +56,8 @@ pub enum FilesError {
     Unread { path: JailPath },
     #[error("failed to write a library cache for `{path}`")]
     LdCache { path: JailPath, source: CacheError },
+    #[error("`{path}` cannot be packed: what runs an image has a /dev, a /proc and a /sys of its own")]
+    Runtimes { path: JailPath },
     #[error("`{pattern}`, which is to be included, matches nothing")]
     Nothing { pattern: String },
     #[error(transparent)]
@@ -63,11 +65,16 @@ pub enum FilesError {
 }
 
 impl FilesError {
-    /// True if a file is not there as the runs found it, or if not all runs found the same there: an image can be built without it.
+    /// True if a file is not there as the runs found it, or cannot be in an image, or if not all runs found the same there: an image can be built without it.
     pub fn is_trouble(&self) -> bool {
         matches!(
             self,
-            Self::Changed { .. } | Self::Torn { .. } | Self::Gone { .. } | Self::Unread { .. } | Self::Conflict(_)
+            Self::Changed { .. }
+                | Self::Torn { .. }
+                | Self::Gone { .. }
+                | Self::Unread { .. }
+                | Self::Runtimes { .. }
+                | Self::Conflict(_)
         )
     }
 

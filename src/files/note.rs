@@ -20,6 +20,8 @@ pub enum Note {
     MadeUp { path: JailPath },
     /// A device that the runtime must provide.
     Device { path: JailPath },
+    /// A file below `/dev`, as in `/dev/shm`, which something must put there while the image runs.
+    Shared { path: JailPath },
     /// The workload was not allowed to read it; it is there without content.
     Refused { path: JailPath },
     /// It has an access control list, which the image has not, and its mode does not let everybody use it.

@@ -70,7 +70,7 @@ impl Wants<'_> {
     fn add_touched(&mut self) -> Result<(), FilesError> {
         for (path, touched) in &self.gathered.paths {
             if is_kernels(path) {
-                self.note_device(path, touched);
+                self.note_runtimes(path, touched);
                 continue;
             }
             if let Err(error) = self.add_what_was_there(path, touched) {
@@ -209,14 +209,26 @@ impl Wants<'_> {
         self.files.add_all(path, what, &touched.reasons);
     }
 
-    fn note_device(&mut self, path: &JailPath, touched: &Touched<'_>) {
+    /// Something at `path`, where every runtime has its own, was used: what it does not provide itself.
+    fn note_runtimes(&mut self, path: &JailPath, touched: &Touched<'_>) {
         let mut names = path.components();
-        let device = names.next() == Some(b"dev")
-            && names.next().is_some_and(|name| {
-                !PROVIDED.iter().any(|provided| provided.as_bytes() == name) && name != b"pts" && name != b"mqueue"
-            });
-        let opened = touched.accesses.iter().any(|access| *access != Access::Look && *access != Access::List);
-        if device && opened {
+        if names.next() != Some(b"dev") {
+            return;
+        }
+        let has = |wanted: &[Access]| wanted.iter().any(|access| touched.accesses.contains(access));
+        if matches!(&touched.first.found, Found::There(facts) if facts.is_file()) {
+            if has(&[Access::Execute]) {
+                let error = FilesError::Runtimes { path: path.clone() };
+                self.troubles.push(Trouble { path: path.clone(), other: None, error });
+            } else if has(&[Access::Read, Access::Write]) && !touched.is_made_anew() {
+                self.notes.push(Note::Shared { path: path.clone() });
+            }
+            return;
+        }
+        let is_device = names.next().is_some_and(|name| {
+            !PROVIDED.iter().any(|provided| provided.as_bytes() == name) && name != b"pts" && name != b"mqueue"
+        });
+        if is_device && touched.accesses.iter().any(|access| *access != Access::Look && *access != Access::List) {
             self.notes.push(Note::Device { path: path.clone() });
         }
     }

@@ -379,6 +379,9 @@ fn sentence(note: &Note) -> String {
             format!("what the kernel makes up at {path} is not packed; something must mount it there")
         }
         Note::Device { path } => format!("the device {path} is not packed; the runtime must provide it"),
+        Note::Shared { path } => {
+            format!("{path} is not packed: what runs an image has a /dev of its own; something must provide it there")
+        }
         Note::Refused { path } => {
             format!("{path} could not be read, by the program neither; it is packed without content")
         }
