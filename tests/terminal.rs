@@ -691,12 +691,15 @@ fn ctrl_c_while_packing_leaves_nothing() {
         let context = TestContext::new();
         context.lay_out(&[("large", "")]);
         let large = fs_err::OpenOptions::new().write(true).open(context.work().join("large")).expect("it was made");
-        large.file().set_len(8 << 30).expect("a file may have a hole");
-        let output = format!("oci-archive:{}", context.text("image.tar"));
-        let arguments = ["trace", "-t", "../t.trace", "-o", &output, "--", "head", "-c", "1", "large"];
-        stop_once_there(&context, &arguments, ".image.tar.minjail-", sent, status);
-        assert!(!context.listing().iter().any(|name| name.contains("image")), "{:?}", context.listing());
-        assert!(context.path("t.trace/trace.jsonl").is_file());
+        large.file().set_len(1 << 40).expect("a file may have a hole");
+        // However long one file takes.
+        for form in ["oci-archive", "rootfs"] {
+            let output = format!("{form}:{}", context.text("image"));
+            let arguments = ["trace", "-t", "../t.trace", "-o", &output, "--", "head", "-c", "1", "large"];
+            stop_once_there(&context, &arguments, ".image.minjail-", sent, status);
+            assert!(!context.listing().iter().any(|name| name.contains("image")), "{:?}", context.listing());
+            assert!(context.path("t.trace/trace.jsonl").is_file());
+        }
     }
 }
 

@@ -79,7 +79,7 @@ impl<'a> Tree<'a> {
     /// Writes the tree into `directory`, which must exist and be empty, and says what could not be written as it
     /// should be: an ordinary user may not give files away, make device nodes or set every attribute.
     ///
-    /// `progress` is told how many bytes of content each file had.
+    /// `progress` is told how many bytes of content are written, as they come.
     ///
     /// # Errors
     /// A content cannot be read or has changed, or something cannot be made.
@@ -88,10 +88,11 @@ impl<'a> Tree<'a> {
         for entry in &self.manifest.entries {
             let metadata = Metadata::of(entry);
             let node = match &entry.kind {
-                Kind::File { size, .. } => {
+                Kind::File { .. } => {
                     let mut content = self.open(entry)?;
-                    chroot.make_file(&entry.path, &metadata, |buffer| content.read_some(buffer))?;
-                    progress(*size);
+                    chroot.make_file(&entry.path, &metadata, |buffer| {
+                        content.read_some(buffer).inspect(|&count| progress(count as u64))
+                    })?;
                     continue;
                 }
                 Kind::Directory => Node::Directory,
