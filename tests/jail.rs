@@ -532,14 +532,13 @@ fn an_ordinary_user_with_ranges_has_many_users() {
 fn every_user_opens_the_streams_that_are_pipes() {
     let (Some(()), Some(cell)) = (root(), Cell::new()) else { return };
     let script = "cat /dev/stdin > /dev/stdout; echo error > /dev/stderr; stat -L -c %F /dev/stdin";
-    let mut child = cell.command(&[], &["--user", "33:34"], &["sh", "-c", script]);
-    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = cell.command(&[], &["--user", "33:34"], &["sh", "-c", script]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"in\n").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!((&*text(&output.stdout), &*text(&output.stderr)), ("in\nfifo\n", "error\n"));
     // What has a name is its owner's.
     let file = cell.directory.path().join("out");
-    mode(cell.directory.path(), 0o755);
     let mut command = cell.command(&[], &["--user", "33:34"], &["sh", "-c", "echo out > /dev/stdout"]);
     let output = command.stdout(fs_err::File::create(&file).unwrap().into_file()).output().unwrap();
     assert!(text(&output.stderr).contains("Permission denied"), "{output:?}");

@@ -86,9 +86,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         tell_notes(&rehearsals, base)?;
     }
     let verdicts = verdicts(&rehearsals, base, &prepared)?;
-    let is_good = verdicts.iter().all(Verdict::is_good);
     if !arguments.repair {
-        if is_good {
+        if verdicts.iter().all(Verdict::is_good) {
             return Ok(Exit::Success);
         }
         let failure = unproved(&verdicts);
@@ -155,20 +154,11 @@ fn mend(
     let host = Root::open(Path::new("/"))?;
     let broken = Broken::read(&arguments.image, ready, &arguments.packing, &mut prepared)?;
     let mut runs = Vec::new();
-    let is_good = failed.iter().all(Verdict::is_good);
-    if is_good {
-        let draft = broken.mended(&runs, &host, &prepared)?;
-        if draft.manifest.entries == broken.manifest.entries {
-            if !prepared.quiet && !prepared.json {
-                say!("minjail: there is nothing to repair: what is written is the image as it is");
-            }
-            // Whoever asks for an image that works goes on with it, whether or not the old one did.
-            return proved(draft, &prepared);
-        }
-    }
     let mut entries = broken.manifest.entries.clone();
     let mut now = ready.base.tree.clone();
     for round in 1..=arguments.rounds {
+        // It lacks nothing: only in the first round.
+        let is_good = failed.iter().all(Verdict::is_good);
         let before = runs.len();
         for (rehearsal, verdict) in inside.rehearsals(&now)?.iter().zip(&failed) {
             if !verdict.culprits.is_empty() {
@@ -176,14 +166,20 @@ fn mend(
             }
         }
         // What was only not listed no run brings, but `--include` may; what that adds to an image that is good is tried out too.
-        let is_other = round == 1 && (is_good || !prepared.chosen.policy.include.is_empty());
-        if runs.len() == before && !is_other {
+        if runs.len() == before && !is_good && (round > 1 || prepared.chosen.policy.include.is_empty()) {
             break;
         }
         let draft = broken.mended(&runs, &host, &prepared)?;
-        // What looks like a secret is missed and not added: more rounds would not help.
         if draft.manifest.entries == entries {
-            break;
+            if !is_good {
+                // What looks like a secret is missed and not added: more rounds would not help.
+                break;
+            }
+            if !prepared.quiet && !prepared.json {
+                say!("minjail: there is nothing to repair: what is written is the image as it is");
+            }
+            // Whoever asks for an image that works goes on with it, whether or not the old one did.
+            return proved(draft, &prepared);
         }
         entries.clone_from(&draft.manifest.entries);
         now = scratch.join(format!("round{round}"));

@@ -215,12 +215,12 @@ impl Wants<'_> {
         if names.next() != Some(b"dev") {
             return;
         }
-        let has = |wanted: &[Access]| wanted.iter().any(|access| touched.accesses.contains(access));
+        let has = |access| touched.accesses.contains(&access);
         if matches!(&touched.first.found, Found::There(facts) if facts.is_file()) {
-            if has(&[Access::Execute]) {
+            if has(Access::Execute) {
                 let error = FilesError::Runtimes { path: path.clone() };
                 self.troubles.push(Trouble { path: path.clone(), other: None, error });
-            } else if has(&[Access::Read, Access::Write]) && !touched.is_made_anew() {
+            } else if (has(Access::Read) || has(Access::Write)) && !touched.is_made_anew() {
                 self.notes.push(Note::Shared { path: path.clone() });
             }
             return;

@@ -148,8 +148,9 @@ impl fmt::Display for Note {
 /// Runs `program` in `jail` and waits for it.
 ///
 /// PID 1 of the jail is a small init: it reaps orphans, forwards signals to the program, and when the program ends, so
-/// does the jail with all that is left in it. Its user may open the caller's standard streams anew ([`share_pipes`]). Signals that a process sends to the caller reach the program; those that
-/// the terminal sends reach it by themselves, since it stays in the caller's process group.
+/// does the jail with all that is left in it. Its user may open the caller's standard streams anew ([`share_pipes`]).
+/// Signals that a process sends to the caller reach the program; those that the terminal sends reach it by themselves,
+/// since it stays in the caller's process group.
 ///
 /// # Errors
 /// The jail cannot be built, or the program cannot be executed: see [`JailError::exit_code`].

@@ -19,7 +19,7 @@ pub fn share_pipes() {
     let streams = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     for stream in [streams.0.as_fd(), streams.1.as_fd(), streams.2.as_fd()] {
         if fstatfs(stream).is_ok_and(|lies| lies.filesystem_type() == PIPES) {
-            // It is somebody else's.
+            // It fails for somebody else's.
             let _ = fchmod(stream, everybody);
         }
     }

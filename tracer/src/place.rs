@@ -15,7 +15,7 @@ use crate::held::Held;
 use crate::maps::Maps;
 use crate::mounts::Mounts;
 use crate::names::below;
-use crate::proc::{self, fs_read, namespace};
+use crate::proc::{namespace, process_at};
 use crate::remote::Remote;
 use crate::served::{Lies, Served, Table};
 use crate::sys::{self, Inode};
@@ -333,9 +333,7 @@ impl Places {
     /// `task` is about to enter the mount namespace at `descriptor`, or of the process there (`setns(2)`). If that is not one of
     /// those that tasks of ours have, which are `traced`, somebody else has made it.
     pub(crate) fn enter_namespace(&mut self, task: i32, descriptor: i32, traced: impl IntoIterator<Item = i32>) {
-        let process =
-            fs_read(&format!("/proc/{task}/fdinfo/{descriptor}")).and_then(|text| proc::number(&text, "Pid:"));
-        let door = match process {
+        let door = match process_at(task, descriptor) {
             Some(process) => format!("/proc/{process}/ns/mnt"),
             None => format!("/proc/{task}/fd/{descriptor}"),
         };
@@ -407,6 +405,6 @@ mod tests {
         let place = Places::default().of(own, true).unwrap();
         assert_eq!(place.root, b"/");
         assert_eq!(place.directory, nix::unistd::getcwd().unwrap().into_os_string().into_vec());
-        assert_eq!(proc::family(own).unwrap().0, own);
+        assert_eq!(crate::proc::family(own).unwrap().0, own);
     }
 }

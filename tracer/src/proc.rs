@@ -67,6 +67,11 @@ pub(crate) fn open_flags(task: i32, descriptor: i32) -> Option<u64> {
     u64::from_str_radix(field(&text, "flags:")?, 8).ok()
 }
 
+/// The process of which `task` has a pidfd open at `descriptor`; `None` if that is something else (`pidfd_open(2)`, `/proc/pid/fdinfo`).
+pub(crate) fn process_at(task: i32, descriptor: i32) -> Option<i32> {
+    number(&fs_read(&format!("/proc/{task}/fdinfo/{descriptor}"))?, "Pid:")
+}
+
 /// True if `/proc` is there and numbers tasks as this process does. Without one nothing is to be seen of any task, and in another pid
 /// namespace's its numbers are those of strangers.
 pub(crate) fn shows_tasks() -> bool {
@@ -132,7 +137,7 @@ pub(crate) fn ignores(process: i32, signal: i32) -> bool {
 }
 
 /// A number in `/proc/pid/status`.
-pub(crate) fn number(status: &[u8], name: &str) -> Option<i32> {
+fn number(status: &[u8], name: &str) -> Option<i32> {
     field(status, name)?.parse().ok()
 }
 
