@@ -1,4 +1,4 @@
-//! What `docs/recipes.md` and `docs/ci.md` say, done as it stands there.
+//! What `docs/recipes.md`, `docs/ci.md` and `docs/profile.md` say, done as it stands there.
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
@@ -21,11 +21,10 @@ fn recipe(name: &str) -> String {
     block.1.split_once("```\n").unwrap().0.to_owned()
 }
 
-/// The YAML of a page, read.
-fn examples(page: &str) -> Vec<Value> {
+/// The blocks of YAML on a page.
+fn blocks(page: &str) -> Vec<String> {
     let page = fs_err::read_to_string(Path::new(HOME).join("docs").join(page)).unwrap();
-    let blocks = page.split("```yaml\n").skip(1).map(|block| block.split_once("```\n").unwrap().0);
-    blocks.map(|block| serde_yaml::from_str(block).unwrap()).collect()
+    page.split("```yaml\n").skip(1).map(|block| block.split_once("```\n").unwrap().0.to_owned()).collect()
 }
 
 /// A shell that does `commands` in the test's own directory, where `minjail` is found by its name.
@@ -159,11 +158,24 @@ fn cargo() {
 }
 
 #[test]
+fn profile() {
+    if !has(&["/usr/bin/python3", "/usr/share/doc/python3/copyright"]) || !needs_root("a network of its own") {
+        return;
+    }
+    let [example] = blocks("profile.md").try_into().expect("one example");
+    let context = TestContext::new();
+    fs_err::write(context.work().join("app.yaml"), example).unwrap();
+    done(&context, "minjail build app.yaml -o oci:app");
+    let lock = fs_err::read_to_string(context.work().join("app.lock")).unwrap();
+    assert!(lock.contains("\"verified\": true") && lock.contains("/usr/share/doc/python3/copyright"), "{lock}");
+}
+
+#[test]
 fn continuous_integration() {
     if !has(&["buildah", "/bin/busybox"]) || !needs_root("buildah's store") {
         return;
     }
-    let examples = examples("ci.md");
+    let examples: Vec<Value> = blocks("ci.md").iter().map(|block| serde_yaml::from_str(block).unwrap()).collect();
     let [github, gitlab] = examples.as_slice() else { panic!("two examples") };
     let steps = github["jobs"]["image"]["steps"].as_array().unwrap();
     // What a test's machine has done already, or may not.

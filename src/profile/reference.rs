@@ -366,23 +366,7 @@ pub fn page() -> String {
     page
 }
 
-const INTRODUCTION: &str = "# Profiles\n\n\
-<!-- Written by `minjail profile reference`; a test compares. -->\n\n\
-A profile is a YAML file that says what is to be run, how one can tell that it works, and how the image is described.\n\
-`minjail build app.yaml -o OUT` traces every workload, builds the image, and runs every workload again in a jail made\n\
-of it: with the same readiness, probes and expectations. Only if all agree there is an output.\n\n\
-A key that is not in these tables is refused, and so is one that is there twice. `minjail profile schema` prints a JSON\n\
-Schema for editors; `minjail profile list` and `show NAME` print the profiles that come with minjail, which are\n\
-used by their name: `minjail build nginx -o oci:nginx`.\n\n\
-```yaml\n\
-workloads:\n\
-  serve:\n\
-    run: [/usr/bin/python3, -m, http.server, '8000']\n\
-    cwd: /usr/share/doc/python3\n\
-    ready: {port: 8000}\n\
-    probes:\n\
-      - http: {port: 8000, path: /copyright, text: {contains: Python}}\n\
-```\n";
+const INTRODUCTION: &str = include_str!("introduction.md");
 
 fn form_words(form: Form) -> String {
     match form {
