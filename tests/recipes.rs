@@ -1,4 +1,4 @@
-//! What `docs/recipes.md`, `docs/ci.md` and `docs/profile.md` say, done as it stands there.
+//! What `README.md`, `docs/recipes.md`, `docs/ci.md` and `docs/profile.md` say, done as it stands there.
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+use support::podman::Podman;
 use support::{Outcome, TestContext, has, limited, minjail, needs_root, outcome_of, text};
 
 const HOME: &str = env!("CARGO_MANIFEST_DIR");
@@ -21,10 +22,11 @@ fn recipe(name: &str) -> String {
     block.1.split_once("```\n").unwrap().0.to_owned()
 }
 
-/// The blocks of YAML on a page.
-fn blocks(page: &str) -> Vec<String> {
-    let page = fs_err::read_to_string(Path::new(HOME).join("docs").join(page)).unwrap();
-    page.split("```yaml\n").skip(1).map(|block| block.split_once("```\n").unwrap().0.to_owned()).collect()
+/// The blocks of a page that are in `language`.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let page = fs_err::read_to_string(Path::new(HOME).join(page)).unwrap();
+    let fence = format!("```{language}\n");
+    page.split(&fence).skip(1).map(|block| block.split_once("```\n").unwrap().0.to_owned()).collect()
 }
 
 /// A shell that does `commands` in the test's own directory, where `minjail` is found by its name.
@@ -63,6 +65,28 @@ fn project(context: &TestContext) {
     }
     fs_err::write(root.join("usr/share/unneeded"), "x".repeat(1_000_000)).unwrap();
     fs_err::write(context.work().join("app.sh"), "echo from the image\n").unwrap();
+}
+
+/// Its first commands, and those by which an image is built again and checked. minjail is built already, and of the engines
+/// podman stands for both.
+#[test]
+fn readme() {
+    if !has(&["podman", "/usr/bin/python3"]) || !needs_root("podman") {
+        return;
+    }
+    let (context, podman) = (TestContext::new(), Podman::new());
+    let blocks = blocks("README.md", "sh");
+    let is_here = |line: &&str| !["cargo ", "docker "].iter().any(|other| line.starts_with(other));
+    let first: Vec<&str> = blocks[0].lines().filter(is_here).collect();
+    let again = blocks.iter().find(|block| block.contains("--locked")).expect("the lock has its block");
+    let again = again.lines().filter(|line| line.contains("hello.tar.lock") && !line.contains("minjail diff"));
+    let commands: Vec<&str> = first.into_iter().chain(again).collect();
+    let done = outcome_of(shell(&context, &commands.join("\n")).envs(podman.environment())).success();
+    let printed = |expected: &str| done.text().lines().filter(|line| *line == expected).count();
+    // Traced, in podman, and in a jail.
+    assert_eq!((printed("hello"), printed("Asia/Tokyo")), (3, 1), "{done}");
+    let bytes = |name: &str| fs_err::read(context.work().join(name)).unwrap();
+    assert!(bytes("hello.tar") == bytes("again.tar"), "the same bytes");
 }
 
 #[test]
@@ -162,7 +186,7 @@ fn profile() {
     if !has(&["/usr/bin/python3", "/usr/share/doc/python3/copyright"]) || !needs_root("a network of its own") {
         return;
     }
-    let [example] = blocks("profile.md").try_into().expect("one example");
+    let [example] = blocks("docs/profile.md", "yaml").try_into().expect("one example");
     let context = TestContext::new();
     fs_err::write(context.work().join("app.yaml"), example).unwrap();
     done(&context, "minjail build app.yaml -o oci:app");
@@ -175,7 +199,8 @@ fn continuous_integration() {
     if !has(&["buildah", "/bin/busybox"]) || !needs_root("buildah's store") {
         return;
     }
-    let examples: Vec<Value> = blocks("ci.md").iter().map(|block| serde_yaml::from_str(block).unwrap()).collect();
+    let examples: Vec<Value> =
+        blocks("docs/ci.md", "yaml").iter().map(|block| serde_yaml::from_str(block).unwrap()).collect();
     let [github, gitlab] = examples.as_slice() else { panic!("two examples") };
     let steps = github["jobs"]["image"]["steps"].as_array().unwrap();
     // What a test's machine has done already, or may not.
