@@ -4,8 +4,9 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -65,6 +66,64 @@ fn project(context: &TestContext) {
     }
     fs_err::write(root.join("usr/share/unneeded"), "x".repeat(1_000_000)).unwrap();
     fs_err::write(context.work().join("app.sh"), "echo from the image\n").unwrap();
+}
+
+/// A page's code in the text, as `minjail trace`, and the lines of its blocks.
+fn code(page: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    for (index, part) in page.split("```").enumerate() {
+        if index % 2 == 0 {
+            all.extend(part.split('`').skip(1).step_by(2).map(|span| span.replace('\n', " ")));
+        } else {
+            all.extend(part.lines().map(str::to_owned));
+        }
+    }
+    all
+}
+
+fn flags(words: &str) -> impl Iterator<Item = &str> {
+    let ends = |c: char| !(c.is_ascii_lowercase() || c == '-');
+    words.split(ends).filter(|word| word.len() > 2 && word.starts_with("--"))
+}
+
+#[test]
+fn pages_name_only_flags_that_there_are() {
+    let context = TestContext::new();
+    let help = |words: &[&str]| outcome_of(&mut context.minjail(words)).success().text();
+    let main = help(&["--help"]);
+    let commands =
+        main.lines().filter_map(|line| line.strip_prefix("  ").filter(|name| name.starts_with(char::is_lowercase)));
+    let helps: BTreeMap<&str, String> = commands
+        .filter_map(|line| line.split_whitespace().next().filter(|command| *command != "help"))
+        .map(|command| (command, help(&[command, "--help"])))
+        .collect();
+    let any: String = helps.values().map(String::as_str).collect();
+    let mut count = 0;
+    for page in ["README.md", "CONTRIBUTING.md", "profiles/README.md"].map(PathBuf::from).into_iter().chain(docs()) {
+        let text = fs_err::read_to_string(Path::new(HOME).join(&page)).unwrap();
+        for code in code(&text) {
+            let commands = code
+                .split("minjail ")
+                .skip(1)
+                .filter_map(|rest| Some((helps.get(rest.split_whitespace().next()?)?, rest)));
+            let alone = code.starts_with("--").then_some((&any, code.as_str()));
+            for (help, words) in commands.chain(alone) {
+                // What follows `--` is the program's, and what follows a bar another's.
+                let ours = words.split(" -- ").next().unwrap().split(" | ").next().unwrap();
+                for flag in flags(ours) {
+                    assert!(flags(help).any(|known| known == flag), "{}: `{flag}` in `{code}`", page.display());
+                    count += 1;
+                }
+            }
+        }
+    }
+    assert!(count > 50, "{count}");
+}
+
+/// The pages below `docs`.
+fn docs() -> Vec<PathBuf> {
+    let pages = fs_err::read_dir(Path::new(HOME).join("docs")).unwrap().map(|page| page.unwrap().path());
+    pages.filter(|page| page.extension().is_some_and(|kind| kind == "md")).collect()
 }
 
 /// Its first commands, and those by which an image is built again and checked. minjail is built already, and of the engines
