@@ -5,7 +5,7 @@ mod support;
 
 use std::process::Child;
 
-use support::{Outcome, TestContext, outcome_of, text};
+use support::{Outcome, TestContext, minjail, outcome_of, text};
 
 struct Ground {
     context: TestContext,
@@ -44,6 +44,14 @@ fn a_file_under_a_lease_is_not_waited_for() {
 fn a_lease_that_the_program_keeps_is_not_taken_away() {
     let ground = Ground::new("renamed");
     ground.trace(&[&ground.program, "renamed"]);
+}
+
+#[test]
+fn a_lease_on_what_the_program_is_given_stays() {
+    let ground = Ground::new("given");
+    let trace = ground.context.text("app.trace");
+    let traced = ["given", minjail(), "trace", "-q", "-t", &trace, "--", "/bin/true"];
+    outcome_of(ground.context.command(&ground.program).args(traced)).success();
 }
 
 #[test]
