@@ -304,7 +304,7 @@ fn packages_of_dpkg() {
     ground.file("var/lib/dpkg/info/better.list", "/.\n/usr\n/usr/bin\n/usr/bin/tool\n");
     ground.file("var/lib/dpkg/info/gone.list", "/usr/bin/other\n");
     ground.file("var/lib/dpkg/diversions", "/bin/tool\n/bin/tool.distrib\nbetter\n");
-    for path in ["/usr/bin/tool", "/usr/bin/tool.distrib", "/usr/bin/other"] {
+    for path in ["/usr/bin/tool", "/usr/bin/tool.distrib", "/usr/bin/other", "/bin"] {
         ground.want(path, What::AsIs);
     }
     let drawn = ground.draw().unwrap();
@@ -312,6 +312,8 @@ fn packages_of_dpkg() {
     assert_eq!(package("/usr/bin/tool"), Some("deb:better=3"));
     assert_eq!(package("/usr/bin/tool.distrib"), Some("deb:tool=1:2.0-1"));
     assert_eq!((package("/usr/bin/other"), package("/usr")), (None, None));
+    // Every package that is installed later may list it as a directory, too.
+    assert_eq!(package("/bin"), None);
     let packages = Packages::read(&Root::open(&ground.at("")).unwrap()).unwrap();
     let share = packages.share(&drawn.manifest);
     assert_eq!((share.touched, share.touched_size, share.taken_size), (2, 10_240, 6));

@@ -9,6 +9,7 @@ use super::closure::is_named_as_library;
 use super::policy::{Pattern, PatternKind, StatOnly};
 use super::{FileSet, FilesError, Note, Reason, What};
 use crate::path::{FileType, JailPath};
+use crate::root::dpkg::{self, Diversions, MAX_DATABASE};
 use crate::root::{Root, RootError};
 use crate::trace::{is_kernels, is_made_up, is_made_up_below};
 
@@ -220,21 +221,32 @@ fn leads_to_directory(path: &JailPath, root: &Root) -> bool {
     walk.is_ok_and(|walk| walk.facts.is_some_and(|facts| facts.is_directory()))
 }
 
-/// The files of a Debian package that are there, by the list that dpkg keeps (dpkg-query(1), `--listfiles`).
+/// The files of a Debian package that are there, by the list that dpkg keeps (dpkg-query(1), `--listfiles`), and where they stand.
 fn package(name: &str, root: &Root) -> Result<BTreeSet<JailPath>, RootError> {
     let info = JailPath::literal(b"/var/lib/dpkg/info");
-    let is_list = |file: &[u8]| {
-        // `NAME.list`, or `NAME:ARCH.list` of what may be installed for several architectures.
-        let rest = file.strip_suffix(b".list").and_then(|stem| stem.strip_prefix(name.as_bytes()));
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b":"))
-    };
     if root.lstat(&info)?.is_none() {
         return Ok(BTreeSet::new());
     }
+    let (bare, architecture) = name.split_once(':').map_or((name, None), |(bare, arch)| (bare, Some(arch)));
+    let is_list = |file: &[u8]| {
+        // `NAME.list`, or `NAME:ARCH.list` of what may be installed for several architectures.
+        let rest = file.strip_suffix(b".list").and_then(|stem| stem.strip_prefix(bare.as_bytes()));
+        match (rest, architecture) {
+            (Some(b""), None) => Ok(true),
+            (Some(b""), Some(architecture)) => dpkg::is_for(bare, architecture, root),
+            (Some([b':', of @ ..]), architecture) => Ok(architecture.is_none_or(|wanted| wanted.as_bytes() == of)),
+            _ => Ok(false),
+        }
+    };
+    let diversions = Diversions::read(root)?;
     let mut found = BTreeSet::new();
-    for file in root.list(&info)?.into_iter().filter(|file| is_list(file)) {
-        let list = root.read(&info.join(&file), u64::MAX)?;
-        for line in list.split(|&byte| byte == b'\n') {
+    for file in root.list(&info)? {
+        if !is_list(&file)? {
+            continue;
+        }
+        let list = root.read(&info.join(&file), MAX_DATABASE)?;
+        for line in dpkg::listed(&list) {
+            let line = diversions.place(line, bare.as_bytes());
             let Ok(path) = JailPath::parse(line) else { continue };
             let walk = root.resolve(&JailPath::root(), line, false)?;
             if !path.is_root() && walk.facts.is_some() {
@@ -274,6 +286,7 @@ mod tests {
         for (list, lines) in [
             ("lib:amd64.list", "/.\n/bin\n/bin/tool\n/usr/bin/gone\n"),
             ("lib-dev.list", "/usr/bin/other\n"),
+            ("core.list", "/usr/bin/tool\n"),
             ("lib.md5sums", "/usr/bin/other\n"),
         ] {
             fs_err::write(at("var/lib/dpkg/info").join(list), lines).unwrap();
@@ -283,6 +296,18 @@ mod tests {
             (of("lib"), of("lib:amd64"), of("li")),
             (all.map(String::from).into(), all.map(String::from).into(), vec![])
         );
+        fs_err::write(at("var/lib/dpkg/status"), "Package: core\nArchitecture: amd64\n\nPackage: x\n").unwrap();
+        assert_eq!((of("core:amd64"), of("core:arm64")), (vec!["/usr/bin/tool".to_owned()], vec![]));
+        // What another package has diverted stands elsewhere, and what is there is that one's.
+        let diverted = "/usr/bin/other\n/usr/bin/other.dev\nelse\n/usr/bin/tool\n/usr/bin/tool.old\ncore\n";
+        fs_err::write(at("var/lib/dpkg/diversions"), diverted).unwrap();
+        assert_eq!(of("lib-dev"), [""; 0]);
+        fs_err::write(at("usr/bin/other.dev"), "").unwrap();
+        assert_eq!(
+            (of("lib-dev"), of("core")),
+            (vec!["/usr/bin/other.dev".to_owned()], vec!["/usr/bin/tool".to_owned()])
+        );
+        fs_err::remove_file(at("var/lib/dpkg/diversions")).unwrap();
         // A directory, and a link to one, is other packages' as well.
         let pattern = Pattern::parse("deb:lib").unwrap();
         let exclusion = Exclusion::of(&pattern, &root).unwrap();

@@ -9,6 +9,7 @@ use std::fmt;
 
 use super::model::{Entry, Kind, Manifest};
 use crate::path::JailPath;
+use crate::root::dpkg::{self, Diversions, MAX_DATABASE};
 use crate::root::{Root, RootError};
 
 /// An installed package.
@@ -71,7 +72,7 @@ impl Packages {
         Ok(reading.packages)
     }
 
-    /// The package that `path`, which leads through no links, is from. A directory is in many packages; its first counts.
+    /// The package that `path`, which leads through no links, is from; none of what packages list as a directory.
     pub fn owner(&self, path: &JailPath) -> Option<&Package> {
         self.owners.get(path).map(|&at| &self.packages[at])
     }
@@ -158,7 +159,7 @@ impl Reading<'_> {
     /// `/var/lib/dpkg/status` and the lists beside it.
     fn dpkg(&mut self) -> Result<(), RootError> {
         let Some(status) = self.file("/var/lib/dpkg/status")? else { return Ok(()) };
-        let diversions = self.diversions()?;
+        let diversions = Diversions::read(self.root)?;
         let mut lists = BTreeMap::new();
         for package in stanzas(&status).filter_map(|stanza| deb(&stanza)) {
             let names = [format!("{}:{}", package.name, package.architecture), package.name.clone()];
@@ -171,23 +172,12 @@ impl Reading<'_> {
             let Some(&owner) = name.strip_suffix(b".list").and_then(|name| lists.get(name)) else { continue };
             let list = self.content(&path)?;
             let package = self.packages.packages[owner].name.clone();
-            for listed in list.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-                // Who diverts a path has it; the files of all others stand elsewhere.
-                match diversions.get(listed).filter(|(_, by)| *by != package.as_bytes()) {
-                    Some((elsewhere, _)) => self.own(elsewhere, owner),
-                    None => self.own(listed, owner),
-                }
+            let directories = dpkg::directories(&list);
+            for listed in dpkg::listed(&list).filter(|listed| !directories.contains(listed)) {
+                self.own(diversions.place(listed, package.as_bytes()), owner);
             }
         }
         Ok(())
-    }
-
-    /// `/var/lib/dpkg/diversions`: three lines each, the path, where it goes, and who diverts it (`dpkg-divert(1)`).
-    fn diversions(&self) -> Result<Diversions, RootError> {
-        let text = self.file("/var/lib/dpkg/diversions")?.unwrap_or_default();
-        let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
-        let triples = lines.chunks_exact(3);
-        Ok(triples.map(|triple| (triple[0].to_vec(), (triple[1].to_vec(), triple[2].to_vec()))).collect())
     }
 
     /// `/var/lib/dpkg/status.d`: a file for each package, and its files' MD5 sums beside it.
@@ -240,13 +230,7 @@ impl Reading<'_> {
     }
 }
 
-/// Larger than any package database.
-const MAX_DATABASE: u64 = 256 << 20;
-
 type Stanza = BTreeMap<String, String>;
-
-/// By path: where it goes, and who diverts it.
-type Diversions = BTreeMap<Vec<u8>, (Vec<u8>, Vec<u8>)>;
 
 /// Pieces of a text that are parted by empty lines.
 fn text_stanzas(text: &[u8]) -> impl Iterator<Item = &[u8]> {

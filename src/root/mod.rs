@@ -4,6 +4,7 @@
 //! a path leads through its links. Everything goes through one held directory descriptor and `openat2(2)`, so that a
 //! link, or somebody who swaps a directory for a link, leads nowhere outside. This room only reads.
 
+pub mod dpkg;
 mod held;
 mod walk;
 

@@ -1,0 +1,80 @@
+//! What dpkg notes of the files of packages, as its tools read it.
+//!
+//! In: the texts of `/var/lib/dpkg`. Out: where a listed file stands, and which listed paths are directories.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::{Root, RootError};
+
+/// Larger than any database of packages, in bytes.
+pub const MAX_DATABASE: u64 = 256 << 20;
+
+/// Where files of packages stand elsewhere than their packages list them (`dpkg-divert(1)`).
+#[derive(Debug, Default)]
+pub struct Diversions(BTreeMap<Vec<u8>, (Vec<u8>, Vec<u8>)>);
+
+impl Diversions {
+    /// Reads `/var/lib/dpkg/diversions`: three lines each, the path, where it goes, and who diverts it.
+    ///
+    /// # Errors
+    /// It is there and cannot be read.
+    pub fn read(root: &Root) -> Result<Self, RootError> {
+        let text = root.read_through_links(b"/var/lib/dpkg/diversions", MAX_DATABASE)?.unwrap_or_default();
+        let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
+        let triples = lines.chunks_exact(3);
+        Ok(Self(triples.map(|triple| (triple[0].to_vec(), (triple[1].to_vec(), triple[2].to_vec()))).collect()))
+    }
+
+    /// Where the file stands that `package` lists: who diverts a path has it, and those of all others stand elsewhere.
+    pub fn place<'a>(&'a self, listed: &'a [u8], package: &[u8]) -> &'a [u8] {
+        match self.0.get(listed) {
+            Some((elsewhere, by)) if by != package => elsewhere,
+            _ => listed,
+        }
+    }
+}
+
+/// The paths of a list (`/var/lib/dpkg/info/NAME.list`).
+pub fn listed(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|&byte| byte == b'\n').filter(|line| !line.is_empty())
+}
+
+/// Those of its paths in which it has others: what stands there may be a link, which is none of the package's, as `/bin` where all is in
+/// `/usr`.
+pub fn directories(list: &[u8]) -> HashSet<&[u8]> {
+    let parent = |path: &'_ [u8]| path.iter().rposition(|&byte| byte == b'/');
+    listed(list).filter_map(|path| Some(&path[..parent(path)?])).collect()
+}
+
+/// True if `package` is installed for this architecture, or for all (`/var/lib/dpkg/status`, `deb-control(5)`).
+///
+/// # Errors
+/// The database is there and cannot be read.
+pub fn is_for(package: &str, architecture: &str, root: &Root) -> Result<bool, RootError> {
+    let status = root.read_through_links(b"/var/lib/dpkg/status", MAX_DATABASE)?.unwrap_or_default();
+    let fields = listed(&status).filter_map(|line| line.split_at_checked(line.iter().position(|&byte| byte == b':')?));
+    let mut is_it = false;
+    for (name, value) in fields {
+        let value = value[1..].trim_ascii();
+        match name {
+            b"Package" => is_it = value == package.as_bytes(),
+            b"Architecture" if is_it => return Ok(value == architecture.as_bytes() || value == b"all"),
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_are_what_has_others_in_it() {
+        let list = b"/.\n/bin\n/bin/tool\n/usr\n/usr/share\n/usr/share/empty\n/etc/link\n";
+        let directories = directories(list);
+        let is_one = |path: &&[u8]| directories.contains(path);
+        let found: Vec<&[u8]> = listed(list).filter(is_one).collect();
+        assert_eq!(found, [&b"/bin"[..], b"/usr", b"/usr/share"]);
+    }
+}
