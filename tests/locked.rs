@@ -1,9 +1,12 @@
 //! The lock as a promise: the same bytes from it alone, and every drift told; `diff` and `check` besides.
 
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
 mod support;
 
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
+use support::crafted::{Compression, archive as archive_of, docker_of, sha256, tar};
 use support::{Outcome, TestContext, outcome_of};
 
 /// A shell script that reads two files and leaves a third alone, traced and built as `oci:image`.
@@ -131,6 +134,56 @@ fn every_form_is_as_its_lock_says_and_a_changed_one_is_not() {
     let outcome = context.outcome(&["check", "/", "--lock", &lock]);
     assert_eq!(outcome.status, 1, "{outcome}");
     assert!(outcome.text().contains("work/one: content sha256:"), "{outcome}");
+}
+
+/// What an engine may make something of, though its files are those of the lock: bytes that minjail reads past, or what a later layer
+/// hides.
+#[test]
+fn what_no_file_shows_is_told() {
+    let context = TestContext::new();
+    built(&context);
+    let (lock, archive) = (context.text("app.lock"), context.text("d.tar"));
+    locked(&context, &["-o", &format!("docker-archive:{archive}")]).success();
+    let parts = context.path("parts");
+    fs_err::create_dir(&parts).expect("it can be made");
+    outcome_of(context.command("tar").args(["-C", &support::text(&parts), "-xf", &archive])).success();
+    let manifest: Value = serde_json::from_slice(&fs_err::read(parts.join("manifest.json")).unwrap()).unwrap();
+    let part = |name: &Value| fs_err::read(parts.join(name.as_str().unwrap())).unwrap();
+    let config: Value = serde_json::from_slice(&part(&manifest[0]["Config"])).unwrap();
+    let layer = part(&manifest[0]["Layers"][0]);
+
+    let open = |tar: Vec<u8>| tar[..tar.len() - 1024].to_vec();
+    let list = [2_u8, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255];
+    let listed = open(tar().pax(&[("SCHILY.xattr.system.posix_acl_access", &list)]).end());
+    let hidden = tar().file("usr/bin/key", "hidden").end();
+    let whiteout = open(tar().file("usr/bin/.wh.key", "").end());
+    let others: [(&str, Vec<Vec<u8>>, Option<(&str, Value)>); 7] = [
+        ("", vec![layer.clone()], None),
+        ("bytes of layer 0 -> others at its end", vec![[&layer[..], &[0; 512]].concat()], None),
+        ("bytes of layer 0 -> others at /", vec![[listed, layer.clone()].concat()], None),
+        ("number of layers 1 -> 2", vec![hidden, [whiteout, layer.clone()].concat()], None),
+        ("number of layers 1 -> 2", vec![layer.clone(), layer.clone()], None),
+        ("created", vec![layer.clone()], Some(("created", "2001-01-01T00:00:00Z".into()))),
+        ("history", vec![layer.clone()], Some(("history", serde_json::json!([{"comment": "by somebody else"}])))),
+    ];
+    for (told, layers, changed) in others {
+        let mut config = config.clone();
+        let diff_ids = layers.iter().map(|layer| format!("sha256:{}", sha256(layer)));
+        config["rootfs"]["diff_ids"] = diff_ids.collect::<Vec<_>>().into();
+        if let Some((key, value)) = changed {
+            config[key] = value;
+        }
+        let parts = docker_of(config.to_string().into_bytes(), &layers, Compression::Plain);
+        fs_err::write(context.path("other.tar"), archive_of(&parts)).unwrap();
+        let other = format!("docker-archive:{}", context.text("other.tar"));
+        let outcome = context.outcome(&["check", &other, "--lock", &lock]);
+        assert_eq!(outcome.status, i32::from(!told.is_empty()), "{told}: {outcome}");
+        assert!(outcome.text().contains(told), "{told}: {outcome}");
+    }
+    // The bare layer says nothing of itself.
+    fs_err::write(context.path("bare.tar"), [&layer[..], &[0; 512]].concat()).unwrap();
+    let outcome = context.outcome(&["check", &format!("layer:{}", context.text("bare.tar")), "--lock", &lock]);
+    assert_eq!((outcome.status, outcome.text().contains("others at its end")), (1, true), "{outcome}");
 }
 
 #[test]

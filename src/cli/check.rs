@@ -50,6 +50,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         let side = Side::read(&arguments.checked, None, &reading)?;
         let mut differences = originals(&lock.manifest, &side.layers);
         differences.extend(diff(&lock.manifest, &side.manifest, lock.common(&side)));
+        if differences.is_empty() {
+            differences.extend(departures(&lock.manifest, &side)?);
+        }
         (differences, 0)
     };
     answer(&differences, arguments.json)?;
@@ -88,6 +91,12 @@ fn originals(lock: &Manifest, layers: &[(Option<Digest>, Option<Digest>)]) -> Ve
     }
     let has_any = !aspects.is_empty();
     has_any.then_some(Difference { path: None, change: Change::Changed { aspects } }).into_iter().collect()
+}
+
+/// In what an image of the same files is not made of the bytes that the lock describes. A tree is not.
+fn departures(lock: &Manifest, side: &Side) -> Result<Option<Difference>, Failure> {
+    let aspects = side.image.as_ref().map_or(Ok(Vec::new()), |image| image.departures(lock))?;
+    Ok((!aspects.is_empty()).then_some(Difference { path: None, change: Change::Changed { aspects } }))
 }
 
 fn lock_path(arguments: &Arguments) -> Result<PathBuf, Failure> {

@@ -90,7 +90,7 @@ fn ordered(image: &[String], env: &BTreeMap<String, String>) -> Vec<String> {
     list
 }
 
-fn fields(config: &ImageConfig) -> Map<String, Value> {
+pub(super) fn fields(config: &ImageConfig) -> Map<String, Value> {
     match serde_json::to_value(config) {
         Ok(Value::Object(fields)) => fields,
         _ => unreachable!("a configuration is an object, with text keys"),
@@ -115,7 +115,8 @@ fn apply(map: &mut Map<String, Value>, extra: &BTreeMap<String, Value>) {
     }
 }
 
-fn differing(made: &Map<String, Value>, wanted: &Map<String, Value>) -> BTreeMap<String, Value> {
+/// The keys whose values are not the same, with those of `wanted`.
+pub(super) fn differing(made: &Map<String, Value>, wanted: &Map<String, Value>) -> BTreeMap<String, Value> {
     let keys: BTreeSet<&String> = made.keys().chain(wanted.keys()).collect();
     let value = |map: &Map<String, Value>, key: &String| map.get(key).cloned().unwrap_or_default();
     let differs = keys.into_iter().filter(|key| value(made, key) != value(wanted, key));

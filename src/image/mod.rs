@@ -7,6 +7,7 @@
 mod archive;
 mod contents;
 mod date;
+mod departures;
 mod error;
 mod extra;
 mod form;

@@ -1,12 +1,13 @@
 //! Layers: a tree as a tar stream, compressed, with its digests.
 //!
 //! In: a [`Tree`](crate::tree::Tree), and the entries of it that a layer has; or a tar stream as it is. Out: bytes into the caller's sinks, and for each a [`Layer`] that names them.
-//! [`tar`] holds the bytes of the format, [`untar`] reads any layer, also other tools'. This room makes no files and
-//! knows nothing of images.
+//! [`tar`] holds the bytes of the format, [`untar`] reads any layer, also other tools', and [`departure`] says whether one is what it is
+//! said to be. This room makes no files and knows nothing of images.
 //!
 //! The bytes are a function of the entries, their contents and the [`Compression`] alone: not of the number of cores, the timing of
 //! threads or the size of writes.
 
+mod compare;
 mod compress;
 mod pack;
 mod produce;
@@ -20,6 +21,7 @@ use std::str::FromStr;
 use crate::manifest::Digest;
 use crate::tree::TreeError;
 
+pub use compare::{Departure, departure};
 pub use pack::{Sink, pack, repack};
 pub use produce::size;
 
