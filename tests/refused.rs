@@ -205,6 +205,12 @@ fn an_access_control_list_is_told_of() {
     let told: Vec<&str> =
         ["closed", "closed/x", "listed", "open", "unused", "plain"].into_iter().filter(|&name| told(name)).collect();
     assert_eq!(told, ["closed", "listed"], "{outcome}");
+    // The bits of the group are those of the mask where there is a list, and the group itself may do nothing.
+    let mode = |name: &str| {
+        let packed = format!("{}{}", context.text("tree"), support::text(&work.join(name)));
+        fs_err::metadata(packed).expect("it is packed").permissions().mode() & 0o777
+    };
+    assert_eq!(["closed", "listed", "open", "plain"].map(mode), [0o600, 0o600, 0o604, 0o644]);
 }
 
 #[test]

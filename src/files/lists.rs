@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use super::gather::Gathered;
 use super::{FileSet, Note};
 use crate::path::{Facts, JailPath};
-use crate::root::{Root, RootError};
+use crate::root::{Root, RootError, access_list};
 
-/// Tells of what the runs used or went through that has such a list and is not open to everybody: it may have been open to them by that
-/// list alone, and would be closed in the image.
+/// Tells of what the runs used or went through that has such a list and is not open to everybody, as it may have been open to them by that
+/// list alone, and would be closed in the image; and of what it closes to some, to whom the image has it open.
 pub(super) fn tell(
     gathered: &Gathered<'_>,
     files: &FileSet,
@@ -18,7 +18,7 @@ pub(super) fn tell(
     let used = gathered.paths.iter().filter(|(path, touched)| touched.granted && files.has_more_than_name(path));
     let used: BTreeSet<JailPath> = used.flat_map(|(path, _)| path.upwards()).collect();
     for path in used {
-        match is_closed_and_listed(&path, root) {
+        match counts(&path, root) {
             Ok(true) => notes.push(Note::AccessList { path }),
             Ok(false) => {}
             // Closed to who builds, too, by now: what the image has of it is what was kept.
@@ -29,9 +29,10 @@ pub(super) fn tell(
     Ok(())
 }
 
-fn is_closed_and_listed(path: &JailPath, root: &Root) -> Result<bool, RootError> {
-    let is_closed = root.facts(path)?.is_some_and(|facts| !is_open(&facts));
-    Ok(is_closed && root.has_access_list(path)?)
+/// True if without its list some would be refused what they may, or may what they are refused.
+fn counts(path: &JailPath, root: &Root) -> Result<bool, RootError> {
+    let (Some(facts), Some(list)) = (root.facts(path)?, root.access_list(path)?) else { return Ok(false) };
+    Ok(!is_open(&facts) || access_list::denies(&list, facts.mode))
 }
 
 /// True if everybody may read it, or search it.

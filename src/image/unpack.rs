@@ -15,7 +15,7 @@ use super::shape::{Shape, Spot, Standing};
 use super::stream::Members;
 use crate::layer::untar::{Member, MemberKind};
 use crate::path::JailPath;
-use crate::root::is_carried;
+use crate::root::{access_list, is_carried};
 use crate::tree::{Chroot, Metadata, Node, Notes};
 
 pub(super) fn unpack(image: &Image, directory: &Path, look: Look<'_>) -> Result<(Notes, Limits), ReadError> {
@@ -134,8 +134,9 @@ impl Ground {
 pub(super) fn metadata(member: &Member) -> Result<Metadata, &'static str> {
     let id = |id: u64| u32::try_from(id).ok().filter(|&id| id != u32::MAX).ok_or("its owner has an impossible number");
     let carried = member.xattrs.iter().filter(|(name, _)| is_carried(name));
+    let list = member.xattrs.get(access_list::NAME);
     Ok(Metadata {
-        mode: member.mode,
+        mode: list.map_or(member.mode, |list| access_list::mode_without(list, member.mode)),
         uid: id(member.uid)?,
         gid: id(member.gid)?,
         mtime: member.mtime,

@@ -13,7 +13,7 @@ use super::packing::{Made, Packing, Times};
 use super::times;
 use crate::files::{FileSet, OMITTED, Reason, Reasons, Wanted, Was, What};
 use crate::path::{Facts, FileType, JailPath};
-use crate::root::{Root, RootError};
+use crate::root::{Root, RootError, access_list};
 
 /// What a manifest is drawn up from.
 pub struct Given<'a> {
@@ -351,8 +351,21 @@ impl Drawing<'_> {
             self.unpackaged.push(self.entries.len());
         }
         let Entry { path, mtime, .. } = &self.entries[first];
-        let kind = Kind::HardLink { to: path.clone() };
-        Some(Draft { kind, owner: Owner::of(facts), xattrs: Xattrs::None, mtime: *mtime })
+        let (kind, mode) = (Kind::HardLink { to: path.clone() }, self.entries[first].mode);
+        Some(Draft { kind, owner: Owner { mode, ..Owner::of(facts) }, xattrs: Xattrs::None, mtime: *mtime })
+    }
+
+    /// The mode that gives nobody more than an access control list does, which no image has.
+    fn mode_without_list(&self, path: &JailPath, kind: &Kind, mode: u32) -> Result<u32, DrawError> {
+        if matches!(kind, Kind::Symlink { .. } | Kind::HardLink { .. }) || mode & 0o070 == 0 {
+            return Ok(mode);
+        }
+        match self.root.access_list(path) {
+            Ok(list) => Ok(list.map_or(mode, |list| access_list::mode_without(&list, mode))),
+            // Closed to who builds: what the image has of it is what was kept, or its mode alone.
+            Err(error) if error.is_refusal() => Ok(mode),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn put(&mut self, path: JailPath, draft: Draft, reasons: Reasons) -> Result<(), DrawError> {
@@ -364,6 +377,7 @@ impl Drawing<'_> {
             Xattrs::Root => self.root.xattrs(&path)?,
             Xattrs::Were(xattrs) => xattrs,
         };
+        let mode = self.mode_without_list(&path, &kind, mode)?;
         self.entries.push(Entry { path, kind, mode, uid, gid, mtime, xattrs, package, layer: 0, reasons });
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! a path leads through its links. Everything goes through one held directory descriptor and `openat2(2)`, so that a
 //! link, or somebody who swaps a directory for a link, leads nowhere outside. This room only reads.
 
+pub mod access_list;
 pub mod dpkg;
 mod held;
 mod walk;
@@ -230,16 +231,16 @@ impl Root {
         Ok(attributes)
     }
 
-    /// True if what is at `path` has an access control list (`acl(5)`) beside its mode.
+    /// The access control list (`acl(5)`) that what is at `path` has beside its mode; `None` if it has none, or nothing is there.
     ///
     /// # Errors
     /// What `getxattr(2)` says, but for file systems that have none.
-    pub(crate) fn has_access_list(&self, path: &JailPath) -> Result<bool, RootError> {
+    pub fn access_list(&self, path: &JailPath) -> Result<Option<Vec<u8>>, RootError> {
         let step = "read the access control list of";
-        let Some(node) = self.node_to(path, step)? else { return Ok(false) };
-        match xattr::get_deref(magic(&node), "system.posix_acl_access") {
-            Ok(list) => Ok(list.is_some()),
-            Err(error) if has_none(&error) => Ok(false),
+        let Some(node) = self.node_to(path, step)? else { return Ok(None) };
+        match xattr::get_deref(magic(&node), access_list::NAME) {
+            Ok(list) => Ok(list),
+            Err(error) if has_none(&error) => Ok(None),
             Err(source) => Err(RootError { step, path: self.show(path), source }),
         }
     }
