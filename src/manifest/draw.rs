@@ -81,6 +81,9 @@ pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
     }
     let Drawing { mut entries, sources, made, unpackaged, .. } = drawing;
     times::follow(&mut entries, &unpackaged);
+    if !matches!(packing.mtime, Times::Fixed | Times::Keep) {
+        times::undate_fonts(&mut entries, root);
+    }
     entries.shrink_to_fit();
     check_parents(&entries)?;
     let manifest = Manifest { epoch, packing, made, ..Manifest::new(config, entries) };

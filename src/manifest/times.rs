@@ -95,6 +95,40 @@ pub(super) fn mirrors<'a>(
     Ok(mirrors)
 }
 
+/// Takes from the directories of fonts of which there is a cache the time that is not theirs. fontconfig takes a cache only while its directory
+/// has the time that stands in it, or none, which is 0 (`src/fccache.c`, `FcCacheTimeValid`); with another one it would look for
+/// fonts among files that the run did not need.
+pub(super) fn undate_fonts(entries: &mut [Entry], root: &Root) {
+    let mut directories = BTreeSet::new();
+    for entry in entries.iter().filter(|entry| matches!(entry.kind, Kind::File { .. }) && is_font_cache(&entry.path)) {
+        directories.extend(directory_of_fonts(&entry.path, root));
+    }
+    for directory in directories {
+        if let Ok(at) = entries.binary_search_by(|entry| entry.path.cmp(&directory)) {
+            entries[at].mtime = 0;
+        }
+    }
+}
+
+/// `fontconfig/0d83b4deeaa12e01cf49a0e4a38256fa-le64.cache-8`.
+fn is_font_cache(path: &JailPath) -> bool {
+    let is_there = path.parent().is_some_and(|parent| parent.file_name().ends_with(b"fontconfig"));
+    is_there && path.file_name().windows(7).any(|part| part == b".cache-")
+}
+
+/// The directory that the cache at `path` is of, where its links lead (`src/fcint.h`, `struct _FcCache`, of 64-bit machines: a magic number,
+/// a version, a size, and where in the file the name of the directory stands). What cannot be read is told of elsewhere.
+fn directory_of_fonts(path: &JailPath, root: &Root) -> Option<JailPath> {
+    const MAGIC: [u8; 4] = 0xFC02_FC04_u32.to_le_bytes();
+    const LARGEST: u64 = 64 << 20;
+    let content = root.read(path, LARGEST).ok().filter(|content| content.starts_with(&MAGIC))?;
+    let at = u64::from_le_bytes(content.get(16..24)?.try_into().ok()?);
+    let rest = content.get(usize::try_from(at).ok()?..)?;
+    let name = rest.get(..rest.iter().position(|&byte| byte == 0)?)?;
+    let walk = root.resolve(&JailPath::root(), name, true).ok()?;
+    walk.facts.is_some_and(|facts| facts.is_directory()).then_some(walk.end)
+}
+
 /// True if the compiled module at `path` names the time and size of its source (PEP 552: a magic number, flags that are
 /// zero for one checked by time, then both, as 32-bit little-endian numbers).
 fn names(path: &JailPath, source: &Facts, root: &Root) -> Result<bool, RootError> {
@@ -123,6 +157,42 @@ mod tests {
         assert_eq!(source_of(&path("/d/__pycache__/m.cpython-311.opt-1.pyc")), Some(path("/d/m.py")));
         assert_eq!(source_of(&path("/d/m.cpython-311.pyc")), None);
         assert_eq!(source_of(&path("/d/__pycache__/m.pyc")), None);
+    }
+
+    #[test]
+    fn directories_of_fonts_that_are_cached_have_no_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::open(directory.path()).unwrap();
+        let caches = directory.path().join("cache/fontconfig");
+        fs_err::create_dir_all(&caches).unwrap();
+        fs_err::create_dir_all(directory.path().join("fonts/other")).unwrap();
+        let header =
+            |magic: u32| [&magic.to_le_bytes()[..], &[8, 0, 0, 0], &[0; 8], &32_u64.to_le_bytes(), &[0; 8]].concat();
+        fs_err::write(caches.join("a-le64.cache-8"), [header(0xFC02_FC04), b"/fonts\0".to_vec()].concat()).unwrap();
+        fs_err::write(caches.join("b-le64.cache-8"), [header(1), b"/fonts/other\0".to_vec()].concat()).unwrap();
+        fs_err::write(caches.join("c-le64.cache-8"), "short").unwrap();
+        let file = || Kind::File { size: 1, sha256: crate::manifest::Seal::default() };
+        let entry = |path: &str, kind: Kind| Entry {
+            path: self::path(path),
+            kind,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: 7,
+            xattrs: BTreeMap::new(),
+            package: None,
+            layer: 0,
+            reasons: crate::files::Reasons::default(),
+        };
+        let mut entries = vec![
+            entry("/cache/fontconfig/a-le64.cache-8", file()),
+            entry("/cache/fontconfig/b-le64.cache-8", file()),
+            entry("/cache/fontconfig/c-le64.cache-8", file()),
+            entry("/fonts", Kind::Directory),
+            entry("/fonts/other", Kind::Directory),
+        ];
+        undate_fonts(&mut entries, &root);
+        assert_eq!(entries.iter().map(|entry| entry.mtime).collect::<Vec<_>>(), [7, 7, 7, 0, 7]);
     }
 
     #[test]
