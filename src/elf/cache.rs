@@ -1,8 +1,8 @@
-//! `/etc/ld.so.cache`, in the format `glibc-ld.so.cache1.1`: read, cut down, and written.
+//! `/etc/ld.so.cache`: read, cut down, and written, in the format `glibc-ld.so.cache1.1`.
 //!
 //! The format is that of glibc 2.36, `sysdeps/generic/dl-cache.h`: a header of 48 bytes, entries of 24 bytes, strings,
 //! and an extension directory with, among others, the names of `glibc-hwcaps` subdirectories. A file that begins with
-//! the older `ld.so-1.7.0` table has the same behind it. Big-endian caches are refused: no machine that minjail makes
+//! the older `ld.so-1.7.0` table mostly has the same behind it; one without is read, too. Big-endian caches are refused: no machine that minjail makes
 //! images for has them.
 
 use std::cmp::Ordering;
@@ -35,7 +35,7 @@ pub struct CacheEntry {
 /// Why some bytes are not an `ld.so.cache`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CacheError {
-    #[error("not a cache of the format `glibc-ld.so.cache1.1`")]
+    #[error("no cache of the formats `glibc-ld.so.cache1.1` and `ld.so-1.7.0`")]
     Format,
     #[error("a big-endian cache")]
     BigEndian,
@@ -74,7 +74,11 @@ impl LdCache {
     /// # Errors
     /// Another format, or something points outside the file.
     pub fn parse(file: &[u8]) -> Result<Self, CacheError> {
-        let file = new_part(file)?;
+        let whole = file;
+        let file = match new_part(whole) {
+            Err(CacheError::Format | CacheError::Short) if whole.starts_with(OLD_MAGIC) => return old_part(whole),
+            new => new?,
+        };
         match file[28] & 3 {
             BIG => return Err(CacheError::BigEndian),
             // Before glibc 2.33 the byte was 0.
@@ -84,7 +88,7 @@ impl LdCache {
         let count = word(file, 20)? as usize;
         let table =
             HEADER..count.checked_mul(ENTRY).and_then(|size| size.checked_add(HEADER)).ok_or(CacheError::Short)?;
-        let subdirectories = subdirectories(file)?;
+        let subdirectories = subdirectories(whole, file)?;
         let entry = |bytes: &[u8]| -> Result<CacheEntry, CacheError> {
             let hwcap = u64::from(word(bytes, 16)?) | u64::from(word(bytes, 20)?) << 32;
             let is_extension = hwcap & !HWCAP_ISA_AND_INDEX == HWCAP_EXTENSION;
@@ -107,9 +111,8 @@ impl LdCache {
         let mut spent = 0;
         for bytes in table.chunks_exact(ENTRY) {
             let entry = entry(bytes)?;
-            // Strings share their tails, but not so many that reading takes a multiple of the file's size.
             spent += entry.soname.len() + entry.path.len();
-            if spent > 16 * file.len() {
+            if spent > SHARED * file.len() {
                 return Err(CacheError::String);
             }
             entries.push(entry);
@@ -196,9 +199,29 @@ fn new_part(file: &[u8]) -> Result<&[u8], CacheError> {
     if file.len() < HEADER { Err(CacheError::Short) } else { Ok(file) }
 }
 
-/// The names of `glibc-hwcaps` subdirectories, from the extension; none if there is no extension.
-fn subdirectories(file: &[u8]) -> Result<Vec<Vec<u8>>, CacheError> {
-    let at = word(file, 32)? as usize;
+/// A table of the old form that no new one follows (`ldconfig -c old`): flags, name and path of each entry; the strings lie behind it.
+fn old_part(file: &[u8]) -> Result<LdCache, CacheError> {
+    let count = word(file, 12)? as usize;
+    let end = count.checked_mul(12).and_then(|size| size.checked_add(16)).ok_or(CacheError::Short)?;
+    let (table, strings) = (file.get(16..end).ok_or(CacheError::Short)?, &file[end..]);
+    let mut entries = Vec::new();
+    let mut spent = 0;
+    for bytes in table.chunks_exact(12) {
+        let (soname, path) = (string(strings, word(bytes, 4)?)?, string(strings, word(bytes, 8)?)?);
+        spent += soname.len() + path.len();
+        if spent > SHARED * file.len() {
+            return Err(CacheError::String);
+        }
+        entries.push(CacheEntry { soname, path, flags: word(bytes, 0)?, os_version: 0, hwcap: 0, subdirectory: None });
+    }
+    Ok(LdCache { entries })
+}
+
+/// The names of `glibc-hwcaps` subdirectories, from the extension; none if there is no extension. Where that is, and what it has, counts
+/// from the start of the file (`sysdeps/generic/dl-cache.h`, `cache_extension_load`), also behind an old table; the strings
+/// lie in the new part.
+fn subdirectories(file: &[u8], new: &[u8]) -> Result<Vec<Vec<u8>>, CacheError> {
+    let at = word(new, 32)? as usize;
     if at == 0 || word(file, at)? != EXTENSION_MAGIC {
         return Ok(Vec::new());
     }
@@ -207,7 +230,7 @@ fn subdirectories(file: &[u8]) -> Result<Vec<Vec<u8>>, CacheError> {
         if word(section, 0)? == TAG_HWCAPS {
             let (start, size) = (word(section, 8)? as usize, word(section, 12)? as usize);
             let content = start.checked_add(size).and_then(|end| file.get(start..end)).ok_or(CacheError::Short)?;
-            return content.chunks_exact(4).map(|name| string(file, word(name, 0)?)).collect();
+            return content.chunks_exact(4).map(|name| string(new, word(name, 0)?)).collect();
         }
     }
     Ok(Vec::new())
@@ -217,6 +240,9 @@ fn word(bytes: &[u8], at: usize) -> Result<u32, CacheError> {
     let word = at.checked_add(4).and_then(|end| bytes.get(at..end)).ok_or(CacheError::Short)?;
     Ok(u32::from_le_bytes(word.try_into().expect("four bytes")))
 }
+
+/// Strings share their tails, but not so many that reading takes a larger multiple of the file's size.
+const SHARED: usize = 16;
 
 /// Longer than any path that the kernel takes; bounds what a hostile cache can make of overlapping strings.
 const MAX_STRING: usize = 4096;
@@ -383,6 +409,26 @@ mod tests {
         file.resize(32, 0);
         file.extend(new.to_bytes().unwrap());
         assert_eq!(LdCache::parse(&file), Ok(new));
+    }
+
+    #[test]
+    fn every_form_that_ldconfig_writes() {
+        let directory = tempfile::tempdir().unwrap();
+        let read = |form: &str| {
+            let file = directory.path().join(form);
+            let status = Command::new("/sbin/ldconfig").args(["-X", "-c", form, "-C"]).arg(&file).status().unwrap();
+            assert!(status.success());
+            LdCache::parse(&fs_err::read(file).unwrap()).unwrap()
+        };
+        let new = read("new");
+        assert!(!new.lookup(b"libc.so.6").is_empty());
+        assert_eq!(read("compat"), new);
+        // It knows no names of subdirectories, nor what kernel a library needs.
+        let paths = |cache: &LdCache| -> Vec<Vec<u8>> {
+            let plain = cache.entries.iter().filter(|entry| entry.hwcap == 0);
+            plain.map(|entry| entry.path.clone()).collect()
+        };
+        assert_eq!(paths(&read("old")), paths(&new));
     }
 
     proptest! {
