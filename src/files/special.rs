@@ -38,6 +38,11 @@ pub fn is_minjails(path: &JailPath) -> bool {
         || bytes == LD_CACHE
 }
 
+/// True for the loader's cache: images have one that is made anew for their libraries, of whatever the root has by then.
+pub(super) fn is_made_anew(path: &JailPath) -> bool {
+    path.as_bytes() == LD_CACHE
+}
+
 /// What a runtime supplies, under its own name and where a link of that name leads.
 pub(super) fn supplied(root: &Root) -> Result<BTreeSet<JailPath>, RootError> {
     let mut paths = BTreeSet::new();
@@ -88,7 +93,7 @@ pub(super) fn replace(
     }
     let choice = if from_host { policy.accounts } else { Accounts::Full };
     let kept = kept(files, trace, root, choice)?;
-    replace_accounts(files, &kept, policy, &trace.store, root, notes)?;
+    replace_accounts(files, &kept, policy, &trace.store, root, notes, from_host)?;
     let cache = JailPath::literal(LD_CACHE);
     if is_file(&cache, files, root)? || was_file(&cache, files, root)? {
         let bytes = ld_cache(&cache, files, &trace.store, root)?;
@@ -188,6 +193,7 @@ fn replace_accounts(
     store: &BTreeMap<String, PathBuf>,
     root: &Root,
     notes: &mut Vec<Note>,
+    from_host: bool,
 ) -> Result<(), FilesError> {
     let mut wanted = Vec::new();
     for (name, file) in accounts::FILES {
@@ -207,7 +213,9 @@ fn replace_accounts(
         let whole = content(&path, files, store, root)?;
         let is_allowed = [&name, &path].into_iter().any(|path| policy.allowed_secrets.contains(path));
         let (content, left_out) = names.filter(file, &whole, is_allowed);
-        if content == whole {
+        // A machine's are made anew also where nothing is left out, so that an image says nothing of whether there is somebody to
+        // leave out. An image's stay what they are.
+        if content == whole && !from_host {
             continue;
         }
         if left_out > 0 {

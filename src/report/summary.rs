@@ -392,7 +392,7 @@ fn sentence(note: &Note) -> String {
         }
         Note::Accounts { path, left_out } => {
             let accounts = if *left_out == 1 { "one account".to_owned() } else { format!("{left_out} accounts") };
-            format!("{path} is packed without {accounts} of people")
+            format!("{path} is packed without {accounts} of people (`--accounts full` packs them)")
         }
         Note::Excluded { path } => format!("{path} was used by the run and is not packed, because it is excluded"),
         Note::NothingExcluded { pattern } => {
