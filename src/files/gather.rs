@@ -176,18 +176,26 @@ impl<'a> Gathered<'a> {
 
     fn take(&mut self, run: &'a Run, touch: &'a Touch, names: &mut Names<'a>) {
         let reason = names.reason(touch);
+        // The image has nothing at the end that would say who went there.
+        let is_absent = touch.made || matches!(touch.found, Found::Missing);
+        let tell = |reasons: &mut Reasons| {
+            reasons.insert(Reason::OnTheWay { to: touch.path.clone() });
+            if is_absent {
+                reasons.insert(reason.clone());
+            }
+        };
         for link in &touch.links {
             let new = || OnTheWay { header: &run.header, link, reasons: Reasons::default() };
             let way = self.links.entry(link.path.clone()).or_insert_with(new);
             if way.link.facts.is_none() && way.link.target == link.target {
                 way.link = link;
             }
-            way.reasons.insert(Reason::OnTheWay { to: touch.path.clone() });
+            tell(&mut way.reasons);
         }
         for passed in &touch.passed {
-            self.passed.entry(passed.clone()).or_default().insert(Reason::OnTheWay { to: touch.path.clone() });
+            tell(self.passed.entry(passed.clone()).or_default());
         }
-        if touch.made || matches!(touch.found, Found::Missing) {
+        if is_absent {
             self.absent.insert(touch.path.clone());
         }
         if touch.made || touch.found == Found::Missing && touch.access.makes() {

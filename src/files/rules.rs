@@ -23,7 +23,7 @@ const ACCOUNTS: [&[u8]; 2] = [b"/etc/passwd", b"/etc/group"];
 /// The accounts of an image's user, unless he is given by all the numbers that there are.
 pub(super) fn add_accounts(files: &mut FileSet, trace: &Trace, policy: &Policy, root: &Root) -> Result<(), FilesError> {
     let is_looked_up = policy.user.as_deref().is_some_and(is_looked_up) && policy.rules.is_on(Rule::ImageUser);
-    for program in trace.runs.iter().map(|run| &run.header.program).filter(|_| is_looked_up) {
+    for program in trace.runs.iter().map(|run| program(&run.header, root)).filter(|_| is_looked_up) {
         for path in ACCOUNTS {
             add_spelled(files, root, path, &Reason::rule(Rule::ImageUser, program.clone()))?;
         }
@@ -77,8 +77,14 @@ fn add_directory(
     for link in walk.links {
         files.add(link.path, What::AsIs, Reason::OnTheWay { to: walk.end.clone() });
     }
-    files.add(walk.end, What::AsIs, Reason::rule(rule, header.program.clone()));
+    files.add(walk.end, What::AsIs, Reason::rule(rule, program(header, root)));
     Ok(())
+}
+
+/// The file that was run, by the path at which an image has it.
+fn program(header: &Header, root: &Root) -> JailPath {
+    let walk = root.resolve(&JailPath::root(), header.program.as_bytes(), true);
+    walk.map_or_else(|_| header.program.clone(), |walk| walk.end)
 }
 
 /// Python loads a compiled module only if its source is there, with the size and the time that it was compiled from, and
