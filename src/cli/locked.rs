@@ -37,10 +37,22 @@ pub(super) fn build(
     } else {
         // What has changed since the trace stops the drawing at the first path; the lock tells of all of them.
         let drawn = from_traces(arguments, original, &prepared).and_then(|draft| sealed(draft, &prepared));
-        drawn.or_else(|failure| {
-            let now = redraw(&lock, arguments, original, &prepared)?;
-            if diff(&lock, &now.manifest, Aspects::ALL).is_empty() { Err(failure) } else { Ok(now) }
-        })?
+        match drawn {
+            Ok(mut draft) => {
+                // A profile may have said how the image is run; flags that say it are compared.
+                if arguments.packing.refuse_choices().is_ok() {
+                    draft.manifest.config.clone_from(&lock.config);
+                }
+                draft
+            }
+            Err(failure) => {
+                let now = redraw(&lock, arguments, original, &prepared)?;
+                if diff(&lock, &now.manifest, Aspects::ALL).is_empty() {
+                    return Err(failure);
+                }
+                now
+            }
+        }
     };
     // Which layers there are is the lock's to say: it alone knows them if they were those of another image.
     draft.manifest.layer_as(&lock);
