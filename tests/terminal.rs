@@ -540,6 +540,36 @@ fn a_terminal_that_hangs_up() {
     }
 }
 
+/// A jail of a shell, whose minjail is the first process of the session on the terminal.
+fn jailed(context: &TestContext, script: &str) -> Terminal {
+    let tree = format!("rootfs:{}", context.text("tree"));
+    let traced = ["trace", "-q", "-t", &context.text("t.trace"), "-o", &tree, "--", "/bin/sh", "-c", "sleep 0"];
+    context.outcome(&traced).success();
+    Terminal::of(context, support::minjail(), &["run", "-q", &tree, "--", "/bin/sh", "-c", script])
+}
+
+#[test]
+fn a_terminal_of_a_jail_that_hangs_up() {
+    let context = TestContext::new();
+    let mut terminal = jailed(&context, "echo ready; sleep 1000");
+    terminal.expect("ready");
+    let start = Instant::now();
+    terminal.hang_up();
+    assert!(start.elapsed() < AT_MOST, "the program has heard nothing of it");
+}
+
+/// There is no shell that would wake what stops, so the kernel stops nothing.
+#[test]
+fn ctrl_z_in_a_jail_without_a_shell_around() {
+    let context = TestContext::new();
+    let mut terminal = jailed(&context, "echo ready; read line; echo got $line");
+    terminal.expect("ready");
+    terminal.press("\x1a");
+    terminal.press("this\n");
+    terminal.expect("got this");
+    assert!(terminal.session.wait().expect("it is ours").success());
+}
+
 /// `minjail trace` of a shell script, once that has said the number of its process.
 fn started(context: &TestContext, script: &str) -> (Child, i32) {
     let mut command = Command::new(support::minjail());

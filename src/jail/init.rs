@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
-use nix::unistd::{AccessFlags, Pid, access, execve, setpgid};
+use nix::unistd::{AccessFlags, Pid, access, execve, setsid};
 
 use super::error::{JailError, Word};
 use super::supervise::{Senders, ended, forward, watch};
@@ -85,8 +85,10 @@ fn serve(inside: &Inside<'_>, command: &Command) -> Result<Ended, (&'static str,
         sys::exit(125)
     };
     // The program stays in the terminal's foreground process group. PID 1 leaves it: a signal to the group reaches the
-    // program by itself, and need not come by this way too. What the terminal sent before, PID 1 has, and forwards.
-    let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+    // program by itself, and need not come by this way too. What the terminal sent before, PID 1 has, and forwards. It leaves the session as
+    // well: from another group of the same one, it would seem to be somebody who can wake the program (`kernel/exit.c`,
+    // `will_become_orphaned_pgrp`), and Ctrl-Z would stop what nobody is there to wake.
+    let _ = setsid();
     loop {
         while let Some((pid, status)) = sys::ended(Pid::from_raw(-1)).map_err(|errno| ("wait", errno))? {
             if pid == program {

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{Gid, Pid, Uid, pipe2, read, write};
+use nix::unistd::{Gid, Pid, Uid, getpid, getsid, pipe2, read, write};
 
 use super::error::{JailError, Obstacle, Report, Word, hear};
 use super::facts::{self, Facts};
@@ -282,8 +282,8 @@ pub(super) fn forward(watch: &SignalFd, child: Pid, senders: Senders) -> Result<
     let Some(signal) = retried(|| watch.read_signal())? else { return Ok(()) };
     let which = i32::try_from(signal.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
     // `SI_FROMUSER` of the kernel's siginfo.h.
-    let meant = senders == Senders::Any || signal.ssi_code <= 0;
-    if let Some(which) = which.filter(|&which| meant && which != Signal::SIGCHLD) {
+    let meant = |which| senders == Senders::Any || signal.ssi_code <= 0 || is_for_leader(which);
+    if let Some(which) = which.filter(|&which| which != Signal::SIGCHLD && meant(which)) {
         match kill(child, which) {
             // It ended in between; the wait will tell.
             Ok(()) | Err(Errno::ESRCH) => {}
@@ -291,4 +291,10 @@ pub(super) fn forward(watch: &SignalFd, child: Pid, senders: Senders) -> Result<
         }
     }
     Ok(())
+}
+
+/// True for what the kernel sends the leader of a session alone, which this process then is, when its terminal is gone
+/// (`drivers/tty/tty_jobctrl.c`, `tty_signal_session_leader`): the foreground hears of that only as the leader ends.
+fn is_for_leader(which: Signal) -> bool {
+    matches!(which, Signal::SIGHUP | Signal::SIGCONT) && getsid(None) == Ok(getpid())
 }
