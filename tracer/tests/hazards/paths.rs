@@ -176,6 +176,18 @@ fn programs_without_a_name() {
     assert_eq!(loaded, [&["memfd".to_owned()][..], &[], &["memfd".to_owned()]]);
 }
 
+/// The kernel opens the interpreter that they name, whether or not anything leads to them.
+#[test]
+fn scripts_without_a_name() {
+    let hazard = Hazard::new("nameless_script").script("script", "#!second\n");
+    let hazard = hazard.link("first", "/bin/true").link("second", "/bin/true");
+    let seen = hazard.run();
+    for link in ["first", "second"] {
+        let touch = |touch: &String| touch.starts_with("execve Execute /") && touch.contains(&format!(" {link}@"));
+        assert!(seen.touches.iter().any(touch), "{link}: {:#?}", seen.touches);
+    }
+}
+
 #[test]
 fn descriptors_that_are_only_places() {
     let hazard = Hazard::new("reopened").file("file").file("dir/inside").link("link", "dir");
