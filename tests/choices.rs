@@ -440,6 +440,34 @@ fn secrets_stay_at_home_unless_they_are_allowed() {
     assert!(traced.build("by-links", &["--allow-secret", &format!("{link}/key")]).has("key"));
 }
 
+/// As the tools write them that make keys for services.
+#[test]
+fn keys_of_services_stay_at_home() {
+    if !support::has(&["openssl"]) {
+        return;
+    }
+    let traced = Traced::new(
+        "cat rndc.key bundle.pem rsa.der pkcs8.der sealed.der ec.der public.der empty/.netrc > /dev/null",
+        |work| {
+            let rndc = "key \"rndc-key\" {\n\talgorithm hmac-sha256;\n\tsecret \"GU6SnQ1hKmEQpaYzJ3f0Zg==\";\n};\n";
+            let bundle = [&"# certificates\n".repeat(5000), key().as_str()].concat();
+            write(work, &[("rndc.key", rndc), ("bundle.pem", &bundle), ("empty/.netrc", "")]);
+            let make = "set -e; openssl genrsa -out rsa.pem 2048; openssl rsa -in rsa.pem -outform DER -traditional -out rsa.der
+            openssl pkcs8 -topk8 -nocrypt -in rsa.pem -outform DER -out pkcs8.der
+            openssl pkcs8 -topk8 -passout pass:x -in rsa.pem -outform DER -out sealed.der
+            openssl ecparam -name prime256v1 -genkey -noout -outform DER -out ec.der
+            openssl rsa -in rsa.pem -pubout -outform DER -out public.der";
+            outcome_of(support::limited("sh").args(["-c", make]).current_dir(work)).success();
+        },
+    );
+    let built = traced.build("guarded", &["--json"]);
+    for secret in ["rndc.key", "bundle.pem", "rsa.der", "pkcs8.der", "sealed.der", "ec.der"] {
+        assert!(!built.has(secret), "{secret} is packed");
+        assert!(built.said.contains(&format!("/{secret}")), "{secret} is not named: {}", built.said);
+    }
+    assert!(built.has("public.der") && built.has("empty/.netrc"), "{}", built.said);
+}
+
 /// `gpg` signs by its agent, which keeps keys in a form of its own.
 #[test]
 fn the_key_of_gpg_stays_at_home() {

@@ -222,6 +222,24 @@ fn repair_adds_what_was_missing() {
     assert!(String::from_utf8_lossy(&why.stdout).contains("--repair"), "{why}");
 }
 
+/// What somebody wrote into a profile is in the image, and is told of, unless he says that he knows.
+#[test]
+fn secrets_that_a_profile_gives_are_told_of() {
+    let context = TestContext::new();
+    let profile = "workloads:\n  main:\n    run: [/usr/bin/true, --password=hunter2]\nimage:\n  env: {API_KEY: hunter3, COLOUR: red}\n  \
+                   labels: {about: 'https://me:hunter4@example.org'}\n";
+    let outcome = build(&context, profile, &[]).success();
+    for what in ["the variable API_KEY of the profile", "the label about", "argument 1 of the command"] {
+        let told = format!("{what} looks like a secret; everybody who has the image can read it");
+        assert!(outcome.stderr.contains(&told), "{told:?} is not in\n{outcome}");
+    }
+    assert!(!outcome.stderr.contains("COLOUR") && !outcome.stderr.contains("hunter3"), "{outcome}");
+    let lock = fs_err::read_to_string(context.path("out.lock")).unwrap();
+    assert!(lock.contains("hunter2") && lock.contains("hunter3") && lock.contains("hunter4"), "{lock}");
+    let known = build(&context, profile, &["--force", "--allow-secret", "env:API_KEY"]).success();
+    assert!(!known.stderr.contains("API_KEY") && known.stderr.contains("the label about"), "{known}");
+}
+
 /// A secret is not packed, however often it is missed.
 #[test]
 fn repair_ends_where_nothing_new_is_missed() {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 
+use super::choices::Chosen;
 use super::configure::config;
 use super::failure::Failure;
 use super::groups::user_with_groups;
@@ -15,7 +16,7 @@ use super::outputs::Outputs;
 use super::packing::Prepared;
 use super::progress::Progress;
 use super::stoppable::stoppable;
-use crate::files::{self, FileSet, Note, Policy, Rule};
+use crate::files::{self, Configured, FileSet, Note, Policy, Rule, has_secret, is_secret_variable};
 use crate::image::{self, KeptLayers, Output, Reference};
 use crate::manifest::{self, Config, DrawnUp, Given, Layers, Manifest, Packages, Source, Sources};
 use crate::path::JailPath;
@@ -136,8 +137,9 @@ impl Needed {
         let withheld = lead.env.iter().filter(|(name, value)| prepared.chosen.withholds(name, value));
         notes.extend(withheld.map(|(name, _)| Note::Variable { name: name.clone() }));
         notes.extend(unset(trace, lead));
-        notes.sort();
         let config = config(trace, lead, &image, &prepared.chosen)?;
+        notes.extend(configured(&config, &image, &prepared.chosen));
+        notes.sort();
         let packing = manifest::Packing { name: lead.workload.clone(), ..prepared.packing.clone() };
         refuse_gaps(trace, prepared)?;
         let (gaps, left_out, store) = (gaps(trace), left_out(trace), trace.store.clone());
@@ -167,6 +169,20 @@ fn unset(trace: &Trace, lead: &Header) -> impl Iterator<Item = Note> {
         }
     }
     names.into_iter().map(|(path, names)| Note::Unset { path, names })
+}
+
+/// What looks like a secret among what `image` says of the configuration, and in the command: whoever wrote it there wants it there,
+/// and may not know that everybody who has the image can read it.
+fn configured(config: &Config, image: &Image, chosen: &Chosen) -> Vec<Note> {
+    let note = |what, name: &str| Note::Configured { what, name: name.to_owned() };
+    let variables = image.env.iter().filter(|(name, value)| chosen.withholds(name, value));
+    let labels = image.labels.iter().filter(|(name, value)| is_secret_variable(name, value));
+    let arguments =
+        config.entrypoint.iter().chain(&config.cmd).enumerate().filter(|(_, argument)| has_secret(argument));
+    let variables = variables.map(|(name, _)| note(Configured::Variable, name));
+    let labels = labels.map(|(name, _)| note(Configured::Label, name));
+    let arguments = arguments.map(|(place, _)| note(Configured::Argument, &place.to_string()));
+    variables.chain(labels).chain(arguments).collect()
 }
 
 /// An image that is drawn up, and not written yet, with all that is to be told of it.

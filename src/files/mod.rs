@@ -31,10 +31,10 @@ use crate::trace::{Conflict, Trace, is_temporary};
 pub use closure::interpreter;
 use closure::{Lacking, Started};
 pub use gather::REPAIR;
-pub use note::Note;
+pub use note::{Configured, Note};
 pub use policy::{Accounts, Listing, Pattern, PatternError, Policy, Purpose, Rule, Rules, StatOnly, Switch};
 pub use reason::{Reason, Reasons};
-pub use secrets::is_secret_variable;
+pub use secrets::{has_secret, is_secret_variable};
 pub use special::is_minjails;
 
 /// The file set could not be made.

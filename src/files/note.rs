@@ -40,10 +40,22 @@ pub enum Note {
     Secret { path: JailPath, kind: String },
     /// A variable that looks like a secret, so the image does not have it.
     Variable { name: String },
+    /// What somebody wrote into the image's configuration by hand, or into its command, looks like a secret; the image has it.
+    Configured { what: Configured, name: String },
     /// Variables that the image does not have name what the run found.
     Unset { path: JailPath, names: Vec<String> },
     /// A file that was in a directory for temporary files before the run.
     Temporary { path: JailPath },
     /// A listing of a directory where everybody's files come and go showed names that are not packed.
     Names { path: JailPath },
+}
+
+/// What of an image's configuration may be a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Configured {
+    Variable,
+    Label,
+    /// Known by its place in the command, since its text is the secret.
+    Argument,
 }

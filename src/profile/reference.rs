@@ -255,7 +255,12 @@ const FIELDS: &[Field] = &[
     ),
     may("image", "entrypoint", Form::Texts, "The entrypoint; else the first workload's program."),
     may("image", "cmd", Form::Texts, "The arguments; else the first workload's, or none if the entrypoint is given."),
-    may("image", "env", Form::TextMap, "Variables added to the first workload's."),
+    may(
+        "image",
+        "env",
+        Form::TextMap,
+        "Variables added to the first workload's. What looks like a secret is told of, unless `allow-secrets` names it: everybody who has the image can read it.",
+    ),
     may("image", "workdir", Form::Text, "The working directory; else the first workload's."),
     may("image", "user", Form::Text, "The user, `UID[:GID]` or a name; else the first workload's."),
     may("image", "volumes", Form::Texts, "Directories whose content is the container's, not the image's."),
@@ -266,7 +271,7 @@ const FIELDS: &[Field] = &[
         "The signal by which engines stop the program; else that by which the first workload is stopped, if it is a server.",
     ),
     may("image", "ports", Form::Texts, "Ports added to those at which the workloads listened, as `80/tcp`."),
-    may("image", "labels", Form::TextMap, "Labels."),
+    may("image", "labels", Form::TextMap, "Labels. What looks like a secret is told of."),
     may(
         "image",
         "healthcheck",

@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use super::coverage::Estimate;
-use crate::files::Note;
+use crate::files::{Configured, Note};
 use crate::manifest::{Config, Entry, Kind, Manifest};
 use crate::path::{JailPath, escape};
 use crate::trace::Gap;
@@ -411,6 +411,14 @@ fn sentence(note: &Note) -> String {
             format!(
                 "the variable {name} looks like a secret; the image does not have it: give it when you run the image"
             )
+        }
+        Note::Configured { what, name } => {
+            let what = match what {
+                Configured::Variable => format!("the variable {name} of the profile"),
+                Configured::Label => format!("the label {name}"),
+                Configured::Argument => format!("argument {name} of the command"),
+            };
+            format!("{what} looks like a secret; everybody who has the image can read it")
         }
         Note::Unset { path, names } => match names.as_slice() {
             [name] => {
