@@ -242,6 +242,32 @@ fn accounts_that_the_run_has_changed() {
     assert_eq!(mode & 0o777, 0o644, "from before the run");
 }
 
+/// An image does not say whether there is somebody on the machine whom it leaves out; and what is made anew for it may be another one by
+/// the time at which it is built.
+#[test]
+fn what_is_made_anew_is_the_same_on_every_machine() {
+    if !needs_root("files of its own in /etc") {
+        return;
+    }
+    let context = TestContext::new();
+    let system = "root:x:0:0::/root:/bin/sh\ndaemon:x:1:1::/:/bin/false\n";
+    let script = "set -e; mount --bind \"$1\" /etc/passwd; cp /etc/ld.so.cache \"$1.cache\"; mount --bind \"$1.cache\" /etc/ld.so.cache
+         \"$0\" trace -q -t \"$1.trace\" -- cat /etc/passwd; sleep 0.01; cp /etc/ld.so.cache \"$1.new\"; cat \"$1.new\" > /etc/ld.so.cache
+         exec \"$0\" build -q -t \"$1.trace\" -o \"layer:$1.tar\"";
+    let layers = [("none", system.to_owned()), ("one", format!("{system}anna:x:1000:1000::/home/anna:/bin/sh\n"))].map(
+        |(name, accounts)| {
+            let passwd = context.path(name);
+            fs_err::write(&passwd, accounts).expect("the directory is ours");
+            fs_err::set_permissions(&passwd, PermissionsExt::from_mode(0o644)).expect("it is ours");
+            let mut command = context.command("unshare");
+            command.args(["-m", "sh", "-c", script]).arg(support::minjail()).arg(passwd);
+            outcome_of(&mut command).success();
+            fs_err::read(context.path(&format!("{name}.tar"))).expect("it was written")
+        },
+    );
+    assert!(layers[0] == layers[1], "the same bytes");
+}
+
 #[test]
 fn more_files_by_path_glob_and_package() {
     let traced = Traced::new("cat one", |work| {

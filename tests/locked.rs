@@ -45,6 +45,20 @@ fn a_lock_alone_gives_the_same_bytes() {
     assert_eq!(lock("alone.lock"), lock("app.lock"));
 }
 
+/// What a profile says of that is in no trace.
+#[test]
+fn how_an_image_is_run_is_the_lock_s_to_say() {
+    let context = TestContext::new();
+    let profile = "workloads: {once: {run: [/bin/true]}}\nimage: {labels: {role: test}, stop-signal: QUIT}\n";
+    context.lay_out(&[("app.yaml", profile)]);
+    let trace = context.text("app.trace");
+    let (profiled, again) = (format!("oci:{}", context.text("profiled")), format!("oci:{}", context.text("again")));
+    context.outcome(&["build", "-q", "app.yaml", "--keep-trace", &trace, "-o", &profiled]).success();
+    let lock = context.text("profiled.lock");
+    context.outcome(&["build", "-q", "-t", &trace, "--locked", &lock, "-o", &again]).success();
+    assert_eq!(digest(&context, "again"), digest(&context, "profiled"));
+}
+
 #[test]
 fn every_drift_is_told_and_nothing_is_built() {
     let context = TestContext::new();

@@ -22,6 +22,20 @@ fn the_reasons_that_say_most_are_shown() {
     assert!(some.lines().count() < all.lines().count(), "{some}{all}");
 }
 
+/// The image has nothing at the end of the way that would say it.
+#[test]
+fn who_went_by_a_link_to_what_is_absent_is_told() {
+    let context = TestContext::new();
+    context.lay_out(&[("d/other", "other")]);
+    std::os::unix::fs::symlink("d", context.work().join("link")).expect("the directory is ours");
+    let trace = context.text("app.trace");
+    context.outcome(&["trace", "-q", "-t", &trace, "--", "sh", "-c", "test -e link/none; true"]).success();
+    let link = format!("{}/link", text(&context.work()));
+    let why = context.outcome(&["why", &trace, &link]).success().text();
+    assert!(why.contains(" (newfstatat) in workload sh") || why.contains(" (faccessat2) in workload sh"), "{why}");
+    assert!(why.contains(&format!("on the way to {}/d/none", text(&context.work()))), "{why}");
+}
+
 #[test]
 fn what_is_missing_is_explained() {
     let context = TestContext::new();
