@@ -1,7 +1,5 @@
 //! The lock as a promise: the same bytes from it alone, and every drift told; `diff` and `check` besides.
 
-#![expect(clippy::unwrap_used, reason = "these are tests")]
-
 mod support;
 
 use serde_json::Value;
@@ -171,22 +169,23 @@ fn what_no_file_shows_is_told() {
     let listed = open(tar().pax(&[("SCHILY.xattr.system.posix_acl_access", &list)]).end());
     let hidden = tar().file("usr/bin/key", "hidden").end();
     let whiteout = open(tar().file("usr/bin/.wh.key", "").end());
-    let others: [(&str, Vec<Vec<u8>>, Option<(&str, Value)>); 7] = [
-        ("", vec![layer.clone()], None),
-        ("bytes of layer 0 -> others at its end", vec![[&layer[..], &[0; 512]].concat()], None),
-        ("bytes of layer 0 -> others at /", vec![[listed, layer.clone()].concat()], None),
-        ("number of layers 1 -> 2", vec![hidden, [whiteout, layer.clone()].concat()], None),
-        ("number of layers 1 -> 2", vec![layer.clone(), layer.clone()], None),
-        ("created", vec![layer.clone()], Some(("created", "2001-01-01T00:00:00Z".into()))),
-        ("history", vec![layer.clone()], Some(("history", serde_json::json!([{"comment": "by somebody else"}])))),
-    ];
-    for (told, layers, changed) in others {
+    let changed = |key: &str, value: Value| {
         let mut config = config.clone();
+        config[key] = value;
+        config
+    };
+    let others = [
+        ("", vec![layer.clone()], config.clone()),
+        ("bytes of layer 0 -> others at its end", vec![[&layer[..], &[0; 512]].concat()], config.clone()),
+        ("bytes of layer 0 -> others at /", vec![[listed, layer.clone()].concat()], config.clone()),
+        ("number of layers 1 -> 2", vec![hidden, [whiteout, layer.clone()].concat()], config.clone()),
+        ("number of layers 1 -> 2", vec![layer.clone(), layer.clone()], config.clone()),
+        ("created", vec![layer.clone()], changed("created", "2001-01-01T00:00:00Z".into())),
+        ("history", vec![layer.clone()], changed("history", serde_json::json!([{"comment": "by somebody else"}]))),
+    ];
+    for (told, layers, mut config) in others {
         let diff_ids = layers.iter().map(|layer| format!("sha256:{}", sha256(layer)));
         config["rootfs"]["diff_ids"] = diff_ids.collect::<Vec<_>>().into();
-        if let Some((key, value)) = changed {
-            config[key] = value;
-        }
         let parts = docker_of(config.to_string().into_bytes(), &layers, Compression::Plain);
         fs_err::write(context.path("other.tar"), archive_of(&parts)).unwrap();
         let other = format!("docker-archive:{}", context.text("other.tar"));

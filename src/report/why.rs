@@ -180,15 +180,19 @@ fn line_of(depth: usize, line: &str, text: &mut String) {
     writeln!(text, "{:indent$}{line}", "", indent = 2 * depth).expect("writing to a String cannot fail");
 }
 
+/// Before there is a program, it is minjail that does something for it.
+fn named(program: &str) -> &str {
+    if program.is_empty() { "minjail, to start it" } else { program }
+}
+
 /// One reason in words, and the path whose reasons explain it further.
 fn sentence(reason: &Reason) -> (String, Option<&JailPath>) {
     match reason {
         Reason::Touched { workload, program, call } => {
-            let program = if program.is_empty() { "minjail, to start it" } else { &**program };
-            (format!("touched by {program} ({call}) in workload {workload}"), None)
+            (format!("touched by {} ({call}) in workload {workload}", named(program)), None)
         }
         Reason::Repair { workload, program } => {
-            (format!("missed in the jail by {program} in workload {workload}, and added by --repair"), None)
+            (format!("missed in the jail by {} in workload {workload}, and added by --repair", named(program)), None)
         }
         Reason::OnTheWay { to } => (format!("on the way to {to}"), Some(to)),
         Reason::Holds { child } => (format!("holds {child}"), Some(child)),
