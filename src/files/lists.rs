@@ -31,7 +31,8 @@ pub(super) fn tell(
 
 /// True if without its list some would be refused what they may, or may what they are refused.
 fn counts(path: &JailPath, root: &Root) -> Result<bool, RootError> {
-    let (Some(facts), Some(list)) = (root.facts(path)?, root.access_list(path)?) else { return Ok(false) };
+    let Some(facts) = root.facts(path)? else { return Ok(false) };
+    let Some(list) = root.access_list(path)? else { return Ok(false) };
     Ok(!is_open(&facts) || access_list::denies(&list, facts.mode))
 }
 

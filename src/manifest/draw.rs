@@ -358,17 +358,15 @@ impl Drawing<'_> {
         Some(Draft { kind, owner: Owner { mode, ..Owner::of(facts) }, xattrs: Xattrs::None, mtime: *mtime })
     }
 
-    /// The mode that gives nobody more than an access control list does, which no image has.
-    fn mode_without_list(&self, path: &JailPath, kind: &Kind, mode: u32) -> Result<u32, DrawError> {
+    /// The mode that gives nobody more than an access control list does, which no image has. A list counts where its file still has
+    /// that mode: something else may be there by now, or be reached there no more.
+    fn mode_without_list(&self, path: &JailPath, kind: &Kind, mode: u32) -> u32 {
         if matches!(kind, Kind::Symlink { .. } | Kind::HardLink { .. }) || mode & 0o070 == 0 {
-            return Ok(mode);
+            return mode;
         }
-        match self.root.access_list(path) {
-            Ok(list) => Ok(list.map_or(mode, |list| access_list::mode_without(&list, mode))),
-            // Closed to who builds: what the image has of it is what was kept, or its mode alone.
-            Err(error) if error.is_refusal() => Ok(mode),
-            Err(error) => Err(error.into()),
-        }
+        let list = self.root.access_list(path).ok().flatten();
+        let has_mode = || self.root.facts(path).ok().flatten().is_some_and(|now| now.mode == mode);
+        list.filter(|_| has_mode()).map_or(mode, |list| access_list::mode_without(&list, mode))
     }
 
     fn put(&mut self, path: JailPath, draft: Draft, reasons: Reasons) -> Result<(), DrawError> {
@@ -380,7 +378,7 @@ impl Drawing<'_> {
             Xattrs::Root => self.root.xattrs(&path)?,
             Xattrs::Were(xattrs) => xattrs,
         };
-        let mode = self.mode_without_list(&path, &kind, mode)?;
+        let mode = self.mode_without_list(&path, &kind, mode);
         self.entries.push(Entry { path, kind, mode, uid, gid, mtime, xattrs, package, layer: 0, reasons });
         Ok(())
     }

@@ -231,13 +231,17 @@ impl Root {
         Ok(attributes)
     }
 
-    /// The access control list (`acl(5)`) that what is at `path` has beside its mode; `None` if it has none, or nothing is there.
+    /// The access control list (`acl(5)`) that what is at `path`, which is free of links, has beside its mode; `None` if it has none, or
+    /// nothing is there.
     ///
     /// # Errors
     /// What `getxattr(2)` says, but for file systems that have none.
     pub fn access_list(&self, path: &JailPath) -> Result<Option<Vec<u8>>, RootError> {
         let step = "read the access control list of";
-        let Some(node) = self.node_to(path, step)? else { return Ok(None) };
+        let node = match self.open_without_links(path, OFlag::O_PATH) {
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP) => return Ok(None),
+            node => node.map_err(|errno| self.error(step, path, errno))?,
+        };
         match xattr::get_deref(magic(&node), access_list::NAME) {
             Ok(list) => Ok(list),
             Err(error) if has_none(&error) => Ok(None),
