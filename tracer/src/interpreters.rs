@@ -53,6 +53,14 @@ impl Engine<'_> {
         self.interpreters(asking, named)
     }
 
+    /// What is about to be executed lies behind a door of a `/proc` and has no path, as a memfd, or a file that was removed: it names an
+    /// interpreter all the same. What is no such door is a link that somebody has just put there.
+    pub(crate) fn executing_door(&mut self, asking: Asking, place: &Place, walk: &Walk) -> Result<(), TraceError> {
+        let Ok(Some(file)) = image(place, asking.task, walk) else { return Ok(()) };
+        self.programs.insert(asking.process, Program { asking, end: walk.end.clone(), is_read: true });
+        self.interpreters(asking, interpreter(&file))
+    }
+
     /// What is open at `descriptor` is about to be executed; `end` is its path, if it has one.
     pub(crate) fn executing_open(&mut self, asking: Asking, descriptor: i32, end: Vec<u8>) -> Result<(), TraceError> {
         let (is_read, named) = if self.is_mount_served(asking.task, descriptor) {

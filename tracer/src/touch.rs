@@ -247,8 +247,10 @@ impl Engine<'_> {
                 self.known.forget(way.question());
             }
         }
-        if access == Access::Execute || is_nameless_program(used, walk, *stop) {
+        if access == Access::Execute {
             self.executing(asking, place, walk)?;
+        } else if used.access == Access::Execute && used.follow && is_link(&walk.found) && stop.is_none() {
+            self.executing_door(asking, place, walk)?;
         }
         Ok(led)
     }
@@ -400,12 +402,6 @@ fn led(way: Way<'_>, walk: &Walk, is_personal: bool) -> Led {
 fn is_look(access: Access, walk: &Walk, stop: Option<Blocked>) -> bool {
     matches!(stop, Some(Blocked::NoDirectory | Blocked::Elsewhere { .. } | Blocked::Refused))
         || (access == Access::Execute && is_link(&walk.found))
-}
-
-/// True if what is to be executed lies behind a door of `/proc` and has no path, as a memfd, or a file that was removed: it names an
-/// interpreter all the same.
-fn is_nameless_program(used: Use, walk: &Walk, stop: Option<Blocked>) -> bool {
-    used.access == Access::Execute && used.follow && is_link(&walk.found) && stop.is_none()
 }
 
 /// True for what makes a name, or takes it away.
