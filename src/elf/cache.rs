@@ -107,17 +107,7 @@ impl LdCache {
             })
         };
         let table = file.get(table).ok_or(CacheError::Short)?;
-        let mut entries = Vec::new();
-        let mut spent = 0;
-        for bytes in table.chunks_exact(ENTRY) {
-            let entry = entry(bytes)?;
-            spent += entry.soname.len() + entry.path.len();
-            if spent > SHARED * file.len() {
-                return Err(CacheError::String);
-            }
-            entries.push(entry);
-        }
-        Ok(Self { entries })
+        bounded(file, table.chunks_exact(ENTRY).map(entry))
     }
 
     /// The entries, in the file's order.
@@ -204,17 +194,23 @@ fn old_part(file: &[u8]) -> Result<LdCache, CacheError> {
     let count = word(file, 12)? as usize;
     let end = count.checked_mul(12).and_then(|size| size.checked_add(16)).ok_or(CacheError::Short)?;
     let (table, strings) = (file.get(16..end).ok_or(CacheError::Short)?, &file[end..]);
-    let mut entries = Vec::new();
-    let mut spent = 0;
-    for bytes in table.chunks_exact(12) {
+    let entry = |bytes: &[u8]| {
         let (soname, path) = (string(strings, word(bytes, 4)?)?, string(strings, word(bytes, 8)?)?);
-        spent += soname.len() + path.len();
-        if spent > SHARED * file.len() {
-            return Err(CacheError::String);
-        }
-        entries.push(CacheEntry { soname, path, flags: word(bytes, 0)?, os_version: 0, hwcap: 0, subdirectory: None });
-    }
-    Ok(LdCache { entries })
+        Ok(CacheEntry { soname, path, flags: word(bytes, 0)?, os_version: 0, hwcap: 0, subdirectory: None })
+    };
+    bounded(file, table.chunks_exact(12).map(entry))
+}
+
+/// The cache of these entries. Strings share their tails, but not so many that reading takes a larger multiple of the file's size.
+fn bounded(file: &[u8], entries: impl Iterator<Item = Result<CacheEntry, CacheError>>) -> Result<LdCache, CacheError> {
+    const SHARED: usize = 16;
+    let mut spent = 0;
+    let within = entries.map(|entry| {
+        let entry = entry?;
+        spent += entry.soname.len() + entry.path.len();
+        if spent > SHARED * file.len() { Err(CacheError::String) } else { Ok(entry) }
+    });
+    Ok(LdCache { entries: within.collect::<Result<_, _>>()? })
 }
 
 /// The names of `glibc-hwcaps` subdirectories, from the extension; none if there is no extension. Where that is, and what it has, counts
@@ -240,9 +236,6 @@ fn word(bytes: &[u8], at: usize) -> Result<u32, CacheError> {
     let word = at.checked_add(4).and_then(|end| bytes.get(at..end)).ok_or(CacheError::Short)?;
     Ok(u32::from_le_bytes(word.try_into().expect("four bytes")))
 }
-
-/// Strings share their tails, but not so many that reading takes a larger multiple of the file's size.
-const SHARED: usize = 16;
 
 /// Longer than any path that the kernel takes; bounds what a hostile cache can make of overlapping strings.
 const MAX_STRING: usize = 4096;

@@ -35,11 +35,11 @@ pub fn is_minjails(path: &JailPath) -> bool {
     PLACEHOLDERS.iter().any(|(known, _)| *known == bytes)
         || accounts::FILES.iter().any(|(known, _)| *known == bytes)
         || MACHINE_IDS.contains(&bytes)
-        || bytes == LD_CACHE
+        || is_ld_cache(path)
 }
 
 /// True for the loader's cache: images have one that is made anew for their libraries, of whatever the root has by then.
-pub(super) fn is_made_anew(path: &JailPath) -> bool {
+pub(super) fn is_ld_cache(path: &JailPath) -> bool {
     path.as_bytes() == LD_CACHE
 }
 

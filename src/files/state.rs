@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use sha2::{Digest, Sha256};
 
 use super::gather::Touched;
-use super::special::is_made_anew;
+use super::special::is_ld_cache;
 use super::{FilesError, Trouble, Was, What};
 use crate::path::{Facts, FileType, JailPath, escape, hex, unescape};
 use crate::root::{Root, RootError};
@@ -189,7 +189,7 @@ fn conflict(path: &JailPath, first: &Header, second: &Header) -> FilesError {
 /// As it is, if it still is as the run found it; else as it was.
 pub(super) fn state(path: &JailPath, touched: &Touched<'_>, facts: &Facts, root: &Root) -> Result<What, FilesError> {
     let now = root.facts(path)?;
-    if is_made_anew(path) && touched.before.is_none() && now.as_ref().is_some_and(Facts::is_file) {
+    if is_ld_cache(path) && touched.before.is_none() && now.as_ref().is_some_and(Facts::is_file) {
         return Ok(What::AsIs);
     }
     // Whatever has become of it, nobody has read it.

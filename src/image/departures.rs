@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::error::{ImageError, ReadError};
-use super::extra::{self, document};
+use super::extra;
 use super::oci::ImageConfig;
 use super::read::Image;
 use super::stream;
@@ -73,9 +73,8 @@ impl Image {
 
     fn config_departures(&self, config: &ImageConfig, lock: &Manifest) -> Result<Vec<Aspect>, ImageError> {
         let originals = lock.originals.iter().map(|original| original.layer).collect();
-        let wanted = document(lock, self.diff_ids(), &originals).ok_or(ImageError::Epoch(lock.epoch))?;
-        let wanted: ImageConfig = serde_json::from_slice(&wanted).map_err(ImageError::Described)?;
-        let (wanted, found) = (extra::fields(&wanted), extra::fields(config));
+        let wanted = extra::fields(&extra::described_with(lock, self.diff_ids(), &originals)?);
+        let found = extra::fields(config);
         let text =
             |map: &Map<String, Value>, key: &str| map.get(key).map_or_else(|| "none".to_owned(), Value::to_string);
         let differing =

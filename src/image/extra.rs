@@ -37,7 +37,16 @@ pub(super) fn document(manifest: &Manifest, diff_ids: Vec<Digest>, originals: &B
 /// # Errors
 /// The manifest's time has no date, or its [`Extra`] makes what is no configuration of it.
 pub fn described(manifest: &Manifest) -> Result<ImageConfig, ImageError> {
-    let text = document(manifest, Vec::new(), &BTreeSet::new()).ok_or(ImageError::Epoch(manifest.epoch))?;
+    described_with(manifest, Vec::new(), &BTreeSet::new())
+}
+
+/// The same with these layers, of which `originals` are another image's.
+pub(super) fn described_with(
+    manifest: &Manifest,
+    diff_ids: Vec<Digest>,
+    originals: &BTreeSet<u32>,
+) -> Result<ImageConfig, ImageError> {
+    let text = document(manifest, diff_ids, originals).ok_or(ImageError::Epoch(manifest.epoch))?;
     serde_json::from_slice(&text).map_err(ImageError::Described)
 }
 

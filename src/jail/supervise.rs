@@ -273,7 +273,8 @@ pub(super) fn watch() -> Result<SignalFd, Errno> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Senders {
     Any,
-    /// Not the terminal's (`SI_KERNEL`): they go to the whole foreground process group, and so to the program.
+    /// Not the terminal's (`SI_KERNEL`): they go to the whole foreground process group, and so to the program, but for what is
+    /// [for the leader](is_for_leader) of the session.
     Processes,
 }
 

@@ -3,9 +3,9 @@
 //! In: entries with the digests of their contents, and a stream. Out: where the stream is another one, if it is. No content is needed
 //! besides, and nothing is made of what the stream holds.
 
-use std::io::{self, Read};
+use std::io::Read;
 
-use super::{LayerError, tar};
+use super::{LayerError, tar, untar};
 use crate::manifest::{Entry, Hasher, Kind};
 use crate::path::JailPath;
 
@@ -64,18 +64,8 @@ fn has(stream: &mut dyn Read, bytes: &[u8], piece: &mut [u8]) -> Result<bool, La
     Ok(true)
 }
 
-/// How much of `buffer` the stream can fill.
 fn filled(stream: &mut dyn Read, buffer: &mut [u8]) -> Result<usize, LayerError> {
-    let mut count = 0;
-    while count < buffer.len() {
-        match stream.read(&mut buffer[count..]) {
-            Ok(0) => break,
-            Ok(more) => count += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(LayerError::Read(error)),
-        }
-    }
-    Ok(count)
+    untar::filled(stream, buffer).map_err(LayerError::Read)
 }
 
 #[cfg(test)]

@@ -183,16 +183,13 @@ impl<R: Read> Untar<R> {
     fn header(&mut self) -> Result<Option<Header>, UntarError> {
         let mut header = Header::new_old();
         let bytes = header.as_mut_bytes();
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match self.reader.read(&mut bytes[filled..]) {
-                // Some writers leave the two blocks of zeros out.
-                Ok(0) if filled == 0 => return Ok(None),
-                Ok(0) => return Err(UntarError::Damaged("it ends within a header")),
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(UntarError::Read(error)),
-            }
+        let filled = filled(&mut self.reader, bytes).map_err(UntarError::Read)?;
+        if filled == 0 {
+            // Some writers leave the two blocks of zeros out.
+            return Ok(None);
+        }
+        if filled < bytes.len() {
+            return Err(UntarError::Damaged("it ends within a header"));
         }
         self.at += filled as u64;
         if bytes.iter().all(|&byte| byte == 0) {
@@ -294,6 +291,20 @@ impl<R: Read> Untar<R> {
             }
         }
     }
+}
+
+/// How much of `buffer` the reader can fill.
+pub(super) fn filled(reader: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> io::Result<usize> {
+    let mut count = 0;
+    while count < buffer.len() {
+        match reader.read(&mut buffer[count..]) {
+            Ok(0) => break,
+            Ok(more) => count += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(count)
 }
 
 /// What a header says that its member is; `link` gives the text of a link.

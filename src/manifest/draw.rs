@@ -81,7 +81,8 @@ pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
     }
     let Drawing { mut entries, sources, made, unpackaged, .. } = drawing;
     times::follow(&mut entries, &unpackaged);
-    if !matches!(packing.mtime, Times::Fixed | Times::Keep) {
+    // With the epoch 0 they have none anyway.
+    if epoch != 0 && !matches!(packing.mtime, Times::Fixed | Times::Keep) {
         times::undate_fonts(&mut entries, root);
     }
     entries.shrink_to_fit();

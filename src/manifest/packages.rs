@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::model::{Entry, Kind, Manifest};
-use crate::path::JailPath;
+use crate::path::{JailPath, escape};
 use crate::root::dpkg::{self, Diversions, MAX_DATABASE};
 use crate::root::{Root, RootError};
 
@@ -161,7 +161,7 @@ impl Reading<'_> {
         let Some(status) = self.file("/var/lib/dpkg/status")? else { return Ok(()) };
         let diversions = Diversions::read(self.root)?;
         let mut lists = BTreeMap::new();
-        for package in stanzas(&status).filter_map(|stanza| deb(&stanza)) {
+        for package in dpkg::stanzas(&status).filter_map(|stanza| deb(&stanza)) {
             let names = [format!("{}:{}", package.name, package.architecture), package.name.clone()];
             let at = self.add(package);
             for name in names {
@@ -187,7 +187,7 @@ impl Reading<'_> {
                 continue;
             }
             let text = self.content(&path)?;
-            let Some(package) = stanzas(&text).find_map(|stanza| deb(&stanza)) else { continue };
+            let Some(package) = dpkg::stanzas(&text).find_map(|stanza| deb(&stanza)) else { continue };
             let owner = self.add(package);
             let sums = path.parent().expect("it is in a directory").join(&[&name, &b".md5sums"[..]].concat());
             let sums = if self.root.lstat(&sums)?.is_some() { self.content(&sums)? } else { Vec::new() };
@@ -205,10 +205,10 @@ impl Reading<'_> {
     /// `/lib/apk/db/installed`: stanzas of one-letter fields; `F` is a directory, `R` a file in the last one.
     fn apk(&mut self) -> Result<(), RootError> {
         let Some(text) = self.file("/lib/apk/db/installed")? else { return Ok(()) };
-        for stanza in text_stanzas(&text) {
+        for stanza in dpkg::text_stanzas(&text) {
             let fields =
                 || stanza.split(|&byte| byte == b'\n').filter_map(|line| Some((*line.first()?, line.get(2..)?)));
-            let field = |letter| fields().find(|(name, _)| *name == letter).map(|(_, value)| text_of(value));
+            let field = |letter| fields().find(|(name, _)| *name == letter).map(|(_, value)| escape(value));
             let (Some(name), Some(version)) = (field(b'P'), field(b'V')) else { continue };
             let owner = self.add(Package {
                 system: PackageSystem::Apk,
@@ -230,35 +230,7 @@ impl Reading<'_> {
     }
 }
 
-type Stanza = BTreeMap<String, String>;
-
-/// Pieces of a text that are parted by empty lines.
-fn text_stanzas(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let end = rest.windows(2).position(|pair| pair == b"\n\n");
-        let stanza = &rest[..end.unwrap_or(rest.len())];
-        rest = end.map_or(&[], |end| &rest[end + 2..]);
-        Some(stanza)
-    })
-}
-
-/// Fields by name, without the lines that continue one (`deb-control(5)`).
-fn stanzas(text: &[u8]) -> impl Iterator<Item = Stanza> {
-    text_stanzas(text).map(|stanza| {
-        let lines = stanza.split(|&byte| byte == b'\n').filter(|line| !line.starts_with(b" "));
-        let fields = lines.filter_map(|line| {
-            let colon = line.iter().position(|&byte| byte == b':')?;
-            Some((text_of(&line[..colon]), text_of(line[colon + 1..].trim_ascii())))
-        });
-        fields.collect()
-    })
-}
-
-fn deb(stanza: &Stanza) -> Option<Package> {
+fn deb(stanza: &dpkg::Stanza) -> Option<Package> {
     let field = |name: &str| stanza.get(name).cloned();
     // `Status: install ok installed`; distroless images have no status. Of one that is not configured yet, or waits for triggers, the
     // files are there all the same (`dpkg(1)`, "Package states").
@@ -277,8 +249,4 @@ fn deb(stanza: &Stanza) -> Option<Package> {
             .unwrap_or(0)
             .saturating_mul(1024),
     })
-}
-
-fn text_of(bytes: &[u8]) -> String {
-    crate::path::escape(bytes)
 }

@@ -1,10 +1,11 @@
 //! What dpkg notes of the files of packages, as its tools read it.
 //!
-//! In: the texts of `/var/lib/dpkg`. Out: where a listed file stands, and which listed paths are directories.
+//! In: the texts of `/var/lib/dpkg`. Out: their stanzas, where a listed file stands, and which listed paths are directories.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::{Root, RootError};
+use crate::path::escape;
 
 /// Larger than any database of packages, in bytes.
 pub const MAX_DATABASE: u64 = 256 << 20;
@@ -52,17 +53,39 @@ pub fn directories(list: &[u8]) -> HashSet<&[u8]> {
 /// The database is there and cannot be read.
 pub fn is_for(package: &str, architecture: &str, root: &Root) -> Result<bool, RootError> {
     let status = root.read_through_links(b"/var/lib/dpkg/status", MAX_DATABASE)?.unwrap_or_default();
-    let fields = listed(&status).filter_map(|line| line.split_at_checked(line.iter().position(|&byte| byte == b':')?));
-    let mut is_it = false;
-    for (name, value) in fields {
-        let value = value[1..].trim_ascii();
-        match name {
-            b"Package" => is_it = value == package.as_bytes(),
-            b"Architecture" if is_it => return Ok(value == architecture.as_bytes() || value == b"all"),
-            _ => {}
+    let has = |stanza: &Stanza, name: &str, value: &str| stanza.get(name).is_some_and(|found| found == value);
+    Ok(stanzas(&status).any(|stanza| {
+        has(&stanza, "Package", package) && [architecture, "all"].iter().any(|of| has(&stanza, "Architecture", of))
+    }))
+}
+
+/// Fields by name.
+pub type Stanza = BTreeMap<String, String>;
+
+/// Pieces of a text that are parted by empty lines, as of apk's database, too.
+pub fn text_stanzas(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
         }
-    }
-    Ok(false)
+        let end = rest.windows(2).position(|pair| pair == b"\n\n");
+        let stanza = &rest[..end.unwrap_or(rest.len())];
+        rest = end.map_or(&[], |end| &rest[end + 2..]);
+        Some(stanza)
+    })
+}
+
+/// Fields by name, without the lines that continue one (`deb-control(5)`).
+pub fn stanzas(text: &[u8]) -> impl Iterator<Item = Stanza> {
+    text_stanzas(text).map(|stanza| {
+        let lines = stanza.split(|&byte| byte == b'\n').filter(|line| !line.starts_with(b" "));
+        let fields = lines.filter_map(|line| {
+            let colon = line.iter().position(|&byte| byte == b':')?;
+            Some((escape(&line[..colon]), escape(line[colon + 1..].trim_ascii())))
+        });
+        fields.collect()
+    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use aho_corasick::{AhoCorasick, Input, Span, packed};
 
 use super::base64::{decoded, is_base64, is_of_base64};
 use super::tokens::{is_for_npm, is_of_google, is_token};
-use super::urls::{each_behind, passwords};
+use super::urls::{each_behind, passwords, until};
 
 /// What every secret that is known by its content has in its first line: most files have none of it, and are done with.
 static TELLING: LazyLock<Telling> = LazyLock::new(|| {
@@ -120,7 +120,8 @@ fn in_line(content: &[u8], start: usize, end: usize) -> Option<&'static str> {
     (is_for_npm(line) || is_token(line) || is_of_google(value)).then_some("a token")
 }
 
-fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The lines of a text, without the blanks around them.
+pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii)
 }
 
@@ -177,9 +178,8 @@ fn is_key_in_a_string(line: &[u8]) -> bool {
 /// What begins with `-----BEGIN` in base64, as keys do where Kubernetes has them: `client-key-data`, `tls.key`.
 fn each_encoded(line: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     each_behind(line, b"LS0tLS1CRUdJ").filter_map(|rest| {
-        let end = rest.iter().position(|byte| !is_of_base64(*byte)).unwrap_or(rest.len());
         // Nine bytes are twelve letters; what follows is whole bytes again.
-        Some([b"-----BEGI", &decoded(&rest[..end])?[..]].concat())
+        Some([b"-----BEGI", &decoded(until(rest, |byte| !is_of_base64(*byte)))?[..]].concat())
     })
 }
 

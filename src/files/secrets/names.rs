@@ -1,5 +1,6 @@
 //! Secrets that are known by where programs keep them.
 
+use super::content;
 use super::urls::{each_behind, passwords};
 use crate::path::JailPath;
 
@@ -88,8 +89,9 @@ pub(super) fn by_name_and_content(path: &JailPath, content: &[u8]) -> Option<&'s
             ["psk", "password", "wep_key0", "sae_password"].into_iter().any(sets)
         }
         // ipsec.secrets(5): whose it is, a colon, what it is. Debian's own includes others.
-        (_, b"ipsec.secrets") => lines(content).any(|line| line.contains(&b':')),
-        (b"ipsec.d", name) if name.ends_with(b".secrets") => lines(content).any(|line| line.contains(&b':')),
+        (directory, name) if name == b"ipsec.secrets" || directory == b"ipsec.d" && name.ends_with(b".secrets") => {
+            lines(content).any(|line| line.contains(&b':'))
+        }
         (b".m2", b"settings.xml") => {
             let mut values = each_behind(content, b"<password>").chain(each_behind(content, b"<passphrase>"));
             values.any(|value| !value.starts_with(b"<") && !value.starts_with(b"${"))
@@ -103,7 +105,7 @@ pub(super) fn by_name_and_content(path: &JailPath, content: &[u8]) -> Option<&'s
 
 /// The lines that are no comments.
 fn lines(content: &[u8]) -> impl Iterator<Item = &[u8]> {
-    content.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.starts_with(b"#"))
+    content::lines(content).filter(|line| !line.starts_with(b"#"))
 }
 
 /// The settings of a file that has one in each line, with a `=`.

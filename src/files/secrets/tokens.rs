@@ -1,7 +1,7 @@
 //! Tokens, which say by their form whose they are.
 
 use super::base64::{decoded, is_of_base64};
-use super::urls::each_behind;
+use super::urls::{each_behind, until};
 
 /// True of the line of an `.npmrc` by which npm is known to a registry, but for one that names a variable.
 pub(super) fn is_for_npm(line: &[u8]) -> bool {
@@ -96,8 +96,7 @@ fn is_half_of_amazon(line: &[u8]) -> bool {
     let mut keys = values.map(|value| {
         let is_between = |byte: &&u8| byte.is_ascii_whitespace() || b"=:\"'".contains(*byte);
         let start = value.iter().take_while(is_between).count();
-        let key = &value[start..];
-        (start, &key[..key.iter().position(|byte| !is_of_base64(*byte)).unwrap_or(key.len())])
+        (start, until(&value[start..], |byte| !is_of_base64(*byte)))
     });
     keys.any(|(start, key)| {
         let is_known = each_behind(key, b"EXAMPLE").next().is_some();

@@ -40,7 +40,8 @@ fn is_one(text: &[u8]) -> bool {
     !is_place && text.iter().any(|byte| !b"*.xX".contains(byte))
 }
 
-fn until(text: &[u8], is_end: impl Fn(&u8) -> bool) -> &[u8] {
+/// What stands before the first byte that is an end; all, if there is none.
+pub(super) fn until(text: &[u8], is_end: impl Fn(&u8) -> bool) -> &[u8] {
     text.split(is_end).next().unwrap_or_default()
 }
 
