@@ -242,6 +242,32 @@ fn accounts_that_the_run_has_changed() {
     assert_eq!(mode & 0o777, 0o644, "from before the run");
 }
 
+/// Whom the program becomes, or gives something to, it asks for by name: in the image as here.
+#[test]
+fn accounts_that_the_run_becomes() {
+    if !needs_root("a list of accounts of its own") {
+        return;
+    }
+    let context = TestContext::new();
+    let passwd = context.path("passwd");
+    let people = ["anna:x:4321", "bert:x:4322", "carl:x:4323", "dora:x:4324", "eve:x:4325"];
+    let lines = people.map(|person| format!("{person}:4321::/:/bin/sh\n"));
+    fs_err::write(&passwd, format!("root:x:0:0::/root:/bin/sh\n{}", lines.concat())).expect("the directory is ours");
+    fs_err::set_permissions(&passwd, PermissionsExt::from_mode(0o644)).expect("it is ours");
+    // What a number means in another user namespace is nobody of the machine's.
+    let steps = "set -e; setpriv --reuid anna --clear-groups true; touch made; chown bert made; python3 -c 'import os; os.setresuid(-1, 4323, -1)'
+         unshare --user --map-root-user setpriv --reuid dora --clear-groups true || true";
+    let script = "set -e; mount --bind \"$1\" /etc/passwd; \"$0\" trace -q -t \"$2\" -- sh -c \"$4\"
+         exec \"$0\" build -q -t \"$2\" -o \"rootfs:$3\" --accounts used";
+    let mut command = context.command("unshare");
+    command.args(["-m", "sh", "-c", script]).arg(support::minjail());
+    command.args([support::text(&passwd), context.text("app.trace"), context.text("tree")]).arg(steps);
+    outcome_of(&mut command).success();
+    let packed = fs_err::read_to_string(context.path("tree/etc/passwd")).expect("it is packed");
+    let names: Vec<_> = packed.lines().filter_map(|line| line.split(':').next()).collect();
+    assert_eq!(names, ["root", "anna", "bert", "carl"]);
+}
+
 /// An image does not say whether there is somebody on the machine whom it leaves out; and what is made anew for it may be another one by
 /// the time at which it is built.
 #[test]

@@ -222,7 +222,7 @@ impl Users {
             Event::Exit { process } => {
                 self.running.remove(process);
             }
-            Event::Moved { .. } | Event::Gap { .. } => {}
+            Event::Moved { .. } | Event::Account { .. } | Event::Gap { .. } => {}
         }
         if self.looks < MOST_LOOKS {
             self.looks += self.running.len();

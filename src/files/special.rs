@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use minjail_tracer::Account;
+
 use super::accounts::{self, Kept, Names};
 use super::{Accounts, FileSet, FilesError, Note, Policy, What};
 use crate::elf::LdCache;
@@ -226,13 +228,19 @@ fn replace_accounts(
     Ok(())
 }
 
-/// The owners of what is packed, and who the runs ran as.
+/// The owners of what is packed, who the runs ran as, and whom they became or gave something to.
 fn kept(files: &FileSet, trace: &Trace, root: &Root, choice: Accounts) -> Result<Kept, RootError> {
     let mut kept = Kept { choice, ..Kept::default() };
     for run in &trace.runs {
         kept.uids.insert(run.header.uid);
         kept.gids.insert(run.header.gid);
         kept.gids.extend(&run.header.groups);
+        for account in &run.accounts {
+            match account {
+                Account::User(uid) => kept.uids.insert(*uid),
+                Account::Group(gid) => kept.gids.insert(*gid),
+            };
+        }
     }
     for (path, wanted) in &files.wanted {
         let ids = |facts: &Facts| (facts.uid, facts.gid);

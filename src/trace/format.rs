@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use minjail_tracer::Gap;
+use minjail_tracer::{Account, Gap};
 use serde::{Deserialize, Serialize};
 
 use super::model::{Ending, FORMAT, Header, Listening, Program, Run, Touch, Trace};
@@ -23,6 +23,7 @@ pub(super) enum Record {
     Program(Program),
     Touch(Touch),
     Listen(Listening),
+    Account(Account),
     Back {
         path: JailPath,
     },
@@ -130,6 +131,9 @@ fn add(run: &mut Run, record: Record) {
         Record::Listen(listening) => {
             run.listening.insert(listening);
         }
+        Record::Account(account) => {
+            run.accounts.insert(account);
+        }
         Record::Back { path } => {
             run.back.insert(path);
         }
@@ -186,6 +190,9 @@ pub fn write_run(writer: &mut impl Write, run: &Run) -> std::io::Result<()> {
     for &listening in &run.listening {
         write(&Record::Listen(listening))?;
     }
+    for &account in &run.accounts {
+        write(&Record::Account(account))?;
+    }
     for path in &run.back {
         write(&Record::Back { path: path.clone() })?;
     }
@@ -212,6 +219,7 @@ mod tests {
         let mut run = Run::new(Header::new(workload, JailPath::literal(b"/bin/true")));
         let odd = JailPath::parse(b"/odd\xff\n\xc3\xa4").unwrap();
         run.touches.push(Touch::new(1, "openat", Access::Read, odd, Found::Missing));
+        run.accounts = [Account::User(1000), Account::Group(27)].into();
         run.gaps.insert(Gap::IoUring, BTreeMap::from([(1, 2)]));
         run.ending = Some(Ending::Exited(3));
         run
@@ -294,7 +302,7 @@ mod tests {
         let path = write(directory.path(), &[run("a")]);
         let file = path.join(RECORDS);
         let text = fs_err::read_to_string(&file).unwrap();
-        let uncounted = text.replace(r#","records":5"#, "");
+        let uncounted = text.replace(r#","records":7"#, "");
         assert_ne!(uncounted, text);
         fs_err::write(&file, uncounted).unwrap();
         assert_eq!(Trace::read(&[path]).unwrap().runs, [run("a")]);

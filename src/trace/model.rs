@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use minjail_tracer::{Access, Gap, Outcome, Protocol, sets_times};
+use minjail_tracer::{Access, Account, Gap, Outcome, Protocol, sets_times};
 use serde::{Deserialize, Serialize};
 
 use crate::path::{Facts, FileType, JailPath};
@@ -29,6 +29,8 @@ pub struct Run {
     /// In the order in which it happened.
     pub touches: Vec<Touch>,
     pub listening: BTreeSet<Listening>,
+    /// As whom the program ran on its way, and to whom it gave something, or tried to.
+    pub accounts: BTreeSet<Account>,
     /// Directories that were renamed, or had others put in their place, and are where they were when it ended.
     pub back: BTreeSet<JailPath>,
     /// How often each gap was met, by the program that met it ([`Program::id`]).
@@ -287,6 +289,7 @@ impl Run {
             programs: Vec::new(),
             touches: Vec::new(),
             listening: BTreeSet::new(),
+            accounts: BTreeSet::new(),
             back: BTreeSet::new(),
             gaps: BTreeMap::new(),
             ending: None,

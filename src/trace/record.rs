@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use minjail_tracer::{Access, Event, Found as TracerFound, Gap, Mirrors, Protocol, Searched, Touch as TracerTouch};
+use minjail_tracer::{
+    Access, Account, Event, Found as TracerFound, Gap, Mirrors, Protocol, Searched, Touch as TracerTouch,
+};
 use nix::libc::X_OK;
 
 use super::closed::Closed;
@@ -24,7 +26,7 @@ use super::fresh::Fresh;
 use super::kernels::Origins;
 use super::model::{Ending, Found, Header, Link, Listening, Program, Touch};
 use super::names::Names;
-use super::rights::{Question, Refusals, lets_everybody};
+use super::rights::{Question, Refusals, is_in_our_user_namespace, lets_everybody};
 use super::store::Store;
 use super::write::stage;
 use crate::path::{Facts, JailPath, escape};
@@ -42,6 +44,7 @@ pub struct Recorder {
     /// How many there are so far.
     written: u64,
     listening: BTreeSet<Listening>,
+    accounts: BTreeSet<Account>,
     /// Where a server listened when it was ready.
     lasting: BTreeSet<Listening>,
     /// Directories that a rename may have taken away, with the device and inode that they had.
@@ -187,6 +190,7 @@ impl Recorder {
             records: BufWriter::new(records),
             written: 0,
             listening: BTreeSet::new(),
+            accounts: BTreeSet::new(),
             lasting: BTreeSet::new(),
             renamed: BTreeMap::new(),
             top: top.to_path_buf(),
@@ -264,6 +268,9 @@ impl Recorder {
         for listening in std::mem::take(&mut self.listening) {
             self.write(&Record::Listen(listening))?;
         }
+        for account in std::mem::take(&mut self.accounts) {
+            self.write(&Record::Account(account))?;
+        }
         self.write(&Record::End { ending, gaps: self.tally.gaps.clone(), records: Some(self.written + 1) })?;
         let failed = |source| RecordError::Temporary { path: self.place.clone(), source };
         let mut records = self.records.into_inner().map_err(|error| failed(error.into_error()))?;
@@ -308,6 +315,13 @@ impl Recorder {
             Event::Listen { is_lasting: false, .. } => Ok(()),
             Event::Listen { port, protocol, .. } => {
                 self.listening.insert(Listening { port: *port, protocol: *protocol });
+                Ok(())
+            }
+            Event::Account { task, account } => {
+                // In another namespace the numbers stand for others.
+                if !self.accounts.contains(account) && is_in_our_user_namespace(*task) {
+                    self.accounts.insert(*account);
+                }
                 Ok(())
             }
             Event::Gap { process, gap } => self.gap(*process, *gap),

@@ -232,7 +232,7 @@ fn overrides_all(task: i32) -> bool {
 
 /// By the texts of the links, which name it (`namespaces(7)`): looked at behind them it costs twice as much. What is not to be seen is not
 /// ours.
-fn is_in_our_user_namespace(task: i32) -> bool {
+pub(super) fn is_in_our_user_namespace(task: i32) -> bool {
     let [own, other] =
         ["self".to_owned(), task.to_string()].map(|who| fs_err::read_link(format!("/proc/{who}/ns/user")).ok());
     own.is_some() && own == other

@@ -45,7 +45,7 @@ impl Teller {
             }
             Event::Listen { port, protocol, .. } => vec![Word::Listening { port: *port, protocol: *protocol }],
             Event::Touch(touch) => self.touch(touch),
-            Event::Exit { .. } | Event::Moved { .. } | Event::Gap { .. } => Vec::new(),
+            Event::Exit { .. } | Event::Moved { .. } | Event::Account { .. } | Event::Gap { .. } => Vec::new(),
         }
     }
 

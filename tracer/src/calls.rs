@@ -96,6 +96,26 @@ impl Call {
         matches!(self.kind, Kind::Exec { .. })
     }
 
+    /// The arguments that are users, and those that are groups, of whom the call makes its task, or makes something theirs.
+    pub(crate) fn ids(&self) -> (&'static [usize], &'static [usize]) {
+        match self.name.strip_suffix("32").unwrap_or(self.name) {
+            "setuid" | "setfsuid" => (&[0], &[]),
+            "setgid" | "setfsgid" => (&[], &[0]),
+            "setreuid" => (&[0, 1], &[]),
+            "setregid" => (&[], &[0, 1]),
+            "setresuid" => (&[0, 1, 2], &[]),
+            "setresgid" => (&[], &[0, 1, 2]),
+            "chown" | "lchown" | "fchown" => (&[1], &[2]),
+            "fchownat" => (&[2], &[3]),
+            _ => (&[], &[]),
+        }
+    }
+
+    /// True if these are numbers of 16 bits, as those of i386's first calls are (`kernel/uid16.c`).
+    pub(crate) fn has_short_ids(&self, abi: Abi) -> bool {
+        abi == Abi::I386 && !self.name.ends_with("32") && self.name != "fchownat"
+    }
+
     /// True if the call returns a descriptor of what its path, or its handle, leads to.
     pub(crate) fn opens(&self) -> bool {
         matches!(self.kind, Kind::Open { .. } | Kind::OpenHow | Kind::OpenByHandle) || self.name == "creat"
@@ -123,6 +143,8 @@ pub(crate) enum Kind {
     Fchdir,
     /// Changes attributes of what is open at a descriptor.
     Attributes,
+    /// Changes as whom the task runs.
+    Identity,
     /// A socket address in memory, its length in the next argument.
     Address {
         address: usize,
@@ -375,6 +397,24 @@ pub(crate) static CALLS: &[Call] = &[
     call("sendmmsg", [307, 345, 269], Kind::Messages),
     call("socketcall", [NONE, 102, NONE], Kind::Socketcall),
     call("listen", [50, 363, 201], Kind::Listen),
+
+    // Becoming somebody: no path, but a name that the image is to know.
+    call("setuid", [105, 23, 146], Kind::Identity),
+    call("setuid32", [NONE, 213, NONE], Kind::Identity),
+    call("setgid", [106, 46, 144], Kind::Identity),
+    call("setgid32", [NONE, 214, NONE], Kind::Identity),
+    call("setreuid", [113, 70, 145], Kind::Identity),
+    call("setreuid32", [NONE, 203, NONE], Kind::Identity),
+    call("setregid", [114, 71, 143], Kind::Identity),
+    call("setregid32", [NONE, 204, NONE], Kind::Identity),
+    call("setresuid", [117, 164, 147], Kind::Identity),
+    call("setresuid32", [NONE, 208, NONE], Kind::Identity),
+    call("setresgid", [119, 170, 149], Kind::Identity),
+    call("setresgid32", [NONE, 210, NONE], Kind::Identity),
+    call("setfsuid", [122, 138, 151], Kind::Identity),
+    call("setfsuid32", [NONE, 215, NONE], Kind::Identity),
+    call("setfsgid", [123, 139, 152], Kind::Identity),
+    call("setfsgid32", [NONE, 216, NONE], Kind::Identity),
 
     // What would make the trace blind.
     call("clone", [56, 120, 220], Kind::Clone),

@@ -2,7 +2,7 @@
 
 use crate::bpf;
 use crate::calls::{Abi, At, Call, Kind, Links, Purpose};
-use crate::event::{Access, Gap};
+use crate::event::{Access, Account, Gap};
 use crate::filter::{BPF_LINK_CREATE, BPF_OBJ_PIN, CLONE_NEWNS, CLONE_UNTRACED, FSCONFIG_SET_STRING};
 use crate::memory::Unread;
 
@@ -25,6 +25,8 @@ pub(crate) enum Asked {
     Inline { path: Vec<u8>, access: Access, follow: bool },
     /// What is open at a descriptor.
     Descriptor { descriptor: i32, access: Access },
+    /// A user or a group whom the task becomes, or gives something to.
+    Account(Account),
     /// A socket that takes connections.
     Listen { descriptor: i32 },
     /// A socket that is bound to an internet port.
@@ -124,6 +126,9 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
                     Links::FollowIf { flags, bit } => arguments[flags] & bit != 0,
                 };
                 ask(at(path.at, arguments, path.access, follow));
+                if path.access == Access::Attributes {
+                    accounts(entry, ask);
+                }
             }
             if entry.call.name.starts_with("open_tree") && arguments[2] & OPEN_TREE_CLONE != 0 {
                 ask(Asked::DetachedMount);
@@ -153,7 +158,11 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
         }
         Kind::Listing => ask(Asked::Descriptor { descriptor: descriptor(arguments[0]), access: Access::List }),
         Kind::Fchdir => ask(Asked::Descriptor { descriptor: descriptor(arguments[0]), access: Access::Enter }),
-        Kind::Attributes => ask(Asked::Descriptor { descriptor: descriptor(arguments[0]), access: Access::Attributes }),
+        Kind::Attributes => {
+            ask(Asked::Descriptor { descriptor: descriptor(arguments[0]), access: Access::Attributes });
+            accounts(entry, ask);
+        }
+        Kind::Identity => accounts(entry, ask),
         Kind::Address { address: index, purpose } => {
             let address = (arguments[*index], arguments[*index + 1]);
             socket_address(descriptor(arguments[0]), address, *purpose, memory, ask)?;
@@ -252,6 +261,16 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
         }
     }
     Ok(())
+}
+
+/// The users and groups that a call names; -1 is nobody (`setreuid(2)`, `chown(2)`).
+fn accounts(entry: &Entry, ask: &mut dyn FnMut(Asked)) {
+    let nobody = if entry.call.has_short_ids(entry.abi) { u32::from(u16::MAX) } else { u32::MAX };
+    let (users, groups) = entry.call.ids();
+    let id = |&index: &usize| Some(entry.arguments[index] as u32 & nobody).filter(|&id| id != nobody);
+    for account in users.iter().filter_map(id).map(Account::User).chain(groups.iter().filter_map(id).map(Account::Group)) {
+        ask(Asked::Account(account));
+    }
 }
 
 /// The `struct open_how` of `openat2(2)`: flags, mode and `RESOLVE_*` flags, a word each.
@@ -602,6 +621,25 @@ mod tests {
         assert_eq!(init(0x8, libc::O_RDONLY), REFUSED);
         // FAN_REPORT_DFID_NAME: handles and names.
         assert_eq!(init(0xc00, libc::O_RDWR), []);
+    }
+
+    #[test]
+    fn users_and_groups_whom_a_call_names() {
+        use Account::{Group, User};
+        let named = |call: &str, abi, arguments: [u64; 6]| -> Vec<Account> {
+            let asked = ask(call, abi, arguments, b"/x\0");
+            asked.iter().filter_map(|asked| if let Asked::Account(account) = asked { Some(*account) } else { None }).collect()
+        };
+        let nobody = u64::from(u32::MAX);
+        assert_eq!(named("setuid", Abi::X86_64, [1000, 7, 7, 7, 7, 7]), [User(1000)]);
+        assert_eq!(named("setresuid", Abi::X86_64, [nobody, 1000, u64::MAX, 7, 7, 7]), [User(1000)]);
+        assert_eq!(named("setregid", Abi::Aarch64, [1000, 27, 7, 7, 7, 7]), [Group(1000), Group(27)]);
+        assert_eq!(named("setuid", Abi::I386, [0xffff, 7, 7, 7, 7, 7]), []);
+        assert_eq!(named("setuid32", Abi::I386, [0xffff, 7, 7, 7, 7, 7]), [User(0xffff)]);
+        assert_eq!(named("chown", Abi::I386, [0x1000, 1000, 0xffff, 7, 7, 7]), [User(1000)]);
+        assert_eq!(named("fchown", Abi::X86_64, [3, nobody, 27, 7, 7, 7]), [Group(27)]);
+        assert_eq!(named("fchownat", Abi::X86_64, [3, 0x1000, 1000, 27, 0, 7]), [User(1000), Group(27)]);
+        assert_eq!(named("chmod", Abi::X86_64, [0x1000, 0o600, 27, 7, 7, 7]), []);
     }
 
     #[test]

@@ -27,8 +27,19 @@ pub enum Event<'a> {
     /// time: the kernel has chosen it, or the program has, to ask a server from there. Of datagrams that shows later, so they are told of
     /// twice: at once, as if it did not last, and when the process ends, if it does.
     Listen { process: i32, port: u16, protocol: Protocol, is_lasting: bool },
+    /// `task` is about to run as `account` (`setuid(2)` and its kin), or to make something theirs (`chown(2)`), whether or not it may: a
+    /// number as it names it, in its own user namespace.
+    Account { task: i32, account: Account },
     /// Something that the trace cannot see.
     Gap { process: i32, gap: Gap },
+}
+
+/// Somebody whom a program knows by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Account {
+    User(u32),
+    Group(u32),
 }
 
 /// A path on its way into the kernel.

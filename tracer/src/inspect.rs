@@ -12,7 +12,7 @@ use crate::calls::{Abi, YOUNGEST};
 use crate::changed::Changing;
 use crate::decode::{self, Asked, Entry, From};
 use crate::engine::{Engine, Verdict};
-use crate::event::{Access, Gap};
+use crate::event::{Access, Event, Gap};
 use crate::filter::{MARK, X32_BIT};
 use crate::known::Change;
 use crate::memory::{self, Unread};
@@ -176,6 +176,7 @@ impl Engine<'_> {
                 self.touch(asking, Use { from: From::WorkingDirectory, access, follow, verify: false })?;
             }
             Asked::Descriptor { descriptor, access } => self.descriptor(asking, descriptor, access)?,
+            Asked::Account(account) => self.tell(Event::Account { task, account })?,
             Asked::Listen { descriptor } => self.listening(asking, descriptor, libc::SOCK_STREAM)?,
             Asked::BindPort { descriptor, port } => self.bound(asking, descriptor, port)?,
             Asked::ConnectPort { descriptor, port } => self.connected(asking, descriptor, port),

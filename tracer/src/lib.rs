@@ -74,7 +74,7 @@ mod walk;
 
 pub use calls::sets_times;
 pub use engine::{Options, Outcome, Sink, trace};
-pub use event::{Access, Event, Found, Gap, Link, Protocol, Searched, Touch, Walk};
+pub use event::{Access, Account, Event, Found, Gap, Link, Protocol, Searched, Touch, Walk};
 pub use limits::{fail_beyond as fail_beyond_limits, lift as lift_limits, restore as restore_limits};
 pub use mirrors::Mirrors;
 pub use mounts::unescape as unescape_mount;

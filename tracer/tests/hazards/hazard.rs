@@ -214,7 +214,7 @@ impl Hazard {
             }
             Event::Gap { gap, .. } => *seen.gaps.entry(gap).or_default() += 1,
             Event::Moved { has, .. } => *seen.moved.entry(has).or_default() += 1,
-            Event::Listen { .. } => {}
+            Event::Listen { .. } | Event::Account { .. } => {}
         }
     }
 
