@@ -337,6 +337,49 @@ fn packages_of_apk_and_of_distroless_images() {
     assert_eq!(entry(&drawn, "/etc/zone").package.as_deref(), Some("deb:tzdata=2024b"));
 }
 
+/// Whoever has the lock, and the packages, can see that the files are what they brought.
+#[test]
+fn what_a_package_has_not_brought_is_none_of_its() {
+    const SUM: &str = "900150983cd24fb0d6963f7d28e17f72";
+    let mut ground = Ground::new();
+    symlink("usr/bin", ground.at("bin")).unwrap();
+    ground.file(
+        "var/lib/dpkg/status",
+        &format!(
+            "Package: tool\nStatus: install ok installed\nVersion: 1\nConffiles:\n /etc/same {SUM}\n /etc/other {SUM}\n"
+        ),
+    );
+    let listed = ["/bin/same", "/bin/other", "/bin/was", "/bin/unknown", "/bin/hollow", "/etc/same", "/etc/other"];
+    let list = ground.at("var/lib/dpkg/info/tool.list");
+    ground.file("var/lib/dpkg/info/tool.list", &listed.map(|path| format!("{path}\n")).concat());
+    ground.file(
+        "var/lib/dpkg/info/tool.md5sums",
+        &["same", "other", "was", "hollow"].map(|name| format!("{SUM}  bin/{name}\n")).concat(),
+    );
+    // Everything was installed long ago, and looks younger by now.
+    fs_err::File::options().write(true).open(list).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    for path in listed {
+        let path = path.replace("/bin/", "/usr/bin/");
+        ground.file(&path[1..], if path.ends_with("/same") { "abc" } else { "abd" });
+        ground.want(&path, if path.ends_with("hollow") { What::Hollow } else { What::AsIs });
+    }
+    let stored = "a52d159f262b2c6ddb724a61840befc36eb30c88877a4030b65cbe86298449c9";
+    fs_err::write(ground.directory.path().join("store").join(stored), "abd").unwrap();
+    ground.want("/usr/bin/was", was(stored));
+    let drawn = ground.draw().unwrap();
+    let package = |path| entry(&drawn, path).package.as_deref();
+    for path in ["/usr/bin/same", "/usr/bin/unknown", "/usr/bin/hollow", "/etc/same"] {
+        assert_eq!(package(path), Some("deb:tool=1"), "{path}");
+    }
+    let changed: BTreeSet<JailPath> = ["/usr/bin/other", "/usr/bin/was", "/etc/other"].map(jail).into();
+    assert!(changed.iter().all(|path| entry(&drawn, &path.to_string()).package.is_none()));
+    assert_eq!(drawn.changed, changed);
+    // Nor has it the time of a packaged file.
+    assert_eq!(entry(&drawn, "/usr/bin/was").mtime, entry(&drawn, "/usr/bin/same").mtime);
+    let packages = Packages::read(&ground.root()).unwrap();
+    assert_eq!(changed.iter().filter(|path| packages.is_configuration(path)).count(), 1);
+}
+
 /// On a Debian machine, `dpkg -S` says the same.
 #[test]
 fn packages_of_this_machine() {

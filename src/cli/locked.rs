@@ -134,7 +134,7 @@ fn redraw(
     let packing = manifest::Packing { name: lock.packing.name.clone(), ..prepared.packing.clone() };
     let config = lock.config.clone();
     let given = Given { files, root: &root, store: &store, packages: &packages, epoch: lock.epoch, packing, config };
-    let DrawnUp { mut manifest, sources } = manifest::draw_up(given)?;
+    let DrawnUp { mut manifest, sources, .. } = manifest::draw_up(given)?;
     if let Some(original) = original {
         original.adopt(&mut manifest)?;
     }

@@ -65,7 +65,7 @@ impl<'a> Broken<'a> {
         let Manifest { epoch, packing, config, .. } = self.manifest.clone();
         let store = std::collections::BTreeMap::new();
         let given = Given { files, root: host, store: &store, packages: &packages, epoch, packing, config };
-        let DrawnUp { manifest: more, sources } = manifest::draw_up(given)?;
+        let DrawnUp { manifest: more, sources, .. } = manifest::draw_up(given)?;
         let (manifest, sources) = joined(&self.manifest, &more, &sources, host);
         Ok(Draft { notes, ..Draft::new(manifest, sources, Root::open(self.tree)?, packages) })
     }

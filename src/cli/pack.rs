@@ -148,16 +148,24 @@ impl Needed {
 
     /// Looks at it.
     pub(super) fn draw(self, prepared: &Prepared) -> Result<Draft, Failure> {
-        let Self { files, root, store, config, packing, notes, gaps, left_out } = self;
+        let Self { files, root, store, config, packing, mut notes, gaps, left_out } = self;
         let packages = Packages::read(&root)?;
         let (store, epoch) = (&store, prepared.epoch);
         let given = Given { files, root: &root, store, packages: &packages, epoch, packing, config };
-        let DrawnUp { mut manifest, sources } = manifest::draw_up(given)?;
+        let DrawnUp { mut manifest, sources, changed } = manifest::draw_up(given)?;
+        notes.extend(changed.into_iter().filter_map(|path| departed(path, &packages)));
+        notes.sort();
         if prepared.packing.layers == Layers::Packages {
             manifest.layer_by_packages();
         }
         Ok(Draft { notes, gaps, left_out, ..Draft::new(manifest, sources, root, packages) })
     }
+}
+
+/// A file that is not what its package brought. Configuration is for changing.
+fn departed(path: JailPath, packages: &Packages) -> Option<Note> {
+    let package = packages.owner(&path).filter(|_| !packages.is_configuration(&path))?.to_string();
+    Some(Note::Departed { path, package })
 }
 
 /// Variables that the image does not get, though they name what a run found.

@@ -162,7 +162,7 @@ pub(super) fn draw_directory(
 /// Draws up a manifest and reads every content that it lists, as it must be to be compared.
 fn draw_and_read(given: Given<'_>) -> Result<Manifest, Failure> {
     let root = given.root;
-    let DrawnUp { manifest, sources } = manifest::draw_up(given)?;
+    let DrawnUp { manifest, sources, .. } = manifest::draw_up(given)?;
     seal(&Tree { manifest: &manifest, sources: &sources, root }, false)?;
     Ok(manifest)
 }

@@ -26,6 +26,8 @@ pub enum Note {
     Refused { path: JailPath },
     /// It has an access control list, which the image has not, and its mode does not let everybody use it.
     AccessList { path: JailPath },
+    /// It is none of the package's that has it in its list, since that brought another content.
+    Departed { path: JailPath, package: String },
     /// Accounts of people, or password hashes, were left out of the file.
     Accounts { path: JailPath, left_out: usize },
     /// The run used it, and the user left it out.

@@ -8,7 +8,7 @@ use nix::sys::stat::{major, minor};
 
 use super::digest::{Digest, Seal};
 use super::model::{Config, Entry, Kind, Manifest, Seen, Source, Sources};
-use super::packages::Packages;
+use super::packages::{Package, Packages};
 use super::packing::{Made, Packing, Times};
 use super::times;
 use crate::files::{FileSet, OMITTED, Reason, Reasons, Wanted, Was, What};
@@ -35,6 +35,20 @@ pub struct DrawnUp {
     /// Its contents are not sealed yet, but for those that the trace has kept.
     pub manifest: Manifest,
     pub sources: Sources,
+    /// Files whose package brought another content.
+    pub changed: BTreeSet<JailPath>,
+}
+
+/// Which package a file is from, if it still is what that brought.
+struct Origins<'a> {
+    packages: &'a Packages,
+    changed: BTreeSet<JailPath>,
+}
+
+impl Origins<'_> {
+    fn package(&self, path: &JailPath) -> Option<&Package> {
+        self.packages.owner(path).filter(|_| !self.changed.contains(path))
+    }
 }
 
 /// The manifest cannot be drawn up.
@@ -58,14 +72,15 @@ pub enum DrawError {
 /// Something wanted is not there, or cannot be looked at; a wanted path is below what is no directory.
 pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
     let Given { files, root, store, packages, epoch, packing, config } = given;
+    let origins = Origins { packages, changed: packages.changed(&files, store, root)? };
     let timed = match packing.mtime {
-        Times::Packaged => timed(&files, packages, root)?,
+        Times::Packaged => timed(&files, &origins, root)?,
         Times::Fixed | Times::Clamp | Times::Files | Times::Keep => BTreeSet::new(),
     };
     let mut drawing = Drawing {
         root,
         store,
-        packages,
+        origins,
         epoch,
         times: packing.mtime,
         timed,
@@ -79,7 +94,7 @@ pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
     for (path, wanted) in files.wanted {
         drawing.add(path, wanted)?;
     }
-    let Drawing { mut entries, sources, made, unpackaged, .. } = drawing;
+    let Drawing { mut entries, sources, made, unpackaged, origins, .. } = drawing;
     times::follow(&mut entries, &unpackaged);
     // With the epoch 0 they have none anyway.
     if epoch != 0 && !matches!(packing.mtime, Times::Fixed | Times::Keep) {
@@ -88,7 +103,7 @@ pub fn draw_up(given: Given<'_>) -> Result<DrawnUp, DrawError> {
     entries.shrink_to_fit();
     check_parents(&entries)?;
     let manifest = Manifest { epoch, packing, made, ..Manifest::new(config, entries) };
-    Ok(DrawnUp { manifest, sources })
+    Ok(DrawnUp { manifest, sources, changed: origins.changed })
 }
 
 fn was_only_listed(reasons: &Reasons) -> bool {
@@ -96,10 +111,10 @@ fn was_only_listed(reasons: &Reasons) -> bool {
 }
 
 /// The files that keep their time though no package brought them.
-fn timed(files: &FileSet, packages: &Packages, root: &Root) -> Result<BTreeSet<JailPath>, RootError> {
+fn timed(files: &FileSet, origins: &Origins<'_>, root: &Root) -> Result<BTreeSet<JailPath>, RootError> {
     let paths = files.wanted.keys();
     let mut timed = times::compiled(paths.clone(), root)?;
-    timed.extend(times::mirrors(paths, |path| packages.owner(path).is_some(), root)?);
+    timed.extend(times::mirrors(paths, |path| origins.package(path).is_some(), root)?);
     Ok(timed)
 }
 
@@ -117,7 +132,7 @@ fn check_parents(entries: &[Entry]) -> Result<(), DrawError> {
 struct Drawing<'a> {
     root: &'a Root,
     store: &'a BTreeMap<String, PathBuf>,
-    packages: &'a Packages,
+    origins: Origins<'a>,
     epoch: i64,
     times: Times,
     /// Files whose time others go by, though no package brought them.
@@ -329,7 +344,7 @@ impl Drawing<'_> {
     }
 
     fn keeps_time(&self, path: &JailPath) -> bool {
-        self.packages.owner(path).is_some() || self.timed.contains(path)
+        self.origins.package(path).is_some() || self.timed.contains(path)
     }
 
     /// The time of what is not minjail's own.
@@ -372,7 +387,7 @@ impl Drawing<'_> {
 
     fn put(&mut self, path: JailPath, draft: Draft, reasons: Reasons) -> Result<(), DrawError> {
         let Draft { kind, owner: Owner { mode, uid, gid }, xattrs, mtime } = draft;
-        let package = if kind == Kind::Directory { None } else { self.packages.owner(&path) };
+        let package = if kind == Kind::Directory { None } else { self.origins.package(&path) };
         let package = package.map(ToString::to_string);
         let xattrs = match xattrs {
             Xattrs::None => BTreeMap::new(),

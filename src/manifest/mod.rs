@@ -14,6 +14,7 @@ mod origin;
 mod packages;
 mod packing;
 mod redraw;
+mod sums;
 mod times;
 mod weigh;
 

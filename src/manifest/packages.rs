@@ -9,7 +9,7 @@ use std::fmt;
 
 use super::model::{Entry, Kind, Manifest};
 use crate::path::{JailPath, escape};
-use crate::root::dpkg::{self, Diversions, MAX_DATABASE};
+use crate::root::dpkg::{self, Diversions, MAX_DATABASE, Sum};
 use crate::root::{Root, RootError};
 
 /// An installed package.
@@ -46,7 +46,17 @@ impl fmt::Display for Package {
 pub struct Packages {
     packages: Vec<Package>,
     owners: BTreeMap<JailPath, usize>,
+    /// The list of a package's files, by the package.
+    lists: BTreeMap<usize, JailPath>,
+    /// Configuration files as they came.
+    configuration: BTreeMap<JailPath, (usize, Sum)>,
+    aliases: Aliases,
+    diversions: Diversions,
 }
+
+/// Where links in the root directory lead: packages list `/bin/sh` where `/bin` is a link to `usr/bin`.
+#[derive(Debug, Clone, Default)]
+struct Aliases(BTreeMap<Vec<u8>, JailPath>);
 
 /// How much of the distribution's packages an image has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,7 +75,8 @@ impl Packages {
     /// # Errors
     /// A database is there and cannot be read.
     pub fn read(root: &Root) -> Result<Self, RootError> {
-        let mut reading = Reading { root, aliases: aliases(root)?, packages: Packages::default() };
+        let packages = Packages { aliases: Aliases::read(root)?, ..Packages::default() };
+        let mut reading = Reading { root, packages };
         reading.dpkg()?;
         reading.distroless()?;
         reading.apk()?;
@@ -74,7 +85,41 @@ impl Packages {
 
     /// The package that `path`, which leads through no links, is from; none of what packages list as a directory.
     pub fn owner(&self, path: &JailPath) -> Option<&Package> {
-        self.owners.get(path).map(|&at| &self.packages[at])
+        self.owner_index(path).map(|at| &self.packages[at])
+    }
+
+    pub(super) fn owner_index(&self, path: &JailPath) -> Option<usize> {
+        self.owners.get(path).copied()
+    }
+
+    /// The list of the files of the package with this index, which is written when they are unpacked.
+    pub(super) fn list(&self, package: usize) -> Option<&JailPath> {
+        self.lists.get(&package)
+    }
+
+    /// True for a file that its package brought for the administrator to change (`Conffiles`, `deb-conffiles(5)`).
+    pub fn is_configuration(&self, path: &JailPath) -> bool {
+        self.configuration.contains_key(path)
+    }
+
+    /// What the package with this index says of the contents of its files.
+    pub(super) fn sums(&self, package: usize, root: &Root) -> Result<BTreeMap<JailPath, Sum>, RootError> {
+        let configuration = self.configuration.iter().filter(|(_, (owner, _))| *owner == package);
+        let mut sums: BTreeMap<JailPath, Sum> = configuration.map(|(path, (_, sum))| (path.clone(), *sum)).collect();
+        let Some(list) = self.lists.get(&package) else { return Ok(sums) };
+        let name = list.file_name();
+        let name = [name.strip_suffix(b".list").unwrap_or(name), b".md5sums"].concat();
+        let beside = list.parent().expect("it is in a directory").join(&name);
+        if root.lstat(&beside)?.is_some_and(|facts| facts.is_file()) {
+            let owner = self.packages[package].name.as_bytes();
+            for (listed, sum) in dpkg::sums(&root.read(&beside, MAX_DATABASE)?) {
+                let listed = [b"/", listed].concat();
+                if let Some(path) = self.aliases.path(self.diversions.place(&listed, owner)) {
+                    sums.insert(path, sum);
+                }
+            }
+        }
+        Ok(sums)
     }
 
     /// How much `manifest` has of the packages whose files it has: a listed directory shows names and links of many others.
@@ -96,26 +141,41 @@ impl Packages {
     }
 }
 
-struct Reading<'root> {
-    root: &'root Root,
-    aliases: BTreeMap<Vec<u8>, JailPath>,
-    packages: Packages,
-}
-
-/// Where links in the root directory lead: packages list `/bin/sh` where `/bin` is a link to `usr/bin`.
-fn aliases(root: &Root) -> Result<BTreeMap<Vec<u8>, JailPath>, RootError> {
-    let mut aliases = BTreeMap::new();
-    for name in root.list(&JailPath::root())? {
-        let path = JailPath::root().join(&name);
-        if root.lstat(&path)?.is_some_and(|facts| facts.is_symlink()) {
-            // A link that leads in circles is nobody's directory.
-            let Ok(walk) = root.resolve(&JailPath::root(), path.as_bytes(), true) else { continue };
-            if walk.facts.is_some_and(|facts| facts.is_directory()) {
-                aliases.insert(name, walk.end);
+impl Aliases {
+    fn read(root: &Root) -> Result<Self, RootError> {
+        let mut aliases = BTreeMap::new();
+        for name in root.list(&JailPath::root())? {
+            let path = JailPath::root().join(&name);
+            if root.lstat(&path)?.is_some_and(|facts| facts.is_symlink()) {
+                // A link that leads in circles is nobody's directory.
+                let Ok(walk) = root.resolve(&JailPath::root(), path.as_bytes(), true) else { continue };
+                if walk.facts.is_some_and(|facts| facts.is_directory()) {
+                    aliases.insert(name, walk.end);
+                }
             }
         }
+        Ok(Self(aliases))
     }
-    Ok(aliases)
+
+    /// Where `listed` stands; `None` if it is no path.
+    fn path(&self, listed: &[u8]) -> Option<JailPath> {
+        let path = JailPath::parse(listed).ok()?;
+        let inside = &path.as_bytes()[1..];
+        let slash = inside.iter().position(|&byte| byte == b'/').unwrap_or(inside.len());
+        let (first, rest) = (&inside[..slash], inside.get(slash + 1..).unwrap_or_default());
+        // The link itself may be listed too, and stays what it is.
+        Some(match self.0.get(first) {
+            Some(end) if !rest.is_empty() => {
+                rest.split(|&byte| byte == b'/').fold(end.clone(), |at, name| at.join(name))
+            }
+            _ => path,
+        })
+    }
+}
+
+struct Reading<'root> {
+    root: &'root Root,
+    packages: Packages,
 }
 
 impl Reading<'_> {
@@ -126,18 +186,9 @@ impl Reading<'_> {
 
     /// `listed` belongs to the package `owner`.
     fn own(&mut self, listed: &[u8], owner: usize) {
-        let Ok(path) = JailPath::parse(listed) else { return };
-        let inside = &path.as_bytes()[1..];
-        let slash = inside.iter().position(|&byte| byte == b'/').unwrap_or(inside.len());
-        let (first, rest) = (&inside[..slash], inside.get(slash + 1..).unwrap_or_default());
-        // The link itself may be listed too, and stays what it is.
-        let path = match self.aliases.get(first) {
-            Some(end) if !rest.is_empty() => {
-                rest.split(|&byte| byte == b'/').fold(end.clone(), |at, name| at.join(name))
-            }
-            _ => path,
-        };
-        self.packages.owners.entry(path).or_insert(owner);
+        if let Some(path) = self.packages.aliases.path(listed) {
+            self.packages.owners.entry(path).or_insert(owner);
+        }
     }
 
     fn file(&self, path: &str) -> Result<Option<Vec<u8>>, RootError> {
@@ -159,11 +210,17 @@ impl Reading<'_> {
     /// `/var/lib/dpkg/status` and the lists beside it.
     fn dpkg(&mut self) -> Result<(), RootError> {
         let Some(status) = self.file("/var/lib/dpkg/status")? else { return Ok(()) };
-        let diversions = Diversions::read(self.root)?;
+        self.packages.diversions = Diversions::read(self.root)?;
         let mut lists = BTreeMap::new();
-        for package in dpkg::stanzas(&status).filter_map(|stanza| deb(&stanza)) {
+        for (text, stanza) in dpkg::text_stanzas(&status).zip(dpkg::stanzas(&status)) {
+            let Some(package) = deb(&stanza) else { continue };
             let names = [format!("{}:{}", package.name, package.architecture), package.name.clone()];
             let at = self.add(package);
+            for (path, sum) in dpkg::configuration(text) {
+                if let Some(path) = self.packages.aliases.path(path) {
+                    self.packages.configuration.insert(path, (at, sum));
+                }
+            }
             for name in names {
                 lists.entry(name.into_bytes()).or_insert(at);
             }
@@ -174,8 +231,10 @@ impl Reading<'_> {
             let package = self.packages.packages[owner].name.clone();
             let directories = dpkg::directories(&list);
             for listed in dpkg::listed(&list).filter(|listed| !directories.contains(listed)) {
-                self.own(diversions.place(listed, package.as_bytes()), owner);
+                let place = self.packages.diversions.place(listed, package.as_bytes()).to_vec();
+                self.own(&place, owner);
             }
+            self.packages.lists.insert(owner, path);
         }
         Ok(())
     }
@@ -191,13 +250,10 @@ impl Reading<'_> {
             let owner = self.add(package);
             let sums = path.parent().expect("it is in a directory").join(&[&name, &b".md5sums"[..]].concat());
             let sums = if self.root.lstat(&sums)?.is_some() { self.content(&sums)? } else { Vec::new() };
-            for line in sums.split(|&byte| byte == b'\n') {
-                // `HASH  PATH`, the path without its slash (`md5sum(1)`).
-                let listed = line.iter().position(|&byte| byte == b' ').map(|at| line[at..].trim_ascii_start());
-                if let Some(listed) = listed.filter(|listed| !listed.is_empty()) {
-                    self.own(&[b"/", listed].concat(), owner);
-                }
+            for (listed, _) in dpkg::sums(&sums) {
+                self.own(&[b"/", listed].concat(), owner);
             }
+            self.packages.lists.insert(owner, path);
         }
         Ok(())
     }

@@ -390,6 +390,9 @@ fn sentence(note: &Note) -> String {
                 "{path} has an access control list, which no image has; there its owner, group and mode alone say who may use it"
             )
         }
+        Note::Departed { path, package } => {
+            format!("{path} is not what {package} brought; it is packed as a file of no package")
+        }
         Note::Accounts { path, left_out } => {
             let accounts = if *left_out == 1 { "one account".to_owned() } else { format!("{left_out} accounts") };
             format!("{path} is packed without {accounts} of people (`--accounts full` packs them)")

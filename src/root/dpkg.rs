@@ -1,17 +1,18 @@
 //! What dpkg notes of the files of packages, as its tools read it.
 //!
-//! In: the texts of `/var/lib/dpkg`. Out: their stanzas, where a listed file stands, and which listed paths are directories.
+//! In: the texts of `/var/lib/dpkg`. Out: their stanzas, where a listed file stands, which listed paths are directories, and which
+//! contents the files of packages had.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::{Root, RootError};
-use crate::path::escape;
+use crate::path::{escape, unhex};
 
 /// Larger than any database of packages, in bytes.
 pub const MAX_DATABASE: u64 = 256 << 20;
 
 /// Where files of packages stand elsewhere than their packages list them (`dpkg-divert(1)`).
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Diversions(BTreeMap<Vec<u8>, (Vec<u8>, Vec<u8>)>);
 
 impl Diversions {
@@ -45,6 +46,31 @@ pub fn listed(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 pub fn directories(list: &[u8]) -> HashSet<&[u8]> {
     let parent = |path: &'_ [u8]| path.iter().rposition(|&byte| byte == b'/');
     listed(list).filter_map(|path| Some(&path[..parent(path)?])).collect()
+}
+
+/// The MD5 sum of a content.
+pub type Sum = [u8; 16];
+
+/// The sums of a list of them (`/var/lib/dpkg/info/NAME.md5sums`), by the paths that it has, which have no slash in front: `SUM  PATH`.
+pub fn sums(text: &[u8]) -> impl Iterator<Item = (&[u8], Sum)> {
+    text.split(|&byte| byte == b'\n').filter_map(|line| {
+        let (sum, path) = line.split_at_checked(32)?;
+        Some((path.trim_ascii_start(), sum_of(sum)?)).filter(|(path, _)| !path.is_empty())
+    })
+}
+
+/// The configuration files that a stanza of the status tells of, and what they were as they came with the package (`Conffiles`: lines
+/// of ` /PATH SUM`, perhaps with a word more).
+pub fn configuration(stanza: &[u8]) -> impl Iterator<Item = (&[u8], Sum)> {
+    let lines = stanza.split(|&byte| byte == b'\n').skip_while(|line| *line != b"Conffiles:").skip(1);
+    lines.take_while(|line| line.starts_with(b" ")).filter_map(|line| {
+        let mut words = line[1..].split(|&byte| byte == b' ');
+        Some((words.next()?, sum_of(words.next()?)?))
+    })
+}
+
+fn sum_of(text: &[u8]) -> Option<Sum> {
+    unhex(std::str::from_utf8(text).ok()?)?.try_into().ok()
 }
 
 /// True if `package` is installed for this architecture, or for all (`/var/lib/dpkg/status`, `deb-control(5)`).
@@ -91,6 +117,17 @@ pub fn stanzas(text: &[u8]) -> impl Iterator<Item = Stanza> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sums_of_files() {
+        let text = b"d41d8cd98f00b204e9800998ecf8427e  usr/bin/a b\nnonsense\nd41d8cd98f00b204e9800998ecf8427e  \n\n";
+        let found: Vec<_> = sums(text).collect();
+        let empty = sum_of(b"d41d8cd98f00b204e9800998ecf8427e").unwrap();
+        assert_eq!(found, [(&b"usr/bin/a b"[..], empty)]);
+        let stanza = b"Package: a\nConffiles:\n /etc/a d41d8cd98f00b204e9800998ecf8427e\n /etc/b newconffile\n /etc/c d41d8cd98f00b204e9800998ecf8427e obsolete\nDescription: a\n /etc/d d41d8cd98f00b204e9800998ecf8427e\n";
+        let found: Vec<_> = configuration(stanza).collect();
+        assert_eq!(found, [(&b"/etc/a"[..], empty), (b"/etc/c", empty)]);
+    }
 
     #[test]
     fn directories_are_what_has_others_in_it() {

@@ -268,7 +268,9 @@ fn accounts(entry: &Entry, ask: &mut dyn FnMut(Asked)) {
     let nobody = if entry.call.has_short_ids(entry.abi) { u32::from(u16::MAX) } else { u32::MAX };
     let (users, groups) = entry.call.ids();
     let id = |&index: &usize| Some(entry.arguments[index] as u32 & nobody).filter(|&id| id != nobody);
-    for account in users.iter().filter_map(id).map(Account::User).chain(groups.iter().filter_map(id).map(Account::Group)) {
+    for account in
+        users.iter().filter_map(id).map(Account::User).chain(groups.iter().filter_map(id).map(Account::Group))
+    {
         ask(Asked::Account(account));
     }
 }
@@ -628,7 +630,10 @@ mod tests {
         use Account::{Group, User};
         let named = |call: &str, abi, arguments: [u64; 6]| -> Vec<Account> {
             let asked = ask(call, abi, arguments, b"/x\0");
-            asked.iter().filter_map(|asked| if let Asked::Account(account) = asked { Some(*account) } else { None }).collect()
+            asked
+                .iter()
+                .filter_map(|asked| if let Asked::Account(account) = asked { Some(*account) } else { None })
+                .collect()
         };
         let nobody = u64::from(u32::MAX);
         assert_eq!(named("setuid", Abi::X86_64, [1000, 7, 7, 7, 7, 7]), [User(1000)]);
