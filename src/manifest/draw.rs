@@ -387,7 +387,8 @@ impl Drawing<'_> {
 
     fn put(&mut self, path: JailPath, draft: Draft, reasons: Reasons) -> Result<(), DrawError> {
         let Draft { kind, owner: Owner { mode, uid, gid }, xattrs, mtime } = draft;
-        let package = if kind == Kind::Directory { None } else { self.origins.package(&path) };
+        let is_ours = kind.is_name_only() || self.made.contains_key(&path);
+        let package = self.origins.package(&path).filter(|_| kind != Kind::Directory && !is_ours);
         let package = package.map(ToString::to_string);
         let xattrs = match xattrs {
             Xattrs::None => BTreeMap::new(),

@@ -117,13 +117,13 @@ impl Manifest {
 
     /// Puts each package of the distribution of which the image has a mebibyte or more into a layer of its own, in the
     /// order of their names and versions; the packages of which it has less into one above them; and on top of all what
-    /// is of no package, or is not as the package has it. If more than a hundred are large, the first hundred count.
+    /// is of no package. If more than a hundred are large, the first hundred count.
     ///
     /// What a layer holds depends on one package alone, so that two images which take the same of a package share the
     /// layer, whatever else is in them.
     pub fn layer_by_packages(&mut self) {
         let mut sizes: BTreeMap<String, u64> = BTreeMap::new();
-        for entry in self.entries.iter().filter(|entry| self.is_as_packaged(entry)) {
+        for entry in &self.entries {
             if let (Some(package), &Kind::File { size, .. }) = (&entry.package, &entry.kind) {
                 *sizes.entry(package.clone()).or_default() += size;
             }
@@ -135,10 +135,9 @@ impl Manifest {
             .entries
             .iter()
             .map(|entry| {
-                let package = entry.package.clone().filter(|_| self.is_as_packaged(entry));
-                let share = match package {
+                let share = match &entry.package {
                     None => Share::Rest,
-                    Some(package) if large.contains(&package) => Share::Package(package),
+                    Some(package) if large.contains(package) => Share::Package(package.clone()),
                     Some(_) => Share::SmallPackages,
                 };
                 (entry.path.clone(), share)
@@ -192,11 +191,6 @@ impl Manifest {
             self.entries.iter().filter(is_there).map(stated).collect()
         };
         (0..count).map(layer).collect()
-    }
-
-    /// False for what minjail has put in the place of a package's file.
-    fn is_as_packaged(&self, entry: &Entry) -> bool {
-        !entry.kind.is_name_only() && !self.made.contains_key(&entry.path)
     }
 }
 
@@ -252,13 +246,13 @@ mod tests {
             ("/app", Kind::Directory, None),
             ("/app/main", file(large), None),
             ("/etc", Kind::Directory, None),
-            ("/etc/passwd", file(9), Some("deb:base=1")),
+            ("/etc/passwd", file(9), None),
             ("/lib", Kind::Directory, None),
             ("/lib/b.so", file(large - 1), Some("deb:b=1")),
             ("/lib/c.so", file(large - 1), Some("deb:c=2")),
             ("/lib/c.so.1", Kind::Symlink { target: b"c.so".to_vec() }, Some("deb:c=2")),
             ("/lib/c2.so", file(1), Some("deb:c=2")),
-            ("/lib/listed", Kind::Symlink { target: OMITTED.as_bytes().to_vec() }, Some("deb:c=2")),
+            ("/lib/listed", Kind::Symlink { target: OMITTED.as_bytes().to_vec() }, None),
             ("/lib/z.so", file(1), Some("deb:a=1")),
             ("/tmp", Kind::Directory, None),
         ]);

@@ -128,7 +128,7 @@ impl Packages {
         let mut share = PackageShare::default();
         let is_file = |entry: &&Entry| matches!(entry.kind, Kind::File { .. } | Kind::HardLink { .. });
         for entry in manifest.entries.iter().filter(is_file) {
-            let Some(&owner) = self.owners.get(&entry.path) else { continue };
+            let Some(&owner) = entry.package.as_ref().and(self.owners.get(&entry.path)) else { continue };
             if touched.insert(owner) {
                 share.touched_size += self.packages[owner].installed_size;
             }
