@@ -133,6 +133,18 @@ fn what_is_left_out_can_be_asked_for() {
     assert!(told(&[&trace, "--root", &image, "/usr/bin/perl"]).contains(there));
     let other = context.outcome(&["why-not", &lock, "--root", &out, "/usr/bin/perl"]);
     other.assert_refused(125, &["the lock is of another image", "the diff IDs of its layers"]);
+    // The unpacked image is in a cache, and is gone one day.
+    let records = context.path("thin.trace/trace.jsonl");
+    let text = fs_err::read_to_string(&records).unwrap();
+    let root = text.split_once(r#""root":""#).and_then(|(_, rest)| rest.split_once('"')).unwrap().0;
+    fs_err::write(&records, text.replace(root, &context.text("gone"))).unwrap();
+    for command in ["why", "why-not"] {
+        let alone = context.outcome(&[command, &trace, "/usr/bin/perl"]);
+        alone.assert_refused(125, &["what was traced is gone: name it with `--root`"]);
+    }
+    let why = context.outcome(&["why", &trace, "--root", &image, "/bin/sh"]).success().text();
+    assert!(why.contains("touched by") && why.contains("in workload sh"), "{why}");
+    context.outcome(&["why", &lock, "--root", &image, "/bin/sh"]).assert_refused(125, &["`--root` is for traces"]);
 }
 
 /// Whoever has the lock and the image that was slimmed makes the small one again, byte for byte, root or not.

@@ -17,7 +17,6 @@ use super::proven::{self, Proving};
 use super::rehearse::Rehearsal;
 use crate::profile::{Image, Profile, StopSignal};
 use crate::report::coverage::Coverage;
-use crate::root::Root;
 use crate::trace::Trace;
 
 /// Build images from a profile: trace its workloads, build, and run them again in a jail. Or from saved traces
@@ -116,7 +115,7 @@ pub(super) fn from_traces(
         several => Trace::read(&several[..1])?.lead().clone(),
     };
     keep_apart_from(&lead.root, prepared.outputs.places())?;
-    let root = original.map_or_else(|| Ok(Root::open(&lead.root)?), Original::root)?;
+    let root = Original::root_or(original, &lead.root)?;
     let needed = Needed::of(&trace, &lead, root, &Image::default(), prepared)?;
     let estimate = (trace.runs.len() > 1).then(|| Coverage::of(&trace.runs).estimate()).flatten();
     drop(trace);

@@ -10,7 +10,6 @@ use super::pack::{Draft, seal};
 use super::packing::Prepared;
 use crate::image::{KeptLayers, Output};
 use crate::manifest::{self, Aspects, Difference, DrawnUp, Given, Manifest, Packages, diff};
-use crate::root::Root;
 use crate::trace::Trace;
 
 /// Builds what the lock at `path` says, or tells of every difference and builds nothing.
@@ -127,7 +126,7 @@ fn redraw(
         traces => Some(Trace::read(traces)?),
     };
     let traced = trace.as_ref().map_or(Path::new("/"), |trace| &trace.lead().root);
-    let root = original.map_or_else(|| Ok(Root::open(traced)?), Original::root)?;
+    let root = Original::root_or(original, traced)?;
     let store = trace.map(|trace| trace.store).unwrap_or_default();
     let files = lock.files(&root, &store)?;
     let packages = Packages::read(&root)?;

@@ -42,6 +42,13 @@ impl Original {
         })
     }
 
+    /// The root that was named, or else what was traced.
+    pub(super) fn root_or(named: Option<&Self>, traced: &Path) -> Result<Root, Failure> {
+        let gone = "what was traced is gone: name it with `--root`, a directory or an image";
+        let traced = || Root::open(traced).map_err(|error| Failure::new(error).hint(gone));
+        named.map_or_else(traced, Self::root)
+    }
+
     /// Refuses outputs and locks that would stand where it stands, in it, or around it.
     pub(super) fn keep_apart<'a>(&self, places: impl Iterator<Item = &'a Path>) -> Result<(), Failure> {
         self.place.as_deref().map_or(Ok(()), |place| keep_apart_from(place, places))

@@ -1,11 +1,13 @@
 //! `minjail why`: the reasons for a path, down to the call that started it.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::PathBuf;
 
 use super::answer;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::lock::read_lock;
+use super::original::Original;
 use crate::files::{self, FilesError, What};
 use crate::manifest::Kind;
 use crate::path::JailPath;
@@ -27,10 +29,14 @@ pub(super) struct Arguments {
     /// Tell all reasons, and not three of a kind
     #[arg(long)]
     all: bool,
+
+    /// Of a trace: the directory that plays `/`, or the image that was slimmed, as `oci:DIR` [default: what was traced]
+    #[arg(long, value_name = "DIR-OR-IMAGE")]
+    root: Option<OsString>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let (reasons, links) = read(&arguments.source)?;
+    let (reasons, links) = read(arguments)?;
     let shown = if arguments.all { usize::MAX } else { SHOWN };
     let mut exit = Exit::Success;
     for path in &arguments.paths {
@@ -60,9 +66,14 @@ fn way(path: &JailPath, end: &JailPath, passed: &[JailPath]) -> String {
     }
 }
 
-fn read(source: &Path) -> Result<(AllReasons, Links), Failure> {
+fn read(arguments: &Arguments) -> Result<(AllReasons, Links), Failure> {
+    let source = &arguments.source;
     let (mut all, mut links) = (AllReasons::new(), Links::new());
     if !source.is_dir() {
+        if arguments.root.is_some() {
+            return Err(Failure::usage("`--root` is for traces: a lock says by itself why each path is in its image")
+                .hint("leave `--root` out"));
+        }
         for entry in read_lock(source)?.entries {
             if let Kind::Symlink { target } = entry.kind {
                 links.insert(entry.path.clone(), target);
@@ -71,9 +82,10 @@ fn read(source: &Path) -> Result<(AllReasons, Links), Failure> {
         }
         return Ok((all, links));
     }
-    let trace = Trace::read(&[source.to_path_buf()])?;
-    let root = trace.runs.first().map_or_else(|| PathBuf::from("/"), |run| run.header.root.clone());
-    let root = Root::open(&root)?;
+    let trace = Trace::read(std::slice::from_ref(source))?;
+    // Held to the end: the cache may not remove what is looked at.
+    let original = arguments.root.as_deref().map(|named| Original::open(named, true)).transpose()?;
+    let root = Original::root_or(original.as_ref(), &trace.lead().root)?;
     let (files, troubles) = files::needed_by_now(&trace, &root, &files::Policy::default())?;
     warn(&troubles);
     for (path, wanted) in files.wanted {

@@ -78,27 +78,21 @@ struct Known {
 
 impl Known {
     fn read(source: &Path, original: Option<&Original>) -> Result<Self, Failure> {
-        let named = original.map(Original::root).transpose()?;
         if !source.is_dir() {
             let lock = read_lock(source)?;
             if let Some(original) = original {
                 original.check(&lock)?;
             }
-            let root = match named {
+            let root = match original {
                 None if lock.from.is_empty() => Some(Root::open(Path::new("/"))?),
-                named => named,
+                original => original.map(Original::root).transpose()?,
             };
             let entries = lock.entries.into_iter();
             let paths = entries.map(|entry| (entry.path, entry.kind.is_name_only())).collect();
             return Ok(Self { paths, trace: None, root });
         }
         let trace = Trace::read(&[source.to_path_buf()])?;
-        let traced = || {
-            Root::open(&trace.lead().root).map_err(|error| {
-                Failure::new(error).hint("what was traced is gone: name it with `--root`, a directory or an image")
-            })
-        };
-        let root = named.map_or_else(traced, Ok)?;
+        let root = Original::root_or(original, &trace.lead().root)?;
         let (files, troubles) = files::needed_by_now(&trace, &root, &files::Policy::default())?;
         warn(&troubles);
         let paths = files.wanted.into_iter().map(|(path, wanted)| (path, is_name(&wanted.what))).collect();

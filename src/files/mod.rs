@@ -8,6 +8,7 @@ mod accounts;
 mod choose;
 mod closure;
 mod gather;
+mod homes;
 mod lists;
 mod note;
 mod policy;
@@ -194,6 +195,7 @@ fn gathered(
     // Of what is not packed after all, nothing is said but why.
     notes.retain(|note| !matches!(note, Note::State { path } | Note::Temporary { path } if !files.contains(path)));
     lists::tell(&touched, &files, root, &mut notes)?;
+    homes::tell(&files, trace, &mut notes);
     special::replace(&mut files, trace, root, policy, &mut notes)?;
     files.hold();
     restore_temporary_directories(&mut files, root)?;

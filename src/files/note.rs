@@ -46,6 +46,8 @@ pub enum Note {
     Configured { what: Configured, name: String },
     /// Variables that the image does not have name what the run found.
     Unset { path: JailPath, names: Vec<String> },
+    /// Settings in somebody's home directory, of which the run used something.
+    Home { path: JailPath },
     /// A file that was in a directory for temporary files before the run.
     Temporary { path: JailPath },
     /// A listing of a directory where everybody's files come and go showed names that are not packed.

@@ -433,6 +433,9 @@ fn sentence(note: &Note) -> String {
                 names.join(" --env ")
             ),
         },
+        Note::Home { path } => {
+            format!("{path} is somebody's own; what the run used of it is packed (`--exclude {path}` leaves it out)")
+        }
         Note::Temporary { path } => {
             format!("{path} was there before the run, in a place for temporary files; it is packed")
         }
