@@ -44,7 +44,7 @@ impl fmt::Display for Package {
 /// The installed packages of a root and their files.
 #[derive(Debug, Clone, Default)]
 pub struct Packages {
-    packages: Vec<Package>,
+    installed: Vec<Package>,
     owners: BTreeMap<JailPath, usize>,
     /// The list of a package's files, by the package.
     lists: BTreeMap<usize, JailPath>,
@@ -85,7 +85,7 @@ impl Packages {
 
     /// The package that `path`, which leads through no links, is from; none of what packages list as a directory.
     pub fn owner(&self, path: &JailPath) -> Option<&Package> {
-        self.owner_index(path).map(|at| &self.packages[at])
+        self.owner_index(path).map(|at| &self.installed[at])
     }
 
     pub(super) fn owner_index(&self, path: &JailPath) -> Option<usize> {
@@ -111,7 +111,7 @@ impl Packages {
         let name = [name.strip_suffix(b".list").unwrap_or(name), b".md5sums"].concat();
         let beside = list.parent().expect("it is in a directory").join(&name);
         if root.lstat(&beside)?.is_some_and(|facts| facts.is_file()) {
-            let owner = self.packages[package].name.as_bytes();
+            let owner = self.installed[package].name.as_bytes();
             for (listed, sum) in dpkg::sums(&root.read(&beside, MAX_DATABASE)?) {
                 let listed = [b"/", listed].concat();
                 if let Some(path) = self.aliases.path(self.diversions.place(&listed, owner)) {
@@ -130,7 +130,7 @@ impl Packages {
         for entry in manifest.entries.iter().filter(is_file) {
             let Some(&owner) = entry.package.as_ref().and(self.owners.get(&entry.path)) else { continue };
             if touched.insert(owner) {
-                share.touched_size += self.packages[owner].installed_size;
+                share.touched_size += self.installed[owner].installed_size;
             }
             if let Kind::File { size, .. } = entry.kind {
                 share.taken_size += size;
@@ -180,8 +180,8 @@ struct Reading<'root> {
 
 impl Reading<'_> {
     fn add(&mut self, package: Package) -> usize {
-        self.packages.packages.push(package);
-        self.packages.packages.len() - 1
+        self.packages.installed.push(package);
+        self.packages.installed.len() - 1
     }
 
     /// `listed` belongs to the package `owner`.
@@ -228,7 +228,7 @@ impl Reading<'_> {
         for (path, name) in self.names("/var/lib/dpkg/info")? {
             let Some(&owner) = name.strip_suffix(b".list").and_then(|name| lists.get(name)) else { continue };
             let list = self.content(&path)?;
-            let package = self.packages.packages[owner].name.clone();
+            let package = self.packages.installed[owner].name.clone();
             let directories = dpkg::directories(&list);
             for listed in dpkg::listed(&list).filter(|listed| !directories.contains(listed)) {
                 let place = self.packages.diversions.place(listed, package.as_bytes()).to_vec();

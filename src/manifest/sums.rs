@@ -7,7 +7,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::path::PathBuf;
 
 use md5::{Digest as _, Md5};
@@ -89,14 +89,12 @@ impl Known {
 }
 
 fn sum(mut content: impl Read) -> Option<Sum> {
+    const PIECE: u64 = 1 << 17;
     let mut hasher = Md5::new();
-    let mut piece = vec![0; 1 << 17];
-    loop {
-        match content.read(&mut piece) {
-            Ok(0) => return Some(hasher.finalize().into()),
-            Ok(length) => hasher.update(&piece[..length]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return None,
-        }
+    let mut piece = Vec::new();
+    while content.by_ref().take(PIECE).read_to_end(&mut piece).ok()? > 0 {
+        hasher.update(&piece);
+        piece.clear();
     }
+    Some(hasher.finalize().into())
 }
