@@ -34,6 +34,8 @@ pub struct Summary {
     /// The largest files, the largest first.
     pub largest: Vec<Large>,
     pub packages: Packages,
+    /// Of the files those that are of none.
+    pub unpackaged: Amount,
     pub notes: Vec<Note>,
     /// What the trace could not see, and how often.
     pub gaps: BTreeMap<Gap, u64>,
@@ -152,6 +154,7 @@ impl Summary {
             coverage: None,
             largest: Vec::new(),
             packages: Packages::default(),
+            unpackaged: Amount::default(),
             notes: Vec::new(),
             gaps: BTreeMap::new(),
             kept_layers: manifest.originals.iter().map(|original| original.layer).collect(),
@@ -175,9 +178,11 @@ impl Summary {
     fn count(&mut self, entry: &Entry, size: u64) {
         self.files += 1;
         self.bytes += size;
-        let amount = self.kinds.entry(sort(entry)).or_default();
-        amount.files += 1;
-        amount.bytes += size;
+        let unpackaged = entry.package.is_none().then_some(&mut self.unpackaged);
+        for amount in unpackaged.into_iter().chain([self.kinds.entry(sort(entry)).or_default()]) {
+            amount.files += 1;
+            amount.bytes += size;
+        }
         self.largest.push(Large { path: entry.path.clone(), bytes: size });
     }
 
@@ -239,7 +244,13 @@ impl Summary {
         let Packages { count, packed_bytes, installed_bytes } = self.packages;
         let share = tenths(packed_bytes.saturating_mul(100), installed_bytes);
         let packages = if count == 1 { "package" } else { "packages" };
-        format!("{count} {packages} of {} installed: {} of that, {share} %", size(installed_bytes), size(packed_bytes))
+        let (installed, packed) = (size(installed_bytes), size(packed_bytes));
+        let others = match self.unpackaged {
+            Amount { files: 0, .. } => String::new(),
+            Amount { files: 1, bytes } => format!("; one file of no package, {}", size(bytes)),
+            Amount { files, bytes } => format!("; {files} files of no package, {}", size(bytes)),
+        };
+        format!("{count} {packages} of {installed} installed: {packed} of that, {share} %{others}")
     }
 
     fn tell_left_out(&self, text: &mut Text) {
@@ -513,6 +524,27 @@ fn tenths(part: u64, whole: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::Seal;
+
+    #[test]
+    fn where_files_are_from() {
+        let file = |path: &'static [u8], size, package: Option<&str>| Entry {
+            package: package.map(ToOwned::to_owned),
+            ..Entry::new(JailPath::literal(path), Kind::File { size, sha256: Seal::default() })
+        };
+        let of = |entries: Vec<Entry>| {
+            let mut summary = Summary::of(&Manifest::new(Config::default(), entries));
+            summary.packages = Packages { count: 1, packed_bytes: 250, installed_bytes: 1000 };
+            summary.origin()
+        };
+        let packaged = file(b"/a", 250, Some("deb:a=1"));
+        let alone = "1 package of 1.0 kB installed: 250 B of that, 25.0 %";
+        assert_eq!(of(vec![packaged.clone()]), alone);
+        let one = of(vec![packaged.clone(), file(b"/b", 7, None)]);
+        assert_eq!(one, format!("{alone}; one file of no package, 7 B"));
+        let two = of(vec![packaged, file(b"/b", 7, None), file(b"/c", 8, None)]);
+        assert_eq!(two, format!("{alone}; 2 files of no package, 15 B"));
+    }
 
     #[test]
     fn sizes() {
