@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use minjail_tracer::{Access, Command, Event, Found, Gap, Options, Outcome, TraceError, trace};
+use minjail_tracer::{Access, Account, Command, Event, Found, Gap, Options, Outcome, TraceError, trace};
 
 /// A hazard that is about to run.
 pub(crate) struct Hazard {
@@ -38,6 +38,8 @@ pub(crate) struct Seen {
     pub(crate) exits: BTreeSet<i32>,
     /// How often calls that give something another name have done so, have not, or may have.
     pub(crate) moved: BTreeMap<Option<bool>, usize>,
+    /// Whom tasks became, or gave something to.
+    pub(crate) accounts: BTreeSet<Account>,
     exact_calls: bool,
 }
 
@@ -158,6 +160,7 @@ impl Hazard {
             parents: BTreeMap::new(),
             exits: BTreeSet::new(),
             moved: BTreeMap::new(),
+            accounts: BTreeSet::new(),
             exact_calls: self.exact_calls,
         };
         let options = Options { grace: self.grace, ..Options::default() };
@@ -214,7 +217,10 @@ impl Hazard {
             }
             Event::Gap { gap, .. } => *seen.gaps.entry(gap).or_default() += 1,
             Event::Moved { has, .. } => *seen.moved.entry(has).or_default() += 1,
-            Event::Listen { .. } | Event::Account { .. } => {}
+            Event::Account { account, .. } => {
+                seen.accounts.insert(account);
+            }
+            Event::Listen { .. } => {}
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use minjail_tracer::{Gap, Outcome, TraceError};
+use minjail_tracer::{Account, Gap, Outcome, TraceError};
 
 use crate::hazard::{Hazard, WIDTHS, build};
 use crate::skip::skip;
@@ -277,7 +277,9 @@ fn opens_that_wait_or_change_something_are_compared_when_they_return() {
 #[test]
 fn setuid_of_all_threads() {
     for _ in 0..REPEATS {
-        Hazard::new("threaded_setuid").run().is(&["access Look busy missing", "access Look after missing"]);
+        let seen = Hazard::new("threaded_setuid").run();
+        seen.is(&["access Look busy missing", "access Look after missing"]);
+        assert_eq!(seen.accounts, [Account::User(65534), Account::Group(65534)].into());
     }
 }
 
