@@ -1,7 +1,8 @@
 //! `/etc/passwd` and its relatives, without the people of the machine at hand.
 //!
 //! Kept are those that own a file in the image or that the run took, and, unless the policy says `used`, system accounts
-//! (`login.defs(5)`: below 1000, and 65534, nobody), each user with his group; with `full`, all. Passwords are locked unless they are allowed.
+//! (`login.defs(5)`: below 1000, and 65534, nobody), each user with his group; with `full`, all. Passwords are locked unless they are allowed,
+//! and the day on which one was set, which is that of the machine's installation, goes with them.
 
 use std::collections::BTreeSet;
 
@@ -12,6 +13,8 @@ use super::Accounts;
 pub(super) struct Kept {
     /// Which besides those named here.
     pub(super) choice: Accounts,
+    /// They are a machine's, and not an image's.
+    pub(super) are_machines: bool,
     pub(super) uids: BTreeSet<u32>,
     pub(super) gids: BTreeSet<u32>,
 }
@@ -47,6 +50,7 @@ pub(super) struct Names {
     users: BTreeSet<Vec<u8>>,
     groups: BTreeSet<Vec<u8>>,
     everyone: bool,
+    are_machines: bool,
 }
 
 impl Names {
@@ -61,7 +65,8 @@ impl Names {
         let of_users = users.iter().filter_map(|fields| number(fields.get(3)?));
         let gids = of_users.chain(kept.gids.iter().copied()).collect();
         let names = |lines: Vec<Vec<Vec<u8>>>| lines.into_iter().map(|mut fields| fields.swap_remove(0)).collect();
-        Self { users: names(users), groups: names(lines(group, &gids)), everyone: kept.choice == Accounts::Full }
+        let (everyone, are_machines) = (kept.choice == Accounts::Full, kept.are_machines);
+        Self { users: names(users), groups: names(lines(group, &gids)), everyone, are_machines }
     }
 
     /// `text` with the kept accounts alone, and their passwords if `hashes_stay`; and how many lines were left out.
@@ -93,6 +98,8 @@ impl Names {
             (File::UserPasswords | File::GroupPasswords, 1) if !matches!(field, b"" | b"*" | b"!" | b"!*") => {
                 b"*".to_vec()
             }
+            // shadow(5): without a day, the password has no age.
+            (File::UserPasswords, 2) if self.are_machines && !hashes_stay => Vec::new(),
             (File::Groups, 3) | (File::GroupPasswords, 2 | 3) => self.members(field),
             _ => field.to_vec(),
         });
@@ -181,6 +188,15 @@ mod tests {
         assert_eq!(group, b"root:x:0:\nsudo:!:27:\n");
         let (gshadow, _) = names().filter(File::GroupPasswords, b"root:$6$x::\nsudo:!*:anna,ben:ben,anna\n", false);
         assert_eq!(gshadow, b"root:*::\nsudo:!*:ben:ben\n");
+    }
+
+    #[test]
+    fn days_of_a_machine_are_left_out() {
+        let shadow = b"root:$y$j9T$abc:19000:0:99999:7:::\nnobody:*:19000::::::\n";
+        let kept = Kept { are_machines: true, ..Kept::default() };
+        let names = Names::new(PASSWD, GROUP, &kept);
+        assert_eq!(names.filter(File::UserPasswords, shadow, false).0, b"root:*::0:99999:7:::\nnobody:*:::::::\n");
+        assert_eq!(names.filter(File::UserPasswords, shadow, true).0, shadow);
     }
 
     #[test]

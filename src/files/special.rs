@@ -94,8 +94,8 @@ pub(super) fn replace(
         replace_machine_ids(files, policy, &trace.store, root)?;
     }
     let choice = if from_host { policy.accounts } else { Accounts::Full };
-    let kept = kept(files, trace, root, choice)?;
-    replace_accounts(files, &kept, policy, &trace.store, root, notes, from_host)?;
+    let kept = Kept { choice, are_machines: from_host, ..kept(files, trace, root)? };
+    replace_accounts(files, &kept, policy, &trace.store, root, notes)?;
     let cache = JailPath::literal(LD_CACHE);
     if is_file(&cache, files, root)? || was_file(&cache, files, root)? {
         let bytes = ld_cache(&cache, files, &trace.store, root)?;
@@ -195,7 +195,6 @@ fn replace_accounts(
     store: &BTreeMap<String, PathBuf>,
     root: &Root,
     notes: &mut Vec<Note>,
-    from_host: bool,
 ) -> Result<(), FilesError> {
     let mut wanted = Vec::new();
     for (name, file) in accounts::FILES {
@@ -217,7 +216,7 @@ fn replace_accounts(
         let (content, left_out) = names.filter(file, &whole, is_allowed);
         // A machine's are made anew also where nothing is left out, so that an image says nothing of whether there is somebody to
         // leave out. An image's stay what they are.
-        if content == whole && !from_host {
+        if content == whole && !kept.are_machines {
             continue;
         }
         if left_out > 0 {
@@ -229,8 +228,8 @@ fn replace_accounts(
 }
 
 /// The owners of what is packed, who the runs ran as, and whom they became or gave something to.
-fn kept(files: &FileSet, trace: &Trace, root: &Root, choice: Accounts) -> Result<Kept, RootError> {
-    let mut kept = Kept { choice, ..Kept::default() };
+fn kept(files: &FileSet, trace: &Trace, root: &Root) -> Result<Kept, RootError> {
+    let mut kept = Kept::default();
     for run in &trace.runs {
         kept.uids.insert(run.header.uid);
         kept.gids.insert(run.header.gid);
