@@ -221,7 +221,8 @@ fn names_that_the_run_has_made_up_are_not_in_the_lock() {
     context.lay_out(&[("real/file", "x")]);
     std::os::unix::fs::symlink("real", context.work().join("way")).expect("it is new");
     let script = "for of in way/a.XXXXXX way/../way/b.XXXXXX; do made=$(mktemp $of); cat way/file > $made; mv $made $made.2; rm $made.2; done
-        made=$(mktemp -d way/c.XXXXXX); echo > $made/file; rm -r $made";
+        made=$(mktemp -d way/c.XXXXXX); echo > $made/file; rm -r $made
+        ln -s /proc/self/mounts own; cat own /etc/mtab > /dev/null; rm own";
     let lock = |name: &str| {
         let (trace, layout) = (context.text(&format!("{name}.trace")), context.text(name));
         let output = format!("oci:{layout}:1");
@@ -230,5 +231,5 @@ fn names_that_the_run_has_made_up_are_not_in_the_lock() {
     };
     let first = lock("first");
     assert_eq!(first, lock("second"));
-    assert!(first.contains("on-the-way"), "{first}");
+    assert!(first.contains("on-the-way") && first.contains("/proc/self/mounts"), "{first}");
 }

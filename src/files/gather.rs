@@ -16,6 +16,17 @@ pub(super) fn is_loop(found: &Found) -> bool {
     matches!(found, Found::Unknown(errno) if errno == "ELOOP")
 }
 
+/// Where `touch` led, by a name that it has in every run: below `/proc/self`, and not the number that the process had in this one.
+fn everybodys_name(touch: &Touch) -> JailPath {
+    let is_own = |link: &&Link| matches!(link.path.as_bytes(), b"/proc/self" | b"/proc/thread-self");
+    let own = touch.links.iter().rev().find(is_own).and_then(|link| {
+        let number = JailPath::parse(format!("/proc/{}", link.target).as_bytes()).ok()?;
+        let rest = touch.path.starts_with(&number).then(|| &touch.path.as_bytes()[number.as_bytes().len()..])?;
+        JailPath::parse(&[link.path.as_bytes(), rest].concat()).ok()
+    });
+    own.unwrap_or_else(|| touch.path.clone())
+}
+
 /// What the runs did with one path that was there before them.
 #[derive(Debug)]
 pub(super) struct Touched<'a> {
@@ -179,7 +190,7 @@ impl<'a> Gathered<'a> {
         // The image has nothing at the end that would say who went there.
         let is_absent = touch.made || matches!(touch.found, Found::Missing);
         let tell = |reasons: &mut Reasons| {
-            reasons.insert(Reason::OnTheWay { to: touch.path.clone() });
+            reasons.insert(Reason::OnTheWay { to: everybodys_name(touch) });
             if is_absent {
                 reasons.insert(reason.clone());
             }
