@@ -478,6 +478,32 @@ fn what_is_refused_is_told_with_a_way_out() {
     context.outcome(&["diff", &image, &image]).assert_refused(125, &["its configuration lists 2", "pull it again"]);
 }
 
+/// Tools differ in which of two they read: nobody could say what is in such an image.
+#[test]
+fn what_tools_read_in_two_ways_is_no_image() {
+    let context = TestContext::new();
+    let parts = docker_of(configuration(&json!({}), &json!({})), &[layer()], Compression::Plain);
+    let manifest = String::from_utf8(parts["manifest.json"].clone()).unwrap();
+    let unpack = |name: &str, bytes: Vec<u8>| {
+        fs_err::write(context.path(name), bytes).unwrap();
+        let (image, out) = (format!("docker-archive:{}", context.text(name)), context.text(&format!("{name}.out")));
+        context.outcome(&["unpack", "-q", &image, "-o", &format!("oci:{out}")])
+    };
+    let with = |more: &[(&str, &str)]| {
+        let whole = archive(&parts);
+        let twice = more.iter().fold(tar(), |tar, (name, content)| tar.file(name, content)).end();
+        [&whole[..whole.len() - 1024], &twice].concat()
+    };
+    unpack("same", with(&[("manifest.json", &manifest)])).success();
+    for name in ["manifest.json", "./manifest.json", "x/../manifest.json"] {
+        let other = manifest.replace("[{", "[ {");
+        unpack("other", with(&[(name, &other)])).assert_refused(125, &["`manifest.json` is twice in the archive"]);
+    }
+    let mut twins = parts.clone();
+    twins.insert("manifest.json".to_owned(), manifest.replacen("[{", r#"[{"layers":[],"#, 1).into_bytes());
+    unpack("twins", archive(&twins)).assert_refused(125, &["two keys `layers` that differ in case alone"]);
+}
+
 /// What `unpack` makes of an OCI layout of these parts, as a directory.
 fn unpacked(context: &TestContext, parts: &Parts) -> Outcome {
     lay_out(parts, &context.path("image"));

@@ -127,8 +127,24 @@ fn every_form_is_as_its_lock_says_and_a_changed_one_is_not() {
         assert_eq!(same.text(), "", "{same}");
     }
     context.outcome(&["check", "/", "--lock", &lock]).success();
-
+    // The tree as a system: it has no database of packages.
     let tree = context.path("tree");
+    context.outcome(&["check", &support::text(&tree), "--lock", &lock]).success();
+    // user::rw-, user:1777:rw-, group::r--, mask::rw-, other::r-- (acl(5)): the mode of the group is the mask's.
+    let entries = [(1, 6, u32::MAX), (2, 6, 1777), (4, 4, u32::MAX), (0x10, 6, u32::MAX), (0x20, 4, u32::MAX)];
+    let entry = |(tag, allowed, id): (u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &allowed.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    let list = [vec![2, 0, 0, 0], entries.map(entry).concat()].concat();
+    let listed = tree.join("usr/bin/cat");
+    xattr::set(&listed, "system.posix_acl_access", &list).expect("the file system has access control lists");
+    for (checked, name) in [(place("rootfs:tree"), "rootfs"), (support::text(&tree), "system")] {
+        let outcome = context.outcome(&["check", &checked, "--lock", &lock]);
+        assert!(outcome.status == 1 && outcome.text().contains("usr/bin/cat"), "{name}: {outcome}");
+    }
+    xattr::remove(&listed, "system.posix_acl_access").expect("it was set");
+    fs_err::set_permissions(&listed, PermissionsExt::from_mode(0o755)).expect("it is ours");
+
     let inside = tree.join(support::text(&context.work()).trim_start_matches('/'));
     fs_err::write(inside.join("one"), "9\n").expect("it is ours");
     fs_err::write(inside.join("extra"), "extra").expect("it is ours");

@@ -119,8 +119,11 @@ fn check_system(mut lock: Manifest, directory: &Path) -> Result<(Vec<Difference>
     let made: BTreeSet<_> = lock.made_paths().cloned().collect();
     let mut files = lock.files(&root, &BTreeMap::new())?;
     files.wanted.retain(|path, _| !made.contains(path));
-    let present = draw_directory(files, &root, &Packages::read(&root)?, lock.packing.mtime)?;
+    let packages = Packages::read(&root)?;
+    let present = draw_directory(files, &root, &packages, lock.packing.mtime)?;
     lock.entries.retain(|entry| !made.contains(&entry.path));
-    let aspects = Aspects { packing: false, config: false, times: false, ..Aspects::ALL };
+    // A small tree has no database that would say whose its files are.
+    let aspects =
+        Aspects { packing: false, config: false, times: false, packages: !packages.is_empty(), ..Aspects::ALL };
     Ok((diff(&lock, &present, aspects), made.len()))
 }

@@ -16,7 +16,7 @@ use crate::image::{Image, Input, Reading, carried};
 use crate::manifest::{self, Aspects, Config, Digest, DrawnUp, Given, Manifest, Packages, Packing, Times};
 use crate::path::{Facts, JailPath, escape};
 use crate::profile;
-use crate::root::Root;
+use crate::root::{Root, access_list};
 use crate::trace::{Origins, Trace};
 use crate::tree::Tree;
 
@@ -156,7 +156,17 @@ pub(super) fn draw_directory(
 ) -> Result<Manifest, Failure> {
     let (store, config) = (&BTreeMap::new(), Config::default());
     let packing = Packing { mtime: times, ..Packing::default() };
-    draw_and_read(Given { files, root, store, packages, epoch: 0, packing, config })
+    let mut manifest = draw_and_read(Given { files, root, store, packages, epoch: 0, packing, config })?;
+    // No image has one: it was put there, and lets somebody use the file, or what is made in the directory.
+    for entry in &mut manifest.entries {
+        let lists = [
+            (access_list::NAME, root.access_list(&entry.path)?),
+            (access_list::DEFAULT, root.default_list(&entry.path)?),
+        ];
+        let there = lists.into_iter().filter_map(|(name, list)| Some((name.to_owned(), list?)));
+        entry.xattrs.extend(there);
+    }
+    Ok(manifest)
 }
 
 /// Draws up a manifest and reads every content that it lists, as it must be to be compared.

@@ -29,9 +29,12 @@ pub(super) fn tell(
     Ok(())
 }
 
-/// True if without its list some would be refused what they may, or may what they are refused.
+/// True if without its list some would be refused what they may, or may what they are refused; or what is made in it would be.
 fn counts(path: &JailPath, root: &Root) -> Result<bool, RootError> {
     let Some(facts) = root.facts(path)? else { return Ok(false) };
+    if facts.is_directory() && root.default_list(path)?.is_some() {
+        return Ok(true);
+    }
     let Some(list) = root.access_list(path)? else { return Ok(false) };
     Ok(!is_open(&facts) || access_list::denies(&list, facts.mode))
 }

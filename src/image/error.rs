@@ -85,6 +85,10 @@ pub enum ReadError {
         #[source]
         source: serde_json::Error,
     },
+    #[error("`{name}` has two keys `{key}` that differ in case alone, of which tools read one or the other")]
+    Twins { name: String, key: String },
+    #[error("`{name}` is twice in the archive, with two contents, of which tools read one or the other")]
+    Twice { name: String },
     #[error("no image here is called `{wanted}`; there are: {known}")]
     NoSuchName { wanted: String, known: String },
     #[error("there are several images, and none was named: {known}")]
@@ -164,6 +168,9 @@ impl ReadError {
             Self::Compressed { .. } => Some("decompress it first: `gunzip` or `unzstd`"),
             Self::NoSuchName { .. } | Self::SeveralImages { .. } => {
                 Some("name one behind the path: `oci:DIR:TAG`, `docker-archive:FILE:REF`")
+            }
+            Self::Twins { .. } | Self::Twice { .. } => {
+                Some("no builder writes that: get the image anew, from whom you trust")
             }
             Self::Missing { .. } | Self::WrongSize { .. } | Self::WrongDigest { .. } => {
                 Some("the image is damaged or not complete: copy or pull it again")

@@ -12,6 +12,7 @@ mod error;
 mod extra;
 mod form;
 mod kept;
+mod keys;
 mod names;
 pub mod oci;
 mod output;

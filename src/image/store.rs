@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::error::ReadError;
+use super::keys::twin;
 use super::names::lexical;
 use super::output::Target;
 use super::reading::{Budget, Limits};
@@ -25,11 +26,16 @@ const MAX_DOCUMENT: u64 = 16 << 20;
 #[derive(Debug)]
 pub(super) enum Store {
     Directory(Root),
-    Archive { file: Arc<File>, members: BTreeMap<JailPath, Place> },
+    Archive {
+        file: Arc<File>,
+        members: BTreeMap<JailPath, Place>,
+        /// What stood under the same names before.
+        earlier: Vec<(JailPath, Place)>,
+    },
 }
 
 /// What stands under a name in an archive.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
     Content {
         offset: u64,
@@ -68,7 +74,7 @@ impl Store {
         if matches!(start[..count], [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd]) {
             return Err(ReadError::Compressed { path: name });
         }
-        let mut members = BTreeMap::new();
+        let (mut members, mut earlier) = (BTreeMap::new(), Vec::new());
         let budget = Budget::new(limits);
         let mut untar = Untar::new(io::BufReader::new(part.reader()));
         while let Some(member) =
@@ -91,9 +97,11 @@ impl Store {
                 },
                 _ => continue,
             };
-            members.insert(at, place);
+            if let Some(place) = members.insert(at.clone(), place) {
+                earlier.push((at, place));
+            }
         }
-        Ok(Self::Archive { file: part.file, members })
+        Ok(Self::Archive { file: part.file, members, earlier })
     }
 
     /// The part of this name; `None` if there is none.
@@ -108,15 +116,25 @@ impl Store {
                 }
                 _ => Ok(None),
             },
-            Self::Archive { file, members } => {
+            Self::Archive { file, members, earlier } => {
+                let part = |offset, size| Part { file: file.clone(), offset, size, name: name.to_owned() };
+                let digest = |place: &Place| match *place {
+                    Place::Content { offset, size } => part(offset, size).digest().map(Some),
+                    Place::Link(_) => Ok(None),
+                };
                 // A link to a link is nobody's way to write an archive: a few steps are plenty, and end a circle.
                 for _ in 0..8 {
-                    match members.get(&at) {
-                        Some(&Place::Content { offset, size }) => {
-                            return Ok(Some(Part { file: file.clone(), offset, size, name: name.to_owned() }));
+                    let Some(place) = members.get(&at) else { break };
+                    // Some readers take the first one, others the last.
+                    for (_, other) in earlier.iter().filter(|(name, other)| *name == at && other != place) {
+                        let digests = (digest(place)?, digest(other)?);
+                        if digests.0.is_none() || digests.0 != digests.1 {
+                            return Err(ReadError::Twice { name: at.relative().display().to_string() });
                         }
-                        Some(Place::Link(target)) => at = target.clone(),
-                        None => break,
+                    }
+                    match place {
+                        &Place::Content { offset, size } => return Ok(Some(part(offset, size))),
+                        Place::Link(target) => at = target.clone(),
                     }
                 }
                 Ok(None)
@@ -206,8 +224,11 @@ impl Part {
         self.check_document()?;
         let mut bytes = Vec::new();
         self.reader().read_to_end(&mut bytes).map_err(|source| self.failed(source))?;
-        let document =
-            serde_json::from_slice(&bytes).map_err(|source| ReadError::Document { name: self.name.clone(), source })?;
+        let failed = |source| ReadError::Document { name: self.name.clone(), source };
+        let document = serde_json::from_slice(&bytes).map_err(failed)?;
+        if let Some(key) = twin(&serde_json::from_slice(&bytes).map_err(failed)?) {
+            return Err(ReadError::Twins { name: self.name.clone(), key: key.to_owned() });
+        }
         Ok((document, Digest::of(&bytes)))
     }
 

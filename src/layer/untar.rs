@@ -102,8 +102,11 @@ impl<R: Read> Untar<R> {
         // Of what stands before a member, each kind once: which of two counts is not every reader's same answer.
         let mut before = Vec::new();
         loop {
-            self.skip(self.content + self.padding)?;
-            (self.content, self.padding) = (0, 0);
+            self.skip(self.content)?;
+            self.content = 0;
+            if !self.skip_padding()? {
+                return Ok(None);
+            }
             let Some(header) = self.header()? else { return Ok(None) };
             let size = numeric(&header.as_old().size).ok_or(UntarError::Damaged("a size is no number"))?;
             let kind = header.entry_type();
@@ -275,6 +278,17 @@ impl<R: Read> Untar<R> {
             count -= self.read(&mut buffer[..want])? as u64;
         }
         Ok(())
+    }
+
+    /// False if the stream ends there: some writers leave out the zeros behind the last content as well as the blocks at the end
+    /// (`umoci insert`), and the content is whole.
+    fn skip_padding(&mut self) -> Result<bool, UntarError> {
+        let mut zeros = [0; 512];
+        let zeros = &mut zeros[..std::mem::take(&mut self.padding) as usize];
+        let count = filled(&mut self.reader, zeros).map_err(UntarError::Read)?;
+        self.at += count as u64;
+        self.is_plain &= count == zeros.len();
+        Ok(count == zeros.len())
     }
 
     /// Reads at least one byte into a buffer that is not empty.

@@ -92,9 +92,9 @@ impl Packages {
         self.owners.get(path).copied()
     }
 
-    /// The list of the files of the package with this index, which is written when they are unpacked.
-    pub(super) fn list(&self, package: usize) -> Option<&JailPath> {
-        self.lists.get(&package)
+    /// True if no database was there.
+    pub fn is_empty(&self) -> bool {
+        self.installed.is_empty()
     }
 
     /// True for a file that its package brought for the administrator to change (`Conffiles`, `deb-conffiles(5)`).

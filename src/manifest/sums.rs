@@ -1,21 +1,20 @@
 //! Which files of packages are not what their packages brought any more.
 //!
-//! dpkg notes the MD5 sum of each content that it installs, and writes its list of a package's files when it has unpacked them. A file
-//! that is no younger than that list, neither by its own time nor by that of its last change of state, which nobody sets back
-//! (`inode(7)`), is what was unpacked; all others are read. apk's own sums are not looked at, nor is anything but contents: owners and
-//! modes are the administrator's to change (`dpkg-statoverride(1)`).
+//! dpkg notes the MD5 sum of each content that it installs. All are read: times say when a file came here, and not whether it is what came.
+//! apk's own sums are not looked at, nor is anything but contents: owners and modes are the administrator's to change
+//! (`dpkg-statoverride(1)`).
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use md5::{Digest as _, Md5};
-use nix::sys::stat::FileStat;
 
 use super::packages::Packages;
 use crate::files::{FileSet, What};
-use crate::path::JailPath;
+use crate::path::{Facts, JailPath};
 use crate::root::dpkg::Sum;
 use crate::root::{Root, RootError};
 
@@ -31,60 +30,64 @@ impl Packages {
         store: &BTreeMap<String, PathBuf>,
         root: &Root,
     ) -> Result<BTreeSet<JailPath>, RootError> {
-        let mut changed = BTreeSet::new();
-        let mut known: BTreeMap<usize, Known> = BTreeMap::new();
+        let brought = self.brought(files, root)?;
+        let (next, threads) = (AtomicUsize::new(0), std::thread::available_parallelism().map_or(1, usize::from));
+        let work = || {
+            let mut changed = Vec::new();
+            while let Some(file) = brought.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if file.sum(store, root).is_some_and(|sum| sum != file.brought) {
+                    changed.push(file.path.clone());
+                }
+            }
+            changed
+        };
+        Ok(std::thread::scope(|scope| {
+            // Where there are no threads to be had, those that there are do all; the last of them is this one.
+            let spawn = || std::thread::Builder::new().spawn_scoped(scope, work).ok();
+            let workers: Vec<_> = (1..threads.min(brought.len())).map_while(|_| spawn()).collect();
+            let own = work();
+            let others = workers.into_iter().flat_map(|worker| worker.join().expect("a reading thread does not panic"));
+            own.into_iter().chain(others).collect()
+        }))
+    }
+
+    /// The files of packages whose contents go into the image, and what they were when they were installed.
+    fn brought<'a>(&self, files: &'a FileSet, root: &Root) -> Result<Vec<Installed<'a>>, RootError> {
+        let mut known: BTreeMap<usize, BTreeMap<JailPath, Sum>> = BTreeMap::new();
+        let mut all = Vec::new();
         for (path, wanted) in &files.wanted {
             let Some(owner) = self.owner_index(path) else { continue };
-            let known = match known.entry(owner) {
-                Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(Known::of(self, owner, root)?),
-            };
             let stored = match &wanted.what {
                 What::AsIs => None,
                 What::Was(was) => was.content.as_ref(),
                 _ => continue,
             };
-            if stored.is_none() && !known.may_have_changed(root.stat(path)?.as_ref()) {
-                continue;
-            }
-            let Some(&brought) = known.sums(self, owner, root)?.get(path) else { continue };
-            let sum = match stored {
-                Some(sha256) => store.get(sha256).and_then(|kept| sum(fs_err::File::open(kept).ok()?)),
-                None => root.open_file(path).ok().and_then(sum),
+            let sums = match known.entry(owner) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(self.sums(owner, root)?),
             };
-            if sum.is_some_and(|sum| sum != brought) {
-                changed.insert(path.clone());
-            }
+            all.extend(sums.get(path).map(|&brought| Installed { path, stored, brought }));
         }
-        Ok(changed)
+        Ok(all)
     }
 }
 
-/// What is known of a package's installation.
-struct Known {
-    /// Of the list of its files; `None` if there is none.
-    installed: Option<FileStat>,
-    sums: Option<BTreeMap<JailPath, Sum>>,
+/// A file that a package brought.
+struct Installed<'a> {
+    path: &'a JailPath,
+    /// The content from before the run, by its SHA-256 in the store; `None`: the root has it.
+    stored: Option<&'a String>,
+    brought: Sum,
 }
 
-impl Known {
-    fn of(packages: &Packages, owner: usize, root: &Root) -> Result<Self, RootError> {
-        let installed = packages.list(owner).map(|list| root.stat(list)).transpose()?.flatten();
-        Ok(Self { installed, sums: None })
-    }
-
-    /// True of a file that is younger than the list.
-    fn may_have_changed(&self, file: Option<&FileStat>) -> bool {
-        let (Some(file), Some(list)) = (file, &self.installed) else { return false };
-        let is_file = file.st_mode & libc::S_IFMT == libc::S_IFREG;
-        is_file
-            && ((file.st_mtime, file.st_mtime_nsec) > (list.st_mtime, list.st_mtime_nsec)
-                || (file.st_ctime, file.st_ctime_nsec) > (list.st_ctime, list.st_ctime_nsec))
-    }
-
-    fn sums(&mut self, packages: &Packages, owner: usize, root: &Root) -> Result<&BTreeMap<JailPath, Sum>, RootError> {
-        let sums = self.sums.take().map_or_else(|| packages.sums(owner, root), Ok)?;
-        Ok(self.sums.insert(sums))
+impl Installed<'_> {
+    /// Of its content; `None` if that cannot be read.
+    fn sum(&self, store: &BTreeMap<String, PathBuf>, root: &Root) -> Option<Sum> {
+        if let Some(sha256) = self.stored {
+            return sum(fs_err::File::open(store.get(sha256)?).ok()?);
+        }
+        root.facts(self.path).ok()?.filter(Facts::is_file)?;
+        sum(root.open_file(self.path).ok()?)
     }
 }
 

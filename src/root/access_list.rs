@@ -3,8 +3,11 @@
 //! In: a list as its extended attribute has it (`include/uapi/linux/posix_acl_xattr.h`), and a mode. Out: the mode that gives nobody more than
 //! the list does, and whether it gives somebody more all the same.
 
-/// The attribute's name.
+/// The name of the attribute.
 pub const NAME: &str = "system.posix_acl_access";
+
+/// That of the list which a directory gives to what is made in it.
+pub const DEFAULT: &str = "system.posix_acl_default";
 
 const VERSION: [u8; 4] = 2_u32.to_le_bytes();
 

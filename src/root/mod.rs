@@ -237,12 +237,24 @@ impl Root {
     /// # Errors
     /// What `getxattr(2)` says, but for file systems that have none.
     pub fn access_list(&self, path: &JailPath) -> Result<Option<Vec<u8>>, RootError> {
+        self.list_named(access_list::NAME, path)
+    }
+
+    /// The list that the directory at `path` gives to what is made in it, as [`access_list`](Self::access_list).
+    ///
+    /// # Errors
+    /// The same.
+    pub fn default_list(&self, path: &JailPath) -> Result<Option<Vec<u8>>, RootError> {
+        self.list_named(access_list::DEFAULT, path)
+    }
+
+    fn list_named(&self, name: &str, path: &JailPath) -> Result<Option<Vec<u8>>, RootError> {
         let step = "read the access control list of";
         let node = match self.open_without_links(path, OFlag::O_PATH) {
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP) => return Ok(None),
             node => node.map_err(|errno| self.error(step, path, errno))?,
         };
-        match xattr::get_deref(magic(&node), access_list::NAME) {
+        match xattr::get_deref(magic(&node), name) {
             Ok(list) => Ok(list),
             Err(error) if has_none(&error) => Ok(None),
             Err(source) => Err(RootError { step, path: self.show(path), source }),

@@ -145,6 +145,8 @@ pub(crate) enum Kind {
     Attributes,
     /// Changes as whom the task runs.
     Identity,
+    /// `setgroups`: the groups stand in memory.
+    Groups,
     /// A socket address in memory, its length in the next argument.
     Address {
         address: usize,
@@ -415,6 +417,8 @@ pub(crate) static CALLS: &[Call] = &[
     call("setfsuid32", [NONE, 215, NONE], Kind::Identity),
     call("setfsgid", [123, 139, 152], Kind::Identity),
     call("setfsgid32", [NONE, 216, NONE], Kind::Identity),
+    call("setgroups", [116, 81, 159], Kind::Groups),
+    call("setgroups32", [NONE, 206, NONE], Kind::Groups),
 
     // What would make the trace blind.
     call("clone", [56, 120, 220], Kind::Clone),

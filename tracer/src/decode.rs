@@ -163,6 +163,7 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
             accounts(entry, ask);
         }
         Kind::Identity => accounts(entry, ask),
+        Kind::Groups => groups(entry, memory, ask)?,
         Kind::Address { address: index, purpose } => {
             let address = (arguments[*index], arguments[*index + 1]);
             socket_address(descriptor(arguments[0]), address, *purpose, memory, ask)?;
@@ -259,6 +260,24 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
             let address = pointer(entry.abi, &attributes, 0);
             ask(Asked::Path { from: from(directory), address, access, follow: true });
         }
+    }
+    Ok(())
+}
+
+/// The groups of a list in memory, as long as the kernel takes one (`setgroups(2)`, `NGROUPS_MAX`).
+fn groups(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Asked)) -> Result<(), Unread> {
+    const MOST: usize = 1 << 16;
+    let [count, address, ..] = entry.arguments;
+    let width = if entry.call.has_short_ids(entry.abi) { 2 } else { 4 };
+    let count = usize::try_from(count as u32 as i32).unwrap_or(0);
+    if count == 0 || count > MOST {
+        return Ok(());
+    }
+    let mut list = vec![0; count * width];
+    memory(address, &mut list)?;
+    for id in list.chunks_exact(width) {
+        let id = id.iter().rev().fold(0, |id, &byte| id << 8 | u32::from(byte));
+        ask(Asked::Account(Account::Group(id)));
     }
     Ok(())
 }
@@ -644,6 +663,13 @@ mod tests {
         assert_eq!(named("chown", Abi::I386, [0x1000, 1000, 0xffff, 7, 7, 7]), [User(1000)]);
         assert_eq!(named("fchown", Abi::X86_64, [3, nobody, 27, 7, 7, 7]), [Group(27)]);
         assert_eq!(named("fchownat", Abi::X86_64, [3, 0x1000, 1000, 27, 0, 7]), [User(1000), Group(27)]);
+        let groups = |abi, count| {
+            let asked = ask("setgroups", abi, [count, 0x1000, 7, 7, 7, 7], &[27, 0, 0, 0, 0xe8, 3, 0, 0]);
+            asked.into_iter().map(|asked| format!("{asked:?}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(groups(Abi::X86_64, 2), "Account(Group(27)) Account(Group(1000))");
+        assert_eq!(groups(Abi::I386, 1), "Account(Group(27))");
+        assert_eq!(groups(Abi::X86_64, u64::MAX), "");
         assert_eq!(named("chmod", Abi::X86_64, [0x1000, 0o600, 27, 7, 7, 7]), []);
     }
 

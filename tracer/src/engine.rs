@@ -35,7 +35,7 @@ use crate::spawn::{Command, Started, spawn};
 use crate::status::Stop;
 use crate::turns::Turns;
 use crate::walk::Walker;
-use crate::{TraceError, limits, memory, status, sys};
+use crate::{TraceError, limits, memory, status, sys, unheard};
 
 /// How a program is traced.
 #[derive(Debug, Clone, Default)]
@@ -381,7 +381,8 @@ impl<'a> Engine<'a> {
                 if self.calls.is_some() {
                     self.mend(task)?;
                 }
-                alive("resume", task, sys::resume(task, signal))
+                alive("mend the call of", task, unheard::wait_on(task, signal))?;
+                alive("resume", task, sys::resume(task, unheard::passed_on(task, signal)))
             }
             Step::Listen => {
                 alive("hold", task, sys::listen(task))?;

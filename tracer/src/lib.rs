@@ -67,6 +67,7 @@ mod tasks;
 mod terminal;
 mod touch;
 mod turns;
+mod unheard;
 mod view;
 mod views;
 mod waiting;

@@ -131,9 +131,43 @@ pub(crate) fn tracer_of(process: i32) -> Option<i32> {
 
 /// True if `process` ignores `signal` (`proc(5)`, `SigIgn` of `/proc/pid/status`).
 pub(crate) fn ignores(process: i32, signal: i32) -> bool {
-    let status = fs_read(&format!("/proc/{process}/status")).unwrap_or_default();
-    let ignored = field(&status, "SigIgn:").and_then(|mask| u64::from_str_radix(mask, 16).ok());
-    ignored.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+    has_signal(&fs_read(&format!("/proc/{process}/status")).unwrap_or_default(), "SigIgn:", signal)
+}
+
+/// What a signal is to a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hearing {
+    /// It has a handler.
+    Caught,
+    /// It is ignored, or is so unless somebody wants it (`signal(7)`).
+    None,
+    /// It ends the task, or stops it.
+    Suffered,
+}
+
+/// What `signal` is to `task` (`proc(5)`, `SigCgt` and `SigIgn` of `/proc/pid/status`).
+pub(crate) fn hearing(task: i32, signal: i32) -> Hearing {
+    let status = fs_read(&format!("/proc/{task}/status")).unwrap_or_default();
+    let is_harmless = matches!(signal, libc::SIGCHLD | libc::SIGURG | libc::SIGWINCH | libc::SIGCONT);
+    if has_signal(&status, "SigCgt:", signal) {
+        Hearing::Caught
+    } else if is_harmless || has_signal(&status, "SigIgn:", signal) {
+        Hearing::None
+    } else {
+        Hearing::Suffered
+    }
+}
+
+/// True if `task` is of the first process of a pid namespace other than the first of all (`proc(5)`, `NStgid` of `/proc/pid/status`).
+pub(crate) fn is_first(task: i32) -> bool {
+    let status = fs_read(&format!("/proc/{task}/status")).unwrap_or_default();
+    let numbers = field(&status, "NStgid:").unwrap_or_default();
+    numbers.split_ascii_whitespace().count() > 1 && numbers.split_ascii_whitespace().last() == Some("1")
+}
+
+fn has_signal(status: &[u8], name: &str, signal: i32) -> bool {
+    let mask = field(status, name).and_then(|mask| u64::from_str_radix(mask, 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// A number in `/proc/pid/status`.

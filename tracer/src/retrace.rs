@@ -15,6 +15,8 @@ use pete::{Registers, Tracee};
 #[cfg(target_arch = "x86_64")]
 use crate::calls::Call;
 use crate::calls::{Abi, Table};
+#[cfg(target_arch = "x86_64")]
+use crate::filter::ARCH_I386;
 use crate::filter::CLONE_UNTRACED;
 use crate::{memory, sys};
 
@@ -99,6 +101,38 @@ pub(crate) fn restart(task: i32) -> Result<(), Errno> {
     set_registers(task, &registers)
 }
 
+/// True if `task` has left a call for a signal, with EINTR, and would make the same call once more.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn is_interrupted(task: i32) -> Result<bool, Errno> {
+    let registers = registers(task)?;
+    let is_in_call = registers.orig_rax.cast_signed() >= 0;
+    if !is_in_call || registers.rax.cast_signed() != -i64::from(libc::EINTR) {
+        return Ok(false);
+    }
+    // What is closed is closed (`close(2)`), and who has begun to connect is not asked again (`connect(2)`, EALREADY).
+    let number = registers.orig_rax & 0xffff_ffff;
+    Ok(if sys::interface(task)? == ARCH_I386 {
+        let (close, connect, socketcall) = (6, 362, 102);
+        let connects = number == connect || number == socketcall && registers.rbx == SYS_CONNECT;
+        number != close && !connects
+    } else {
+        let (close, connect) = (3, 42);
+        number != close && number != connect
+    })
+}
+
+/// `connect` by way of i386's `socketcall(2)` (`include/uapi/linux/net.h`).
+#[cfg(target_arch = "x86_64")]
+const SYS_CONNECT: u64 = 3;
+
+/// Has the call that a signal has ended begin anew, unless a handler is to hear of another one first.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn restart_unless_handled(task: i32) -> Result<(), Errno> {
+    let mut registers = registers(task)?;
+    registers.rax = ERESTARTNOHAND.cast_unsigned();
+    set_registers(task, &registers)
+}
+
 /// Here no call waits for a listener.
 #[cfg(target_arch = "aarch64")]
 #[expect(clippy::unnecessary_wraps, reason = "on other machines registers are read, which may fail")]
@@ -136,6 +170,8 @@ pub(crate) fn result(task: i32) -> Result<Returned, Errno> {
 
 /// What a call returns inside the kernel that a signal has ended (`include/linux/errno.h`).
 const ERESTARTSYS: i64 = -512;
+#[cfg(target_arch = "x86_64")]
+const ERESTARTNOHAND: i64 = -514;
 const ERESTARTNOINTR: i64 = -(sys::ERESTARTNOINTR as i64);
 
 /// Lets `task`, which stands at the entry of a call, go on without it, as if the kernel did not have the call.

@@ -109,6 +109,19 @@ pub(crate) fn write_word(task: i32, address: u64, word: u64) -> Result<(), Errno
     Errno::result(result).map(drop)
 }
 
+/// Why the signal came at which `task` stands (`sigaction(2)`, `si_code`), and the number of who has sent it, if anybody has.
+pub(crate) fn signal_source(task: i32) -> Result<(i32, i32), Errno> {
+    let mut source = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let none = ptr::null_mut::<libc::c_void>();
+    // SAFETY: the kernel writes one `siginfo_t` to `source`, which is all zeros until then; any bytes are a number.
+    let (result, source) = unsafe {
+        let result = libc::ptrace(libc::PTRACE_GETSIGINFO, task, none, source.as_mut_ptr());
+        (result, source.assume_init())
+    };
+    // SAFETY: it is a number, whatever else may stand there for this signal.
+    Errno::result(result).map(|_| (source.si_code, unsafe { source.si_pid() }))
+}
+
 /// The task that the event at which `task` stands is about (`PTRACE_GETEVENTMSG`): the one that it has just made, or the one
 /// that it was before it executed something.
 pub(crate) fn event_task(task: i32) -> Result<i32, Errno> {

@@ -283,6 +283,23 @@ fn setuid_of_all_threads() {
     }
 }
 
+/// Whoever ignores a signal waits on.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn signals_that_nobody_hears() {
+    for &flags in WIDTHS {
+        Hazard::with_flags("unheard", flags).run().is(&["access Look after missing"]);
+    }
+}
+
+#[test]
+fn the_first_process_of_a_namespace() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root makes pid namespaces");
+    }
+    Hazard::new("first_process").grace(Duration::from_secs(20)).run().is(&["access Look went on missing"]);
+}
+
 #[test]
 fn stopped_stays_stopped() {
     for _ in 0..repeats() {
