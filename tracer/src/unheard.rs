@@ -28,12 +28,15 @@ pub(crate) fn passed_on(task: i32, signal: i32) -> i32 {
     }
 }
 
-/// Has the call begin anew that `task` has left for a signal, 0 if for none, of which it hears nothing. One that handlers hear of as well ends as
-/// ever (`arch/x86/kernel/signal.c`, `handle_signal`).
+/// Has the call begin anew that `task` has left for `signal`, 0 if for none, if it hears nothing of that. One that handlers hear of as well ends
+/// as ever (`arch/x86/kernel/signal.c`, `handle_signal`); so does one after which the task has stopped (`signal(7)`).
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn wait_on(task: i32, signal: i32) -> Result<(), Errno> {
-    let is_unheard = || signal == 0 || proc::hearing(task, signal) == Hearing::None;
-    if retrace::is_interrupted(task)? && is_unheard() { retrace::restart_unless_handled(task) } else { Ok(()) }
+    // Where SIGCONT comes, nobody tells whether the task had stopped.
+    if matches!(signal, 0 | libc::SIGCONT) || !retrace::is_interrupted(task)? {
+        return Ok(());
+    }
+    if proc::hearing(task, signal) == Hearing::None { retrace::restart_unless_handled(task) } else { Ok(()) }
 }
 
 /// Here the kernel has set up what follows before the tracer hears of the signal.
