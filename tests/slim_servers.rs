@@ -190,6 +190,56 @@ fn what_listens_and_idles_is_a_server() {
     slim(&context, &image, &["-q", "--", "exit 4"]).assert_refused(125, &["ended with status 4"]);
 }
 
+/// Its port is open while others still start; and of the ports that an image exposes some may be those of the one that it was made from.
+#[test]
+fn what_starts_after_it_listens_is_waited_for() {
+    if !has(&["/bin/busybox"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let late = "/bin/httpd -p 8080 -h /www; /bin/sleep 1; /bin/cat /www/other; exec /bin/sleep 100";
+    let ports = [json!({"8080/tcp": {}}), json!({"80/tcp": {}, "8080/tcp": {}})];
+    for ports in ports {
+        // Who listens at a port below 1024 needs no right, as under docker.
+        let low = late.replace("8080", if ports.get("80/tcp").is_some() { "81" } else { "8080" });
+        let config =
+            json!({"Cmd": ["/bin/sh", "-c", low], "User": "33:33", "ExposedPorts": ports, "StopSignal": "SIGKILL"});
+        slim(&context, &image(&context, &config), &[]).success();
+        assert!(has_whole(&lock(&context), "/www/other"), "{ports}");
+    }
+}
+
+/// Whoever runs it as somebody else has that one's home, and who begins it as the profile does begins it as the image does.
+#[test]
+fn an_image_says_of_itself_what_it_did() {
+    if !has(&["/bin/busybox"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let busybox = fs_err::read("/bin/busybox").unwrap();
+    let layer = tar().directory("bin/").member(b'0', "bin/busybox", "", &busybox).symlink("bin/cat", "busybox");
+    let layer = layer.directory("etc/").file("etc/passwd", "root:x:0:0::/root:/bin/sh\n");
+    let layer = layer.file("etc/shadow", "root:$6$a$b:19000::::::\n").directory("root/").end();
+    let document = json!({
+        "architecture": "amd64", "os": "linux",
+        "config": {"Entrypoint": ["/bin/busybox", "cat"], "Cmd": ["/etc/passwd", "/etc/shadow"]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layer))]},
+    });
+    lay_out(&oci_of(document.to_string().into_bytes(), &[layer], Compression::Plain), &context.path("image"));
+    let (image, profile) = (format!("oci:{}", context.text("image")), context.text("app.yaml"));
+    fs_err::write(&profile, "workloads: {a: {run: [/bin/busybox, cat, /etc/passwd, /etc/shadow]}}\n").unwrap();
+    for arguments in [&[][..], &["-p", &profile]] {
+        let told = slim(&context, &image, arguments);
+        let words = "/etc/shadow is packed without its password hashes; `--allow-secret /etc/shadow` packs them";
+        assert!(told.stderr.contains(words), "{told}");
+        told.success();
+        let config = lock(&context)["config"].clone();
+        assert_eq!(config["entrypoint"], json!(["/bin/busybox", "cat"]), "{arguments:?}");
+        assert_eq!(config["cmd"], json!(["/etc/passwd", "/etc/shadow"]), "{arguments:?}");
+        assert_eq!(config["env"]["HOME"], Value::Null);
+    }
+}
+
 #[test]
 fn what_neither_ends_nor_listens_is_given_a_time() {
     if !has(&["/bin/busybox"]) {

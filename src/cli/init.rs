@@ -277,6 +277,7 @@ fn write(draft: &Draft, arguments: &Arguments) -> Result<Exit, Failure> {
         told.look();
         Ok(written.publish()?)
     })?;
-    say!("minjail: wrote {}: complete it, then `minjail build {} -o oci:DIR`", file.display(), file.display());
+    let (file, builder) = (file.display(), draft.builder());
+    say!("minjail: wrote {file}: complete it, then `{builder} {file} -o oci:DIR`");
     Ok(Exit::Success)
 }

@@ -171,7 +171,14 @@ impl<'a> Whole<'a> {
         // As the image spells him: a name also says which groups he is a member of.
         image.user = image.user.or_else(|| self.run.user.clone().filter(|user| !user.is_empty()));
         image.volumes.extend(self.run.volumes.iter().flatten().map(|(volume, _)| volume.clone()));
-        if is_own {
+        // A profile that runs what the image does says nothing else of how it begins.
+        let begins_alike = image.entrypoint.is_none()
+            && image.cmd.is_none()
+            && inside
+                .workloads
+                .first()
+                .is_some_and(|(_, first)| first.run.0 == [&asked.entrypoint[..], &asked.cmd[..]].concat());
+        if is_own || begins_alike {
             (image.entrypoint, image.cmd) = (Some(asked.entrypoint.clone()), Some(asked.cmd.clone()));
         }
         let rehearsals = inside.rehearsals(&self.base.tree)?;
@@ -212,8 +219,9 @@ impl<'a> Whole<'a> {
     /// Gives a manifest what the image itself says; its health check only if that was run too, or says that there is none.
     fn finish(&self, draft: &mut Draft, prepared: &Prepared, keeps_check: bool) -> Result<(), Failure> {
         let config = &mut draft.manifest.config;
-        // Engines give this value to who has no account in the image, and the small image may have no accounts.
-        let is_usual = config.env.get("HOME").is_some_and(|home| home == "/");
+        // Engines take it from the image's accounts, for whomever it is run as, and give this value to who has none there.
+        let has_accounts = draft.manifest.entries.iter().any(|entry| entry.path.as_bytes() == b"/etc/passwd");
+        let is_usual = has_accounts || config.env.get("HOME").is_some_and(|home| home == "/");
         if is_usual && !self.run.env.iter().flatten().any(|variable| variable.starts_with("HOME=")) {
             config.env.remove("HOME");
         }

@@ -30,6 +30,8 @@ pub enum Note {
     Departed { path: JailPath, package: String },
     /// Accounts of people, or password hashes, were left out of the file.
     Accounts { path: JailPath, left_out: usize },
+    /// Of an image's accounts, the password hashes were left out.
+    Hashes { path: JailPath },
     /// The run used it, and the user left it out.
     Excluded { path: JailPath },
     /// The user left out what would not be in the image anyway.

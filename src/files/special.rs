@@ -221,6 +221,9 @@ fn replace_accounts(
         }
         if left_out > 0 {
             notes.push(Note::Accounts { path: path.clone(), left_out });
+        } else if !kept.are_machines {
+            // Nobody is left out, so that it is their passwords.
+            notes.push(Note::Hashes { path: path.clone() });
         }
         make(files, &path, content);
     }

@@ -32,6 +32,8 @@ pub struct Draft {
     pub tcp: BTreeSet<u16>,
     /// What an image said of itself.
     pub image: Described,
+    /// It is for what is in that image, and not on this machine.
+    pub is_of_image: bool,
     /// What the reader should know besides.
     pub notes: Vec<String>,
 }
@@ -66,14 +68,20 @@ pub enum Readiness {
 const WIDTH: usize = 116;
 
 impl Draft {
+    /// What takes the profile.
+    pub fn builder(&self) -> &'static str {
+        if self.is_of_image { "minjail slim IMAGE -p" } else { "minjail build" }
+    }
+
     /// The profile's text, as it is to stand in `file`.
     pub fn text(&self, file: &str) -> String {
         let mut text = Text(String::new());
+        let builds = self.builder();
         let kind = if self.ready.is_some() { "the server" } else { "the program" };
         text.comment(
             0,
             &format!(
-                "Drafted by {}. `minjail build {file} -o oci:DIR` builds an image of it and proves that it works. What no \
+                "Drafted by {}. `{builds} {file} -o oci:DIR` makes an image of it and proves that it works. What no \
                  workload does, the image may lack: see to it that {kind} is asked for all that it must be able to do. \
                  `minjail profile reference` prints what a profile may say.",
                 self.origin

@@ -23,7 +23,7 @@ pub fn told(config: &RunConfig, origin: &str) -> Result<Draft, NoCommand> {
     if run.first().is_none_or(String::is_empty) {
         return Err(NoCommand);
     }
-    let mut draft = Draft { origin: origin.to_owned(), run, ..Draft::default() };
+    let mut draft = Draft { origin: origin.to_owned(), run, is_of_image: true, ..Draft::default() };
     for variable in config.env.iter().flatten() {
         let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
         if !name.is_empty() {

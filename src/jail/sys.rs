@@ -100,7 +100,8 @@ pub(super) fn drop_bounding_capability(number: u32) -> Result<bool, Errno> {
     }
 }
 
-/// Brings the loopback interface of this network namespace up (`netdevice(7)`).
+/// Brings the loopback interface of this network namespace up (`netdevice(7)`), and lets everybody have all of its ports, as engines do who
+/// have one (`net.ipv4.ip_unprivileged_port_start`): nobody else is there.
 pub(super) fn loopback_up() -> Result<(), Errno> {
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     // SAFETY: `ifreq` is numbers and arrays of them, for which zero is a value.
@@ -115,7 +116,10 @@ pub(super) fn loopback_up() -> Result<(), Errno> {
     request.ifr_ifru.ifru_flags = flags
         | libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).expect("the flags of an ifreq fit its member");
     // SAFETY: as above; the call reads `request`.
-    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }).map(drop)
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })?;
+    // In a container that may not be written to.
+    let _ = fs_err::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+    Ok(())
 }
 
 /// Lets the process that `command` will start join namespaces, in this order, just before its exec.

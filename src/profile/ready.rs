@@ -26,6 +26,9 @@ pub struct Ready {
     pub idle: Option<Seconds>,
     #[serde(default)]
     pub after: Option<Seconds>,
+    /// It is not asked for anything before so long nothing was touched: what starts beside it, or after it, is given that time. No profile says so.
+    #[serde(skip)]
+    pub settles: Option<Seconds>,
 }
 
 /// A [`Ready`] of which exactly one thing was given.

@@ -324,7 +324,7 @@ fn tell_image(image: &Config, text: &mut Text) {
         (!image.exposed_ports.is_empty()).then(|| format!("ports {}", list(&image.exposed_ports))),
         (!image.volumes.is_empty()).then(|| format!("volumes {}", list(&image.volumes))),
         image.stop_signal.as_ref().map(|signal| format!("stopped by {signal}")),
-        check.map(|test| {
+        check.filter(|test| test.len() > 1).map(|test| {
             format!("checked by {}", shortened(&escape(test.get(1..).unwrap_or_default().join(" ").as_bytes())))
         }),
     ];
@@ -407,6 +407,9 @@ fn sentence(note: &Note) -> String {
         Note::Accounts { path, left_out } => {
             let accounts = if *left_out == 1 { "one account".to_owned() } else { format!("{left_out} accounts") };
             format!("{path} is packed without {accounts} of people (`--accounts full` packs them)")
+        }
+        Note::Hashes { path } => {
+            format!("{path} is packed without its password hashes; `--allow-secret {path}` packs them")
         }
         Note::Excluded { path } => format!("{path} was used by the run and is not packed, because it is excluded"),
         Note::NothingExcluded { pattern } => {

@@ -24,7 +24,10 @@ pub fn carry_over(config: &mut Config, from: &ImageConfig, run: &RunConfig) {
     // Programs for i386 run on x86_64: the machine that ran them does not say whom they are for.
     config.architecture.clone_from(&from.architecture);
     config.variant.clone_from(&from.variant);
-    config.exposed_ports.extend(run.exposed_ports.iter().flatten().map(|(port, _)| port.clone()));
+    // `80` is `80/tcp`, which may be there already.
+    let ports = run.exposed_ports.iter().flatten().map(|(port, _)| port.strip_suffix("/tcp").unwrap_or(port));
+    let ports = ports.map(|port| if port.contains('/') { port.to_owned() } else { format!("{port}/tcp") });
+    config.exposed_ports.extend(ports);
     config.volumes.extend(run.volumes.iter().flatten().map(|(volume, _)| volume.clone()));
     let signal = run.stop_signal.clone().filter(|signal| !signal.is_empty());
     config.stop_signal = config.stop_signal.take().or(signal);
@@ -56,4 +59,21 @@ pub fn adopt(manifest: &mut Manifest, image: &[Entry]) {
 fn is_alike(one: &Kind, other: &Kind) -> bool {
     let is_file = |kind: &Kind| matches!(kind, Kind::File { .. } | Kind::HardLink { .. });
     std::mem::discriminant(one) == std::mem::discriminant(other) || is_file(one) && is_file(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_one_however_it_is_spelled() {
+        let from =
+            r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}, "config": {}}"#;
+        let from: ImageConfig = serde_json::from_str(from).unwrap();
+        let run: RunConfig =
+            serde_json::from_str(r#"{"ExposedPorts": {"25": {}, "25/tcp": {}, "53/udp": {}}}"#).unwrap();
+        let mut config = Config::default();
+        carry_over(&mut config, &from, &run);
+        assert_eq!(config.exposed_ports.into_iter().collect::<Vec<_>>(), ["25/tcp", "53/udp"]);
+    }
 }

@@ -1,6 +1,6 @@
 //! From an image's configuration to the workload that it stands for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::image::oci::RunConfig;
 use crate::manifest::Healthcheck;
@@ -39,7 +39,7 @@ const IDLE: Seconds = Seconds(3);
 
 /// The workload that an image stands for, or what is run in place of the image's command (`is_other`). It is ready when its
 /// time (`span`) is up, if it has one; else the image's own server is when its health check says so, or when it listens
-/// at the port that the image exposes; and anything else that listens, when it is idle. A program may as well end by itself.
+/// at the one port that the image exposes, and idles then; and anything else that listens, when it is idle. A program may as well end by itself.
 ///
 /// # Errors
 /// The image says nothing that could be run.
@@ -55,7 +55,9 @@ pub fn workload(
     }
     let mut workload = Workload::new(Command(run));
     let ports = config.exposed_ports.iter().flatten().filter_map(|(port, _)| tcp(port));
-    let port = ports.min().filter(|_| !is_other);
+    let ports: BTreeSet<u16> = ports.collect();
+    // Of several, some may be of the image that this one was made from, and nobody listens there.
+    let port = ports.first().copied().filter(|_| !is_other && ports.len() == 1);
     let asked = config.healthcheck.as_ref().filter(|_| !is_other);
     let check = asked.and_then(check);
     if let Some(asked) = asked.filter(|_| check.is_some() && span.is_none()) {
@@ -67,8 +69,8 @@ pub fn workload(
             workload.timeout.0 = workload.timeout.0.saturating_add(span.0);
             Ready { after: Some(span), ..Ready::default() }
         }
-        (None, Some(check), _) => Ready { check: Some(check), ..Ready::default() },
-        (None, None, Some(port)) => Ready { port: Some(port), ..Ready::default() },
+        (None, Some(check), _) => Ready { check: Some(check), settles: Some(IDLE), ..Ready::default() },
+        (None, None, Some(port)) => Ready { port: Some(port), settles: Some(IDLE), ..Ready::default() },
         (None, None, None) => Ready { idle: Some(IDLE), ..Ready::default() },
     });
     let named = config.stop_signal.as_deref().filter(|signal| !signal.is_empty());
@@ -150,10 +152,10 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_ready_at_its_lowest_port() {
+    fn a_server_is_ready_at_its_port() {
         let config = config(
             r#"{"Entrypoint": ["/start"], "Cmd": ["-f"], "Env": ["A=b=c"], "WorkingDir": "/srv", "StopSignal": "SIGQUIT",
-                "ExposedPorts": {"443/tcp": {}, "80/tcp": {}, "53/udp": {}}}"#,
+                "ExposedPorts": {"80/tcp": {}, "80": {}, "53/udp": {}}}"#,
         );
         let server =
             inside(&config, Some("/home/web"), workload(&config, &Asked::of(&config, None, &[]), false, None).unwrap());
@@ -162,6 +164,12 @@ mod tests {
         assert_eq!(server.env.get("HOME").map(String::as_str), Some("/home/web"));
         assert_eq!(server.cwd.as_deref(), Some("/srv"));
         assert_eq!(server.ready.and_then(|ready| ready.port), Some(80));
+        let several = RunConfig {
+            exposed_ports: serde_json::from_str(r#"{"443/tcp": {}, "80/tcp": {}}"#).unwrap(),
+            ..config.clone()
+        };
+        let server = workload(&several, &Asked::of(&several, None, &[]), false, None).unwrap();
+        assert_eq!(server.ready.and_then(|ready| ready.idle), Some(IDLE));
         assert_eq!(Some(server.stop.signal), StopSignal::parse("QUIT"));
         let other = workload(&config, &Asked::of(&config, None, &["-h".to_owned()]), true, None).unwrap();
         assert_eq!(other.run.0, ["/start", "-h"]);

@@ -298,6 +298,7 @@ impl<'a> Director<'a> {
         let mut was_stopped = false;
         if let Some(ready) = &workload.ready {
             if self.become_ready(ready.moment())? {
+                self.settle(ready.settles);
                 self.tell(&Ask::Ready);
                 faults.extend(self.health(workload)?);
                 for (index, probe) in workload.probes.iter().enumerate() {

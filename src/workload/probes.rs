@@ -86,6 +86,17 @@ impl Director<'_> {
         }
     }
 
+    /// Waits until nothing was touched for so long, but no more than ten times as long: some servers never idle.
+    pub(super) fn settle(&mut self, idle: Option<Seconds>) {
+        let Some(idle) = idle else { return };
+        let end = (Instant::now() + idle.duration() * 10).min(self.deadline);
+        while Instant::now() < end && self.ask(&Ask::Idle { seconds: idle.0 }) != Answer::Yes {
+            if self.wait_for((Instant::now() + BETWEEN_CHECKS).min(end), Seen::has_ended) {
+                return;
+            }
+        }
+    }
+
     /// Looks whenever something was told, and every few milliseconds.
     fn until(&mut self, is_ready: impl Fn(&mut Self) -> Result<bool, DirectError>) -> Result<bool, DirectError> {
         self.until_each(BETWEEN_LOOKS, is_ready)
