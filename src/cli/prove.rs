@@ -229,7 +229,7 @@ fn access(facts: Option<&Facts>) -> Access {
 pub(super) fn unproved(verdicts: &[Verdict]) -> Failure {
     let names: Vec<String> =
         verdicts.iter().filter(|verdict| !verdict.is_good()).map(|verdict| format!("`{}`", verdict.workload)).collect();
-    let failure = Failure::usage(format!("the image does not do what its profile says: workload {}", names.join(", ")))
+    let failure = Failure::usage(format!("the image does not do what it should: workload {}", names.join(", ")))
         .exit(Exit::Unproved);
     match verdicts.iter().filter(|verdict| !verdict.is_good()).find_map(|verdict| verdict.engine) {
         // Its client ends as the program does, and tells by its words alone that there was no container.

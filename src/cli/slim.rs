@@ -30,8 +30,9 @@ use crate::slim::{self, Asked};
 /// Make an existing image small: run it in a jail, keep what it needs, and prove the result
 ///
 /// The image's own command is run, as the image's user, in a jail made of the image; no root, no daemon, no network. A
-/// server is ready when the image's health check says so, else when it listens at the port that the image exposes, else
-/// when it listens somewhere and idles; then it is stopped. What else it is to be asked, a profile says.
+/// server is ready when the image's health check says so, else when it listens at the one port that the image exposes,
+/// else when it listens somewhere; and when it has touched nothing for 3 seconds then, it is stopped. What else it is to be
+/// asked, a profile says.
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
