@@ -210,10 +210,10 @@ impl Reading<'_> {
     /// `/var/lib/dpkg/status` and the lists beside it.
     fn dpkg(&mut self) -> Result<(), RootError> {
         let Some(status) = self.file("/var/lib/dpkg/status")? else { return Ok(()) };
-        self.packages.diversions = Diversions::read(self.root)?;
+        let diversions = Diversions::read(self.root)?;
         let mut lists = BTreeMap::new();
-        for (text, stanza) in dpkg::text_stanzas(&status).zip(dpkg::stanzas(&status)) {
-            let Some(package) = deb(&stanza) else { continue };
+        for text in dpkg::text_stanzas(&status) {
+            let Some(package) = deb(&dpkg::stanza(text)) else { continue };
             let names = [format!("{}:{}", package.name, package.architecture), package.name.clone()];
             let at = self.add(package);
             for (path, sum) in dpkg::configuration(text) {
@@ -231,11 +231,11 @@ impl Reading<'_> {
             let package = self.packages.installed[owner].name.clone();
             let directories = dpkg::directories(&list);
             for listed in dpkg::listed(&list).filter(|listed| !directories.contains(listed)) {
-                let place = self.packages.diversions.place(listed, package.as_bytes()).to_vec();
-                self.own(&place, owner);
+                self.own(diversions.place(listed, package.as_bytes()), owner);
             }
             self.packages.lists.insert(owner, path);
         }
+        self.packages.diversions = diversions;
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use md5::{Digest as _, Md5};
 
 use super::packages::Packages;
+use super::readers::by_threads;
 use crate::files::{FileSet, What};
 use crate::path::{Facts, JailPath};
 use crate::root::dpkg::Sum;
@@ -41,14 +42,7 @@ impl Packages {
             }
             changed
         };
-        Ok(std::thread::scope(|scope| {
-            // Where there are no threads to be had, those that there are do all; the last of them is this one.
-            let spawn = || std::thread::Builder::new().spawn_scoped(scope, work).ok();
-            let workers: Vec<_> = (1..threads.min(brought.len())).map_while(|_| spawn()).collect();
-            let own = work();
-            let others = workers.into_iter().flat_map(|worker| worker.join().expect("a reading thread does not panic"));
-            own.into_iter().chain(others).collect()
-        }))
+        Ok(by_threads(threads.min(brought.len()), work).into_iter().flatten().collect())
     }
 
     /// The files of packages whose contents go into the image, and what they were when they were installed.

@@ -102,16 +102,19 @@ pub fn text_stanzas(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Fields by name, without the lines that continue one (`deb-control(5)`).
+/// The stanzas of a text.
 pub fn stanzas(text: &[u8]) -> impl Iterator<Item = Stanza> {
-    text_stanzas(text).map(|stanza| {
-        let lines = stanza.split(|&byte| byte == b'\n').filter(|line| !line.starts_with(b" "));
-        let fields = lines.filter_map(|line| {
-            let colon = line.iter().position(|&byte| byte == b':')?;
-            Some((escape(&line[..colon]), escape(line[colon + 1..].trim_ascii())))
-        });
-        fields.collect()
-    })
+    text_stanzas(text).map(stanza)
+}
+
+/// Fields by name, without the lines that continue one (`deb-control(5)`).
+pub fn stanza(text: &[u8]) -> Stanza {
+    let lines = text.split(|&byte| byte == b'\n').filter(|line| !line.starts_with(b" "));
+    let fields = lines.filter_map(|line| {
+        let colon = line.iter().position(|&byte| byte == b':')?;
+        Some((escape(&line[..colon]), escape(line[colon + 1..].trim_ascii())))
+    });
+    fields.collect()
 }
 
 #[cfg(test)]

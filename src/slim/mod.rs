@@ -25,8 +25,8 @@ pub fn carry_over(config: &mut Config, from: &ImageConfig, run: &RunConfig) {
     config.architecture.clone_from(&from.architecture);
     config.variant.clone_from(&from.variant);
     // `80` is `80/tcp`, which may be there already.
-    let ports = run.exposed_ports.iter().flatten().map(|(port, _)| port.strip_suffix("/tcp").unwrap_or(port));
-    let ports = ports.map(|port| if port.contains('/') { port.to_owned() } else { format!("{port}/tcp") });
+    let ports = run.exposed_ports.iter().flatten().map(|(port, _)| port);
+    let ports = ports.map(|port| if port.contains('/') { port.clone() } else { format!("{port}/tcp") });
     config.exposed_ports.extend(ports);
     config.volumes.extend(run.volumes.iter().flatten().map(|(volume, _)| volume.clone()));
     let signal = run.stop_signal.clone().filter(|signal| !signal.is_empty());

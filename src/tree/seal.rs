@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::{Tree, TreeError};
-use crate::manifest::{Entry, Kind};
+use crate::manifest::{Entry, Kind, by_threads};
 
 /// How much is read at once.
 const BUFFER: usize = 256 << 10;
@@ -29,14 +29,7 @@ impl Tree<'_> {
                 self.read(entry, &mut buffer, &advance).map_err(|error| (at, error))?;
             }
         };
-        let results = std::thread::scope(|scope| {
-            // Where there are no threads to be had, those that there are do all; the last of them is this one.
-            let spawn = || std::thread::Builder::new().spawn_scoped(scope, work).ok();
-            let workers: Vec<_> = (1..threads.get().min(files.len())).map_while(|_| spawn()).collect();
-            let own = work();
-            let others = workers.into_iter().map(|worker| worker.join().expect("a reading thread does not panic"));
-            [own].into_iter().chain(others).collect::<Vec<_>>()
-        });
+        let results = by_threads(threads.get().min(files.len()), work);
         let first = results.into_iter().filter_map(Result::err).min_by_key(|(at, _)| *at);
         first.map_or(Ok(()), |(_, error)| Err(error))
     }

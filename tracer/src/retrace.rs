@@ -96,9 +96,7 @@ pub(crate) fn cut_short(task: i32, tables: &BTreeMap<u32, (Abi, Table)>) -> Resu
 /// Has the call that a signal has [cut short](cut_short) begin anew after it, whatever its handler wants.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn restart(task: i32) -> Result<(), Errno> {
-    let mut registers = registers(task)?;
-    registers.rax = i64::from(-sys::ERESTARTNOINTR).cast_unsigned();
-    set_registers(task, &registers)
+    end_with(task, ERESTARTNOINTR)
 }
 
 /// True if `task` has left a call for a signal, with EINTR, and would make the same call once more.
@@ -128,8 +126,14 @@ const SYS_CONNECT: u64 = 3;
 /// Has the call that a signal has ended begin anew, unless a handler is to hear of another one first.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn restart_unless_handled(task: i32) -> Result<(), Errno> {
+    end_with(task, ERESTARTNOHAND)
+}
+
+/// Gives the call that `task` has left this result.
+#[cfg(target_arch = "x86_64")]
+fn end_with(task: i32, result: i64) -> Result<(), Errno> {
     let mut registers = registers(task)?;
-    registers.rax = ERESTARTNOHAND.cast_unsigned();
+    registers.rax = result.cast_unsigned();
     set_registers(task, &registers)
 }
 
