@@ -329,6 +329,20 @@ fn a_server_of_datagrams_alone_becomes_idle() {
     assert!(outcome.stderr.contains("18474/udp"), "{outcome}");
 }
 
+/// Nor has one that listens at a unix socket a port.
+#[test]
+fn a_server_at_a_unix_socket_alone_becomes_idle() {
+    if !support::has(&["python3"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let (script, at) = (context.text("server.py"), context.text("socket"));
+    let server = format!("import socket\ns = socket.socket(socket.AF_UNIX)\ns.bind('{at}')\ns.listen()\ns.accept()\n");
+    fs_err::write(&script, server).expect("the directory is ours");
+    let workload = format!("{{run: [sh, -c, 'rm -f {at}; exec python3 {script}'], timeout: 20, ready: {{idle: 1}}}}");
+    build(&context, &workload).success();
+}
+
 /// Many servers log to standard output: why one has failed stands there, where standard error has nothing.
 #[test]
 fn what_a_workload_that_fails_wrote_last_is_told() {

@@ -123,6 +123,8 @@ impl Needed {
         image: &Image,
         prepared: &Prepared,
     ) -> Result<Self, Failure> {
+        // Before what has changed since, which a new trace mends: that has the same gaps.
+        refuse_gaps(trace, prepared)?;
         let volumes = image.volumes.iter().filter_map(|volume| JailPath::clean(volume.as_bytes()).ok()).collect();
         let variables = image.env.clone();
         let policy = Policy { user: image.user.clone(), variables, volumes, ..prepared.chosen.policy.clone() };
@@ -141,7 +143,6 @@ impl Needed {
         notes.extend(configured(&config, &image, &prepared.chosen));
         notes.sort();
         let packing = manifest::Packing { name: lead.workload.clone(), ..prepared.packing.clone() };
-        refuse_gaps(trace, prepared)?;
         let (gaps, left_out, store) = (gaps(trace), left_out(trace), trace.store.clone());
         Ok(Self { files, root, store, config, packing, notes, gaps, left_out })
     }

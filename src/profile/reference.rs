@@ -179,7 +179,7 @@ const FIELDS: &[Field] = &[
         "ready",
         "idle",
         SECONDS,
-        "It listens at a port, and has touched no file for so many seconds. Or it ends by itself, and is no server, if there are no probes.",
+        "It listens at a port or a unix socket, and has touched no file for so many seconds. Or it ends by itself, and is no server, if there are no probes.",
     ),
     may(
         "ready",

@@ -194,6 +194,8 @@ enum Message {
 pub(super) struct Seen {
     pub(super) observation: Observation,
     pub(super) listening: BTreeSet<u16>,
+    /// It has bound a unix socket, as one that serves there alone does.
+    pub(super) has_bound: bool,
     /// The program's first process has ended.
     is_gone: bool,
     answer: Option<Answer>,
@@ -482,6 +484,7 @@ impl<'a> Director<'a> {
             Message::Word(Word::Listening { port, .. }) => {
                 self.seen.listening.insert(port);
             }
+            Message::Word(Word::Bound) => self.seen.has_bound = true,
             Message::Word(Word::Missed(missed)) => observation.missed.push(missed),
             Message::Word(Word::Met(met)) => observation.met.push(met),
             Message::Word(Word::Listed(listed)) => observation.listed.push(listed),

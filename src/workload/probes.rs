@@ -76,7 +76,7 @@ impl Director<'_> {
                 Ok(is_well)
             }),
             Moment::Idle(seconds) => self.until_each(BETWEEN_CHECKS, |director| {
-                let is_server = !director.seen.listening.is_empty();
+                let is_server = director.seen.has_bound || !director.seen.listening.is_empty();
                 Ok(is_server && director.ask(&Ask::Idle { seconds: seconds.0 }) == Answer::Yes)
             }),
             Moment::After(seconds) => {

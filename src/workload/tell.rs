@@ -44,7 +44,10 @@ impl Teller {
                 Vec::new()
             }
             Event::Listen { port, protocol, .. } => vec![Word::Listening { port: *port, protocol: *protocol }],
-            Event::Touch(touch) => self.touch(touch),
+            Event::Touch(touch) => {
+                let bound = (touch.access == Access::Bind).then_some(Word::Bound);
+                bound.into_iter().chain(self.touch(touch)).collect()
+            }
             Event::Exit { .. } | Event::Moved { .. } | Event::Account { .. } | Event::Gap { .. } => Vec::new(),
         }
     }

@@ -66,6 +66,8 @@ pub(super) enum Word {
         port: u16,
         protocol: Protocol,
     },
+    /// It is about to bind a unix socket.
+    Bound,
     /// It could not find something.
     Missed(Sought),
     /// It found a file.
