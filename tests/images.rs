@@ -60,6 +60,23 @@ fn the_image_of_cat_is_small_and_everything_in_it_has_a_reason() {
     assert!(absent.status != 0 && absent.stderr.contains("/no/such/path"), "{absent}");
 }
 
+/// As the lock lists a path, one can ask for it; and as it is.
+#[test]
+fn a_name_that_is_spelled_out_has_its_reason_either_way() {
+    let context = TestContext::new();
+    context.lay_out(&[("line\nbreak", "1"), ("back\\x41slash", "2")]);
+    let lock = context.text("app.lock");
+    let image = format!("rootfs:{}", context.text("image"));
+    let run = ["trace", "-q", "-t", &context.text("app.trace"), "-o", &image, "--lock", &lock];
+    context.outcome(&[&run[..], &["--", "cat", "line\nbreak", "back\\x41slash"]].concat()).success();
+    for name in ["line\nbreak", "line\\x0abreak", "back\\x41slash", "back\\\\x41slash"] {
+        let path = format!("{}/{name}", context.work().display());
+        context.outcome(&["why", &lock, &path]).success();
+    }
+    let other = format!("{}/backAslash", context.work().display());
+    assert_eq!(context.outcome(&["why", &lock, &other]).status, 1);
+}
+
 #[test]
 fn one_run_writes_every_form() {
     if !needs_root("podman") {

@@ -10,7 +10,7 @@ use super::lock::read_lock;
 use super::original::Original;
 use crate::files::{self, FilesError, What};
 use crate::manifest::Kind;
-use crate::path::JailPath;
+use crate::path::{JailPath, unescape};
 use crate::report::why::{AllReasons, Links, SHOWN, explain, follow};
 use crate::root::Root;
 use crate::trace::Trace;
@@ -42,9 +42,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     for path in &arguments.paths {
         let path = JailPath::parse(path.as_os_str().as_encoded_bytes())
             .map_err(|error| Failure::new(error).hint("give the path as it is in the image, from its root on"))?;
-        let (end, passed) = follow(&links, &path).unwrap_or_else(|| (path.clone(), Vec::new()));
-        if let Some(text) = explain(&reasons, &end, shown) {
-            answer(&format!("{}{text}", way(&path, &end, &passed)))?;
+        let told = spellings(&path).iter().find_map(|path| {
+            let (end, passed) = follow(&links, path).unwrap_or_else(|| (path.clone(), Vec::new()));
+            Some(format!("{}{}", way(path, &end, &passed), explain(&reasons, &end, shown)?))
+        });
+        if let Some(text) = told {
+            answer(&text)?;
         } else {
             say!(
                 "`{path}` is not in the image: nothing that ran needed it, or it was left out, as by `--exclude`; which of both, \
@@ -54,6 +57,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         }
     }
     Ok(exit)
+}
+
+/// `path`, and what it is as minjail itself spells paths: one pastes what a list of them says.
+fn spellings(path: &JailPath) -> Vec<JailPath> {
+    let text = std::str::from_utf8(path.as_bytes()).ok();
+    let other = text.and_then(unescape).and_then(|bytes| JailPath::parse(&bytes).ok());
+    std::iter::once(path.clone()).chain(other.filter(|other| other != path)).collect()
 }
 
 /// By which links `path` is another one; nothing if it is none.
