@@ -88,11 +88,9 @@ impl Engine<'_> {
         }
         let is_same = self.spelled == *spelled;
         let is_of_descriptor = is_same && spelled.is_empty() && decode::allows_empty(&asking.entry);
-        if let (true, From::Descriptor(descriptor), Access::Attributes | Access::Write) =
-            (is_of_descriptor, used.from, access)
-        {
+        if is_of_descriptor && matches!(access, Access::Attributes | Access::Write) {
             // It is told once, if it is the same.
-            return self.descriptor(asking, descriptor, access);
+            return self.empty(asking, *used);
         }
         let start = if is_same { self.starts(asking.task, *used, &led.start) } else { Now::Another };
         if let (true, Now::Same | Now::Nothing) = (is_same, &start) {

@@ -35,7 +35,7 @@ use crate::spawn::{Command, Started, spawn};
 use crate::status::Stop;
 use crate::turns::Turns;
 use crate::walk::Walker;
-use crate::{TraceError, limits, memory, status, sys, unheard};
+use crate::{TraceError, limits, memory, mounts, status, sys, unheard};
 
 /// How a program is traced.
 #[derive(Debug, Clone, Default)]
@@ -316,7 +316,7 @@ impl<'a> Engine<'a> {
         match self.known.settle(task) {
             Some(Change::Names) => {
                 self.forget_names();
-                if self.places.has_mounted() && !proc::shows_tasks() {
+                if self.places.has_mounted() && (!proc::shows_tasks() || mounts::hide_tasks()) {
                     let process = self.machine.process_of(task).unwrap_or(task);
                     self.gap(process, Gap::MountNamespace)?;
                 }

@@ -34,6 +34,9 @@ use crate::walk::{Asker, Walked, Walker};
 /// A call is looked into anew after so many looks at most: each can show where another one leads.
 const ROUNDS: usize = 8;
 
+/// So many pieces of memory one call may refer to: `sendmmsg(2)` takes 1,024 messages, each with a name.
+const MOST_PIECES: usize = 4096;
+
 /// A longest path, and a page more.
 const REACH: usize = 2 * memory::PATH_MAX;
 
@@ -148,7 +151,8 @@ impl Looks {
 impl Engine<'_> {
     /// The looks that a call needs beforehand, if any.
     pub(crate) fn foresee(&mut self, asking: Asking) -> Option<Looks> {
-        if !(self.places.may_wait() || self.places.maps.are_filled()) || self.walker.foreseen.rounds >= ROUNDS {
+        let is_enough = self.walker.foreseen.rounds >= ROUNDS || self.walker.foreseen.memory.len() >= MOST_PIECES;
+        if !(self.places.may_wait() || self.places.maps.are_filled()) || is_enough {
             return None;
         }
         self.walker.wanted = Some(Vec::new());
@@ -193,7 +197,7 @@ impl Engine<'_> {
             return None;
         }
         let mut foreseen = std::mem::take(&mut self.walker.foreseen);
-        foreseen.rounds += 1;
+        foreseen.rounds += usize::from(wanted.iter().any(|wanted| matches!(wanted, Wanted::Walk { .. })));
         Some(Looks { task: asking.task, process: asking.process, wanted, foreseen })
     }
 
@@ -236,13 +240,26 @@ impl Engine<'_> {
             {
                 self.want_descriptor(asking, descriptor, access, wanted);
             }
-            Asked::MountSource { address, .. } => self.want(asking, Asked::look(address), wanted),
+            Asked::MountSource { address, kind, .. } => {
+                self.want_memory(asking, [kind], wanted);
+                self.want(asking, Asked::look(address), wanted);
+            }
+            Asked::MountOptions { kind, options } => self.want_memory(asking, [kind, options], wanted),
+            Asked::MountOption { name, value } => self.want_memory(asking, [name, value], wanted),
+            Asked::Handle { address, .. } | Asked::Probe { address, .. } => {
+                self.want_memory(asking, [address], wanted);
+            }
             Asked::Inline { path, access, follow } => {
                 self.want_walk(asking, From::WorkingDirectory, path, access, follow, wanted);
             }
             Asked::Descriptor { descriptor, access } => self.want_descriptor(asking, descriptor, access, wanted),
             _ => {}
         }
+    }
+
+    fn want_memory<const COUNT: usize>(&self, asking: Asking, at: [u64; COUNT], wanted: &mut Vec<Wanted>) {
+        let waits = at.into_iter().filter(|&address| address != 0 && self.waits_for_memory(asking.task, address));
+        wanted.extend(waits.map(|address| Wanted::Memory { address }));
     }
 
     fn want_descriptor(&mut self, asking: Asking, descriptor: i32, access: Access, wanted: &mut Vec<Wanted>) {

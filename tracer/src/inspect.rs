@@ -151,8 +151,8 @@ impl Engine<'_> {
             self.names_stay(asking.task);
             return Ok(Verdict::Wait(looks));
         }
-        if read == Err(Unread::Hidden) {
-            self.gap(asking.process, Gap::Memory)?;
+        if let Err(unread) = read {
+            self.unread(asking.process, unread)?;
         }
         // Last: what was looked at for this call is not to be kept open.
         if is_mounting {
@@ -305,22 +305,32 @@ impl Engine<'_> {
             Ok(()) => return self.touch(asking, used),
             Err(unread) => {
                 self.spelled.clear();
-                if unread == Unread::Hidden {
-                    self.gap(asking.process, Gap::Memory)?;
-                }
+                self.unread(asking.process, unread)?;
             }
         }
         Ok(None)
     }
 
-    /// An empty path: nothing (ENOENT), or the descriptor itself.
-    fn empty(&mut self, asking: Asking, used: Use) -> Result<(), TraceError> {
+    /// Memory could not be read that a call refers to.
+    pub(crate) fn unread(&mut self, process: i32, unread: Unread) -> Result<(), TraceError> {
+        if unread == Unread::Hidden { self.gap(process, Gap::Memory) } else { Ok(()) }
+    }
+
+    /// An empty path: nothing (ENOENT), or the descriptor itself, or the working directory.
+    pub(crate) fn empty(&mut self, asking: Asking, used: Use) -> Result<(), TraceError> {
+        // What is open was seen when it was opened; only what is more than a look says something new.
+        if used.access == Access::Look || !decode::allows_empty(&asking.entry) {
+            return Ok(());
+        }
         match used.from {
-            // What is open was seen when it was opened; only what is more than a look says something new.
-            From::Descriptor(descriptor) if used.access != Access::Look && decode::allows_empty(&asking.entry) => {
-                self.descriptor(asking, descriptor, used.access)
+            From::Descriptor(descriptor) => self.descriptor(asking, descriptor, used.access),
+            From::WorkingDirectory => {
+                self.spelled.push(b'.');
+                let told = self.touch(asking, Use { follow: true, verify: false, ..used });
+                self.spelled.clear();
+                told.map(drop)
             }
-            _ => Ok(()),
+            From::Root(_) => Ok(()),
         }
     }
 

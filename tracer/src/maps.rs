@@ -111,6 +111,13 @@ pub(crate) struct Line<'a> {
 }
 
 impl Line<'_> {
+    /// True for memory that is no file's and no device's.
+    pub(crate) fn is_anonymous(&self) -> bool {
+        let has_such_a_name =
+            self.name.is_empty() || matches!(self.name, b"[heap]" | b"[stack]") || self.name.starts_with(b"[anon:");
+        self.inode == 0 && self.device == (0, 0) && has_such_a_name
+    }
+
     /// True if what `task` has mapped at `address` lies behind the end of its file, in no page of it: reading there is a bus
     /// error for the task (`mmap(2)`, SIGBUS), and EFAULT for the kernel. False where the kernel does not tell.
     pub(crate) fn is_behind_end(&self, task: i32, address: u64) -> bool {

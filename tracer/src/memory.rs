@@ -109,7 +109,7 @@ pub(crate) fn read(task: i32, address: u64, buffer: &mut [u8]) -> Result<(), Unr
 fn read_unreadable(task: i32, address: u64, buffer: &mut [u8]) -> Result<(), Unread> {
     let maps = proc::fs_read(&format!("/proc/{task}/maps")).unwrap_or_default();
     let end = address.saturating_add(buffer.len() as u64);
-    let mut covered = address;
+    let (mut covered, mut is_anonymous) = (address, true);
     for line in maps::lines(&maps).filter(|line| line.range.start < end) {
         if line.range.end <= covered {
             continue;
@@ -122,6 +122,7 @@ fn read_unreadable(task: i32, address: u64, buffer: &mut [u8]) -> Result<(), Unr
             return Err(Unread::Refused);
         }
         covered = line.range.end;
+        is_anonymous &= line.is_anonymous();
         if line.is_behind_end(task, end.min(covered) - 1) {
             return Err(Unread::Refused);
         }
@@ -132,7 +133,13 @@ fn read_unreadable(task: i32, address: u64, buffer: &mut [u8]) -> Result<(), Unr
     // proc(5), /proc/pid/mem: a tracer is shown what is mapped, whatever may be done with it.
     let memory = open(format!("/proc/{task}/mem").as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
     let memory = std::fs::File::from(memory.map_err(|_| Unread::Hidden)?);
-    memory.read_exact_at(buffer, address).map_err(|_| Unread::Hidden)
+    // There the kernel finds no more than this: a guard (`madvise(2)`, MADV_GUARD_INSTALL), or what is not to be filled for it
+    // (`userfaultfd(2)`, UFFD_USER_MODE_ONLY).
+    let unread = if is_anonymous { Unread::Refused } else { Unread::Hidden };
+    memory.read_exact_at(buffer, address).map_err(|error| match error.raw_os_error() {
+        Some(libc::EIO) => unread,
+        _ => Unread::Hidden,
+    })
 }
 
 #[cfg(test)]

@@ -49,6 +49,15 @@ impl Mount {
     }
 }
 
+/// True if the tracer sees something else where `/proc` tells of a task, since something is mounted over that.
+pub(crate) fn hide_tasks() -> bool {
+    let is_over = |mount: &Mount| {
+        let name = mount.point.strip_prefix(b"/proc/");
+        name.and_then(|name| name.first()).is_some_and(u8::is_ascii_digit)
+    };
+    fs_read(OWN_TABLE).is_none_or(|table| Mounts::parse(&table).iter().any(is_over))
+}
+
 /// A table of mounts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Mounts {

@@ -29,13 +29,13 @@ impl Engine<'_> {
         // struct file_handle: length, type, and at most MAX_HANDLE_SZ (128) bytes.
         let mut header = [0; 8];
         let mut bytes = [0; 128];
-        if memory::read(asking.task, address, &mut header).is_err() {
-            return Ok(None);
+        if let Err(unread) = memory::read(asking.task, address, &mut header) {
+            return self.unread(asking.process, unread).map(|()| None);
         }
         let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let Some(bytes) = bytes.get_mut(..word(0) as usize) else { return Ok(None) };
-        if memory::read(asking.task, address.wrapping_add(8), bytes).is_err() {
-            return Ok(None);
+        if let Err(unread) = memory::read(asking.task, address.wrapping_add(8), bytes) {
+            return self.unread(asking.process, unread).map(|()| None);
         }
         if self.places.may_wait() && self.is_mount_served(asking.task, mount) {
             return self.gap(asking.process, Gap::Served).map(|()| None);

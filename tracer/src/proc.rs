@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, readlink};
-use nix::sys::stat::{Mode, stat};
+use nix::sys::stat::{FileStat, Mode, major, minor, stat};
 use nix::sys::uio::pread;
 
 use crate::look;
@@ -184,6 +184,19 @@ fn last<T: std::str::FromStr>(status: &[u8], name: &str) -> Option<T> {
 fn field<'a>(text: &'a [u8], name: &str) -> Option<&'a str> {
     let line = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name.as_bytes()))?;
     Some(std::str::from_utf8(line).ok()?.trim())
+}
+
+/// True if `stat` is of the "misc" device of this name (`Documentation/admin-guide/devices.txt`, major 10), or of another one where
+/// `/proc/misc` does not tell.
+pub(crate) fn may_be_device(stat: &FileStat, name: &str) -> bool {
+    const MISC: u64 = 10;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || major(stat.st_rdev) != MISC {
+        return false;
+    }
+    let Some(text) = fs_read("/proc/misc") else { return true };
+    let text = String::from_utf8_lossy(&text);
+    let mut devices = text.lines().filter_map(|line| line.trim().split_once(' '));
+    devices.any(|(number, other)| other == name && number.parse() == Ok(minor(stat.st_rdev)))
 }
 
 /// The number of perf events that probe a program, if this kernel has them (`perf_event_open(2)`).

@@ -107,21 +107,10 @@ pub(crate) fn is_interrupted(task: i32) -> Result<bool, Errno> {
     if !is_in_call || registers.rax.cast_signed() != -i64::from(libc::EINTR) {
         return Ok(false);
     }
-    // What is closed is closed (`close(2)`), and who has begun to connect is not asked again (`connect(2)`, EALREADY).
-    let number = registers.orig_rax & 0xffff_ffff;
-    Ok(if sys::interface(task)? == ARCH_I386 {
-        let (close, connect, socketcall) = (6, 362, 102);
-        let connects = number == connect || number == socketcall && registers.rbx == SYS_CONNECT;
-        number != close && !connects
-    } else {
-        let (close, connect) = (3, 42);
-        number != close && number != connect
-    })
+    // What is closed is closed (`close(2)`). Who has begun to connect and asks again waits on (`net/ipv4/af_inet.c`, `__inet_stream_connect`).
+    let close = if sys::interface(task)? == ARCH_I386 { 6 } else { 3 };
+    Ok(registers.orig_rax & 0xffff_ffff != close)
 }
-
-/// `connect` by way of i386's `socketcall(2)` (`include/uapi/linux/net.h`).
-#[cfg(target_arch = "x86_64")]
-const SYS_CONNECT: u64 = 3;
 
 /// Has the call that a signal has ended begin anew, unless a handler is to hear of another one first.
 #[cfg(target_arch = "x86_64")]

@@ -286,7 +286,7 @@ impl Engine<'_> {
         if let (Found::There(stat), Access::Read | Access::Write | Access::Create) = (&walk.found, access) {
             self.places.served.opens(stat);
             // userfaultfd(2), "/dev/userfaultfd": it gives descriptors as the call does.
-            if walk.end == b"/dev/userfaultfd" {
+            if proc::may_be_device(stat, "userfaultfd") {
                 self.places.maps.expect_filled();
             }
         }

@@ -36,7 +36,16 @@ pub(crate) fn wait_on(task: i32, signal: i32) -> Result<(), Errno> {
     if matches!(signal, 0 | libc::SIGCONT) || !retrace::is_interrupted(task)? {
         return Ok(());
     }
-    if proc::hearing(task, signal) == Hearing::None { retrace::restart_unless_handled(task) } else { Ok(()) }
+    let is_unheard = match proc::hearing(task, signal) {
+        Hearing::None => true,
+        Hearing::Caught => false,
+        // It hears of no other (`kernel/signal.c`, `sig_task_ignored`).
+        Hearing::Suffered if proc::is_first(task) => {
+            !matches!((signal, passed_on(task, signal)), (_, libc::SIGKILL) | (libc::SIGSTOP, libc::SIGSTOP))
+        }
+        Hearing::Suffered => false,
+    };
+    if is_unheard { retrace::restart_unless_handled(task) } else { Ok(()) }
 }
 
 /// Here the kernel has set up what follows before the tracer hears of the signal.

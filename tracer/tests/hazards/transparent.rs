@@ -379,6 +379,20 @@ fn without_a_proc() {
     assert!(status != Some(0) && seen.contains("/proc"), "{seen}");
 }
 
+/// Nothing is told of a task of which `/proc` tells nothing any more, so that is told.
+#[test]
+fn tasks_that_hide_from_proc() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root mounts");
+    }
+    let program = build("hidden", &[]);
+    for name in ["", "/fd", "/task"] {
+        let hidden = Command::new("unshare").arg("-m").arg(tracer()).arg(&program).arg(name).output().unwrap();
+        let told = String::from_utf8_lossy(&hidden.stderr).into_owned();
+        assert!(hidden.status.success() && told.contains("gap: MountNamespace"), "{name}: {told}");
+    }
+}
+
 /// Where nobody may listen, every call is a stop, and the program sees no difference.
 #[test]
 fn where_a_container_forbids_to_listen() {

@@ -328,26 +328,40 @@ fn a_file_system_whose_server_never_answers() {
 
 #[test]
 fn paths_in_memory_that_the_program_fills() {
-    for way in [&[][..], &["device"]] {
-        let seen = Hazard::new("filled").arguments(way).file("read").run();
+    let open = ["open Read read there"];
+    let device = ["open Read read there", "open Write /dev/userfaultfd there"];
+    let stat = if cfg!(target_arch = "x86_64") { "newfstatat" } else { "fstatat" };
+    let asked = format!("{stat} Look /dev/userfaultfd there");
+    let node = [asked.as_str(), "mknodat Create node missing", "open Write node there", "open Read read there"];
+    let messages = ["bind Bind socket missing", "sendmmsg Connect socket there"];
+    for (way, expected) in [("", &open[..]), ("device", &device), ("node", &node), ("messages", &messages)] {
+        let seen = Hazard::new("filled").arguments(&[way]).file("read").run();
         if seen.outcome == Outcome::Exited(77) {
             return skip("userfaultfd is not allowed here");
         }
-        let mut expected = vec!["open Read read there", "access Look while it is filled missing"];
-        if !way.is_empty() {
-            expected.push("open Write /dev/userfaultfd there");
-        }
-        seen.is(&expected);
+        seen.is(&[expected, &["access Look while it is filled missing"]].concat());
     }
 }
 
 #[test]
 fn paths_in_secret_memory() {
-    let seen = Hazard::new("secret").file("file").run();
-    if seen.outcome == Outcome::Exited(77) {
-        return skip("this kernel has no secret memory");
+    for what in [&[][..], &["handle"]] {
+        let seen = Hazard::new("secret").arguments(what).file("file").run();
+        if seen.outcome == Outcome::Exited(77) {
+            return skip("this kernel has no secret memory, or opens nothing by its handle");
+        }
+        assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::from([(Gap::Memory, 1)])), "{what:?}");
     }
-    assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::from([(Gap::Memory, 1)])));
+}
+
+/// What the kernel does not read either is no path.
+#[test]
+fn a_path_that_ends_before_a_guard() {
+    let seen = Hazard::new("guarded").file("file").run();
+    if seen.outcome == Outcome::Exited(77) {
+        return skip("this kernel has no guards");
+    }
+    seen.is(&["open Read file there"]);
 }
 
 /// The kernel finds it by itself: where the program stands, for what has no name, and wherever a link leads by then.
