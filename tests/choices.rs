@@ -30,6 +30,16 @@ fn files_that_were_only_looked_at() {
     assert_eq!(hollow.text("looked"), "\0\0\0\0\0\0\0", "as long as before, and empty of meaning");
     assert_eq!(hollow.text("both"), "both", "what was opened too is whole");
     assert!(hollow.has("d"));
+    // A file of a package keeps its own time.
+    let context = &traced.context;
+    let (trace, first, again) = (context.text("of.trace"), context.text("first.tar"), context.text("again.tar"));
+    let stat = ["--", "stat", "-c", "%n", "/etc/debian_version"];
+    let traced_hollow = ["trace", "-q", "--stat-only", "hollow", "-t", &trace, "-o"];
+    let first_layer = format!("layer:{first}");
+    context.outcome(&[&traced_hollow[..], &[&first_layer], &stat].concat()).success();
+    let lock = format!("{first}.lock");
+    context.outcome(&["build", "-q", "--locked", &lock, "-o", &format!("layer:{again}")]).success();
+    assert_eq!(fs_err::read(first).unwrap(), fs_err::read(again).unwrap());
     let omit = traced.build("omit", &["--stat-only", "omit"]);
     assert!(!omit.has("looked") && omit.has("both") && omit.has("d"));
     let refused = traced.try_build("x", &["--stat-only", "some"]);

@@ -260,6 +260,34 @@ fn a_trace_that_cannot_be_put_there() {
     }
 }
 
+/// What is mounted there cannot be replaced, and nothing beside it is touched.
+#[test]
+fn where_something_is_mounted() {
+    if !needs_root("mount") {
+        return;
+    }
+    let context = TestContext::new();
+    let (trace, taken) = (context.text("app.trace"), context.text("taken"));
+    context.outcome(&["trace", "-q", "-t", &trace, "--", "cat", "/etc/debian_version"]).success();
+    fs_err::create_dir(&taken).expect("the directory is ours");
+    fs_err::write(context.path("taken/kept"), "").expect("the directory is ours");
+    let build = |outputs: &[&str], mount: &str| {
+        let script = format!("{mount}; exec \"$@\"");
+        let mut command = context.command("unshare");
+        command.args(["--mount", "sh", "-ec", &script, &taken, minjail(), "build", "-q", "--force", "-t", &trace]);
+        for output in outputs {
+            command.args(["-o", output]);
+        }
+        outcome_of(&mut command)
+    };
+    let (tree, layer) = (format!("rootfs:{taken}"), format!("layer:{}", context.text("layer.tar")));
+    let mounted = build(&[&layer, &tree], "mount -t tmpfs none \"$0\"");
+    mounted.assert_refused(FAILED, &[&taken, "a mount point"]);
+    assert!(!context.path("taken.lock").exists() && !context.path("layer.tar").exists());
+    build(&[&tree], "true").assert_refused(FAILED, &["a directory of something else"]);
+    assert!(context.path("taken/kept").exists());
+}
+
 #[test]
 fn no_space_left() {
     if !needs_root("mount") {

@@ -15,7 +15,7 @@ use super::groups::user_with_groups;
 use super::outputs::Outputs;
 use super::packing::Prepared;
 use super::progress::Progress;
-use super::stoppable::stoppable;
+use super::stoppable::{Told, stoppable, stoppable_to_the_end};
 use crate::files::{self, Configured, FileSet, Note, Policy, Rule, has_secret, is_secret_variable};
 use crate::image::{self, KeptLayers, Output, Reference};
 use crate::manifest::{self, Config, DrawnUp, Given, Layers, Manifest, Packages, Source, Sources};
@@ -228,7 +228,7 @@ impl Draft {
     /// Writes the image as a tree alone, and `locks`.
     pub(super) fn write_tree(&self, directory: &Path, locks: &[PathBuf], prepared: &Prepared) -> Result<(), Failure> {
         let images = vec![Output::Rootfs(directory.to_path_buf())];
-        self.write(&Outputs { images, locks: locks.to_vec() }, prepared).map(drop)
+        self.write_meanwhile(&Outputs { images, locks: locks.to_vec() }, prepared)
     }
 
     /// From now on the contents that were the root's come from `tree`, to which they were written: a profile's setup and teardown run
@@ -247,13 +247,15 @@ impl Draft {
     pub(super) fn write_archive(&self, file: &Path, prepared: &Prepared) -> Result<String, Failure> {
         let spelled = format!("docker-archive:{}", file.display());
         let output = Output::parse(format!("{spelled}:localhost/minjail/verify:{}", std::process::id()).as_ref())?;
-        self.write(&Outputs { images: vec![output], locks: Vec::new() }, prepared)?;
+        self.write_meanwhile(&Outputs { images: vec![output], locks: Vec::new() }, prepared)?;
         Ok(spelled)
     }
 
     /// Writes every output and its lock, and tells of it.
     pub(super) fn publish(&self, prepared: &Prepared) -> Result<(), Failure> {
-        let written = self.write(&prepared.outputs, prepared)?;
+        let (tree, name, scratch) = (self.tree(), self.name(), std::env::temp_dir());
+        let options = self.options(&name, &scratch, prepared);
+        let written = write_images(&tree, &prepared.outputs, &options, prepared.quiet)?;
         let mut summary = Summary::of(&self.manifest);
         let share = self.packages.share(&self.manifest);
         summary.packages = summary::Packages {
@@ -266,36 +268,48 @@ impl Draft {
         summary.notes.clone_from(&self.notes);
         summary.gaps.clone_from(&self.gaps);
         summary.locks = prepared.outputs.locks.iter().map(|lock| lock.display().to_string()).collect();
-        summary.outputs = written;
+        summary.outputs = written.iter().map(told_of).collect();
         tell(&summary, prepared);
         Ok(())
     }
 
-    fn write(&self, outputs: &Outputs, prepared: &Prepared) -> Result<Vec<summary::Output>, Failure> {
-        let name = Reference::of_program(self.manifest.packing.name.as_bytes());
-        let options = image::Options {
+    /// Writes what is there only for as long as this runs.
+    fn write_meanwhile(&self, outputs: &Outputs, prepared: &Prepared) -> Result<(), Failure> {
+        let (tree, name, scratch) = (self.tree(), self.name(), std::env::temp_dir());
+        let options = self.options(&name, &scratch, prepared);
+        stoppable(|told| write(&tree, outputs, &options, prepared.quiet, told)).map(drop)
+    }
+
+    fn name(&self) -> Reference {
+        Reference::of_program(self.manifest.packing.name.as_bytes())
+    }
+
+    fn options<'a>(&'a self, name: &'a Reference, scratch: &'a Path, prepared: &'a Prepared) -> image::Options<'a> {
+        image::Options {
             compression: prepared.compression,
             force: prepared.force,
-            name: &name,
+            name,
             names: &[],
             threads: threads(),
             originals: &self.originals,
-            scratch: &std::env::temp_dir(),
+            scratch,
             standard_output: prepared.standard_output.as_fd(),
-        };
-        let written = write_images(&self.tree(), outputs, &options, prepared.quiet)?;
-        let told = |written: image::Written| summary::Output {
-            name: written.output.to_string(),
-            bytes: written.bytes,
-            diff_ids: written.layers.iter().map(|layer| layer.diff_id.to_string()).collect(),
-            id: written.config.map(|config| config.to_string()),
-            lacks: lacks(&written.notes),
-        };
-        Ok(written.into_iter().map(told).collect())
+        }
     }
 
     pub(super) fn tree(&self) -> Tree<'_> {
         Tree { manifest: &self.manifest, sources: &self.sources, root: &self.root }
+    }
+}
+
+/// What is told of an output.
+fn told_of(written: &image::Written) -> summary::Output {
+    summary::Output {
+        name: written.output.to_string(),
+        bytes: written.bytes,
+        diff_ids: written.layers.iter().map(|layer| layer.diff_id.to_string()).collect(),
+        id: written.config.as_ref().map(ToString::to_string),
+        lacks: lacks(&written.notes),
     }
 }
 
@@ -306,21 +320,29 @@ pub(super) fn seal(tree: &Tree<'_>, quiet: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes images and locks, telling how far it is, until a signal asks for an end.
+/// Writes images and locks, telling how far it is, until a signal asks for an end; with them all is done.
 pub(super) fn write_images(
     tree: &Tree<'_>,
     outputs: &Outputs,
     options: &image::Options<'_>,
     quiet: bool,
 ) -> Result<Vec<image::Written>, Failure> {
+    stoppable_to_the_end(|told| write(tree, outputs, options, quiet, told))
+}
+
+fn write(
+    tree: &Tree<'_>,
+    outputs: &Outputs,
+    options: &image::Options<'_>,
+    quiet: bool,
+    told: &Told,
+) -> Result<Vec<image::Written>, Failure> {
     let progress = Progress::new("packing", quiet);
-    stoppable(|told| {
-        let mut advance = |at: image::Progress| {
-            told.look();
-            progress.show(at.done, at.total);
-        };
-        Ok(image::write_all(tree, &outputs.images, &outputs.locks, options, &mut advance)?)
-    })
+    let mut advance = |at: image::Progress| {
+        told.look();
+        progress.show(at.done, at.total);
+    };
+    Ok(image::write_all(tree, &outputs.images, &outputs.locks, options, &mut advance)?)
 }
 
 /// What a tree that was written is not; `None` if nothing is missing.

@@ -11,7 +11,7 @@ use super::lock::read_lock;
 use super::pack::seal;
 use super::unpacked::Unpacked;
 use crate::files::{self, FileSet, Reasons, Wanted, What};
-use crate::image::oci::{ImageConfig, RunConfig};
+use crate::image::oci::ImageConfig;
 use crate::image::{Image, Input, Reading, carried};
 use crate::manifest::{self, Aspects, Config, Digest, DrawnUp, Given, Manifest, Packages, Packing, Times};
 use crate::path::{Facts, JailPath, escape};
@@ -113,7 +113,7 @@ fn of_trace(directory: &Path, like: Option<&Manifest>) -> Result<Side, Failure> 
 
 pub(super) fn of_image(image: &Image) -> Result<Side, Failure> {
     let said = |config: &ImageConfig| {
-        let run = config.config.clone().map(RunConfig::into_config).unwrap_or_default();
+        let run = config.config.clone().unwrap_or_default().into_config();
         let (architecture, variant, extra) =
             (config.architecture.clone(), config.variant.clone(), carried(config, &run.env));
         Config { architecture, variant, extra, ..run }

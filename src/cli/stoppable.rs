@@ -32,6 +32,23 @@ impl Told {
 
 /// Does `work`, which calls [`Told::look`] wherever it may end.
 pub(super) fn stoppable<T>(work: impl FnOnce(&Told) -> Result<T, Failure>) -> Result<T, Failure> {
+    match attempt(work)? {
+        (Some(result), 0) => result,
+        (_, signal) => Err(stopped(signal)),
+    }
+}
+
+/// The same of work with which all is done: a signal that comes after the last look has come too late.
+pub(super) fn stoppable_to_the_end<T>(work: impl FnOnce(&Told) -> Result<T, Failure>) -> Result<T, Failure> {
+    match attempt(work)? {
+        (Some(Ok(done)), _) => Ok(done),
+        (Some(failed), 0) => failed,
+        (_, signal) => Err(stopped(signal)),
+    }
+}
+
+/// What `work` gives, unless it was ended, and the signal that has come meanwhile, or 0.
+fn attempt<T>(work: impl FnOnce(&Told) -> Result<T, Failure>) -> Result<(Option<Result<T, Failure>>, i32), Failure> {
     let told = Told(Arc::default());
     let signals = Forwarding::while_waiting(Arc::clone(&told.0)).map_err(Failure::new)?;
     // What is unwound is dropped, and nobody sees it again.
@@ -41,10 +58,7 @@ pub(super) fn stoppable<T>(work: impl FnOnce(&Told) -> Result<T, Failure>) -> Re
     };
     // What comes from here on is nothing of this work's any more.
     drop(signals);
-    match (result, told.0.load(Ordering::Relaxed)) {
-        (Some(result), 0) => result,
-        (_, signal) => Err(stopped(signal)),
-    }
+    Ok((result, told.0.load(Ordering::Relaxed)))
 }
 
 /// While this is there, a signal that asks for an end waits for the next work that hears of it: between two of them it would end

@@ -15,7 +15,7 @@ use super::reference::Reference;
 use super::replace::is_rootfs_or_empty;
 use crate::layer::{self, Compression, Layer, Sink};
 use crate::manifest::{Digest, Entry, Kind};
-use crate::publish::{Stage, Turn, own_place};
+use crate::publish::{Stage, Turn, own_place, publish_all};
 use crate::tree::{Notes, Tree};
 
 /// How images are written.
@@ -63,8 +63,7 @@ pub struct Written {
 }
 
 /// Writes all outputs, and the manifest as a lock to each of `locks`. All are on the disk before the first gets its name; then
-/// the locks get theirs, and the images last, so that who sees an image sees its lock. Whatever fails, nothing is left of what
-/// was not complete. Standard output, which cannot be taken back, is written to only after all outputs were begun.
+/// the locks get theirs, and the images last, so that who sees an image sees its lock. Whatever fails, all is as it was before. Standard output, which cannot be taken back, is written to only after all outputs were begun.
 ///
 /// # Errors
 /// See [`ImageError`].
@@ -103,12 +102,12 @@ pub fn write_all(
 
     let stages = locks.iter().chain(ended.iter().filter_map(|ended| ended.stage.as_ref()));
     let _turn = Turn::take(stages.map(Stage::target))?;
-    locks.into_iter().try_for_each(Stage::publish)?;
-    let mut all = Vec::with_capacity(ended.len());
+    let (mut stages, mut all) = (locks, Vec::with_capacity(ended.len()));
     for (output, Ended { stage, bytes, layers, config, manifest, notes }) in outputs.iter().zip(ended) {
-        stage.map_or(Ok(()), Stage::publish)?;
+        stages.extend(stage);
         all.push(Written { output: output.clone(), bytes, layers, config, manifest, notes });
     }
+    publish_all(stages)?;
     Ok(all)
 }
 

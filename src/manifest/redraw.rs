@@ -39,6 +39,8 @@ impl Manifest {
 
     fn what(&self, entry: &Entry, store: &BTreeMap<String, PathBuf>) -> What {
         match (&entry.kind, self.made.get(&entry.path)) {
+            // What minjail makes itself has the epoch; what was only looked at, and has its size alone, may have its own time.
+            (Kind::File { .. }, Some(Made::File(_))) if entry.mtime != self.epoch => What::Hollow,
             (Kind::File { .. }, Some(Made::File(bytes))) => What::Made(bytes.clone(), None),
             (Kind::Directory, Some(Made::Directory)) => What::EmptyDirectory,
             (kind, _) if kind.is_name_only() => What::Placeholder,

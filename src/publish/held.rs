@@ -11,6 +11,9 @@ use fs_err::File;
 
 use super::{is_at, remove_all};
 
+/// So many letters and digits `tempfile` puts behind the prefix of a name.
+pub(super) const LETTERS: usize = 6;
+
 /// Makes something in `parent` by `create`, under a name that begins with `prefix` and that nothing had: what `create` gave,
 /// the lock, and where it is.
 pub(super) fn make<T>(
@@ -61,9 +64,8 @@ pub(super) fn remove_abandoned(parent: &Path, prefix: &[u8]) {
     let Ok(entries) = fs_err::read_dir(parent) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        // `tempfile` puts six letters and digits behind the prefix.
         let random = name.as_bytes().strip_prefix(prefix);
-        if !random.is_some_and(|random| random.len() == 6 && random.iter().all(u8::is_ascii_alphanumeric)) {
+        if !random.is_some_and(|random| random.len() == LETTERS && random.iter().all(u8::is_ascii_alphanumeric)) {
             continue;
         }
         let path = entry.path();

@@ -12,11 +12,12 @@ mod stage;
 mod turn;
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::unistd::{AccessFlags, faccessat};
 
 use crate::path::escape;
@@ -24,7 +25,7 @@ use crate::path::escape;
 pub use remove::remove_all;
 pub(crate) use remove::remove_below;
 pub use scratch::Scratch;
-pub use stage::{Stage, sync};
+pub use stage::{Stage, publish_all, sync};
 pub use turn::Turn;
 
 /// Something could not be given its place.
@@ -110,6 +111,19 @@ pub(crate) fn is_at(file: &std::fs::File, path: &Path) -> bool {
     let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
     let (held, named) = (file.metadata().map(identity), fs_err::symlink_metadata(path).map(identity));
     matches!((held, named), (Ok(held), Ok(named)) if held == named)
+}
+
+/// True if something is mounted at `path` itself, so that no name of it can be given to anything else (`rename(2)`, EBUSY).
+fn is_mount_point(path: &Path) -> bool {
+    // proc_pid_fdinfo(5), `mnt_id`.
+    let mount = |path: &Path| {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+        let opened = std::fs::File::options().read(true).custom_flags(flags.bits()).open(path).ok()?;
+        let told = fs_err::read_to_string(format!("/proc/self/fdinfo/{}", opened.as_raw_fd())).ok()?;
+        told.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(|number| number.trim().to_owned())
+    };
+    let (own, above) = (mount(path), mount(&directory_of(path).join(".")));
+    own.zip(above).is_some_and(|(own, above)| own != above)
 }
 
 fn show(path: &Path) -> String {

@@ -4,7 +4,7 @@
 //! makes the same output removes it.
 
 use std::io::{self, BufWriter, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -13,8 +13,8 @@ use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::unistd::syncfs;
 
-use super::held::{make, remove_abandoned};
-use super::{PublishError, directory_of, remove_all, show};
+use super::held::{LETTERS, make, remove_abandoned};
+use super::{PublishError, directory_of, is_mount_point, remove_all, show};
 
 /// What is being made. Dropped before [`publish`](Self::publish) it leaves nothing behind.
 #[must_use = "nothing is there before it is published"]
@@ -114,17 +114,78 @@ impl Stage {
     }
 
     /// Gives it its name, and returns when that is on the disk. Everything in it must be there already.
-    pub fn publish(mut self) -> Result<(), PublishError> {
-        let exchanged = rename(&self.path, &self.target, self.force).map_err(|errno| match errno {
+    pub fn publish(self) -> Result<(), PublishError> {
+        publish_all(vec![self])
+    }
+
+    /// Gives it its name, for the time being.
+    fn place(mut self) -> Result<Placed, PublishError> {
+        let was = rename(&self.path, &self.target, self.force).map_err(|errno| match errno {
             Errno::EEXIST | Errno::ENOTEMPTY => PublishError::Exists { path: show(&self.target) },
             errno => PublishError::failed("rename what was made to", &self.target, errno.into()),
         })?;
         self.armed = false;
-        sync(&self.parent)?;
-        if exchanged {
-            remove_all(&self.path)?;
+        Ok(Placed { stage: self, was, stays: false })
+    }
+}
+
+/// Gives all of them their names, one after the other, or none: where one cannot have it, the others are taken back, the last first.
+/// Returns when the names are on the disk.
+///
+/// # Errors
+/// One could not be given its name; or it has it, and that could not be brought to the disk, or what it has replaced not be removed.
+pub fn publish_all(stages: impl IntoIterator<Item = Stage>) -> Result<(), PublishError> {
+    let mut all: Vec<Placed> = Vec::new();
+    for stage in stages {
+        match stage.place() {
+            Ok(placed) => all.push(placed),
+            Err(error) => {
+                while all.pop().is_some() {}
+                return Err(error);
+            }
         }
-        Ok(())
+    }
+    for placed in &mut all {
+        placed.stays = true;
+    }
+    // What fails with one keeps nobody from cleaning up after the others.
+    let settled: Vec<_> = all.into_iter().map(Placed::settle).collect();
+    settled.into_iter().collect()
+}
+
+/// What has its name, and is taken back when dropped unless it `stays`.
+struct Placed {
+    stage: Stage,
+    was: Was,
+    stays: bool,
+}
+
+/// What was there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Was {
+    Nothing,
+    /// It has the name now under which the new one was made.
+    Aside,
+    /// A file that is gone: this file system exchanges nothing.
+    Lost,
+}
+
+impl Placed {
+    fn settle(self) -> Result<(), PublishError> {
+        sync(&self.stage.parent)?;
+        if self.was == Was::Aside { remove_all(&self.stage.path) } else { Ok(()) }
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        let Stage { path, target, .. } = &self.stage;
+        if self.stays || self.was == Was::Lost {
+            return;
+        }
+        // The error that brought us here is the one to report.
+        let taken = if self.was == Was::Aside { rename(path, target, true) } else { rename(target, path, false) };
+        let _ = taken.map(|_| remove_all(path));
     }
 }
 
@@ -157,25 +218,24 @@ fn check(
     if !force {
         return Err(PublishError::Exists { path: show(target) });
     }
-    bars(metadata.file_type()).map_or(Ok(()), |what| Err(PublishError::InTheWay { path: show(target), what }))
+    let bar = if is_mount_point(target) { Some("a mount point") } else { bars(metadata.file_type()) };
+    bar.map_or(Ok(()), |what| Err(PublishError::InTheWay { path: show(target), what }))
 }
 
-/// Renames; with `force` over what is there. True if what was there is now at `from`.
-fn rename(from: &Path, to: &Path, force: bool) -> Result<bool, Errno> {
+/// Renames; with `force` over what is there.
+fn rename(from: &Path, to: &Path, force: bool) -> Result<Was, Errno> {
     let is_directory = from.is_dir();
     if !force {
         return match rename_flagged(from, to, Flag::NoReplace) {
-            Err(UNKNOWN_FLAG) => rename_to_nothing(from, to, is_directory).map(|()| false),
-            result => result.map(|()| false),
+            Err(UNKNOWN_FLAG) => rename_to_nothing(from, to, is_directory).map(|()| Was::Nothing),
+            result => result.map(|()| Was::Nothing),
         };
-    }
-    if !is_directory {
-        return nix::fcntl::renameat(AT_FDCWD, from, AT_FDCWD, to).map(|()| false);
     }
     match rename_flagged(from, to, Flag::Exchange) {
         Err(Errno::ENOENT) => rename(from, to, false),
-        Err(UNKNOWN_FLAG) => exchange_in_steps(from, to).map(|()| true),
-        result => result.map(|()| true),
+        Err(UNKNOWN_FLAG) if is_directory => exchange_in_steps(from, to).map(|()| Was::Aside),
+        Err(UNKNOWN_FLAG) => nix::fcntl::renameat(AT_FDCWD, from, AT_FDCWD, to).map(|()| Was::Lost),
+        result => result.map(|()| Was::Aside),
     }
 }
 
@@ -195,7 +255,11 @@ fn rename_to_nothing(from: &Path, to: &Path, is_directory: bool) -> Result<(), E
 /// Without the flag there is a moment in which `to` is missing; the old content is never lost.
 fn exchange_in_steps(from: &Path, to: &Path) -> Result<(), Errno> {
     let rename = |from: &Path, to: &Path| nix::fcntl::renameat(AT_FDCWD, from, AT_FDCWD, to);
-    let aside = from.with_extension("old");
+    // A name as all that are made here have, so that the next minjail sweeps it up if this one is killed in between.
+    let mut aside = from.as_os_str().as_bytes().to_vec();
+    aside.truncate(aside.len() - LETTERS);
+    aside.extend_from_slice(b"former");
+    let aside = PathBuf::from(std::ffi::OsString::from_vec(aside));
     rename(to, &aside)?;
     if let Err(errno) = rename(from, to) {
         rename(&aside, to)?;
@@ -224,4 +288,74 @@ fn rename_flagged(from: &Path, to: &Path, flag: Flag) -> Result<(), Errno> {
 #[cfg(not(target_env = "gnu"))]
 fn rename_flagged(_from: &Path, _to: &Path, _flag: Flag) -> Result<(), Errno> {
     Err(UNKNOWN_FLAG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(target: &Path, force: bool) -> Stage {
+        Stage::whole(target, force, |writer| writer.write_all(b"new")).unwrap()
+    }
+
+    #[test]
+    fn all_get_their_names_or_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let read = |name: &str| fs_err::read_to_string(at(name)).unwrap();
+        fs_err::write(at("file"), "old").unwrap();
+        fs_err::create_dir(at("tree")).unwrap();
+        fs_err::write(at("tree/inside"), "old").unwrap();
+        let begun = || {
+            let tree = Stage::directory(&at("tree"), true, 0o755, |_| true).unwrap();
+            fs_err::write(tree.path().join("inside"), "new").unwrap();
+            vec![file(&at("file"), true), tree, file(&at("other"), false), file(&at("last"), false)]
+        };
+        let stages = begun();
+        fs_err::write(at("last"), "a stranger's").unwrap();
+        assert!(matches!(publish_all(stages), Err(PublishError::Exists { .. })));
+        assert_eq!(
+            (read("file"), read("tree/inside"), read("last")),
+            ("old".into(), "old".into(), "a stranger's".into())
+        );
+        assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 3);
+        fs_err::remove_file(at("last")).unwrap();
+        publish_all(begun()).unwrap();
+        assert_eq!((read("file"), read("tree/inside"), read("other")), ("new".into(), "new".into(), "new".into()));
+        assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 4);
+    }
+
+    /// As where the file system knows no exchange, and this minjail is killed halfway.
+    #[test]
+    fn what_stands_aside_is_swept_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, to) = (directory.path().join(".tree.minjail-aB3dE6"), directory.path().join("tree"));
+        for (path, name) in [(&from, "new"), (&to, "old")] {
+            fs_err::create_dir(path).unwrap();
+            fs_err::write(path.join(name), "").unwrap();
+        }
+        exchange_in_steps(&from, &to).unwrap();
+        assert!(to.join("new").exists() && from.join("old").exists());
+        fs_err::rename(&from, directory.path().join(".tree.minjail-former")).unwrap();
+        drop(Stage::directory(&to, true, 0o755, |_| true).unwrap());
+        assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn two_who_remove_the_same_do_not_mind() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tree");
+        for _ in 0..20 {
+            for number in 0..200 {
+                fs_err::create_dir_all(path.join(format!("{}/{number}", number % 7))).unwrap();
+            }
+            std::thread::scope(|scope| {
+                let removed: Vec<_> = (0..3).map(|_| scope.spawn(|| remove_all(&path))).collect();
+                for one in removed {
+                    one.join().unwrap().unwrap();
+                }
+            });
+            assert!(!path.exists());
+        }
+    }
 }
