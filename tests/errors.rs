@@ -144,6 +144,13 @@ fn an_output_that_is_already_there() {
     fs_err::write(tree.join("mine"), "").expect("the directory is ours");
     context.outcome(&forced).success();
     assert!(!tree.join("mine").exists() && tree.join("etc/debian_version").exists());
+    // A lock of something else proves nothing.
+    fs_err::remove_dir_all(&tree).expect("it is ours");
+    fs_err::create_dir(&tree).expect("the directory is ours");
+    fs_err::write(tree.join("precious"), "").expect("the directory is ours");
+    refused(&context, &forced, FAILED, &["a directory of something else"]);
+    let lock = [&forced[..], &["--lock", "-"]].concat();
+    refused(&context, &lock, FAILED, &["standard output"]);
     let names = support::names_in(&context.path(""));
     let hidden: Vec<&String> = names.iter().filter(|name| name.starts_with('.') || name.contains("tmp")).collect();
     assert!(hidden.is_empty(), "something was left behind: {hidden:?}");

@@ -198,6 +198,17 @@ fn what_no_file_shows_is_told() {
         ("number of layers 1 -> 2", vec![layer.clone(), layer.clone()], config.clone()),
         ("created", vec![layer.clone()], changed("created", "2001-01-01T00:00:00Z".into())),
         ("history", vec![layer.clone()], changed("history", serde_json::json!([{"comment": "by somebody else"}]))),
+        // As some readers take it for `empty_layer`.
+        ("EMPTY_LAYER true", vec![layer.clone()], {
+            let mut config = config.clone();
+            config["history"][0]["EMPTY_LAYER"] = true.into();
+            config
+        }),
+        ("anything \"x\"", vec![layer.clone()], {
+            let mut config = config.clone();
+            config["rootfs"]["anything"] = "x".into();
+            config
+        }),
     ];
     for (told, layers, mut config) in others {
         let diff_ids = layers.iter().map(|layer| format!("sha256:{}", sha256(layer)));

@@ -444,6 +444,22 @@ fn what_setup_changes_only_before_the_proof() {
     assert_eq!(fs_err::read_to_string(context.path("out").join(&conf[1..])).expect("it is packed"), "one\n");
 }
 
+/// It need not be there before.
+#[test]
+fn what_setup_makes_may_be_the_program() {
+    let context = TestContext::new();
+    let made = text(&context.work().join("made/program"));
+    let profile = |run: &str| {
+        format!(
+            "workloads:\n  main:\n    setup: [\"install -D /bin/true {made}\"]\n    teardown: [\"rm {made}\"]\n    run: [{run}]\n"
+        )
+    };
+    succeed(build(&context, &profile(&made), &[]));
+    assert!(context.path("out").join(&made[1..]).exists());
+    let other = format!("{made}-not");
+    build(&context, &profile(&other), &["--force"]).assert_refused(125, &[&other, "could not be run"]);
+}
+
 /// What is mounted was there long before, and is gone when the image is written.
 #[test]
 fn what_setup_mounts_is_packed_though_teardown_unmounts_it() {

@@ -157,6 +157,8 @@ fn drift(path: &Path, differences: &[Difference], arguments: &Arguments, prepare
     if arguments.traces.is_empty() {
         failure.hint("a file that the run itself has changed is in the trace as it was before: name that with `-t`")
     } else {
-        failure
+        failure.hint(
+            "what flags have chosen, as `--include` or `--stat-only`, or a profile's `files`, no trace knows: give the same flags again",
+        )
     }
 }

@@ -40,11 +40,7 @@ pub(super) fn refuse_gaps(trace: &Trace, prepared: &Prepared) -> Result<(), Fail
     if gaps.is_empty() {
         return Ok(());
     }
-    let list: Vec<String> = gaps
-        .iter()
-        .map(|(gap, &count)| format!("{} ({}, by {})", gap_sentence(*gap), times(count), met_by(trace, *gap)))
-        .collect();
-    let failure = Failure::usage(format!("the trace has gaps: {}", list.join("; ")));
+    let failure = Failure::usage(told(trace, &gaps));
     // proc_pid_mem(5), prctl(2): a process that makes itself undumpable is shown to those with CAP_SYS_PTRACE alone.
     let hint = if Uid::effective().is_root() {
         "a program that changes its user hides its memory from who has no CAP_SYS_PTRACE: in a container, add it with `--cap-add=SYS_PTRACE`"
@@ -59,6 +55,21 @@ pub(super) fn refuse_gaps(trace: &Trace, prepared: &Prepared) -> Result<(), Fail
     };
     Err(failure
         .hint("the trace was kept; `--allow-gaps` builds the image all the same, if you know that nothing is missing"))
+}
+
+fn told(trace: &Trace, gaps: &BTreeMap<Gap, u64>) -> String {
+    let one =
+        |(gap, &count): (&Gap, &u64)| format!("{} ({}, by {})", gap_sentence(*gap), times(count), met_by(trace, *gap));
+    format!("the trace has gaps: {}", gaps.iter().map(one).collect::<Vec<_>>().join("; "))
+}
+
+/// The failure, and what would refuse the trace otherwise.
+fn beside_gaps(failure: Failure, trace: &Trace, prepared: &Prepared) -> Failure {
+    let gaps = gaps(trace);
+    if gaps.is_empty() || prepared.allow_gaps {
+        return failure;
+    }
+    failure.hint(format!("besides, {}", told(trace, &gaps)))
 }
 
 /// The programs that met a gap: the first two, by name.
@@ -123,12 +134,12 @@ impl Needed {
         image: &Image,
         prepared: &Prepared,
     ) -> Result<Self, Failure> {
-        // Before what has changed since, which a new trace mends: that has the same gaps.
-        refuse_gaps(trace, prepared)?;
         let volumes = image.volumes.iter().filter_map(|volume| JailPath::clean(volume.as_bytes()).ok()).collect();
         let variables = image.env.clone();
         let policy = Policy { user: image.user.clone(), variables, volumes, ..prepared.chosen.policy.clone() };
-        let (mut files, mut notes) = files::needed(trace, &root, &policy)?;
+        let needed = files::needed(trace, &root, &policy);
+        // What has changed since a new trace mends, and gaps it does not.
+        let (mut files, mut notes) = needed.map_err(|error| beside_gaps(error.into(), trace, prepared))?;
         let mut image = Cow::Borrowed(image);
         // Where he is not looked up, two numbers are all that an engine knows.
         let may_be_looked_up = image.user.is_none() && policy.rules.is_on(Rule::ImageUser);
@@ -143,6 +154,7 @@ impl Needed {
         notes.extend(configured(&config, &image, &prepared.chosen));
         notes.sort();
         let packing = manifest::Packing { name: lead.workload.clone(), ..prepared.packing.clone() };
+        refuse_gaps(trace, prepared)?;
         let (gaps, left_out, store) = (gaps(trace), left_out(trace), trace.store.clone());
         Ok(Self { files, root, store, config, packing, notes, gaps, left_out })
     }

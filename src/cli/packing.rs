@@ -131,6 +131,10 @@ impl Packing {
         });
         let compression = self.compression.unwrap_or_default();
         let images = parse_all(&self.outputs)?;
+        if self.lock.as_deref() == Some(Path::new("-")) {
+            return Err(Failure::usage("a lock is a file, and cannot go to standard output")
+                .hint("name one; `./-` is a file of that name"));
+        }
         let mut locks: Vec<PathBuf> = match &self.lock {
             Some(lock) => vec![lock.clone()],
             None => images.iter().filter_map(Output::path).map(lock_beside).collect(),

@@ -11,7 +11,7 @@ use nix::unistd::Uid;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::inside::account_in;
-use super::locate::locate;
+use super::locate::{LocateError, locate};
 use super::status::may_leave_network;
 use super::trace::{credentials, lexical, machine, own_credentials};
 use crate::jail::{self, Base, Jail};
@@ -56,7 +56,14 @@ impl<'a> Rehearsal<'a> {
         let cwd = workload.cwd.as_deref().unwrap_or("/");
         let program = match tree {
             Some(tree) => locate_in(tree, OsStr::new(typed), OsStr::new(&path), Path::new(cwd)),
-            None if typed.contains('/') => locate(OsStr::new(&*Path::new(cwd).join(typed)), None)?,
+            None if typed.contains('/') => {
+                let path = Path::new(cwd).join(typed);
+                match locate(path.as_os_str(), None) {
+                    // What is run before may make it.
+                    Err(LocateError::NotFound { .. }) if !workload.setup.is_empty() => path,
+                    located => located?,
+                }
+            }
             None => locate(OsStr::new(typed), Some(OsStr::new(&path)))?,
         };
         let named = || workload.user.as_deref().map_or_else(|| Ok(own_credentials()), credentials);

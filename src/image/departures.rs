@@ -83,6 +83,12 @@ impl Image {
             let (from, to) = (text(&wanted, &key), text(&found, &key));
             Aspect { what: "configuration", from: format!("{key} {from}"), to: format!("{key} {to}") }
         };
-        Ok(differing.map(aspect).collect())
+        let unknown = config.history.iter().flatten().flat_map(|step| &step.other).chain(&config.rootfs.other);
+        let unknown = unknown.map(|(key, value)| Aspect {
+            what: "configuration",
+            from: "none".to_owned(),
+            to: format!("{key} {value}, in its history or rootfs"),
+        });
+        Ok(differing.map(aspect).chain(unknown).collect())
     }
 }

@@ -141,6 +141,9 @@ pub struct RootFs {
     /// docker leaves them out where there are none.
     #[serde(default, deserialize_with = "or_default")]
     pub diff_ids: Vec<Digest>,
+    /// What minjail does not know: no image that it makes has any of that.
+    #[serde(flatten, skip_serializing)]
+    pub other: BTreeMap<String, Value>,
 }
 
 /// How a layer came to be, or what else was done to the image.
@@ -157,6 +160,9 @@ pub struct History {
     /// Of a step that made no layer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "or_default")]
     pub empty_layer: bool,
+    /// What minjail does not know: no image that it makes has any of that.
+    #[serde(flatten, skip_serializing)]
+    pub other: BTreeMap<String, Value>,
 }
 
 /// `null` is what is left out.
@@ -224,7 +230,7 @@ pub(super) fn image_config(
         variant: manifest.config.variant.clone(),
         config: Some(RunConfig::of(&manifest.config)),
         history: (!is_unsaid).then_some(history),
-        rootfs: RootFs { kind: "layers".to_owned(), diff_ids },
+        rootfs: RootFs { kind: "layers".to_owned(), diff_ids, other: BTreeMap::new() },
         other: BTreeMap::new(),
     })
 }
@@ -241,7 +247,8 @@ fn history(steps: &[Step], own: impl Fn(usize) -> History, layers: usize) -> Vec
             history.extend((next..layer).map(&own));
             next = layer + 1;
         }
-        history.push(History { created, created_by, author, comment, empty_layer: layer.is_none() });
+        let empty_layer = layer.is_none();
+        history.push(History { created, created_by, author, comment, empty_layer, ..History::default() });
     }
     history.extend((next..layers).map(&own));
     history

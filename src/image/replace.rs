@@ -1,10 +1,12 @@
 //! What `--force` may replace: what minjail has written, and nothing of anybody else's.
 
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::output::Output;
-use crate::path::escape;
+use crate::path::{JailPath, escape, unescape};
 use crate::publish::PublishError;
 
 /// Where the lock of an output stands.
@@ -50,9 +52,31 @@ pub(super) fn is_layout_or_empty(directory: &Path) -> bool {
     directory.join("oci-layout").is_file() || is_empty(directory)
 }
 
-/// A tree says nothing of who made it, but minjail leaves its lock beside each that it makes.
+/// A tree says nothing of who made it, but minjail leaves its lock beside each that it makes: one of a tree that this may be.
 pub(super) fn is_rootfs_or_empty(directory: &Path) -> bool {
-    is_lock(&lock_beside(directory)) || is_empty(directory)
+    let lock = lock_beside(directory);
+    is_empty(directory) || (is_lock(&lock) && may_be_of(&lock, directory))
+}
+
+/// Of a lock, which paths it lists, as text.
+#[derive(Deserialize)]
+struct Listed {
+    entries: Vec<ListedEntry>,
+}
+
+#[derive(Deserialize)]
+struct ListedEntry {
+    path: String,
+}
+
+/// True unless `lock` lists something at the top of its tree that `directory` does not have.
+fn may_be_of(lock: &Path, directory: &Path) -> bool {
+    let Ok(file) = fs_err::File::open(lock) else { return false };
+    // One that cannot be read says nothing of what it is of.
+    let Ok(Listed { entries }) = serde_json::from_reader(BufReader::new(file)) else { return true };
+    let tops = entries.iter().filter_map(|entry| JailPath::parse(&unescape(&entry.path)?).ok());
+    let mut tops = tops.filter(|path| path.components().count() == 1);
+    tops.all(|path| fs_err::symlink_metadata(path.below(directory)).is_ok())
 }
 
 fn is_empty(directory: &Path) -> bool {

@@ -232,7 +232,11 @@ fn rename(from: &Path, to: &Path, force: bool) -> Result<Was, Errno> {
         };
     }
     match rename_flagged(from, to, Flag::Exchange) {
-        Err(Errno::ENOENT) => rename(from, to, false),
+        Err(Errno::ENOENT) => match rename(from, to, false) {
+            // Somebody else was faster.
+            Err(Errno::EEXIST | Errno::ENOTEMPTY) => rename(from, to, true),
+            result => result,
+        },
         Err(UNKNOWN_FLAG) if is_directory => exchange_in_steps(from, to).map(|()| Was::Aside),
         Err(UNKNOWN_FLAG) => nix::fcntl::renameat(AT_FDCWD, from, AT_FDCWD, to).map(|()| Was::Lost),
         result => result.map(|()| Was::Aside),
@@ -323,6 +327,29 @@ mod tests {
         publish_all(begun()).unwrap();
         assert_eq!((read("file"), read("tree/inside"), read("other")), ("new".into(), "new".into(), "new".into()));
         assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 4);
+    }
+
+    #[test]
+    fn who_replaces_what_is_there_never_fails_over_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let (target, tree) = (directory.path().join("file"), directory.path().join("tree"));
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let (target, tree) = (&target, &tree);
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        publish_all([file(target, true)]).unwrap();
+                        Stage::directory(tree, true, 0o755, |_| true).unwrap().publish().unwrap();
+                        if number == 0 {
+                            remove_all(target).unwrap();
+                            remove_all(tree).unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        remove_all(&target).and_then(|()| remove_all(&tree)).unwrap();
+        assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     /// As where the file system knows no exchange, and this minjail is killed halfway.
