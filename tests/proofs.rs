@@ -343,6 +343,30 @@ fn a_server_at_a_unix_socket_alone_becomes_idle() {
     build(&context, &workload).success();
 }
 
+/// What a jail has in its place is no more what the host has than what a run has needed of it.
+#[test]
+fn other_names_of_hosts_are_told() {
+    let context = TestContext::new();
+    let copy = context.text("copy");
+    fs_err::copy("/etc/hosts", &copy).expect("a machine has it");
+    let failed = build(&context, &format!("{{run: [cmp, /etc/hosts, '{copy}']}}"));
+    failed.assert_refused(3, &["differs: `/etc/hosts`, which `/usr/bin/cmp` used"]);
+    assert!(!failed.stderr.contains("/etc/ld.so.cache"), "{failed}");
+}
+
+/// Of a script that fails as a probe the first line is told, and why.
+#[test]
+fn a_long_probe_is_told_by_its_first_line() {
+    if !support::has(&["python3"]) {
+        return;
+    }
+    let context = TestContext::new();
+    let server = "{run: [python3, -m, http.server, '18475'], ready: {port: 18475}, stop: {signal: TERM}, \
+                  probes: [{command: [sh, -c, \"echo first\\necho second\\nexit 3\"]}]}";
+    let failed = build(&context, server);
+    failed.assert_refused(125, &["`sh -c echo first ...`: exit status: 3"]);
+}
+
 /// Many servers log to standard output: why one has failed stands there, where standard error has nothing.
 #[test]
 fn what_a_workload_that_fails_wrote_last_is_told() {

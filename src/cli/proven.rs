@@ -18,7 +18,7 @@ use super::packing::Prepared;
 use super::prove::{Model, Verdict, repair, try_out, unlisted, unproved};
 use super::rehearse::{Rehearsal, scratch};
 use super::stoppable::{Held, stoppable};
-use crate::files::Note;
+use crate::files::{self, Note};
 use crate::image::{Output, lock_beside};
 use crate::jail::Base;
 use crate::path::JailPath;
@@ -131,7 +131,8 @@ fn prove(rehearsals: &[Rehearsal<'_>], models: &[Model], base: &Base, draft: &Dr
     let proved = |(rehearsal, model): (&_, &_)| {
         let mut verdict = try_out(rehearsal, base, Some(model), &draft.root)?;
         // What minjail makes anew for every image, as `/etc/ld.so.cache`, is never what it was.
-        verdict.differing.retain(|differing| !draft.manifest.made.contains_key(&differing.sought.path));
+        let is_expected = |path: &JailPath| draft.manifest.made.contains_key(path) && !files::is_of_network(path);
+        verdict.differing.retain(|differing| !is_expected(&differing.sought.path));
         Ok(verdict)
     };
     pairs.map(proved).collect()
@@ -146,14 +147,19 @@ fn way_out(verdicts: &[Verdict], draft: &Draft, is_repaired: bool) -> Failure {
         Note::Secret { path, kind } if missing.contains(path) => Some((path, kind)),
         _ => None,
     });
-    match secret {
+    let failure = match secret {
         // No repair packs it.
         Some((path, kind)) => failure.hint(format!(
             "`{path}` was left out since it looks like {kind}: `--allow-secret {path}` packs it; or have it given when the image is run"
         )),
         None if !missing.is_empty() && !is_repaired => failure.hint("`--repair` adds what was missing, and tries again"),
         None => failure,
-    }
+    };
+    let differing = verdicts.iter().flat_map(|verdict| &verdict.differing);
+    let has_other_names = differing.map(|differing| &differing.sought.path).any(files::is_of_network);
+    failure.maybe_hint(has_other_names.then_some(
+        "in a container names of hosts are others than here, and `localhost` may be `::1` first: where that matters, have an address named, as 127.0.0.1",
+    ))
 }
 
 /// Lets each tool run the image.

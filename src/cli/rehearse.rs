@@ -72,7 +72,10 @@ impl<'a> Rehearsal<'a> {
         let header = Header {
             command: workload.run.0.iter().map(|argument| escape(argument.as_bytes())).collect(),
             env: environment.clone(),
-            directory: JailPath::parse(cwd.as_bytes()).map_err(Failure::new)?,
+            directory: JailPath::parse(cwd.as_bytes()).map_err(|error| {
+                Failure::new(error)
+                    .hint("it is where the workload runs: give `cwd`, or the image's `WorkingDir`, from the root on")
+            })?,
             uid,
             gid,
             groups,

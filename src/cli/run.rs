@@ -58,7 +58,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let Account { uid, gid, groups, home } = account_in(&Root::open(&base.tree)?, &config.user)?;
     let jail = Jail {
         base,
-        cwd: JailPath::clean(config.working_dir.as_bytes()).map_err(Failure::new)?,
+        cwd: JailPath::clean(config.working_dir.as_bytes()).map_err(|error| {
+            Failure::new(error).hint("it is the image's `WorkingDir`: make the image anew with one from the root on")
+        })?,
         user: User { uid, gid, groups },
         network: match arguments.net {
             Net::Private => Network::Private,

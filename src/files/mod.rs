@@ -36,7 +36,7 @@ pub use note::{Configured, Note};
 pub use policy::{Accounts, Listing, Pattern, PatternError, Policy, Purpose, Rule, Rules, StatOnly, Switch};
 pub use reason::{Reason, Reasons};
 pub use secrets::{has_secret, is_secret_variable};
-pub use special::is_minjails;
+pub use special::{is_minjails, is_of_network};
 
 /// The file set could not be made.
 #[derive(Debug, thiserror::Error)]

@@ -40,6 +40,11 @@ pub fn is_minjails(path: &JailPath) -> bool {
         || is_ld_cache(path)
 }
 
+/// True for what tells of names and addresses: in a jail those are others than on the host, and a program may have needed these.
+pub fn is_of_network(path: &JailPath) -> bool {
+    matches!(path.as_bytes(), b"/etc/hosts" | b"/etc/resolv.conf")
+}
+
 /// True for the loader's cache: images have one that is made anew for their libraries, of whatever the root has by then.
 pub(super) fn is_ld_cache(path: &JailPath) -> bool {
     path.as_bytes() == LD_CACHE

@@ -77,6 +77,7 @@ pub fn io_hint(error: &io::Error) -> Option<&'static str> {
             Some("make room on that file system, or write to another")
         }
         io::ErrorKind::NotFound => Some("make the directory first"),
+        io::ErrorKind::ResourceBusy => Some("something is mounted there, or uses it: write to another place"),
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             Some("write to a directory that you may change")
         }

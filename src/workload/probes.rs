@@ -8,7 +8,7 @@ use super::neighbour::last_words;
 use super::stream;
 use super::wire::{Answer, Ask, Until};
 use crate::path::escape;
-use crate::profile::{Http, Moment, Probe, Seconds, Tcp};
+use crate::profile::{Command, Http, Moment, Probe, Seconds, Tcp};
 
 /// Between two looks at what makes no event: a file, a socket's peer, an answer, a command.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
@@ -60,7 +60,7 @@ impl Director<'_> {
                 // It is killed when its time is over, which is an answer too.
                 let deadline = Instant::now() + Duration::from_secs(seconds + 5);
                 let answer = director.ask_until(deadline, &Ask::Check { command: command.0.clone(), seconds });
-                let line = || escape(command.0.join(" ").as_bytes());
+                let line = || line(command);
                 let is_well = answer == Answer::Yes;
                 if let Answer::NotExecuted(why) = answer {
                     let since = *director.missing_since.get_or_insert_with(Instant::now);
@@ -127,7 +127,7 @@ impl Director<'_> {
             return Ok(self.tcp(tcp));
         }
         let command = probe.command.as_ref().expect("loading has checked that a probe is one of three");
-        let line = escape(command.0.join(" ").as_bytes());
+        let line = line(command);
         let output = match self.neighbour(command, self.patience())? {
             Ok(output) => output,
             Err(why) => return Ok(Some(format!("`{line}`: {why}"))),
@@ -203,4 +203,12 @@ impl Director<'_> {
     fn milliseconds(&self) -> u64 {
         u64::try_from(self.patience().as_millis()).unwrap_or(u64::MAX).max(1)
     }
+}
+
+/// A command in one line: the first one of a script stands for all of it.
+fn line(command: &Command) -> String {
+    let words = command.0.join(" ");
+    let mut lines = words.lines();
+    let first = escape(lines.next().unwrap_or_default().as_bytes());
+    if lines.next().is_some() { format!("{first} ...") } else { first }
 }
