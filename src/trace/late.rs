@@ -19,8 +19,11 @@ use crate::path::{Facts, JailPath, escape, unescape};
 
 /// Holds back the records that are worth parsing, by their text: to parse all takes as long as to have written them, and few are.
 struct Sieve {
-    /// What a path in one of the directories starts with, as records have it.
-    prefixes: AhoCorasick,
+    /// What a path in one of the directories starts with, as records have it. None if there are none: a search for nothing would
+    /// look at each byte.
+    prefixes: Option<AhoCorasick>,
+    /// What stands before an inode number.
+    before_number: AhoCorasick,
     inodes: HashSet<u64>,
 }
 
@@ -30,19 +33,24 @@ impl Sieve {
             let quoted = serde_json::to_string(from).expect("a path is a text");
             quoted.trim_end_matches('"').to_owned()
         };
-        let prefixes = AhoCorasick::new(directories.map(prefix)).expect("far fewer states than there are numbers");
-        Self { prefixes, inodes: inodes.collect() }
+        let searcher = |texts: Vec<String>| AhoCorasick::new(texts).expect("far fewer states than there are numbers");
+        let prefixes: Vec<String> = directories.map(prefix).collect();
+        Self {
+            prefixes: (!prefixes.is_empty()).then(|| searcher(prefixes)),
+            before_number: searcher(vec![r#""ino":"#.to_owned()]),
+            inodes: inodes.collect(),
+        }
     }
 
     /// True if this record may be of a file of one of the numbers, or of what is at or below one of the paths.
     fn holds(&self, record: &str) -> bool {
-        Self::numbers(record).any(|number| self.inodes.contains(&number)) || self.prefixes.is_match(record)
+        self.numbers(record).any(|number| self.inodes.contains(&number))
+            || self.prefixes.as_ref().is_some_and(|prefixes| prefixes.is_match(record))
     }
 
-    fn numbers(record: &str) -> impl Iterator<Item = u64> {
-        const INODE: &str = r#""ino":"#;
-        record.match_indices(INODE).filter_map(|(at, _)| {
-            let number = &record[at + INODE.len()..];
+    fn numbers<'a>(&'a self, record: &'a str) -> impl Iterator<Item = u64> + 'a {
+        self.before_number.find_iter(record).filter_map(|found| {
+            let number = &record[found.end()..];
             number.split(|after: char| !after.is_ascii_digit()).next()?.parse().ok()
         })
     }

@@ -41,6 +41,9 @@ impl Abi {
 /// Stands in [`Call::numbers`] for a call that the interface does not have.
 pub(crate) const NONE: u32 = u32::MAX;
 
+/// `WNOHANG` of `waitpid(2)`.
+pub(crate) const NO_HANG: u32 = libc::WNOHANG.cast_unsigned();
+
 /// The highest number that was looked at, here or in `without_path.txt`, of any interface: since Linux 5.0 they number new calls
 /// alike. What is above is a call of a newer kernel, and may take paths.
 pub(crate) const YOUNGEST: u32 = 471;
@@ -74,7 +77,12 @@ impl Call {
     /// True if a listener may hear of the call in the place of a stop. What executes, changes or makes tasks is followed by
     /// stops anyway, or has to be.
     pub(crate) fn may_wait(&self) -> bool {
-        self.only_asks() || self.opens()
+        self.only_asks() || self.opens() || matches!(self.kind, Kind::Reap { .. })
+    }
+
+    /// True if the call, with these arguments, asks whether children have ended, and does not wait for them.
+    pub(crate) fn asks_for_ended(&self, arguments: &[u64; 6]) -> bool {
+        matches!(self.kind, Kind::Reap { options } if arguments[options] as u32 & NO_HANG != 0)
     }
 
     /// True if the call changes what its paths lead to.
@@ -180,6 +188,10 @@ pub(crate) enum Kind {
     Prctl,
     /// `unshare` and `setns`.
     Namespace,
+    /// Asks after children, or waits for them, as the options say.
+    Reap {
+        options: usize,
+    },
     /// `userfaultfd`, after which reading memory may wait for the program.
     FilledMemory,
     /// `process_vm_writev`, by which a process rewrites what another one has in memory.
@@ -431,6 +443,11 @@ pub(crate) static CALLS: &[Call] = &[
     call("unshare", [272, 310, 97], Kind::Namespace),
     call("pidfd_getfd", [438, 438, 438], Kind::TakeDescriptor),
     call("setns", [308, 346, 268], Kind::Namespace),
+
+    // What would show that a tracer hears of an end first: whoever has a pidfd of a child knows of it as well.
+    call("wait4", [61, 114, 260], Kind::Reap { options: 2 }),
+    call("waitid", [247, 284, 95], Kind::Reap { options: 3 }),
+    call("waitpid", [NONE, 7, NONE], Kind::Reap { options: 2 }),
 ];
 
 /// From number to call, for one interface.

@@ -224,7 +224,7 @@ pub(crate) fn decode(entry: &Entry, memory: &Memory<'_>, ask: &mut dyn FnMut(Ask
         Kind::Prctl if arguments[1] == u64::from(libc::SECCOMP_MODE_FILTER) => {
             ask(Asked::Filter { text: filter(entry, memory)?, flags: 0 });
         }
-        Kind::Prctl => {}
+        Kind::Prctl | Kind::Reap { .. } => {}
         Kind::Namespace => {
             // unshare(flags), setns(fd, nstype).
             let flags = if entry.call.name == "unshare" { arguments[0] } else { arguments[1] };

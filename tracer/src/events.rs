@@ -209,6 +209,15 @@ impl Events {
         self.listener.as_ref().is_some_and(|listener| sys::has_input(listener.calls()))
     }
 
+    /// Takes in the ends of all processes that have ended by now, so that their parents can wait for them.
+    pub(crate) fn hear_ended(&mut self) -> Result<(), Errno> {
+        match self.ask_tasks() {
+            // Told when everything that is there was handed out.
+            Err(Errno::ECHILD) => Ok(()),
+            result => result,
+        }
+    }
+
     /// Takes all reports that are there.
     fn ask_tasks(&mut self) -> Result<(), Errno> {
         self.calls = 0;

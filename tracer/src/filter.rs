@@ -7,7 +7,7 @@
 
 use libc::sock_filter;
 
-use crate::calls::{Abi, CALLS, Kind, NONE, YOUNGEST};
+use crate::calls::{Abi, CALLS, Call, Kind, NO_HANG, NONE, YOUNGEST};
 
 /// `SECCOMP_RET_DATA` of every stop that is ours: a filter of the program's own may ask for stops as well.
 pub(crate) const MARK: u16 = 0x6d6a;
@@ -112,10 +112,10 @@ fn section(abi: Abi, asks: Asks) -> Vec<sock_filter> {
         CALLS.iter().filter(|call| call.numbers[abi as usize] != NONE).partition(|call| call.kind.argument_decides());
     for call in plain {
         section.push(unless_equal(call.numbers[abi as usize], 1));
-        section.push(if asks == Asks::Wait && call.may_wait() { WAIT } else { STOP });
+        section.push(heard(call, asks));
     }
     for call in looks {
-        let check = check(&call.kind);
+        let check = check(call, asks);
         let length = u8::try_from(check.len()).expect("a check is a handful of instructions");
         section.push(unless_equal(call.numbers[abi as usize], length));
         section.extend(check);
@@ -128,15 +128,32 @@ fn section(abi: Abi, asks: Asks) -> Vec<sock_filter> {
 impl Kind {
     /// True if a call of this kind stops only for some arguments.
     fn argument_decides(&self) -> bool {
-        matches!(self, Self::Clone | Self::Address { address: 4, .. } | Self::Fsconfig | Self::Bpf | Self::Prctl)
+        matches!(
+            self,
+            Self::Clone
+                | Self::Address { address: 4, .. }
+                | Self::Fsconfig
+                | Self::Bpf
+                | Self::Prctl
+                | Self::Reap { .. }
+        )
     }
 }
 
-fn check(kind: &Kind) -> Vec<sock_filter> {
-    match kind {
+/// How `call` is heard of, if it is.
+fn heard(call: &Call, asks: Asks) -> sock_filter {
+    if asks == Asks::Wait && call.may_wait() { WAIT } else { STOP }
+}
+
+fn check(call: &Call, asks: Asks) -> Vec<sock_filter> {
+    match &call.kind {
         Kind::Clone => {
             let flags = u32::try_from(CLONE_UNTRACED | CLONE_NEWNS).expect("flags of the lower half");
             vec![load(argument(0).0), sock_filter { code: ANY_BIT, jt: 0, jf: 1, k: flags }, STOP, ALLOW]
+        }
+        Kind::Reap { options } => {
+            let options = load(argument(u32::try_from(*options).expect("an argument's index")).0);
+            vec![options, sock_filter { code: ANY_BIT, jt: 0, jf: 1, k: NO_HANG }, heard(call, asks), ALLOW]
         }
         // `send` is `sendto` without an address.
         Kind::Address { address, .. } => {
@@ -213,6 +230,10 @@ mod tests {
         assert_eq!([0, 5, 6, 7, 8, 28].map(bpf), [false, false, true, true, false, true]);
         let prctl = |option| stops("prctl", [option, 2, 0, 0, 0, 0]);
         assert_eq!([0, 15, 22, 38, 0x7_0000_0016].map(prctl), [false, false, true, false, true]);
+        let wait = |options| stops("wait4", [1234, 0, options, 0, 0, 0]);
+        assert_eq!([0, 1, 2, 3, 0x4000_0001].map(wait), [false, true, false, true, true]);
+        let waitid = |options| stops("waitid", [1, 1, 0, options, 0, 0]);
+        assert_eq!([4, 5].map(waitid), [false, true]);
     }
 
     #[test]
@@ -221,6 +242,8 @@ mod tests {
         let stop = libc::SECCOMP_RET_TRACE | u32::from(MARK);
         let asks = ["newfstatat", "faccessat", "getdents64", "openat"].map(|name| result(own(name).1));
         assert_eq!(asks, [libc::SECCOMP_RET_USER_NOTIF; 4]);
+        let wait = |options| run(&program(Asks::Wait), ABIS[0].0, own("wait4").1, [0, 0, options, 0, 0, 0]);
+        assert_eq!([0, 1].map(wait), [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_USER_NOTIF]);
         let others = ["linkat", "execve", "unlinkat", "swapon"].map(|name| result(own(name).1));
         assert_eq!(others, [stop; 4]);
         assert_eq!(result(libc::SYS_read as u32), libc::SECCOMP_RET_ALLOW);

@@ -256,7 +256,9 @@ impl Engine<'_> {
     /// The same for a file handle, which lies where a path may.
     fn by_handle(&mut self, asking: Asking, mount: i32, address: u64, access: Access) -> Result<Verdict, TraceError> {
         let verify = self.may_be_rewritten(asking, From::Descriptor(mount), address);
-        let led = self.handle(asking, mount, address, access)?.unwrap_or_default();
+        let Some(led) = self.handle(asking, mount, address, access)? else {
+            return Ok(Verdict::Verify(Raced::Unseen { process: asking.process, gap: Gap::Handle }));
+        };
         Ok(if verify {
             Verdict::Verify(Raced::Opening { asking, access, led: Box::new(led), path: None })
         } else {

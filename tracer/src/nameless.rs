@@ -18,7 +18,8 @@ use crate::{look, memory, proc, sys};
 const LIMIT: usize = 1 << 16;
 
 impl Engine<'_> {
-    /// A file by handle: found by opening it, as the task is about to. Its path, if it was told.
+    /// A file by handle: found by opening it, as the task is about to. Where it leads, if that is told; `None`: something is missed
+    /// unless the kernel refuses the call.
     pub(crate) fn handle(
         &mut self,
         asking: Asking,
@@ -26,19 +27,20 @@ impl Engine<'_> {
         address: u64,
         access: Access,
     ) -> Result<Option<Led>, TraceError> {
+        let nowhere = Some(Led::default());
         // struct file_handle: length, type, and at most MAX_HANDLE_SZ (128) bytes.
         let mut header = [0; 8];
         let mut bytes = [0; 128];
         if let Err(unread) = memory::read(asking.task, address, &mut header) {
-            return self.unread(asking.process, unread).map(|()| None);
+            return self.unread(asking.process, unread).map(|()| nowhere);
         }
         let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let Some(bytes) = bytes.get_mut(..word(0) as usize) else { return Ok(None) };
+        let Some(bytes) = bytes.get_mut(..word(0) as usize) else { return Ok(nowhere) };
         if let Err(unread) = memory::read(asking.task, address.wrapping_add(8), bytes) {
-            return self.unread(asking.process, unread).map(|()| None);
+            return self.unread(asking.process, unread).map(|()| nowhere);
         }
         if self.places.may_wait() && self.is_mount_served(asking.task, mount) {
-            return self.gap(asking.process, Gap::Served).map(|()| None);
+            return self.gap(asking.process, Gap::Served).map(|()| nowhere);
         }
         let mount = if mount == libc::AT_FDCWD {
             open(format!("/proc/{}/cwd", asking.task).as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
@@ -49,22 +51,23 @@ impl Engine<'_> {
         let file = match opened {
             Ok(file) => file,
             // The program is about to hear the same.
-            Err(Errno::ESTALE | Errno::EINVAL | Errno::EBADF) => return Ok(None),
-            Err(_) => return self.gap(asking.process, Gap::Handle).map(|()| None),
+            Err(Errno::ESTALE | Errno::EINVAL | Errno::EBADF) => return Ok(nowhere),
+            Err(_) => return Ok(None),
         };
         let door = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
-        let path = readlink(door.as_str()).map(std::os::unix::ffi::OsStringExt::into_vec);
+        let Ok(path) = readlink(door.as_str()).map(std::os::unix::ffi::OsStringExt::into_vec) else { return Ok(None) };
         let stat = fstat(&file).ok();
-        let is_there =
-            |path: &Vec<u8>| stat.is_some_and(|stat| look::lstat(path).is_ok_and(|there| look::is_same(&there, &stat)));
-        // A file whose directory the kernel does not know has no path, and a name that is gone is none.
-        let path = path.ok().filter(is_there);
-        let is_nameless = path.is_none();
-        match &path {
-            Some(path) => self.at(asking, path.clone(), access)?,
-            None => self.gap(asking.process, Gap::Handle)?,
+        let is_there = || stat.is_some_and(|stat| look::lstat(&path).is_ok_and(|there| look::is_same(&there, &stat)));
+        // What the kernel makes up, as a namespace is, has another text there than a path (`fs/nsfs.c`, `ns_dname`).
+        if !path.starts_with(b"/") {
+            return Ok(Some(Led::to(Vec::new(), stat.as_ref(), true, &asking.entry)));
         }
-        Ok(Some(Led::to(path.unwrap_or_default(), stat.as_ref(), is_nameless, &asking.entry)))
+        // A file whose directory the kernel does not know has no path, and a name that is gone is none.
+        if !is_there() {
+            return Ok(None);
+        }
+        self.at(asking, path.clone(), access)?;
+        Ok(Some(Led::to(path, stat.as_ref(), false, &asking.entry)))
     }
 
     /// A socket is about to take connections: at which port?

@@ -125,6 +125,8 @@ pub(crate) struct Places {
     /// There may be mounts that are in no namespace: their paths tell nothing (`open_tree(2)`, `fsmount(2)`).
     has_detached: bool,
     pub(crate) views: Views,
+    /// The mount namespaces that tasks of ours were met in, by the numbers that others get after them: those that no other gets.
+    met: HashMap<u64, Option<u64>>,
     /// The directories of descriptors of tasks that were asked for.
     descriptors: Held,
     /// The last one of which it was found that a directory is open there, until names change: who walks a tree starts from it for
@@ -148,6 +150,9 @@ impl Places {
             Some(own) => Some(namespace(task)?).filter(|&namespace| namespace != own || self.has_detached),
             None => None,
         };
+        if let Some(number) = namespace {
+            self.met.entry(number).or_insert_with(|| sys::namespace_id(&format!("/proc/{task}/ns/mnt")));
+        }
         let served_outside = self.served.table().cloned();
         let root = link(task, "root", served_outside.as_deref())?.path;
         let Open { path: directory, is_deleted: is_gone } = link(task, "cwd", served_outside.as_deref())?;
@@ -331,15 +336,17 @@ impl Places {
     }
 
     /// `task` is about to enter the mount namespace at `descriptor`, or of the process there (`setns(2)`). If that is not one of
-    /// those that tasks of ours have, which are `traced`, somebody else has made it.
+    /// those that tasks of ours have, which are `traced`, nor had, somebody else has made it.
     pub(crate) fn enter_namespace(&mut self, task: i32, descriptor: i32, traced: impl IntoIterator<Item = i32>) {
         let door = match process_at(task, descriptor) {
             Some(process) => format!("/proc/{process}/ns/mnt"),
             None => format!("/proc/{task}/fd/{descriptor}"),
         };
         let Ok(entered) = stat(door.as_str()).map(|behind| behind.st_ino) else { return };
+        let was_met =
+            || self.met.get(&entered).copied().flatten().is_some_and(|id| sys::namespace_id(&door) == Some(id));
         let is_own = Some(entered) == self.own_namespace;
-        if !is_own && traced.into_iter().all(|task| namespace(task) != Ok(entered)) {
+        if !is_own && !was_met() && traced.into_iter().all(|task| namespace(task) != Ok(entered)) {
             self.views.made().none = true;
         }
     }

@@ -365,8 +365,14 @@ impl Engine<'_> {
             Err(errno) => return self.hidden(asking.process, errno),
         };
         let is_as_told = opened == access && ends.contains(&&open.path);
-        if is_as_told || open.is_deleted || !open.path.starts_with(b"/") {
+        if is_as_told || open.is_deleted {
             return Ok(());
+        }
+        if !open.path.starts_with(b"/") {
+            let [led, again] = led;
+            let has_path = led.device.is_some() && (again.end.is_empty() || again.device.is_some());
+            // A pipe, say: another thread has put it in the place of what was opened.
+            return if has_path { self.gap(asking.process, Gap::Rewritten) } else { Ok(()) };
         }
         let is_for_the_same = opened == access;
         let access = opened;

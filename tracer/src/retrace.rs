@@ -12,9 +12,9 @@ use nix::errno::Errno;
 #[cfg(target_arch = "x86_64")]
 use pete::{Registers, Tracee};
 
-#[cfg(target_arch = "x86_64")]
-use crate::calls::Call;
 use crate::calls::{Abi, Table};
+#[cfg(target_arch = "x86_64")]
+use crate::calls::{Call, Kind};
 #[cfg(target_arch = "x86_64")]
 use crate::filter::ARCH_I386;
 use crate::filter::CLONE_UNTRACED;
@@ -83,14 +83,16 @@ pub(crate) fn cut_short(task: i32, tables: &BTreeMap<u32, (Abi, Table)>) -> Resu
     let Registers { orig_rax, rdi, rsi, rdx, r10, r8, r9, rbx, rcx, rbp, .. } = registers;
     // Numbers are `int`: the kernel looks at the lower half of the register alone.
     let number = orig_rax & 0xffff_ffff;
-    if !table.get(number).is_some_and(Call::may_wait) {
-        return Ok(None);
-    }
-    let arguments = match abi {
+    let arguments = abi.arguments(match abi {
         Abi::I386 => [rbx, rcx, rdx, rsi, rdi, rbp],
         _ => [rdi, rsi, rdx, r10, r8, r9],
+    });
+    let may_wait = |call: &Call| match call.kind {
+        // Without a word to the contrary it waits for a child, and is over when a signal comes.
+        Kind::Reap { .. } => call.asks_for_ended(&arguments),
+        _ => call.may_wait(),
     };
-    Ok(Some((number, abi.arguments(arguments))))
+    Ok(table.get(number).is_some_and(may_wait).then_some((number, arguments)))
 }
 
 /// Has the call that a signal has [cut short](cut_short) begin anew after it, whatever its handler wants.

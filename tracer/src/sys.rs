@@ -19,7 +19,7 @@ mod signals;
 pub use access::{effective_capabilities, may_reach, may_use};
 pub(crate) use calls::{Answer, WaitingCall, answer_call, receive_call, still_waits, wake_nearby};
 pub(crate) use child::{Child, ChildStep, Identity, REPORT, fork, keep_open};
-pub(crate) use files::{Inode, born, handle_at, is_no_directory, known_at, known_inode, known_size};
+pub(crate) use files::{Inode, born, handle_at, is_no_directory, known_at, known_inode, known_size, namespace_id};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use registers::{registers, set_call, set_registers, set_result};
 pub use signals::has_standard_output;

@@ -50,9 +50,9 @@ const BEGIN_EMPTY: [&[u8]; 19] = [
     b"tracefs",
 ];
 
-/// Those of them that the kernel makes up, of which an image never has anything, whoever has mounted them.
-const MADE_UP: [&[u8]; 8] =
-    [b"cgroup", b"cgroup2", b"debugfs", b"devpts", b"proc", b"securityfs", b"sysfs", b"tracefs"];
+/// Those that the kernel makes up, of which an image never has anything, whoever has mounted them.
+const MADE_UP: [&[u8]; 10] =
+    [b"cgroup", b"cgroup2", b"debugfs", b"devpts", b"nsfs", b"pidfs", b"proc", b"securityfs", b"sysfs", b"tracefs"];
 
 /// True for file systems of a kind that hold nothing that was there before.
 pub(crate) fn begins_empty(kind: &[u8]) -> bool {

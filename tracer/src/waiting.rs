@@ -32,6 +32,11 @@ impl Engine<'_> {
         foreseen: Option<Foreseen>,
     ) -> Result<(), TraceError> {
         let are_several = !self.machine.is_single();
+        if self.asks_for_ended(call) {
+            // Whoever knows of a child's end, as from a pidfd, before it hears of it by a signal, is to hear of it here: a
+            // process whose end is not told to its tracer is none that its parent could wait for (`wait_consider_task` in `kernel/exit.c`).
+            events.hear_ended().map_err(TraceError::Wait)?;
+        }
         match self.hear(call, foreseen)? {
             Heard::Answer(answer) => events.answer(call, answer, are_several).map_err(TraceError::Wait)?,
             Heard::Stop(answer) => {
@@ -42,6 +47,11 @@ impl Engine<'_> {
             Heard::Wait(looks) => events.look(looks, Waiting::Call(*call))?,
         }
         Ok(())
+    }
+
+    fn asks_for_ended(&self, call: &WaitingCall) -> bool {
+        let called = self.tables.get(&call.arch).and_then(|(_, table)| table.get(call.number));
+        called.is_some_and(|known| known.asks_for_ended(&call.arguments))
     }
 
     fn hear(&mut self, call: &WaitingCall, foreseen: Option<Foreseen>) -> Result<Heard, TraceError> {

@@ -238,6 +238,18 @@ fn files_by_handle() {
     seen.is(&["name_to_handle_at Look dir/file there", "open Read . there", "open_by_handle_at Read dir/file there"]);
 }
 
+/// Nothing is missed where the kernel has no path for it, or hands out nothing.
+#[test]
+fn handles_of_no_file() {
+    for what in ["refused", "namespace"] {
+        let seen = Hazard::new("handle").arguments(&[what]).file("dir/file").run();
+        if seen.outcome == Outcome::Exited(77) {
+            return skip("this kernel has no handles of namespaces");
+        }
+        assert_eq!((seen.outcome, &seen.gaps), (Outcome::Exited(0), &BTreeMap::new()), "{what}");
+    }
+}
+
 #[test]
 fn unix_sockets() {
     Hazard::new("unix_socket").file("dir/inside").run().is(&[
@@ -348,6 +360,8 @@ fn another_mount_namespace() {
             "mount Mount covered there",
             // Nothing of what is made, and missing, in what the program mounts there.
             "access Look same there link@",
+            "mount Look /proc/PID/ns/net there",
+            "mount Mount none there",
         ];
         if way == "clone" {
             expected.push("access Look after missing");

@@ -301,6 +301,15 @@ fn the_first_process_of_a_namespace() {
 }
 
 #[test]
+fn who_knows_of_an_end_can_wait_for_it() {
+    for &flags in WIDTHS {
+        for _ in 0..repeats() {
+            Hazard::with_flags("reaped", flags).run().is(&["access Look after missing"]);
+        }
+    }
+}
+
+#[test]
 fn stopped_stays_stopped() {
     for _ in 0..repeats() {
         Hazard::new("job_control").run().is(&["access Look child missing"]);

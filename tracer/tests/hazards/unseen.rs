@@ -354,6 +354,19 @@ fn paths_in_secret_memory() {
     }
 }
 
+/// On one processor the other thread mostly comes too late for that.
+#[test]
+fn what_is_put_in_the_place_of_what_was_opened() {
+    let hazard = Hazard::new("put_over").file("file");
+    let is_told = |_| {
+        let seen = hazard.run();
+        assert_eq!(seen.outcome, Outcome::Exited(0));
+        assert!(seen.gaps.keys().all(|&gap| gap == Gap::Rewritten), "{:?}", seen.gaps);
+        !seen.gaps.is_empty()
+    };
+    assert!((0..50).any(is_told));
+}
+
 /// What the kernel does not read either is no path.
 #[test]
 fn a_path_that_ends_before_a_guard() {
