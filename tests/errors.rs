@@ -54,6 +54,30 @@ fn a_program_that_may_not_be_executed() {
     refused(&context, &["trace", "-o", &out, "--", "/etc"], CANNOT_EXECUTE, &["`/etc`"]);
 }
 
+/// As `execvp(3)` passes over what it may not execute.
+#[test]
+fn a_program_that_another_user_may_not_execute() {
+    if !needs_root("another user") {
+        return;
+    }
+    let context = TestContext::new();
+    context.lay_out(&[("closed/what", "#!/bin/sh\necho closed\n"), ("open/what", "#!/bin/sh\necho open\n")]);
+    let [closed, open] = ["closed", "open"].map(|name| context.work().join(name));
+    for directory in [&closed, &open] {
+        make_executable(&directory.join("what"));
+    }
+    fs_err::set_permissions(&closed, PermissionsExt::from_mode(0o700)).expect("it is ours");
+    let trace = |directories: &str| {
+        let mut command = context.minjail(&["trace", "-q", "-t", &context.text("what.trace")]);
+        command.args(["--user", "65534:65534", "--workdir", "/", "--", "what"]);
+        outcome_of(command.env("PATH", format!("{directories}:/usr/bin:/bin")))
+    };
+    let both = format!("{}:{}", text(&closed), text(&open));
+    assert_eq!(trace(&both).success().text(), "open\n");
+    let words = ["user 65534 may not execute", "closed/what", "hint: let that user get there"];
+    trace(&text(&closed)).assert_refused(CANNOT_EXECUTE, &words);
+}
+
 #[test]
 fn a_script_whose_interpreter_is_not_there() {
     let context = TestContext::new();

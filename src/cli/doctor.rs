@@ -242,7 +242,7 @@ fn ids() -> Finding {
         };
         return Finding::works(what, seen);
     }
-    let found = ["newuidmap", "newgidmap"].iter().all(|name| super::locate::locate(name.as_ref(), None).is_ok());
+    let found = ["newuidmap", "newgidmap"].iter().all(|name| super::locate::locate(name.as_ref(), None, None).is_ok());
     let user = nix::unistd::User::from_uid(Uid::effective()).ok().flatten();
     let has_range = |file: &str| {
         let text = fs_err::read_to_string(file).unwrap_or_default();

@@ -185,6 +185,9 @@ impl From<LocateError> for Failure {
             LocateError::NotExecutable { .. } => {
                 (Exit::CannotExecute, "is it the right file? `chmod +x` makes it executable")
             }
+            LocateError::Forbidden { .. } => {
+                (Exit::CannotExecute, "let that user get there (`chmod`), or name a program that it may execute")
+            }
             LocateError::Mounted { .. } => {
                 (Exit::CannotExecute, "copy it to another, or let this one run programs: `mount -o remount,exec`")
             }

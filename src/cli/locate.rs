@@ -1,10 +1,12 @@
 //! Finding the program that the user named, as `execvp(3)` does.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::io::{self, Read, Seek};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use minjail_tracer::{Credentials, may_reach};
+use nix::libc::X_OK;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, access};
 
@@ -18,6 +20,8 @@ pub(super) enum LocateError {
     NotFound { name: String, place: &'static str },
     #[error("`{path}` is not executable")]
     NotExecutable { path: PathBuf },
+    #[error("user {uid} may not execute `{path}`, or not get there")]
+    Forbidden { path: PathBuf, uid: u32 },
     #[error("`{path}` is on a file system that is mounted with `noexec`")]
     Mounted { path: PathBuf },
     #[error("`{path}` is a directory")]
@@ -32,11 +36,16 @@ pub(super) enum LocateError {
     Unreadable { path: PathBuf, source: io::Error },
 }
 
-/// The path of the file that `name` stands for.
+/// The path of the file that `name` stands for, for this process or for `user`.
 ///
 /// # Errors
 /// There is none, it may not be executed, or it is for another machine.
-pub(super) fn locate(name: &OsStr, path_variable: Option<&OsStr>) -> Result<PathBuf, LocateError> {
+pub(super) fn locate(
+    name: &OsStr,
+    path_variable: Option<&OsStr>,
+    user: Option<&Credentials>,
+) -> Result<PathBuf, LocateError> {
+    let check = |path: &Path| check(path).and_then(|()| user.map_or(Ok(()), |user| check_for(user, path)));
     if name.as_bytes().contains(&b'/') {
         return check(Path::new(name)).map(|()| PathBuf::from(name));
     }
@@ -54,6 +63,12 @@ pub(super) fn locate(name: &OsStr, path_variable: Option<&OsStr>) -> Result<Path
         }
     }
     Err(refused.unwrap_or_else(|| LocateError::NotFound { name: display(Path::new(name)), place: " in PATH" }))
+}
+
+fn check_for(user: &Credentials, path: &Path) -> Result<(), LocateError> {
+    let is_refused =
+        CString::new(path.as_os_str().as_bytes()).is_ok_and(|path| may_reach(user, &path, X_OK) == Ok(false));
+    if is_refused { Err(LocateError::Forbidden { path: path.to_path_buf(), uid: user.uid }) } else { Ok(()) }
 }
 
 fn check(path: &Path) -> Result<(), LocateError> {

@@ -54,20 +54,21 @@ impl<'a> Rehearsal<'a> {
         let path = environment.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned()).clone();
         let typed = &workload.run.0[0];
         let cwd = workload.cwd.as_deref().unwrap_or("/");
+        let named = || workload.user.as_deref().map_or_else(|| Ok(own_credentials()), credentials);
+        let who = who.map_or_else(named, Ok)?;
         let program = match tree {
             Some(tree) => locate_in(tree, OsStr::new(typed), OsStr::new(&path), Path::new(cwd)),
             None if typed.contains('/') => {
                 let path = Path::new(cwd).join(typed);
-                match locate(path.as_os_str(), None) {
+                match locate(path.as_os_str(), None, Some(&who)) {
                     // What is run before may make it.
                     Err(LocateError::NotFound { .. }) if !workload.setup.is_empty() => path,
                     located => located?,
                 }
             }
-            None => locate(OsStr::new(typed), Some(OsStr::new(&path)))?,
+            None => locate(OsStr::new(typed), Some(OsStr::new(&path)), Some(&who))?,
         };
-        let named = || workload.user.as_deref().map_or_else(|| Ok(own_credentials()), credentials);
-        let Credentials { uid, gid, groups } = who.map_or_else(named, Ok)?;
+        let Credentials { uid, gid, groups } = who;
         let program = lexical(&program)?;
         let header = Header {
             command: workload.run.0.iter().map(|argument| escape(argument.as_bytes())).collect(),

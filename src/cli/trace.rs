@@ -169,12 +169,13 @@ impl Workload {
         })?;
         let (entries, environment, named) = environment(&arguments.env)?;
         let directory = directory(arguments.workdir.as_deref())?;
-        let mut program = locate(typed, environment.get(OsStr::new("PATH")).map(OsString::as_os_str))?;
+        let credentials = arguments.user.as_deref().map(credentials).transpose()?;
+        let path = environment.get(OsStr::new("PATH")).map(OsString::as_os_str);
+        let mut program = locate(typed, path, credentials.as_ref())?;
         if let (true, Some(workdir)) = (program.is_relative(), &arguments.workdir) {
             // The path was checked from here, and is executed from there.
             program = std::path::absolute(&program).map_err(|error| io_failure("find", workdir, error))?;
         }
-        let credentials = arguments.user.as_deref().map(credentials).transpose()?;
         let Credentials { uid, gid, groups } = credentials.clone().unwrap_or_else(own_credentials);
         let absolute = std::path::absolute(&program).map_err(|error| io_failure("find", &program, error))?;
         let Variables { env, optional } = variables(&environment, &named)?;
