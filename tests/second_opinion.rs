@@ -186,7 +186,7 @@ fn python() {
 open(\"b/f\", \"w\").write(\"x\"); shutil.copytree(\"b\", \"c\"); os.rename(\"c\", \"d\"); os.remove(\"d/f\")
 fd = os.open(\"/etc\", os.O_RDONLY); os.stat(\"passwd\", dir_fd=fd); os.open(\"hosts\", os.O_RDONLY, dir_fd=fd)
 glob.glob(\"/usr/lib/python3/*/*\"); subprocess.run([\"ls\", \"-l\", \"..\"])'",
-        300,
+        250,
     );
 }
 
