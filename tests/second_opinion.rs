@@ -182,11 +182,11 @@ fn shells() {
 #[test]
 fn python() {
     check(
-        "python3 -c 'import ssl, json, sqlite3, unittest, os, subprocess, shutil, glob; os.makedirs(\"a/b\"); os.chdir(\"a\")
+        "python3 -c 'import ssl, json, sqlite3, unittest, os, subprocess, shutil, glob, email.message, http.client; os.makedirs(\"a/b\"); os.chdir(\"a\")
 open(\"b/f\", \"w\").write(\"x\"); shutil.copytree(\"b\", \"c\"); os.rename(\"c\", \"d\"); os.remove(\"d/f\")
 fd = os.open(\"/etc\", os.O_RDONLY); os.stat(\"passwd\", dir_fd=fd); os.open(\"hosts\", os.O_RDONLY, dir_fd=fd)
 glob.glob(\"/usr/lib/python3/*/*\"); subprocess.run([\"ls\", \"-l\", \"..\"])'",
-        250,
+        300,
     );
 }
 
