@@ -85,6 +85,17 @@ impl Call {
         matches!(self.kind, Kind::Reap { options } if arguments[options] as u32 & NO_HANG != 0)
     }
 
+    /// True if a listener, where there is one, hears of the call when it is made with these arguments. (On aarch64 there
+    /// is none.)
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn waits_with(&self, arguments: &[u64; 6]) -> bool {
+        match self.kind {
+            // Without a word to the contrary it waits for a child.
+            Kind::Reap { .. } => self.asks_for_ended(arguments),
+            _ => self.may_wait(),
+        }
+    }
+
     /// True if the call changes what its paths lead to.
     pub(crate) fn changes(&self) -> bool {
         matches!(self.kind, Kind::Paths(_)) && !self.opens() && !self.only_asks()

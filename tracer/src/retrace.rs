@@ -14,8 +14,6 @@ use pete::{Registers, Tracee};
 
 use crate::calls::{Abi, Table};
 #[cfg(target_arch = "x86_64")]
-use crate::calls::{Call, Kind};
-#[cfg(target_arch = "x86_64")]
 use crate::filter::ARCH_I386;
 use crate::filter::CLONE_UNTRACED;
 use crate::{memory, sys};
@@ -87,12 +85,8 @@ pub(crate) fn cut_short(task: i32, tables: &BTreeMap<u32, (Abi, Table)>) -> Resu
         Abi::I386 => [rbx, rcx, rdx, rsi, rdi, rbp],
         _ => [rdi, rsi, rdx, r10, r8, r9],
     });
-    let may_wait = |call: &Call| match call.kind {
-        // Without a word to the contrary it waits for a child, and is over when a signal comes.
-        Kind::Reap { .. } => call.asks_for_ended(&arguments),
-        _ => call.may_wait(),
-    };
-    Ok(table.get(number).is_some_and(may_wait).then_some((number, arguments)))
+    let waits = table.get(number).is_some_and(|call| call.waits_with(&arguments));
+    Ok(waits.then_some((number, arguments)))
 }
 
 /// Has the call that a signal has [cut short](cut_short) begin anew after it, whatever its handler wants.
