@@ -619,11 +619,14 @@ fn what_cannot_be_written_is_refused_before_the_run() {
     let (tar, lock) = (context.text("app.tar"), context.text("app.lock"));
     let ran = text(&context.work().join("ran"));
     let spelled = format!("oci:{}/../x", text(&context.work()));
-    let cases: [(&[&str], &str); 6] = [
+    let slashed = context.text("slashed/");
+    let cases: [(&[&str], &str); 8] = [
         (&["-o", &at("docker-archive", "app.tar"), "-o", &at("oci-archive", "app.tar")], "two outputs go to"),
         (&["-o", &at("oci", "x:one"), "-o", &at("oci", "x:two")], "two outputs go to"),
         (&["-o", &at("oci", "x"), "-o", &spelled], "two outputs go to"),
         (&["-o", "docker-archive:-", "-o", "layer:-"], "two outputs go to standard output"),
+        (&["-o", &at("layer", "app/")], "names no file"),
+        (&["-o", &at("layer", "app.tar"), "--lock", &slashed], "is the name of a directory"),
         (&["-o", &at("layer", "app.tar"), "--lock", &tar], "two outputs go to"),
         (&["-o", &at("layer", "app.lock"), "--lock", &lock], "two outputs go to"),
     ];
@@ -634,6 +637,7 @@ fn what_cannot_be_written_is_refused_before_the_run() {
     let mut not_text = context.minjail(&["trace", "-t", "x.trace", "-o", &at("oci", "x"), "--", "touch", &ran]);
     outcome_of(not_text.arg(std::ffi::OsStr::from_bytes(b"\xff"))).assert_refused(FAILED, &["`\\xff` is not UTF-8"]);
     refused(&context, &["init", "-o", "/no/dir/x.yaml", "--", "touch", &ran], FAILED, &["no directory `/no/dir`"]);
+    refused(&context, &["init", "-o", &slashed, "--", "touch", &ran], FAILED, &["is the name of a directory"]);
     assert!(!Path::new(&ran).exists());
 }
 

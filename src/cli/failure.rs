@@ -289,6 +289,9 @@ impl From<DirectError> for Failure {
     fn from(error: DirectError) -> Self {
         match error {
             DirectError::Interrupted(signal) => stopped(signal),
+            error @ DirectError::Around { .. } => {
+                Self::new(error).hint("run it by itself: it runs outside the jail, as the user who runs minjail")
+            }
             error => Self::new(error),
         }
     }

@@ -13,7 +13,7 @@ use nix::unistd::{Uid, User};
 use super::answer;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::outputs::check_target;
+use super::outputs::check_file;
 use super::reading::Reading;
 use super::rehearse::PATH;
 use super::status::effective_ids;
@@ -256,7 +256,7 @@ fn check_place(file: &Path) -> Result<(), Failure> {
     if file == Path::new("-") {
         Ok(())
     } else {
-        check_target(file, false, "name another file with `-o`, or remove this one")
+        check_file(file, false, "name another file with `-o`, or remove this one")
     }
 }
 

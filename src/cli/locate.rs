@@ -1,6 +1,6 @@
 //! Finding the program that the user named, as `execvp(3)` does.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::io::{self, Read, Seek};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -66,9 +66,11 @@ pub(super) fn locate(
 }
 
 fn check_for(user: &Credentials, path: &Path) -> Result<(), LocateError> {
-    let is_refused =
-        CString::new(path.as_os_str().as_bytes()).is_ok_and(|path| may_reach(user, &path, X_OK) == Ok(false));
-    if is_refused { Err(LocateError::Forbidden { path: path.to_path_buf(), uid: user.uid }) } else { Ok(()) }
+    if may_reach(user, path, X_OK) == Ok(false) {
+        Err(LocateError::Forbidden { path: path.to_path_buf(), uid: user.uid })
+    } else {
+        Ok(())
+    }
 }
 
 fn check(path: &Path) -> Result<(), LocateError> {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
@@ -17,8 +18,12 @@ pub(super) struct Outputs {
 impl Outputs {
     /// Refuses what cannot be written.
     pub(super) fn check(&self, force: bool) -> Result<(), Failure> {
-        for path in self.places() {
-            check_target(path, force, "give another name, or `--force` to replace it")?;
+        const WAY_OUT: &str = "give another name, or `--force` to replace it";
+        for path in self.images.iter().filter_map(Output::path) {
+            check_target(path, force, WAY_OUT)?;
+        }
+        for lock in &self.locks {
+            check_file(lock, force, WAY_OUT)?;
         }
         check_distinct(&self.images, &self.locks)?;
         check_replaceable(&self.images, &self.locks)?;
@@ -63,6 +68,17 @@ impl Outputs {
 /// Reads what was given with `-o`.
 pub(super) fn parse_all(texts: &[OsString]) -> Result<Vec<Output>, Failure> {
     Ok(texts.iter().map(|text| Output::parse(text)).collect::<Result<_, _>>()?)
+}
+
+/// Sees early whether a file can be made at `path`; `way_out` says what to do if something is there already.
+pub(super) fn check_file(path: &Path, force: bool, way_out: &str) -> Result<(), Failure> {
+    if path.as_os_str().as_bytes().ends_with(b"/") {
+        let text = path.display();
+        return Err(
+            Failure::usage(format!("`{text}` is the name of a directory")).hint("name a file, as without the `/`")
+        );
+    }
+    check_target(path, force, way_out)
 }
 
 /// Sees early whether an output can be made at `path`; `way_out` says what to do if something is there already.

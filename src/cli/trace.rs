@@ -326,6 +326,8 @@ pub(super) fn own_credentials() -> Credentials {
 /// `UID[:GID]`, by name or number, with the groups that the user has.
 pub(super) fn credentials(text: &str) -> Result<Credentials, Failure> {
     let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+    // One that is empty is none, as in an image's `User`.
+    let group = group.filter(|group| !group.is_empty());
     let known = match user.parse() {
         Ok(uid) => User::from_uid(Uid::from_raw(uid)).ok().flatten(),
         Err(_) => User::from_name(user).ok().flatten(),

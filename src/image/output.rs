@@ -95,7 +95,7 @@ impl Output {
             _ => Ok(PathBuf::from(OsString::from_vec(path.to_vec()))),
         };
         let file = |path: &[u8]| match path {
-            b"" => Err(OutputError::NoPath(shown(), "file")),
+            b"" | [.., b'/'] => Err(OutputError::NoPath(shown(), "file")),
             b"-" => Ok(Target::Standard),
             _ => Ok(Target::File(PathBuf::from(OsString::from_vec(path.to_vec())))),
         };

@@ -26,6 +26,8 @@ pub enum AccountError {
 /// A name is not in `passwd` or `group`, the contents of the image's files.
 pub fn account(text: &str, passwd: &[u8], group: &[u8]) -> Result<Account, AccountError> {
     let (user, group_name) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+    // Engines take one that is empty as none.
+    let group_name = group_name.filter(|name| !name.is_empty());
     let user = if user.is_empty() { "0" } else { user };
     let is_user = |line: &Vec<&[u8]>| {
         line[0] == user.as_bytes()
@@ -84,7 +86,8 @@ mod tests {
         let home = Some("/".to_owned());
         let web = Account { uid: 33, gid: 34, groups: vec![4, 34], home: home.clone() };
         assert_eq!(of("web"), Ok(web.clone()));
-        assert_eq!(of("33"), Ok(web));
+        assert_eq!(of("33"), Ok(web.clone()));
+        assert_eq!(of("web:"), Ok(web));
         assert_eq!(of("web:adm"), Ok(Account { uid: 33, gid: 4, groups: vec![4], home }));
         assert_eq!(of("1000"), Ok(Account { uid: 1000, gid: 0, groups: vec![0], home: None }));
         assert_eq!(of("1000:1001"), Ok(Account { uid: 1000, gid: 1001, groups: vec![1001], home: None }));

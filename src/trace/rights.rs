@@ -3,10 +3,8 @@
 //! A tracer with root's rights sees more than the program that it traces: what the program was refused must not be
 //! read, nor packed as if it had been. The kernel itself is asked; where it cannot be, owners, modes and capabilities say it.
 
-use std::ffi::CString;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStringExt;
 
 use minjail_tracer::{Access, Credentials, effective_capabilities, may_reach, may_use};
 use nix::libc::{R_OK, W_OK, X_OK};
@@ -173,8 +171,7 @@ impl Rights {
 
     /// True if it may get to `path` from the root, and do with it what is `wanted`.
     fn reaches(&self, path: &JailPath, wanted: i32, root: &Root) -> bool {
-        CString::new(path.below(root.path()).into_os_string().into_vec())
-            .is_ok_and(|path| may_reach(&self.user, &path, wanted) == Ok(true))
+        may_reach(&self.user, &path.below(root.path()), wanted) == Ok(true)
     }
 
     /// The first of these directories that may not be searched.

@@ -17,7 +17,7 @@ use minjail_tracer::Forwarding;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::neighbour::{self, CommandError, Output, last_words};
+use super::neighbour::{self, CommandError, Output, ending};
 use super::runner::socket;
 use super::stream::{self, keep_beginning};
 use super::wire::{Answer, Ask, GREETING, Order, Place, Sought, Word, receive, send};
@@ -176,7 +176,7 @@ fn around(
     if output.status.success() {
         return Ok(());
     }
-    Err(failed(format!("{} {}", output.status, last_words(&output.stderr))))
+    Err(failed(ending(&output)))
 }
 
 /// What arrives while a workload runs.

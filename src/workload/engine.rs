@@ -15,7 +15,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
 
 use super::desk::{attend, exchange, is_open, yes};
-use super::neighbour::{self, last_words};
+use super::neighbour::{self, ending};
 use super::runner::{RunError, hello};
 use super::wire::{Answer, Ask, Engine, Order, SIGNAL, Word, send};
 use crate::jail::{self, Namespaces, send_signal};
@@ -110,7 +110,7 @@ impl Attendant {
         process.args(&self.exec[1..]).args(command);
         match neighbour::finish(process, patience, None) {
             Ok(output) if output.status.success() => Answer::Yes,
-            Ok(output) => Answer::Refused(format!("{} {}", output.status, last_words(&output.stderr))),
+            Ok(output) => Answer::Refused(ending(&output)),
             Err(error) => Answer::Refused(error.to_string()),
         }
     }

@@ -118,6 +118,14 @@ fn all(pieces: &Receiver<Option<Vec<u8>>>, patience: Duration) -> (Vec<u8>, bool
     (bytes, is_cut)
 }
 
+/// How a command ended, and what it said last of why.
+pub(super) fn ending(output: &Output) -> String {
+    match last_words(&output.stderr) {
+        words if words.is_empty() => output.status.to_string(),
+        words => format!("{}: {words}", output.status),
+    }
+}
+
 /// The end of what a command wrote, in one line.
 pub(super) fn last_words(text: &[u8]) -> String {
     let text = text.trim_ascii();

@@ -15,7 +15,7 @@ use crate::held::Held;
 use crate::maps::Maps;
 use crate::mounts::Mounts;
 use crate::names::below;
-use crate::proc::{namespace, process_at};
+use crate::proc::{namespace, namespace_door, process_at};
 use crate::remote::Remote;
 use crate::served::{Lies, Served, Table};
 use crate::sys::{self, Inode};
@@ -151,7 +151,7 @@ impl Places {
             None => None,
         };
         if let Some(number) = namespace {
-            self.met.entry(number).or_insert_with(|| sys::namespace_id(&format!("/proc/{task}/ns/mnt")));
+            self.met.entry(number).or_insert_with(|| sys::namespace_id(&namespace_door(task)));
         }
         let served_outside = self.served.table().cloned();
         let root = link(task, "root", served_outside.as_deref())?.path;
@@ -339,7 +339,7 @@ impl Places {
     /// those that tasks of ours have, which are `traced`, nor had, somebody else has made it.
     pub(crate) fn enter_namespace(&mut self, task: i32, descriptor: i32, traced: impl IntoIterator<Item = i32>) {
         let door = match process_at(task, descriptor) {
-            Some(process) => format!("/proc/{process}/ns/mnt"),
+            Some(process) => namespace_door(process),
             None => format!("/proc/{task}/fd/{descriptor}"),
         };
         let Ok(entered) = stat(door.as_str()).map(|behind| behind.st_ino) else { return };

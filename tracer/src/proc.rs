@@ -79,9 +79,14 @@ pub(crate) fn shows_tasks() -> bool {
     readlink("/proc/self").is_ok_and(|number| number.as_bytes() == own.as_bytes())
 }
 
+/// What leads to the mount namespace of `task`, and stands for it (`namespaces(7)`).
+pub(crate) fn namespace_door(task: i32) -> String {
+    format!("/proc/{task}/ns/mnt")
+}
+
 /// The number of the mount namespace of `task` (`mount_namespaces(7)`).
 pub(crate) fn namespace(task: i32) -> Result<u64, Errno> {
-    Ok(stat(format!("/proc/{task}/ns/mnt").as_str())?.st_ino)
+    Ok(stat(namespace_door(task).as_str())?.st_ino)
 }
 
 /// The process of `task` and the process that made it (`proc(5)`, `/proc/pid/status`); `None` if the task is gone.

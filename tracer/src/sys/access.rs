@@ -1,7 +1,9 @@
 //! Whether a user may use a file, as the kernel itself says: with access control lists and whatever else it asks.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CString, c_int};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 
@@ -12,8 +14,9 @@ use crate::spawn::Credentials;
 ///
 /// # Errors
 /// The kernel cannot be asked for that user, as where it has no number in the user namespace of this process; or what `access(2)`
-/// says, but for `EACCES`.
-pub fn may_reach(user: &Credentials, path: &CStr, wanted: c_int) -> Result<bool, Errno> {
+/// says, but for `EACCES`; `EINVAL` if a NUL is in the path.
+pub fn may_reach(user: &Credentials, path: &Path, wanted: c_int) -> Result<bool, Errno> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     ask(user, |own| {
         // SAFETY: a call with a string that ends in NUL, and numbers.
         unsafe { libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), wanted, own) }
