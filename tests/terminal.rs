@@ -369,6 +369,46 @@ fn a_program_that_stops_for_itself_is_a_job_of_the_shell() {
     terminal.leave();
 }
 
+/// As the server of a terminal multiplexer: what has left the group is none of the job.
+#[test]
+fn a_program_that_stops_for_itself_beside_another_session() {
+    let context = TestContext::new();
+    let mut terminal = Terminal::shell(&context);
+    terminal.press(&typed("sh -c 'setsid sh -c \"echo > away; exec sleep 1000\" & until [ -e away ]; do sleep .01; done; kill -TSTP $$; echo woken; kill $!'"));
+    terminal.expect("Stopped");
+    terminal.expect("$ ");
+    terminal.press("fg\n");
+    terminal.expect("woken");
+    terminal.expect("$ ");
+    terminal.leave();
+}
+
+/// Of a terminal that hangs up, the kernel tells the first process of the session, and has it go on.
+#[test]
+fn what_has_stopped_hears_that_the_terminal_hangs_up() {
+    const SCRIPT: &str = "
+import os, pty, sys, time
+child, terminal = pty.fork()
+if child == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+shown = b''
+while b'stops' not in shown:
+    shown += os.read(terminal, 100)
+time.sleep(1)
+os.close(terminal)
+for _ in range(200):
+    if os.waitpid(child, os.WNOHANG)[0]:
+        sys.exit(0)
+    time.sleep(.1)
+os.kill(child, 9)
+sys.exit(1)
+";
+    let context = TestContext::new();
+    let mut python = context.command("python3");
+    python.args(["-c", SCRIPT, support::minjail(), "trace", "-q", "-t", &context.text("x.trace")]);
+    outcome_of(python.args(["--", "sh", "-c", "echo stops; kill -STOP $$; echo woken"])).success();
+}
+
 #[test]
 fn what_a_part_of_the_program_wakes_is_left_to_that() {
     let context = TestContext::new();
@@ -804,4 +844,26 @@ fn stop_once_there(context: &TestContext, arguments: &[&str], name: &str, sent: 
     child.stderr.take().expect("it is piped").read_to_string(&mut said).expect("it is a pipe");
     assert_eq!(child.wait().expect("it is a child of ours").code(), Some(status), "{said}");
     assert!(said.contains(&format!("stopped by {sent}")), "{said}");
+}
+
+/// One that comes soon after another one is none that both the process and its group were sent.
+#[test]
+fn each_signal_is_passed_on() {
+    let context = TestContext::new();
+    let script = "trap 'echo heard' HUP; echo ready; for turn in $(seq 1000); do [ -e over ] && exit; sleep .01; done";
+    // Not by way of what limits its time.
+    let mut command = Command::new(support::minjail());
+    command.args(["trace", "-q", "-t", &context.text("x.trace"), "--", "sh", "-c", script]);
+    let mut minjail = command.current_dir(context.work()).stdout(Stdio::piped()).spawn().unwrap();
+    let number = Pid::from_raw(i32::try_from(minjail.id()).unwrap());
+    let mut lines = BufReader::new(minjail.stdout.take().unwrap()).lines();
+    let mut expect = |word: &str| assert_eq!(lines.next().and_then(Result::ok).as_deref(), Some(word));
+    expect("ready");
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(50));
+        kill(number, Signal::SIGHUP).unwrap();
+        expect("heard");
+    }
+    fs_err::write(context.work().join("over"), "").unwrap();
+    assert!(minjail.wait().unwrap().success());
 }

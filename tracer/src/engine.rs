@@ -399,7 +399,7 @@ impl<'a> Engine<'a> {
     /// Lets whoever waits for that know if the program stands in a group-stop by now.
     fn tell_if_stopped(&self) {
         if self.machine.has_stopped(proc::is_zombie) {
-            self.signals.stopped(self.machine.is_alone());
+            self.signals.stopped(self.machine.others());
         }
     }
 

@@ -87,9 +87,9 @@ impl Machine {
         }
     }
 
-    /// True if nobody but the program's first process is there.
-    pub(crate) fn is_alone(&self) -> bool {
-        self.tasks.values().all(|&process| process == self.main)
+    /// The processes that are there besides the program's first one, once for each of their tasks.
+    pub(crate) fn others(&self) -> impl Iterator<Item = i32> {
+        self.tasks.values().copied().filter(|&process| process != self.main)
     }
 
     /// True if nobody but one task is there.

@@ -32,16 +32,19 @@ const TAKEN: &[i32] = &{
     let mut all = [0; NAMED.len() + REAL_TIME];
     let mut index = 0;
     while index < all.len() {
-        all[index] = if index < NAMED.len() { NAMED[index] } else { 34 + (index - NAMED.len()) as i32 };
+        all[index] = if index < NAMED.len() { NAMED[index] } else { FIRST_REAL + (index - NAMED.len()) as i32 };
         index += 1;
     }
     all
 };
 
-/// The signals from 34 on (`signal(7)`): the C library keeps 32 and 33 for itself.
+/// The first of those in real time (`signal(7)`): the C library keeps 32 and 33 for itself.
+const FIRST_REAL: i32 = 34;
+
+/// So many there are from that one on.
 const REAL_TIME: usize = 31;
 
-const NAMED: [i32; 19] = [
+const NAMED: [i32; 20] = [
     libc::SIGINT,
     libc::SIGTERM,
     libc::SIGHUP,
@@ -61,6 +64,7 @@ const NAMED: [i32; 19] = [
     libc::SIGTRAP,
     libc::SIGABRT,
     libc::SIGWINCH,
+    libc::SIGXCPU,
 ];
 
 /// All that it takes for whoever only waits for a program that has a tracer of its own, or for nobody; the first one unless it is
@@ -93,6 +97,9 @@ const STOPPING: &[i32] = &[libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
 /// A sender that tells both the tracer and its group, as `timeout` does, has told it once: both within this time.
 const ONCE: Duration = Duration::from_millis(200);
 
+/// The same of a signal of which the second one is no more than the first: one too many does no harm, and one too few may.
+const AT_ONCE: Duration = Duration::from_millis(20);
+
 /// How long the others of the group have for what they do before they stop, as restoring the terminal.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -116,7 +123,7 @@ struct Shared {
     is_stopped: Mutex<bool>,
     /// It has stopped since the thread looked the last time.
     has_stopped: AtomicBool,
-    /// It is all that is there of the program.
+    /// It is all that is there of the program in this process's group.
     is_alone: AtomicBool,
     over: AtomicBool,
     /// The first signal that asked for an end; 0 until then.
@@ -180,9 +187,11 @@ impl Forwarding {
         *lock(&self.shared.reaper) = Some(reaper.clone());
     }
 
-    /// The program has stopped; `is_alone` if its first process is all that is there of it.
-    pub(crate) fn stopped(&self, is_alone: bool) {
-        self.shared.is_alone.store(is_alone, Ordering::SeqCst);
+    /// The program's first process has stopped, and these `others` are there.
+    pub(crate) fn stopped(&self, mut others: impl Iterator<Item = i32>) {
+        // Whoever has left the group, as a server or the shells of a terminal multiplexer, is none of the job.
+        let is_of_job = |process| getpgid(Some(Pid::from_raw(process))) == Ok(getpgrp());
+        self.shared.is_alone.store(!others.any(is_of_job), Ordering::SeqCst);
         self.is_stopped(true);
         if let Some(thread) = &self.thread {
             sys::kill_thread(thread.as_pthread_t(), libc::SIGUSR1);
@@ -279,8 +288,12 @@ impl Listener {
             self.stop.get_or_insert((signal, Instant::now()));
             self.wake = false;
         }
+        // This process's own time is none of the program's, which hears of its own. More than the hard limit is more than anybody gets.
+        if signal == libc::SIGXCPU && sender.is_none() {
+            return;
+        }
         if signal == libc::SIGCONT {
-            (self.stop, self.wake) = (None, sender.is_some());
+            (self.stop, self.wake) = (None, sender.is_some() || leads_session());
             // What has stopped before is to go on.
             self.shared.has_stopped.store(false, Ordering::SeqCst);
             return;
@@ -290,11 +303,14 @@ impl Listener {
             if proc::tracer_of(sender) == Some(self.tracer.as_raw()) {
                 return;
             }
-            let is_echo = self.last.is_some_and(|(last, when)| last == heard && when.elapsed() < ONCE);
-            self.last = Some((heard, Instant::now()));
-            if is_echo {
+            let within = if self.ending.contains(&signal) { ONCE } else { AT_ONCE };
+            // Those in real time are queued, each by itself (`signal(7)`).
+            let is_echo =
+                |(last, when): (Heard, Instant)| last == heard && signal < FIRST_REAL && when.elapsed() < within;
+            if self.last.is_some_and(is_echo) {
                 return;
             }
+            self.last = Some((heard, Instant::now()));
         }
         let process = self.shared.process.load(Ordering::SeqCst);
         // Whoever starts minjail with a signal ignored, as a shell does in the background, asks nothing by it of a program that
@@ -380,8 +396,12 @@ fn has_heard(process: i32, signal: i32) -> bool {
         return false;
     }
     let is_in_our_group = getpgid(Some(Pid::from_raw(process))).is_ok_and(|group| group == getpgrp());
-    let leads_session = getsid(None).is_ok_and(|session| session == getpid());
-    is_in_our_group && !(signal == libc::SIGHUP && leads_session)
+    is_in_our_group && !(signal == libc::SIGHUP && leads_session())
+}
+
+/// True if this process is the first one of its session: that one the kernel tells when the terminal hangs up, and has it go on.
+fn leads_session() -> bool {
+    getsid(None).is_ok_and(|session| session == getpid())
 }
 
 /// True if whoever started this process has given it a group, as a shell with job control does.

@@ -156,8 +156,9 @@ fn unmask(task: i32, mask: u64) -> Result<(), TraceError> {
 /// True if `task` is between the signal that has ended its call and what it does next.
 fn is_still_ended(task: i32, stop: Stop) -> bool {
     match stop {
-        Stop::Syscall => retrace::result(task) == Ok(Returned::Again),
         Stop::Signal { .. } => true,
+        // A signal may have stopped it there, and SIGCONT woken it, and the one that is meant is still to come.
+        Stop::Syscall | Stop::Group | Stop::Started => retrace::result(task) == Ok(Returned::Again),
         _ => false,
     }
 }
