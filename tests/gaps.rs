@@ -57,6 +57,8 @@ fn a_file_system_that_the_program_serves_itself() {
         return;
     }
     let context = TestContext::new();
+    let inherited = context.text("inherited");
+    fs_err::rename(context.hazard("inherited"), &inherited).expect("both are ours");
     let program = context.hazard("served");
     let run = |mode: &str| {
         let output = format!("rootfs:{}", context.text(mode));
@@ -88,9 +90,25 @@ fn a_file_system_that_the_program_serves_itself() {
         assert!(has(path), "{path}");
     }
     assert!(!has("mnt/file") && !has("mnt/link"), "it is served");
+    // What it was given open may be that of any file system that is served.
+    let (minjail, trace) = (support::minjail(), context.text("app.trace"));
+    let given = [&inherited, "fuse", minjail, "trace", "--force", "-t", &trace, "--", &program, "given"];
+    outcome_of(context.command("unshare").arg("-m").args(given)).success();
     let gap = run("covered");
     assert_eq!(gap.status, 125, "{gap}");
     assert!(gap.stderr.contains("serve itself (FUSE)") && gap.stderr.contains("--allow-gaps"), "{gap}");
+}
+
+#[test]
+fn a_ring_that_the_program_is_given() {
+    let context = TestContext::new();
+    let (inherited, trace) = (context.hazard("inherited"), context.text("app.trace"));
+    let mut command = context.command(&inherited);
+    let outcome = outcome_of(command.args(["ring", support::minjail(), "trace", "-t", &trace, "--", "/bin/true"]));
+    if outcome.status == 77 {
+        return support::skip("there is no io_uring here");
+    }
+    assert!(outcome.status == 0 && outcome.stderr.contains("io_uring, which opens files unseen"), "{outcome}");
 }
 
 #[test]

@@ -463,7 +463,9 @@ fn sentence(note: &Note) -> String {
 /// What a gap means, in words.
 pub fn gap_sentence(gap: Gap) -> &'static str {
     match gap {
-        Gap::IoUring => "the program asked for io_uring, which opens files unseen; it was told that there is none",
+        Gap::IoUring => {
+            "the program asked for io_uring, which opens files unseen, and was told that there is none; or it was given one"
+        }
         Gap::Fanotify => {
             "the program asked to be asked before files are opened (fanotify), which minjail itself would have to wait for; it was told that it cannot"
         }
@@ -487,6 +489,7 @@ pub fn gap_sentence(gap: Gap) -> &'static str {
         Gap::Rewritten => {
             "another thread rewrote a path, or moved, while a file was opened for writing or removed, or took away what was opened, or rewrote a seccomp filter while it was installed"
         }
+        Gap::Untraced => "another thread rewrote the flags of a `clone3`, and what that made was not traced",
         Gap::Served => {
             "a path led through a file system that the program may serve itself (FUSE), and nobody could be asked whose files lie there, or through one that hides them from all but the program's user"
         }

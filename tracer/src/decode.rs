@@ -505,7 +505,7 @@ pub(crate) fn is_by_real_user(entry: &Entry) -> bool {
 pub(crate) fn allows_none(entry: &Entry) -> bool {
     match entry.call.name {
         // utimensat(2), "C library/ kernel ABI differences", is futimens(3). It takes no flags then (`fs/utimes.c`, `do_utimes_fd`).
-        "utimensat" | "utimensat_time64" => entry.arguments[3] == 0,
+        "utimensat" | "utimensat_time64" => entry.arguments[3] as i32 == 0,
         "futimesat" => true,
         // The younger of them take NULL for an empty path (`fs/namei.c`, `getname_maybe_null`): which, depends on the kernel.
         _ => matches!(entry.call.kind, Kind::Paths([path]) if path.access == Access::Attributes) && allows_empty(entry),

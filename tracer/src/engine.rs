@@ -121,7 +121,7 @@ fn run(
         let Some(stop) = status::decode(raw) else { continue };
         if stop == Stop::Seccomp && !has_begun {
             has_begun = true;
-            engine.places.start(task);
+            engine.begin(task)?;
             if let Some(descriptor) = started.listener() {
                 let listener = Listener::take(task, descriptor).map_err(|source| TraceError::Ptrace {
                     step: "take the listener of",
@@ -441,6 +441,7 @@ impl<'a> Engine<'a> {
     /// What was learned of names and places may be out of date.
     fn forget_names(&mut self) {
         self.places.forget_views();
+        self.places.views.change(self.known.are_names_changing());
         self.walker.forget();
     }
 }

@@ -184,7 +184,7 @@ pub enum Protocol {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Gap {
-    /// `io_uring_setup` was answered with ENOSYS: rings open files without a stop.
+    /// `io_uring_setup` was answered with ENOSYS, or the program was given a ring: rings open files without a stop.
     IoUring,
     /// `fanotify_init` for permission events was answered with ENOSYS: the tracer's own reads would wait for the program.
     Fanotify,
@@ -213,6 +213,8 @@ pub enum Gap {
     /// changed before it was seen; or it had the new descriptor closed, or made another one, before the call returned. Or it rewrote a
     /// seccomp filter of the program's own while that was installed.
     Rewritten,
+    /// Another thread rewrote the flags of a `clone3` while the kernel took them, so that what it made is not traced.
+    Untraced,
     /// A path led through a file system that the program may serve itself (FUSE), and it cannot be told whose files lie there; or
     /// through one that shows its files to the program's user and not to the tracer.
     Served,

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::TraceError;
+use crate::decode::From;
 use crate::engine::Engine;
 use crate::event::{Access, Found, Gap, Walk};
 use crate::foresight::is_unasked;
@@ -152,6 +153,7 @@ impl Engine<'_> {
     pub(crate) fn names_stay(&mut self, task: i32) {
         self.known.settle(task);
         if !self.known.are_names_changing() {
+            self.places.views.change(false);
             self.races.uses.suspects.clear();
             self.races.uses.is_remote = false;
         }
@@ -170,6 +172,17 @@ impl Engine<'_> {
         in_use.end = self.walk_of(&in_use, self.races.uses.is_remote).end;
         in_use.directory = in_use.changed_directory(&in_use.end);
         self.races.uses.suspects.insert(question, in_use);
+    }
+
+    /// The same from where its task stands by now, if that was a place of its own: others may have moved its root, or mounted
+    /// something.
+    fn since(&mut self, in_use: &InUse) -> InUse {
+        let InUse { asking, used, place, .. } = in_use;
+        let is_own = !place.strays && !matches!(used.from, From::Root(_));
+        // One that is gone stood where the rest of its process stands.
+        let now = self.place(asking.task).or_else(|_| self.place(asking.process));
+        let now = now.ok().filter(|now| is_own && now.namespace == place.namespace);
+        InUse { place: now.unwrap_or_else(|| Arc::clone(place)), ..in_use.clone() }
     }
 
     /// `asks`: also servers that are not traced.
@@ -191,10 +204,11 @@ impl Engine<'_> {
         let asks = self.races.uses.is_remote;
         let suspects = std::mem::take(&mut self.races.uses.suspects);
         for suspect in suspects.values() {
-            let mut walk = self.walk_of(suspect, asks);
-            let InUse { asking, used, place, spelled, end, directory, .. } = suspect;
+            let suspect = self.since(suspect);
+            let mut walk = self.walk_of(&suspect, asks);
+            let InUse { asking, used, place, spelled, end, directory, .. } = &suspect;
             if is_unasked(&walk.found) && walk.end != *end {
-                walk = self.walk_of(suspect, true);
+                walk = self.walk_of(&suspect, true);
             }
             // Others who change a name there are told by themselves.
             if walk.end == *end && directory.is_some() && suspect.changed_directory(end) == *directory {

@@ -295,6 +295,10 @@ impl Engine<'_> {
                 From::Descriptor(descriptor) if decode::allows_none(&asking.entry) => {
                     self.descriptor(asking, descriptor, used.access).map(|()| None)
                 }
+                From::WorkingDirectory if decode::allows_none(&asking.entry) && decode::allows_empty(&asking.entry) => {
+                    self.spelled.clear();
+                    self.empty(asking, used).map(|()| None)
+                }
                 _ => Ok(None),
             };
         }

@@ -34,7 +34,8 @@ impl Change {
         };
         match access {
             Access::Remove if removes_directory() => Some(Self::Places),
-            Access::Enter if call == "pivot_root" => Some(Self::Names),
+            // Others may have the same root.
+            Access::Enter if matches!(call, "pivot_root" | "chroot") => Some(Self::Names),
             Access::Enter => Some(Self::Places),
             Access::Replace | Access::Mount => Some(Self::Names),
             // What is linked may be a link.

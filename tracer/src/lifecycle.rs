@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use crate::engine::{Engine, alive};
 use crate::event::{Event, Gap};
 use crate::served::Lies;
-use crate::{TraceError, arguments, proc, sys};
+use crate::{TraceError, arguments, door, look, proc, sys};
 
 impl Engine<'_> {
     /// Takes in a task that nobody has heard of before; true if this is one.
@@ -29,6 +29,19 @@ impl Engine<'_> {
             self.tell(Event::Fork { parent, child: process })?;
         }
         Ok(true)
+    }
+
+    /// Looks at what `task` has open as it is about to run the program.
+    pub(crate) fn begin(&mut self, task: i32) -> Result<(), TraceError> {
+        self.places.start(task);
+        for text in door::given(task).filter_map(|door| look::target(door.as_bytes()).ok()) {
+            match text.as_slice() {
+                b"anon_inode:[io_uring]" => self.gap(task, Gap::IoUring)?,
+                b"/dev/fuse" => self.places.served.expect(),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Takes in the task that `maker` has just made, and that nobody has heard of before. Neither needs a look into /proc: a new

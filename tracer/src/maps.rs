@@ -57,10 +57,14 @@ impl Maps {
         self.are_filled
     }
 
-    /// True if other processes may write to what `task` has at `address`. False where the kernel does not tell.
+    /// True if other processes may write to what `task` has at `address`, or in what follows as far as a path may go. False where the
+    /// kernel does not tell.
     pub(crate) fn is_shared(&mut self, task: i32, address: u64) -> bool {
-        let mapping = self.open(task).map(|maps| sys::mapping(maps.as_fd(), address));
-        matches!(mapping, Some(Ok(mapping)) if mapping.is_shared)
+        let Some(maps) = self.open(task) else { return false };
+        let mapping = |address| sys::mapping(maps.as_fd(), address).ok();
+        let Some(first) = mapping(address) else { return false };
+        let may_end = first.end.saturating_sub(address) >= libc::PATH_MAX as u64;
+        first.is_shared || (!may_end && mapping(first.end).is_some_and(|next| next.is_shared))
     }
 
     /// True if what `task` has at `address` is a file's that the program serves, as far as `table` says.
@@ -210,7 +214,9 @@ mod tests {
         let list = read_whole(&maps).unwrap();
         let code = lines(&list).find(|line| line.rights == b"r-xp").unwrap();
         match sys::mapping(maps.as_fd(), code.range.start) {
-            Ok(mapping) => assert_eq!((mapping.device, mapping.is_shared), (code.device, false)),
+            Ok(mapping) => {
+                assert_eq!((mapping.end, mapping.device, mapping.is_shared), (code.range.end, code.device, false));
+            }
             // Before Linux 6.11.
             Err(errno) => assert_eq!(errno, Errno::ENOTTY),
         }

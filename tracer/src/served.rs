@@ -106,12 +106,17 @@ impl Served {
     pub(crate) fn opens(&mut self, stat: &FileStat) {
         // Documentation/admin-guide/devices.txt: 10, 229.
         let is_device = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == makedev(10, 229);
-        if !is_device || self.watch.is_some() {
-            return;
+        if is_device && self.watch.is_none() {
+            self.foreign = Mounts::own().iter().filter(|mount| mount.is_fuse()).map(|mount| mount.device).collect();
+            self.expect();
         }
+    }
+
+    /// The program may serve whatever is not foreign: at first all, as where it was given that device open, by which any of them may have
+    /// been mounted.
+    pub(crate) fn expect(&mut self) {
         self.watch = open(OWN_TABLE, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok();
         self.is_stale = true;
-        self.foreign = Mounts::own().iter().filter(|mount| mount.is_fuse()).map(|mount| mount.device).collect();
     }
 
     /// True once a task may serve something.

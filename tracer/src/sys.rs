@@ -135,6 +135,8 @@ pub(crate) fn event_task(task: i32) -> Result<i32, Errno> {
 /// What is mapped at an address.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mapping {
+    /// The first address behind it.
+    pub(crate) end: u64,
     /// Other processes may write to it (`MAP_SHARED`).
     pub(crate) is_shared: bool,
     /// The numbers of the device that the file is on.
@@ -157,7 +159,7 @@ pub(crate) fn mapping(maps: BorrowedFd<'_>, address: u64) -> Result<Mapping, Err
     let numbers = query[9].to_ne_bytes();
     let number = |at: usize| u32::from_ne_bytes([numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]]);
     let device = (number(0), number(4));
-    Ok(Mapping { is_shared: query[5] & PROCMAP_QUERY_VMA_SHARED != 0, device })
+    Ok(Mapping { end: query[4], is_shared: query[5] & PROCMAP_QUERY_VMA_SHARED != 0, device })
 }
 
 /// What tasks may have in common, as `kcmp(2)` numbers it.

@@ -135,6 +135,9 @@ impl Engine<'_> {
                 }
                 return Ok(reached);
             }
+            if way.is_whole() && self.sees_others(asking.task, place) {
+                return Ok(Reached::Start);
+            }
             if let Some((next, onward)) = self.next(asking, place, &walked.walk, walked.stop, walked.onward.take()) {
                 return self.cross(way, walked.walk, &next, onward);
             }
@@ -192,6 +195,13 @@ impl Engine<'_> {
             walked = walked.kept_to(resolve, from.of(place), spelled, |end| self.found_in(task, place, end));
         }
         (walked, has_moved)
+    }
+
+    /// True if something was mounted or unmounted since `place` was looked at: what a walk has found may be on one mount, and be told
+    /// as what is below it.
+    fn sees_others(&mut self, task: i32, place: &Arc<Place>) -> bool {
+        let is_looked_at = place.view.is_some() && !place.strays && self.known.do_others_change_names(task);
+        is_looked_at && self.place(task).is_ok_and(|now| now.namespace == place.namespace && now.view != place.view)
     }
 
     /// The same way from where it has left its place, at the end of `walk`.

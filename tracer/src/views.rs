@@ -37,6 +37,8 @@ pub(crate) struct Views {
     made: Arc<Made>,
     /// By the numbers of their namespaces.
     now: HashMap<u64, Arc<View>>,
+    /// Somebody is mounting something, or renaming: what is seen now may be seen no more in a moment.
+    is_changing: bool,
     /// What was seen last. It may be out of date, and is believed only where it proves true.
     former: HashMap<u64, Arc<View>>,
     /// Mounts as they were seen last, by their ids.
@@ -74,6 +76,11 @@ impl Views {
         }
     }
 
+    /// Whether somebody is about to change what is seen where, and has not been heard of since.
+    pub(crate) fn change(&mut self, is_changing: bool) {
+        self.is_changing = is_changing;
+    }
+
     /// What is seen where may differ by now.
     pub(crate) fn forget(&mut self) {
         if self.former.len() + self.now.len() > MOST_FORMER {
@@ -93,7 +100,7 @@ impl Views {
         let Viewer { task, namespace, is_ours, root, .. } = viewer;
         let number = namespace.unwrap_or_default();
         let behind = namespace.and_then(|_| sys::known_inode(&door(task)).ok());
-        if let Some(view) = self.now.get(&number).filter(|view| view.is_root(root, behind)) {
+        if let Some(view) = self.now.get(&number).filter(|view| !self.is_changing && view.is_root(root, behind)) {
             return Some(Arc::clone(view));
         }
         let ours = Arc::new(Mounts::own());
@@ -109,6 +116,7 @@ impl Views {
             Arc::make_mut(&mut view.theirs).complete(mount);
         }
         let view = Arc::new(view);
+        // Also while it changes, for what it may tell of others later.
         if view.theirs.is_whole() {
             self.now.insert(number, Arc::clone(&view));
         }

@@ -3,13 +3,17 @@
 //! In: such a call, or a stop of a task that has made one. Out: its answer; what it asks for is told as ever (see
 //! [`inspect`](crate::inspect)). Which calls these are, and why, says [`listener`](crate::listener).
 
+use std::os::fd::AsFd;
+
 use nix::errno::Errno;
 
 use crate::TraceError;
 use crate::anew::{Coming, Meaning};
 use crate::engine::{Engine, Verdict, alive};
+use crate::event::Gap;
 use crate::events::{Events, Waiting};
 use crate::foresight::{Foreseen, Looks};
+use crate::proc;
 use crate::retrace::{self, Returned};
 use crate::status::Stop;
 use crate::sys::{self, Answer, WaitingCall};
@@ -56,8 +60,10 @@ impl Engine<'_> {
 
     fn hear(&mut self, call: &WaitingCall, foreseen: Option<Foreseen>) -> Result<Heard, TraceError> {
         self.settle(call.task)?;
-        // One that nobody knows any more is gone.
-        let Some(process) = self.machine.process_of(call.task) else { return Ok(Heard::Answer(Answer::Run)) };
+        let Some(process) = self.machine.process_of(call.task) else {
+            self.is_unknown(call)?;
+            return Ok(Heard::Answer(Answer::Run));
+        };
         let is_foreseen = foreseen.is_some();
         if let Some(foreseen) = foreseen {
             self.walker.foreseen = foreseen;
@@ -96,6 +102,18 @@ impl Engine<'_> {
             Verdict::Refuse | Verdict::Retrace(_) => Heard::Answer(Answer::Refuse(Errno::ENOSYS)),
             Verdict::Run | Verdict::Leave | Verdict::Wait(_) => Heard::Answer(Answer::Run),
         })
+    }
+
+    /// A call of a task that nobody knows. It is gone, unless another thread has rewritten the flags of the `clone3` that has made it
+    /// (`CLONE_UNTRACED`, see [`clone(2)`]): then neither it nor what it makes stops for anything.
+    ///
+    /// [`clone(2)`]: https://man7.org/linux/man-pages/man2/clone.2.html
+    fn is_unknown(&mut self, call: &WaitingCall) -> Result<(), TraceError> {
+        let waits = self.calls.as_ref().is_some_and(|calls| sys::still_waits(calls.as_fd(), call.id));
+        match proc::family(call.task).filter(|_| waits) {
+            Some((process, maker)) if self.known.is_new(("unknown", process)) => self.gap(maker, Gap::Untraced),
+            _ => Ok(()),
+        }
     }
 
     /// A call at which a signal has stopped `task` begins anew after it: it waited for its listener until then. One that was

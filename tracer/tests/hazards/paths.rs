@@ -616,7 +616,7 @@ fn a_name_that_becomes_a_links() {
 #[test]
 fn what_is_changed_without_a_path() {
     for &flags in WIDTHS {
-        let names = ["timed", "timed long", "timed too", "owned", "attributed", "both"];
+        let names = ["timed", "timed long", "timed too", "timed wide", "owned", "attributed", "both"];
         let seen = names.into_iter().fold(Hazard::with_flags("no_path", flags), Hazard::file).run();
         let is_x86 = cfg!(target_arch = "x86_64");
         let chmod = if is_x86 { "chmod" } else { "fchmodat" };
@@ -629,6 +629,11 @@ fn what_is_changed_without_a_path() {
             "mkdir Create within missing",
             "chdir Enter within there",
             "fchownat Attributes within there",
+            "mkdir Create within/deeper missing",
+            "chdir Enter within/deeper there",
+            "setxattrat Attributes within/deeper there",
+            "open Read timed wide there",
+            "utimensat Attributes timed wide there",
             "chdir Enter . there",
             "open Read attributed there",
             "setxattrat Attributes attributed there",

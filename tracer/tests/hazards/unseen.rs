@@ -11,7 +11,7 @@ use nix::sched::CloneFlags;
 use crate::hazard::{Hazard, Seen, loader};
 use crate::paths::Mount;
 use crate::skip::skip;
-use crate::tasks::{repeats, until_lost};
+use crate::tasks::{repeats, switched, until_lost};
 
 /// Every `got-NAME` that was asked for, as a name.
 fn got(seen: &Seen) -> Vec<String> {
@@ -199,6 +199,16 @@ fn alone(run: impl FnOnce() -> Seen + Send) -> Option<Seen> {
         Some(run()).filter(|seen| seen.outcome != Outcome::Exited(77))
     };
     std::thread::scope(|scope| scope.spawn(run).join().unwrap())
+}
+
+/// Each file is told that was opened, whatever was mounted over it by then.
+#[test]
+fn what_is_mounted_while_another_thread_opens() {
+    for _ in 0..repeats() {
+        let hazard = switched("mounts");
+        let Some(seen) = alone(|| hazard.run()) else { return skip("nothing can be mounted here") };
+        seen.is_told_as_got();
+    }
 }
 
 fn served(mode: &str) -> Option<Seen> {
