@@ -25,6 +25,7 @@ use super::variables::{Variables, environment, variables};
 use crate::path::{JailPath, escape};
 use crate::profile::{Image, Seconds};
 use crate::root::Root;
+use crate::slim::user_and_group;
 use crate::trace::{Ending, Header, Recorder, Tally, Trace, check_place};
 
 /// Run a program once and record every file it touches; with -o, build images from that
@@ -325,9 +326,7 @@ pub(super) fn own_credentials() -> Credentials {
 
 /// `UID[:GID]`, by name or number, with the groups that the user has.
 pub(super) fn credentials(text: &str) -> Result<Credentials, Failure> {
-    let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
-    // One that is empty is none, as in an image's `User`.
-    let group = group.filter(|group| !group.is_empty());
+    let (user, group) = user_and_group(text);
     let known = match user.parse() {
         Ok(uid) => User::from_uid(Uid::from_raw(uid)).ok().flatten(),
         Err(_) => User::from_name(user).ok().flatten(),

@@ -25,9 +25,7 @@ pub enum AccountError {
 /// # Errors
 /// A name is not in `passwd` or `group`, the contents of the image's files.
 pub fn account(text: &str, passwd: &[u8], group: &[u8]) -> Result<Account, AccountError> {
-    let (user, group_name) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
-    // Engines take one that is empty as none.
-    let group_name = group_name.filter(|name| !name.is_empty());
+    let (user, group_name) = user_and_group(text);
     let user = if user.is_empty() { "0" } else { user };
     let is_user = |line: &Vec<&[u8]>| {
         line[0] == user.as_bytes()
@@ -53,6 +51,12 @@ pub fn account(text: &str, passwd: &[u8], group: &[u8]) -> Result<Account, Accou
     groups.dedup();
     let home = known.as_ref().and_then(|line| std::str::from_utf8(line[5]).ok()).filter(|home| home.starts_with('/'));
     Ok(Account { uid, gid, groups, home: home.map(str::to_owned) })
+}
+
+/// The two of `user[:group]`. Engines take a group that is empty as none.
+pub fn user_and_group(text: &str) -> (&str, Option<&str>) {
+    let (user, group) = text.split_once(':').unwrap_or((text, ""));
+    (user, Some(group).filter(|group| !group.is_empty()))
 }
 
 /// The lines that name somebody, with so many fields at least (`passwd(5)`, `group(5)`). Those that a line lacks are empty: images

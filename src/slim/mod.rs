@@ -14,7 +14,7 @@ use crate::image::oci::{ImageConfig, RunConfig};
 use crate::manifest::{Config, Entry, Kind, Manifest};
 use crate::path::JailPath;
 
-pub use accounts::{Account, AccountError, account};
+pub use accounts::{Account, AccountError, account, user_and_group};
 pub use history::{from_which, hide_secrets, history, keep_layers, whole_history};
 pub use workload::{Asked, SlimError, inside, workload};
 

@@ -174,15 +174,17 @@ impl Engine<'_> {
         self.races.uses.suspects.insert(question, in_use);
     }
 
-    /// The same from where its task stands by now, if that was a place of its own: others may have moved its root, or mounted
-    /// something.
-    fn since(&mut self, in_use: &InUse) -> InUse {
+    /// Takes in where the task stands by now, if that was a place of its own: others may have moved its root, or mounted something.
+    fn renew_place(&mut self, in_use: &mut InUse) {
         let InUse { asking, used, place, .. } = in_use;
-        let is_own = !place.strays && !matches!(used.from, From::Root(_));
+        if place.strays || matches!(used.from, From::Root(_)) {
+            return;
+        }
         // One that is gone stood where the rest of its process stands.
         let now = self.place(asking.task).or_else(|_| self.place(asking.process));
-        let now = now.ok().filter(|now| is_own && now.namespace == place.namespace);
-        InUse { place: now.unwrap_or_else(|| Arc::clone(place)), ..in_use.clone() }
+        if let Some(now) = now.ok().filter(|now| now.namespace == place.namespace) {
+            *place = now;
+        }
     }
 
     /// `asks`: also servers that are not traced.
@@ -202,13 +204,13 @@ impl Engine<'_> {
             self.gap(process, Gap::Rewritten)?;
         }
         let asks = self.races.uses.is_remote;
-        let suspects = std::mem::take(&mut self.races.uses.suspects);
-        for suspect in suspects.values() {
-            let suspect = self.since(suspect);
-            let mut walk = self.walk_of(&suspect, asks);
-            let InUse { asking, used, place, spelled, end, directory, .. } = &suspect;
+        let mut suspects = std::mem::take(&mut self.races.uses.suspects);
+        for suspect in suspects.values_mut() {
+            self.renew_place(suspect);
+            let mut walk = self.walk_of(suspect, asks);
+            let InUse { asking, used, place, spelled, end, directory, .. } = &*suspect;
             if is_unasked(&walk.found) && walk.end != *end {
-                walk = self.walk_of(&suspect, true);
+                walk = self.walk_of(suspect, true);
             }
             // Others who change a name there are told by themselves.
             if walk.end == *end && directory.is_some() && suspect.changed_directory(end) == *directory {

@@ -33,8 +33,9 @@ impl Engine<'_> {
 
     /// Looks at what `task` has open as it is about to run the program.
     pub(crate) fn begin(&mut self, task: i32) -> Result<(), TraceError> {
-        self.places.start(task);
-        for text in door::given(task).filter_map(|door| look::target(door.as_bytes()).ok()) {
+        let given: Vec<String> = door::given(task).collect();
+        self.places.start(task, &given);
+        for text in given.iter().filter_map(|door| look::target(door.as_bytes()).ok()) {
             match text.as_slice() {
                 b"anon_inode:[io_uring]" => self.gap(task, Gap::IoUring)?,
                 b"/dev/fuse" => self.places.served.expect(),

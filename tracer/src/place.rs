@@ -287,10 +287,10 @@ impl Places {
     }
 
     /// `task` is about to run the program: directories that it was given may be such as no path leads to, because something
-    /// was mounted over them, or because they are in another mount namespace.
-    pub(crate) fn start(&mut self, task: i32) {
+    /// was mounted over them, or because they are in another mount namespace. `given`: the doors to what it has open.
+    pub(crate) fn start(&mut self, task: i32, given: &[String]) {
         let doors = ["root", "cwd"].map(|name| format!("/proc/{task}/{name}"));
-        if doors.into_iter().chain(door::given(task)).any(|door| door::is_lost(&door)) {
+        if doors.iter().chain(given).any(|door| door::is_lost(door)) {
             self.distrust();
         }
         self.remote = Remote::of(&Mounts::own()).map(Arc::new);

@@ -190,8 +190,7 @@ impl Forwarding {
     /// The program's first process has stopped, and these `others` are there.
     pub(crate) fn stopped(&self, mut others: impl Iterator<Item = i32>) {
         // Whoever has left the group, as a server or the shells of a terminal multiplexer, is none of the job.
-        let is_of_job = |process| getpgid(Some(Pid::from_raw(process))) == Ok(getpgrp());
-        self.shared.is_alone.store(!others.any(is_of_job), Ordering::SeqCst);
+        self.shared.is_alone.store(!others.any(is_in_our_group), Ordering::SeqCst);
         self.is_stopped(true);
         if let Some(thread) = &self.thread {
             sys::kill_thread(thread.as_pthread_t(), libc::SIGUSR1);
@@ -395,8 +394,11 @@ fn has_heard(process: i32, signal: i32) -> bool {
     if !OF_TERMINALS.contains(&signal) {
         return false;
     }
-    let is_in_our_group = getpgid(Some(Pid::from_raw(process))).is_ok_and(|group| group == getpgrp());
-    is_in_our_group && !(signal == libc::SIGHUP && leads_session())
+    is_in_our_group(process) && !(signal == libc::SIGHUP && leads_session())
+}
+
+fn is_in_our_group(process: i32) -> bool {
+    getpgid(Some(Pid::from_raw(process))) == Ok(getpgrp())
 }
 
 /// True if this process is the first one of its session: that one the kernel tells when the terminal hangs up, and has it go on.

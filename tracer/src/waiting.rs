@@ -61,7 +61,7 @@ impl Engine<'_> {
     fn hear(&mut self, call: &WaitingCall, foreseen: Option<Foreseen>) -> Result<Heard, TraceError> {
         self.settle(call.task)?;
         let Some(process) = self.machine.process_of(call.task) else {
-            self.is_unknown(call)?;
+            self.hear_stranger(call)?;
             return Ok(Heard::Answer(Answer::Run));
         };
         let is_foreseen = foreseen.is_some();
@@ -105,10 +105,8 @@ impl Engine<'_> {
     }
 
     /// A call of a task that nobody knows. It is gone, unless another thread has rewritten the flags of the `clone3` that has made it
-    /// (`CLONE_UNTRACED`, see [`clone(2)`]): then neither it nor what it makes stops for anything.
-    ///
-    /// [`clone(2)`]: https://man7.org/linux/man-pages/man2/clone.2.html
-    fn is_unknown(&mut self, call: &WaitingCall) -> Result<(), TraceError> {
+    /// (`CLONE_UNTRACED`, `clone(2)`): then neither it nor what it makes stops for anything.
+    fn hear_stranger(&mut self, call: &WaitingCall) -> Result<(), TraceError> {
         let waits = self.calls.as_ref().is_some_and(|calls| sys::still_waits(calls.as_fd(), call.id));
         match proc::family(call.task).filter(|_| waits) {
             Some((process, maker)) if self.known.is_new(("unknown", process)) => self.gap(maker, Gap::Untraced),

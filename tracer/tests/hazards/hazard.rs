@@ -257,23 +257,6 @@ impl Seen {
         asked.map(|rest| rest.strip_suffix(" missing").unwrap()).collect()
     }
 
-    /// Every file that `switched` has got is told where that was: of content `a` in `d`, of `b` in `other/d`.
-    #[track_caller]
-    pub(crate) fn is_told_as_got(&self) {
-        assert_eq!((self.outcome, &self.gaps), (Outcome::Exited(0), &BTreeMap::new()));
-        let got = self.asked("got-");
-        assert!(!got.is_empty());
-        for got in got {
-            let (content, file) = got.split_at(1);
-            let directory = if content == "a" { "d" } else { "other/d" };
-            assert!(
-                self.touches.contains(&format!("open Read {directory}/{file} there")),
-                "{got}: {:#?}",
-                self.touches
-            );
-        }
-    }
-
     /// Exactly these touches, no gap, and exit status 0.
     #[track_caller]
     pub(crate) fn is(&self, touches: &[&str]) {

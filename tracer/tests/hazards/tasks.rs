@@ -99,25 +99,6 @@ fn a_root_for_two() {
     }
 }
 
-/// A path, by which a thread opens files, and which another one has lead elsewhere meanwhile.
-pub(crate) fn switched(how: &str) -> Hazard {
-    let hazard = Hazard::new("switched").arguments(&[how]);
-    let files = (0..200).flat_map(|file| [(format!("d/{file}"), "a"), (format!("other/d/{file}"), "b")]);
-    files.fold(hazard, |hazard, (name, content)| hazard.content(name, content))
-}
-
-/// Each file is told that was opened, below the root that its opener had by then.
-#[test]
-fn a_root_that_another_thread_moves() {
-    for _ in 0..repeats() {
-        let seen = switched("root").run();
-        if seen.outcome == Outcome::Exited(77) {
-            return skip("only root has other roots");
-        }
-        seen.is_told_as_got();
-    }
-}
-
 /// A child that nobody traces, since another thread has rewritten the flags of the call by which it was made, is a gap.
 #[test]
 fn a_child_that_nobody_traces() {

@@ -11,7 +11,7 @@ use nix::sched::CloneFlags;
 use crate::hazard::{Hazard, Seen, loader};
 use crate::paths::Mount;
 use crate::skip::skip;
-use crate::tasks::{repeats, switched, until_lost};
+use crate::tasks::{repeats, until_lost};
 
 /// Every `got-NAME` that was asked for, as a name.
 fn got(seen: &Seen) -> Vec<String> {
@@ -201,13 +201,44 @@ fn alone(run: impl FnOnce() -> Seen + Send) -> Option<Seen> {
     std::thread::scope(|scope| scope.spawn(run).join().unwrap())
 }
 
+/// A path, by which a thread opens files, and which another one has lead elsewhere meanwhile.
+fn switched(how: &str) -> Hazard {
+    let hazard = Hazard::new("switched").arguments(&[how]);
+    let files = (0..200).flat_map(|file| [(format!("d/{file}"), "a"), (format!("other/d/{file}"), "b")]);
+    files.fold(hazard, |hazard, (name, content)| hazard.content(name, content))
+}
+
+/// Every file that `switched` has got is told where that was: of content `a` in `d`, of `b` in `other/d`.
+#[track_caller]
+fn is_told_as_got(seen: &Seen) {
+    let got = got(seen);
+    assert!(!got.is_empty());
+    for got in got {
+        let (content, file) = got.split_at(1);
+        let directory = if content == "a" { "d" } else { "other/d" };
+        assert!(seen.touches.contains(&format!("open Read {directory}/{file} there")), "{got}: {:#?}", seen.touches);
+    }
+}
+
+/// Each file is told that was opened, below the root that its opener had by then.
+#[test]
+fn a_root_that_another_thread_moves() {
+    for _ in 0..repeats() {
+        let seen = switched("root").run();
+        if seen.outcome == Outcome::Exited(77) {
+            return skip("only root has other roots");
+        }
+        is_told_as_got(&seen);
+    }
+}
+
 /// Each file is told that was opened, whatever was mounted over it by then.
 #[test]
 fn what_is_mounted_while_another_thread_opens() {
     for _ in 0..repeats() {
         let hazard = switched("mounts");
         let Some(seen) = alone(|| hazard.run()) else { return skip("nothing can be mounted here") };
-        seen.is_told_as_got();
+        is_told_as_got(&seen);
     }
 }
 
