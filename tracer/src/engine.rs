@@ -358,7 +358,7 @@ impl<'a> Engine<'a> {
             }
             Step::Start => {
                 self.starts_to_run(task)?;
-                self.go_on(task)
+                if self.own_filters.keep_waiting(task) { Ok(()) } else { self.go_on(task) }
             }
             Step::Born { waits } => {
                 // While its maker stands here, so that the kernel still tells who that is.
@@ -404,7 +404,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Lets a task go on; to the return of its call if that is to be heard of.
-    fn go_on(&mut self, task: i32) -> Result<(), TraceError> {
+    pub(crate) fn go_on(&mut self, task: i32) -> Result<(), TraceError> {
         // While places or names change, nothing is remembered. Alone, a task is heard of before it matters; among others
         // it might not be heard of again for long.
         let changes = self.known.is_unsettled_by(task) && !self.machine.is_single();

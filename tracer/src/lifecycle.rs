@@ -78,6 +78,7 @@ impl Engine<'_> {
     pub(crate) fn runs_anew(&mut self, process: i32, was_threaded: bool) -> Result<(), TraceError> {
         self.executed = true;
         self.moved_before(process)?;
+        self.free_orphans()?;
         let raced = self.raced_before(process, was_threaded)?;
         self.places.executed(process, was_threaded);
         let table = self.places.served.table().cloned();
@@ -130,7 +131,12 @@ impl Engine<'_> {
         if waits {
             self.lent(child, maker);
         }
-        Ok(())
+        if self.own_filters.claim(child) { self.go_on(child) } else { Ok(()) }
+    }
+
+    /// Lets those go on that wait for their maker to be heard of: it may have been killed.
+    fn free_orphans(&mut self) -> Result<(), TraceError> {
+        self.own_filters.orphans().into_iter().try_for_each(|task| self.go_on(task))
     }
 
     /// `task` is gone; so is its process, if `process` names one.
@@ -143,6 +149,7 @@ impl Engine<'_> {
         self.retraced.remove(&task);
         self.never_returns(task)?;
         self.heard.remove(&task);
+        self.free_orphans()?;
         match process {
             Some(process) => {
                 self.tell_datagrams(Some(process))?;

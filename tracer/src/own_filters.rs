@@ -8,7 +8,7 @@
 //! outranks that, as an error, is not asked for: the kernel has done it before anybody hears of the call. Filters that were there before
 //! the program are not known, nor is one of a process that a thread makes while another has it installed for all.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use libc::{seccomp_data, sock_filter};
@@ -21,14 +21,18 @@ use crate::{TraceError, bpf, decode, memory};
 
 type Filter = Rc<Vec<sock_filter>>;
 
-/// Those of each task that can hand a call to a tracer; hardly any task has one.
 #[derive(Debug, Default)]
-pub(crate) struct OwnFilters(HashMap<i32, Vec<Filter>>);
+pub(crate) struct OwnFilters {
+    /// Those of each task that can hand a call to a tracer; hardly any task has one.
+    of: HashMap<i32, Vec<Filter>>,
+    /// Tasks that stand where they begin until it is heard who has made them, and so, which filters they have.
+    unclaimed: BTreeSet<i32>,
+}
 
 impl OwnFilters {
     /// True if a filter of `task` hands this call to a tracer.
     pub(crate) fn want_tracer(&self, task: i32, entry: &SyscallEntry) -> bool {
-        if self.0.is_empty() {
+        if self.of.is_empty() {
             return false;
         }
         let call = seccomp_data {
@@ -38,34 +42,35 @@ impl OwnFilters {
             args: entry.arguments,
         };
         let wants = |filter: &Filter| bpf::run(filter, &call).is_some_and(is_trace);
-        self.0.get(&task).is_some_and(|filters| filters.iter().any(wants))
+        self.of.get(&task).is_some_and(|filters| filters.iter().any(wants))
     }
 
     fn has(&self, task: i32, filter: &Filter) -> bool {
-        self.0.get(&task).is_some_and(|filters| filters.iter().any(|other| Rc::ptr_eq(other, filter)))
+        self.of.get(&task).is_some_and(|filters| filters.iter().any(|other| Rc::ptr_eq(other, filter)))
     }
 
     fn add(&mut self, task: i32, filter: &Filter) {
         if !self.has(task, filter) {
-            self.0.entry(task).or_default().push(Rc::clone(filter));
+            self.of.entry(task).or_default().push(Rc::clone(filter));
         }
     }
 
     /// `maker` has made `task`.
     pub(crate) fn inherit(&mut self, task: i32, maker: i32) {
-        for filter in self.0.get(&maker).cloned().unwrap_or_default() {
+        for filter in self.of.get(&maker).cloned().unwrap_or_default() {
             self.add(task, &filter);
         }
     }
 
-    /// One of `makers` has made `task`, and it is not known yet which: it has what they all have.
+    /// One of `makers` has made `task`, and it is not known yet which: it has what they all have, and waits for what else.
     pub(crate) fn take_after(&mut self, task: i32, makers: impl Iterator<Item = i32>) {
-        if self.0.is_empty() {
+        if self.of.is_empty() {
             return;
         }
+        self.unclaimed.insert(task);
         let mut makers = makers.filter(|&maker| maker != task);
         let Some(first) = makers.next() else { return };
-        let mut common = self.0.get(&first).cloned().unwrap_or_default();
+        let mut common = self.of.get(&first).cloned().unwrap_or_default();
         for maker in makers {
             common.retain(|filter| self.has(maker, filter));
         }
@@ -74,15 +79,31 @@ impl OwnFilters {
         }
     }
 
+    /// True if `task` must not run yet.
+    pub(crate) fn keep_waiting(&self, task: i32) -> bool {
+        self.unclaimed.contains(&task)
+    }
+
+    /// It is known who has made `task`; true if that waited for it.
+    pub(crate) fn claim(&mut self, task: i32) -> bool {
+        self.unclaimed.remove(&task)
+    }
+
+    /// Those that wait for their maker, which will not be heard of any more.
+    pub(crate) fn orphans(&mut self) -> BTreeSet<i32> {
+        std::mem::take(&mut self.unclaimed)
+    }
+
     /// `former` is `task` now, having executed something.
     pub(crate) fn executed(&mut self, former: i32, task: i32) {
-        let filters = self.0.remove(&former);
-        self.0.remove(&task);
-        self.0.extend(filters.map(|filters| (task, filters)));
+        let filters = self.of.remove(&former);
+        self.of.remove(&task);
+        self.of.extend(filters.map(|filters| (task, filters)));
     }
 
     pub(crate) fn remove(&mut self, task: i32) {
-        self.0.remove(&task);
+        self.unclaimed.remove(&task);
+        self.of.remove(&task);
     }
 }
 
@@ -174,19 +195,23 @@ mod tests {
         filters.add(2, &other);
         filters.take_after(3, [1, 2, 3].into_iter());
         filters.take_after(4, [1, 9].into_iter());
-        assert!(filters.0[&3].len() == 1 && !filters.0.contains_key(&4));
+        assert!(filters.keep_waiting(3) && filters.keep_waiting(4));
+        assert!(filters.of[&3].len() == 1 && !filters.of.contains_key(&4));
         // Who has made it is known now.
         filters.inherit(3, 2);
-        assert_eq!(filters.0[&3].len(), 2);
+        assert!(filters.claim(3) && !filters.claim(3) && !filters.keep_waiting(3));
+        assert_eq!(filters.of[&3].len(), 2);
+        // The maker of this one was killed before anybody heard of it.
+        assert!(filters.orphans() == BTreeSet::from([4]) && !filters.keep_waiting(4));
         // A thread executes something.
         filters.executed(2, 1);
-        assert!(filters.0[&1].len() == 2 && !filters.0.contains_key(&2));
+        assert!(filters.of[&1].len() == 2 && !filters.of.contains_key(&2));
         filters.executed(1, 1);
-        assert_eq!(filters.0[&1].len(), 2);
+        assert_eq!(filters.of[&1].len(), 2);
         filters.executed(9, 1);
-        assert!(!filters.0.contains_key(&1));
+        assert!(!filters.of.contains_key(&1));
         filters.remove(3);
-        assert!(filters.0.is_empty());
+        assert!(filters.of.is_empty());
     }
 
     #[test]

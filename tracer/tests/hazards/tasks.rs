@@ -378,6 +378,8 @@ fn calls_that_a_filter_of_the_program_hands_to_a_tracer() {
             }
         }
         Hazard::with_flags("own_traces", flags).arguments(&["marked"]).run().is(&["unlinkat Remove before missing"]);
+        let busy = Hazard::with_flags("own_traces", flags).arguments(&["busy"]).run();
+        busy.is(&["open Read plain missing", "stat Look plain missing"]);
     }
 }
 
