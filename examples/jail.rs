@@ -61,7 +61,7 @@ fn confined(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let ended = if arguments.no_init {
         enter(&jail, |inside| execute(inside, &arguments.command))?
     } else {
-        run(&jail, &Program { argv: arguments.command, env: std::env::vars_os().collect() })?
+        run(&jail, &Program { argv: arguments.command, env: std::env::vars_os().collect() }, None)?
     };
     match ended {
         Ended::Exited(code) => Ok(ExitCode::from(code)),

@@ -585,6 +585,6 @@ fn a_process_with_threads_is_refused() {
         hostname: String::new(),
     };
     let program = Program { argv: vec!["true".into()], env: Vec::new() };
-    let thread = std::thread::spawn(move || run(&jail, &program));
+    let thread = std::thread::spawn(move || run(&jail, &program, None));
     assert!(matches!(thread.join().unwrap(), Err(JailError::Threads(2..))));
 }

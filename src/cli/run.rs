@@ -7,6 +7,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::inside::account_in;
 use super::reading::Reading;
+use super::unpacked::Unpacked;
 use crate::image::Input;
 use crate::jail::{self, Jail, Network, Program, User};
 use crate::manifest::Config;
@@ -78,11 +79,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         }
     }
     let program = Program { argv, env };
-    let run = || Ok(jail::run(&jail, &program)?.into());
-    match &unpacked {
-        Some(unpacked) => unpacked.let_through(run),
-        None => run(),
-    }
+    let mask = unpacked.as_ref().map(Unpacked::mask).transpose()?.flatten();
+    Ok(jail::run(&jail, &program, mask)?.into())
 }
 
 /// The command from the command line, else the image's.

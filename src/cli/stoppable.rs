@@ -4,13 +4,11 @@
 //! writes the same output. The work looks now and then whether it was told to end; then it is unwound, so that everything
 //! under way is dropped. A second signal ends minjail at once.
 
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use minjail_tracer::Forwarding;
-use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use super::failure::{Failure, stopped};
@@ -65,31 +63,24 @@ fn attempt<T>(work: impl FnOnce(&Told) -> Result<T, Failure>) -> Result<(Option<
 /// minjail at once, and leave what is there only for their time. What is dropped after this is such.
 pub(super) struct Held {
     /// What was in force before.
-    before: Cell<SigSet>,
+    before: SigSet,
 }
 
 impl Held {
     pub(super) fn start() -> Result<Self, Failure> {
-        Ok(Self { before: Cell::new(hold().map_err(Failure::new)?) })
+        const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT];
+        let before = ENDING.into_iter().collect::<SigSet>().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+        Ok(Self { before: before.map_err(Failure::new)? })
     }
 
-    /// Does `work`, which hears of signals in a way of its own, with the mask from before; unless one has come already.
-    pub(super) fn let_through<T>(&self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-        stoppable(|_| Ok(()))?;
-        self.before.get().thread_set_mask().map_err(Failure::new)?;
-        let result = work();
-        self.before.set(hold().map_err(Failure::new)?);
-        result
+    /// The mask from before, for what hears of signals in a way of its own and takes those that wait; unless one has come already.
+    pub(super) fn mask(&self) -> Result<SigSet, Failure> {
+        stoppable(|_| Ok(self.before))
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.before.get().thread_set_mask().expect("what was in force can be set again");
+        self.before.thread_set_mask().expect("what was in force can be set again");
     }
-}
-
-fn hold() -> Result<SigSet, Errno> {
-    const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT];
-    ENDING.into_iter().collect::<SigSet>().thread_swap_mask(SigmaskHow::SIG_BLOCK)
 }

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
+use nix::sys::signal::SigSet;
+
 use super::failure::{Failure, causes};
 use super::reading::bytes;
 use super::stoppable::{Held, stoppable};
@@ -58,12 +60,9 @@ impl Unpacked {
         Ok(Self { place, held })
     }
 
-    /// Does `work`, which hears of signals in a way of its own.
-    pub(super) fn let_through<T>(&self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-        match &self.held {
-            Some(held) => held.let_through(work),
-            None => work(),
-        }
+    /// The signal mask for what is started in it, where that is not in force; an end, if a signal has asked for one.
+    pub(super) fn mask(&self) -> Result<Option<SigSet>, Failure> {
+        self.held.as_ref().map(Held::mask).transpose()
     }
 
     pub(super) fn tree(&self) -> PathBuf {

@@ -45,6 +45,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use nix::sys::signal::SigSet;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use serde::{Deserialize, Serialize};
 
@@ -150,14 +151,14 @@ impl fmt::Display for Note {
 /// PID 1 of the jail is a small init: it reaps orphans, forwards signals to the program, and when the program ends, so
 /// does the jail with all that is left in it. Its user may open the caller's standard streams anew ([`share_pipes`]).
 /// Signals that a process sends to the caller reach the program; those that the terminal sends reach it by themselves,
-/// since it stays in the caller's process group.
+/// since it stays in the caller's process group. It starts with this signal mask, or with the caller's.
 ///
 /// # Errors
 /// The jail cannot be built, or the program cannot be executed: see [`JailError::exit_code`].
-pub fn run(jail: &Jail, program: &Program) -> Result<Ended, JailError> {
+pub fn run(jail: &Jail, program: &Program, mask: Option<SigSet>) -> Result<Ended, JailError> {
     let command = init::Command::new(program)?;
     share_pipes();
-    supervise::supervise(jail, supervise::Signals::Blocked, |inside| init::run(inside, &command))
+    supervise::supervise(jail, supervise::Signals::Blocked(mask), |inside| init::run(inside, &command))
 }
 
 /// Runs `body` in `jail` as its PID 1 and waits for it; its value is the exit status (the low eight bits).

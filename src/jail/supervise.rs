@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::{Gid, Pid, Uid, getpid, getsid, pipe2, read, write};
 
 use super::error::{JailError, Obstacle, Report, Word, hear};
@@ -37,8 +37,8 @@ const FORWARDED: [Signal; 9] = [
 /// The signal mask with which PID 1's body starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signals {
-    /// Those that are forwarded, and `SIGCHLD`, are blocked, so that none is lost.
-    Blocked,
+    /// Those that are forwarded, and `SIGCHLD`, are blocked, so that none is lost. What it starts has this mask, or that of the caller.
+    Blocked(Option<SigSet>),
     /// The mask is that of the caller.
     AsBefore,
 }
@@ -84,6 +84,11 @@ pub(super) fn supervise(
     let (go_out, go_in) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| step("create a pipe", errno))?;
     // What is still buffered would be written twice.
     let _ = (io::stdout().flush(), io::stderr().flush());
+    let before = match signals {
+        Signals::Blocked(Some(mask)) => SignalState { mask, ..blocked.0 },
+        _ => blocked.0,
+    };
+    let early = pending().map_err(|errno| step("look for signals", errno))?;
 
     match sys::copy(plan.namespaces) {
         Err(errno) => {
@@ -94,7 +99,7 @@ pub(super) fn supervise(
             drop((report_out, go_in));
             let ground = Ground { tree: &tree, caller: go_out.as_fd(), setgroups: plan.ids.setgroups };
             let report = Report::new(report_in);
-            let first = FirstProcess { jail, plan: &plan, report: &report, before: blocked.0, signals };
+            let first = FirstProcess { jail, plan: &plan, report: &report, before, signals };
             // A panic must not unwind into what is above on the stack: that is the caller's.
             let status = catch_unwind(AssertUnwindSafe(|| first.live(&ground, body))).unwrap_or_else(|_panic| {
                 report.say(&Word::Panicked);
@@ -109,7 +114,7 @@ pub(super) fn supervise(
                 .and_then(|()| write(&go_in, &[1]).map(drop).map_err(|errno| step("start the jail", errno)));
             // Open until the end, it tells PID 1 that the caller lives; closed without a word, that there is no jail.
             let go_in = started.is_ok().then_some(go_in);
-            let status = wait(first).map_err(|errno| step("wait for the jail", errno));
+            let status = wait(first, early).map_err(|errno| step("wait for the jail", errno));
             drop(go_in);
             started?;
             outcome(status?, hear(report_out)?)
@@ -253,9 +258,20 @@ impl Drop for Blocked {
     }
 }
 
-/// Waits for the end of `child`, and forwards to it what processes send here meanwhile.
-fn wait(child: Pid) -> Result<i32, Errno> {
+/// What has come by now. Who is not there yet does not have it from the terminal either.
+fn pending() -> Result<Vec<Signal>, Errno> {
+    let watch = SignalFd::with_flags(&FORWARDED.into_iter().collect(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    let mut come = Vec::new();
+    while let Some(signal) = retried(|| watch.read_signal())? {
+        come.extend(named(&signal));
+    }
+    Ok(come)
+}
+
+/// Waits for the end of `child`, and forwards to it what came `early`, and what processes send here meanwhile.
+fn wait(child: Pid, early: Vec<Signal>) -> Result<i32, Errno> {
     let watch = watch()?;
+    early.into_iter().try_for_each(|which| send(child, which))?;
     loop {
         if let Some((_, status)) = sys::ended(child)? {
             return Ok(status);
@@ -281,17 +297,24 @@ pub(super) enum Senders {
 /// Waits for one signal, and if it is of such a sender, sends it on to `child`.
 pub(super) fn forward(watch: &SignalFd, child: Pid, senders: Senders) -> Result<(), Errno> {
     let Some(signal) = retried(|| watch.read_signal())? else { return Ok(()) };
-    let which = i32::try_from(signal.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
     // `SI_FROMUSER` of the kernel's siginfo.h.
     let meant = |which| senders == Senders::Any || signal.ssi_code <= 0 || is_for_leader(which);
-    if let Some(which) = which.filter(|&which| which != Signal::SIGCHLD && meant(which)) {
-        match kill(child, which) {
-            // It ended in between; the wait will tell.
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(errno) => return Err(errno),
-        }
+    match named(&signal).filter(|&which| which != Signal::SIGCHLD && meant(which)) {
+        Some(which) => send(child, which),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+fn named(signal: &siginfo) -> Option<Signal> {
+    i32::try_from(signal.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok())
+}
+
+fn send(child: Pid, which: Signal) -> Result<(), Errno> {
+    match kill(child, which) {
+        // It ended in between; the wait will tell.
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// True for what the kernel sends the leader of a session alone, which this process then is, when its terminal is gone
