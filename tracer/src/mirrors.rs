@@ -9,13 +9,17 @@
 use std::collections::HashMap;
 
 use crate::mounts::{Device, Mount, Mounts};
-use crate::names::{below, join};
+use crate::names::{below, join, parent};
 use crate::remote::Remote;
 
 /// The directories, and files, of one mount namespace that are to be seen at two places.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Mirrors {
-    pairs: Vec<[Vec<u8>; 2]>,
+    /// The mounts that are not hidden, by where they are.
+    shown: HashMap<Vec<u8>, Mount>,
+    /// Where a file system is mounted of which two show the same part.
+    several: HashMap<Device, Vec<Vec<u8>>>,
+    remote: Option<Remote>,
 }
 
 impl Mirrors {
@@ -25,48 +29,51 @@ impl Mirrors {
     }
 
     fn of(mounts: &Mounts) -> Self {
-        let remote = Remote::of(mounts);
-        let is_remote = |path: &[u8]| remote.as_ref().is_some_and(|remote| remote.holds(path));
-        let is_seen = |mount: &Mount, path: &[u8]| mounts.way(path).last().is_some_and(|last| last.id == mount.id);
-        let mut by_device: HashMap<Device, Vec<&Mount>> = HashMap::new();
+        let is_shown = |mount: &&Mount| mounts.way(&mount.point).last().is_some_and(|last| last.id == mount.id);
         // What keeps a namespace is no directory: its root is `net:[4026531833]` or the like (`proc_pid_mountinfo(5)`).
-        for mount in mounts.iter().filter(|mount| mount.root.starts_with(b"/")) {
-            by_device.entry(mount.device).or_default().push(mount);
+        let is_part = |mount: &&Mount| mount.root.starts_with(b"/");
+        let mut several: HashMap<Device, Vec<Vec<u8>>> = HashMap::new();
+        for mount in mounts.iter().filter(is_part).filter(is_shown) {
+            several.entry(mount.device).or_default().push(mount.point.clone());
         }
-        let mut pairs = Vec::new();
-        for mut several in by_device.into_values().filter(|several| several.len() > 1) {
-            several.retain(|mount| is_seen(mount, &mount.point));
-            for (number, upper) in several.iter().enumerate() {
-                // Of two that show the same, each shows the root of the other one.
-                let lower =
-                    several.iter().enumerate().filter(|&(other, lower)| other > number || lower.root != upper.root);
-                for (_, lower) in lower {
-                    let Some(path) = below(&lower.root, &upper.root).map(|rest| join(&upper.point, rest)) else {
-                        continue;
-                    };
-                    if path != lower.point && is_seen(upper, &path) && is_remote(&path) == is_remote(&lower.point) {
-                        pairs.push([path, lower.point.clone()]);
-                    }
-                }
-            }
-        }
-        pairs.sort();
-        Self { pairs }
+        let shown = mounts.iter().filter(is_shown).map(|mount| (mount.point.clone(), mount.clone())).collect();
+        let mut mirrors = Self { shown, several: HashMap::new(), remote: Remote::of(mounts) };
+        several.retain(|_, points| points.iter().any(|point| mirrors.again(point, points).next().is_some()));
+        mirrors.several = several;
+        mirrors
     }
 
     /// True if no path has another one.
     pub fn are_none(&self) -> bool {
-        self.pairs.is_empty()
+        self.several.is_empty()
     }
 
     /// The paths by which the name at `path`, which has no links on its way, may be reached as well.
     pub fn others(&self, path: &[u8]) -> Vec<Vec<u8>> {
-        let swapped = |one: &[u8], other: &[u8]| {
-            let rest = below(path, one).filter(|rest| !rest.is_empty())?;
-            Some(join(other, rest))
+        let directory = parent(path);
+        let Some(points) = self.on(directory).and_then(|mount| self.several.get(&mount.device)) else {
+            return Vec::new();
         };
-        let both = self.pairs.iter().flat_map(|[one, other]| [swapped(one, other), swapped(other, one)]);
-        both.flatten().collect()
+        let name = below(path, directory).unwrap_or_default();
+        self.again(directory, points).filter(|_| !name.is_empty()).map(|other| join(&other, name)).collect()
+    }
+
+    /// Where else `path` is to be seen, by mounts of the same file system at `points`.
+    fn again(&self, path: &[u8], points: &[Vec<u8>]) -> impl Iterator<Item = Vec<u8>> {
+        let inside = self.on(path).and_then(|mount| mount.shows(path)).map(|(_, inside)| inside);
+        let is_remote = |path: &[u8]| self.remote.as_ref().is_some_and(|remote| remote.holds(path));
+        points.iter().filter_map(move |point| {
+            let rest = below(inside.as_deref()?, &self.shown.get(point)?.root)?;
+            let other = join(point, rest);
+            let is_it = other != path && self.on(&other)?.point == *point && is_remote(&other) == is_remote(path);
+            is_it.then_some(other)
+        })
+    }
+
+    /// The mount that `path` is on.
+    fn on(&self, path: &[u8]) -> Option<&Mount> {
+        let above = std::iter::successors(Some(path), |path| (*path != b"/").then(|| parent(path)));
+        above.into_iter().find_map(|path| self.shown.get(path))
     }
 }
 
@@ -113,6 +120,17 @@ mod tests {
     }
 
     #[test]
+    fn one_directory_at_very_many_places() {
+        let table = (0..1000).map(|at| format!("{} 1 8:1 /srv /at/{at} rw - ext4 /dev/sda1 rw\n", at + 10));
+        let table: String = std::iter::once("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n".to_owned()).chain(table).collect();
+        let mirrors = Mirrors::of(&Mounts::parse(table.as_bytes()));
+        let (others, all) = (others(&mirrors, "/at/7/f"), (0..1000).filter(|&at| at != 7));
+        let mut expected: Vec<String> = all.map(|at| format!("/at/{at}/f")).chain(["/srv/f".to_owned()]).collect();
+        expected.sort();
+        assert_eq!(others, expected);
+    }
+
+    #[test]
     fn what_is_hidden_mirrors_nothing_nor_does_a_directory_itself() {
         let mirrors = Mirrors::of(&Mounts::parse(
             b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
@@ -122,7 +140,7 @@ mod tests {
             26 22 0:42 / /opt rw - tmpfs none rw\n\
             27 22 8:1 /opt/x /shown rw - ext4 /dev/sda1 rw\n",
         ));
-        assert_eq!(mirrors, Mirrors::default());
+        assert!(mirrors.are_none());
     }
 
     #[test]

@@ -16,8 +16,8 @@ use crate::names::{push, with_room};
 use crate::place::Place;
 use steps::Steps;
 
-/// So many directories are remembered.
-const LIMIT: usize = 1 << 16;
+/// So many bytes of directories are remembered: some 50,000 of common length.
+const LIMIT: usize = 16 << 20;
 
 /// Who asks, and from where.
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +73,8 @@ pub(crate) enum Blocked {
 #[derive(Debug, Default)]
 pub(crate) struct Walker {
     directories: HashMap<Vec<u8>, Arc<Directory>>,
+    /// So many bytes these take.
+    size: usize,
     /// Where the last of them is: what leads to it is no link, and need not be looked at again on the way to its neighbours.
     latest: Vec<u8>,
     /// By device: is it a `/proc`, wherever that is mounted?
@@ -94,10 +96,25 @@ struct Directory {
     by_door: bool,
 }
 
+impl Directory {
+    /// So many bytes it takes, and the key by which it is remembered; with what the allocator needs for each, about.
+    fn size(&self, key: &[u8]) -> usize {
+        let each = |length: usize| length + 48;
+        let links = self.links.iter().map(|link| each(link.path.len()) + each(link.target.len()));
+        let passed = self.passed.iter().map(|path| each(path.len()));
+        let searched = self.searched.iter().map(|searched| each(searched.path.len()));
+        each(size_of::<Self>())
+            + each(key.len())
+            + each(self.end.len())
+            + links.chain(passed).chain(searched).sum::<usize>()
+    }
+}
+
 impl Walker {
     /// Names have changed: what was remembered may be wrong.
     pub(crate) fn forget(&mut self) {
         self.directories.clear();
+        self.size = 0;
         self.latest.clear();
         // What is mounted takes the numbers of what was unmounted.
         self.processes.clear();
@@ -201,9 +218,12 @@ impl Walker {
         let Walked { walk: Walk { links, passed, searched, end, .. }, is_personal, by_door, .. } = walked;
         let directory = Arc::new(Directory { end, links, passed, searched, is_personal, by_door });
         if may_remember && !is_personal && asker.place.namespace.is_none() && asker.place.behind.is_none() {
-            if self.directories.len() >= LIMIT {
+            let size = directory.size(&key);
+            if self.size + size > LIMIT {
                 self.directories.clear();
+                self.size = 0;
             }
+            self.size += size;
             self.latest.clone_from(&directory.end);
             self.directories.insert(key, Arc::clone(&directory));
         }
@@ -246,6 +266,25 @@ mod tests {
             assert_eq!((&first.end, &first.links), (&second.end, &second.links), "remembering changes nothing");
             (own(&first.end), first.links.iter().map(|link| own(&link.path)).collect(), first.found)
         }
+    }
+
+    #[test]
+    fn what_is_remembered_takes_so_much_and_no_more() {
+        let fixture = fixture();
+        let asker = Asker { process: 1, task: 1, place: &fixture.place };
+        let mut walker = Walker::default();
+        let most = (0..1000)
+            .map(|times| {
+                let spelled = ["./".repeat(1000 + times), "usr/bin/tool".to_owned()].concat();
+                walker.walk(asker, &fixture.place.directory, spelled.as_bytes(), true, true);
+                assert_eq!(walker.size, walker.directories.iter().map(|(key, at)| at.size(key)).sum::<usize>());
+                walker.directories.len()
+            })
+            .max();
+        assert!((20..500).contains(&most.unwrap()), "{most:?}");
+        assert!(walker.size <= LIMIT);
+        walker.forget();
+        assert_eq!(walker.size, 0);
     }
 
     #[test]
