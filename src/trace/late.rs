@@ -13,7 +13,7 @@ use minjail_tracer::Access;
 
 use super::format::Record;
 use super::model::{Found, Touch};
-use super::names::moved_below;
+use super::now::moved_below;
 use super::record::{RecordError, Recorder};
 use crate::path::{Facts, JailPath, escape, unescape};
 

@@ -15,6 +15,7 @@ mod late;
 mod merge;
 mod model;
 mod names;
+mod now;
 mod owners;
 mod preserve;
 mod record;

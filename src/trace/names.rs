@@ -4,19 +4,19 @@
 //! has made it. A call is seen before it runs: whether it has moved something (`rename(2)`, `link(2)`) is told later, or shows, when the
 //! file is found under its new name. Until then everything is where it was.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use minjail_tracer::Access;
 
 use super::model::Found;
+use super::now::{Now, Origin, moved_below};
 use crate::path::{Facts, JailPath};
 use crate::root::Root;
 
 /// What the run has made and moved so far.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    /// What stands at a path now, unless its directory says it: what is in a directory went with that.
-    now: BTreeMap<JailPath, Origin>,
+    now: Now,
     /// Calls that were seen, and of which it does not show yet that they have run; oldest first.
     pending: Vec<Move>,
     /// What the call of a task that takes two paths has for its first one, by each path by which it is to be seen.
@@ -34,16 +34,6 @@ struct Making {
     tasks: HashMap<i32, Vec<JailPath>>,
 }
 
-/// Where something stood before the run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Origin {
-    /// Nowhere: the run has made it, or is about to.
-    Made,
-    /// What stood here before stands elsewhere: whatever is here from now on was not.
-    Gone,
-    At(JailPath),
-}
-
 /// What stands at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Standing {
@@ -57,7 +47,7 @@ struct Standing {
 struct Lifted {
     path: JailPath,
     origin: Origin,
-    below: Vec<(JailPath, Origin)>,
+    below: Now,
 }
 
 /// A call that gives something another name; where a name is to be seen by several paths, by each of them, and where another thread is
@@ -146,7 +136,7 @@ impl Names {
         let stood = self.now.get(path);
         let (was_made, is_gone) = (stood == Some(&Origin::Made), stood == Some(&Origin::Gone));
         if !self.now.is_empty() {
-            self.take(path);
+            self.now.take(path);
         }
         if is_gone {
             self.now.insert(path.clone(), Origin::Gone);
@@ -201,10 +191,7 @@ impl Names {
 
     /// What was there before the run and has another name now: its old name and the new one.
     pub(super) fn moved(&self) -> impl Iterator<Item = (&JailPath, &JailPath)> {
-        self.now.iter().filter_map(|(at, origin)| match origin {
-            Origin::At(origin) => Some((origin, at)),
-            Origin::Made | Origin::Gone => None,
-        })
+        self.now.moved()
     }
 
     /// Every call that was seen is over.
@@ -226,29 +213,21 @@ impl Names {
         Origin::At(path.clone())
     }
 
-    /// Takes out what is known of `path` and of all below.
-    fn take(&mut self, path: &JailPath) -> Vec<(JailPath, Origin)> {
-        // No name starts with a lesser byte than 1.
-        let below = self.now.range(path.join(&[1])..).map(|(at, _)| at).take_while(|at| at.starts_with(path));
-        let mut paths: Vec<JailPath> = below.cloned().collect();
-        paths.push(path.clone());
-        paths.into_iter().filter_map(|at| self.now.remove_entry(&at)).collect()
-    }
-
     /// A call has moved something, or exchanged the two.
     fn apply(&mut self, call: &Move, is_exchange: bool, root: &Root) {
         let (from, to) = call.names(root);
-        let stands = |path: &JailPath| Lifted { path: path.clone(), origin: self.standing(path), below: Vec::new() };
+        let stands =
+            |path: &JailPath| Lifted { path: path.clone(), origin: self.standing(path), below: Now::default() };
         let mut moved: Vec<Lifted> = from.into_iter().map(|from| stands(&from.path)).collect();
         let mut replaced: Vec<Lifted> = to.iter().copied().map(stands).collect();
         // Not before all are told where they stand: where one does may follow from another.
         for lifted in moved.iter_mut().filter(|_| !call.is_link).chain(&mut replaced) {
-            lifted.below = self.take(&lifted.path);
+            lifted.below = self.now.take(&lifted.path);
         }
         for (number, to) in to.into_iter().enumerate() {
             match moved.get(number).or(moved.last()) {
                 Some(moved) => self.put(to, moved),
-                None => _ = self.now.insert(to.clone(), Origin::Made),
+                None => self.now.insert(to.clone(), Origin::Made),
             }
         }
         for (number, Lifted { path: from, origin, .. }) in moved.iter().enumerate().filter(|_| !call.is_link) {
@@ -269,9 +248,7 @@ impl Names {
         if self.standing(to) != lifted.origin {
             self.now.insert(to.clone(), lifted.origin.clone());
         }
-        for (at, origin) in lifted.below.iter().filter(|(at, _)| *at != lifted.path) {
-            self.now.insert(moved_below(at, &lifted.path, to), origin.clone());
-        }
+        self.now.put(&lifted.below, &lifted.path, to);
     }
 }
 
@@ -346,12 +323,6 @@ fn inode(root: &Root, path: &JailPath) -> Option<(u64, u64)> {
 fn those<T: Copy>(all: Vec<T>, holds: impl Fn(&T) -> bool) -> Vec<T> {
     let some: Vec<T> = all.iter().copied().filter(holds).collect();
     if some.is_empty() { all } else { some }
-}
-
-/// `path`, which is `from` or below it, when that stands at `to`.
-pub(super) fn moved_below(path: &JailPath, from: &JailPath, to: &JailPath) -> JailPath {
-    let depth = from.components().count();
-    JailPath::of(to.components().chain(path.components().skip(depth)))
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use crate::decode::Entry;
 use crate::event::Access;
 
-/// At most so many paths are remembered; then the set starts anew. Telling twice is harmless.
-const LIMIT: usize = 1 << 20;
+/// At most so many questions are remembered; then the set starts anew. Telling twice is harmless. As many as a table of 2^20 places
+/// takes before it is made anew, twice as large.
+const LIMIT: usize = (1 << 20) / 8 * 7;
 
 /// What a call under way may change for the paths of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,12 +51,35 @@ impl Change {
 
 #[derive(Debug)]
 pub(crate) struct Known {
-    /// Two independent keyed 64-bit hashes: 127 bits, which nobody can make collide without the keys. The last bit is 1
-    /// for what led to nothing: somebody whom nobody traces may make what was missing.
-    seen: HashSet<(u64, u64), BuildHasherDefault<Hashed>>,
+    seen: HashSet<Question, BuildHasherDefault<Hashed>>,
     keys: [RandomState; 2],
     /// Tasks that were let into a call which changes something, and have not been heard of since.
     unsettled: HashMap<i32, Change>,
+}
+
+/// Two independent keyed 64-bit hashes: 127 bits, which nobody can make collide without the keys. The last bit tells what came of it,
+/// and is 1 for what led to nothing: somebody whom nobody traces may make what was missing.
+#[derive(Debug, Clone, Copy)]
+struct Question(u64, u64);
+
+impl Question {
+    fn is_missing(self) -> bool {
+        self.1 & 1 == 1
+    }
+}
+
+impl PartialEq for Question {
+    fn eq(&self, other: &Self) -> bool {
+        (self.0, self.1 | 1) == (other.0, other.1 | 1)
+    }
+}
+
+impl Eq for Question {}
+
+impl Hash for Question {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u64(self.0);
+    }
 }
 
 /// The hash of what is made of keyed hashes: nobody without the keys can choose it, so it needs no further one.
@@ -91,35 +115,30 @@ impl Known {
         if self.seen.len() >= LIMIT {
             self.seen.clear();
         }
-        let (there, missing) = self.hashes(question);
-        !self.seen.contains(&missing) && self.seen.insert(there)
+        self.seen.insert(self.asked(question, false))
     }
 
     /// Remembers of a question that is no longer new whether it led to nothing.
     pub(crate) fn note_missing(&mut self, question: impl Hash + Copy, is_missing: bool) {
-        let (there, missing) = self.hashes(question);
-        let (now, before) = if is_missing { (missing, there) } else { (there, missing) };
-        if self.seen.remove(&before) {
-            self.seen.insert(now);
+        let now = self.asked(question, is_missing);
+        if self.seen.contains(&now) {
+            self.seen.replace(now);
         }
     }
 
     /// True if `question` led to nothing when it was asked last.
     pub(crate) fn was_missing(&self, question: impl Hash + Copy) -> bool {
-        self.seen.contains(&self.hashes(question).1)
+        self.seen.get(&self.asked(question, true)).is_some_and(|known| known.is_missing())
     }
 
-    /// As what a question is remembered that led somewhere, and that led to nothing.
-    fn hashes(&self, question: impl Hash + Copy) -> ((u64, u64), (u64, u64)) {
+    fn asked(&self, question: impl Hash + Copy, is_missing: bool) -> Question {
         let (one, other) = (self.keys[0].hash_one(question), self.keys[1].hash_one(question));
-        ((one, other & !1), (one, other | 1))
+        Question(one, other & !1 | u64::from(is_missing))
     }
 
     /// Forgets that `question` was asked: its answer is another one the next time.
     pub(crate) fn forget(&mut self, question: impl Hash + Copy) {
-        let (there, missing) = self.hashes(question);
-        self.seen.remove(&there);
-        self.seen.remove(&missing);
+        self.seen.remove(&self.asked(question, false));
     }
 
     /// `task` enters a call that changes something.

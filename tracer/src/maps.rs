@@ -88,10 +88,16 @@ impl Maps {
             }
         }
         let mut files: Vec<Vec<u8>> = Vec::with_capacity(names.len());
-        for path in names.into_iter().map(unescape) {
+        for name in names {
+            let is_served = |path: &[u8]| served.is_some_and(|served| served.lies(path) != Lies::Elsewhere);
+            let path = unescape(name);
+            let path = if path == name || is_served(&path) || is_served(name) {
+                path
+            } else {
+                lines(&text).find(|line| line.name == name).map_or(path, |line| line.path())
+            };
             // proc(5): a file without a name, or that has lost it.
-            let is_served = || served.is_some_and(|served| served.lies(&path) != Lies::Elsewhere);
-            if path.ends_with(b" (deleted)") && (is_served() || look::lstat(&path).is_err()) {
+            if path.ends_with(b" (deleted)") && (is_served(&path) || look::lstat(&path).is_err()) {
                 continue;
             }
             files.push(path);
@@ -138,11 +144,23 @@ impl Line<'_> {
             Err(Errno::EPERM) => {}
             size => return size.ok().flatten(),
         }
-        let path = unescape(self.name);
-        let inode = look::known(&path).ok()?;
-        let is_it = (inode.device, inode.number) == (self.device, self.inode);
+        let path = self.path();
+        if !self.is_at(&path) {
+            return None;
+        }
         let path = String::from_utf8(path).ok()?;
-        if is_it { sys::known_size(&path).ok().flatten() } else { None }
+        sys::known_size(&path).ok().flatten()
+    }
+
+    /// The path of the file: a name that has these four characters looks like one with a newline.
+    fn path(&self) -> Vec<u8> {
+        let path = unescape(self.name);
+        if path != self.name && !self.is_at(&path) && self.is_at(self.name) { self.name.to_vec() } else { path }
+    }
+
+    /// True if the file stands at `path`.
+    fn is_at(&self, path: &[u8]) -> bool {
+        look::known(path).is_ok_and(|inode| (inode.device, inode.number) == (self.device, self.inode))
     }
 }
 
@@ -192,6 +210,9 @@ fn unescape(path: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::process::Stdio;
+
     use super::*;
 
     fn own() -> i32 {
@@ -253,5 +274,26 @@ mod tests {
     #[test]
     fn newlines_in_mapped_paths() {
         assert_eq!(unescape(b"/a\\012b\\013"), b"/a\nb\\013");
+    }
+
+    #[test]
+    fn names_that_look_as_if_they_had_newlines() {
+        let directory = tempfile::tempdir().unwrap();
+        let programs = ["a\nb", "a\\012b"].map(|name| directory.path().join(name));
+        for program in &programs {
+            fs_err::copy("/bin/echo", program).unwrap();
+        }
+        for program in &programs {
+            // It has more to say than the pipe takes, so that it is there as long as nobody reads that.
+            let words = "x ".repeat(50_000);
+            let mut command = std::process::Command::new(program);
+            let mut child = command.arg(words).stdout(Stdio::piped()).spawn().unwrap();
+            child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+            let files = Maps::default().files(child.id() as i32, None);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let own = files.iter().filter(|file| file.starts_with(directory.path().as_os_str().as_encoded_bytes()));
+            assert_eq!(own.collect::<Vec<_>>(), [program.as_os_str().as_encoded_bytes()]);
+        }
     }
 }
