@@ -507,6 +507,7 @@ pub(crate) fn allows_none(entry: &Entry) -> bool {
         // utimensat(2), "C library/ kernel ABI differences", is futimens(3). It takes no flags then (`fs/utimes.c`, `do_utimes_fd`).
         "utimensat" | "utimensat_time64" => entry.arguments[3] as i32 == 0,
         "futimesat" => true,
+        "move_mount" => allows_empty(entry),
         // The younger of them take NULL for an empty path (`fs/namei.c`, `getname_maybe_null`): which, depends on the kernel.
         _ => matches!(entry.call.kind, Kind::Paths([path]) if path.access == Access::Attributes) && allows_empty(entry),
     }

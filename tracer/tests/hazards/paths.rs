@@ -767,12 +767,15 @@ fn a_mount_that_is_moved_without_a_path() {
     if !nix::unistd::geteuid().is_root() {
         return skip("only root mounts");
     }
-    let hazard = Hazard::new("covered").file("far").file("near").directory("from").directory("to");
-    let seen = hazard.link("from/link", "../far").link("to/link", "../near").arguments(&["move"]).run();
-    assert_eq!(seen.outcome, Outcome::Exited(0));
-    // What is seen at `to` then is what the program was given at `from`.
-    for touch in ["open Read near there to/link@", "open Read far there from/link@"] {
-        assert!(seen.touches.contains(touch), "{:?}", seen.touches);
+    for how in ["move", "move-none"] {
+        let hazard = Hazard::new("covered").file("far").file("near").directory("from").directory("to");
+        let seen = hazard.link("from/link", "../far").link("to/link", "../near").arguments(&[how]).run();
+        assert_eq!(seen.outcome, Outcome::Exited(0));
+        // What is seen at `to` then is what the program was given at `from`.
+        let moved = ["move_mount Mount from there", "move_mount Mount to there"];
+        for touch in ["open Read near there to/link@", "open Read far there from/link@"].into_iter().chain(moved) {
+            assert!(seen.touches.contains(touch), "{how}: {touch}: {:?}", seen.touches);
+        }
     }
 }
 
