@@ -1,7 +1,7 @@
 //! What stands where, as far as it is not what stood there before the run.
 //!
 //! In: what the run makes and moves, path by path. Out: where what is at a path now was before. Of what the run has made no name is
-//! kept, only 128 bits of its SHA-256, by directory: a run may make very many files.
+//! kept, only 96 bits of its SHA-256, by directory: a run may make very many files.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +28,7 @@ pub(super) struct Now {
     others: BTreeMap<JailPath, Origin>,
 }
 
-type Name = [u8; 16];
+type Name = [u8; 12];
 
 fn name(path: &JailPath) -> Name {
     *Sha256::digest(path.file_name()).first_chunk().expect("it has 32 bytes")

@@ -71,8 +71,8 @@ pub struct Recorder {
     pub(super) tried: HashSet<JailPath>,
     pub(super) refusals: Refusals,
     closed: Closed,
-    /// What was refused to a program, or may be to another task, and told.
-    refused: HashSet<Refused>,
+    /// What was refused to a program, or may be to another task, and told. By the same hashes; at most so many as [`MOST_REFUSED`].
+    refused: HashSet<[u64; 2]>,
     /// Paths whose content from before was kept.
     pub(super) kept: HashSet<JailPath>,
     /// Paths whose content could not be kept when it was about to be changed for the first time, and what it was by then.
@@ -85,26 +85,29 @@ pub struct Recorder {
     failure: Option<RecordError>,
 }
 
+/// Then they are forgotten. To tell twice is harmless.
+const MOST_REFUSED: usize = 1 << 18;
+
 /// All that an image has of what was refused: by another way there it may have another link, and where one door is open by now, the next.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Refused {
+#[derive(Debug, Hash)]
+struct Refused<'a> {
     program: u32,
     access: Access,
-    path: JailPath,
-    stop: Option<JailPath>,
+    path: &'a JailPath,
+    stop: Option<&'a JailPath>,
     /// Links, and directories that were left again.
-    ways: Vec<JailPath>,
+    ways: Vec<&'a JailPath>,
     by_descriptor: bool,
 }
 
-impl Refused {
-    fn of(touch: &Touch) -> Self {
+impl<'a> Refused<'a> {
+    fn of(touch: &'a Touch) -> Self {
         Self {
             program: touch.program,
             access: touch.access,
-            path: touch.path.clone(),
-            stop: touch.refused.clone(),
-            ways: touch.links.iter().map(|link| &link.path).chain(&touch.passed).cloned().collect(),
+            path: &touch.path,
+            stop: touch.refused.as_ref(),
+            ways: touch.links.iter().map(|link| &link.path).chain(&touch.passed).collect(),
             by_descriptor: touch.by_descriptor,
         }
     }
@@ -434,7 +437,11 @@ impl Recorder {
         if record.refused.is_some() || varies && !record.access.makes() {
             // The next time it may be let, or refused. What may be made somewhere has its directory in the image.
             touch.again.set(true);
-            if !self.refused.insert(Refused::of(&record)) {
+            if self.refused.len() >= MOST_REFUSED {
+                self.refused.clear();
+            }
+            let refused = Refused::of(&record);
+            if !self.refused.insert(self.keys.each_ref().map(|key| key.hash_one(&refused))) {
                 return Ok(());
             }
         }

@@ -9,9 +9,9 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use crate::decode::Entry;
 use crate::event::Access;
 
-/// At most so many questions are remembered; then the set starts anew. Telling twice is harmless. As many as a table of 2^20 places
+/// At most so many questions are remembered; then the set starts anew. Telling twice is harmless. Fewer than a table of 2^20 places
 /// takes before it is made anew, twice as large.
-const LIMIT: usize = (1 << 20) / 8 * 7;
+const LIMIT: usize = (1 << 20) / 4 * 3;
 
 /// What a call under way may change for the paths of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,7 +9,7 @@ use nix::sys::stat::Mode;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
-use crate::{maps, proc};
+use crate::{look, maps, proc};
 
 /// The longest path that the kernel takes, with its NUL (`include/uapi/linux/limits.h`).
 pub(crate) const PATH_MAX: usize = 4096;
@@ -107,7 +107,11 @@ pub(crate) fn read(task: i32, address: u64, buffer: &mut [u8]) -> Result<(), Unr
 /// Fills `buffer` from memory that no other process may read, though the kernel does: where a mapping may be written to or
 /// executed alone, most processors let it be read as well.
 fn read_unreadable(task: i32, address: u64, buffer: &mut [u8]) -> Result<(), Unread> {
-    let maps = proc::fs_read(&format!("/proc/{task}/maps")).unwrap_or_default();
+    let Some(maps) = proc::fs_read(&format!("/proc/{task}/maps")) else {
+        // It is gone, or the tracer lacks something.
+        let is_there = look::known(format!("/proc/{task}").as_bytes()).is_ok();
+        return Err(if is_there { Unread::Hidden } else { Unread::Refused });
+    };
     let end = address.saturating_add(buffer.len() as u64);
     let (mut covered, mut is_anonymous) = (address, true);
     for line in maps::lines(&maps).filter(|line| line.range.start < end) {
