@@ -107,11 +107,13 @@ impl Engine<'_> {
     /// A call of a task that nobody knows. It is gone, unless another thread has rewritten the flags of the `clone3` that has made it
     /// (`CLONE_UNTRACED`, `clone(2)`): then neither it nor what it makes stops for anything.
     fn hear_stranger(&mut self, call: &WaitingCall) -> Result<(), TraceError> {
-        let waits = self.calls.as_ref().is_some_and(|calls| sys::still_waits(calls.as_fd(), call.id));
-        match proc::family(call.task).filter(|_| waits) {
-            Some((process, maker)) if self.known.is_new(("unknown", process)) => self.gap(maker, Gap::Untraced),
-            _ => Ok(()),
+        let family = proc::family(call.task);
+        // Asked afterwards: of who is there, and cannot be looked at, that is all that is known.
+        if !self.calls.as_ref().is_some_and(|calls| sys::still_waits(calls.as_fd(), call.id)) {
+            return Ok(());
         }
+        let (process, maker) = family.unwrap_or((call.task, call.task));
+        if self.known.is_new(("unknown", process)) { self.gap(maker, Gap::Untraced) } else { Ok(()) }
     }
 
     /// A call at which a signal has stopped `task` begins anew after it: it waited for its listener until then. One that was
