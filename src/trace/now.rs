@@ -50,14 +50,12 @@ impl Now {
     }
 
     pub(super) fn insert(&mut self, path: JailPath, origin: Origin) {
-        self.remove(&path);
-        match path.parent().filter(|_| origin == Origin::Made) {
-            Some(directory) => {
-                self.made.entry(directory).or_default().insert(name(&path));
-            }
-            None => {
-                self.others.insert(path, origin);
-            }
+        if let Some(directory) = path.parent().filter(|_| origin == Origin::Made) {
+            self.others.remove(&path);
+            self.made.entry(directory).or_default().insert(name(&path));
+        } else {
+            self.remove(&path);
+            self.others.insert(path, origin);
         }
     }
 

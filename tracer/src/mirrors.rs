@@ -30,13 +30,13 @@ impl Mirrors {
 
     fn of(mounts: &Mounts) -> Self {
         let is_shown = |mount: &&Mount| mounts.way(&mount.point).last().is_some_and(|last| last.id == mount.id);
-        // What keeps a namespace is no directory: its root is `net:[4026531833]` or the like (`proc_pid_mountinfo(5)`).
-        let is_part = |mount: &&Mount| mount.root.starts_with(b"/");
+        let shown: Vec<&Mount> = mounts.iter().filter(is_shown).collect();
         let mut several: HashMap<Device, Vec<Vec<u8>>> = HashMap::new();
-        for mount in mounts.iter().filter(is_part).filter(is_shown) {
+        // What keeps a namespace is no directory: its root is `net:[4026531833]` or the like (`proc_pid_mountinfo(5)`).
+        for mount in shown.iter().filter(|mount| mount.root.starts_with(b"/")) {
             several.entry(mount.device).or_default().push(mount.point.clone());
         }
-        let shown = mounts.iter().filter(is_shown).map(|mount| (mount.point.clone(), mount.clone())).collect();
+        let shown = shown.into_iter().map(|mount| (mount.point.clone(), mount.clone())).collect();
         let mut mirrors = Self { shown, several: HashMap::new(), remote: Remote::of(mounts) };
         several.retain(|_, points| points.iter().any(|point| mirrors.again(point, points).next().is_some()));
         mirrors.several = several;
