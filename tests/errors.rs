@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use support::crafted::{UNHEARD_OF, program_for};
 use support::{Outcome, TestContext, limited, minjail, needs_root, outcome_of, text};
 
 /// minjail's own failures, cannot execute, not found: what docker, env and timeout users know.
@@ -102,10 +103,15 @@ fn a_script_that_names_no_interpreter() {
 fn a_program_for_another_architecture() {
     let context = TestContext::new();
     let path = context.work().join("program");
-    fs_err::write(&path, other_architecture()).expect("the directory is ours");
+    fs_err::write(&path, program_for(UNHEARD_OF)).expect("the directory is ours");
     make_executable(&path);
     let out = docker_archive(&context);
-    refused(&context, &["trace", "-o", &out, "--", "./program"], CANNOT_EXECUTE, &["program", "architecture"]);
+    refused(
+        &context,
+        &["trace", "-o", &out, "--", "./program"],
+        CANNOT_EXECUTE,
+        &["`./program`", "another architecture"],
+    );
 }
 
 #[test]
@@ -538,25 +544,6 @@ fn the_doctor_says_what_is_bound() {
             assert!(said.contains(word), "{wrapper:?}: no {word:?} in {said}");
         }
     }
-}
-
-/// An ELF header alone, for a machine that this one is not.
-fn other_architecture() -> Vec<u8> {
-    const EM_X86_64: u16 = 62;
-    const EM_AARCH64: u16 = 183;
-    let machine = if cfg!(target_arch = "x86_64") { EM_AARCH64 } else { EM_X86_64 };
-    let mut header = b"\x7fELF\x02\x01\x01".to_vec();
-    header.resize(16, 0);
-    for half in [2_u16, machine] {
-        header.extend(half.to_le_bytes());
-    }
-    header.extend(1_u32.to_le_bytes());
-    header.resize(52, 0);
-    // e_ehsize, e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx
-    for half in [64_u16, 56, 0, 0, 0, 0] {
-        header.extend(half.to_le_bytes());
-    }
-    header
 }
 
 /// A seccomp program, as `bwrap --seccomp` reads it, that answers one call with EPERM and allows the others.

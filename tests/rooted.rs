@@ -7,6 +7,7 @@ mod support;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use support::crafted::{UNHEARD_OF, program_for};
 use support::{Outcome, TestContext, has, limited, minjail, needs_root, outcome_of, outcome_with_input, text};
 
 /// A root of busybox, where every program, account and page is another one than the host's.
@@ -116,6 +117,30 @@ fn what_cannot_be_traced_there_is_said() {
         let words =
             [&format!("failed to open the root directory `{place}`"), why, "hint: name a directory that is there"];
         trace(&context, &place, &["--", "sh"]).assert_refused(125, &words);
+    }
+}
+
+/// The kernel's own word on what was found there.
+#[test]
+fn what_cannot_be_executed_there_is_said() {
+    let context = TestContext::new();
+    let root = root(&context);
+    let put = |name: &str, content: &[u8]| {
+        let path = context.path("root/bin").join(name);
+        fs_err::write(&path, content).unwrap();
+        fs_err::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    put("foreign", &program_for(UNHEARD_OF));
+    put("nosh", b"echo ran\n");
+    put("astray", b"#!/bin/none\n");
+    symlink("/bin/nosh", context.path("root/bin/link")).unwrap();
+    for (program, status, words) in [
+        ("/bin/foreign", 126, ["failed to execute", "another kind of machine", "register an emulator"]),
+        ("/bin/link", 126, ["failed to execute", "root/bin/nosh`", "it has no `#!` line"]),
+        ("/bin/astray", 127, ["failed to execute", "root/bin/astray`", "hint: install the interpreter"]),
+    ] {
+        trace(&context, &root, &["--", program]).assert_refused(status, &words);
+        assert!(!context.path("app.trace").exists(), "{program}");
     }
 }
 

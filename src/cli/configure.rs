@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use super::choices::Chosen;
 use super::failure::Failure;
+use super::platform::architecture_of;
 use crate::manifest::{Config, FORMAT, Healthcheck};
 use crate::path::{JailPath, unescape};
 use crate::profile::{HealthCheck, Image, Seconds, StopSignal};
+use crate::root::Root;
 use crate::trace::{Header, Protocol, Trace};
 
 /// Refuses a command that no image can have, before it runs.
@@ -21,8 +23,14 @@ fn utf8(argument: &String) -> Result<String, Failure> {
     })
 }
 
-/// How the image is run: as the workload was, unless `image` says otherwise.
-pub(super) fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chosen) -> Result<Config, Failure> {
+/// How the image is run: as the workload was in `root`, unless `image` says otherwise.
+pub(super) fn config(
+    trace: &Trace,
+    lead: &Header,
+    root: &Root,
+    image: &Image,
+    chosen: &Chosen,
+) -> Result<Config, Failure> {
     let mut arguments = lead.command.iter().skip(1);
     let cmd = arguments.by_ref().map(utf8).collect::<Result<_, _>>()?;
     let ports = trace.runs.iter().flat_map(|run| &run.listening);
@@ -46,8 +54,9 @@ pub(super) fn config(trace: &Trace, lead: &Header, image: &Image, chosen: &Chose
         (Some(entrypoint), cmd) => (entrypoint.clone(), cmd.clone().unwrap_or_default()),
     };
     let added = |map: &BTreeMap<String, String>| map.clone().into_iter().collect::<Vec<_>>();
+    let of_program = || architecture_of(&lead.program, root, &lead.machine);
     Ok(Config {
-        architecture: image.architecture.clone().unwrap_or_else(|| architecture(&lead.machine).to_owned()),
+        architecture: image.architecture.clone().unwrap_or_else(of_program),
         entrypoint,
         cmd,
         env: variables.map(|(name, value)| (name.clone(), value.clone())).chain(added(&image.env)).collect(),
@@ -93,15 +102,5 @@ fn healthcheck(check: &HealthCheck) -> Healthcheck {
         start_period: nanoseconds(check.start_period),
         retries: check.retries.map(i64::from),
         ..Healthcheck::default()
-    }
-}
-
-/// `uname -m` as GOARCH spells it (OCI image-spec, config.md, "architecture").
-pub(super) fn architecture(machine: &str) -> &str {
-    match machine {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "i386" | "i486" | "i586" | "i686" => "386",
-        other => other,
     }
 }

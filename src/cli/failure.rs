@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::exit::Exit;
 use super::locate::{LocateError, is_bare_script};
+use super::platform::foreign;
 use crate::cache::CacheError;
 use crate::elf::SearchError;
 use crate::files::FilesError;
@@ -24,6 +25,12 @@ use crate::trace::{RecordError, TraceError};
 use crate::tree::TreeError;
 use crate::workload::{DirectError, RunError};
 use minjail_tracer::{SpawnError, TraceError as TracerError};
+
+/// What becomes of programs for another machine.
+pub(super) const ELSEWHERE: &str = "run it on a machine of its own kind, or register an emulator with binfmt_misc";
+
+/// What becomes of programs without their interpreter.
+const INTERPRETER: &str = "install the interpreter, or correct the program's first line";
 
 /// A failure, ready to be told.
 #[derive(Debug)]
@@ -179,9 +186,7 @@ impl From<LocateError> for Failure {
     fn from(error: LocateError) -> Self {
         let (exit, hint) = match &error {
             LocateError::NotFound { .. } => (Exit::NotFound, "give its path, or add its directory to PATH"),
-            LocateError::Interpreter { .. } => {
-                (Exit::NotFound, "install the interpreter, or correct the program's first line")
-            }
+            LocateError::Interpreter { .. } => (Exit::NotFound, INTERPRETER),
             LocateError::NotExecutable { .. } => {
                 (Exit::CannotExecute, "is it the right file? `chmod +x` makes it executable")
             }
@@ -192,9 +197,7 @@ impl From<LocateError> for Failure {
                 (Exit::CannotExecute, "copy it to another, or let this one run programs: `mount -o remount,exec`")
             }
             LocateError::Directory { .. } => (Exit::CannotExecute, "name a program in it"),
-            LocateError::Machine { .. } => {
-                (Exit::CannotExecute, "trace it on a machine of its own kind, or with binfmt_misc and an emulator")
-            }
+            LocateError::Machine { .. } => (Exit::CannotExecute, ELSEWHERE),
             LocateError::Unseen { source, .. } if source.kind() != io::ErrorKind::PermissionDenied => {
                 (Exit::CannotExecute, "nothing was run")
             }
@@ -212,13 +215,16 @@ impl From<TracerError> for Failure {
             let hint = if is_bare_script(path) {
                 let path = path.display();
                 format!("it has no `#!` line that names its interpreter: write one, or run it as `sh {path}`")
+            } else if let Some(machine) = foreign(path) {
+                format!("it is built for another architecture, {machine}: {ELSEWHERE}")
             } else {
                 "it is neither a program for this machine nor a script that starts with `#!`".to_owned()
             };
             return Self::new(error).exit(Exit::CannotExecute).hint(hint);
         }
         let (exit, hint) = match &error {
-            TracerError::Spawn(SpawnError::Exec { source: Errno::ENOENT, .. }) => (Exit::NotFound, None),
+            // The file was found, so it is what its first line names, or its loader, that was not.
+            TracerError::Spawn(SpawnError::Exec { source: Errno::ENOENT, .. }) => (Exit::NotFound, Some(INTERPRETER)),
             TracerError::Spawn(SpawnError::Exec { .. }) => (Exit::CannotExecute, None),
             TracerError::Spawn(SpawnError::Seize(_)) => (
                 Exit::Failure,
@@ -280,6 +286,7 @@ impl From<RunError> for Failure {
         match error {
             RunError::Jail(error) => error.into(),
             RunError::Record(error) => error.into(),
+            RunError::Trace(error) => error.into(),
             error => Self::new(error),
         }
     }

@@ -1,7 +1,7 @@
 //! Finding the program that the user named, as `execvp(3)` does.
 
 use std::ffi::OsStr;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use nix::libc::X_OK;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, access};
 
+use super::platform::{Kind, head};
 use crate::elf;
 use crate::files::interpreter;
 
@@ -91,16 +92,15 @@ fn check(path: &Path) -> Result<(), LocateError> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
         Err(source) => return Err(LocateError::Unreadable { path: path.to_path_buf(), source }),
     };
-    let interpreter = match elf::read_file(&file) {
-        Ok(elf) => match foreign(&elf) {
-            Some(machine) if !has_emulators() => {
-                return Err(LocateError::Machine { path: path.to_path_buf(), machine });
-            }
-            _ => elf.interpreter,
-        },
-        Err(_) => script_interpreter(file),
-    };
-    let Some(interpreter) = interpreter else { return Ok(()) };
+    let head = head(&file).unwrap_or_default();
+    match Kind::of(&head).filter(|kind| !kind.is_own()) {
+        // Where its loader is, its emulator knows.
+        Some(kind) if kind.may_be_emulated() => return Ok(()),
+        Some(kind) => return Err(LocateError::Machine { path: path.to_path_buf(), machine: kind.name() }),
+        None => {}
+    }
+    let named = elf::read_file(&file).map_or_else(|_| interpreter(&head).map(<[u8]>::to_vec), |elf| elf.interpreter);
+    let Some(interpreter) = named else { return Ok(()) };
     match fs_err::metadata(OsStr::from_bytes(&interpreter)) {
         Err(error) if is_missing(&error) => {
             let interpreter = crate::path::escape(&interpreter);
@@ -120,43 +120,6 @@ pub(super) fn is_bare_script(path: &Path) -> bool {
 
 fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-fn script_interpreter(mut file: std::fs::File) -> Option<Vec<u8>> {
-    let mut head = [0; 255];
-    let read = file.rewind().and_then(|()| file.read(&mut head)).ok()?;
-    interpreter(&head[..read]).map(<[u8]>::to_vec)
-}
-
-/// The name of the machine that the program is for, if this one cannot run it.
-fn foreign(elf: &elf::Elf) -> Option<&'static str> {
-    // e_machine, as numbered in elf.h.
-    const NAMES: [(u16, &str); 10] = [
-        (3, "i386"),
-        (8, "MIPS"),
-        (20, "PowerPC"),
-        (21, "64-bit PowerPC"),
-        (22, "S/390"),
-        (40, "ARM"),
-        (62, "x86_64"),
-        (183, "aarch64"),
-        (243, "RISC-V"),
-        (258, "LoongArch"),
-    ];
-    let own: &[u16] = if cfg!(target_arch = "x86_64") { &[3, 62] } else { &[40, 183] };
-    if own.contains(&elf.machine) {
-        return None;
-    }
-    let known = NAMES.iter().find(|(number, _)| *number == elf.machine);
-    Some(known.map_or("another kind of machine", |(_, name)| name))
-}
-
-/// True if `binfmt_misc` handlers are registered: they may run what the processor cannot.
-fn has_emulators() -> bool {
-    let entries = fs_err::read_dir("/proc/sys/fs/binfmt_misc");
-    entries.is_ok_and(|mut entries| {
-        entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "register" && entry.file_name() != "status"))
-    })
 }
 
 fn display(path: &Path) -> String {

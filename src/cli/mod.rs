@@ -41,6 +41,7 @@ mod outliving;
 mod outputs;
 mod pack;
 mod packing;
+mod platform;
 mod profile;
 mod progress;
 mod prove;

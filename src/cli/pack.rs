@@ -150,7 +150,7 @@ impl Needed {
         let withheld = lead.env.iter().filter(|(name, value)| prepared.chosen.withholds(name, value));
         notes.extend(withheld.map(|(name, _)| Note::Variable { name: name.clone() }));
         notes.extend(unset(trace, lead));
-        let config = config(trace, lead, &image, &prepared.chosen)?;
+        let config = config(trace, lead, &root, &image, &prepared.chosen)?;
         notes.extend(configured(&config, &image, &prepared.chosen));
         notes.sort();
         let packing = manifest::Packing { name: lead.workload.clone(), ..prepared.packing.clone() };

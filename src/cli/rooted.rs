@@ -2,21 +2,22 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use minjail_tracer::Options;
+use minjail_tracer::{Options, SpawnError, TraceError};
 
 use super::exit::Exit;
 use super::failure::Failure;
+use super::platform::machine;
 use super::rehearse::{PATH, locate_in};
-use super::trace::{Running, Workload, file_name, io_failure, machine};
+use super::trace::{Running, Workload, file_name, io_failure};
 use super::variables::{Variables, environment, variables};
 use crate::jail::{self, Base, Jail, Network, User};
 use crate::path::{JailPath, escape};
 use crate::root::Root;
 use crate::slim;
 use crate::trace::{Ending, Header, Tally};
-use crate::workload::trace_rooted;
+use crate::workload::{RunError, trace_rooted};
 
 impl Workload {
     /// A program in the directory `root`.
@@ -92,6 +93,18 @@ impl Workload {
                 say!("note: {note}");
             }
         }
-        Ok(trace_rooted(&jail, header, &self.command, options, target)?)
+        trace_rooted(&jail, header, &self.command, options, target).map_err(|error| match error {
+            RunError::Trace(TraceError::Spawn(SpawnError::Exec { path, source })) => {
+                let path = on_host(&header.root, &path);
+                TraceError::from(SpawnError::Exec { path, source }).into()
+            }
+            error => error.into(),
+        })
     }
+}
+
+/// Where a program of `root` is for this process, or its path in there if there is none.
+fn on_host(root: &Path, program: &Path) -> PathBuf {
+    let walk = Root::open(root).and_then(|held| held.resolve(&JailPath::root(), program.as_os_str().as_bytes(), true));
+    walk.map_or_else(|_| program.to_path_buf(), |walk| walk.end.below(root))
 }

@@ -103,7 +103,7 @@ fn of_trace(directory: &Path, like: Option<&Manifest>) -> Result<Side, Failure> 
     })?;
     let packages = Packages::read(&root)?;
     let (epoch, packing) = like.map_or((0, Packing::default()), |lock| (lock.epoch, lock.packing.clone()));
-    let config = super::configure::config(&trace, lead, &profile::Image::default(), &chosen)?;
+    let config = super::configure::config(&trace, lead, &root, &profile::Image::default(), &chosen)?;
     let given = Given { files, root: &root, store: &trace.store, packages: &packages, epoch, packing, config };
     let manifest = draw_and_read(given)?;
     // Which times an image gets is not the trace's to say.

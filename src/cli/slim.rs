@@ -5,18 +5,17 @@ use std::path::{Path, PathBuf};
 
 use super::apart::{keep_apart, keep_apart_from_profile};
 use super::base::{base, is_owned, of_directory};
-use super::configure::architecture;
 use super::duration;
 use super::exit::Exit;
-use super::failure::Failure;
+use super::failure::{ELSEWHERE, Failure};
 use super::gather::Ground;
 use super::inside::{Inside, tell_notes};
 use super::pack::Draft;
 use super::packing::{Packing, Prepared, check_count};
+use super::platform::{Kind, architecture, is_own, machine, may_run, started_by};
 use super::profile;
 use super::proven::{self, Proving};
 use super::reading::Reading;
-use super::trace::machine;
 use super::unpacked::Unpacked;
 use crate::image::oci::{ImageConfig, RunConfig};
 use crate::image::{Image, Input, Reference};
@@ -284,7 +283,24 @@ impl<'a> Whole<'a> {
                 .exit(Exit::CannotExecute)
                 .hint("is it the right file? name another command after `--`"));
         }
-        Ok(())
+        started_by(program, &root).map_or(Ok(()), |kind| self.check_kind(program, kind))
+    }
+
+    /// Refuses what is started by a program that this machine cannot run, or that is for another one than the image says.
+    fn check_kind(&self, program: &JailPath, kind: Kind) -> Result<(), Failure> {
+        if !kind.is_own() && !kind.may_be_emulated() {
+            let machine = kind.name();
+            let text = format!("`{program}` of the image is built for another architecture: {machine}");
+            return Err(Failure::usage(text).exit(Exit::CannotExecute).hint(ELSEWHERE));
+        }
+        match &self.config {
+            Some(said) if kind.is_own() && !is_own(&said.architecture) => {
+                let (said, machine) = (&said.architecture, kind.name());
+                let text = format!("the image is for {said}, but its program `{program}` is built for {machine}");
+                Err(Failure::usage(text).hint("whoever made the image gave it the wrong architecture"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -301,9 +317,13 @@ fn check_machine(config: Option<&ImageConfig>) -> Result<(), Failure> {
             Err(Failure::usage(format!("the image is for {}, and this machine runs linux", config.os))
                 .hint("`minjail unpack` writes it in another form; nothing is run for that"))
         }
-        Some(config) if config.architecture != own && !(own == "amd64" && config.architecture == "386") => {
+        Some(config) if !may_run(&config.architecture) => {
             let text = format!("the image is for {}, and this machine runs {own}", config.architecture);
-            Err(Failure::usage(text).hint(format!("slim it on a machine that runs {}", config.architecture)))
+            let hint = format!(
+                "slim it on a machine that runs {0}, or register an emulator for {0} here",
+                config.architecture
+            );
+            Err(Failure::usage(text).hint(hint))
         }
         _ => Ok(()),
     }

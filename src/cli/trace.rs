@@ -20,6 +20,7 @@ use super::lost_rights::LostRights;
 use super::outliving::Outliving;
 use super::pack::{self, Needed};
 use super::packing::Packing;
+use super::platform::machine;
 use super::stoppable::stoppable;
 use super::variables::{Variables, environment, variables};
 use crate::path::{JailPath, escape};
@@ -311,10 +312,6 @@ pub(super) fn lexical(path: &Path) -> Result<JailPath, Failure> {
 
 pub(super) fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| "program".to_owned(), |name| name.to_string_lossy().into_owned())
-}
-
-pub(super) fn machine() -> String {
-    nix::sys::utsname::uname().map_or_else(|_| String::new(), |name| name.machine().to_string_lossy().into_owned())
 }
 
 /// As whom this process runs.

@@ -282,7 +282,7 @@ const FIELDS: &[Field] = &[
         "image",
         "architecture",
         Form::Text,
-        "The architecture, as `amd64`, `arm64` or `386`; else that of the machine that was traced on.",
+        "The architecture, as `amd64`, `arm64` or `386`; else that of the machine that was traced on, or that the program is for if an emulator ran it.",
     ),
     must("healthcheck", "run", Form::Command, "What is run in the container; status 0 says that it is well."),
     may("healthcheck", "interval", SECONDS, "Seconds from one check to the next."),

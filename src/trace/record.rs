@@ -308,7 +308,7 @@ impl Recorder {
                 self.programs.insert(*child, program);
                 Ok(())
             }
-            Event::Exec { process, arguments, loaded, served } => self.exec(*process, arguments, loaded, served),
+            Event::Exec { process, arguments, loaded, apart } => self.exec(*process, arguments, loaded, apart),
             Event::Exit { process } => {
                 self.programs.remove(process);
                 self.names.ended(*process);
@@ -345,7 +345,7 @@ impl Recorder {
         process: i32,
         arguments: &[Vec<u8>],
         loaded: &[Vec<u8>],
-        served: &[Vec<u8>],
+        apart: &[Vec<u8>],
     ) -> Result<(), RecordError> {
         let parent = self.program(process);
         let program = loaded.first().map(Vec::as_slice).unwrap_or_default();
@@ -364,7 +364,7 @@ impl Recorder {
         }))?;
         self.recorded.insert(key, id);
         self.programs.insert(process, id);
-        for path in loaded.iter().filter(|path| !served.contains(path)) {
+        for path in loaded.iter().filter(|path| !apart.contains(path)) {
             let Some(path) = self.inside(path) else { continue };
             let stat = match self.root.stat(&path) {
                 // Its file system shows it to the program's user alone.

@@ -389,7 +389,7 @@ mod tests {
         desk.answer(Ask::Signal(libc::SIGUSR1));
         let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
         let process = i32::try_from(child.id()).unwrap();
-        let _ = desk.take(&Event::Exec { process, arguments: Vec::new(), loaded: Vec::new(), served: Vec::new() });
+        let _ = desk.take(&Event::Exec { process, arguments: Vec::new(), loaded: Vec::new(), apart: Vec::new() });
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGUSR1));
         // One that has ended is sent no more: its number may be another's by now, as here.
         let mut other = std::process::Command::new("sleep").arg("100").spawn().unwrap();

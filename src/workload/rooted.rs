@@ -7,7 +7,8 @@ use std::io::{Read, Seek, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use minjail_tracer::{Command, Credentials, Event, Options};
+use minjail_tracer::{Command, Credentials, Event, Options, SpawnError, TraceError};
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::runner::{Door, RunError, chain, show_first_process};
@@ -18,6 +19,8 @@ use crate::trace::{Ending, Header, Recorder, Tally};
 #[derive(Serialize, Deserialize)]
 enum Told {
     Ended(Ending, Tally),
+    /// The kernel would not execute the program: the number of its error.
+    NotExecuted(i32),
     Failed(String),
 }
 
@@ -39,12 +42,19 @@ pub fn trace_rooted(
     jail::enter(jail, |inside| {
         let word = match confined(inside, header, command, options, &door) {
             Ok((ending, tally)) => Told::Ended(ending, tally),
+            Err(RunError::Trace(TraceError::Spawn(SpawnError::Exec { source, .. }))) => {
+                Told::NotExecuted(source as i32)
+            }
             Err(error) => Told::Failed(chain(&error)),
         };
         i32::from(serde_json::to_vec(&word).is_ok_and(|text| (&told).write_all(&text).is_err()))
     })?;
     match hear(told).map_err(RunError::Speak)? {
         Told::Ended(ending, tally) => Ok((ending, tally)),
+        Told::NotExecuted(number) => {
+            let (path, source) = (command.program.clone(), Errno::from_raw(number));
+            Err(TraceError::from(SpawnError::Exec { path, source }).into())
+        }
         Told::Failed(why) => Err(RunError::Inside(why)),
     }
 }

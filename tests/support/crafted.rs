@@ -186,3 +186,17 @@ pub(crate) fn archive(parts: &Parts) -> Vec<u8> {
     let member = |tar: Tar, (name, bytes): (&String, &Vec<u8>)| tar.member(b'0', name, "", bytes);
     parts.iter().fold(tar(), member).end()
 }
+
+/// The header of a 64-bit ELF file for a machine, as numbered in `elf.h`, and nothing else.
+pub(crate) fn program_for(machine: u16) -> Vec<u8> {
+    let mut header = b"\x7fELF\x02\x01\x01".to_vec();
+    header.resize(16, 0);
+    // e_type, e_machine, e_version, and up to e_flags; e_ehsize, e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx.
+    for half in [2_u16, machine, 1, 0].into_iter().chain([0; 14]).chain([64, 56, 0, 0, 0, 0]) {
+        header.extend(half.to_le_bytes());
+    }
+    header
+}
+
+/// A machine of which nobody has heard.
+pub(crate) const UNHEARD_OF: u16 = 0x7eef;

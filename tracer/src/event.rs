@@ -18,9 +18,9 @@ pub enum Event<'a> {
     /// `child` is a new process, made by `parent`.
     Fork { parent: i32, child: i32 },
     /// The process runs a new program now. The kernel opened `loaded` for it: the executable (after `#!` and
-    /// `binfmt_misc`) and its ELF interpreter, as absolute paths. Of these, nobody may look at `served` (see
-    /// [`Touch::is_served`]).
-    Exec { process: i32, arguments: Vec<Vec<u8>>, loaded: Vec<Vec<u8>>, served: Vec<Vec<u8>> },
+    /// `binfmt_misc`) and its ELF interpreter, as absolute paths. Of these, `apart` are not to be
+    /// looked at: what is served (see [`Touch::is_served`]) or was given open, and a handler that the kernel holds open.
+    Exec { process: i32, arguments: Vec<Vec<u8>>, loaded: Vec<Vec<u8>>, apart: Vec<Vec<u8>> },
     /// The process is gone.
     Exit { process: i32 },
     /// A socket of the process takes connections, or datagrams, at `port`. If that is not `is_lasting`, it may be another one the next

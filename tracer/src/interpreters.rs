@@ -20,6 +20,7 @@ use crate::TraceError;
 use crate::decode;
 use crate::engine::Engine;
 use crate::event::{Access, Found, Walk};
+use crate::handlers::Handler;
 use crate::inspect::Asking;
 use crate::look;
 use crate::names::parent;
@@ -126,47 +127,50 @@ impl Engine<'_> {
     }
 
     /// `process` runs what is `loaded` now, under these arguments: what could not be read beforehand is told, and the
-    /// interpreters that the kernel has put before it.
+    /// interpreters that the kernel has put before it. The one of these that it holds open, if there is one.
     pub(crate) fn has_executed(
         &mut self,
         process: i32,
         arguments: &[Vec<u8>],
         loaded: &[Vec<u8>],
-    ) -> Result<(), TraceError> {
-        let Some(program) = self.programs.remove(&process) else { return Ok(()) };
+    ) -> Result<Option<Vec<u8>>, TraceError> {
+        let Some(program) = self.programs.remove(&process) else { return Ok(None) };
         let is_expected = |program: &Program| program.is_read && loaded.contains(&program.end);
         if is_expected(&program) {
-            return Ok(());
+            return Ok(None);
         }
         // It may have been another thread that called.
         let asking = Asking { task: process, process, ..program.asking };
-        let Ok(place) = self.places.of(process, false) else { return Ok(()) };
+        let Ok(place) = self.places.of(process, false) else { return Ok(None) };
         if !program.is_read {
             let found = self.found(process, &program.end);
             let walk = Walk::bare(program.end, found, false);
             self.executing(asking, &place, &walk)?;
             match self.programs.remove(&process) {
-                Some(program) if is_expected(&program) => return Ok(()),
+                Some(program) if is_expected(&program) => return Ok(None),
                 Some(program) if program.is_read => {}
-                _ => return self.hidden(process, Errno::EWOULDBLOCK),
+                _ => return self.hidden(process, Errno::EWOULDBLOCK).map(|()| None),
             }
         }
-        self.handlers(asking, &place, arguments, loaded)?;
+        let held = self.handlers(asking, &place, arguments, loaded)?;
         self.programs.remove(&process);
-        Ok(())
+        Ok(held)
     }
 
     /// The interpreters that stand in `arguments`: the kernel puts each before the file that it interprets, also one that is
-    /// registered for a kind of files (`fs/binfmt_misc.c`, `load_misc_binary`), which may be a script.
+    /// registered for a kind of files (`fs/binfmt_misc.c`, `load_misc_binary`), which may be a script. One that the kernel holds open is
+    /// looked for nowhere, but its own interpreter is; its path, if it is what runs.
     fn handlers(
         &mut self,
         asking: Asking,
         place: &Place,
         arguments: &[Vec<u8>],
         loaded: &[Vec<u8>],
-    ) -> Result<(), TraceError> {
+    ) -> Result<Option<Vec<u8>>, TraceError> {
         let asker = Asker { process: asking.process, task: asking.task, place };
-        let mut script_for: Option<&[u8]> = None;
+        let handlers = Handler::all().unwrap_or_default();
+        let is_held = |spelled: &[u8]| handlers.iter().any(|one| one.is_held && one.interpreter == spelled);
+        let (mut held, mut script_for) = (None, None::<&[u8]>);
         let mut rest = arguments;
         for _ in 0..=script::LEVELS {
             // What runs comes first; then the script that it runs, behind an argument or none, and so on.
@@ -181,13 +185,17 @@ impl Engine<'_> {
                 };
                 is_it.then_some((index, spelled, walk))
             });
-            let Some((index, spelled, walk)) = found else { return Ok(()) };
-            self.tell_touch(asking, place, Access::Execute, spelled, &walk)?;
+            let Some((index, spelled, walk)) = found else { break };
+            if !is_held(spelled) {
+                self.tell_touch(asking, place, Access::Execute, spelled, &walk)?;
+            } else if script_for.is_none() {
+                held = Some(walk.end.clone());
+            }
             self.executing(asking, place, &walk)?;
             script_for = Some(spelled);
             rest = &rest[index + 1..];
         }
-        Ok(())
+        Ok(held)
     }
 }
 

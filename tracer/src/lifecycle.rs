@@ -84,13 +84,13 @@ impl Engine<'_> {
         let table = self.places.served.table().cloned();
         let loaded = self.places.maps.files(process, table.as_deref());
         let is_served = |path: &&Vec<u8>| table.as_ref().is_some_and(|table| table.lies(path) != Lies::Elsewhere);
-        let served: Vec<Vec<u8>> = loaded.iter().filter(is_served).cloned().collect();
+        let mut apart: Vec<Vec<u8>> = loaded.iter().filter(is_served).cloned().collect();
         let arguments = arguments::of(process);
         raced.map_or(Ok(()), |raced| self.verify_executed(process, raced))?;
-        self.has_executed(process, &arguments, &loaded)?;
-        let (loaded, unseen) = self.given_files(process, loaded);
-        let served = served.into_iter().chain(unseen).collect();
-        self.tell(Event::Exec { process, arguments, loaded, served })
+        apart.extend(self.has_executed(process, &arguments, &loaded)?);
+        let (loaded, given) = self.given_files(process, loaded);
+        apart.extend(given);
+        self.tell(Event::Exec { process, arguments, loaded, apart })
     }
 
     /// `task` has only just begun, or SIGCONT has woken it.

@@ -538,7 +538,7 @@ fn scripts_of_scripts() {
     assert_eq!(seen, expected);
 }
 
-/// By the machine's `binfmt_misc`: of a program, of a link to it, and of a script that it runs.
+/// By the machine's `binfmt_misc`: of a program, of a link to it, of a script that it runs, and of one that the kernel holds.
 #[test]
 fn programs_for_an_interpreter_of_the_machine() {
     let machine = tempfile::tempdir().unwrap();
@@ -546,11 +546,13 @@ fn programs_for_an_interpreter_of_the_machine() {
     let program = build("undumpable", &[]);
     let hazard = Hazard::of("/bin/sh".into()).link("link", &program);
     let hazard = hazard.script("script", &format!("#!{} x\n", program.display()));
-    let interpreters = [program, hazard.path().join("link"), hazard.path().join("script")];
-    let names = [0, 1, 2].map(|index| format!("minjail-hazard-{}-{index}", std::process::id()));
+    let held = hazard.path().join("held");
+    fs_err::copy(&program, &held).unwrap();
+    let interpreters = [program, hazard.path().join("link"), hazard.path().join("script"), held];
+    let names = [0, 1, 2, 3].map(|index| format!("minjail-hazard-{}-{index}", std::process::id()));
     let hazard = names.iter().fold(hazard, |hazard, name| hazard.script(&format!("x.{name}"), "no program\n"));
-    for (name, interpreter) in names.iter().zip(&interpreters) {
-        let rule = format!(":{name}:E::{name}::{}:", interpreter.display());
+    for ((name, interpreter), flags) in names.iter().zip(&interpreters).zip(["", "", "", "F"]) {
+        let rule = format!(":{name}:E::{name}::{}:{flags}", interpreter.display());
         fs_err::write(machine.path().join("register"), rule).unwrap();
     }
     let run = names.each_ref().map(|name| format!("./x.{name}")).join(" && ");
@@ -567,7 +569,10 @@ fn programs_for_an_interpreter_of_the_machine() {
     for touch in [format!("{program} there"), format!("{program} there link@"), "script there".to_owned()] {
         assert!(seen.touches.contains(&format!("execve Execute {touch}")), "{touch}: {:#?}", seen.touches);
     }
-    assert!(seen.executed.iter().any(|(_, loaded)| loaded == &["undumpable"]), "{:?}", seen.executed);
+    assert!(!seen.touches.iter().any(|touch| touch.starts_with("execve Execute held ")), "{:#?}", seen.touches);
+    for loaded in ["undumpable", "held"] {
+        assert!(seen.executed.iter().any(|(_, names)| names == &[loaded]), "{:?}", seen.executed);
+    }
 }
 
 /// Whoever opens them waits for the one that holds the lease, and is no reader that waits.
