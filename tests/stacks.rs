@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use support::crafted::{Compression, Tar, lay_out, oci, tar};
+use support::numbers::Numbers;
 use support::{TestContext, has, limited, needs_root, outcome_of};
 
 /// So many stacks; 1,000 with `MINJAIL_TESTS_ALL` set.
@@ -14,26 +15,10 @@ fn count() -> u64 {
     if std::env::var_os("MINJAIL_TESTS_ALL").is_some() { 1000 } else { 100 }
 }
 
-/// Numbers that look random and are the same in every run (xorshift64, Marsaglia 2003).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 11).expect("53 bits fit") % limit
-    }
-
-    fn one_of<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
-        if all.is_empty() { None } else { Some(&all[self.below(all.len())]) }
-    }
-
-    fn path(&mut self) -> String {
-        let depth = 1 + self.below(3);
-        let names = std::iter::repeat_with(|| ["a", "b", "c", "a-b"][self.below(4)]);
-        names.take(depth).collect::<Vec<_>>().join("/")
-    }
+fn some_path(numbers: &mut Numbers) -> String {
+    let depth = 1 + numbers.below(3);
+    let names = std::iter::repeat_with(|| ["a", "b", "c", "a-b"][numbers.below(4)]);
+    names.take(depth).collect::<Vec<_>>().join("/")
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -74,7 +59,7 @@ impl Stack {
     }
 
     fn step(&mut self, layer: Tar, numbers: &mut Numbers) -> Tar {
-        let path = numbers.path();
+        let path = some_path(numbers);
         let choice = numbers.below(8);
         if choice >= 6 {
             return self.hide(layer, &path, choice == 6);
@@ -134,7 +119,7 @@ fn is_in(path: &str, top: &str) -> bool {
 }
 
 fn random_stack(seed: u64) -> Vec<Vec<u8>> {
-    let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut numbers = Numbers::new(seed);
     let mut stack = Stack::default();
     let mut layers = Vec::new();
     for _ in 0..=numbers.below(5) {

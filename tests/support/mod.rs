@@ -10,6 +10,7 @@ pub(crate) mod crafted;
 pub(crate) mod daemon;
 pub(crate) mod docker;
 pub(crate) mod laid_out;
+pub(crate) mod numbers;
 pub(crate) mod outcome;
 pub(crate) mod podman;
 pub(crate) mod program;
