@@ -24,6 +24,15 @@ fn the_way_through_what_is_renamed_later() {
     assert_eq!(image_of("echo new > d2/sub/new; mv d2 e2", &before), ["d2/", "d2/sub/"]);
 }
 
+/// What is wrong with the new name is told before that there is no old one, if its directory is there.
+#[test]
+fn a_rename_of_what_is_missing() {
+    let script = r#"perl -e 'rename("d/none", "f/x"); exit($!{ENOTDIR} ? 0 : 1)'"#;
+    assert_eq!(image_of(script, &["d/", "f=old"]), ["d/", "f=old"]);
+    let script = r#"perl -e 'rename("e/none", "f/x"); exit($!{ENOENT} ? 0 : 1)'"#;
+    assert_eq!(image_of(script, &["d/", "f=old"]), ["f=old"]);
+}
+
 #[test]
 fn a_link_in_the_place_of_what_was_renamed() {
     assert_eq!(

@@ -221,7 +221,9 @@ impl<'a> Gathered<'a> {
             return;
         }
         if matches!(touch.found, Found::Missing) {
-            if let (true, Some(parent)) = (touch.access.makes(), touch.path.parent()) {
+            // The kernel goes to the directories of both names of a rename before it looks for the first: what is wrong with the
+            // second is told before that there is no first (`fs/namei.c`, `do_renameat2`).
+            if let (true, Some(parent)) = (touch.access.makes() || touch.renames(), touch.path.parent()) {
                 self.makings.entry(parent).or_default().insert(reason);
             }
             return;
